@@ -1,0 +1,48 @@
+"""The command line: `imagier train | infer | schema | data`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": "train the networks of a config",
+    "infer": "write a picture for every input",
+    "data": "make data sets",
+    "schema": "write a JSON Schema of configs, for editors",
+}
+
+USER_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
+    """Runs a command line; returns the exit status: 0 done, 1 failed, 2 a mistake of the user's (one line, on stderr)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    parser = argparse.ArgumentParser(prog=program, description="Trains image generators.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    module = None
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == chosen:  # the others need not be imported to be listed
+            module = importlib.import_module(f"imagier.cli.{name}")
+            module.add_arguments(sub)
+    args = parser.parse_args(argv)
+    assert module is not None
+
+    from imagier.errors import UserError
+
+    try:
+        return module.run(args)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return 130
+
+
+def script(command: str) -> int:
+    """The command line of one of the scripts beside the package (`python train.py ...`)."""
+    return main([command, *sys.argv[1:]])

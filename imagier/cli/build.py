@@ -1,0 +1,275 @@
+"""From a checked config to objects: data, networks, recipe, players."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imagier.config import schema
+from imagier.config.check import Component, Config
+from imagier.config.find import find
+from imagier.data.augment import crop_size, output_size
+from imagier.data.label import Expander
+from imagier.data.loader import Dataset, Loader
+from imagier.data.sample import InputType
+from imagier.data.source import FolderSource
+from imagier.errors import UserError
+from imagier.nn.average import ModelAverage, reestimate_batch_norm
+from imagier.nn.init import initialize
+from imagier.recipe import Batch, Recipe
+from imagier.train import schedule
+from imagier.train.player import Player, Schedule
+from imagier.train.runtime import Runtime
+
+
+def input_types(data: schema.Data) -> list[InputType]:
+    """The input types of a data section, in order."""
+    one_hot = data.one_hot_num_classes
+    if data.full_data_ops is not None and "make_one_hot" not in data.full_data_ops:
+        one_hot = {}
+    return [
+        InputType(
+            name=name,
+            ext=options.ext or "",
+            num_channels=options.num_channels,
+            normalize=options.normalize,
+            is_mask=options.is_mask,
+            num_classes=one_hot.get(name),
+        )
+        for entry in data.input_types
+        for name, options in entry.items()
+    ]
+
+
+def for_validation(data: schema.Data) -> schema.Data:
+    """The data section as its validation split sees it: a split may have a type and input types of its own."""
+    val = data.val
+    if val is None or val.type is None or val.input_types is None or val.input_image is None:
+        return data
+    return dataclasses.replace(data, type=val.type, input_types=val.input_types, input_image=val.input_image)
+
+
+def dataset(data: schema.Data, split: schema.Split, seed: int) -> Dataset:
+    """The data set of one split. UserError if its folders or files are not as the config says."""
+    kinds = input_types(data)
+    extensions = {kind.name: kind.ext for kind in kinds}
+    return find("data", data.type, "Dataset")(
+        [FolderSource(root, extensions) for root in split.roots],
+        input_types=kinds,
+        augmentations=split.augmentations,
+        interpolator=data.interpolator,
+        use_dont_care=data.use_dont_care,
+        seed=seed,
+    )
+
+
+def expander(data: schema.Data, channels_last: bool) -> Expander:
+    """What turns stored samples into the tensors that networks see."""
+    return Expander(input_types(data), data.input_labels, use_dont_care=data.use_dont_care, channels_last=channels_last)
+
+
+def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
+    """Batches for training: each holds the samples of all updates of an iteration."""
+    data, options = config.run.data, config.recipe.options
+    assert data.train is not None
+    updates = max(options.get("dis_step", 1), options.get("gen_step", 1))
+    return Loader(
+        dataset(data, data.train, seed),
+        data.train.batch_size * updates * config.trainer.accumulate,
+        device=runtime.device,
+        finish=expander(data, config.trainer.channels_last),
+        seed=seed,
+        shuffle=True,
+        num_workers=data.num_workers,
+        pin_memory=runtime.pins_memory,
+        rank=runtime.rank,
+        world=runtime.world,
+    )
+
+
+def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: schema.Split, seed: int) -> Loader:
+    """Batches of a validation or test split, in order; each rank sees its share."""
+    alone = data.val_data_loader_not_distributed
+    return Loader(
+        dataset(data, split, seed),
+        split.batch_size,
+        device=runtime.device,
+        finish=expander(data, config.trainer.channels_last),
+        num_workers=data.num_workers,
+        persistent_workers=data.persistent_workers,
+        pin_memory=runtime.pins_memory,
+        rank=0 if alone else runtime.rank,
+        world=1 if alone else runtime.world,
+    )
+
+
+def facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
+    """What networks and recipes must know of the data."""
+    lengths = expander(data, channels_last=False).label_lengths
+    channels = {kind.name: kind.num_channels for kind in input_types(data)}
+    size = crop_size(split.augmentations) or output_size(split.augmentations)
+    known = {
+        "label_lengths": lengths,
+        "label_channels": sum(lengths.values()),
+        "image_channels": sum(channels[name] or 0 for name in data.input_image),
+    }
+    return known if size is None else {**known, "crop_h_w": size}
+
+
+def recipe(config: Config, runtime: Runtime, seed: int) -> Recipe:
+    """The networks, with their first weights, and the recipe that trains them, on the device. The same on all ranks."""
+    assert config.run.data.train is not None
+    known = facts(config.run.data, config.run.data.train)
+    torch.manual_seed(seed)
+    gen = _built(config.gen, "gen", known)
+    dis = _built(config.dis, "dis", known)
+    init = config.trainer.init
+    for network in (gen, dis):
+        initialize(network, init.type, init.gain, init.bias.gain if init.bias else None)
+    options = dict(config.recipe.options)
+    if config.trainer.accumulate > 1:
+        options["reference_order"] = True  # else the generator's graphs of all parts would be in memory together
+    made = _built(
+        Component(config.recipe.type, config.recipe.cls, options), "trainer", {**known, "gen": gen, "dis": dis}
+    )
+    memory_format = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
+    for network in (gen, dis, *made.frozen_networks()):
+        network.to(runtime.device).to(memory_format=memory_format)
+    return made
+
+
+def _built(component: Component, section: str, known: Mapping[str, Any]) -> Any:
+    try:
+        return component.build(**known)
+    except UserError as error:
+        raise UserError(f"{section}: {error}") from error
+    except TypeError as error:
+        if "crop_h_w" not in str(error) or "crop_h_w" in known:
+            raise
+        message = "data.train.augmentations: needs a crop (random_crop_h_w) or resize_h_w, the size to train at"
+        raise UserError(message) from error
+
+
+def players(config: Config, made: Recipe, runtime: Runtime) -> dict[str, Player]:
+    """What belongs to the weights of each network of a recipe."""
+    optimizers = {"gen": config.run.gen_opt, "dis": config.run.dis_opt}
+    return {
+        name: Player(
+            network,
+            optimizer(network, optimizers[name]),
+            runtime,
+            schedule=_schedule(optimizers[name].lr_policy),
+            by_iteration=optimizers[name].lr_policy.iteration_mode,
+            clip_grad_norm=optimizers[name].clip_grad_norm,
+            skip_large_grads=optimizers[name].skip_grad,
+            scaler=_scaler(config.trainer.amp_config, runtime),
+            average=_average(config, network, runtime) if name == "gen" else None,
+        )
+        for name, network in made.networks.items()
+    }
+
+
+def optimizer(network: nn.Module, options: schema.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer of a network's parameters."""
+    parameters = list(network.parameters())
+    if options.type == "sgd":
+        return torch.optim.SGD(parameters, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
+    if options.type == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=options.lr, eps=options.eps, weight_decay=options.weight_decay)
+    betas = (options.adam_beta1, options.adam_beta2)
+    return torch.optim.Adam(parameters, lr=options.lr, betas=betas, eps=options.eps, fused=True)
+
+
+def _schedule(policy: schema.LrPolicy) -> Schedule:
+    if policy.type == "step":
+        return schedule.step(policy.step_size, policy.gamma)
+    if policy.type == "constant":
+        return schedule.constant()
+    assert policy.decay_start is not None and policy.decay_end is not None and policy.decay_target is not None
+    return schedule.linear(policy.decay_start, policy.decay_end, policy.decay_target)
+
+
+def _scaler(amp: schema.Amp, runtime: Runtime) -> torch.amp.GradScaler | None:
+    if runtime.precision != "fp16":
+        return None
+    return torch.amp.GradScaler(
+        runtime.device.type,
+        init_scale=amp.init_scale,
+        growth_factor=amp.growth_factor,
+        backoff_factor=amp.backoff_factor,
+        growth_interval=amp.growth_interval,
+    )
+
+
+def _average(config: Config, network: nn.Module, runtime: Runtime) -> ModelAverage | None:
+    options = config.trainer.model_average_config
+    if not options.enabled:
+        return None
+    beta = options.beta
+    if options.g_smooth_img is not None:
+        assert config.run.data.train is not None
+        pictures_per_update = config.run.data.train.batch_size * config.trainer.accumulate * runtime.world
+        beta = 0.5 ** (pictures_per_update / options.g_smooth_img)
+    return ModelAverage(network, beta=beta, start_iteration=options.start_iteration, remove_sn=options.remove_sn)
+
+
+def calibrated(
+    batches: Callable[[], Iterator[Batch]], count: int, runtime: Runtime
+) -> Callable[[Recipe], AbstractContextManager[None]]:
+    """A context in which the averaged generator's batch norms have statistics measured on `count` training batches."""
+
+    @contextmanager
+    def context(averaged: Recipe) -> Iterator[None]:
+        network = averaged.networks["gen"]
+        kept = {
+            name: buffer.clone()
+            for name, buffer in network.named_buffers()
+            if "running_" in name or "batches_tracked" in name
+        }
+        rng = runtime.generator(0)
+        reestimate_batch_norm(
+            network, islice(batches(), count), lambda batch: averaged.generate(averaged.prepare(batch), rng)
+        )
+        try:
+            yield
+        finally:
+            network.load_state_dict({**network.state_dict(), **kept})
+
+    def maybe(averaged: Recipe) -> AbstractContextManager[None]:
+        has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in averaged.networks["gen"].modules())
+        return context(averaged) if count and has_batch_norm else nullcontext()
+
+    return maybe
+
+
+def baselines(data: schema.Data, training: Loader) -> dict[str, Callable[[Batch], Tensor]]:
+    """What a trained generator has to beat: the input itself, where it is a picture, and the mean colour."""
+    lengths = expander(data, channels_last=False).label_lengths
+    made: dict[str, Callable[[Batch], Tensor]] = {}
+    if list(lengths.values()) in ([1], [3]):
+        made[f"{next(iter(lengths))} as they are"] = lambda batch: batch["label"].expand(-1, 3, -1, -1) * 2 - 1
+    if data.input_image:
+        made["mean colour"] = _MeanColour(training, data.input_image[0])
+    return made
+
+
+class _MeanColour:
+    """A picture of one colour: the mean of some training pictures."""
+
+    def __init__(self, training: Loader, name: str) -> None:
+        self.training = training
+        self.name = name
+        self.colour: Tensor | None = None
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if self.colour is None:
+            batches = islice(self.training.once(), max(1, 512 // self.training.batch_size))
+            means = [stored[self.name].mean(dim=(0, 2, 3)) for stored in batches]
+            self.colour = torch.stack(means).mean(dim=0)
+        return self.colour[:, None, None].expand_as(batch[self.name])

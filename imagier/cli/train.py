@@ -1,0 +1,64 @@
+"""`imagier train`: trains the networks of a config."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of the reference's train.py, and ours."""
+    add = parser.add_argument
+    add("--config", type=Path, help="the experiment; may be left out if --logdir holds the config.yaml of a run")
+    add("--logdir", type=Path, help="folder of the run; default logs/<time>_<config>. A run in it is continued")
+    add("--checkpoint", type=Path, metavar="FILE", help="start from the weights of this checkpoint")
+    add(
+        "--resume",
+        type=int,
+        choices=(0, 1),
+        nargs="?",
+        const=1,
+        metavar="0|1",
+        help="1: continue the run that wrote the checkpoint; 0: take its weights only "
+        "(default: 0 with --checkpoint, 1 for what lies in --logdir)",
+    )
+    add("--seed", type=int, default=2, help="seed of everything random (default 2)")
+    add("--randomized_seed", action="store_true", help="draw the seed (0 to 10000), the same for all ranks")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train (default auto)")
+    add(
+        "--local_rank",
+        "--local-rank",
+        type=int,
+        metavar="N",
+        help="this process's place on its machine; set by launchers (default: $LOCAL_RANK)",
+    )
+    add("--single_gpu", action="store_true", help="one process alone, whatever the launcher's environment says")
+    add("--num_workers", type=int, metavar="N", help="processes that read data, per rank (default: data.num_workers)")
+    add("--compile", "--use_jit", action="store_true", help="compile the networks: slow to start, faster to run")
+    add("--max_time", type=_seconds, metavar="TIME", help="save and stop after so long: 90 (seconds), 45m, 3.5h")
+    add(
+        "--debug",
+        action="store_true",
+        help="try everything in a few slow steps: training with anomaly detection, saving, pictures, continuing",
+    )
+    add("--dry-run", action="store_true", help="check config and data, print the whole config, and stop")
+    add("--profile", action="store_true", help="measure some iterations; table and trace go to <logdir>/profile")
+    add("--wandb", action="store_true", help="log to Weights & Biases")
+    add("--wandb_name", default="default", metavar="NAME", help="its project (default 'default')")
+    add("--wandb_id", metavar="ID", help="its run (default: that of <logdir>/wandb_id.txt, or a new one)")
+    add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; returns the exit status."""
+    from imagier.cli.training import train
+
+    return train(args)
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, or minutes as 45m, or hours as 3.5h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]

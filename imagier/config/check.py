@@ -1,0 +1,250 @@
+"""A document against the schema: every key known, every type right, all errors at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import is_typeddict
+
+from imagier.config import schema
+from imagier.config.find import did_you_mean, find
+from imagier.config.load import ConfigError, Document, Place
+from imagier.config.rules import broken_rules
+
+FACTS = ("label_channels", "label_lengths", "image_channels", "crop_h_w", "gen", "dis")
+"""Arguments of constructors that a config cannot give: what only the data can know, and the networks of a recipe."""
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True)
+class Component:
+    """A class of a method and the keyword arguments that the config gives it."""
+
+    type: str
+    cls: type
+    options: dict[str, Any]
+
+    def build(self, **facts: Any) -> Any:
+        """An object of the class; of `facts` it gets those that its constructor asks for."""
+        wanted = inspect.signature(self.cls).parameters
+        return self.cls(**{**self.options, **{name: value for name, value in facts.items() if name in wanted}})
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole experiment, checked."""
+
+    run: schema.Run
+    trainer: schema.Trainer
+    recipe: Component
+    gen: Component
+    dis: Component
+
+    def resolved(self) -> dict[str, Any]:
+        """The config with all defaults filled in, as a mapping that loads to the same config."""
+        trainer = {**_plain(self.trainer), **_plain(self.recipe.options)}
+        networks = {name: {"type": c.type, **_plain(c.options)} for name, c in (("gen", self.gen), ("dis", self.dis))}
+        return {**_plain(self.run), "trainer": trainer, **networks}
+
+    def dump(self) -> str:
+        """`resolved` as YAML."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+
+
+def check(document: Document) -> Config:
+    """The config that a document describes. ConfigError with all that is wrong with it."""
+    checker = _Checker(document)
+    tree = dict(document.tree)
+    sections = {name: tree.pop(name, None) for name in ("gen", "dis", "trainer")}
+    run = checker.validated(schema.Run, (), tree)
+    gen = checker.component(sections["gen"], ("gen",), "Generator")
+    dis = checker.component(sections["dis"], ("dis",), "Discriminator")
+    recipe = checker.component(sections["trainer"], ("trainer",), "Recipe", beside=schema.Trainer)
+    if run is not None:
+        for place, message in broken_rules(run):
+            checker.error(place, message)
+    if checker.errors:
+        raise ConfigError(checker.lines())
+    assert run is not None and gen is not None and dis is not None and recipe is not None
+    names = {f.name for f in dataclasses.fields(schema.Trainer)}
+    shared = {name: value for name, value in recipe.options.items() if name in names}
+    own = {name: value for name, value in recipe.options.items() if name not in names}
+    return Config(
+        run=run,
+        trainer=schema.Trainer(type=recipe.type, **shared),
+        recipe=Component(recipe.type, recipe.cls, own),
+        gen=gen,
+        dis=dis,
+    )
+
+
+@dataclass
+class _Checker:
+    """Collects errors, with the file and line of each."""
+
+    document: Document
+    errors: list[tuple[Place, str]] = field(default_factory=list)
+
+    def error(self, place: Place, message: str) -> None:
+        self.errors.append((place, message))
+
+    def lines(self) -> list[str]:
+        """The errors as "file:line: key: message", in the order of the file."""
+        shown = {f"{self.document.origin(place)}: {'.'.join(map(str, place))}: {text}" for place, text in self.errors}
+        return sorted(shown, key=lambda line: [int(p) if p.isdigit() else 0 for p in line.split(":")[1:2]])
+
+    def component(self, section: Any, place: Place, class_name: str, beside: type | None = None) -> Component | None:
+        """Finds the class that a section names and checks the section against its constructor.
+
+        beside: a dataclass whose keys may stand in the section too.
+        """
+        if not isinstance(section, dict):
+            self.error(place, "missing section" if section is None else "expected a section with a `type`")
+            return None
+        name = section.get("type")
+        if not isinstance(name, str):
+            self.error(place, "missing key 'type' (which model?)")
+            return None
+        try:
+            cls = find("models", name, class_name)
+        except LookupError as error:
+            self.error((*place, "type"), str(error.args[0]))
+            return None
+        options = {key: value for key, value in section.items() if key != "type"}
+        for fact in sorted(set(FACTS) & options.keys() & inspect.signature(cls).parameters.keys()):
+            self.error((*place, fact), "comes from the data section; remove it here")
+            options.pop(fact)
+        model = constructor_model(cls, beside)
+        checked = self.validated(model, place, options)
+        if checked is None:
+            return None
+        values = {f.name: getattr(checked, f.name) for f in dataclasses.fields(model)}
+        return Component(name, cls, values)
+
+    def validated(self, model: type, place: Place, value: Any) -> Any:
+        """`value` as an object of a dataclass; None, with the errors noted, if it does not fit."""
+        try:
+            return adapter(model).validate_json(json.dumps(_json_ready(value)))
+        except ValidationError as error:
+            for where, messages in _grouped(error, value).items():
+                self.error((*place, *where), _message(messages, where, model))
+            return None
+
+
+def adapter(model: type) -> TypeAdapter:
+    model.__pydantic_config__ = _STRICT  # type: ignore[attr-defined]
+    return TypeAdapter(model)
+
+
+def constructor_model(cls: type, beside: type | None) -> type:
+    """A dataclass whose fields are the keyword arguments of a constructor that a config can give."""
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    fields: list[Any] = []
+    if beside is not None:
+        shared = typing.get_type_hints(beside, include_extras=True)
+        fields += [(f.name, shared[f.name], _field(f.default)) for f in dataclasses.fields(beside) if f.name != "type"]
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if name not in FACTS:
+            default = dataclasses.MISSING if parameter.default is inspect.Parameter.empty else parameter.default
+            fields.append((name, hints[name], _field(default)))
+    return dataclasses.make_dataclass(cls.__name__, fields, kw_only=True, frozen=True)
+
+
+def _field(default: Any) -> Any:
+    return dataclasses.field(default=default)
+
+
+def _json_ready(value: Any) -> Any:
+    """JSON makes no difference between 1 and 1.0, YAML does: a whole float may stand where an int is wanted."""
+    if isinstance(value, Mapping):
+        return {str(key): _json_ready(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_json_ready(child) for child in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _grouped(error: ValidationError, value: Any) -> dict[Place, list[dict[str, Any]]]:
+    """pydantic's errors by the place in the file; its own markers (of unions, of wrappers) taken out of the place."""
+    groups: dict[Place, list[dict[str, Any]]] = {}
+    for item in error.errors(include_url=False):
+        place: Place = ()
+        node = value
+        for part in item["loc"]:
+            if isinstance(node, dict) and part in node or isinstance(node, list) and isinstance(part, int):
+                node = node[part]
+                place = (*place, part)
+            elif item["type"] in ("missing", "missing_argument") and part == item["loc"][-1]:
+                place = (*place, part)
+        groups.setdefault(place, []).append(dict(item))
+    return groups
+
+
+_EXPECTED = {
+    "int_type": "int",
+    "float_type": "number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a section",
+    "dataclass_type": "a section",
+    "none_required": "nothing",
+}
+
+
+def _message(items: list[dict[str, Any]], place: Place, model: type) -> str:
+    first = items[0]
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown key{did_you_mean(str(place[-1]), list(_keys_at(model, place[:-1])))}"
+    if first["type"] in ("missing", "missing_keyword_only_argument", "missing_argument"):
+        return "missing; it has no default"
+    if first["type"] == "literal_error":
+        choices = first["ctx"]["expected"]
+        names = [choice.strip(" '") for choice in choices.replace(" or ", ",").split(",")]
+        return f"expected {choices}, got {first['input']!r}{did_you_mean(str(first['input']), names)}"
+    expected = [_EXPECTED[item["type"]] for item in items if item["type"] in _EXPECTED]
+    if expected:
+        return f"expected {' or '.join(dict.fromkeys(expected))}, got {first['input']!r}"
+    return f"{first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+
+
+def _keys_at(hint: Any, place: Place) -> Iterator[str]:
+    """The keys that the schema knows at a place."""
+    for option in _alternatives(hint):
+        if dataclasses.is_dataclass(option) or is_typeddict(option):
+            hints = typing.get_type_hints(option, include_extras=True)
+            if not place:
+                yield from hints
+            elif place[0] in hints:
+                yield from _keys_at(hints[place[0]], place[1:])
+        elif typing.get_origin(option) in (list, tuple, dict) and place:
+            yield from _keys_at(typing.get_args(option)[-1], place[1:])
+
+
+def _alternatives(hint: Any) -> Iterator[Any]:
+    if typing.get_origin(hint) is Annotated:
+        yield from _alternatives(typing.get_args(hint)[0])
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for option in typing.get_args(hint):
+            yield from _alternatives(option)
+    else:
+        yield hint
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as mappings, tuples as lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(child) for key, child in value.items()}
+    return [_plain(child) for child in value] if isinstance(value, list | tuple) else value

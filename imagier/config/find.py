@@ -1,0 +1,47 @@
+"""From the `type` in a config to the class it names: the file name is the registry."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Sequence
+
+ROOMS = {"models": "imagier.models", "data": "imagier.data"}
+
+
+def known(room: str, class_name: str) -> list[str]:
+    """The names that a `type` can have: modules of a room that define the class."""
+    package = importlib.import_module(ROOMS[room])
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    return [name for name in names if class_name in vars(importlib.import_module(f"{ROOMS[room]}.{name}"))]
+
+
+def find(room: str, name: str, class_name: str) -> type:
+    """The class `class_name` in the module that `name` means: one of ours, or a dotted path of the user's.
+
+    LookupError, with a sentence for the user, if there is none.
+    """
+    module_name = name if "." in name else f"{ROOMS[room]}.{name}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise LookupError(f"{module_name} needs the module {error.name!r}, which is not installed") from error
+        raise LookupError(f"no {_kind(room)} {name!r}{did_you_mean(name, known(room, class_name))}") from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise LookupError(f"{module_name} has no class {class_name}")
+    return found
+
+
+def did_you_mean(word: str, choices: Sequence[str]) -> str:
+    """ "; did you mean 'spade'?", or a list of the choices if none is near."""
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
+
+
+def _kind(room: str) -> str:
+    return {"models": "model", "data": "data set type"}[room]

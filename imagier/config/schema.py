@@ -1,0 +1,272 @@
+"""The sections of a config that are the same for all methods: every key, its type, its default, its meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WrapValidator
+from typing_extensions import TypedDict
+
+BIG = 1_000_000_000
+"""Never."""
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrPolicy:
+    """The learning rate over time."""
+
+    type: Literal["step", "linear", "constant"] = "step"
+    iteration_mode: bool = False
+    """Time is counted in iterations, not in epochs."""
+    step_size: Positive = BIG
+    """step: the rate is multiplied by gamma every so often."""
+    gamma: float = 1.0
+    decay_start: Count | None = None
+    """linear: the time until which the rate stays."""
+    decay_end: Count | None = None
+    """linear: the time at which it has reached its target."""
+    decay_target: float | None = None
+    """linear: the last rate, as a share of lr."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """How the weights of a network move."""
+
+    type: Literal["adam", "sgd", "rmsprop"] = "adam"
+    lr: float = 1e-4
+    adam_beta1: float = 0.0
+    adam_beta2: float = 0.999
+    eps: float = 1e-8
+    momentum: float = 0.0
+    """sgd."""
+    weight_decay: float = 0.0
+    """sgd and rmsprop."""
+    lr_policy: LrPolicy = LrPolicy()
+    clip_grad_norm: float | None = None
+    """Largest L2 norm of the gradient of the whole network."""
+    skip_grad: bool = False
+    """Skip an update whose gradient is larger than clip_grad_norm, instead of clipping it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelAverage:
+    """The running average of the generator, which makes the pictures."""
+
+    enabled: bool = False
+    beta: float = 0.9999
+    start_iteration: Count = 1000
+    """Updates during which the average is equal to the weights."""
+    num_batch_norm_estimation_iterations: Count = 30
+    """Batches from which batch norm statistics of the average are measured, if it has any."""
+    remove_sn: bool = True
+    """Average the normalised weights of layers with a spectral norm."""
+    g_smooth_img: float | None = None
+    """Half-life in pictures; replaces beta."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiasInit:
+    """First values of biases."""
+
+    type: Literal["normal"] = "normal"
+    gain: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init:
+    """First values of weights."""
+
+    type: Literal["normal", "xavier", "xavier_uniform", "kaiming", "kaiming_linear", "orthogonal", "none"] = "none"
+    gain: float = 0.02
+    bias: BiasInit | None = None
+    """None makes biases 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amp:
+    """Half precision, and the loss scaler of fp16."""
+
+    enabled: bool = False
+    init_scale: float = 65536.0
+    growth_factor: float = 2.0
+    backoff_factor: float = 0.5
+    growth_interval: Positive = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What training any method has in common; the method's own keys stand beside these in the section."""
+
+    type: str
+    model_average_config: ModelAverage = ModelAverage()
+    init: Init = Init()
+    amp_config: Amp = Amp()
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto follows amp_config.enabled: bf16 where the device is faster in it, fp16 on other GPUs, else fp32."""
+    channels_last: bool = False
+    """Keep pictures as N x H x W x C in memory; faster on most devices."""
+    accumulate: Positive = 1
+    """Batches whose gradients are added up before an update."""
+    strict_resume: bool = True
+    """A checkpoint must fit the networks exactly."""
+    image_to_tensorboard: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputType:
+    """One kind of file of a data set."""
+
+    ext: str | None = None
+    """File extension without dot."""
+    num_channels: Positive | None = None
+    normalize: bool = False
+    """Bring values from [0, 1] to [-1, 1]."""
+    is_mask: bool = False
+    """Values are names; resized by nearest neighbour."""
+    computed_on_the_fly: bool = False
+    """Not read from disk, but made by an op."""
+    pre_aug_ops: str | None = None
+    post_aug_ops: str | None = None
+
+
+class ContrastOptions(TypedDict):
+    brightness_limit: float | list[float]
+    contrast_limit: float | list[float]
+    p: float
+
+
+class BlurOptions(TypedDict):
+    blur_limit: int | list[int]
+    p: float
+
+
+class CompressionOptions(TypedDict):
+    quality_lower: int
+    p: float
+
+
+class GammaOptions(TypedDict):
+    gamma_limit_lb: int
+    gamma_limit_ub: int
+    p: float
+
+
+class AugmentationKeys(TypedDict, total=False):
+    """Changes of a sample, carried out in the order of the file, after one resize. Sizes are "height, width"."""
+
+    resize_smallest_side: int | str
+    resize_h_w: str
+    random_resize_h_w_aspect: str
+    rotate: float
+    random_rotate_90: bool
+    random_scale_limit: float
+    random_crop_h_w: str
+    center_crop_h_w: str
+    horizontal_flip: bool
+    contrast: ContrastOptions
+    blur: BlurOptions
+    motion_blur: BlurOptions
+    compression: CompressionOptions
+    gamma: GammaOptions
+
+
+def _keep_order(value: Any, handler: Any) -> Any:
+    checked = handler(value)
+    return {name: checked[name] for name in value}
+
+
+Augmentations = Annotated[AugmentationKeys, WrapValidator(_keep_order)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One part of a data set: train, val or test."""
+
+    roots: list[str]
+    batch_size: Positive = 1
+    """Per process and update."""
+    augmentations: Augmentations
+    dataset_type: Literal["folder", "lmdb", "object_store"] | None = None
+    is_lmdb: bool = False
+    drop_last: bool = False
+    """val: leave out an incomplete last batch."""
+    type: str | None = None
+    """val: read by another data set type; input_types and input_image must then be given too."""
+    input_types: list[dict[str, InputType]] | None = None
+    input_image: list[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A data set: which files, and how they form a sample."""
+
+    name: str = "data"
+    type: str = "paired_images"
+    num_workers: Count = 0
+    """Processes that read samples, per rank."""
+    persistent_workers: bool = False
+    input_types: list[dict[str, InputType]]
+    input_image: list[str] = field(default_factory=list)
+    """Types that make up the picture."""
+    input_labels: list[str] = field(default_factory=list)
+    """Types that make up the label, in order."""
+    one_hot_num_classes: dict[str, Positive] = field(default_factory=dict)
+    """Types that hold classes, and how many."""
+    use_dont_care: bool = False
+    """One more label channel for everything else."""
+    full_data_ops: str | None = None
+    full_data_post_aug_ops: str | None = None
+    interpolator: str = "INTER_LINEAR"
+    """OpenCV name, for the first resize of pictures."""
+    paired: bool | None = None
+    val_data_loader_not_distributed: bool = False
+    """Every rank reads the whole validation set."""
+    train: Split | None = None
+    val: Split | None = None
+    test: Split | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cudnn:
+    """How cuDNN chooses its algorithms."""
+
+    deterministic: bool = False
+    benchmark: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How long a run lasts, what it writes, and when; and the sections that all methods share."""
+
+    logging_iter: Positive = 100
+    """Iterations between two log lines."""
+    image_save_iter: Positive = BIG
+    """Iterations between two pictures of the training that are kept."""
+    image_display_iter: Positive = BIG
+    """Iterations between two versions of images/current.jpg."""
+    snapshot_save_iter: Positive = BIG
+    """Iterations between two checkpoints."""
+    snapshot_save_start_iter: Count = 0
+    snapshot_save_epoch: Positive = BIG
+    """Epochs between two checkpoints."""
+    snapshot_save_start_epoch: Count = 0
+    metrics_iter: Positive | None = None
+    """Iterations between two evaluations; None takes snapshot_save_iter."""
+    metrics_epoch: Positive | None = None
+    """Epochs between two evaluations; None takes snapshot_save_epoch."""
+    max_iter: Count = BIG
+    max_epoch: Count = BIG
+    speed_benchmark: bool = False
+    """Measure what part of an iteration takes how long (slows training down a little)."""
+    pretrained_weight: str = ""
+    inference_args: dict[str, Any] = field(default_factory=dict)
+    cudnn: Cudnn = Cudnn()
+    gen_opt: Optimizer = Optimizer()
+    dis_opt: Optimizer = Optimizer()
+    data: Data
+    test_data: Data | None = None

@@ -1,0 +1,171 @@
+"""Batches from a data set: shuffled, sharded over ranks, and resumable at any sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from imagier.data.sample import Sample
+from imagier.errors import UserError
+from imagier.recipe import Batch, Position
+
+Key = tuple[int, int]
+_Loaded = tuple[dict[str, Tensor], dict[str, list[str]], "UserError | None"]
+
+
+class Dataset(Protocol):
+    """Samples by (epoch, index)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Key) -> Sample: ...
+
+
+class Loader:
+    """Serves a data set to one of `world` ranks, on its device.
+
+    The order of samples is a function of (seed, epoch); neither workers nor ranks change it: the batches of all ranks,
+    side by side, are those of a single process with a `world` times larger batch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        device: torch.device,
+        finish: Callable[[Batch], Batch],
+        seed: int = 0,
+        shuffle: bool = False,
+        num_workers: int = 0,
+        persistent_workers: bool = False,
+        pin_memory: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """finish: what happens to a batch once it is on the device (Expander). batch_size: samples a rank."""
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.device = device
+        self.finish = finish
+        self.seed = seed
+        self.shuffle = shuffle
+        self.num_workers = num_workers
+        self.persistent_workers = persistent_workers and num_workers > 0
+        self.pin_memory = pin_memory
+        self._kept: DataLoader | None = None
+        self.rank = rank
+        self.world = world
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in an epoch; what is left over at its end is dropped."""
+        return len(self.dataset) // (self.batch_size * self.world)
+
+    def stream(self, start: Position) -> Iterator[tuple[Batch, Position]]:
+        """Batches without end from a position on, each with the position after it."""
+        if self.steps_per_epoch == 0:
+            needed = self.batch_size * self.world
+            raise UserError(
+                f"the training set has {len(self.dataset)} samples, fewer than one step takes ({needed}); "
+                "lower data.train.batch_size or add samples"
+            )
+        batches = self._torch_loader(keys for keys, _ in self._plan(start))
+        for loaded, (_, position) in zip(batches, self._plan(start)):
+            yield self._on_device(loaded), position
+
+    def once(self) -> Iterator[Batch]:
+        """This rank's share of the data set, in order, each sample once; the last batch may be smaller."""
+        mine = range(self.rank, len(self.dataset), self.world)
+        keys = [[(0, i) for i in mine[at : at + self.batch_size]] for at in range(0, len(mine), self.batch_size)]
+        loader = self._kept or self._torch_loader(keys, persistent_workers=self.persistent_workers)
+        self._kept = loader if self.persistent_workers else None
+        for loaded in loader:
+            yield self._on_device(loaded)
+
+    def _plan(self, start: Position) -> Iterator[tuple[list[Key], Position]]:
+        """The keys of this rank's every batch, and the position after it."""
+        total = self.batch_size * self.world
+        epoch, samples = start.epoch, start.samples
+        while True:
+            order = self._order(epoch)
+            while samples + total <= len(order):
+                at = samples + self.rank * self.batch_size
+                keys = [(epoch, int(index)) for index in order[at : at + self.batch_size]]
+                samples += total
+                ended = samples + total > len(order)
+                yield keys, Position(epoch + 1, 0) if ended else Position(epoch, samples)
+            epoch, samples = epoch + 1, 0
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(len(self.dataset))
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self.dataset))
+
+    def _torch_loader(self, keys: Iterable[list[Key]], persistent_workers: bool = False) -> DataLoader:
+        return DataLoader(
+            _Guarded(self.dataset),
+            batch_sampler=keys,  # type: ignore[arg-type]
+            num_workers=self.num_workers,
+            collate_fn=_collate,
+            worker_init_fn=_start_worker,
+            pin_memory=self.pin_memory,
+            persistent_workers=persistent_workers,
+        )
+
+    def _on_device(self, loaded: _Loaded) -> Batch:
+        tensors, keys, error = loaded
+        if error is not None:
+            raise error
+        on_device = {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
+        return self.finish(Batch(on_device, keys))
+
+
+class _Guarded:
+    """Hands a user's mistake on as a value: an exception would leave a worker as a traceback."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> Sample | UserError:
+        try:
+            return self.dataset[key]
+        except UserError as error:
+            return error
+
+
+def _collate(samples: Sequence[Sample | UserError]) -> _Loaded:
+    """Samples -> tensors N x H x W x C by input type, and their keys."""
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return {}, {}, sample
+    tensors = {}
+    for name in good[0].arrays:
+        arrays = [sample.arrays[name] for sample in good]
+        shapes = {array.shape[:2] for array in arrays}
+        if len(shapes) > 1:
+            sizes = ", ".join(f"{h} x {w}" for h, w in sorted(shapes))
+            message = (
+                f"{good[0].key} and its batch: pictures of different sizes ({sizes}); crop them, or use batch_size: 1"
+            )
+            return {}, {}, UserError(message)
+        stacked = np.stack(arrays)
+        tensors[name] = torch.from_numpy(stacked if stacked.dtype == np.uint8 else stacked.astype(np.int32))
+    tensors["original_h_w"] = torch.tensor([sample.original_h_w for sample in good])
+    tensors["is_flipped"] = torch.tensor([sample.is_flipped for sample in good])
+    keys = {name: [sample.key for sample in good] for name in good[0].arrays}
+    return tensors, keys, None
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism

@@ -1,0 +1,102 @@
+"""One sample: its pictures as arrays, decoded and checked."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from imagier.errors import UserError
+
+_JPEG = {"jpg", "jpeg"}
+PICTURES = {*_JPEG, "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"}
+"""Formats that can be decoded."""
+
+_LAST_BYTES = {"jpg": b"\xff\xd9", "jpeg": b"\xff\xd9", "png": b"IEND"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputType:
+    """What the config says of one input type."""
+
+    name: str
+    ext: str
+    num_channels: int | None = None
+    normalize: bool = False
+    """Bring the picture from [0, 1] to [-1, 1]."""
+    is_mask: bool = False
+    """Values are names (of classes, of instances): never mix them."""
+    num_classes: int | None = None
+    """The values are classes below this, to be expanded into one channel each."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pictures H x W x C by input type, as stored (uint8 or uint16)."""
+
+    arrays: dict[str, np.ndarray]
+    key: str
+    original_h_w: tuple[int, int]
+    is_flipped: bool = False
+
+
+def decode(data: bytes, kind: InputType, ext: str, where: str) -> np.ndarray:
+    """The bytes of a file -> H x W x C, uint8 or uint16, channels in the order red, green, blue, alpha.
+
+    JPEG always gives three channels; a PNG with a palette gives its indices where one channel is asked for. UserError, with
+    the file's name, if it is damaged or has another number of channels than the config says.
+    """
+    end = _LAST_BYTES.get(ext)
+    if not data or (end and end not in data[-4096:]):
+        raise UserError(f"{where}: the file is {'cut off' if data else 'empty'}; restore it or remove it from the set")
+    if ext == "png" and data[25:26] == b"\x03" and kind.num_channels == 1:
+        array = np.asarray(Image.open(io.BytesIO(data)))
+    else:
+        array = _decode_with_opencv(data, ext, where)
+    array = array[..., None] if array.ndim == 2 else array
+    channels = array.shape[2]
+    if kind.num_channels is not None and channels != kind.num_channels:
+        raise UserError(
+            f"{where}: has {channels} channels, but input type {kind.name!r} says num_channels: {kind.num_channels}; "
+            "convert the file or correct the config"
+        )
+    return array
+
+
+def check_classes(array: np.ndarray, kind: InputType, ignore: bool, where: str) -> None:
+    """UserError, with the file's name, if a label map holds a class that the config does not know.
+
+    255 always passes (it means "nothing" in 8-bit label maps), and so does everything if there is a class for the rest
+    (`ignore`, the config's use_dont_care).
+    """
+    if kind.num_classes is None or ignore:
+        return
+    largest = int(array.max())
+    if largest < kind.num_classes:
+        return
+    classes = np.unique(array)
+    wrong = [int(value) for value in classes if value >= kind.num_classes and value != 255]
+    if wrong:
+        shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+        raise UserError(
+            f"{where}: holds class {shown}, but one_hot_num_classes.{kind.name} is {kind.num_classes} (classes 0 to "
+            f"{kind.num_classes - 1}); correct the map or the number, or set use_dont_care: true"
+        )
+
+
+def _decode_with_opencv(data: bytes, ext: str, where: str) -> np.ndarray:
+    mode = cv2.IMREAD_COLOR if ext in _JPEG else cv2.IMREAD_UNCHANGED
+    try:
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+    except cv2.error as error:
+        raise UserError(f"{where}: cannot be decoded ({error.err})") from error
+    if array is None:
+        raise UserError(f"{where}: not a picture, or damaged; restore it or remove it from the set")
+    if array.ndim == 3 and array.shape[2] == 3:
+        return cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
+    if array.ndim == 3 and array.shape[2] == 4:
+        return cv2.cvtColor(array, cv2.COLOR_BGRA2RGBA)
+    return array

@@ -1,0 +1,683 @@
+"""SPADE / GauGAN: pictures from label maps (Park et al., Semantic Image Synthesis with Spatially-Adaptive Normalization, 2019)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagier.errors import UserError
+from imagier.losses.feature_matching import feature_matching
+from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, relative
+from imagier.losses.kl import gaussian_kl
+from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv
+from imagier.nn.colorize import colorize
+from imagier.nn.conv import WeightNorm, conv2d, linear
+from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, SpatiallyAdaptiveNorm, norm2d
+from imagier.nn.patch import PatchCritic, half_size
+from imagier.nn.reference_names import Rules
+from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Recipe as BaseRecipe
+
+CRITIC_MULTIPLE = 32
+"""The feature pyramid of the critic halves pictures five times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpadeNormParams:
+    """The spatially adaptive norms of the generator."""
+
+    num_filters: int = 128
+    """Width between the label map and its scale and shift; 0 leaves that layer out."""
+    kernel_size: int = 3
+    activation_norm_type: Norm = "sync_batch"
+    """The plain norm inside."""
+    activation_norm_params: NormParams = NormParams()
+    separate_projection: bool = False
+    """Scale and shift from two convolutions instead of one."""
+    bias_only: bool = False
+    """Shift, but do not scale."""
+    weight_norm_type: WeightNorm | None = None
+    """Weight norm of the convolutions on the label; None takes that of the generator."""
+    interpolation: Literal["nearest", "area", "bilinear", "bicubic"] = "nearest"
+    """How the label map is brought to the size of a layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleEncoderParams:
+    """The network that reads the style off a picture."""
+
+    num_filters: int = 128
+    kernel_size: int = 3
+    weight_norm_type: WeightNorm | None = None
+    """None takes that of the generator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the losses; one of 0 is not computed."""
+
+    gan: float
+    feature_matching: float
+    kl: float
+    perceptual: float = 0.0
+    l1: float = 0.0
+    """Mean absolute difference from the target, in [-1, 1] (not in the paper; steadies short trainings)."""
+
+
+class Generator(nn.Module):
+    """Paints a label map; with a style code or further attributes if it has any."""
+
+    def __init__(
+        self,
+        *,
+        label_channels: int,
+        image_channels: int,
+        crop_h_w: tuple[int, int],
+        num_filters: int = 128,
+        kernel_size: int = 3,
+        weight_norm_type: WeightNorm = "spectral",
+        style_dims: int | None = None,
+        attribute_dims: int | None = None,
+        skip_activation_norm: bool = True,
+        activation_norm_params: SpadeNormParams = SpadeNormParams(),
+        global_adaptive_norm_type: Norm = "sync_batch",
+        use_posenc_in_input_layer: bool = True,
+        output_multiplier: float = 1.0,
+        style_enc: StyleEncoderParams = StyleEncoderParams(),
+    ) -> None:
+        super().__init__()
+        self.style_dims = style_dims or 0
+        if self.style_dims:
+            self.encoder = StyleEncoder(
+                image_channels=image_channels,
+                style_dims=self.style_dims,
+                num_filters=style_enc.num_filters,
+                kernel_size=style_enc.kernel_size,
+                weight_norm=style_enc.weight_norm_type or weight_norm_type,
+            )
+        self.decoder = Decoder(
+            label_channels=label_channels,
+            image_channels=image_channels,
+            num_enhancers=_num_enhancers(crop_h_w),
+            code_dims=self.style_dims + (attribute_dims or 0),
+            num_filters=num_filters,
+            kernel_size=kernel_size,
+            weight_norm=weight_norm_type,
+            skip_norm=skip_activation_norm,
+            norm_params=activation_norm_params,
+            global_norm=global_adaptive_norm_type,
+            positional=use_posenc_in_input_layer,
+            output_multiplier=output_multiplier,
+        )
+
+    @property
+    def size_multiple(self) -> int:
+        """Heights and widths that it can paint are multiples of this."""
+        return self.decoder.base
+
+    def forward(
+        self,
+        label: Tensor,
+        *,
+        noise: Tensor | None = None,
+        images: Tensor | None = None,
+        attributes: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Label map N x L x H x W -> `fake_images` N x C x H x W in [-1, 1].
+
+        With a style: `noise` is N x style_dims, standard normal. Given `images` (N x C x H x W in [-1, 1]) their style
+        is used, `noise` being its reparametrised part, and `mu` and `logvar` (N x style_dims) are returned too;
+        without them `noise` is the style. `attributes` is N x attribute_dims.
+        """
+        code, posterior = noise, {}
+        if images is not None:
+            mu, logvar = self.encoder(images)
+            code = mu + noise * torch.exp(logvar / 2)
+            posterior = {"mu": mu, "logvar": logvar}
+        if attributes is not None:
+            code = attributes if code is None else torch.cat([code, attributes], dim=1)
+        return {"fake_images": self.decoder(label, code), **posterior}
+
+    def reference_rules(self) -> Rules:
+        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        conditional = "cbn" if self.decoder.style_mlp is not None else "conv"
+        return (
+            (r"^encoder\.layers\.", "style_encoder."),
+            (r"^encoder\.(fc_\w+)\.", r"style_encoder.\1.layers.conv."),
+            (r"^decoder\.style_mlp\.(fc_\d)\.", r"spade_generator.\1.layers.conv."),
+            (r"^decoder\.head_styled\.", f"spade_generator.{conditional}_head_0."),
+            (r"^decoder\.up\.(\d)\.(a|b)\.", r"spade_generator.up_\1\2."),
+            (r"^decoder\.up\.(\d)\.styled\.", rf"spade_generator.{conditional}_up_\1a."),
+            (r"^decoder\.to_image\.(\d+)\.", r"spade_generator.conv_img\1."),
+            (r"^decoder\.", "spade_generator."),
+        )
+
+
+def _num_enhancers(crop_h_w: tuple[int, int]) -> int:
+    """Pairs of blocks beyond the trunk, by the crop that the generator is trained on."""
+    smallest = min(crop_h_w)
+    enhancers = {512: 1, 1024: 2}
+    if smallest > 256 and smallest not in enhancers:
+        raise UserError(f"a crop of {smallest} px: SPADE is defined for crops up to 256 px, of 512 px and of 1024 px")
+    return enhancers.get(smallest, 0)
+
+
+class StyleEncoder(nn.Module):
+    """Mean and log variance of the style of a picture, which is seen at 256 x 256."""
+
+    def __init__(
+        self, *, image_channels: int, style_dims: int, num_filters: int, kernel_size: int, weight_norm: WeightNorm
+    ) -> None:
+        super().__init__()
+        widths = [image_channels] + [num_filters * factor for factor in (1, 2, 4, 8, 8, 8)]
+        self.layers = nn.ModuleDict()
+        for index, (inputs, outputs) in enumerate(zip(widths, widths[1:]), start=1):
+            conv = conv2d(inputs, outputs, kernel_size, stride=2, padding=kernel_size // 2, weight_norm=weight_norm)
+            self.layers[f"layer{index}"] = ConvNormAct(conv, nn.Identity(), nn.LeakyReLU(LEAKY_SLOPE))
+        self.fc_mu = linear(widths[-1] * 4 * 4, style_dims)
+        self.fc_var = linear(widths[-1] * 4 * 4, style_dims)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """N x C x H x W in [-1, 1] -> mean and log variance, both N x style_dims."""
+        x = images
+        if x.shape[-2:] != (256, 256):
+            x = F.interpolate(x, size=(256, 256), mode="bilinear")
+        for layer in self.layers.values():
+            x = layer(x)
+        x = x.flatten(1)
+        return self.fc_mu(x), self.fc_var(x)
+
+
+class Decoder(nn.Module):
+    """From a coarse label map upwards, each block seeing the label map at its own size."""
+
+    def __init__(
+        self,
+        *,
+        label_channels: int,
+        image_channels: int,
+        num_enhancers: int,
+        code_dims: int,
+        num_filters: int,
+        kernel_size: int,
+        weight_norm: WeightNorm,
+        skip_norm: bool,
+        norm_params: SpadeNormParams,
+        global_norm: Norm,
+        positional: bool,
+        output_multiplier: float,
+    ) -> None:
+        super().__init__()
+        self.base = 16 * 2**num_enhancers
+        self.interpolation = norm_params.interpolation
+        self.output_multiplier = output_multiplier
+        padding = kernel_size // 2
+        norm_weight_norm = norm_params.weight_norm_type or weight_norm
+
+        def spade(channels: int) -> SpatiallyAdaptiveNorm:
+            return SpatiallyAdaptiveNorm(
+                channels,
+                label_channels,
+                norm=norm2d(norm_params.activation_norm_type, channels, norm_params.activation_norm_params),
+                num_filters=norm_params.num_filters,
+                kernel_size=norm_params.kernel_size,
+                separate_projection=norm_params.separate_projection,
+                bias_only=norm_params.bias_only,
+                weight_norm=norm_weight_norm,
+            )
+
+        def block(inputs: int, outputs: int) -> SpadeBlock:
+            return SpadeBlock(inputs, outputs, spade, kernel_size, weight_norm, skip_norm)
+
+        def styled(inputs: int, outputs: int) -> NormActConv:
+            norm: nn.Module = NoNorm()
+            if code_dims:
+                norm = AdaptiveNorm(
+                    inputs,
+                    2 * code_dims,
+                    norm=norm2d(global_norm, inputs, NormParams(affine=norm_params.activation_norm_params.affine)),
+                    separate_projection=norm_params.separate_projection,
+                    weight_norm=norm_weight_norm,
+                )
+            conv = conv2d(inputs, outputs, kernel_size, padding=padding, weight_norm=weight_norm)
+            return NormActConv(norm, nn.LeakyReLU(LEAKY_SLOPE), conv)
+
+        def image(inputs: int) -> NormActConv:
+            conv = conv2d(inputs, image_channels, 5, padding=2, weight_norm=weight_norm)
+            return NormActConv(NoNorm(), nn.LeakyReLU(LEAKY_SLOPE), conv)
+
+        f = num_filters
+        self.style_mlp = StyleMLP(code_dims, weight_norm) if code_dims else None
+        self.positions = PositionalChannels() if positional else None
+        head = conv2d(label_channels + 2 * positional, 8 * f, kernel_size, padding=padding, weight_norm=weight_norm)
+        self.head_0 = ConvNormAct(head, nn.Identity(), nn.LeakyReLU(LEAKY_SLOPE))
+        self.head_styled = styled(8 * f, 16 * f)
+        self.head_1 = block(16 * f, 16 * f)
+        self.head_2 = block(16 * f, 16 * f)
+        self.up = nn.ModuleList(
+            Stage(block(inputs, middle), styled(middle, middle), block(middle, outputs))
+            for inputs, middle, outputs in [(16 * f, 8 * f, 8 * f), (8 * f, 4 * f, 4 * f), (4 * f, 4 * f, 2 * f)]
+        )
+        self.to_image = nn.ModuleDict({"256": image(2 * f)})
+        for level, inputs in zip(range(num_enhancers), (2 * f, f)):
+            self.up.append(Stage(block(inputs, inputs // 2), None, block(inputs // 2, inputs // 2)))
+            self.to_image[str(512 * 2**level)] = image(inputs // 2)
+
+    def forward(self, label: Tensor, code: Tensor | None) -> Tensor:
+        """Label map N x L x H x W and code N x code_dims -> picture in (-1, 1), N x C x H x W, sides rounded down to `base`."""
+        if self.style_mlp is not None:
+            code = self.style_mlp(code)
+        x = self._coarse_label(label)
+        maps = _Resized(label, self.interpolation)
+        x = self.head_styled(self.head_0(x), code)
+        x = self.head_2(self.head_1(x, maps), maps)
+        stages = list(self.up)
+        for stage in stages[:3]:
+            x = stage(_double(x), code, maps)
+        first, *finer = self.to_image.values()
+        x = _double(x)
+        picture = first(x, None)
+        for stage, to_image in zip(stages[3:], finer):
+            x = _double(stage(x, None, maps))
+            picture = _double(picture) + to_image(x, None)
+        return torch.tanh(self.output_multiplier * picture)
+
+    def _coarse_label(self, label: Tensor) -> Tensor:
+        height, width = (size // self.base for size in label.shape[-2:])
+        coarse = F.interpolate(label, size=(height, width), mode="nearest")
+        if self.positions is None:
+            return coarse
+        return torch.cat([coarse, self.positions(coarse)], dim=1)
+
+
+class Stage(nn.Module):
+    """Two blocks at one size, and the style between them."""
+
+    def __init__(self, a: SpadeBlock, styled: NormActConv | None, b: SpadeBlock) -> None:
+        super().__init__()
+        self.a = a
+        self.styled = styled
+        self.b = b
+
+    def forward(self, x: Tensor, code: Tensor | None, maps: _Resized) -> Tensor:
+        """N x C x H x W -> N x C' x H x W."""
+        x = self.a(x, maps)
+        if self.styled is not None:
+            x = self.styled(x, code)
+        return self.b(x, maps)
+
+
+class SpadeBlock(nn.Module):
+    """Residual block with SPADE norms (Park et al. 2019, figure 4)."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        spade: Callable[[int], SpatiallyAdaptiveNorm],
+        kernel_size: int,
+        weight_norm: WeightNorm,
+        skip_norm: bool,
+    ) -> None:
+        super().__init__()
+        hidden = min(inputs, outputs)
+
+        def conv(inputs: int, outputs: int) -> nn.Module:
+            return conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, weight_norm=weight_norm)
+
+        self.block_0 = NormActConv(spade(inputs), nn.LeakyReLU(LEAKY_SLOPE), conv(inputs, hidden))
+        self.block_1 = NormActConv(spade(hidden), nn.LeakyReLU(LEAKY_SLOPE), conv(hidden, outputs))
+        self.shortcut: nn.Module | None = None
+        if inputs != outputs:
+            norm = spade(inputs) if skip_norm else NoNorm()
+            self.shortcut = NormActConv(
+                norm, nn.Identity(), conv2d(inputs, outputs, 1, bias=False, weight_norm=weight_norm)
+            )
+
+    def forward(self, x: Tensor, maps: _Resized) -> Tensor:
+        """N x inputs x H x W -> N x outputs x H x W."""
+        label = maps.at(x)
+        dx = self.block_1(self.block_0(x, label), label)
+        return dx + (x if self.shortcut is None else self.shortcut(x, label))
+
+
+class StyleMLP(nn.Module):
+    """Two layers between the code and the norms that it drives."""
+
+    def __init__(self, code_dims: int, weight_norm: WeightNorm) -> None:
+        super().__init__()
+        self.fc_0 = linear(code_dims, 2 * code_dims, weight_norm=weight_norm)
+        self.fc_1 = linear(2 * code_dims, 2 * code_dims, weight_norm=weight_norm)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """N x code_dims -> N x 2 code_dims."""
+        return F.relu(self.fc_1(F.relu(self.fc_0(code))))
+
+
+class PositionalChannels(nn.Module):
+    """Two channels that tell where a pixel is: from -1 (top) to 1 (bottom), and from -1 (left) to 1 (right)."""
+
+    grid: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        line = torch.linspace(-1, 1, 16)
+        self.register_buffer("grid", torch.stack(torch.meshgrid(line, line, indexing="ij"))[None], persistent=False)
+
+    def forward(self, like: Tensor) -> Tensor:
+        """N x C x h x w -> N x 2 x h x w of the same type; a 16 x 16 grid, resized (bicubic)."""
+        size = like.shape[-2:]
+        grid = self.grid if size == (16, 16) else F.interpolate(self.grid, size=size, mode="bicubic")
+        return grid.to(like.dtype).expand(len(like), -1, -1, -1)
+
+
+class _Resized:
+    """A label map at every size that is asked for, each computed once."""
+
+    def __init__(self, label: Tensor, mode: str) -> None:
+        self.mode = mode
+        self.by_size = {label.shape[-2:]: label}
+        self.label = label
+
+    def at(self, x: Tensor) -> Tensor:
+        """The label map at the size of x."""
+        size = x.shape[-2:]
+        if size not in self.by_size:
+            self.by_size[size] = F.interpolate(self.label, size=size, mode=self.mode)
+        return self.by_size[size]
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+class Discriminator(nn.Module):
+    """Patch critics at several scales, and a feature pyramid that compares the picture with its label map."""
+
+    def __init__(
+        self,
+        *,
+        label_channels: int,
+        image_channels: int,
+        kernel_size: int = 3,
+        num_filters: int = 128,
+        max_num_filters: int = 512,
+        num_discriminators: int = 2,
+        num_layers: int = 5,
+        activation_norm_type: Norm = "none",
+        weight_norm_type: WeightNorm = "spectral",
+        use_fpse: bool = True,
+        fpse_kernel_size: int = 3,
+        fpse_activation_norm_type: Norm = "none",
+    ) -> None:
+        super().__init__()
+        self.critics = nn.ModuleList(
+            PatchCritic(
+                label_channels + image_channels,
+                num_filters=num_filters,
+                max_num_filters=max_num_filters,
+                num_layers=num_layers,
+                kernel_size=kernel_size,
+                activation_norm_type=activation_norm_type,
+                weight_norm_type=weight_norm_type,
+            )
+            for _ in range(num_discriminators)
+        )
+        self.fpse: FeaturePyramidCritic | None = None
+        if use_fpse:
+            self.fpse = FeaturePyramidCritic(
+                label_channels,
+                image_channels,
+                num_filters=num_filters,
+                kernel_size=fpse_kernel_size,
+                norm=fpse_activation_norm_type,
+                weight_norm=weight_norm_type,
+            )
+
+    def forward(self, label: Tensor, images: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """N x L x H x W and N x C x H x W -> scores per critic (the pyramid's first), features per patch critic and layer."""
+        outputs: list[Tensor] = []
+        features: list[list[Tensor]] = []
+        if self.fpse is not None:
+            outputs += self.fpse(label, images)
+        x = torch.cat([label, images], dim=1)
+        for index, critic in enumerate(self.critics):
+            x = half_size(x) if index else x
+            scores, layers = critic(x)
+            outputs.append(scores)
+            features.append(layers)
+        return outputs, features
+
+    def reference_rules(self) -> Rules:
+        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        return (
+            (r"^critics\.(\d)\.layers\.(\d+)\.", r"discriminators.\1.layer\2.0."),
+            (r"^fpse\.(output|seg|embedding)\.", r"fpse_discriminator.\1.layers.conv."),
+            (r"^fpse\.", "fpse_discriminator."),
+        )
+
+
+class FeaturePyramidCritic(nn.Module):
+    """Compares pictures and label maps in a semantic space at three scales (Liu et al., CC-FPSE, 2019, section 3.3)."""
+
+    def __init__(
+        self,
+        label_channels: int,
+        image_channels: int,
+        *,
+        num_filters: int,
+        kernel_size: int,
+        norm: Norm,
+        weight_norm: WeightNorm,
+    ) -> None:
+        super().__init__()
+
+        def layer(inputs: int, outputs: int, kernel: int, stride: int) -> ConvNormAct:
+            conv = conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, weight_norm=weight_norm)
+            return ConvNormAct(conv, norm2d(norm, outputs), nn.LeakyReLU(LEAKY_SLOPE))
+
+        f, k = num_filters, kernel_size
+        self.enc1 = layer(image_channels, f, k, 2)
+        self.enc2 = layer(f, 2 * f, k, 2)
+        self.enc3 = layer(2 * f, 4 * f, k, 2)
+        self.enc4 = layer(4 * f, 8 * f, k, 2)
+        self.enc5 = layer(8 * f, 8 * f, k, 2)
+        self.lat2 = layer(2 * f, 4 * f, 1, 1)
+        self.lat3 = layer(4 * f, 4 * f, 1, 1)
+        self.lat4 = layer(8 * f, 4 * f, 1, 1)
+        self.lat5 = layer(8 * f, 4 * f, 1, 1)
+        self.final2 = layer(4 * f, 2 * f, k, 1)
+        self.final3 = layer(4 * f, 2 * f, k, 1)
+        self.final4 = layer(4 * f, 2 * f, k, 1)
+        self.output = conv2d(2 * f, 1, 1)
+        self.seg = conv2d(2 * f, 2 * f, 1)
+        self.embedding = conv2d(label_channels, 2 * f, 1)
+
+    def forward(self, label: Tensor, images: Tensor) -> list[Tensor]:
+        """N x L x H x W, N x C x H x W -> scores at 1/4, 1/8 and 1/16 of the size, N x 1 x h x w; sides multiples of 32."""
+        e2 = self.enc2(self.enc1(images))
+        e3 = self.enc3(e2)
+        e4 = self.enc4(e3)
+        t5 = self.lat5(self.enc5(e4))
+        t4 = _double_smoothly(t5) + self.lat4(e4)
+        t3 = _double_smoothly(t4) + self.lat3(e3)
+        t2 = _double_smoothly(t3) + self.lat2(e2)
+        embedded = F.avg_pool2d(self.embedding(label), 2)
+        scores = []
+        for x in (self.final2(t2), self.final3(t3), self.final4(t4)):
+            embedded = F.avg_pool2d(embedded, 2)
+            scores.append(self.output(x) + (embedded * self.seg(x)).sum(dim=1, keepdim=True))
+        return scores
+
+
+def _double_smoothly(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear")
+
+
+class Recipe(BaseRecipe):
+    """Hinge-loss training of SPADE, with feature matching, a perceptual loss, and a style that stays near N(0, 1)."""
+
+    log_names: ClassVar[Mapping[str, str]] = {
+        "gan": "GAN",
+        "feature_matching": "FeatureMatching",
+        "kl": "GaussianKL",
+        "perceptual": "Perceptual",
+        "l1": "L1",
+    }
+
+    def __init__(
+        self,
+        *,
+        gen: Generator,
+        dis: Discriminator,
+        label_lengths: Mapping[str, int],
+        gan_mode: GanMode,
+        loss_weight: LossWeights,
+        perceptual_loss: PerceptualConfig | None = None,
+        gan_relativistic: bool = False,
+        gan_decay_k: float = 1.0,
+        gan_min_k: float = 1.0,
+        gan_separate_topk: bool = False,
+        gen_step: int = 1,
+        dis_step: int = 1,
+        reference_order: bool = False,
+    ) -> None:
+        self.gen = gen
+        self.dis = dis
+        self.label_lengths = label_lengths
+        self.loss_weight = asdict(loss_weight)
+        self.gan_mode: GanMode = gan_mode
+        self.relativistic = gan_relativistic
+        self.topk_decay, self.topk_min, self.topk_per_sample = gan_decay_k, gan_min_k, gan_separate_topk
+        self.gen_step = gen_step
+        self.dis_step = dis_step
+        self.one_forward = gen_step == dis_step == 1 and not reference_order
+        self.perceptual: PerceptualLoss | None = None
+        if loss_weight.perceptual:
+            if perceptual_loss is None:
+                raise UserError("loss_weight.perceptual needs the section perceptual_loss (mode, layers, weights)")
+            self.perceptual = PerceptualLoss.from_config(perceptual_loss)
+
+    def frozen_networks(self) -> Sequence[nn.Module]:
+        return () if self.perceptual is None else (self.perceptual,)
+
+    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+        """One iteration: the critic learns, then the generator, which sees the critic already updated."""
+        if self.one_forward:
+            batch = self.prepare(batch)
+            fake = self.generate(batch, now.rng)
+            yield "dis", self.dis_losses(batch, fake)
+            yield "gen", self.gen_losses(batch, fake, now)
+            return
+        parts = [self.prepare(part) for part in batch.split(max(self.gen_step, self.dis_step))]
+        for part in parts[: self.dis_step]:
+            with torch.no_grad():
+                fake = self.generate(part, now.rng)
+            yield "dis", self.dis_losses(part, fake)
+        for part in parts[: self.gen_step]:
+            yield "gen", self.gen_losses(part, self.generate(part, now.rng), now)
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Brings pictures (bicubic) and labels (nearest) to sides that both networks can halve often enough."""
+        multiple = math.lcm(CRITIC_MULTIPLE, self.gen.size_multiple)
+        height, width = batch["label"].shape[-2:]
+        size = (height // multiple * multiple, width // multiple * multiple)
+        if size == (height, width):
+            return batch
+        resized = {"label": F.interpolate(batch["label"], size=size, mode="nearest")}
+        if "images" in batch:
+            resized["images"] = F.interpolate(batch["images"], size=size, mode="bicubic")
+        return batch.updated(**resized)
+
+    def generate(
+        self, batch: Batch, rng: torch.Generator, *, random_style: bool = False, noise: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The generator's outputs; the style is that of `images`, or random; `noise` (N x style_dims) replaces the draw."""
+        images = None
+        if self.gen.style_dims:
+            if noise is None:
+                shape = (len(batch), self.gen.style_dims)
+                noise = torch.randn(shape, generator=rng, device=batch["label"].device)
+            images = None if random_style else batch["images"]
+        attributes = batch["attributes"].squeeze(1) if "attributes" in batch else None
+        return self.gen(batch["label"], noise=noise, images=images, attributes=attributes)
+
+    def judge(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
+        """The critic's scores and features of real and generated pictures; the real ones' without a graph if need be."""
+        with torch.set_grad_enabled(learn_from_real):
+            real_outputs, real_features = self.dis(batch["label"], batch["images"])
+        fake_outputs, fake_features = self.dis(batch["label"], fake)
+        return {
+            "real_outputs": real_outputs,
+            "real_features": real_features,
+            "fake_outputs": fake_outputs,
+            "fake_features": fake_features,
+        }
+
+    def dis_losses(self, batch: Batch, fake: dict[str, Tensor]) -> Losses:
+        """What the critic minimises."""
+        verdict = self.judge(batch, fake["fake_images"].detach(), learn_from_real=True)
+        real, fake_ = self._compared(verdict)
+        return {"gan/fake": critic_fake(fake_, self.gan_mode), "gan/true": critic_real(real, self.gan_mode)}
+
+    def gen_losses(self, batch: Batch, fake: dict[str, Tensor], now: Moment) -> Losses:
+        """What the generator minimises."""
+        pictures, target = fake["fake_images"], batch["images"]
+        verdict = self.judge(batch, pictures, learn_from_real=False)
+        keep = max(self.topk_decay**now.epoch, self.topk_min)
+        losses = {
+            "gan": generator_loss(self._compared(verdict)[1], self.gan_mode, keep, self.topk_per_sample),
+            "feature_matching": feature_matching(verdict["fake_features"], verdict["real_features"]),
+            "kl": gaussian_kl(fake["mu"], fake["logvar"]) if "mu" in fake else pictures.new_zeros(()),
+        }
+        if self.perceptual is not None:
+            losses["perceptual"] = self.perceptual(pictures, target)
+        if self.loss_weight["l1"]:
+            losses["l1"] = F.l1_loss(pictures.float(), target)
+        return losses
+
+    def _compared(self, verdict: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        real, fake = verdict["real_outputs"], verdict["fake_outputs"]
+        return (relative(real, to=fake), relative(fake, to=real)) if self.relativistic else (real, fake)
+
+    def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        return self.generate(batch, rng, random_style=True)["fake_images"].float()
+
+    def target(self, batch: Batch) -> Tensor:
+        return batch["images"]
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        columns = {"images": batch["images"]}
+        parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
+        for name, part in zip(self.label_lengths, parts):
+            one_hot = "seg" in name or part.shape[1] not in (1, 3)
+            columns[name] = colorize(part) if one_hot else part.expand(-1, 3, -1, -1) * 2 - 1
+        return columns
+
+    def infer(
+        self,
+        batch: Batch,
+        rng: torch.Generator,
+        *,
+        random_style: bool = False,
+        use_fixed_random_style: bool = False,
+        keep_original_size: bool = False,
+    ) -> list[Tensor]:
+        """One picture per sample; in a random style, in one random style for all, or in that of `images`."""
+        noise = None
+        if use_fixed_random_style and self.gen.style_dims:
+            fixed = torch.Generator(rng.device).manual_seed(rng.initial_seed())
+            noise = torch.randn((1, self.gen.style_dims), generator=fixed, device=rng.device).expand(len(batch), -1)
+        fake = self.generate(batch, rng, random_style=random_style or use_fixed_random_style, noise=noise)
+        pictures = list(fake["fake_images"].float())
+        if keep_original_size:
+            sizes = batch["original_h_w"].tolist()
+            pictures = [F.interpolate(x[None], size=size, mode="nearest")[0] for x, size in zip(pictures, sizes)]
+        return pictures

@@ -1,0 +1,93 @@
+"""The running average of a network's weights, which makes better pictures than the weights themselves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from imagier.nn.conv import SpectralConv2d, SpectralLinear, SpectralNorm
+
+T = TypeVar("T")
+
+
+class ModelAverage:
+    """An exponential moving average of a network (Polyak & Juditsky 1992; for GANs, Yaz et al. 2019).
+
+    `network` is a copy without gradients. Of layers with a spectral norm it holds the normalised weight (`remove_sn`), so
+    that using it costs nothing extra; or else every buffer as it is. Until `start_iteration` updates it is equal to
+    the source. Make it when the source is already on its device.
+    """
+
+    def __init__(
+        self, source: nn.Module, *, beta: float = 0.9999, start_iteration: int = 1000, remove_sn: bool = True
+    ) -> None:
+        self.beta = beta
+        self.start_iteration = start_iteration
+        self.num_updates = 0
+        self.network = fold_spectral_norm(source) if remove_sn else copy.deepcopy(source)
+        self.network.requires_grad_(False).eval()
+        self._averages = [t for t in self.network.state_dict().values() if t.is_floating_point()]
+        self._sources = _sources(source, self.network, fold=remove_sn)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Moves the average towards the source, after an update of the source: a <- beta a + (1 - beta) s."""
+        self.num_updates += 1
+        beta = 0.0 if self.num_updates <= self.start_iteration else self.beta
+        sources = [weight if norm is None else weight / norm.current(weight) for weight, norm in self._sources]
+        if beta == 0:
+            torch._foreach_copy_(self._averages, sources)
+        else:
+            torch._foreach_lerp_(self._averages, sources, 1 - beta)
+
+    def state_dict(self) -> dict:
+        """What a checkpoint keeps."""
+        return {"network": self.network.state_dict(), "num_updates": self.num_updates}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Takes over what `state_dict` gave."""
+        self.network.load_state_dict(state["network"])
+        self.num_updates = state["num_updates"]
+
+
+def fold_spectral_norm(network: nn.Module) -> nn.Module:
+    """A copy of a network in which layers with a spectral norm are plain ones that hold the normalised weight."""
+    copied = copy.deepcopy(network)
+    for module in list(copied.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, SpectralConv2d | SpectralLinear):
+                setattr(module, name, child.folded())
+    return copied
+
+
+@torch.no_grad()
+def reestimate_batch_norm(network: nn.Module, batches: Iterable[T], forward: Callable[[T], object]) -> None:
+    """Replaces the running statistics of batch norms by the mean over `batches`, each weighing the same.
+
+    An average of weights has seen no data of its own: its stored statistics are a blend of those of past weights.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    network.train()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's spelling of a cumulative mean
+    for batch in batches:
+        forward(batch)
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    network.eval()
+
+
+def _sources(source: nn.Module, averaged: nn.Module, fold: bool) -> list[tuple[Tensor, SpectralNorm | None]]:
+    norms = {}
+    if fold:
+        for name, module in source.named_modules():
+            if isinstance(module, SpectralConv2d | SpectralLinear):
+                norms[f"{name}.weight" if name else "weight"] = module.spectral
+    tensors = source.state_dict(keep_vars=True)
+    return [(tensors[name], norms.get(name)) for name, t in averaged.state_dict().items() if t.is_floating_point()]

@@ -1,0 +1,120 @@
+"""Features of a frozen, pretrained network, computed only as deep as asked for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from imagier.errors import UserError
+from imagier.nn.backbones import alexnet, efficientnet_lite, inception, resnet, vgg
+from imagier.nn.backbones.backbone import Backbone
+from imagier.nn.backbones.weights import fit_weights, read_weights
+
+_BACKBONES = {
+    backbone.name: backbone
+    for backbone in (
+        vgg.VGG19,
+        vgg.VGG16,
+        vgg.VGG_FACE,
+        alexnet.ALEXNET,
+        inception.INCEPTION_V3,
+        resnet.RESNET50,
+        resnet.ROBUST_RESNET50,
+        efficientnet_lite.EFFICIENTNET_LITE0,
+    )
+}
+
+
+def feature_network(network: str, layers: Sequence[str], weights_path: str | None = None) -> FeatureNetwork:
+    """Build the frozen network `network` down to the deepest of `layers` and load its pretrained weights.
+
+    `weights_path`: a .pth, .pt or .safetensors file with torchvision's keys, of which only the layers in use need be
+    there. Without it the file is looked for in torch's cache under its torchvision name, and downloaded there.
+    UserError: unknown network or layer; weights that cannot be had, read or fitted.
+    """
+    if network not in _BACKBONES:
+        raise UserError(f"no feature network {network!r}; {_instead(network, _BACKBONES)}")
+    backbone = _BACKBONES[network]
+    if not layers:
+        raise UserError(f"feature network {network}: no layers given; {_instead('', backbone.taps)}")
+    for layer in layers:
+        if layer not in backbone.taps:
+            raise UserError(f"feature network {network}: no layer {layer!r}; {_instead(layer, backbone.taps)}")
+    path = backbone.find_weights() if weights_path is None else Path(weights_path).expanduser()
+    return FeatureNetwork(backbone, layers, read_weights(path), source=str(path))
+
+
+def network_names() -> list[str]:
+    """All names that `feature_network` accepts as network."""
+    return list(_BACKBONES)
+
+
+def layer_names(network: str) -> list[str]:
+    """All names that `feature_network` accepts as layers of `network`, a name that it knows."""
+    return list(_BACKBONES[network].taps)
+
+
+class FeatureNetwork(nn.Module):
+    """Pictures in [-1, 1], N x 3 x H x W -> {layer name: features}, as the pretrained network computes them.
+
+    Frozen: no parameter requires gradients, and it stays in evaluation mode whatever `train()` says. Gradients do
+    flow to the pictures. The keys of its state dict are torchvision's. Made by `feature_network`.
+    """
+
+    def __init__(
+        self, backbone: Backbone, layers: Sequence[str], weights: Mapping[str, Tensor], *, source: str
+    ) -> None:
+        """`layers` are keys of `backbone.taps`; `source` names where `weights` come from in error messages."""
+        super().__init__()
+        self._chain: list[tuple[str, nn.Module]] = []  # the order of computation; registered by `_place`
+        self._taps = {layer: backbone.taps[layer] for layer in layers}
+        open_taps = set(self._taps.values())
+        with torch.device("meta"):  # no memory and no random numbers for weights that the file replaces
+            for path, step in backbone.steps():
+                _place(self, path, step)
+                self._chain.append((path, step))
+                open_taps.discard(path)
+                if not open_taps:
+                    break
+        fit_weights(self, weights, file_key=backbone.file_key, source=source)
+        mean, std = torch.tensor((backbone.mean, backbone.std)).view(2, 1, 3, 1, 1)
+        # ((x + 1) / 2 - mean) / std in one pass over the picture. Not persistent: the state dict is torchvision's.
+        self.register_buffer("_scale", 0.5 / std, persistent=False)
+        self.register_buffer("_shift", (0.5 - mean) / std, persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        """N x 3 x H x W in [-1, 1] -> {layer: features}, in the order in which the layers were asked for."""
+        scale, shift = self.get_buffer("_scale"), self.get_buffer("_shift")
+        x = torch.addcmul(shift, pictures.to(scale.dtype), scale)
+        taken = {}
+        wanted = set(self._taps.values())
+        for path, step in self._chain:
+            x = step(x)
+            if path in wanted:
+                taken[path] = x
+        return {layer: taken[path] for layer, path in self._taps.items()}
+
+    def train(self, mode: bool = True) -> FeatureNetwork:
+        """Does nothing but return self: the statistics of normalisation layers are part of the frozen weights."""
+        return super().train(False)
+
+
+def _place(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Register `module` under a dotted path, with plain modules as containers on the way."""
+    *parents, leaf = path.split(".")
+    for parent in parents:
+        if parent not in dict(root.named_children()):
+            root.add_module(parent, nn.Module())
+        root = root.get_submodule(parent)
+    root.add_module(leaf, module)
+
+
+def _instead(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"

@@ -1,0 +1,122 @@
+"""Weight files: find them in torch's cache or fetch them, read them without running code, fit them to a network."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from imagier.errors import UserError
+
+PUBLIC_URL = "https://download.pytorch.org/models/"
+
+
+def cached_file(names: Sequence[str], page: str | None = None) -> Path:
+    """The first of the files `names` that lies in torch's cache (`$TORCH_HOME/hub/checkpoints`).
+
+    If there is none, the first name is downloaded from PyTorch's server, unless `page` says that the file has to be
+    fetched by hand, and where. UserError if the file cannot be had.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    missing = f"weight file {names[0]} is not in {folder}"
+    if page is not None:
+        raise UserError(f"{missing}; get it from {page} and put it there, or set weights_path to it")
+    try:
+        return _download(names[0], folder)
+    except (OSError, RuntimeError) as error:  # no network, no space, no permission; or the checksum is wrong
+        raise UserError(
+            f"{missing} and cannot be fetched ({_first_line(error)}); "
+            f"download {PUBLIC_URL}{names[0]} into that folder, or set weights_path to a copy"
+        ) from error
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Read a .safetensors file, or else a file of `torch.save`, onto the CPU: key -> tensor.
+
+    The state dict may be nested under the key `model` or `state_dict`, as in training checkpoints. Pickled objects
+    other than tensors are refused, never run. UserError if the file is missing, damaged or holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f"weights_path: no file {path}; give the path of a .pth, .pt or .safetensors file")
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
+    state = read(path)
+    for outer in ("model", "state_dict"):
+        if isinstance(state, dict) and outer in state:
+            state = state[outer]
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: holds no state dict (names and tensors); save the network's state_dict() in it")
+    return state
+
+
+def fit_weights(
+    module: nn.Module, weights: Mapping[str, Tensor], *, file_key: Callable[[str], str], source: str
+) -> None:
+    """Give `module`, which may be on the meta device, copies of its tensors out of `weights`; the rest is not read.
+
+    A tensor is looked for as `file_key(key)`, then as `key`. UserError naming `source` and the first tensor that is
+    missing or has another shape.
+    """
+    fitted = {}
+    for key, wanted in module.state_dict().items():
+        name = key if key in weights else file_key(key)
+        found = weights.get(name)
+        if found is None and key.endswith(".num_batches_tracked"):
+            found = torch.zeros_like(wanted, device="cpu")  # only training counts; files of before 2018 lack it
+        if not isinstance(found, Tensor):
+            raise UserError(f"{source}: has no tensor {name!r}; give the weight file of this very network")
+        if found.shape != wanted.shape:
+            raise UserError(
+                f"{source}: {name!r} has shape {tuple(found.shape)}, expected {tuple(wanted.shape)}; "
+                "give the weight file of this very network"
+            )
+        # A copy, because `weights` may be a mapped file, which must not stay open nor change under us.
+        fitted[key] = found.detach().to(wanted.dtype, copy=True)
+    module.load_state_dict(fitted, assign=True)
+
+
+def _download(name: str, folder: Path) -> Path:
+    target = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):  # the first process of a machine downloads, the others wait and find the file
+        if not target.is_file():
+            checksum = target.stem.rsplit("-", 1)[1]
+            torch.hub.download_url_to_file(
+                PUBLIC_URL + name, str(target), hash_prefix=checksum, progress=sys.stderr.isatty()
+            )
+    return target
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        # Only the zip format, that of torch >= 1.6, can be mapped; the oldest torchvision files are not in it.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: damaged, or holds other objects than tensors, which are not read for safety; "
+            "save only the network's state_dict() in it"
+        ) from error
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError as error:
+        raise UserError(f"{path}: reading it needs safetensors; pip install safetensors") from error
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path}: damaged ({_first_line(error)}); copy or download it again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

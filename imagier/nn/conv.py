@@ -1,0 +1,122 @@
+"""Convolution and linear layers, plain or with a norm on their weight."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm as reparametrize_weight
+
+WeightNorm = Literal["none", "spectral", "weight"]
+
+
+def conv2d(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    bias: bool = True,
+    padding_mode: str = "zeros",
+    weight_norm: WeightNorm = "none",
+) -> nn.Conv2d:
+    """A 2-d convolution, N x in x H x W -> N x out x H' x W', with the given norm on its weight."""
+    layer_type = SpectralConv2d if weight_norm == "spectral" else nn.Conv2d
+    layer = layer_type(
+        in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias, padding_mode=padding_mode
+    )
+    return reparametrize_weight(layer) if weight_norm == "weight" else layer
+
+
+def linear(in_features: int, out_features: int, *, bias: bool = True, weight_norm: WeightNorm = "none") -> nn.Linear:
+    """A linear layer, N x in -> N x out, with the given norm on its weight."""
+    layer_type = SpectralLinear if weight_norm == "spectral" else nn.Linear
+    layer = layer_type(in_features, out_features, bias=bias)
+    return reparametrize_weight(layer) if weight_norm == "weight" else layer
+
+
+class SpectralNorm(nn.Module):
+    """Largest singular value of a weight, by one power iteration per training forward (Miyato et al. 2018, alg. 1).
+
+    Buffers `u` [rows] and `v` [columns] are the running singular vectors of the weight seen as a matrix whose rows
+    are its dimension 0. In eval mode they stay as they are.
+    """
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        rows, columns = weight.flatten(1).shape
+        self.register_buffer("u", F.normalize(torch.randn(rows), dim=0))
+        self.register_buffer("v", F.normalize(torch.randn(columns), dim=0))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Weight of any shape -> its spectral norm, a scalar that is differentiable in the weight."""
+        with torch.autocast(weight.device.type, enabled=False):  # half precision spoils the power iteration
+            if self.training:
+                with torch.no_grad():
+                    matrix = weight.flatten(1)
+                    self.v.copy_(F.normalize(matrix.T @ self.u, dim=0))
+                    self.u.copy_(F.normalize(matrix @ self.v, dim=0))
+            return self.current(weight)
+
+    def current(self, weight: Tensor) -> Tensor:
+        """The spectral norm of a weight by the stored singular vectors, without a power iteration."""
+        # Copies, because the next forward overwrites u and v before this one's backward has used them.
+        return self.u.clone() @ (weight.flatten(1) @ self.v.clone())
+
+
+class SpectralConv2d(nn.Conv2d):
+    """A convolution whose weight is divided by its spectral norm."""
+
+    def __init__(self, *args: int, **options: int | bool | str) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+        self.spectral = SpectralNorm(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight / self.spectral(self.weight), self.bias)
+
+    @torch.no_grad()
+    def folded(self) -> nn.Conv2d:
+        """A plain convolution that holds the normalised weight."""
+        plain = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,  # type: ignore[arg-type]
+            stride=self.stride,  # type: ignore[arg-type]
+            padding=self.padding,  # type: ignore[arg-type]
+            bias=self.bias is not None,
+            padding_mode=self.padding_mode,
+        )
+        return _take_over(plain, self, self.spectral)
+
+
+class SpectralLinear(nn.Linear):
+    """A linear layer whose weight is divided by its spectral norm."""
+
+    def __init__(self, *args: int, **options: bool) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+        self.spectral = SpectralNorm(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight / self.spectral(self.weight), self.bias)
+
+    @torch.no_grad()
+    def folded(self) -> nn.Linear:
+        """A plain linear layer that holds the normalised weight."""
+        return _take_over(nn.Linear(self.in_features, self.out_features, self.bias is not None), self, self.spectral)
+
+
+_Plain = TypeVar("_Plain", nn.Conv2d, nn.Linear)
+
+
+def _take_over(plain: _Plain, source: nn.Conv2d | nn.Linear, spectral: SpectralNorm) -> _Plain:
+    plain.to(source.weight.device, source.weight.dtype)
+    plain.weight.copy_(source.weight / spectral.current(source.weight))
+    if plain.bias is not None:
+        plain.bias.copy_(source.bias)
+    return plain

@@ -1,0 +1,50 @@
+"""First values of weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+Init = Literal["normal", "xavier", "xavier_uniform", "kaiming", "kaiming_linear", "orthogonal", "none"]
+
+_LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding)
+
+
+@torch.no_grad()
+def initialize(network: nn.Module, kind: Init, gain: float, bias_gain: float | None = None) -> None:
+    """Draws the weights of all convolutions, linear layers and embeddings; sets all biases, those of norms too.
+
+    normal: N(0, gain^2). xavier(_uniform): Glorot & Bengio 2010. kaiming(_linear): He et al. 2015, fan in, for a
+    (leaky ReLU / linear) nonlinearity, times gain. orthogonal: Saxe et al. 2014. none: nothing is touched.
+    Biases become 0, or N(0, bias_gain^2).
+    """
+    if kind == "none":
+        return
+    for module in network.modules():
+        if isinstance(module, _LAYERS):
+            weight = _drawn(kind, torch.empty_like(module.weight), gain)
+            if parametrize.is_parametrized(module, "weight"):
+                module.weight = weight  # goes through the parametrization, into its magnitude and direction
+            else:
+                module.weight.copy_(weight)
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter):
+            bias.normal_(0, bias_gain) if bias_gain else bias.zero_()
+
+
+def _drawn(kind: str, weight: Tensor, gain: float) -> Tensor:
+    if kind == "normal":
+        return nn.init.normal_(weight, 0, gain)
+    if kind == "xavier":
+        return nn.init.xavier_normal_(weight, gain)
+    if kind == "xavier_uniform":
+        return nn.init.xavier_uniform_(weight, gain)
+    if kind == "orthogonal":
+        return nn.init.orthogonal_(weight, gain)
+    nonlinearity_gain = math.sqrt(2) if kind == "kaiming" else 1.0
+    fan_in = weight[0].numel()
+    return nn.init.normal_(weight, 0, gain * nonlinearity_gain / math.sqrt(fan_in))

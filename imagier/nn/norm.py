@@ -1,0 +1,219 @@
+"""Norms of activations: plain ones by name, and those that take their affine part from a condition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from imagier.nn.conv import WeightNorm, conv2d, linear
+
+Norm = Literal["none", "instance", "batch", "sync_batch", "layer", "layer_2d", "group", "pixel_layer", "pixel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormParams:
+    """Options of a plain norm; each norm takes those that it knows."""
+
+    affine: bool = True
+    """Learn a scale and a shift per channel."""
+    eps: float = 1e-5
+    momentum: float = 0.1
+    """Share of a batch in the running statistics (batch, sync_batch)."""
+    num_groups: int = 4
+    """Groups of channels (group)."""
+    channel_only: bool = False
+    """Statistics over the channels of one pixel instead of the whole picture (layer_2d)."""
+
+
+def norm2d(kind: Norm, channels: int, params: NormParams = NormParams()) -> nn.Module:
+    """The norm called `kind` for activations N x channels x H x W."""
+    p = params
+    makers = {
+        "none": lambda: nn.Identity(),
+        "instance": lambda: nn.InstanceNorm2d(channels, eps=p.eps, affine=p.affine),
+        "batch": lambda: nn.BatchNorm2d(channels, eps=p.eps, momentum=p.momentum, affine=p.affine),
+        "sync_batch": lambda: SyncBatchNorm2d(channels, eps=p.eps, momentum=p.momentum, affine=p.affine),
+        "layer": lambda: nn.LayerNorm(channels, eps=p.eps, elementwise_affine=p.affine),
+        "layer_2d": lambda: LayerNorm2d(channels, eps=p.eps, affine=p.affine, channel_only=p.channel_only),
+        "group": lambda: nn.GroupNorm(p.num_groups, channels, eps=p.eps, affine=p.affine),
+        "pixel_layer": lambda: PixelLayerNorm(channels, eps=p.eps, affine=p.affine),
+        "pixel": lambda: PixelNorm(),
+    }
+    return makers[kind]()
+
+
+class LayerNorm2d(nn.Module):
+    """Layer norm of pictures: over C x H x W of a sample, or over C of a pixel; divides by (unbiased deviation + eps)."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True, channel_only: bool = False) -> None:
+        super().__init__()
+        self.eps = eps
+        self.dims = [1] if channel_only else [1, 2, 3]
+        self.gamma = nn.Parameter(torch.ones(channels)) if affine else None
+        self.beta = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W -> the same."""
+        deviation, mean = torch.std_mean(x, dim=self.dims, keepdim=True)
+        x = (x - mean) / (deviation + self.eps)
+        if self.gamma is None or self.beta is None:
+            return x
+        return x * self.gamma[:, None, None] + self.beta[:, None, None]
+
+
+class PixelLayerNorm(nn.Module):
+    """Layer norm over the channels of every pixel."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=eps, elementwise_affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W -> the same."""
+        return self.norm(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class PixelNorm(nn.Module):
+    """Divides every pixel by the root mean square of its channels (Karras et al. 2018, section 4.2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W -> the same."""
+        return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-5)
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm whose batch is that of all ranks together; on any device. Without other ranks it is batch norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W -> the same."""
+        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(x)
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        mean, var, count = _global_moments(x.float())
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            share = 1 / self.num_batches_tracked.float() if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(var * (count / (count - 1)), share)
+        # The affine part and the statistics make one scale and one shift per channel.
+        scale = torch.rsqrt(var + self.eps)
+        if self.affine:
+            scale = scale * self.weight
+        shift = -mean * scale
+        if self.affine:
+            shift = shift + self.bias
+        return torch.addcmul(shift[:, None, None], x, scale[:, None, None]).to(x.dtype)
+
+
+def _global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean [C], biased variance [C] and number of values [] over N, H, W and all ranks, differentiable in x.
+
+    Combined as in Chan, Golub & LeVeque 1979 (eq. 2.1b): from each rank's own mean and variance, so that no precision is
+    lost where the mean is much larger than the deviation.
+    """
+    local_var, local_mean = torch.var_mean(x, dim=(0, 2, 3), unbiased=False)
+    local_count = x.new_full((1,), float(x.numel() // x.shape[1]))
+    totals = _SumOverRanks.apply(torch.cat([local_mean * local_count, local_count]))
+    count = totals[-1]
+    mean = totals[:-1] / count
+    spread = (local_var + (local_mean - mean).square()) * local_count
+    return mean, _SumOverRanks.apply(spread) / count, count
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Sum over all ranks; its gradient is the sum of all ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        total = grad.clone()
+        dist.all_reduce(total)
+        return total
+
+
+class AdaptiveNorm(nn.Module):
+    """A norm whose affine part is a linear function of a code (AdaIN, Huang & Belongie 2017; conditional batch norm).
+
+    out = norm(x) (1 + gamma) + beta with (gamma, beta) = fc(code).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        code_dims: int,
+        *,
+        norm: nn.Module,
+        separate_projection: bool = False,
+        weight_norm: WeightNorm = "none",
+    ) -> None:
+        super().__init__()
+        self.norm = norm
+        self.separate_projection = separate_projection
+        if separate_projection:
+            self.fc_gamma = linear(code_dims, channels, weight_norm=weight_norm)
+            self.fc_beta = linear(code_dims, channels, weight_norm=weight_norm)
+        else:
+            self.fc = linear(code_dims, 2 * channels, weight_norm=weight_norm)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """x: N x C x H x W, code: N x code_dims -> N x C x H x W."""
+        if self.separate_projection:
+            gamma, beta = self.fc_gamma(code), self.fc_beta(code)
+        else:
+            gamma, beta = self.fc(code).chunk(2, dim=1)
+        return torch.addcmul(beta[..., None, None], self.norm(x), 1 + gamma[..., None, None])
+
+
+class SpatiallyAdaptiveNorm(nn.Module):
+    """SPADE: a norm whose affine part is computed per pixel from a map (Park et al. 2019, eq. 1).
+
+    out = norm(x) (1 + gamma) + beta with (gamma, beta) = mlp(map).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        map_channels: int,
+        *,
+        norm: nn.Module,
+        num_filters: int = 128,
+        kernel_size: int = 3,
+        separate_projection: bool = False,
+        bias_only: bool = False,
+        weight_norm: WeightNorm = "none",
+    ) -> None:
+        super().__init__()
+        self.norm = norm
+        self.separate_projection = separate_projection
+        self.bias_only = bias_only
+
+        def conv(inputs: int, outputs: int) -> nn.Module:
+            return conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, weight_norm=weight_norm)
+
+        hidden = num_filters or map_channels
+        layers = [conv(map_channels, num_filters), nn.ReLU()] if num_filters else []
+        if separate_projection:
+            self.gamma = conv(hidden, channels)
+            self.beta = conv(hidden, channels)
+        else:
+            layers.append(conv(hidden, 2 * channels))
+        self.mlp = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x: N x C x H x W, condition: N x map_channels x H x W (already at the size of x) -> N x C x H x W."""
+        hidden = self.mlp(condition)
+        if self.separate_projection:
+            gamma, beta = self.gamma(hidden), self.beta(hidden)
+        else:
+            gamma, beta = hidden.chunk(2, dim=1)
+        x = self.norm(x)
+        return x + beta if self.bias_only else torch.addcmul(beta, x, 1 + gamma)

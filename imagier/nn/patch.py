@@ -1,0 +1,51 @@
+"""The patch critic: judges overlapping patches of a picture (Isola et al. 2017), at several scales (Wang et al. 2018)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct
+from imagier.nn.conv import WeightNorm, conv2d
+from imagier.nn.norm import Norm, norm2d
+
+
+class PatchCritic(nn.Module):
+    """One score per patch. Halves the picture in layer 0 and in all but the last of `num_layers` further layers."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        num_filters: int,
+        max_num_filters: int,
+        num_layers: int,
+        kernel_size: int,
+        activation_norm_type: Norm,
+        weight_norm_type: WeightNorm,
+    ) -> None:
+        super().__init__()
+        padding = (kernel_size - 1) // 2
+        self.layers = nn.ModuleList()
+        width = num_filters
+        for index in range(num_layers + 1):
+            stride = 1 if index == num_layers > 0 else 2
+            conv = conv2d(in_channels, width, kernel_size, stride=stride, padding=padding, weight_norm=weight_norm_type)
+            norm = norm2d(activation_norm_type, width)
+            self.layers.append(ConvNormAct(conv, norm, nn.LeakyReLU(LEAKY_SLOPE)))
+            in_channels, width = width, min(2 * width, max_num_filters)
+        score = conv2d(in_channels, 1, 3, padding=padding, weight_norm=weight_norm_type)
+        self.layers.append(ConvNormAct(score, nn.Identity(), nn.Identity()))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """N x C x H x W -> scores N x 1 x h x w, and the features of every layer before them."""
+        outputs = []
+        for layer in self.layers:
+            x = layer(x)
+            outputs.append(x)
+        return outputs[-1], outputs[:-1]
+
+
+def half_size(x: Tensor) -> Tensor:
+    """N x C x H x W -> N x C x H//2 x W//2, bilinear with aligned corners (the pyramid of the multi-scale critics)."""
+    return F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=True, recompute_scale_factor=True)

@@ -1,0 +1,144 @@
+"""The contract between a method and everything around it: Batch, Moment, Losses, Recipe."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples side by side: tensors by name (dimension 0 is the sample) and the files they came from.
+
+    `keys` maps an input type to one "sequence/name" string per sample.
+    """
+
+    tensors: dict[str, Tensor]
+    keys: dict[str, list[str]] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def updated(self, **tensors: Tensor) -> Batch:
+        """This batch with some tensors added or replaced."""
+        return replace(self, tensors={**self.tensors, **tensors})
+
+    def split(self, parts: int) -> list[Batch]:
+        """`parts` consecutive batches of equal length; the length must be divisible."""
+        assert len(self) % parts == 0, f"a batch of {len(self)} cannot be split in {parts}"
+        rows = len(self) // parts
+        return [self._rows(slice(i * rows, (i + 1) * rows)) for i in range(parts)]
+
+    def first(self, count: int) -> Batch:
+        """The first samples, at most `count`."""
+        return self._rows(slice(0, count))
+
+    def _rows(self, rows: slice) -> Batch:
+        tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
+        return Batch(tensors, {name: names[rows] for name, names in self.keys.items()})
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands in its data: the running epoch, and the samples (of all ranks) taken from it."""
+
+    epoch: int = 0
+    samples: int = 0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a training step happens, and its private source of randomness."""
+
+    step: int
+    epoch: int
+    rng: torch.Generator
+
+
+class Recipe(ABC):
+    """One method (one paper): which losses move which network, and how pictures are made.
+
+    Final: a recipe is written, never subclassed further. Loss names are the keys of `loss_weight`, optionally
+    followed by "/part": parts share the weight of their loss.
+    """
+
+    players: ClassVar[tuple[str, ...]] = ("gen", "dis")
+    """Names of the players; each one's network is the attribute of that name."""
+
+    loss_weight: Mapping[str, float]
+    """Weight of every loss in its player's total."""
+
+    log_names: ClassVar[Mapping[str, str]] = {}
+    """Name under which a loss is logged, where that differs from its key in `loss_weight`."""
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The trained networks by the name of their player."""
+        return {name: getattr(self, name) for name in self.players}
+
+    def with_networks(self, **networks: nn.Module) -> Recipe:
+        """This recipe with some of its networks replaced (by their averages, say)."""
+        other = copy.copy(self)
+        for name, network in networks.items():
+            setattr(other, name, network)
+        return other
+
+    def train(self) -> None:
+        """Puts all networks into training mode."""
+        for network in self.networks.values():
+            network.train()
+
+    @abstractmethod
+    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+        """Yields (player, losses); the loop updates that player before it asks for the next."""
+
+    def total(self, losses: Losses) -> Tensor:
+        """The weighted sum of a player's losses, a float32 scalar."""
+        weighted = [self.loss_weight[name.partition("/")[0]] * loss.float() for name, loss in losses.items()]
+        return torch.stack(weighted).sum()
+
+    @abstractmethod
+    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Everything that the generator returns for a batch, as in training."""
+
+    @abstractmethod
+    def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        """Pictures for a batch, N x 3 x H x W in [-1, 1]."""
+
+    @abstractmethod
+    def infer(self, batch: Batch, rng: torch.Generator, **options: Any) -> list[Tensor]:
+        """One picture per sample, 3 x H x W in [-1, 1]; `options` are the config's `inference_args`."""
+
+    @abstractmethod
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """What a picture of the training shows left of the results, N x 3 x H x W in [-1, 1] each."""
+
+    def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """The results that a picture of the training shows, N x 3 x H x W in [-1, 1] each."""
+        return {"fake": self.sample(batch, rng)}
+
+    def prepare(self, batch: Batch) -> Batch:
+        """What the method does to a batch on the device; all methods here but `step` want a prepared one."""
+        return batch
+
+    def target(self, batch: Batch) -> Tensor | None:
+        """The pictures that `sample` should reproduce, N x 3 x H x W in [-1, 1]; None where there is no such thing."""
+        return None
+
+    def frozen_networks(self) -> Sequence[nn.Module]:
+        """Networks that losses use but nobody trains (a perceptual network)."""
+        return ()

@@ -1,0 +1,62 @@
+"""What an iteration spends its time and memory on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.profiler import profile, schedule, supported_activities
+
+from imagier.train.checkpoint import replacing
+from imagier.train.trainer import Progress, Trainer
+
+WAIT, WARMUP, ACTIVE = 5, 2, 3
+
+
+class Profile:
+    """Profiles a few iterations of a run once and writes <logdir>/profile: tables by time and by memory, a Chrome trace.
+
+    It waits, warms up, measures, and is gone: outside of its window it costs nothing.
+    """
+
+    def __init__(self, logdir: Path, device: torch.device) -> None:
+        self.folder = logdir / "profile"
+        self.on_accelerator = device.type != "cpu"
+        self.profiler: profile | None = profile(
+            activities=list(supported_activities()),
+            schedule=schedule(wait=WAIT, warmup=WARMUP, active=ACTIVE, repeat=1),
+            on_trace_ready=self._write,
+            profile_memory=True,
+            record_shapes=True,
+        )
+        self.profiler.start()
+        self.steps = 0
+
+    def after_step(self, trainer: Trainer, progress: Progress) -> None:
+        if self.profiler is None:
+            return
+        self.steps += 1
+        self.profiler.step()
+        if self.steps >= WAIT + WARMUP + ACTIVE:
+            self._finish()
+
+    def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
+        self._finish()
+
+    def _finish(self) -> None:
+        if self.profiler is not None:
+            self.profiler.stop()
+            self.profiler = None
+
+    def _write(self, profiler: profile) -> None:
+        where = "device" if self.on_accelerator else "cpu"
+        averages = profiler.key_averages()
+        tables = [
+            f"Time of {ACTIVE} iterations, by operation\n",
+            averages.table(sort_by=f"self_{where}_time_total", row_limit=40),
+            "\nMemory allocated in them, by operation\n",
+            averages.table(sort_by=f"self_{where}_memory_usage", row_limit=20),
+        ]
+        with replacing(self.folder / "table.txt") as file:
+            file.write("\n".join(tables).encode())
+        profiler.export_chrome_trace(str(self.folder / "trace.json"))

@@ -1,0 +1,120 @@
+"""report.html: a run on one page that opens anywhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.resources import files as package_files
+from pathlib import Path
+
+import cv2
+import jinja2
+import matplotlib
+from matplotlib.figure import Figure
+
+from imagier.train.checkpoint import replacing
+from imagier.train.hooks import files
+from imagier.train.hooks.evaluation import METRICS, Evaluation, table
+from imagier.train.hooks.pictures import JPEG_QUALITY
+from imagier.train.trainer import Progress, Trainer
+
+NAME = "report.html"
+PICTURES = 6
+STRIP_HEIGHT_PX = 640
+
+_VERSIONS = ("imagier", "torch", "numpy", "opencv-python-headless")
+
+
+class Report:
+    """Writes <logdir>/report.html when a run ends: figures, curves, pictures over time, and how it was made."""
+
+    def __init__(self, logdir: Path, command: str, seed: int, evaluation: Evaluation | None) -> None:
+        self.logdir = logdir
+        self.command = command
+        self.seed = seed
+        self.evaluation = evaluation
+
+    def after_step(self, trainer: Trainer, progress: Progress) -> None:
+        """Nothing to report yet."""
+
+    def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
+        records = files.read(self.logdir)
+        scores = self.evaluation.last if self.evaluation is not None else {}
+        facts = {
+            "iterations": f"{trainer.step:,}",
+            "epochs": f"{trainer.position.epoch:,}",
+            "device": trainer.runtime.describe(),
+            "peak memory": f"{trainer.runtime.peak_memory_bytes() / 2**30:.2f} GiB",
+            "seed": str(self.seed),
+            "command": self.command,
+            "versions": ", ".join(f"{name} {version(name)}" for name in _VERSIONS),
+            "python": platform.python_version(),
+        }
+        text = _template().render(
+            title=self.logdir.name,
+            facts=facts,
+            metrics=list(METRICS),
+            scores=table(scores),
+            curves=curves(records),
+            pictures=_pictures(self.logdir / "images"),
+        )
+        with replacing(self.logdir / NAME) as file:
+            file.write(text.encode())
+
+
+def curves(records: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    """Every logged scalar over the iterations, one SVG per group of tags ("gen_update", "dis_update", ...)."""
+    groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for record in records:
+        for tag, value in record.items():
+            room, slash, name = tag.partition("/")
+            if slash and room not in ("memory", "time", "speed"):
+                groups.setdefault(room, {}).setdefault(name, []).append((record["step"], value))
+    return {room: _chart(lines) for room, lines in groups.items()}
+
+
+def _chart(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Named lines -> an SVG that takes its text colour from the page."""
+    with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}):
+        figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for name, points in lines.items():
+            steps, values = zip(*points)
+            axes.plot(steps, values, label=name, linewidth=1.4, marker="o" if len(points) == 1 else None)
+        axes.set_xlabel("iteration")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=9)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    text = drawn.getvalue()
+    return text[text.index("<svg") :].replace("#000000", "currentColor").replace("black", "currentColor")
+
+
+def _pictures(folder: Path) -> list[tuple[str, str]]:
+    """Some of the pictures that were saved, evenly spread over the run: (caption, data URI)."""
+    paths = sorted(folder.glob("epoch_*_iteration_*.jpg"), key=_iteration)
+    count = min(PICTURES, len(paths))
+    chosen = [paths[round(i * (len(paths) - 1) / max(count - 1, 1))] for i in range(count)]
+    return [(f"iteration {_iteration(path):,}", _data_uri(path)) for path in chosen]
+
+
+def _iteration(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
+
+
+def _data_uri(path: Path) -> str:
+    image = cv2.imread(str(path))
+    scale = min(1.0, STRIP_HEIGHT_PX / image.shape[0])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
+def _template() -> jinja2.Template:
+    source = (package_files("imagier.train.hooks") / "report.html").read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True).from_string(source)

@@ -1,0 +1,50 @@
+"""Records and pictures to Weights & Biases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from imagier.errors import UserError
+from imagier.train.hooks.log import Record
+
+ID_FILE = "wandb_id.txt"
+
+
+class WandB:
+    """One W&B run per log folder; a resumed run goes on in the same W&B run."""
+
+    def __init__(
+        self, logdir: Path, *, project: str, run_id: str | None, resuming: bool, config: dict[str, Any]
+    ) -> None:
+        """run_id: an id of the user's; else that in <logdir>/wandb_id.txt when resuming; else a new one.
+
+        UserError if wandb is not installed or cannot start. The environment decides about the rest (WANDB_MODE=offline).
+        """
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError("--wandb: Weights & Biases is not installed: pip install 'imagier[wandb]'") from error
+        self.wandb = wandb
+        id_file = logdir / ID_FILE
+        if run_id is None and resuming and id_file.exists():
+            run_id = id_file.read_text().strip()
+        run_id = run_id or wandb.util.generate_id()
+        try:
+            self.run = wandb.init(
+                project=project, id=run_id, name=logdir.name, dir=str(logdir), resume="allow", config=config
+            )
+        except wandb.Error as error:
+            raise UserError(
+                f"--wandb: {str(error).splitlines()[0]}; WANDB_MODE=offline works without a login"
+            ) from error
+        id_file.write_text(f"{run_id}\n")
+
+    def scalars(self, record: Record) -> None:
+        self.run.log({**record.scalars, "epoch": record.epoch}, step=record.step)
+
+    def picture(self, path: Path, step: int) -> None:
+        self.run.log({path.stem: self.wandb.Image(str(path))}, step=step)
+
+    def close(self) -> None:
+        self.run.finish()

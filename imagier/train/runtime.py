@@ -1,0 +1,237 @@
+"""What a process runs on: device, ranks, precision, randomness. The only file that knows the names of devices."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from imagier.errors import UserError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_BUCKET_BYTES = 25 * 2**20
+
+
+@dataclass
+class Runtime:
+    """One process of a run."""
+
+    device: torch.device
+    precision: Precision = "fp32"
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    control: dist.ProcessGroup | None = None
+    """Group for decisions, always on the CPU, so that agreeing never waits for an accelerator."""
+
+    @property
+    def pins_memory(self) -> bool:
+        """Whether batches should be read into pinned memory, from where copying to the device does not wait."""
+        return self.device.type == "cuda"
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context in which networks and losses run."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
+
+    def generator(self, *numbers: int) -> torch.Generator:
+        """A source of random numbers on the device that depends on `numbers` and on this rank alone."""
+        return torch.Generator(self.device).manual_seed(mixed(*numbers, self.rank))
+
+    def seed(self, *numbers: int) -> None:
+        """Seeds torch's global source, for layers that draw from it (dropout), by `numbers` and this rank."""
+        torch.manual_seed(mixed(*numbers, self.rank))
+
+    def largest(self, value: int) -> int:
+        """The largest of all ranks' values, on every rank."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor([value])
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self.control)
+        return int(shared.item())
+
+    def mean_over_ranks(self, values: Tensor) -> Tensor:
+        """The mean of a tensor over all ranks."""
+        if self.world > 1:
+            dist.all_reduce(values)
+            values /= self.world
+        return values
+
+    def shared(self, value: object) -> object:
+        """The main process's value, on every rank."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def average_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replaces gradients by their mean over all ranks.
+
+        A parameter without a gradient on this rank, but with one elsewhere, counts as 0 here; one that has none
+        anywhere keeps none. (Which of them have one travels with the gradients and is read only where some are missing.)
+        """
+        if self.world == 1:
+            return
+        present = [p.grad is not None for p in parameters]
+        for p in parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        marks = parameters[0].new_tensor(present)
+        works = [dist.all_reduce(marks, async_op=True)]
+        buckets = _buckets(parameters)
+        flats = [torch.cat([p.grad.flatten() for p in bucket]) for bucket in buckets]  # type: ignore[union-attr]
+        works += [dist.all_reduce(flat, async_op=True) for flat in flats]
+        for work in works:
+            work.wait()
+        for bucket, flat in zip(buckets, flats):
+            flat /= self.world
+            pieces = flat.split([p.numel() for p in bucket])
+            torch._foreach_copy_([p.grad for p in bucket], [x.view_as(p) for x, p in zip(pieces, bucket)])
+        if not all(present):
+            for p, count in zip(parameters, marks.tolist()):
+                if count == 0:
+                    p.grad = None
+
+    def synchronize(self) -> None:
+        """Waits until the device has done all that was asked of it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def peak_memory_bytes(self) -> int:
+        """The most memory in use so far: the accelerator's, or the process's."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        import resource
+
+        unit = 1 if platform.system() == "Darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    def describe(self) -> str:
+        """Device, precision and ranks in a few words."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _cpu_name()
+        ranks = f", rank {self.rank} of {self.world}" if self.world > 1 else ""
+        return f"{self.device.type} ({name}), {self.precision}{ranks}"
+
+
+def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
+    """Joins the process group of the environment, if there is one, and takes this process's device.
+
+    device: auto, cpu, cuda or mps. UserError where it is not to be had.
+    """
+    world = 1 if single else int(os.environ.get("WORLD_SIZE", "1"))
+    rank = 0 if single else int(os.environ.get("RANK", "0"))
+    local = local_rank if local_rank is not None else int(os.environ.get("LOCAL_RANK", "0"))
+    runtime = Runtime(_device(device, local), rank=rank, world=world, local_rank=local)
+    if world > 1:
+        backend = "nccl" if runtime.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(minutes=30))
+        runtime.control = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo")
+    return runtime
+
+
+def stop() -> None:
+    """Leaves the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def choose_precision(asked: str, amp: bool, device: torch.device) -> tuple[Precision, str]:
+    """The precision to train in, and why.
+
+    asked: fp32, bf16, fp16, or auto, which follows `amp` (the config's amp_config.enabled): half precision if
+    the device is faster in it.
+    """
+    if asked == "bf16" or asked == "fp32":
+        return asked, "trainer.precision"  # type: ignore[return-value]
+    if asked == "fp16":
+        return "fp16", "trainer.precision, with a loss scaler"
+    if not amp:
+        return "fp32", "amp_config is off"
+    if _has_bf16(device):
+        return "bf16", "amp_config is on and this device computes in bfloat16"
+    if device.type == "cuda":
+        return "fp16", "amp_config is on and this device has no bfloat16"
+    return "fp32", "amp_config is on, but this device is not faster in half precision"
+
+
+def make_deterministic() -> None:
+    """Makes every operation give the same bits each time, or fail where it cannot."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def set_cudnn(*, deterministic: bool, benchmark: bool) -> None:
+    """The config's section `cudnn`."""
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = benchmark
+
+
+def mixed(*numbers: int) -> int:
+    """One 64-bit seed out of several numbers (numpy's SeedSequence: close inputs give unrelated seeds)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available.get(name, False):
+        choices = ", ".join(kind for kind, there in available.items() if there)
+        raise UserError(f"--device {name}: torch finds no such device here; it has: {choices}")
+    if name != "cuda":
+        return torch.device(name)
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"local rank {local_rank}: this machine has {torch.cuda.device_count()} GPUs; start fewer ranks"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _cpu_name() -> str:
+    return f"{platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def _buckets(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
+    buckets: list[list[Tensor]] = [[]]
+    size = 0
+    for p in parameters:
+        bytes_ = p.numel() * p.element_size()
+        if buckets[-1] and (size + bytes_ > _BUCKET_BYTES or p.dtype != buckets[-1][0].dtype):
+            buckets.append([])
+            size = 0
+        buckets[-1].append(p)
+        size += bytes_
+    return buckets

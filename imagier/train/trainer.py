@@ -1,0 +1,146 @@
+"""The loop: a recipe yields losses, the loop applies them, hooks watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import torch
+
+from imagier.recipe import Batch, Losses, Moment, Position, Recipe
+from imagier.train.player import Player
+from imagier.train.runtime import Runtime
+
+
+class Outcome(IntEnum):
+    """Whether a run goes on; of several ranks' opinions the largest counts."""
+
+    GO_ON = 0
+    DONE = 1
+    INTERRUPTED = 2
+    """Somebody wants the run to end before it is done: save and leave quickly."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a step."""
+
+    step: int
+    """Iterations done."""
+    position: Position
+    epoch_ended: bool
+    outcome: Outcome
+    losses: Mapping[str, Losses]
+    """By player and loss, on the device, unweighted but for the `total`."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.position.epoch
+
+    @property
+    def last(self) -> bool:
+        """Whether the run ends with this step."""
+        return self.outcome is not Outcome.GO_ON
+
+
+class Hook(Protocol):
+    """Watches a run; never steers it."""
+
+    def after_step(self, trainer: Trainer, progress: Progress) -> None: ...
+
+    def after_fit(self, trainer: Trainer, progress: Progress | None) -> None: ...
+
+
+class Stop(Protocol):
+    """Says, by the iterations and epochs done, whether the run should go on."""
+
+    def __call__(self, step: int, epoch: int) -> Outcome: ...
+
+
+Clock = Callable[[str], AbstractContextManager[None]]
+
+
+class Trainer:
+    """Applies a recipe's losses to its players."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        players: Mapping[str, Player],
+        runtime: Runtime,
+        *,
+        seed: int,
+        accumulate: int = 1,
+        hooks: Sequence[Hook] = (),
+        clock: Clock = lambda part: nullcontext(),
+    ) -> None:
+        """accumulate: parts of a batch whose gradients are added up. clock: told what part of an iteration begins."""
+        self.recipe = recipe
+        self.players = players
+        self.runtime = runtime
+        self.seed = seed
+        self.accumulate = accumulate
+        self.hooks = hooks
+        self.clock = clock
+        self.step = 0
+        self.position = Position()
+
+    def fit(self, stream: Iterable[tuple[Batch, Position]], stop: Stop) -> None:
+        """Trains on a stream of batches, each with the position after it, until `stop` says so."""
+        progress = None
+        outcome = self._agreed(stop)
+        batches = iter(stream)
+        self.recipe.train()
+        while outcome is Outcome.GO_ON:
+            with self.clock("data"):
+                batch, position = next(batches)
+            losses = self.train_step(batch)
+            epoch_ended = position.epoch > self.position.epoch
+            self.step, self.position = self.step + 1, position
+            outcome = self._agreed(stop)
+            progress = Progress(self.step, position, epoch_ended, outcome, losses)
+            for hook in self.hooks:
+                hook.after_step(self, progress)
+        for hook in self.hooks:
+            hook.after_fit(self, progress)
+
+    def _agreed(self, stop: Stop) -> Outcome:
+        return Outcome(self.runtime.largest(stop(self.step, self.position.epoch)))
+
+    def train_step(self, batch: Batch) -> dict[str, Losses]:
+        """One iteration. With `accumulate` > 1 the batch is taken in so many parts, whose gradients are added up."""
+        self.runtime.seed(self.seed, self.step)
+        now = Moment(self.step, self.position.epoch, self.runtime.generator(self.seed, self.step))
+        for player in self.players.values():
+            player.set_time(now.epoch, now.step)
+        leader, *others = [self._phases(self.recipe.step(part, now)) for part in batch.split(self.accumulate)]
+        logged: dict[str, Losses] = {}
+        for name, losses in leader:
+            player = self.players[name]
+            logged[name] = self._backward(player, losses)
+            for other in others:
+                self._backward(player, next(other)[1])
+            with self.clock("update"):
+                player.update()
+        return logged
+
+    def _phases(self, phases: Iterator[tuple[str, Losses]]) -> Iterator[tuple[str, Losses]]:
+        """The recipe's phases, each computed in the precision of the run."""
+        while True:
+            with self.clock("forward"), self.runtime.autocast():
+                phase = next(phases, None)
+            if phase is None:
+                return
+            assert torch.is_grad_enabled(), "a recipe must not yield inside torch.no_grad()"
+            yield phase
+
+    def _backward(self, player: Player, losses: Losses) -> Losses:
+        """Sends the weighted sum of losses back; returns the losses with their `total`, without their graph."""
+        total = self.recipe.total(losses)
+        with self.clock("backward"):
+            player.backward(total / self.accumulate)
+        return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}

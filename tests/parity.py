@@ -1,0 +1,318 @@
+"""Compares Imagier with numbers recorded on a reference: `python tests/parity.py CASE_DIR ...`.
+
+A case is a folder with a config, initial weights, a batch (with the random draws) and the results of a few processes; its
+format and the limits are described in the README beside the cases. Prints the largest error of every group of results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from formula_vgg import write_formula_vgg19
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from imagier.cli import build
+from imagier.config.check import check
+from imagier.config.legacy import modernize
+from imagier.config.load import load
+from imagier.nn.reference_names import reference_names
+from imagier.recipe import Batch, Recipe
+from imagier.train.hooks.log import tagged
+from imagier.train.player import Player
+from imagier.train.runtime import Runtime
+from imagier.train.trainer import Trainer
+
+NETWORKS = {"gen": "G", "dis": "D"}
+SAMPLING = {"eval": {}, "eval_random": {"random_style": True}, "eval_style": {"random_style": False}}
+INFERENCE = {
+    "inference": {"keep_original_size": True, "random_style": True},
+    "inference_a2b": {"a2b": True, "random_style": True},
+    "inference_b2a": {"a2b": False, "random_style": True},
+    "inference_b2a_style": {"a2b": False, "random_style": False},
+}
+
+
+@dataclass
+class Case:
+    """The files of a case."""
+
+    folder: Path
+    batch: dict[str, Tensor] = field(init=False)
+    state: dict[str, Tensor] = field(init=False)
+    expected: dict[str, Tensor] = field(init=False)
+    processes: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.batch = load_file(self.folder / "batch.safetensors")
+        self.state = load_file(self.folder / "state.safetensors")
+        self.expected = load_file(self.folder / "expected.safetensors")
+        self.processes = json.loads((self.folder / "meta.json").read_text())["processes"]
+
+    def raw_batch(self) -> Batch:
+        """The batch as it came from the loader."""
+        own = {k: v for k, v in self.batch.items() if not k.startswith(("raw.", "noise."))}
+        raw = {k.removeprefix("raw."): v for k, v in self.batch.items() if k.startswith("raw.")}
+        tensors = {k: v if v.dtype == torch.int64 else v.float() for k, v in {**own, **raw}.items()}
+        names = [f"./{i}" for i in range(len(next(iter(tensors.values()))))]
+        return Batch(tensors, dict.fromkeys(tensors, names))
+
+    def draws(self, process: str) -> list[Tensor]:
+        """The random draws of a process, in order."""
+        found = {k: v for k, v in self.batch.items() if k.startswith(f"noise.{process}.")}
+        return [found[f"noise.{process}.{i}"] for i in range(len(found))]
+
+
+class Replay(TorchFunctionMode):
+    """Hands out recorded tensors wherever torch is asked for random ones."""
+
+    RANDOM = (torch.randn, torch.rand, torch.randn_like, torch.rand_like, torch.randint, torch.normal)
+
+    def __init__(self, draws: list[Tensor]) -> None:
+        self.draws = draws
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        drawn = func(*args, **(kwargs or {}))
+        if func not in self.RANDOM:
+            return drawn
+        assert self.draws, "more draws than were recorded"
+        recorded = self.draws.pop(0)
+        assert recorded.shape == drawn.shape, f"draw of shape {drawn.shape}, recorded was {recorded.shape}"
+        return recorded.to(drawn.dtype)
+
+
+class Rebuilt:
+    """Recipe and players of a case with its initial weights, and what the networks give out."""
+
+    def __init__(self, case: Case, vgg: Path, **steps: int) -> None:
+        overrides = ["trainer.reference_order=true", *(f"trainer.{k}={v}" for k, v in steps.items())]
+        document = load(case.folder / "config.yaml", overrides)
+        modernize(document)
+        if document.get(("trainer", "perceptual_loss")):
+            document.set(("trainer", "perceptual_loss", "weights_path"), str(vgg))
+        config = check(document)
+        runtime = Runtime(torch.device("cpu"))
+        self.recipe: Recipe = build.recipe(config, runtime, seed=0)
+        self.names = {name: names_of(network) for name, network in self.recipe.networks.items()}
+        for name, network in self.recipe.networks.items():
+            load_reference_weights(network, self.names[name], case.state, f"net_{NETWORKS[name]}.")
+        self.recipe.train()
+        self.players: dict[str, Player] = build.players(config, self.recipe, runtime)
+        self.trainer = Trainer(self.recipe, self.players, runtime, seed=0, accumulate=config.trainer.accumulate)
+        self.captured: dict[str, dict[str, Any]] = {"generate": {}, "judge": {}}
+        for method in self.captured:
+            if hasattr(self.recipe, method):
+                setattr(self.recipe, method, self._capturing(method, getattr(self.recipe, method)))
+
+    def _capturing(self, method: str, run: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        def captured(*args: Any, **kwargs: Any) -> dict[str, Any]:
+            self.captured[method] = run(*args, **kwargs)
+            return self.captured[method]
+
+        return captured
+
+
+def names_of(network: nn.Module) -> dict[str, str]:
+    """Our state-dict names of a network -> the reference's."""
+    return reference_names(network.state_dict(), network.reference_rules())  # type: ignore[operator]
+
+
+def load_reference_weights(network: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor], prefix: str) -> None:
+    """Strictly: every key of either side must have its partner."""
+    wanted = {key.removeprefix(prefix) for key in state if key.startswith(prefix)}
+    assert set(names.values()) == wanted, f"names differ: {sorted(set(names.values()) ^ wanted)[:8]}"
+    network.load_state_dict({ours: state[prefix + theirs] for ours, theirs in names.items()})
+
+
+def results(case: Case, process: str, vgg: Path) -> dict[str, Any]:
+    """All that Imagier has to show for a process, by the names of the case."""
+    skipped = {"gen": {"dis_step": 0}, "dis": {"gen_step": 0}}.get(process, {})
+    rebuilt = Rebuilt(case, vgg, **skipped)
+    with Replay(case.draws(process)) as replay:
+        if process in SAMPLING:
+            found = _sampling(case, process, rebuilt.recipe)
+        elif process in INFERENCE:
+            found = _inference(case, process, rebuilt.recipe)
+        elif process in NETWORKS:
+            found = _forward_backward(case, process, rebuilt)
+        else:
+            found = _step(case, rebuilt)
+    assert not replay.draws, f"{len(replay.draws)} recorded draws of {process} were not used"
+    return found
+
+
+def _sampling(case: Case, process: str, recipe: Recipe) -> dict[str, Any]:
+    batch = recipe.prepare(case.raw_batch())
+    given = [key for key in case.batch if not key.startswith(("raw.", "noise."))]
+    prepared = {f"prepare.{key}": (batch[key], case.batch[key]) for key in given}
+    recipe.networks["gen"].eval()
+    with torch.no_grad():
+        outputs = recipe.generate(batch, torch.Generator(), **SAMPLING[process])
+    return {**prepared, **{f"{process}.{key}": tensor for key, tensor in outputs.items()}}
+
+
+def _inference(case: Case, process: str, recipe: Recipe) -> dict[str, Any]:
+    recipe.networks["gen"].eval()
+    accepted = inspect.signature(recipe.infer).parameters
+    options = {k: v for k, v in INFERENCE[process].items() if k in accepted}
+    if not case.draws(process):
+        options.pop("random_style", None)
+    with torch.no_grad():
+        pictures = recipe.infer(recipe.prepare(case.raw_batch()), torch.Generator(), **options)
+    return {f"{process}.images": torch.stack(pictures)}
+
+
+def _forward_backward(case: Case, process: str, rebuilt: Rebuilt) -> dict[str, Any]:
+    player, names = rebuilt.players[process], rebuilt.names[process]
+    player.update = lambda: None  # type: ignore[method-assign]
+    losses = tagged(rebuilt.trainer.train_step(case.raw_batch()), rebuilt.recipe.log_names)
+    found: dict[str, Any] = {f"{process}.loss.{tag.partition('/')[2]}": value for tag, value in losses.items()}
+    found.update({f"{process}.out.{key}": tensor for key, tensor in rebuilt.captured["generate"].items()})
+    for key, scores in rebuilt.captured["judge"].items():
+        tensors = scores if isinstance(scores, list) else [scores]
+        found.update({f"{process}.disout.{key}.{i}": x for i, x in enumerate(tensors) if isinstance(x, Tensor)})
+    for name, parameter in player.network.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        found[f"{process}.grad.{names[name]}"] = gradient
+        found[f"{process}.gradnorm.{names[name]}"] = gradient.norm()
+    return {**found, **_after(process, rebuilt)}
+
+
+def _step(case: Case, rebuilt: Rebuilt) -> dict[str, Any]:
+    losses = tagged(rebuilt.trainer.train_step(case.raw_batch()), rebuilt.recipe.log_names)
+    found: dict[str, Any] = {f"step.loss.{tag.replace('_update/', '.', 1)}": value for tag, value in losses.items()}
+    for player, letter in NETWORKS.items():
+        for name, parameter in rebuilt.players[player].network.named_parameters():
+            theirs = rebuilt.names[player][name]
+            found[f"step.{letter}.{theirs}"] = (parameter, case.state[f"net_{letter}.{theirs}"])
+    average = rebuilt.players["gen"].average
+    if average is not None:
+        rules = rebuilt.recipe.networks["gen"].reference_rules()  # type: ignore[operator]
+        averaged = average.network.state_dict()
+        found.update({f"step.avg.{theirs}": averaged[ours] for ours, theirs in reference_names(averaged, rules).items()})
+    return {**found, **_after("step", rebuilt)}
+
+
+def _after(process: str, rebuilt: Rebuilt) -> dict[str, Any]:
+    return {
+        f"after.{process}.{letter}.{rebuilt.names[player][name]}": buffer
+        for player, letter in NETWORKS.items()
+        for name, buffer in rebuilt.players[player].network.named_buffers()
+        if name in rebuilt.names[player]
+    }
+
+
+@dataclass
+class Group:
+    """The errors of one kind of result."""
+
+    count: int = 0
+    absolute: float = 0.0
+    relative: float = 0.0
+    of_limit: float = 0.0
+    worst: str = ""
+
+    def add(self, name: str, absolute: float, relative: float, of_limit: float) -> None:
+        """Notes one comparison: its errors, and the error as a share of what is allowed."""
+        self.count += 1
+        self.absolute = max(self.absolute, absolute)
+        self.relative = max(self.relative, relative)
+        if of_limit >= self.of_limit:
+            self.of_limit, self.worst = of_limit, name
+
+
+def compare(case: Case, vgg: Path) -> tuple[dict[str, Group], list[str]]:
+    """Groups of results with their errors, and the names of expected results that Imagier did not give."""
+    groups: dict[str, Group] = {}
+    missing = set(case.expected)
+    largest = {
+        process: max((v.item() for k, v in case.expected.items() if k.startswith(f"{process}.gradnorm.")), default=0.0)
+        for process in NETWORKS
+    }
+    for process in case.processes:
+        for name, value in results(case, process, vgg).items():
+            if name.startswith("prepare."):
+                ours, expected = value
+                expected = expected.float()
+            elif name in case.expected:
+                missing.discard(name)
+                ours, expected = value, case.expected[name]
+            else:
+                continue
+            _note(groups, name, ours, expected, largest)
+    return groups, sorted(missing)
+
+
+def _note(groups: dict[str, Group], name: str, ours: Any, expected: Tensor, largest: Mapping[str, float]) -> None:
+    before = None
+    if isinstance(ours, tuple):
+        ours, before = ours
+    ours, expected = ours.detach().double(), expected.double()
+    process, _, rest = name.partition(".")
+    kind = rest.partition(".")[0]
+    group = process if kind == "images" or process.startswith(("eval", "prepare")) else f"{process}.{kind}"
+    if ours.shape != expected.shape:
+        groups.setdefault(group, Group()).add(f"{name}: shape {tuple(ours.shape)}", float("inf"), float("inf"), float("inf"))
+        return
+    error = (ours - expected).abs().max().item() if expected.numel() else 0.0
+    scale = expected.abs().max().item() if expected.numel() else 0.0
+    limit = 2e-4 * max(1.0, scale)  # pictures and codes
+    if kind == "loss":
+        limit = 1e-5 * scale + 1e-5
+    elif kind == "disout":
+        limit = 1e-4 * max(1.0, scale)
+    elif kind == "gradnorm":
+        limit = 0.01 * scale + 1e-4 * largest[process]
+    elif kind == "grad":
+        error = (ours - expected).norm().item()
+        scale = expected.norm().item()
+        limit = 0.01 * scale + 1e-4 * largest[process]
+    elif process == "after":
+        limit = 2e-5 * max(1.0, scale)
+    elif kind in ("G", "D"):
+        assert before is not None
+        limit = 0.05 * (expected - before.double()).abs().max().item() + 1e-6
+    elif kind == "avg":
+        limit = 1e-5
+    groups.setdefault(group, Group()).add(name, error, error / scale if scale else 0.0, error / limit)
+
+
+def report(case: Case, vgg: Path) -> bool:
+    """Prints the table of a case; whether everything is within its limit."""
+    groups, missing = compare(case, vgg)
+    print(f"\n{case.folder.name}")
+    print(f"  {'results':<16}{'number':>7}{'largest abs':>13}{'largest rel':>13}{'of limit':>10}  ")
+    for name, group in groups.items():
+        verdict = "pass" if group.of_limit <= 1 else f"FAIL at {group.worst}"
+        print(
+            f"  {name:<16}{group.count:>7}{group.absolute:>13.2e}{group.relative:>13.2e}{group.of_limit:>9.1%}  {verdict}"
+        )
+    for name in missing:
+        print(f"  {name}: FAIL, no such result here")
+    return not missing and all(group.of_limit <= 1 for group in groups.values())
+
+
+def main() -> int:
+    """Compares all cases of the command line; 1 if any number is beyond its limit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="+", type=Path, metavar="CASE_DIR")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        vgg = write_formula_vgg19(Path(folder) / "vgg19.pth")
+        passed = [report(Case(case), vgg) for case in args.cases]
+    print("\nall within the limits" if all(passed) else "\nsome results are beyond their limit")
+    return 0 if all(passed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
