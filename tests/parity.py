@@ -127,7 +127,9 @@ def names_of(network: nn.Module) -> dict[str, str]:
     return reference_names(network.state_dict(), network.reference_rules())  # type: ignore[operator]
 
 
-def load_reference_weights(network: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor], prefix: str) -> None:
+def load_reference_weights(
+    network: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor], prefix: str
+) -> None:
     """Strictly: every key of either side must have its partner."""
     wanted = {key.removeprefix(prefix) for key in state if key.startswith(prefix)}
     assert set(names.values()) == wanted, f"names differ: {sorted(set(names.values()) ^ wanted)[:8]}"
@@ -199,7 +201,9 @@ def _step(case: Case, rebuilt: Rebuilt) -> dict[str, Any]:
     if average is not None:
         rules = rebuilt.recipe.networks["gen"].reference_rules()  # type: ignore[operator]
         averaged = average.network.state_dict()
-        found.update({f"step.avg.{theirs}": averaged[ours] for ours, theirs in reference_names(averaged, rules).items()})
+        found.update(
+            {f"step.avg.{theirs}": averaged[ours] for ours, theirs in reference_names(averaged, rules).items()}
+        )
     return {**found, **_after("step", rebuilt)}
 
 
@@ -262,7 +266,9 @@ def _note(groups: dict[str, Group], name: str, ours: Any, expected: Tensor, larg
     kind = rest.partition(".")[0]
     group = process if kind == "images" or process.startswith(("eval", "prepare")) else f"{process}.{kind}"
     if ours.shape != expected.shape:
-        groups.setdefault(group, Group()).add(f"{name}: shape {tuple(ours.shape)}", float("inf"), float("inf"), float("inf"))
+        groups.setdefault(group, Group()).add(
+            f"{name}: shape {tuple(ours.shape)}", float("inf"), float("inf"), float("inf")
+        )
         return
     error = (ours - expected).abs().max().item() if expected.numel() else 0.0
     scale = expected.abs().max().item() if expected.numel() else 0.0

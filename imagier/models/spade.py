@@ -19,7 +19,7 @@ from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import WeightNorm, conv2d, linear
-from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, SpatiallyAdaptiveNorm, norm2d
+from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import PatchCritic, half_size
 from imagier.nn.reference_names import Rules
 from imagier.recipe import Batch, Losses, Moment
@@ -27,6 +27,10 @@ from imagier.recipe import Recipe as BaseRecipe
 
 CRITIC_MULTIPLE = 32
 """The feature pyramid of the critic halves pictures five times."""
+
+
+MANY_CHANNELS = 16
+"""From so many label channels on it pays to look which of them are 0 everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +129,15 @@ class Generator(nn.Module):
     def forward(
         self,
         label: Tensor,
+        channels: Tensor | None = None,
         *,
         noise: Tensor | None = None,
         images: Tensor | None = None,
         attributes: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Label map N x L x H x W -> `fake_images` N x C x H x W in [-1, 1].
+
+        With `channels` [K] the label map is N x K x H x W: those of the L channels that are not 0 everywhere.
 
         With a style: `noise` is N x style_dims, standard normal. Given `images` (N x C x H x W in [-1, 1]) their style
         is used, `noise` being its reparametrised part, and `mu` and `logvar` (N x style_dims) are returned too;
@@ -143,7 +150,7 @@ class Generator(nn.Module):
             posterior = {"mu": mu, "logvar": logvar}
         if attributes is not None:
             code = attributes if code is None else torch.cat([code, attributes], dim=1)
-        return {"fake_images": self.decoder(label, code), **posterior}
+        return {"fake_images": self.decoder(label, channels, code), **posterior}
 
     def reference_rules(self) -> Rules:
         """From our state-dict names to the reference's (nn/reference_names.py)."""
@@ -216,6 +223,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.base = 16 * 2**num_enhancers
+        self.label_channels = label_channels
         self.interpolation = norm_params.interpolation
         self.output_multiplier = output_multiplier
         padding = kernel_size // 2
@@ -270,13 +278,12 @@ class Decoder(nn.Module):
             self.up.append(Stage(block(inputs, inputs // 2), None, block(inputs // 2, inputs // 2)))
             self.to_image[str(512 * 2**level)] = image(inputs // 2)
 
-    def forward(self, label: Tensor, code: Tensor | None) -> Tensor:
-        """Label map N x L x H x W and code N x code_dims -> picture in (-1, 1), N x C x H x W, sides rounded down to `base`."""
+    def forward(self, label: Tensor, channels: Tensor | None, code: Tensor | None) -> Tensor:
+        """Label map and code N x code_dims -> picture in (-1, 1), N x C x H x W, sides rounded down to `base`."""
         if self.style_mlp is not None:
             code = self.style_mlp(code)
-        x = self._coarse_label(label)
-        maps = _Resized(label, self.interpolation)
-        x = self.head_styled(self.head_0(x), code)
+        maps = _Resized(label, channels, self.interpolation)
+        x = self.head_styled(self.head_0(*self._coarse_label(label, channels)), code)
         x = self.head_2(self.head_1(x, maps), maps)
         stages = list(self.up)
         for stage in stages[:3]:
@@ -289,12 +296,12 @@ class Decoder(nn.Module):
             picture = _double(picture) + to_image(x, None)
         return torch.tanh(self.output_multiplier * picture)
 
-    def _coarse_label(self, label: Tensor) -> Tensor:
+    def _coarse_label(self, label: Tensor, channels: Tensor | None) -> PartialMap:
         height, width = (size // self.base for size in label.shape[-2:])
         coarse = F.interpolate(label, size=(height, width), mode="nearest")
         if self.positions is None:
-            return coarse
-        return torch.cat([coarse, self.positions(coarse)], dim=1)
+            return PartialMap(coarse, channels)
+        return _beside(PartialMap(coarse, channels), self.positions(coarse), self.label_channels)
 
 
 class Stage(nn.Module):
@@ -381,17 +388,27 @@ class PositionalChannels(nn.Module):
 class _Resized:
     """A label map at every size that is asked for, each computed once."""
 
-    def __init__(self, label: Tensor, mode: str) -> None:
+    def __init__(self, label: Tensor, channels: Tensor | None, mode: str) -> None:
+        self.label = label
+        self.channels = channels
         self.mode = mode
         self.by_size = {label.shape[-2:]: label}
-        self.label = label
 
-    def at(self, x: Tensor) -> Tensor:
+    def at(self, x: Tensor) -> PartialMap:
         """The label map at the size of x."""
         size = x.shape[-2:]
         if size not in self.by_size:
             self.by_size[size] = F.interpolate(self.label, size=size, mode=self.mode)
-        return self.by_size[size]
+        return PartialMap(self.by_size[size], self.channels)
+
+
+def _beside(label: PartialMap, others: Tensor, label_channels: int) -> PartialMap:
+    """A label map with further channels after its own."""
+    x = torch.cat([label.map, others], dim=1)
+    if label.channels is None:
+        return PartialMap(x, None)
+    own = torch.arange(label_channels, label_channels + others.shape[1], device=x.device)
+    return PartialMap(x, torch.cat([label.channels, own]))
 
 
 def _double(x: Tensor) -> Tensor:
@@ -418,6 +435,7 @@ class Discriminator(nn.Module):
         fpse_activation_norm_type: Norm = "none",
     ) -> None:
         super().__init__()
+        self.label_channels = label_channels
         self.critics = nn.ModuleList(
             PatchCritic(
                 label_channels + image_channels,
@@ -441,16 +459,21 @@ class Discriminator(nn.Module):
                 weight_norm=weight_norm_type,
             )
 
-    def forward(self, label: Tensor, images: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """N x L x H x W and N x C x H x W -> scores per critic (the pyramid's first), features per patch critic and layer."""
+    def forward(
+        self, label: Tensor, images: Tensor, channels: Tensor | None = None
+    ) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """N x L x H x W, N x C x H x W -> scores per critic (the pyramid's first), features per patch critic and layer.
+
+        `channels` as in the generator.
+        """
         outputs: list[Tensor] = []
         features: list[list[Tensor]] = []
         if self.fpse is not None:
-            outputs += self.fpse(label, images)
-        x = torch.cat([label, images], dim=1)
+            outputs += self.fpse(label, images, channels)
+        x, inputs = _beside(PartialMap(label, channels), images, self.label_channels)
         for index, critic in enumerate(self.critics):
             x = half_size(x) if index else x
-            scores, layers = critic(x)
+            scores, layers = critic(x, inputs)
             outputs.append(scores)
             features.append(layers)
         return outputs, features
@@ -500,7 +523,7 @@ class FeaturePyramidCritic(nn.Module):
         self.seg = conv2d(2 * f, 2 * f, 1)
         self.embedding = conv2d(label_channels, 2 * f, 1)
 
-    def forward(self, label: Tensor, images: Tensor) -> list[Tensor]:
+    def forward(self, label: Tensor, images: Tensor, channels: Tensor | None) -> list[Tensor]:
         """N x L x H x W, N x C x H x W -> scores at 1/4, 1/8 and 1/16 of the size, N x 1 x h x w; sides multiples of 32."""
         e2 = self.enc2(self.enc1(images))
         e3 = self.enc3(e2)
@@ -509,11 +532,12 @@ class FeaturePyramidCritic(nn.Module):
         t4 = _double_smoothly(t5) + self.lat4(e4)
         t3 = _double_smoothly(t4) + self.lat3(e3)
         t2 = _double_smoothly(t3) + self.lat2(e2)
-        embedded = F.avg_pool2d(self.embedding(label), 2)
+        # The mean of embeddings is the embedding of the mean, and far smaller.
+        embedded = self.embedding(F.avg_pool2d(label, 4), channels)
         scores = []
         for x in (self.final2(t2), self.final3(t3), self.final4(t4)):
-            embedded = F.avg_pool2d(embedded, 2)
             scores.append(self.output(x) + (embedded * self.seg(x)).sum(dim=1, keepdim=True))
+            embedded = F.avg_pool2d(embedded, 2)
         return scores
 
 
@@ -589,12 +613,11 @@ class Recipe(BaseRecipe):
         multiple = math.lcm(CRITIC_MULTIPLE, self.gen.size_multiple)
         height, width = batch["label"].shape[-2:]
         size = (height // multiple * multiple, width // multiple * multiple)
-        if size == (height, width):
-            return batch
-        resized = {"label": F.interpolate(batch["label"], size=size, mode="nearest")}
-        if "images" in batch:
-            resized["images"] = F.interpolate(batch["images"], size=size, mode="bicubic")
-        return batch.updated(**resized)
+        if size != (height, width):
+            batch = batch.updated(label=F.interpolate(batch["label"], size=size, mode="nearest"))
+            if "images" in batch:
+                batch = batch.updated(images=F.interpolate(batch["images"], size=size, mode="bicubic"))
+        return _with_present_channels(batch)
 
     def generate(
         self, batch: Batch, rng: torch.Generator, *, random_style: bool = False, noise: Tensor | None = None
@@ -607,13 +630,14 @@ class Recipe(BaseRecipe):
                 noise = torch.randn(shape, generator=rng, device=batch["label"].device)
             images = None if random_style else batch["images"]
         attributes = batch["attributes"].squeeze(1) if "attributes" in batch else None
-        return self.gen(batch["label"], noise=noise, images=images, attributes=attributes)
+        return self.gen(*_label(batch), noise=noise, images=images, attributes=attributes)
 
     def judge(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
         """The critic's scores and features of real and generated pictures; the real ones' without a graph if need be."""
+        label, channels = _label(batch)
         with torch.set_grad_enabled(learn_from_real):
-            real_outputs, real_features = self.dis(batch["label"], batch["images"])
-        fake_outputs, fake_features = self.dis(batch["label"], fake)
+            real_outputs, real_features = self.dis(label, batch["images"], channels)
+        fake_outputs, fake_features = self.dis(label, fake, channels)
         return {
             "real_outputs": real_outputs,
             "real_features": real_features,
@@ -681,3 +705,22 @@ class Recipe(BaseRecipe):
             sizes = batch["original_h_w"].tolist()
             pictures = [F.interpolate(x[None], size=size, mode="nearest")[0] for x, size in zip(pictures, sizes)]
         return pictures
+
+
+def _with_present_channels(batch: Batch) -> Batch:
+    """Also keeps the label map without the channels that are 0 in the whole batch: most of them, if they are many classes.
+
+    Convolutions over it give the same numbers from a fraction of the work. Only where finding these channels costs nothing:
+    an accelerator would have to wait for the answer.
+    """
+    label = batch["label"]
+    if label.device.type != "cpu" or label.shape[1] < MANY_CHANNELS:
+        return batch
+    channels = (label != 0).flatten(2).any(dim=2).any(dim=0).nonzero()[:, 0]
+    return batch.updated(label_present=label.index_select(1, channels), label_channels=channels)
+
+
+def _label(batch: Batch) -> PartialMap:
+    if "label_present" in batch:
+        return PartialMap(batch["label_present"], batch["label_channels"])
+    return PartialMap(batch["label"], None)

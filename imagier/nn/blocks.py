@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 LEAKY_SLOPE = 0.2
@@ -16,9 +18,9 @@ class ConvNormAct(nn.Module):
         self.norm = norm
         self.act = act
 
-    def forward(self, x: Tensor) -> Tensor:
-        """N x C x H x W -> N x C' x H' x W'."""
-        return self.act(self.norm(self.conv(x)))
+    def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
+        """N x C x H x W -> N x C' x H' x W'; `channels` as in Conv2d."""
+        return self.act(self.norm(self.conv(x, channels)))
 
 
 class NormActConv(nn.Module):
@@ -30,7 +32,7 @@ class NormActConv(nn.Module):
         self.act = act
         self.conv = conv
 
-    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, condition: Any) -> Tensor:
         """N x C x H x W and the condition of the norm -> N x C' x H' x W'."""
         return self.conv(self.act(self.norm(x, condition)))
 
@@ -38,6 +40,6 @@ class NormActConv(nn.Module):
 class NoNorm(nn.Module):
     """The absent norm of a NormActConv."""
 
-    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, condition: Any) -> Tensor:
         """Returns x."""
         return x

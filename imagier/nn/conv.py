@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as reparametrize_weight
 
 WeightNorm = Literal["none", "spectral", "weight"]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 def conv2d(
@@ -20,11 +21,11 @@ def conv2d(
     stride: int = 1,
     padding: int = 0,
     bias: bool = True,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
     weight_norm: WeightNorm = "none",
-) -> nn.Conv2d:
+) -> Conv2d:
     """A 2-d convolution, N x in x H x W -> N x out x H' x W', with the given norm on its weight."""
-    layer_type = SpectralConv2d if weight_norm == "spectral" else nn.Conv2d
+    layer_type = SpectralConv2d if weight_norm == "spectral" else Conv2d
     layer = layer_type(
         in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias, padding_mode=padding_mode
     )
@@ -70,20 +71,34 @@ class SpectralNorm(nn.Module):
         return self.u.clone() @ (weight.flatten(1) @ self.v.clone())
 
 
-class SpectralConv2d(nn.Conv2d):
+class Conv2d(nn.Conv2d):
+    """A convolution that can be given some of its input channels, where the others are 0."""
+
+    def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
+        """N x in x H x W -> N x out x H' x W'; with `channels` [K], x is N x K x H x W and holds those inputs only."""
+        return self._conv_forward(x, _selected(self.weight, channels), self.bias)
+
+
+class SpectralConv2d(Conv2d):
     """A convolution whose weight is divided by its spectral norm."""
 
-    def __init__(self, *args: int, **options: int | bool | str) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.spectral = SpectralNorm(self.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight / self.spectral(self.weight), self.bias)
+    def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
+        norm = self.spectral(self.weight)
+        weight = _selected(self.weight, channels)
+        if weight[0].numel() < x[:, 0].numel():
+            return self._conv_forward(x, weight / norm, self.bias)
+        # The same number, but dividing the smaller of the two: in deep layers there are more weights than outputs.
+        y = self._conv_forward(x, weight, None) / norm
+        return y if self.bias is None else y + self.bias[:, None, None]
 
     @torch.no_grad()
-    def folded(self) -> nn.Conv2d:
+    def folded(self) -> Conv2d:
         """A plain convolution that holds the normalised weight."""
-        plain = nn.Conv2d(
+        plain = Conv2d(
             self.in_channels,
             self.out_channels,
             self.kernel_size,  # type: ignore[arg-type]
@@ -98,8 +113,8 @@ class SpectralConv2d(nn.Conv2d):
 class SpectralLinear(nn.Linear):
     """A linear layer whose weight is divided by its spectral norm."""
 
-    def __init__(self, *args: int, **options: bool) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.spectral = SpectralNorm(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,7 +126,11 @@ class SpectralLinear(nn.Linear):
         return _take_over(nn.Linear(self.in_features, self.out_features, self.bias is not None), self, self.spectral)
 
 
-_Plain = TypeVar("_Plain", nn.Conv2d, nn.Linear)
+def _selected(weight: Tensor, channels: Tensor | None) -> Tensor:
+    return weight if channels is None else weight.index_select(1, channels)
+
+
+_Plain = TypeVar("_Plain", Conv2d, nn.Linear)
 
 
 def _take_over(plain: _Plain, source: nn.Conv2d | nn.Linear, spectral: SpectralNorm) -> _Plain:

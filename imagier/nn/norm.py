@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -173,6 +173,15 @@ class AdaptiveNorm(nn.Module):
         return torch.addcmul(beta[..., None, None], self.norm(x), 1 + gamma[..., None, None])
 
 
+class PartialMap(NamedTuple):
+    """A map of which some channels may be left out, because they are 0 everywhere."""
+
+    map: Tensor
+    """N x K x H x W."""
+    channels: Tensor | None
+    """Which channels these are [K]; None: all."""
+
+
 class SpatiallyAdaptiveNorm(nn.Module):
     """SPADE: a norm whose affine part is computed per pixel from a map (Park et al. 2019, eq. 1).
 
@@ -208,11 +217,14 @@ class SpatiallyAdaptiveNorm(nn.Module):
             layers.append(conv(hidden, 2 * channels))
         self.mlp = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x: N x C x H x W, condition: N x map_channels x H x W (already at the size of x) -> N x C x H x W."""
-        hidden = self.mlp(condition)
+    def forward(self, x: Tensor, condition: PartialMap) -> Tensor:
+        """x: N x C x H x W, condition: the map, already at the size of x -> N x C x H x W."""
+        hidden, channels = condition
+        for index, layer in enumerate(self.mlp):
+            hidden = layer(hidden, channels) if index == 0 else layer(hidden)
         if self.separate_projection:
-            gamma, beta = self.gamma(hidden), self.beta(hidden)
+            channels = None if len(self.mlp) else channels
+            gamma, beta = self.gamma(hidden, channels), self.beta(hidden, channels)
         else:
             gamma, beta = hidden.chunk(2, dim=1)
         x = self.norm(x)

@@ -37,12 +37,12 @@ class PatchCritic(nn.Module):
         score = conv2d(in_channels, 1, 3, padding=padding, weight_norm=weight_norm_type)
         self.layers.append(ConvNormAct(score, nn.Identity(), nn.Identity()))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """N x C x H x W -> scores N x 1 x h x w, and the features of every layer before them."""
-        outputs = []
-        for layer in self.layers:
-            x = layer(x)
-            outputs.append(x)
+    def forward(self, x: Tensor, channels: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """N x C x H x W -> scores N x 1 x h x w, and the features of every layer before them; `channels` as in Conv2d."""
+        first, *others = self.layers
+        outputs = [first(x, channels)]
+        for layer in others:
+            outputs.append(layer(outputs[-1]))
         return outputs[-1], outputs[:-1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from collections.abc import Sequence
@@ -142,6 +143,8 @@ def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
     rank = 0 if single else int(os.environ.get("RANK", "0"))
     local = local_rank if local_rank is not None else int(os.environ.get("LOCAL_RANK", "0"))
     runtime = Runtime(_device(device, local), rank=rank, world=world, local_rank=local)
+    if runtime.device.type == "cpu":
+        keep_freed_memory()
     if world > 1:
         backend = "nccl" if runtime.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=30))
@@ -172,6 +175,21 @@ def choose_precision(asked: str, amp: bool, device: torch.device) -> tuple[Preci
     if device.type == "cuda":
         return "fp16", "amp_config is on and this device has no bfloat16"
     return "fp32", "amp_config is on, but this device is not faster in half precision"
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep what tensors free instead of giving it back to the system and fetching it again.
+
+    Without it every large tensor is new memory, whose pages the system clears one by one: a fifth of the time of a
+    training on the CPU. Elsewhere than on Linux it does nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 64 * 2**20)
 
 
 def make_deterministic() -> None:
