@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,10 +42,6 @@ class Batch:
         assert len(self) % parts == 0, f"a batch of {len(self)} cannot be split in {parts}"
         rows = len(self) // parts
         return [self._rows(slice(i * rows, (i + 1) * rows)) for i in range(parts)]
-
-    def first(self, count: int) -> Batch:
-        """The first samples, at most `count`."""
-        return self._rows(slice(0, count))
 
     def _rows(self, rows: slice) -> Batch:
         tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
@@ -119,9 +115,8 @@ class Recipe(ABC):
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """Pictures for a batch, N x 3 x H x W in [-1, 1]."""
 
-    @abstractmethod
-    def infer(self, batch: Batch, rng: torch.Generator, **options: Any) -> list[Tensor]:
-        """One picture per sample, 3 x H x W in [-1, 1]; `options` are the config's `inference_args`."""
+    infer: Callable[..., list[Tensor]]
+    """(batch, rng, **inference_args of the config) -> one picture per sample, 3 x H x W in [-1, 1]."""
 
     @abstractmethod
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
@@ -139,6 +134,6 @@ class Recipe(ABC):
         """The pictures that `sample` should reproduce, N x 3 x H x W in [-1, 1]; None where there is no such thing."""
         return None
 
-    def frozen_networks(self) -> Sequence[nn.Module]:
-        """Networks that losses use but nobody trains (a perceptual network)."""
+    def load_losses(self) -> Sequence[nn.Module]:
+        """Loads the pretrained networks that losses use, and returns them; only training needs it."""
         return ()

@@ -1,7 +1,7 @@
 """Compares Imagier with numbers recorded on a reference: `python tests/parity.py CASE_DIR ...`.
 
-A case is a folder with a config, initial weights, a batch (with the random draws) and the results of a few processes; its
-format and the limits are described in the README beside the cases. Prints the largest error of every group of results.
+A case is a folder with a config, initial weights, a batch (with the random draws) and the results of a few processes;
+its format and the limits are described in the README beside the cases. Prints the largest error of every group.
 """
 
 from __future__ import annotations
@@ -300,9 +300,8 @@ def report(case: Case, vgg: Path) -> bool:
     print(f"  {'results':<16}{'number':>7}{'largest abs':>13}{'largest rel':>13}{'of limit':>10}  ")
     for name, group in groups.items():
         verdict = "pass" if group.of_limit <= 1 else f"FAIL at {group.worst}"
-        print(
-            f"  {name:<16}{group.count:>7}{group.absolute:>13.2e}{group.relative:>13.2e}{group.of_limit:>9.1%}  {verdict}"
-        )
+        errors = f"{group.absolute:>13.2e}{group.relative:>13.2e}{group.of_limit:>9.1%}"
+        print(f"  {name:<16}{group.count:>7}{errors}  {verdict}")
     for name in missing:
         print(f"  {name}: FAIL, no such result here")
     return not missing and all(group.of_limit <= 1 for group in groups.values())

@@ -18,7 +18,7 @@ USER_ERROR = 2
 
 
 def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
-    """Runs a command line; returns the exit status: 0 done, 1 failed, 2 a mistake of the user's (one line, on stderr)."""
+    """Runs a command line; returns the exit status: 0 done, 1 failed, 2 a mistake of the user's (told on stderr)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in argv if not word.startswith("-")), None)
     parser = argparse.ArgumentParser(prog=program, description="Trains image generators.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Any
@@ -26,6 +26,8 @@ from imagier.recipe import Batch, Recipe
 from imagier.train import schedule
 from imagier.train.player import Player, Schedule
 from imagier.train.runtime import Runtime
+from imagier.train.trainer import Trainer
+from imagier.train.view import View
 
 
 def input_types(data: schema.Data) -> list[InputType]:
@@ -45,6 +47,11 @@ def input_types(data: schema.Data) -> list[InputType]:
         for entry in data.input_types
         for name, options in entry.items()
     ]
+
+
+def with_workers(data: schema.Data, num_workers: int) -> schema.Data:
+    """The data section with another number of workers."""
+    return dataclasses.replace(data, num_workers=num_workers)
 
 
 def for_validation(data: schema.Data) -> schema.Data:
@@ -124,24 +131,40 @@ def facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
 
 def recipe(config: Config, runtime: Runtime, seed: int) -> Recipe:
     """The networks, with their first weights, and the recipe that trains them, on the device. The same on all ranks."""
-    assert config.run.data.train is not None
-    known = facts(config.run.data, config.run.data.train)
+    made = untrained(config, runtime, seed)
+    init = config.trainer.init
+    for network in made.networks.values():
+        initialize(network, init.type, init.gain, init.bias.gain if init.bias else None)
+    try:
+        loss_networks = made.load_losses()
+    except UserError as error:
+        raise UserError(f"trainer: {error}") from error
+    for network in loss_networks:
+        _place(network, config, runtime)
+    return made
+
+
+def untrained(config: Config, runtime: Runtime, seed: int = 0) -> Recipe:
+    """The recipe with its networks as they were constructed, on the device; it can make pictures, but not learn."""
+    split = config.run.data.train
+    assert split is not None
+    known = facts(config.run.data, split)
     torch.manual_seed(seed)
     gen = _built(config.gen, "gen", known)
     dis = _built(config.dis, "dis", known)
-    init = config.trainer.init
-    for network in (gen, dis):
-        initialize(network, init.type, init.gain, init.bias.gain if init.bias else None)
     options = dict(config.recipe.options)
     if config.trainer.accumulate > 1:
         options["reference_order"] = True  # else the generator's graphs of all parts would be in memory together
-    made = _built(
-        Component(config.recipe.type, config.recipe.cls, options), "trainer", {**known, "gen": gen, "dis": dis}
-    )
-    memory_format = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
-    for network in (gen, dis, *made.frozen_networks()):
-        network.to(runtime.device).to(memory_format=memory_format)
+    component = Component(config.recipe.type, config.recipe.cls, options)
+    made: Recipe = _built(component, "trainer", {**known, "gen": gen, "dis": dis})
+    for network in made.networks.values():
+        _place(network, config, runtime)
     return made
+
+
+def _place(network: nn.Module, config: Config, runtime: Runtime) -> None:
+    memory_format = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
+    network.to(runtime.device).to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
 def _built(component: Component, section: str, known: Mapping[str, Any]) -> Any:
@@ -169,7 +192,7 @@ def players(config: Config, made: Recipe, runtime: Runtime) -> dict[str, Player]
             clip_grad_norm=optimizers[name].clip_grad_norm,
             skip_large_grads=optimizers[name].skip_grad,
             scaler=_scaler(config.trainer.amp_config, runtime),
-            average=_average(config, network, runtime) if name == "gen" else None,
+            average=average(config, network, runtime) if name == "gen" else None,
         )
         for name, network in made.networks.items()
     }
@@ -207,7 +230,8 @@ def _scaler(amp: schema.Amp, runtime: Runtime) -> torch.amp.GradScaler | None:
     )
 
 
-def _average(config: Config, network: nn.Module, runtime: Runtime) -> ModelAverage | None:
+def average(config: Config, network: nn.Module, runtime: Runtime) -> ModelAverage | None:
+    """The running average of the generator, if the config wants one."""
     options = config.trainer.model_average_config
     if not options.enabled:
         return None
@@ -227,25 +251,30 @@ def calibrated(
     @contextmanager
     def context(averaged: Recipe) -> Iterator[None]:
         network = averaged.networks["gen"]
-        kept = {
-            name: buffer.clone()
-            for name, buffer in network.named_buffers()
-            if "running_" in name or "batches_tracked" in name
-        }
+        kept = _batch_norm_buffers(network)
         rng = runtime.generator(0)
-        reestimate_batch_norm(
-            network, islice(batches(), count), lambda batch: averaged.generate(averaged.prepare(batch), rng)
-        )
+        few = islice(batches(), count)
+        reestimate_batch_norm(network, few, lambda batch: averaged.generate(averaged.prepare(batch), rng))
         try:
             yield
         finally:
-            network.load_state_dict({**network.state_dict(), **kept})
+            network.load_state_dict(kept, strict=False)
 
-    def maybe(averaged: Recipe) -> AbstractContextManager[None]:
-        has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in averaged.networks["gen"].modules())
-        return context(averaged) if count and has_batch_norm else nullcontext()
+    def where_needed(averaged: Recipe) -> AbstractContextManager[None]:
+        return context(averaged) if count and _batch_norm_buffers(averaged.networks["gen"]) else nullcontext()
 
-    return maybe
+    return where_needed
+
+
+def measured_batch_norm(view: View, trainer: Trainer) -> dict[str, Tensor]:
+    """The measured batch norm statistics of the averaged generator, for those who have a checkpoint, but no data."""
+    with view.averaged(trainer) as averaged:
+        return _batch_norm_buffers(averaged.networks["gen"])
+
+
+def _batch_norm_buffers(network: nn.Module) -> dict[str, Tensor]:
+    kinds = ("running_mean", "running_var", "num_batches_tracked")
+    return {name: buffer.clone() for name, buffer in network.named_buffers() if name.endswith(kinds)}
 
 
 def baselines(data: schema.Data, training: Loader) -> dict[str, Callable[[Batch], Tensor]]:

@@ -26,7 +26,8 @@ from imagier.data.check import quick_check
 from imagier.data.loader import Loader
 from imagier.errors import UserError
 from imagier.recipe import Batch
-from imagier.train import checkpoint, runtime as runtimes
+from imagier.train import checkpoint
+from imagier.train import runtime as runtimes
 from imagier.train.hooks import evaluation, files, report, tensorboard
 from imagier.train.hooks.checkpoints import Checkpoints
 from imagier.train.hooks.console import Console
@@ -79,12 +80,17 @@ def read_config(args: argparse.Namespace) -> tuple[Config, list[str]]:
     return check(document), notes
 
 
-def run_once(config: Config, args: argparse.Namespace, runtime: Runtime) -> Trainer:
-    """One run from its start, or from where it was left, to its end."""
+def run_once(
+    config: Config, args: argparse.Namespace, runtime: Runtime, held_out_batches: int | None = None
+) -> Trainer:
+    """One run from its start, or from where it was left, to its end.
+
+    held_out_batches: evaluate on so many batches instead of on the whole held-out set.
+    """
     start = Start.find(config, args, runtime)
     say = print if runtime.is_main else _silent
     _set_up(config, args, runtime, say)
-    training, held_out = _loaders(config, runtime, start.seed)
+    training, held_out = _loaders(config, runtime, start.seed, held_out_batches)
     _check_data(runtime, [loader for loader in (training, held_out) if loader is not None])
     recipe = build.recipe(config, runtime, start.seed)
     players = build.players(config, recipe, runtime)
@@ -129,7 +135,7 @@ class Start:
 
     @staticmethod
     def find(config: Config, args: argparse.Namespace, runtime: Runtime) -> Start:
-        """A given checkpoint; else the latest of the log folder; else nothing. UserError if a given one is not there."""
+        """A given checkpoint, else the latest of the log folder, else nothing. UserError if a given one is missing."""
         stem = args.config.stem if args.config is not None else "run"
         logdir = args.logdir or Path(str(runtime.shared(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{stem}")))
         drawn = int(str(runtime.shared(random.SystemRandom().randint(0, 10000)))) if args.randomized_seed else None
@@ -206,7 +212,11 @@ class _Hooks:
             )
         checkpoints = Checkpoints(
             start.logdir,
-            lambda: {"log": self.log.state_dict(), "seed": start.seed},
+            lambda: {
+                "log": self.log.state_dict(),
+                "seed": start.seed,
+                "batch_norm": build.measured_batch_norm(view, trainer) if count else {},
+            },
             every=snapshot,
             start=run.snapshot_save_start_iter,
             every_epochs=run.snapshot_save_epoch,
@@ -253,12 +263,14 @@ def _set_up(config: Config, args: argparse.Namespace, runtime: Runtime, say: Say
     say(f"{runtime.describe()} ({why})")
 
 
-def _loaders(config: Config, runtime: Runtime, seed: int) -> tuple[Loader, Loader | None]:
+def _loaders(config: Config, runtime: Runtime, seed: int, held_out_batches: int | None) -> tuple[Loader, Loader | None]:
     data = config.run.data
     training = build.train_loader(config, runtime, seed)
     if data.val is None:
         return training, None
-    return training, build.held_out_loader(config, runtime, build.for_validation(data), data.val, seed)
+    held_out = build.held_out_loader(config, runtime, build.for_validation(data), data.val, seed)
+    held_out.most_batches = held_out_batches
+    return training, held_out
 
 
 def _check_data(runtime: Runtime, loaders: Sequence[Loader]) -> None:
@@ -299,8 +311,8 @@ def _announce(
 
 
 def _first_samples(loader: Loader) -> Batch:
-    """A few samples to show again and again."""
-    return next(loader.once()).first(PICTURE_ROWS)
+    """A few samples, spread over the set, to show again and again."""
+    return loader.some(PICTURE_ROWS)
 
 
 @contextmanager

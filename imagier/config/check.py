@@ -7,7 +7,7 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -31,7 +31,7 @@ class Component:
     """A class of a method and the keyword arguments that the config gives it."""
 
     type: str
-    cls: type
+    cls: Callable[..., Any]
     options: dict[str, Any]
 
     def build(self, **facts: Any) -> Any:
@@ -178,9 +178,10 @@ def _grouped(error: ValidationError, value: Any) -> dict[Place, list[dict[str, A
     groups: dict[Place, list[dict[str, Any]]] = {}
     for item in error.errors(include_url=False):
         place: Place = ()
-        node = value
+        node: Any = value
         for part in item["loc"]:
-            if isinstance(node, dict) and part in node or isinstance(node, list) and isinstance(part, int):
+            inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
+            if inside:
                 node = node[part]
                 place = (*place, part)
             elif item["type"] in ("missing", "missing_argument") and part == item["loc"][-1]:

@@ -1,4 +1,4 @@
-"""The reference's spellings, rewritten to ours. The only file that knows them; nothing in a config is dropped in silence."""
+"""The reference's spellings, rewritten to ours; the only file that knows them. Nothing is dropped in silence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TYPE_PREFIXES = (
     "imaginaire.datasets.",
 )
 
-_OFF = (None, False, "", {}, [])
+_OFF: tuple[Any, ...] = (None, False, "", {}, [])
 
 # Keys that the reference read and did not use, or whose work is done differently here: dropped with a line.
 _RETIRED: dict[Place, str] = {
@@ -75,17 +75,14 @@ def _rename_values(document: Document) -> None:
     for place, value in list(document.walk()):
         if not isinstance(value, str):
             continue
-        new: str | None = value
         if place[-1] == "type":
             for prefix in _TYPE_PREFIXES:
-                new = new.removeprefix(prefix)
-        names_a_norm = str(place[-1]).endswith(("norm_type", "nonlinearity"))
-        if value in ("", "None") and names_a_norm:
-            new = "none"
+                value = value.removeprefix(prefix)
+            document.set(place, value)
+        if value in ("", "None") and str(place[-1]).endswith(("norm_type", "nonlinearity")):
+            document.set(place, "none")
         elif value == "None":
-            new = None
-        if new != value:
-            document.set(place, new)
+            document.set(place, None)
     for section in ("gen", "dis", "trainer", "data", "gen_opt", "dis_opt", "cudnn", "inference_args"):
         if section in document.tree and document.tree[section] is None:
             document.tree[section] = {}

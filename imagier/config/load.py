@@ -41,22 +41,24 @@ class Document:
         """The value at a place, or the default if there is none."""
         node: Any = self.tree
         for key in place:
-            if isinstance(node, dict) and key in node or isinstance(node, list) and int(key) < len(node):
-                node = node[key]
-            else:
+            inside = key in node if isinstance(node, dict) else isinstance(node, list) and int(key) < len(node)
+            if not inside:
                 return default
+            node = node[key]
         return node
 
     def set(self, place: Place, value: Any, origin: str | None = None) -> None:
-        """Puts a value at a place, with the mappings that lead there; it keeps the place's origin unless one is given."""
-        node = self.tree
+        """Puts a value at a place, with the mappings that lead there; the origin stays unless one is given."""
+        node: Any = self.tree
         for depth, key in enumerate(place[:-1]):
-            child = node[key] if isinstance(node, list) else node.setdefault(key, {})  # type: ignore[call-overload]
+            if isinstance(node, dict):
+                node.setdefault(key, {})
+            child: Any = node[key]
             if not isinstance(child, dict | list):
                 dotted = ".".join(map(str, place[: depth + 1]))
                 raise ConfigError([f"{origin}: {dotted}: is a value, not a section; cannot set {place[-1]!r} in it"])
-            node = child  # type: ignore[assignment]
-        node[place[-1]] = value  # type: ignore[index]
+            node = child
+        node[place[-1]] = value
         if origin is not None:
             self.origins[place] = origin
 
@@ -94,7 +96,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Document:
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 where 1e-4 is a number and 2021-01-01 is text."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":timestamp"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -162,7 +164,7 @@ def _apply(document: Document, override: str) -> None:
     if not equals or not all(dotted.split(".")):
         raise ConfigError([f"command line: {override!r}: expected section.key=value"])
     try:
-        value = yaml.load(text, _Loader)  # noqa: S506 (a safe loader)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError([f"command line: {dotted}: cannot read the value {text!r}"]) from error
     place: Place = tuple(int(key) if key.isdigit() else key for key in dotted.split("."))

@@ -1,7 +1,7 @@
 """Random changes of a sample: resize, crop, flip, rotate, colour. One draw serves all pictures of the sample.
 
-Order, sizes, interpolation and the sequence of random numbers are those of the configs' augmentation keys as the reference
-ran them: first one resize, then every other key in the order of the config.
+Order, sizes, interpolation and the sequence of random numbers are those of the configs' augmentation keys as the
+reference ran them: first one resize, then every other key in the order of the config.
 """
 
 from __future__ import annotations
@@ -303,7 +303,9 @@ def _compression(options: Mapping[str, Any]) -> _Op:
 
         def through_jpeg(x: np.ndarray) -> np.ndarray:
             _, data = cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, quality])
-            return cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+            decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+            assert decoded is not None
+            return decoded
 
         return _on_pictures(images, masks, through_jpeg)
 

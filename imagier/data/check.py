@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
 import numpy as np
 
+from imagier.data.loader import Dataset
 from imagier.errors import UserError
 
 
-class Loadable(Protocol):
-    """A data set whose samples can be read as stored."""
-
-    def __len__(self) -> int: ...
-
-    def load(self, index: int) -> object: ...
-
-
-def quick_check(dataset: Loadable, *, seconds: float = 2.0, most: int = 200) -> list[str]:
+def quick_check(dataset: Dataset, *, seconds: float = 2.0, most: int = 200) -> list[str]:
     """Reads samples spread evenly over the set, for at most so long; the lines that name wrong files."""
     problems = []
     deadline = time.monotonic() + seconds

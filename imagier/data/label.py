@@ -1,4 +1,4 @@
-"""From stored bytes to what networks see, on the device: pictures in [-1, 1] or [0, 1], label maps one channel a class."""
+"""From stored bytes to what networks see, on the device: pictures in [-1, 1], labels with a channel per class."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Expander:
         return {name: self._channels(self.input_types[name]) for name in self.input_labels}
 
     def __call__(self, batch: Batch) -> Batch:
-        """Pictures N x H x W x C, uint8 or int32 -> float32, N x C x H x W; `label` replaces the types it is made of."""
+        """Pictures N x H x W x C, uint8 or int32 -> float32 N x C x H x W; `label` replaces what it is made of."""
         ready = {}
         for name, tensor in batch.tensors.items():
             if name in self.input_labels:

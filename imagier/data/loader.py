@@ -26,6 +26,8 @@ class Dataset(Protocol):
 
     def __getitem__(self, key: Key) -> Sample: ...
 
+    def load(self, index: int) -> dict[str, np.ndarray]: ...
+
 
 class Loader:
     """Serves a data set to one of `world` ranks, on its device.
@@ -59,6 +61,8 @@ class Loader:
         self.num_workers = num_workers
         self.persistent_workers = persistent_workers and num_workers > 0
         self.pin_memory = pin_memory
+        self.most_batches: int | None = None
+        """`once` ends after so many batches."""
         self._kept: DataLoader | None = None
         self.rank = rank
         self.world = world
@@ -84,10 +88,17 @@ class Loader:
         """This rank's share of the data set, in order, each sample once; the last batch may be smaller."""
         mine = range(self.rank, len(self.dataset), self.world)
         keys = [[(0, i) for i in mine[at : at + self.batch_size]] for at in range(0, len(mine), self.batch_size)]
+        keys = keys[: self.most_batches]
         loader = self._kept or self._torch_loader(keys, persistent_workers=self.persistent_workers)
         self._kept = loader if self.persistent_workers else None
         for loaded in loader:
             yield self._on_device(loaded)
+
+    def some(self, count: int) -> Batch:
+        """A batch of a few samples, spread evenly over the data set; the same on all ranks."""
+        count = min(count, len(self.dataset))
+        keys = [(0, i * len(self.dataset) // count) for i in range(count)]
+        return self._on_device(_collate([_Guarded(self.dataset)[key] for key in keys]))
 
     def _plan(self, start: Position) -> Iterator[tuple[list[Key], Position]]:
         """The keys of this rank's every batch, and the position after it."""
@@ -111,7 +122,7 @@ class Loader:
     def _torch_loader(self, keys: Iterable[list[Key]], persistent_workers: bool = False) -> DataLoader:
         return DataLoader(
             _Guarded(self.dataset),
-            batch_sampler=keys,  # type: ignore[arg-type]
+            batch_sampler=keys,
             num_workers=self.num_workers,
             collate_fn=_collate,
             worker_init_fn=_start_worker,
@@ -127,7 +138,7 @@ class Loader:
         return self.finish(Batch(on_device, keys))
 
 
-class _Guarded:
+class _Guarded(torch.utils.data.Dataset):
     """Hands a user's mistake on as a value: an exception would leave a worker as a traceback."""
 
     def __init__(self, dataset: Dataset) -> None:

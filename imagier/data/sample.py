@@ -46,8 +46,8 @@ class Sample:
 def decode(data: bytes, kind: InputType, ext: str, where: str) -> np.ndarray:
     """The bytes of a file -> H x W x C, uint8 or uint16, channels in the order red, green, blue, alpha.
 
-    JPEG always gives three channels; a PNG with a palette gives its indices where one channel is asked for. UserError, with
-    the file's name, if it is damaged or has another number of channels than the config says.
+    JPEG always gives three channels; a PNG with a palette gives its indices where one channel is asked for.
+    UserError, with the file's name, if it is damaged or has another number of channels than the config says.
     """
     end = _LAST_BYTES.get(ext)
     if not data or (end and end not in data[-4096:]):

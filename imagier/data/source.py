@@ -30,7 +30,7 @@ class Source(Protocol):
 
 
 class FolderSource:
-    """Files in folders: root/type/sequence/name.ext; a sequence may be nested, or "." for files right under the type."""
+    """Files root/type/sequence/name.ext; a sequence may be nested, and is "." for files right under the type."""
 
     def __init__(self, root: str | Path, extensions: dict[str, str]) -> None:
         self.root = Path(root)

@@ -1,10 +1,14 @@
-"""SPADE / GauGAN: pictures from label maps (Park et al., Semantic Image Synthesis with Spatially-Adaptive Normalization, 2019)."""
+"""SPADE / GauGAN: pictures from label maps.
+
+Park et al., Semantic Image Synthesis with Spatially-Adaptive Normalization, 2019.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -95,8 +99,17 @@ class Generator(nn.Module):
         use_posenc_in_input_layer: bool = True,
         output_multiplier: float = 1.0,
         style_enc: StyleEncoderParams = StyleEncoderParams(),
+        label_features: int | None = None,
     ) -> None:
+        """label_features: width of a pyramid of features that replaces the label map, for line art and other maps whose
+        meaning does not lie in single pixels; None, as in the paper, shows the label map itself.
+        """
         super().__init__()
+        num_enhancers = _num_enhancers(crop_h_w)
+        self.interpolation = activation_norm_params.interpolation
+        self.pyramid: LabelPyramid | None = None
+        if label_features is not None:
+            self.pyramid = LabelPyramid(label_channels, label_features, num_halvings=4 + num_enhancers)
         self.style_dims = style_dims or 0
         if self.style_dims:
             self.encoder = StyleEncoder(
@@ -107,9 +120,10 @@ class Generator(nn.Module):
                 weight_norm=style_enc.weight_norm_type or weight_norm_type,
             )
         self.decoder = Decoder(
-            label_channels=label_channels,
+            label_channels=label_features or label_channels,
             image_channels=image_channels,
-            num_enhancers=_num_enhancers(crop_h_w),
+            num_enhancers=num_enhancers,
+            image_sees_label=label_features is not None,
             code_dims=self.style_dims + (attribute_dims or 0),
             num_filters=num_filters,
             kernel_size=kernel_size,
@@ -144,13 +158,17 @@ class Generator(nn.Module):
         without them `noise` is the style. `attributes` is N x attribute_dims.
         """
         code, posterior = noise, {}
-        if images is not None:
+        if images is not None and noise is not None:
             mu, logvar = self.encoder(images)
             code = mu + noise * torch.exp(logvar / 2)
             posterior = {"mu": mu, "logvar": logvar}
         if attributes is not None:
             code = attributes if code is None else torch.cat([code, attributes], dim=1)
-        return {"fake_images": self.decoder(label, channels, code), **posterior}
+        if self.pyramid is not None:
+            maps = LabelMaps(self.pyramid(label, channels), None, self.interpolation)
+        else:
+            maps = LabelMaps([label], channels, self.interpolation)
+        return {"fake_images": self.decoder(maps, code), **posterior}
 
     def reference_rules(self) -> Rules:
         """From our state-dict names to the reference's (nn/reference_names.py)."""
@@ -185,7 +203,7 @@ class StyleEncoder(nn.Module):
         super().__init__()
         widths = [image_channels] + [num_filters * factor for factor in (1, 2, 4, 8, 8, 8)]
         self.layers = nn.ModuleDict()
-        for index, (inputs, outputs) in enumerate(zip(widths, widths[1:]), start=1):
+        for index, (inputs, outputs) in enumerate(pairwise(widths), start=1):
             conv = conv2d(inputs, outputs, kernel_size, stride=2, padding=kernel_size // 2, weight_norm=weight_norm)
             self.layers[f"layer{index}"] = ConvNormAct(conv, nn.Identity(), nn.LeakyReLU(LEAKY_SLOPE))
         self.fc_mu = linear(widths[-1] * 4 * 4, style_dims)
@@ -211,6 +229,7 @@ class Decoder(nn.Module):
         label_channels: int,
         image_channels: int,
         num_enhancers: int,
+        image_sees_label: bool,
         code_dims: int,
         num_filters: int,
         kernel_size: int,
@@ -224,7 +243,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.base = 16 * 2**num_enhancers
         self.label_channels = label_channels
-        self.interpolation = norm_params.interpolation
+        self.image_sees_label = image_sees_label
         self.output_multiplier = output_multiplier
         padding = kernel_size // 2
         norm_weight_norm = norm_params.weight_norm_type or weight_norm
@@ -258,6 +277,7 @@ class Decoder(nn.Module):
             return NormActConv(norm, nn.LeakyReLU(LEAKY_SLOPE), conv)
 
         def image(inputs: int) -> NormActConv:
+            inputs += label_channels * image_sees_label
             conv = conv2d(inputs, image_channels, 5, padding=2, weight_norm=weight_norm)
             return NormActConv(NoNorm(), nn.LeakyReLU(LEAKY_SLOPE), conv)
 
@@ -278,30 +298,29 @@ class Decoder(nn.Module):
             self.up.append(Stage(block(inputs, inputs // 2), None, block(inputs // 2, inputs // 2)))
             self.to_image[str(512 * 2**level)] = image(inputs // 2)
 
-    def forward(self, label: Tensor, channels: Tensor | None, code: Tensor | None) -> Tensor:
-        """Label map and code N x code_dims -> picture in (-1, 1), N x C x H x W, sides rounded down to `base`."""
+    def forward(self, maps: LabelMaps, code: Tensor | None) -> Tensor:
+        """Label and code N x code_dims -> picture in (-1, 1), N x C x H x W, sides rounded down to `base`."""
         if self.style_mlp is not None:
             code = self.style_mlp(code)
-        maps = _Resized(label, channels, self.interpolation)
-        x = self.head_styled(self.head_0(*self._coarse_label(label, channels)), code)
+        x = self.head_styled(self.head_0(*self._coarse(maps)), code)
         x = self.head_2(self.head_1(x, maps), maps)
         stages = list(self.up)
         for stage in stages[:3]:
             x = stage(_double(x), code, maps)
         first, *finer = self.to_image.values()
         x = _double(x)
-        picture = first(x, None)
+        picture = first(self._with_label(x, maps), None)
         for stage, to_image in zip(stages[3:], finer):
             x = _double(stage(x, None, maps))
-            picture = _double(picture) + to_image(x, None)
+            picture = _double(picture) + to_image(self._with_label(x, maps), None)
         return torch.tanh(self.output_multiplier * picture)
 
-    def _coarse_label(self, label: Tensor, channels: Tensor | None) -> PartialMap:
-        height, width = (size // self.base for size in label.shape[-2:])
-        coarse = F.interpolate(label, size=(height, width), mode="nearest")
-        if self.positions is None:
-            return PartialMap(coarse, channels)
-        return _beside(PartialMap(coarse, channels), self.positions(coarse), self.label_channels)
+    def _coarse(self, maps: LabelMaps) -> PartialMap:
+        coarse = maps.coarse(self.base)
+        return coarse if self.positions is None else _beside(coarse, self.positions(coarse.map), self.label_channels)
+
+    def _with_label(self, x: Tensor, maps: LabelMaps) -> Tensor:
+        return torch.cat([x, maps.at(x).map], dim=1) if self.image_sees_label else x
 
 
 class Stage(nn.Module):
@@ -313,7 +332,7 @@ class Stage(nn.Module):
         self.styled = styled
         self.b = b
 
-    def forward(self, x: Tensor, code: Tensor | None, maps: _Resized) -> Tensor:
+    def forward(self, x: Tensor, code: Tensor | None, maps: LabelMaps) -> Tensor:
         """N x C x H x W -> N x C' x H x W."""
         x = self.a(x, maps)
         if self.styled is not None:
@@ -348,7 +367,7 @@ class SpadeBlock(nn.Module):
                 norm, nn.Identity(), conv2d(inputs, outputs, 1, bias=False, weight_norm=weight_norm)
             )
 
-    def forward(self, x: Tensor, maps: _Resized) -> Tensor:
+    def forward(self, x: Tensor, maps: LabelMaps) -> Tensor:
         """N x inputs x H x W -> N x outputs x H x W."""
         label = maps.at(x)
         dx = self.block_1(self.block_0(x, label), label)
@@ -385,21 +404,57 @@ class PositionalChannels(nn.Module):
         return grid.to(like.dtype).expand(len(like), -1, -1, -1)
 
 
-class _Resized:
-    """A label map at every size that is asked for, each computed once."""
+class LabelPyramid(nn.Module):
+    """Features of a label map at every size, each of which has seen the whole map (Lin et al. 2017)."""
 
-    def __init__(self, label: Tensor, channels: Tensor | None, mode: str) -> None:
-        self.label = label
+    def __init__(self, label_channels: int, width: int, *, num_halvings: int) -> None:
+        super().__init__()
+        widths = [min(width * 2**level, 4 * width) for level in range(num_halvings + 1)]
+
+        def layer(inputs: int, outputs: int, stride: int = 1) -> ConvNormAct:
+            conv = conv2d(inputs, outputs, 3, stride=stride, padding=1)
+            return ConvNormAct(conv, norm2d("instance", outputs), nn.LeakyReLU(LEAKY_SLOPE))
+
+        self.first = ConvNormAct(conv2d(label_channels, width, 3, padding=1), nn.Identity(), nn.LeakyReLU(LEAKY_SLOPE))
+        self.down = nn.ModuleList(layer(inputs, outputs, 2) for inputs, outputs in pairwise(widths))
+        self.lateral = nn.ModuleList(conv2d(inputs, width, 1) for inputs in widths)
+        self.merge = nn.ModuleList(layer(width, width) for _ in widths[1:])
+
+    def forward(self, label: Tensor, channels: Tensor | None) -> list[Tensor]:
+        """N x L x H x W -> features N x width x h x w at full size, half, and so on; sides must be divisible."""
+        features = [self.first(label, channels)]
+        for down in self.down:
+            features.append(down(features[-1]))
+        features = [lateral(x) for lateral, x in zip(self.lateral, features)]
+        for level in reversed(range(len(self.merge))):
+            features[level] = self.merge[level](features[level] + _double(features[level + 1]))
+        return features
+
+
+class LabelMaps:
+    """A label at every size that is asked for, each computed once."""
+
+    def __init__(self, maps: Sequence[Tensor], channels: Tensor | None, interpolation: str) -> None:
+        """maps: the label at some sizes, the largest first; other sizes come from that one."""
+        self.largest = maps[0]
         self.channels = channels
-        self.mode = mode
-        self.by_size = {label.shape[-2:]: label}
+        self.interpolation = interpolation
+        self.by_size = {x.shape[-2:]: x for x in maps}
 
     def at(self, x: Tensor) -> PartialMap:
-        """The label map at the size of x."""
+        """The label at the size of x."""
         size = x.shape[-2:]
         if size not in self.by_size:
-            self.by_size[size] = F.interpolate(self.label, size=size, mode=self.mode)
+            self.by_size[size] = F.interpolate(self.largest, size=size, mode=self.interpolation)
         return PartialMap(self.by_size[size], self.channels)
+
+    def coarse(self, base: int) -> PartialMap:
+        """The label at 1 / base of its size; by nearest neighbour if it has to be resized."""
+        height, width = (size // base for size in self.largest.shape[-2:])
+        found = self.by_size.get(torch.Size((height, width)))
+        if found is None:
+            found = F.interpolate(self.largest, size=(height, width), mode="nearest")
+        return PartialMap(found, self.channels)
 
 
 def _beside(label: PartialMap, others: Tensor, label_channels: int) -> PartialMap:
@@ -524,7 +579,7 @@ class FeaturePyramidCritic(nn.Module):
         self.embedding = conv2d(label_channels, 2 * f, 1)
 
     def forward(self, label: Tensor, images: Tensor, channels: Tensor | None) -> list[Tensor]:
-        """N x L x H x W, N x C x H x W -> scores at 1/4, 1/8 and 1/16 of the size, N x 1 x h x w; sides multiples of 32."""
+        """Label and picture of sides that 32 divides -> scores N x 1 x h x w at 1/4, 1/8 and 1/16 of the size."""
         e2 = self.enc2(self.enc1(images))
         e3 = self.enc3(e2)
         e4 = self.enc4(e3)
@@ -583,14 +638,16 @@ class Recipe(BaseRecipe):
         self.gen_step = gen_step
         self.dis_step = dis_step
         self.one_forward = gen_step == dis_step == 1 and not reference_order
+        self.perceptual_config = perceptual_loss
         self.perceptual: PerceptualLoss | None = None
-        if loss_weight.perceptual:
-            if perceptual_loss is None:
-                raise UserError("loss_weight.perceptual needs the section perceptual_loss (mode, layers, weights)")
-            self.perceptual = PerceptualLoss.from_config(perceptual_loss)
 
-    def frozen_networks(self) -> Sequence[nn.Module]:
-        return () if self.perceptual is None else (self.perceptual,)
+    def load_losses(self) -> Sequence[nn.Module]:
+        if not self.loss_weight["perceptual"]:
+            return ()
+        if self.perceptual_config is None:
+            raise UserError("loss_weight.perceptual needs the section perceptual_loss (mode, layers, weights)")
+        self.perceptual = PerceptualLoss.from_config(self.perceptual_config)
+        return (self.perceptual,)
 
     def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
         """One iteration: the critic learns, then the generator, which sees the critic already updated."""
@@ -622,7 +679,7 @@ class Recipe(BaseRecipe):
     def generate(
         self, batch: Batch, rng: torch.Generator, *, random_style: bool = False, noise: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The generator's outputs; the style is that of `images`, or random; `noise` (N x style_dims) replaces the draw."""
+        """The generator's outputs; the style is that of `images`, or random. `noise`: N x style_dims, else drawn."""
         images = None
         if self.gen.style_dims:
             if noise is None:
@@ -633,7 +690,7 @@ class Recipe(BaseRecipe):
         return self.gen(*_label(batch), noise=noise, images=images, attributes=attributes)
 
     def judge(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
-        """The critic's scores and features of real and generated pictures; the real ones' without a graph if need be."""
+        """The critic's scores and features of real and generated pictures; of the real ones without a graph if so."""
         label, channels = _label(batch)
         with torch.set_grad_enabled(learn_from_real):
             real_outputs, real_features = self.dis(label, batch["images"], channels)
@@ -708,10 +765,10 @@ class Recipe(BaseRecipe):
 
 
 def _with_present_channels(batch: Batch) -> Batch:
-    """Also keeps the label map without the channels that are 0 in the whole batch: most of them, if they are many classes.
+    """Also keeps the label map without the channels that are 0 in the whole batch: of many classes, most.
 
-    Convolutions over it give the same numbers from a fraction of the work. Only where finding these channels costs nothing:
-    an accelerator would have to wait for the answer.
+    Convolutions over it give the same numbers from a fraction of the work. Not on an accelerator, which would have to
+    wait until it is known which channels these are.
     """
     label = batch["label"]
     if label.device.type != "cpu" or label.shape[1] < MANY_CHANNELS:

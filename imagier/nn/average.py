@@ -17,9 +17,9 @@ T = TypeVar("T")
 class ModelAverage:
     """An exponential moving average of a network (Polyak & Juditsky 1992; for GANs, Yaz et al. 2019).
 
-    `network` is a copy without gradients. Of layers with a spectral norm it holds the normalised weight (`remove_sn`), so
-    that using it costs nothing extra; or else every buffer as it is. Until `start_iteration` updates it is equal to
-    the source. Make it when the source is already on its device.
+    `network` is a copy without gradients. Of layers with a spectral norm it holds the normalised weight (`remove_sn`),
+    so that using it costs nothing extra; or else every buffer as it is. Until `start_iteration` updates it is equal
+    to the source. Make it when the source is already on its device.
     """
 
     def __init__(

@@ -136,6 +136,6 @@ _Plain = TypeVar("_Plain", Conv2d, nn.Linear)
 def _take_over(plain: _Plain, source: nn.Conv2d | nn.Linear, spectral: SpectralNorm) -> _Plain:
     plain.to(source.weight.device, source.weight.dtype)
     plain.weight.copy_(source.weight / spectral.current(source.weight))
-    if plain.bias is not None:
+    if plain.bias is not None and source.bias is not None:
         plain.bias.copy_(source.bias)
     return plain

@@ -47,7 +47,7 @@ def norm2d(kind: Norm, channels: int, params: NormParams = NormParams()) -> nn.M
 
 
 class LayerNorm2d(nn.Module):
-    """Layer norm of pictures: over C x H x W of a sample, or over C of a pixel; divides by (unbiased deviation + eps)."""
+    """Layer norm over C x H x W of a sample, or over C of a pixel; divides by (unbiased deviation + eps)."""
 
     def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True, channel_only: bool = False) -> None:
         super().__init__()
@@ -112,8 +112,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 def _global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean [C], biased variance [C] and number of values [] over N, H, W and all ranks, differentiable in x.
 
-    Combined as in Chan, Golub & LeVeque 1979 (eq. 2.1b): from each rank's own mean and variance, so that no precision is
-    lost where the mean is much larger than the deviation.
+    Combined as in Chan, Golub & LeVeque 1979 (eq. 2.1b): from each rank's own mean and variance, so that no precision
+    is lost where the mean is much larger than the deviation.
     """
     local_var, local_mean = torch.var_mean(x, dim=(0, 2, 3), unbiased=False)
     local_count = x.new_full((1,), float(x.numel() // x.shape[1]))

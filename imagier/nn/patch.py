@@ -1,4 +1,4 @@
-"""The patch critic: judges overlapping patches of a picture (Isola et al. 2017), at several scales (Wang et al. 2018)."""
+"""The patch critic: judges overlapping patches of a picture (Isola et al. 2017), at any scale (Wang et al. 2018)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PatchCritic(nn.Module):
         self.layers.append(ConvNormAct(score, nn.Identity(), nn.Identity()))
 
     def forward(self, x: Tensor, channels: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """N x C x H x W -> scores N x 1 x h x w, and the features of every layer before them; `channels` as in Conv2d."""
+        """N x C x H x W (`channels` as in Conv2d) -> scores N x 1 x h x w, and the features of all layers before."""
         first, *others = self.layers
         outputs = [first(x, channels)]
         for layer in others:

@@ -78,7 +78,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, Any]:
     """Continues exactly where a checkpoint was written; returns its extras."""
-    with _fitting(path):
+    with fitting(path):
         for name, player in trainer.players.items():
             player.load_state_dict(state["players"][name])
     trainer.step = state["current_iteration"]
@@ -88,7 +88,7 @@ def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, An
 
 def restore_weights(trainer: Trainer, state: dict[str, Any], path: Path, *, strict: bool) -> None:
     """Starts a new run from the weights (and averages) of a checkpoint; what else it holds is left."""
-    with _fitting(path):
+    with fitting(path):
         for name, player in trainer.players.items():
             if name not in state["players"]:
                 continue
@@ -126,7 +126,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _fitting(path: Path) -> Any:
+def fitting(path: Path) -> Any:
     """Turns torch's report of keys that do not fit into one line."""
     try:
         yield

@@ -68,6 +68,19 @@ class Runtime:
         dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self.control)
         return int(shared.item())
 
+    def total(self, value: int) -> int:
+        """The sum of all ranks' values, on every rank."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor([value])
+        dist.all_reduce(shared, group=self.control)
+        return int(shared.item())
+
+    def wait(self) -> None:
+        """Waits until all ranks are here."""
+        if self.world > 1:
+            dist.barrier(group=self.control)
+
     def mean_over_ranks(self, values: Tensor) -> Tensor:
         """The mean of a tensor over all ranks."""
         if self.world > 1:
@@ -87,7 +100,7 @@ class Runtime:
         """Replaces gradients by their mean over all ranks.
 
         A parameter without a gradient on this rank, but with one elsewhere, counts as 0 here; one that has none
-        anywhere keeps none. (Which of them have one travels with the gradients and is read only where some are missing.)
+        anywhere keeps none. (Which have one travels with the gradients, and is read only where some are missing.)
         """
         if self.world == 1:
             return
@@ -95,17 +108,18 @@ class Runtime:
         for p in parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
+        gradients = [p.grad for p in parameters if p.grad is not None]
         marks = parameters[0].new_tensor(present)
         works = [dist.all_reduce(marks, async_op=True)]
-        buckets = _buckets(parameters)
-        flats = [torch.cat([p.grad.flatten() for p in bucket]) for bucket in buckets]  # type: ignore[union-attr]
+        buckets = _buckets(gradients)
+        flats = [torch.cat([g.flatten() for g in bucket]) for bucket in buckets]
         works += [dist.all_reduce(flat, async_op=True) for flat in flats]
         for work in works:
             work.wait()
         for bucket, flat in zip(buckets, flats):
             flat /= self.world
-            pieces = flat.split([p.numel() for p in bucket])
-            torch._foreach_copy_([p.grad for p in bucket], [x.view_as(p) for x, p in zip(pieces, bucket)])
+            pieces = flat.split([g.numel() for g in bucket])
+            torch._foreach_copy_(bucket, [piece.view_as(g) for piece, g in zip(pieces, bucket)])
         if not all(present):
             for p, count in zip(parameters, marks.tolist()):
                 if count == 0:
@@ -242,14 +256,14 @@ def _cpu_name() -> str:
     return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def _buckets(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
+def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     buckets: list[list[Tensor]] = [[]]
     size = 0
-    for p in parameters:
-        bytes_ = p.numel() * p.element_size()
-        if buckets[-1] and (size + bytes_ > _BUCKET_BYTES or p.dtype != buckets[-1][0].dtype):
+    for tensor in tensors:
+        bytes_ = tensor.numel() * tensor.element_size()
+        if buckets[-1] and (size + bytes_ > _BUCKET_BYTES or tensor.dtype != buckets[-1][0].dtype):
             buckets.append([])
             size = 0
-        buckets[-1].append(p)
+        buckets[-1].append(tensor)
         size += bytes_
     return buckets

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from imagier.train.hooks.log import Record
 from imagier.train.trainer import Progress, Trainer
@@ -15,7 +16,7 @@ REDRAW_SECONDS = 0.2
 
 
 class Console:
-    """A line for every record; on a terminal also a bar with the time that is left. Silent on all ranks but the first."""
+    """A line for every record, and on a terminal a bar with the time that is left. Only the first rank speaks."""
 
     def __init__(self, *, total_steps: int, from_step: int, is_main: bool) -> None:
         self.out = RichConsole(quiet=not is_main, highlight=False, soft_wrap=True)

@@ -33,7 +33,7 @@ class Evaluation:
         baselines: Mapping[str, Callable[[Batch], Tensor]],
         seed: int,
     ) -> None:
-        """batches: this rank's share of the held-out set. baselines: what to compare with, pictures in [-1, 1] by name."""
+        """batches: this rank's share of the held-out set. baselines: makers of pictures in [-1, 1], by name."""
         self.batches = batches
         self.view = view
         self.write = write
@@ -55,28 +55,25 @@ class Evaluation:
         scores = self._evaluate(trainer, progress)
         self.last = {"generator": scores}
         for name, baseline in self.baselines.items():
-            self.last[name] = self._scores(trainer, trainer.recipe, lambda recipe, batch, rng, b=baseline: b(batch))
+            self.last[name] = self._scores(trainer, trainer.recipe, baseline)
 
     def _evaluate(self, trainer: Trainer, progress: Progress | None) -> Scores:
         suffix = "average" if averages(trainer) else "regular"
+        rng = trainer.runtime.generator(self.seed)
         with self.view.averaged(trainer) as recipe:
-            scores = self._scores(trainer, recipe, lambda recipe, batch, rng: recipe.sample(batch, rng))
+            scores = self._scores(trainer, recipe, lambda batch: recipe.sample(batch, rng))
         if progress is not None:
             self.write(Record(progress.step, progress.epoch, {f"{name}/{suffix}": v for name, v in scores.items()}))
         return scores
 
     @torch.no_grad()
-    def _scores(
-        self, trainer: Trainer, recipe: Recipe, make: Callable[[Recipe, Batch, torch.Generator], Tensor]
-    ) -> Scores:
-        rng = trainer.runtime.generator(self.seed)
+    def _scores(self, trainer: Trainer, recipe: Recipe, make: Callable[[Batch], Tensor]) -> Scores:
         totals = torch.zeros(len(METRICS) + 1, dtype=torch.float64)
         for stored in self.batches():
             batch = recipe.prepare(stored)
             target = recipe.target(batch)
             assert target is not None
-            pictures = make(recipe, batch, rng)
-            pairs = ((pictures.float() + 1) / 2).clamp(0, 1), (target + 1) / 2
+            pairs = ((make(batch).float() + 1) / 2).clamp(0, 1), (target + 1) / 2
             sums = [metric(*pairs).sum().item() for metric in METRICS.values()]
             totals += torch.tensor([*sums, len(batch)], dtype=torch.float64)
         *sums, count = trainer.runtime.mean_over_ranks(totals.to(trainer.runtime.device)).tolist()

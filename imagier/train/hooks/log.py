@@ -37,8 +37,8 @@ class Sink(Protocol):
 class Log:
     """Means of the losses over each logging period, over all ranks, with speed and memory.
 
-    A value that is not finite is left out of the mean; how many were left out is logged as "nonfinite". No step waits for
-    the device but the last of a period. Tags are those of the reference.
+    A value that is not finite is left out of the mean; how many were left out is logged as "nonfinite". No step waits
+    for the device but the last of a period. Tags are those of the reference.
     """
 
     def __init__(

@@ -86,8 +86,20 @@ def to_uint8(picture: Tensor) -> np.ndarray:
     return ((picture.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
 
 
+def read_picture(path: Path) -> np.ndarray:
+    """A file that `write_picture` wrote -> H x W x 3, uint8."""
+    image = cv2.imread(str(path))
+    assert image is not None, f"{path} was written by this run and cannot be read"
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
 def write_picture(path: Path, picture: np.ndarray, quality: int = JPEG_QUALITY) -> None:
     """Writes H x W x 3, uint8, as JPEG or whatever the name says; never half a file."""
-    _, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     with replacing(path) as file:
-        file.write(data.tobytes())
+        file.write(encoded(picture, path.suffix, quality))
+
+
+def encoded(picture: np.ndarray, suffix: str, quality: int = JPEG_QUALITY) -> bytes:
+    """H x W x 3, uint8 -> the bytes of a file of that type."""
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

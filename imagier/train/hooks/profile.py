@@ -14,7 +14,7 @@ WAIT, WARMUP, ACTIVE = 5, 2, 3
 
 
 class Profile:
-    """Profiles a few iterations of a run once and writes <logdir>/profile: tables by time and by memory, a Chrome trace.
+    """Profiles a few iterations once; tables by time and by memory and a Chrome trace go to <logdir>/profile.
 
     It waits, warms up, measures, and is gone: outside of its window it costs nothing.
     """

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from imagier.train.checkpoint import replacing
 from imagier.train.hooks import files
 from imagier.train.hooks.evaluation import METRICS, Evaluation, table
-from imagier.train.hooks.pictures import JPEG_QUALITY
+from imagier.train.hooks.pictures import encoded, read_picture
 from imagier.train.trainer import Progress, Trainer
 
 NAME = "report.html"
@@ -107,12 +107,11 @@ def _iteration(path: Path) -> int:
 
 
 def _data_uri(path: Path) -> str:
-    image = cv2.imread(str(path))
+    image = read_picture(path)
     scale = min(1.0, STRIP_HEIGHT_PX / image.shape[0])
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded(image, '.jpg')).decode()}"
 
 
 def _template() -> jinja2.Template:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
-
 from imagier.errors import UserError
 from imagier.train.hooks.log import Record
+from imagier.train.hooks.pictures import read_picture
 
 
 class TensorBoard:
@@ -29,8 +28,7 @@ class TensorBoard:
 
     def picture(self, path: Path, step: int) -> None:
         if self.pictures:
-            image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-            self.writer.add_image("Visualizations", image, step, dataformats="HWC")
+            self.writer.add_image("Visualizations", read_picture(path), step, dataformats="HWC")
 
     def close(self) -> None:
         self.writer.close()

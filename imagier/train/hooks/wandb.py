@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ class WandB:
     ) -> None:
         """run_id: an id of the user's; else that in <logdir>/wandb_id.txt when resuming; else a new one.
 
-        UserError if wandb is not installed or cannot start. The environment decides about the rest (WANDB_MODE=offline).
+        UserError if wandb is not installed or cannot start. Its environment variables count (WANDB_MODE=offline).
         """
         try:
             import wandb
@@ -29,7 +30,7 @@ class WandB:
         id_file = logdir / ID_FILE
         if run_id is None and resuming and id_file.exists():
             run_id = id_file.read_text().strip()
-        run_id = run_id or wandb.util.generate_id()
+        run_id = run_id or secrets.token_hex(4)
         try:
             self.run = wandb.init(
                 project=project, id=run_id, name=logdir.name, dir=str(logdir), resume="allow", config=config

@@ -1,0 +1,111 @@
+"""What `imagier infer` does: one picture per input, made by the averaged generator."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imagier.cli import build
+from imagier.cli.training import read_config
+from imagier.config.check import Config
+from imagier.errors import UserError
+from imagier.recipe import Recipe
+from imagier.train import checkpoint
+from imagier.train import runtime as runtimes
+from imagier.train.hooks.pictures import to_uint8, write_picture
+from imagier.train.runtime import Runtime
+
+JPEG_QUALITY = 99
+
+
+def infer(args: argparse.Namespace) -> int:
+    """Writes <output_dir>/<sequence>/<name>.jpg for every sample of test_data (or else of data.val)."""
+    config, notes = read_config(args)
+    runtime = runtimes.start(args.device, single=args.single_gpu, local_rank=args.local_rank)
+    try:
+        for note in notes if runtime.is_main else ():
+            print(note)
+        count = write_all(config, args, runtime)
+        if runtime.is_main:
+            print(f"{args.output_dir}: {count} pictures")
+    finally:
+        runtimes.stop()
+    return 0
+
+
+@torch.no_grad()
+def write_all(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
+    """Writes all pictures; returns how many, over all ranks."""
+    trainer = config.trainer
+    runtime.precision, _ = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
+    data = config.run.test_data or build.for_validation(config.run.data)
+    split = data.test or data.val
+    if split is None:
+        raise UserError("nothing to infer from: the config has neither test_data.test nor data.val")
+    if args.num_workers is not None:
+        data = build.with_workers(data, args.num_workers)
+    recipe = _trained(config, args, runtime)
+    rng = runtime.generator(args.seed)
+    options = config.run.inference_args
+    written = 0
+    for stored in build.held_out_loader(config, runtime, data, split, args.seed).once():
+        batch = recipe.prepare(stored)
+        with runtime.autocast():
+            pictures = _infer(recipe, batch, rng, options)
+        names = next(iter(batch.keys.values()))
+        for name, picture in zip(names, pictures):
+            write_picture(args.output_dir / f"{name}.jpg", to_uint8(picture.clamp(-1, 1)), JPEG_QUALITY)
+        written += len(pictures)
+    return runtime.total(written)
+
+
+def _infer(recipe: Recipe, batch: Any, rng: torch.Generator, options: dict[str, Any]) -> list[torch.Tensor]:
+    try:
+        return recipe.infer(batch, rng, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UserError(f"inference_args: {str(error).rpartition('() ')[2]}") from error
+
+
+def _trained(config: Config, args: argparse.Namespace, runtime: Runtime) -> Recipe:
+    """The recipe with the averaged weights of a checkpoint, or its plain ones if it holds no average."""
+    path = _checkpoint(config, args)
+    state = checkpoint.load(path)
+    recipe = build.untrained(config, runtime)
+    with checkpoint.fitting(path):
+        saved = state["players"]["gen"]
+        average = build.average(config, recipe.networks["gen"], runtime)
+        if average is not None and "average" in saved:
+            average.load_state_dict(saved["average"])
+            calibrated = state["extras"].get("batch_norm", {})
+            average.network.load_state_dict({**average.network.state_dict(), **calibrated})
+            recipe = recipe.with_networks(gen=average.network)
+        else:
+            recipe.networks["gen"].load_state_dict(saved["network"])
+    recipe.networks["gen"].eval()
+    return recipe
+
+
+def _checkpoint(config: Config, args: argparse.Namespace) -> Path:
+    if args.checkpoint is not None:
+        return args.checkpoint
+    found = checkpoint.latest(args.logdir) if args.logdir is not None else None
+    if found is not None:
+        return found
+    weight = config.run.pretrained_weight
+    if not weight:
+        raise UserError("--checkpoint is missing: name the weights, or the --logdir of the run that trained them")
+    # Where the reference kept what it downloaded, so that its users need not fetch it again.
+    stem = str(args.config).removesuffix(".yaml") if args.config is not None else "run"
+    path = Path(os.environ.get("TORCH_HOME", ".")) / "checkpoints" / f"{stem}-{weight}.pt"
+    if not path.is_file():
+        raise UserError(
+            f"pretrained_weight: {weight} is the id of a file on Google Drive, which is not fetched from here; "
+            f"download it to {path}, or name a file with --checkpoint"
+        )
+    return path
