@@ -1,4 +1,5 @@
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
+for folder in (".", "train"):
+    sys.path.insert(0, str(pathlib.Path(__file__).parent / folder))

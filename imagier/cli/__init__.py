@@ -29,8 +29,14 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
         if name == chosen:  # the others need not be imported to be listed
             module = importlib.import_module(f"imagier.cli.{name}")
             module.add_arguments(sub)
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
     assert module is not None
+    # argparse takes positional words from one place only; overrides may stand anywhere between the flags.
+    overrides = vars(args).get("overrides")
+    if rest and (overrides is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        overrides += rest
 
     from imagier.errors import UserError
 

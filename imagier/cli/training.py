@@ -1,23 +1,19 @@
-"""What `imagier train` does: config, data, objects, the run, and what it leaves behind."""
+"""What `imagier train` does: config, data, objects, the run, and what it says about it."""
 
 from __future__ import annotations
 
 import argparse
-import random
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.table import Table
 
 from imagier.cli import build
+from imagier.cli.hooks import Hooks
+from imagier.cli.start import Start
 from imagier.config.check import Config, check
 from imagier.config.legacy import modernize
 from imagier.config.load import load
@@ -25,23 +21,14 @@ from imagier.config.schema import BIG
 from imagier.data.check import quick_check
 from imagier.data.loader import Loader
 from imagier.errors import UserError
-from imagier.recipe import Batch
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
-from imagier.train.hooks import evaluation, files, report, tensorboard
-from imagier.train.hooks.checkpoints import Checkpoints
-from imagier.train.hooks.console import Console
-from imagier.train.hooks.log import Log, Sink
-from imagier.train.hooks.pictures import Pictures
-from imagier.train.hooks.profile import Profile
-from imagier.train.hooks.wandb import WandB
+from imagier.train.clock import Stopwatch
+from imagier.train.hooks import evaluation, report
 from imagier.train.runtime import Runtime
-from imagier.train.trainer import Hook, Outcome, Trainer
-from imagier.train.view import View
+from imagier.train.trainer import Outcome, Trainer, no_clock
 
 CONFIG = "config.yaml"
-DEFAULT_SEED = 2
-PICTURE_ROWS = 8
 
 Say = Callable[[str], None]
 
@@ -51,9 +38,8 @@ def train(args: argparse.Namespace) -> int:
     config, notes = read_config(args)
     runtime = runtimes.start(args.device, single=args.single_gpu, local_rank=args.local_rank)
     try:
-        say = print if runtime.is_main else _silent
         for note in notes:
-            say(note)
+            say_for(runtime)(note)
         if args.debug:
             from imagier.cli.debug import debug
 
@@ -69,9 +55,7 @@ def read_config(args: argparse.Namespace) -> tuple[Config, list[str]]:
     path = args.config
     if path is None:
         if args.logdir is None or not (args.logdir / CONFIG).is_file():
-            raise UserError(
-                "--config is missing: name the YAML of the experiment (or the --logdir of a run that has one)"
-            )
+            raise UserError("--config is missing: name the YAML of the experiment, or the --logdir of a run")
         path = args.logdir / CONFIG
     document = load(path, args.overrides)
     notes = modernize(document)
@@ -87,180 +71,55 @@ def run_once(
 
     held_out_batches: evaluate on so many batches instead of on the whole held-out set.
     """
-    start = Start.find(config, args, runtime)
-    say = print if runtime.is_main else _silent
-    _set_up(config, args, runtime, say)
+    say = say_for(runtime)
+    start = Start.find(args, runtime)
+    runtimes.set_cudnn(deterministic=config.run.cudnn.deterministic, benchmark=config.run.cudnn.benchmark)
+    say(_choose_precision(config, runtime))
     training, held_out = _loaders(config, runtime, start.seed, held_out_batches)
     _check_data(runtime, [loader for loader in (training, held_out) if loader is not None])
     recipe = build.recipe(config, runtime, start.seed)
     players = build.players(config, recipe, runtime)
+    stopwatch = Stopwatch(runtime) if config.run.speed_benchmark else None
+    trainer = Trainer(
+        recipe,
+        players,
+        runtime,
+        seed=start.seed,
+        accumulate=config.trainer.accumulate,
+        clock=stopwatch or no_clock,
+    )
     total_steps = min(config.run.max_iter, config.run.max_epoch * training.steps_per_epoch)
-    _announce(config, runtime, training, held_out, recipe, start, total_steps, say)
+    _announce(config, trainer, training, held_out, start, total_steps, say)
     if args.dry_run:
         say(config.dump())
-        return Trainer(recipe, players, runtime, seed=start.seed)
+        return trainer
     if args.compile:
         for network in recipe.networks.values():
             network.compile()
-
-    trainer = Trainer(recipe, players, runtime, seed=start.seed, accumulate=config.trainer.accumulate)
-    extras = start.restore(trainer, strict=config.trainer.strict_resume)
-    if runtime.is_main:
-        start.logdir.mkdir(parents=True, exist_ok=True)
-        with checkpoint.replacing(start.logdir / CONFIG) as file:
-            file.write(config.dump().encode())
-    hooks = _Hooks(config, args, runtime, start, trainer, training, held_out, total_steps)
-    if extras:
-        hooks.log.load_state_dict(extras["log"], runtime.device)
+    kept = start.restore(trainer, strict=config.trainer.strict_resume)
+    _write_config(config, start, runtime)
+    hooks = Hooks(config, args, start, trainer, training, held_out, total_steps, stopwatch)
+    if kept:
+        hooks.log.load_state_dict(kept["log"], runtime.device)
     trainer.hooks = hooks.all
     with _stopping(config, args.max_time) as stop:
         try:
             trainer.fit(training.stream(trainer.position), stop)
         finally:
             hooks.close()
-    _conclude(trainer, start.logdir, hooks.evaluation, total_steps, say)
+    _conclude(trainer, start, hooks.evaluation, total_steps, say)
     return trainer
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where a run begins: its folder, its seed, and the checkpoint it begins from, if any."""
-
-    logdir: Path
-    seed: int
-    path: Path | None = None
-    state: dict[str, Any] | None = None
-    continues: bool = False
-    """All of the checkpoint counts, not its weights alone."""
-
-    @staticmethod
-    def find(config: Config, args: argparse.Namespace, runtime: Runtime) -> Start:
-        """A given checkpoint, else the latest of the log folder, else nothing. UserError if a given one is missing."""
-        stem = args.config.stem if args.config is not None else "run"
-        logdir = args.logdir or Path(str(runtime.shared(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{stem}")))
-        drawn = int(str(runtime.shared(random.SystemRandom().randint(0, 10000)))) if args.randomized_seed else None
-        seed = next(seed for seed in (drawn, args.seed, DEFAULT_SEED) if seed is not None)
-        path = args.checkpoint or checkpoint.latest(logdir)
-        if path is None:
-            return Start(logdir, seed)
-        state = checkpoint.load(path)
-        resume = args.resume if args.resume is not None else int(args.checkpoint is None)
-        if not resume:
-            return Start(logdir, seed, path, state)
-        # The data order and all noise follow from the seed: a continued run keeps it.
-        return Start(logdir, int(state["extras"]["seed"]), path, state, continues=True)
-
-    def restore(self, trainer: Trainer, *, strict: bool) -> dict[str, Any]:
-        """Loads the checkpoint into a trainer; returns what the hooks kept in it, nothing for a new run."""
-        if self.path is None or self.state is None:
-            return {}
-        if self.continues:
-            return checkpoint.restore(trainer, self.state, self.path)
-        checkpoint.restore_weights(trainer, self.state, self.path, strict=strict)
-        return {}
+def say_for(runtime: Runtime) -> Say:
+    """What prints a line, on the first rank; on the others, nothing."""
+    return print if runtime.is_main else lambda line: None
 
 
-class _Hooks:
-    """The hooks of a run, in the order in which they watch."""
-
-    def __init__(
-        self,
-        config: Config,
-        args: argparse.Namespace,
-        runtime: Runtime,
-        start: Start,
-        trainer: Trainer,
-        training: Loader,
-        held_out: Loader | None,
-        total_steps: int,
-    ) -> None:
-        run = config.run
-        average = config.trainer.model_average_config
-        count = average.num_batch_norm_estimation_iterations if average.enabled else 0
-        view = View(build.calibrated(training.once, count, runtime))
-        console = Console(total_steps=total_steps, from_step=trainer.step, is_main=runtime.is_main)
-        self.sinks: list[Sink] = [console]
-        if runtime.is_main:
-            self.sinks += _files(config, args, start, trainer.step)
-        self.log = Log(
-            self.sinks,
-            every=run.logging_iter,
-            samples_per_step=training.batch_size * training.world,
-            log_names=trainer.recipe.log_names,
-        )
-        snapshot = run.snapshot_save_iter
-        metrics_every = run.metrics_iter or snapshot
-        pictures = Pictures(
-            start.logdir,
-            _first_samples(held_out or training),
-            view,
-            self.sinks,
-            every=[run.image_save_iter, metrics_every],
-            display_every=run.image_display_iter,
-            seed=start.seed,
-        )
-        self.evaluation: evaluation.Evaluation | None = None
-        if held_out is not None and config.run.data.input_image:
-            self.evaluation = evaluation.Evaluation(
-                held_out.once,
-                view,
-                self.log.write,
-                every=metrics_every,
-                every_epochs=run.metrics_epoch or run.snapshot_save_epoch,
-                baselines=build.baselines(run.data, training),
-                seed=start.seed,
-            )
-        checkpoints = Checkpoints(
-            start.logdir,
-            lambda: {
-                "log": self.log.state_dict(),
-                "seed": start.seed,
-                "batch_norm": build.measured_batch_norm(view, trainer) if count else {},
-            },
-            every=snapshot,
-            start=run.snapshot_save_start_iter,
-            every_epochs=run.snapshot_save_epoch,
-            start_epoch=run.snapshot_save_start_epoch,
-        )
-        self.all: list[Hook] = [self.log, console, checkpoints, pictures]
-        if self.evaluation is not None:
-            self.all.append(self.evaluation)
-        if args.profile and runtime.is_main:
-            self.all.append(Profile(start.logdir, runtime.device))
-        if runtime.is_main:
-            self.all.append(report.Report(start.logdir, shlex.join(sys.argv), start.seed, self.evaluation))
-
-    def close(self) -> None:
-        """Finishes the files."""
-        for sink in self.sinks:
-            sink.close()
-
-
-def _files(config: Config, args: argparse.Namespace, start: Start, from_step: int) -> list[Sink]:
-    sinks: list[Sink] = [files.JsonLines(start.logdir, from_step=from_step)]
-    if tensorboard.is_installed():
-        pictures = config.trainer.image_to_tensorboard
-        sinks.append(tensorboard.TensorBoard(start.logdir, from_step=from_step, pictures=pictures))
-    if args.wandb:
-        whole = {**config.resolved(), "dataset": config.run.data.name, "seed": start.seed}
-        sinks.append(
-            WandB(
-                start.logdir,
-                project=args.wandb_name,
-                run_id=args.wandb_id,
-                resuming=start.continues,
-                config=whole,
-            )
-        )
-    return sinks
-
-
-def _set_up(config: Config, args: argparse.Namespace, runtime: Runtime, say: Say) -> None:
-    cudnn = config.run.cudnn
-    runtimes.set_cudnn(deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
+def _choose_precision(config: Config, runtime: Runtime) -> str:
     trainer = config.trainer
     runtime.precision, why = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
-    say(f"{runtime.describe()} ({why})")
+    return f"{runtime.describe()} ({why})"
 
 
 def _loaders(config: Config, runtime: Runtime, seed: int, held_out_batches: int | None) -> tuple[Loader, Loader | None]:
@@ -274,7 +133,7 @@ def _loaders(config: Config, runtime: Runtime, seed: int, held_out_batches: int 
 
 
 def _check_data(runtime: Runtime, loaders: Sequence[Loader]) -> None:
-    """Reads some samples of each set; all ranks end if a file is wrong, the main one says which."""
+    """Reads some samples of each set; all ranks end if a file is wrong, and the first one says which."""
     problems: list[str] = []
     if runtime.is_main:
         problems = [line for loader in loaders for line in quick_check(loader.dataset)]
@@ -285,34 +144,33 @@ def _check_data(runtime: Runtime, loaders: Sequence[Loader]) -> None:
 
 def _announce(
     config: Config,
-    runtime: Runtime,
+    trainer: Trainer,
     training: Loader,
     held_out: Loader | None,
-    recipe: Any,
     start: Start,
     total_steps: int,
     say: Say,
 ) -> None:
+    """What a person should know before the first step."""
     counts = ", ".join(
-        f"{name} {sum(p.numel() for p in network.parameters()):,}" for name, network in recipe.networks.items()
+        f"{name} {sum(p.numel() for p in network.parameters()):,}" for name, network in trainer.recipe.networks.items()
     )
-    held = f", {len(held_out.dataset)} held out" if held_out is not None else ""
-    say(f"{config.trainer.type}: parameters {counts}; {len(training.dataset)} samples{held}")
-    say(
-        f"{start.logdir}: {'continues from' if start.continues else 'weights of' if start.path else 'a new run'}"
-        f"{f' {start.path}' if start.path else ''}; seed {start.seed}"
-    )
+    held = f", {len(held_out.dataset):,} held out" if held_out is not None else ""
+    say(f"{config.trainer.type}: parameters {counts}; {len(training.dataset):,} samples{held}")
+    say(str(start))
     run = config.run
     if total_steps >= BIG:
         say("this run has no end: neither max_iter nor max_epoch is set")
-    saves = run.snapshot_save_iter <= total_steps or run.snapshot_save_epoch * training.steps_per_epoch <= total_steps
-    if not saves:
-        say("checkpoints: only at the end, since neither snapshot_save_iter nor snapshot_save_epoch comes before it")
+    first_save = min(run.snapshot_save_iter, run.snapshot_save_epoch * training.steps_per_epoch)
+    if first_save >= total_steps:
+        say("no checkpoint before the end: neither snapshot_save_iter nor snapshot_save_epoch comes before it")
 
 
-def _first_samples(loader: Loader) -> Batch:
-    """A few samples, spread over the set, to show again and again."""
-    return loader.some(PICTURE_ROWS)
+def _write_config(config: Config, start: Start, runtime: Runtime) -> None:
+    if runtime.is_main:
+        start.logdir.mkdir(parents=True, exist_ok=True)
+        with checkpoint.replacing(start.logdir / CONFIG) as file:
+            file.write(config.dump().encode())
 
 
 @contextmanager
@@ -347,19 +205,15 @@ class _Stop:
 
 
 def _conclude(
-    trainer: Trainer, logdir: Path, evaluated: evaluation.Evaluation | None, total_steps: int, say: Say
+    trainer: Trainer, start: Start, evaluated: evaluation.Evaluation | None, total_steps: int, say: Say
 ) -> None:
     """The last lines of a run: what was reached, and where everything is."""
     if trainer.step < total_steps:
-        say(f"stopped at iteration {trainer.step:,} of {total_steps:,}; the same command goes on from there")
+        say(f"stopped at iteration {trainer.step:,} of {total_steps:,}; --logdir {start.logdir} goes on from there")
         return
     if evaluated is not None and trainer.runtime.is_main:
-        table = Table("held out", *evaluation.METRICS, title=None)
+        table = Table("held out", *evaluation.METRICS)
         for row in evaluation.table(evaluated.last):
             table.add_row(*row)
         RichConsole(highlight=False).print(table)
-    say(f"finished at iteration {trainer.step:,}; see {logdir / report.NAME}")
-
-
-def _silent(line: str) -> None:
-    """The voice of all ranks but the first."""
+    say(f"finished at iteration {trainer.step:,}; see {start.logdir / report.NAME}")

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 ROOMS = {"models": "imagier.models", "data": "imagier.data"}
 
+CLASSES = {"gen": "Generator", "dis": "Discriminator", "trainer": "Recipe"}
+"""The sections that name a class of a model, and which."""
+
 
 def known(room: str, class_name: str) -> list[str]:
     """The names that a `type` can have: modules of a room that define the class."""
@@ -23,12 +26,14 @@ def find(room: str, name: str, class_name: str) -> type:
     LookupError, with a sentence for the user, if there is none.
     """
     module_name = name if "." in name else f"{ROOMS[room]}.{name}"
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise _unknown(room, name, class_name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise LookupError(f"{module_name} needs the module {error.name!r}, which is not installed") from error
-        raise LookupError(f"no {_kind(room)} {name!r}{did_you_mean(name, known(room, class_name))}") from error
+        if f"{module_name}.".startswith(f"{error.name}."):
+            raise _unknown(room, name, class_name) from error
+        raise LookupError(f"{module_name} needs the module {error.name!r}, which is not installed") from error
     found = getattr(module, class_name, None)
     if found is None:
         raise LookupError(f"{module_name} has no class {class_name}")
@@ -43,5 +48,6 @@ def did_you_mean(word: str, choices: Sequence[str]) -> str:
     return f"; there are: {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
 
 
-def _kind(room: str) -> str:
-    return {"models": "model", "data": "data set type"}[room]
+def _unknown(room: str, name: str, class_name: str) -> LookupError:
+    kind = {"models": "model", "data": "data set type"}[room]
+    return LookupError(f"no {kind} {name!r}{did_you_mean(name, known(room, class_name))}")

@@ -30,6 +30,8 @@ class Document:
         self.name = name
         self.tree = tree
         self.origins = origins
+        self.refused: list[tuple[Place, str]] = []
+        """What was already found to be wrong: where, and what to do."""
 
     def origin(self, place: Place) -> str:
         """ "file:line" of a value, or of the nearest mapping around it."""
@@ -41,30 +43,41 @@ class Document:
         """The value at a place, or the default if there is none."""
         node: Any = self.tree
         for key in place:
-            inside = key in node if isinstance(node, dict) else isinstance(node, list) and int(key) < len(node)
-            if not inside:
+            if not _has(node, key):
                 return default
             node = node[key]
         return node
 
     def set(self, place: Place, value: Any, origin: str | None = None) -> None:
-        """Puts a value at a place, with the mappings that lead there; the origin stays unless one is given."""
+        """Puts a value at a place, with the mappings that lead there; the origin stays unless one is given.
+
+        ConfigError if the place leads through a value, or past the end of a list.
+        """
         node: Any = self.tree
-        for depth, key in enumerate(place[:-1]):
-            if isinstance(node, dict):
-                node.setdefault(key, {})
-            child: Any = node[key]
-            if not isinstance(child, dict | list):
-                dotted = ".".join(map(str, place[: depth + 1]))
-                raise ConfigError([f"{origin}: {dotted}: is a value, not a section; cannot set {place[-1]!r} in it"])
-            node = child
-        node[place[-1]] = value
+        for depth, key in enumerate(place):
+            dotted = ".".join(map(str, place[:depth]))
+            if isinstance(node, list) and not _has(node, key):
+                raise ConfigError([f"{origin}: {dotted}: has no entry {key!r}; its entries are 0 to {len(node) - 1}"])
+            if not isinstance(node, dict | list):
+                raise ConfigError([f"{origin}: {dotted}: is a value, not a section; cannot set {key!r} in it"])
+            if depth == len(place) - 1:
+                node[key] = value
+            elif isinstance(node, dict) and node.get(key) is None:
+                node[key] = {}
+            node = node[key]
         if origin is not None:
+            below = len(place)
+            self.origins = {at: where for at, where in self.origins.items() if at[:below] != place}
             self.origins[place] = origin
 
     def drop(self, place: Place) -> Any:
         """Removes a value and returns it."""
         return self.get(place[:-1]).pop(place[-1])
+
+    def refuse(self, place: Place, why: str) -> None:
+        """Removes a value that cannot be, and keeps the reason for the list of all that is wrong."""
+        self.drop(place)
+        self.refused.append((place, why))
 
     def walk(self) -> Iterator[tuple[Place, Any]]:
         """Every value that is no mapping and no list, with its place."""
@@ -93,43 +106,60 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     return document
 
 
+def dump(tree: dict[str, Any]) -> str:
+    """A tree as YAML that `load` reads back as it was."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+_FLOAT = re.compile(
+    r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)
+    |[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.X,
+)
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 where 1e-4 is a number and 2021-01-01 is text."""
+    """YAML 1.1 where 1e-4 is a number and 2021-01-01 is text, without the types that no config needs."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":timestamp"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    yaml_constructors = {  # noqa: RUF012
+        tag: construct
+        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or not tag.endswith((":binary", ":timestamp", ":set", ":omap", ":pairs"))
+    }
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
-        |[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)
-        |[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
-        |[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*
-        |[-+]?\.(?:inf|Inf|INF)
-        |\.(?:nan|NaN|NAN))$""",
-        re.X,
-    ),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Puts text that `_Loader` would take for a number into quotes."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
 def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        origins: dict[Place, str] = {}
+        origins: dict[Place, str] = {(): f"{name}:1"}
         if node is not None:
             _note_lines(loader, node, (), name, origins)
         tree = {} if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError([f"{name}:{line}: broken YAML: {error.problem or error.context}"]) from error
-    except yaml.YAMLError as error:
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError([f"{name}:{line}: broken YAML: {problem}"]) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a tag that does not fit, such as !!int x
         raise ConfigError([f"{name}: broken YAML: {str(error).splitlines()[0]}"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{name}: broken YAML: a section contains itself, or is nested too deeply"]) from error
     if not isinstance(tree, dict):
         raise ConfigError([f"{name}: a config is a mapping of sections (trainer:, gen:, data: ...), this is not"])
     return tree, origins
@@ -137,9 +167,9 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
 
 def _note_lines(loader: _Loader, node: yaml.Node, place: Place, name: str, origins: dict[Place, str]) -> None:
     """Notes the line of every value below a node; two equal keys in one mapping are an error."""
-    origins.setdefault(place, f"{name}:{node.start_mark.line + 1}")
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
+            origins[*place, index] = f"{name}:{child.start_mark.line + 1}"
             _note_lines(loader, child, (*place, index), name, origins)
     if not isinstance(node, yaml.MappingNode):
         return
@@ -148,12 +178,14 @@ def _note_lines(loader: _Loader, node: yaml.Node, place: Place, name: str, origi
         if key_node.tag == "tag:yaml.org,2002:merge":
             continue
         key = key_node.value
+        if not isinstance(key, str):
+            raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=key_node.start_mark)
         if key in own:
             message = f"the key {key!r} stands here for the second time"
             raise yaml.MarkedYAMLError(problem=message, problem_mark=key_node.start_mark)
         own.add(key)
     loader.flatten_mapping(node)
-    for key_node, child in node.value:
+    for key_node, child in node.value:  # merged keys first: those of the mapping itself replace their lines
         here = (*place, key_node.value)
         origins[here] = f"{name}:{key_node.start_mark.line + 1}"
         _note_lines(loader, child, here, name, origins)
@@ -165,7 +197,16 @@ def _apply(document: Document, override: str) -> None:
         raise ConfigError([f"command line: {override!r}: expected section.key=value"])
     try:
         value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError([f"command line: {dotted}: cannot read the value {text!r}"]) from error
-    place: Place = tuple(int(key) if key.isdigit() else key for key in dotted.split("."))
+    place: Place = ()
+    for key in dotted.split("."):
+        inside_list = isinstance(document.get(place), list) and key.isdecimal()
+        place = (*place, int(key) if inside_list else key)
     document.set(place, value, origin="command line")
+
+
+def _has(node: Any, key: str | int) -> bool:
+    if isinstance(node, list):
+        return isinstance(key, int) and key < len(node)
+    return isinstance(node, dict) and key in node

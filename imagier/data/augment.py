@@ -38,6 +38,10 @@ class Augmenter:
         self.interpolation = _opencv_constant(interpolator)
         self.ops = [(name, _OPS[name](value)) for name, value in keys.items() if name in _OPS and value is not False]
         self.target_size = _first_resize(keys)
+        self._arguments = (dict(keys), tuple(masks), interpolator)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Augmenter, self._arguments  # its operations are closures, which cannot be sent to a spawned worker
 
     def __call__(self, images: Images, rng: random.Random) -> Augmented:
         """Pictures H x W x C by input type (sizes may differ) -> the same, all of one size, from one set of draws."""
@@ -166,10 +170,13 @@ def _random_scale(limit: float) -> _Op:
 def _random_resize_aspect(text: str) -> _Op:
     """The largest box of a random aspect that fits into the picture, at a random place, resized."""
     size = _aspect_size({"random_resize_h_w_aspect": text})
-    numbers = [float(part) for part in text.replace("(", " ").replace(")", " ").split(",")[2:]]
-    if len(numbers) != 2 or not 0 < numbers[0] <= numbers[1]:
+    try:
+        smallest, largest = map(float, text.replace("(", " ").replace(")", " ").split(",")[2:])
+    except ValueError:
+        smallest = largest = 0.0
+    if not 0 < smallest <= largest:
         raise UserError(f"random_resize_h_w_aspect: expected 'h, w, (smallest aspect, largest aspect)', got {text!r}")
-    low, high = math.log(numbers[0]), math.log(numbers[1])
+    low, high = math.log(smallest), math.log(largest)
 
     def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
         aspect = math.exp(rng.uniform(low, high))
@@ -264,6 +271,8 @@ def _contrast(options: Mapping[str, Any]) -> _Op:
 
 def _odd_sizes(limit: int | Sequence[int]) -> list[int]:
     low, high = (limit[0], limit[1]) if isinstance(limit, Sequence) else (3, limit)
+    if not 3 <= low <= high or low % 2 == 0:
+        raise UserError(f"blur_limit: expected a number from 3, or an odd one and a larger one, got {limit!r}")
     return list(range(low, high + 1, 2))
 
 
@@ -302,6 +311,8 @@ def _compression(options: Mapping[str, Any]) -> _Op:
         quality = rng.randint(int(options["quality_lower"]), 100)
 
         def through_jpeg(x: np.ndarray) -> np.ndarray:
+            if x.shape[2] == 4:
+                raise UserError("compression: JPEG has no alpha channel; drop the channel or the augmentation")
             _, data = cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, quality])
             decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
             assert decoded is not None

@@ -33,7 +33,10 @@ class Expander:
         return {name: self._channels(self.input_types[name]) for name in self.input_labels}
 
     def __call__(self, batch: Batch) -> Batch:
-        """Pictures N x H x W x C, uint8 or int32 -> float32 N x C x H x W; `label` replaces what it is made of."""
+        """Pictures N x H x W x C as stored -> float32 N x C x H x W; `label` replaces what it is made of.
+
+        Stored means uint8, int32 (holding 16 bits) or float32.
+        """
         ready = {}
         for name, tensor in batch.tensors.items():
             if name in self.input_labels:

@@ -163,15 +163,18 @@ def _collate(samples: Sequence[Sample | UserError]) -> _Loaded:
     tensors = {}
     for name in good[0].arrays:
         arrays = [sample.arrays[name] for sample in good]
-        shapes = {array.shape[:2] for array in arrays}
-        if len(shapes) > 1:
-            sizes = ", ".join(f"{h} x {w}" for h, w in sorted(shapes))
-            message = (
-                f"{good[0].key} and its batch: pictures of different sizes ({sizes}); crop them, or use batch_size: 1"
+        forms = {f"{' x '.join(map(str, array.shape))} {array.dtype}" for array in arrays}
+        if len(forms) > 1:
+            return (
+                {},
+                {},
+                UserError(
+                    f"{good[0].key} and its batch: {name} of different sizes ({', '.join(sorted(forms))}); "
+                    "crop or convert them, or use batch_size: 1"
+                ),
             )
-            return {}, {}, UserError(message)
         stacked = np.stack(arrays)
-        tensors[name] = torch.from_numpy(stacked if stacked.dtype == np.uint8 else stacked.astype(np.int32))
+        tensors[name] = torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked)
     tensors["original_h_w"] = torch.tensor([sample.original_h_w for sample in good])
     tensors["is_flipped"] = torch.tensor([sample.is_flipped for sample in good])
     keys = {name: [sample.key for sample in good] for name in good[0].arrays}

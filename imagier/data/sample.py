@@ -15,7 +15,8 @@ _JPEG = {"jpg", "jpeg"}
 PICTURES = {*_JPEG, "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"}
 """Formats that can be decoded."""
 
-_LAST_BYTES = {"jpg": b"\xff\xd9", "jpeg": b"\xff\xd9", "png": b"IEND"}
+_JPEG_START = b"\xff\xd8"
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class InputType:
 
 @dataclass(frozen=True)
 class Sample:
-    """Pictures H x W x C by input type, as stored (uint8 or uint16)."""
+    """Pictures H x W x C by input type, as stored (uint8, uint16 or float32)."""
 
     arrays: dict[str, np.ndarray]
     key: str
@@ -44,16 +45,16 @@ class Sample:
 
 
 def decode(data: bytes, kind: InputType, ext: str, where: str) -> np.ndarray:
-    """The bytes of a file -> H x W x C, uint8 or uint16, channels in the order red, green, blue, alpha.
+    """The bytes of a file -> H x W x C, uint8, uint16 or float32 (TIFF), channels in the order red, green, blue, alpha.
 
     JPEG always gives three channels; a PNG with a palette gives its indices where one channel is asked for.
     UserError, with the file's name, if it is damaged or has another number of channels than the config says.
+    What a file is, its first bytes tell: a JPEG that is called .png can be read.
     """
-    end = _LAST_BYTES.get(ext)
-    if not data or (end and end not in data[-4096:]):
+    if not data or _is_cut_off(data):
         raise UserError(f"{where}: the file is {'cut off' if data else 'empty'}; restore it or remove it from the set")
-    if ext == "png" and data[25:26] == b"\x03" and kind.num_channels == 1:
-        array = np.asarray(Image.open(io.BytesIO(data)))
+    if data.startswith(_PNG) and data[25:26] == b"\x03" and kind.num_channels == 1:
+        array = _palette_indices(data, where)
     else:
         array = _decode_with_opencv(data, ext, where)
     array = array[..., None] if array.ndim == 2 else array
@@ -63,6 +64,8 @@ def decode(data: bytes, kind: InputType, ext: str, where: str) -> np.ndarray:
             f"{where}: has {channels} channels, but input type {kind.name!r} says num_channels: {kind.num_channels}; "
             "convert the file or correct the config"
         )
+    if array.dtype not in (np.uint8, np.uint16, np.float32):
+        raise UserError(f"{where}: holds {array.dtype} values; convert it to 8 or 16 bits without sign, or to float32")
     return array
 
 
@@ -85,6 +88,25 @@ def check_classes(array: np.ndarray, kind: InputType, ignore: bool, where: str) 
             f"{where}: holds class {shown}, but one_hot_num_classes.{kind.name} is {kind.num_classes} (classes 0 to "
             f"{kind.num_classes - 1}); correct the map or the number, or set use_dont_care: true"
         )
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end. Some decoders fill the missing part with grey and say nothing."""
+    if data.startswith(_PNG):
+        return b"IEND" not in data
+    if not data.startswith(_JPEG_START):
+        return False
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # a thumbnail in there has its own end
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data.find(b"\xff\xd9", at) < 0
+
+
+def _palette_indices(data: bytes, where: str) -> np.ndarray:
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)))
+    except (OSError, SyntaxError) as error:  # Pillow raises either for damaged chunks
+        raise UserError(f"{where}: damaged ({error}); restore it or remove it from the set") from error
 
 
 def _decode_with_opencv(data: bytes, ext: str, where: str) -> np.ndarray:

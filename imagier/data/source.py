@@ -46,9 +46,8 @@ class FolderSource:
             raise UserError(f"{self.root}: no folder {kind!r} for the input type of that name; {found}")
         suffix = f".{self.extensions[kind]}"
         keys = []
-        for path, folders, files in os.walk(folder, followlinks=True):
-            folders.sort()
-            sequence = os.path.relpath(path, folder)
+        walk = os.walk(folder, followlinks=True)
+        for sequence, files in sorted((os.path.relpath(path, folder), files) for path, _, files in walk):
             names = sorted(name.removesuffix(suffix) for name in files if name.endswith(suffix) and name[0] != ".")
             keys += [f"{sequence}/{name}" for name in names]
         if not keys:

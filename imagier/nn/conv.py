@@ -93,7 +93,7 @@ class SpectralConv2d(Conv2d):
             return self._conv_forward(x, weight / norm, self.bias)
         # The same number, but dividing the smaller of the two: in deep layers there are more weights than outputs.
         y = self._conv_forward(x, weight, None) / norm
-        return y if self.bias is None else y + self.bias[:, None, None]
+        return y if self.bias is None else y + self.bias[:, None, None].to(y.dtype)  # half precision stays so
 
     @torch.no_grad()
     def folded(self) -> Conv2d:

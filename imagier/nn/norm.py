@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -58,11 +58,12 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """N x C x H x W -> the same."""
-        deviation, mean = torch.std_mean(x, dim=self.dims, keepdim=True)
-        x = (x - mean) / (deviation + self.eps)
-        if self.gamma is None or self.beta is None:
-            return x
-        return x * self.gamma[:, None, None] + self.beta[:, None, None]
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))  # half precision is too coarse for statistics
+        deviation, mean = torch.std_mean(exact, dim=self.dims, keepdim=True)
+        exact = (exact - mean) / (deviation + self.eps)
+        if self.gamma is not None and self.beta is not None:
+            exact = exact * self.gamma[:, None, None] + self.beta[:, None, None]
+        return exact.to(x.dtype)
 
 
 class PixelLayerNorm(nn.Module):
@@ -125,19 +126,21 @@ def _global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """Sum over all ranks; its gradient is the sum of all ranks' gradients."""
+    """Sum over all ranks; its gradient is the sum of all ranks' gradients. Differentiable any number of times."""
 
     @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> Tensor:
         total = x.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: object, grad: Tensor) -> Tensor:
-        total = grad.clone()
-        dist.all_reduce(total)
-        return total
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Nothing is needed for the gradient."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _SumOverRanks.apply(grad)
 
 
 class AdaptiveNorm(nn.Module):

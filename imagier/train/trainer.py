@@ -64,6 +64,11 @@ class Stop(Protocol):
 Clock = Callable[[str], AbstractContextManager[None]]
 
 
+def no_clock(part: str) -> AbstractContextManager[None]:
+    """The clock of a run that nobody times."""
+    return nullcontext()
+
+
 class Trainer:
     """Applies a recipe's losses to its players."""
 
@@ -76,7 +81,7 @@ class Trainer:
         seed: int,
         accumulate: int = 1,
         hooks: Sequence[Hook] = (),
-        clock: Clock = lambda part: nullcontext(),
+        clock: Clock = no_clock,
     ) -> None:
         """accumulate: parts of a batch whose gradients are added up. clock: told what part of an iteration begins."""
         self.recipe = recipe

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from imagier.recipe import Losses
+from imagier.train.clock import Stopwatch
 from imagier.train.trainer import Progress, Trainer
 
 
@@ -42,9 +43,16 @@ class Log:
     """
 
     def __init__(
-        self, sinks: Sequence[Sink], *, every: int, samples_per_step: int, log_names: Mapping[str, str]
+        self,
+        sinks: Sequence[Sink],
+        *,
+        every: int,
+        samples_per_step: int,
+        log_names: Mapping[str, str],
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self.sinks = sinks
+        self.stopwatch = stopwatch
         self.every = every
         self.samples_per_step = samples_per_step
         self.log_names = log_names
@@ -102,9 +110,12 @@ class Log:
         means = {tag: total / count for tag, total, count in zip(self.tags, *both) if count}
         lost = sum(self.steps - count for count in both[1])
         now = time.perf_counter()
-        seconds = (now - self.period_start) / max(self.timed_steps, 1)
+        steps = max(self.timed_steps, 1)
+        seconds = (now - self.period_start) / steps
         self.period_start, self.timed_steps = now, 0
+        parts = self.stopwatch.take() if self.stopwatch is not None else {}
         speed = {"time/iteration": seconds, "speed/samples_per_second": self.samples_per_step / seconds}
+        speed.update({f"time/{part}": total / steps for part, total in parts.items()})
         rates = {f"optim/{name}_lr": player.lr for name, player in trainer.players.items()}
         memory = {"memory/peak_bytes": float(trainer.runtime.peak_memory_bytes())}
         problems = {"nonfinite": lost} if lost else {}

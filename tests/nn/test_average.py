@@ -1,0 +1,230 @@
+"""The running average of weights, against recorded numbers and against the recurrence written out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import torch
+from golden import golden
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from imagier.nn.average import ModelAverage, fold_spectral_norm, reestimate_batch_norm
+from imagier.nn.conv import SpectralConv2d, conv2d, linear
+from imagier.nn.reference_names import reference_names
+
+CASES = ("model_average_remove_sn", "model_average_keep_sn", "model_average_start0")
+
+
+def seven_layers() -> nn.Sequential:
+    """The network of the recorded numbers."""
+    return nn.Sequential(
+        conv2d(3, 6, 3, padding=1, weight_norm="spectral"),
+        nn.BatchNorm2d(6),
+        conv2d(6, 5, 3, stride=2, padding=1),
+        nn.InstanceNorm2d(5, affine=True),
+        conv2d(5, 4, 1, bias=False, weight_norm="spectral"),
+        nn.Flatten(),
+        nn.Linear(64, 3),
+    )
+
+
+class Recorded:
+    """One recorded average and its source, by our names."""
+
+    def __init__(self, case: str) -> None:
+        self.tensors = load_file(golden("optim", f"{case}.safetensors"))
+        self.options = json.loads(golden("optim", "meta.json").read_text())[case]
+        self.updates = len({key.split(".")[1] for key in self.tensors if key.startswith("source.")})
+        self.source = seven_layers()
+        self.load(0)
+        self.average = ModelAverage(
+            self.source,
+            beta=self.options["beta"],
+            start_iteration=self.options["start_iteration"],
+            remove_sn=self.options["remove_sn"],
+        )
+
+    def load(self, update: int) -> None:
+        """Puts the source into the state after an update, in place."""
+        names = reference_names(self.source.state_dict(), ())
+        self.source.load_state_dict({k: self.tensors[f"source.{update}.{name}"] for k, name in names.items()})
+
+    def assert_average_is_that_after(self, update: int) -> None:
+        state = self.average.network.state_dict()
+        names = reference_names(state, ())
+        prefix = f"average.{update}."
+        assert {prefix + name for name in names.values()} == {k for k in self.tensors if k.startswith(prefix)}
+        for ours, theirs in names.items():
+            expected = self.tensors[prefix + theirs]
+            limit = 1e-6 * expected.abs().max().item()
+            torch.testing.assert_close(state[ours], expected, rtol=0, atol=limit, msg=lambda m, n=theirs: f"{n}: {m}")
+
+    def run(self) -> None:
+        for update in range(1, self.updates):
+            self.load(update)
+            self.average.update()
+
+
+@pytest.fixture(params=CASES)
+def recorded(request: pytest.FixtureRequest) -> Recorded:
+    return Recorded(request.param)
+
+
+def test_the_average_is_the_recorded_one_after_every_update(recorded: Recorded) -> None:
+    assert recorded.updates > 3
+    for update in range(1, recorded.updates):
+        recorded.load(update)
+        recorded.average.update()
+        recorded.assert_average_is_that_after(update)
+
+
+def test_the_averaged_network_gives_the_recorded_output(recorded: Recorded) -> None:
+    recorded.run()
+    expected = recorded.tensors["probe.output_of_average_in_eval_mode"]
+    output = recorded.average.network(recorded.tensors["probe.input"])
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+def test_layers_come_in_the_recorded_order_and_have_the_recorded_keys(recorded: Recorded) -> None:
+    """The order within a layer differs: the reference has a spectral layer's bias before its weight."""
+    ours = reference_names(recorded.average.network.state_dict(), ()).values()
+    theirs = recorded.options["keys_of_the_average"]
+    assert by_layer(ours) == by_layer(theirs)
+    assert list(by_layer(ours)) == list(by_layer(theirs))
+
+
+def by_layer(keys: Iterator[str] | list[str]) -> dict[str, set[str]]:
+    layers: dict[str, set[str]] = {}
+    for key in keys:
+        layer, _, name = key.partition(".")
+        layers.setdefault(layer, set()).add(name)
+    return layers
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_reestimated_statistics_are_the_recorded_ones(count: int) -> None:
+    recorded = Recorded("model_average_remove_sn")
+    recorded.run()
+    network = recorded.average.network
+    batches = [recorded.tensors[f"recalibrate.batch.{i}"] for i in range(count)]
+    reestimate_batch_norm(network, batches, network)
+    for name in ("running_mean", "running_var"):
+        expected = recorded.tensors[f"recalibrate.{name}.{count - 1}"]
+        limit = 1e-6 * expected.abs().max().item()
+        torch.testing.assert_close(getattr(network[1], name), expected, rtol=0, atol=limit)  # type: ignore[index]
+
+
+def test_reestimated_statistics_are_the_mean_over_batches_each_weighing_the_same() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.BatchNorm2d(3, momentum=0.3)).eval()
+    batches = [torch.randn(count, 3, 4, 4) * count for count in (1, 2, 5)]
+    reestimate_batch_norm(network, batches, network)
+    rows = [batch.movedim(1, 0).flatten(1) for batch in batches]
+    torch.testing.assert_close(network[0].running_mean, torch.stack([r.mean(1) for r in rows]).mean(0))
+    torch.testing.assert_close(network[0].running_var, torch.stack([r.var(1) for r in rows]).mean(0))
+    assert network[0].momentum == 0.3
+    assert not network.training
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_the_average_follows_the_recurrence(start: int) -> None:
+    """Equal to the source until `start`, and then a <- 0.9 a + 0.1 s."""
+    torch.manual_seed(0)
+    source = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    average = ModelAverage(source, beta=0.9, start_iteration=start)
+    expected = {name: tensor.clone() for name, tensor in source.state_dict().items()}
+    for update in range(1, 6):
+        changed(source)
+        average.update()
+        for name, tensor in source.state_dict().items():
+            if name != "1.num_batches_tracked":
+                expected[name] = tensor.clone() if update <= start else 0.9 * expected[name] + 0.1 * tensor
+    assert not torch.equal(expected["0.weight"], source[0].weight)
+    torch.testing.assert_close(dict(average.network.state_dict()), expected)
+
+
+def changed(network: nn.Module) -> None:
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name.endswith("num_batches_tracked"):
+                tensor.add_(1)
+            else:
+                tensor.add_(torch.rand_like(tensor))
+
+
+def test_a_state_that_the_source_loads_afterwards_is_averaged_too() -> None:
+    torch.manual_seed(0)
+    source, other = seven_layers(), seven_layers()
+    average = ModelAverage(source, start_iteration=1)
+    source.load_state_dict(other.state_dict())
+    average.update()
+    torch.testing.assert_close(average.network.state_dict(), fold_spectral_norm(other).state_dict())
+
+
+def test_a_loaded_average_goes_on_as_if_it_had_never_been_saved() -> None:
+    torch.manual_seed(0)
+    source = seven_layers()
+    average = ModelAverage(source, beta=0.8, start_iteration=1)
+    changed(source)
+    average.update()
+    resumed = ModelAverage(source, beta=0.8, start_iteration=1)
+    resumed.load_state_dict({k: v if k == "num_updates" else cloned(v) for k, v in average.state_dict().items()})
+    changed(source)
+    for each in (average, resumed):
+        each.update()
+    assert resumed.num_updates == 2
+    assert equal(average.network.state_dict(), resumed.network.state_dict())
+
+
+def cloned(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_averaging_leaves_the_source_as_it_is() -> None:
+    torch.manual_seed(0)
+    source = seven_layers()
+    before = cloned(source.state_dict())
+    average = ModelAverage(source, start_iteration=0)
+    average.update()
+    assert equal(source.state_dict(), before)
+    assert source.training and all(parameter.requires_grad for parameter in source.parameters())
+    assert not any(parameter.requires_grad for parameter in average.network.parameters())
+    assert not average.network.training
+
+
+def test_folding_replaces_every_spectral_layer_at_any_depth_and_keeps_the_output() -> None:
+    torch.manual_seed(0)
+    inner = nn.Sequential(conv2d(3, 4, 3, weight_norm="spectral"), nn.Sequential(nn.Flatten()))
+    network = nn.Sequential(inner, linear(16, 2, weight_norm="spectral")).eval()
+    folded = fold_spectral_norm(network)
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(folded(x), network(x))
+    assert not any(name.endswith((".u", ".v")) for name in folded.state_dict())
+    assert isinstance(inner[0], SpectralConv2d)
+
+
+def test_a_network_with_weight_norm_can_be_averaged() -> None:
+    torch.manual_seed(0)
+    source = nn.Sequential(conv2d(3, 4, 3, weight_norm="weight"))
+    average = ModelAverage(source, start_iteration=1)
+    changed(source)
+    average.update()
+    x = torch.randn(1, 3, 5, 5)
+    torch.testing.assert_close(average.network(x), source(x))
+
+
+def test_a_network_that_is_itself_a_spectral_layer_can_be_averaged() -> None:
+    torch.manual_seed(0)
+    source = conv2d(3, 4, 3, weight_norm="spectral")
+    average = ModelAverage(source, start_iteration=1)
+    changed(source)
+    average.update()
+    x = torch.randn(1, 3, 5, 5)
+    torch.testing.assert_close(average.network(x), source.eval()(x))

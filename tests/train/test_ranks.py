@@ -1,0 +1,60 @@
+"""Two ranks train as one process does with the batch of both."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+import torch
+
+from imagier.train.runtime import Runtime
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what both ranks had at the end of every training."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torchrun(Path(ranks.__file__), str(folder))
+    return folder
+
+
+def torchrun(script: Path, *words: str, nproc: int = 2) -> str:
+    """Runs a script in several gloo processes; returns what they wrote."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}", str(script)]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def loaded(folder: Path, name: str, rank: int) -> dict[str, Any]:
+    return torch.load(folder / f"{name}_{rank}.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", ranks.COMBINATIONS)
+def test_both_ranks_hold_the_same_bits(two_ranks: Path, name: str) -> None:
+    assert loaded(two_ranks, name, 0)["digest"] == loaded(two_ranks, name, 1)["digest"]
+
+
+@pytest.mark.parametrize("name", ranks.COMBINATIONS)
+def test_two_ranks_equal_one_process_with_the_whole_batch(two_ranks: Path, name: str) -> None:
+    """Weights, averages and the statistics of synchronised batch norms."""
+    alone = ranks.train(Runtime(torch.device("cpu")), **ranks.COMBINATIONS[name])
+    together = loaded(two_ranks, name, 0)["state"]
+    for player in alone:
+        for part in ("network", "average"):
+            expected = alone[player].get(part, {})
+            expected = expected.get("network", expected)
+            found = together[player].get(part, {})
+            found = found.get("network", found)
+            for key, tensor in expected.items():
+                torch.testing.assert_close(found[key], tensor, rtol=1e-5, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def test_the_penalty_and_the_clipping_change_the_training() -> None:
+    """Else the tests above would say nothing about them."""
+    digests = {ranks.digest(ranks.train(Runtime(torch.device("cpu")), **o)) for o in ranks.COMBINATIONS.values()}
+    assert len(digests) == len(ranks.COMBINATIONS)
