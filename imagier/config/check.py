@@ -7,17 +7,16 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
 
 from imagier.config import schema
-from imagier.config.find import did_you_mean, find
-from imagier.config.load import ConfigError, Document, Place
+from imagier.config.find import CLASSES, did_you_mean, find
+from imagier.config.load import ConfigError, Document, Place, dump
 from imagier.config.rules import broken_rules
 
 FACTS = ("label_channels", "label_lengths", "image_channels", "crop_h_w", "gen", "dis")
@@ -58,18 +57,16 @@ class Config:
 
     def dump(self) -> str:
         """`resolved` as YAML."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+        return dump(self.resolved())
 
 
 def check(document: Document) -> Config:
     """The config that a document describes. ConfigError with all that is wrong with it."""
-    checker = _Checker(document)
-    tree = dict(document.tree)
-    sections = {name: tree.pop(name, None) for name in ("gen", "dis", "trainer")}
-    run = checker.validated(schema.Run, (), tree)
-    gen = checker.component(sections["gen"], ("gen",), "Generator")
-    dis = checker.component(sections["dis"], ("dis",), "Discriminator")
-    recipe = checker.component(sections["trainer"], ("trainer",), "Recipe", beside=schema.Trainer)
+    checker = _Checker(document, list(document.refused))
+    run = checker.validated(schema.Run, (), {k: v for k, v in document.tree.items() if k not in CLASSES})
+    gen = checker.component("gen")
+    dis = checker.component("dis")
+    recipe = checker.component("trainer", beside=schema.Trainer)
     if run is not None:
         for place, message in broken_rules(run):
             checker.error(place, message)
@@ -93,50 +90,57 @@ class _Checker:
     """Collects errors, with the file and line of each."""
 
     document: Document
-    errors: list[tuple[Place, str]] = field(default_factory=list)
+    errors: list[tuple[Place, str]]
 
     def error(self, place: Place, message: str) -> None:
         self.errors.append((place, message))
 
     def lines(self) -> list[str]:
-        """The errors as "file:line: key: message", in the order of the file."""
-        shown = {f"{self.document.origin(place)}: {'.'.join(map(str, place))}: {text}" for place, text in self.errors}
-        return sorted(shown, key=lambda line: [int(p) if p.isdigit() else 0 for p in line.split(":")[1:2]])
+        """The errors as "file:line: key: message", in the order of the file; those of the command line first."""
+        lines: dict[str, int] = {}
+        for place, message in self.errors:
+            origin = self.document.origin(place)
+            number = origin.rpartition(":")[2]
+            key = f"{'.'.join(map(str, place))}: " if place else ""
+            lines[f"{origin}: {key}{message}"] = int(number) if number.isdecimal() else 0
+        return sorted(lines, key=lambda line: lines[line])
 
-    def component(self, section: Any, place: Place, class_name: str, beside: type | None = None) -> Component | None:
+    def component(self, name: str, beside: type | None = None) -> Component | None:
         """Finds the class that a section names and checks the section against its constructor.
 
         beside: a dataclass whose keys may stand in the section too.
         """
-        if not isinstance(section, dict):
-            self.error(place, "missing section" if section is None else "expected a section with a `type`")
+        section = self.document.get((name,), {})
+        if not isinstance(section, dict | None):
+            self.error((name,), f"expected a section with a `type`, got {section!r}")
             return None
-        name = section.get("type")
-        if not isinstance(name, str):
-            self.error(place, "missing key 'type' (which model?)")
+        options = dict(section or {})
+        type_name = options.pop("type", None)
+        if not isinstance(type_name, str):
+            there = name in self.document.tree
+            self.error((name,), "missing key 'type' (which model?)" if there else "missing section")
             return None
         try:
-            cls = find("models", name, class_name)
+            cls = find("models", type_name, CLASSES[name])
         except LookupError as error:
-            self.error((*place, "type"), str(error.args[0]))
+            self.error((name, "type"), str(error.args[0]))
             return None
-        options = {key: value for key, value in section.items() if key != "type"}
         for fact in sorted(set(FACTS) & options.keys() & inspect.signature(cls).parameters.keys()):
-            self.error((*place, fact), "comes from the data section; remove it here")
+            self.error((name, fact), "comes from the data section; remove it here")
             options.pop(fact)
         model = constructor_model(cls, beside)
-        checked = self.validated(model, place, options)
+        checked = self.validated(model, (name,), options)
         if checked is None:
             return None
-        values = {f.name: getattr(checked, f.name) for f in dataclasses.fields(model)}
-        return Component(name, cls, values)
+        return Component(type_name, cls, {f.name: getattr(checked, f.name) for f in dataclasses.fields(model)})
 
     def validated(self, model: type, place: Place, value: Any) -> Any:
         """`value` as an object of a dataclass; None, with the errors noted, if it does not fit."""
+        ready = _json_ready(value, [model])
         try:
-            return adapter(model).validate_json(json.dumps(_json_ready(value)))
+            return adapter(model).validate_json(json.dumps(ready))
         except ValidationError as error:
-            for where, messages in _grouped(error, value).items():
+            for where, messages in _grouped(error, ready).items():
                 self.error((*place, *where), _message(messages, where, model))
             return None
 
@@ -164,12 +168,20 @@ def _field(default: Any) -> Any:
     return dataclasses.field(default=default)
 
 
-def _json_ready(value: Any) -> Any:
-    """JSON makes no difference between 1 and 1.0, YAML does: a whole float may stand where an int is wanted."""
+def _json_ready(value: Any, hints: Sequence[Any]) -> Any:
+    """A value as JSON can tell it, of a type that is one of `hints`.
+
+    JSON makes no difference between 1 and 1.0, YAML does: a whole float may stand where an int is wanted. A section
+    without keys is nothing in YAML.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _json_ready(child) for key, child in value.items()}
+        return {str(key): _json_ready(child, list(_below(hints, str(key)))) for key, child in value.items()}
     if isinstance(value, list):
-        return [_json_ready(child) for child in value]
+        return [_json_ready(child, list(_below(hints, i))) for i, child in enumerate(value)]
+    if value is None:
+        options = [option for hint in hints for option in _alternatives(hint)]
+        wants_section = any(_is_section(option) or typing.get_origin(option) is dict for option in options)
+        return {} if wants_section and type(None) not in options else None
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -206,7 +218,7 @@ _EXPECTED = {
 def _message(items: list[dict[str, Any]], place: Place, model: type) -> str:
     first = items[0]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown key{did_you_mean(str(place[-1]), list(_keys_at(model, place[:-1])))}"
+        return f"unknown key{did_you_mean(str(place[-1]), _keys_at(model, place[:-1]))}"
     if first["type"] in ("missing", "missing_keyword_only_argument", "missing_argument"):
         return "missing; it has no default"
     if first["type"] == "literal_error":
@@ -219,17 +231,28 @@ def _message(items: list[dict[str, Any]], place: Place, model: type) -> str:
     return f"{first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
 
 
-def _keys_at(hint: Any, place: Place) -> Iterator[str]:
+def _keys_at(model: type, place: Place) -> list[str]:
     """The keys that the schema knows at a place."""
-    for option in _alternatives(hint):
-        if dataclasses.is_dataclass(option) or is_typeddict(option):
-            hints = typing.get_type_hints(option, include_extras=True)
-            if not place:
-                yield from hints
-            elif place[0] in hints:
-                yield from _keys_at(hints[place[0]], place[1:])
-        elif typing.get_origin(option) in (list, tuple, dict) and place:
-            yield from _keys_at(typing.get_args(option)[-1], place[1:])
+    hints: list[Any] = [model]
+    for key in place:
+        hints = list(_below(hints, key))
+    options = [option for hint in hints for option in _alternatives(hint) if _is_section(option)]
+    return [key for option in options for key in typing.get_type_hints(option)]
+
+
+def _below(hints: Sequence[Any], key: str | int) -> Iterator[Any]:
+    """The types that the value of a key, or an entry of a list, can have."""
+    for option in (option for hint in hints for option in _alternatives(hint)):
+        if _is_section(option):
+            inside = typing.get_type_hints(option, include_extras=True)
+            if key in inside:
+                yield inside[str(key)]
+        elif typing.get_origin(option) in (list, tuple, dict):
+            yield typing.get_args(option)[-1]
+
+
+def _is_section(option: Any) -> bool:
+    return dataclasses.is_dataclass(option) or is_typeddict(option)
 
 
 def _alternatives(hint: Any) -> Iterator[Any]:

@@ -8,9 +8,7 @@ from pydantic import TypeAdapter
 
 from imagier.config import schema
 from imagier.config.check import adapter, constructor_model
-from imagier.config.find import find, known
-
-_SECTIONS = (("gen", "Generator", None), ("dis", "Discriminator", None), ("trainer", "Recipe", schema.Trainer))
+from imagier.config.find import CLASSES, find, known
 
 
 def json_schema() -> dict[str, Any]:
