@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import inspect
 import json
 import types
@@ -117,8 +119,12 @@ class _Checker:
         options = dict(section or {})
         type_name = options.pop("type", None)
         if not isinstance(type_name, str):
-            there = name in self.document.tree
-            self.error((name,), "missing key 'type' (which model?)" if there else "missing section")
+            if name not in self.document.tree:
+                self.error((name,), "missing section")
+            elif type_name is None:
+                self.error((name,), "missing key 'type' (which model?)")
+            else:
+                self.error((name, "type"), f"expected text, got {type_name!r}")
             return None
         try:
             cls = find("models", type_name, CLASSES[name])
@@ -145,11 +151,14 @@ class _Checker:
             return None
 
 
+@functools.cache
 def adapter(model: type) -> TypeAdapter:
+    """What checks values against a dataclass: unknown keys are errors, and no type is taken for another."""
     model.__pydantic_config__ = _STRICT  # type: ignore[attr-defined]
     return TypeAdapter(model)
 
 
+@functools.cache
 def constructor_model(cls: type, beside: type | None) -> type:
     """A dataclass whose fields are the keyword arguments of a constructor that a config can give."""
     hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
@@ -158,13 +167,18 @@ def constructor_model(cls: type, beside: type | None) -> type:
         shared = typing.get_type_hints(beside, include_extras=True)
         fields += [(f.name, shared[f.name], _field(f.default)) for f in dataclasses.fields(beside) if f.name != "type"]
     for name, parameter in inspect.signature(cls).parameters.items():
-        if name not in FACTS:
+        if name not in FACTS and parameter.kind not in (
+            inspect.Parameter.VAR_POSITIONAL,
+            inspect.Parameter.VAR_KEYWORD,
+        ):
             default = dataclasses.MISSING if parameter.default is inspect.Parameter.empty else parameter.default
-            fields.append((name, hints[name], _field(default)))
+            fields.append((name, hints.get(name, Any), _field(default)))
     return dataclasses.make_dataclass(cls.__name__, fields, kw_only=True, frozen=True)
 
 
 def _field(default: Any) -> Any:
+    if isinstance(default, list | dict | set):
+        return dataclasses.field(default_factory=lambda: copy.copy(default))
     return dataclasses.field(default=default)
 
 
@@ -220,7 +234,7 @@ def _message(items: list[dict[str, Any]], place: Place, model: type) -> str:
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"unknown key{did_you_mean(str(place[-1]), _keys_at(model, place[:-1]))}"
     if first["type"] in ("missing", "missing_keyword_only_argument", "missing_argument"):
-        return "missing; it has no default"
+        return "missing section" if _keys_at(model, place) else "missing; it has no default"
     if first["type"] == "literal_error":
         choices = first["ctx"]["expected"]
         names = [choice.strip(" '") for choice in choices.replace(" or ", ",").split(",")]
@@ -228,7 +242,8 @@ def _message(items: list[dict[str, Any]], place: Place, model: type) -> str:
     expected = [_EXPECTED[item["type"]] for item in items if item["type"] in _EXPECTED]
     if expected:
         return f"expected {' or '.join(dict.fromkeys(expected))}, got {first['input']!r}"
-    return f"{first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+    message = first["msg"].replace("Input should", "must")
+    return f"{message[0].lower()}{message[1:]}, got {first['input']!r}"
 
 
 def _keys_at(model: type, place: Place) -> list[str]:
@@ -237,7 +252,8 @@ def _keys_at(model: type, place: Place) -> list[str]:
     for key in place:
         hints = list(_below(hints, key))
     options = [option for hint in hints for option in _alternatives(hint) if _is_section(option)]
-    return [key for option in options for key in typing.get_type_hints(option)]
+    classes = CLASSES if model is schema.Run and not place else ()
+    return [*classes, *(key for option in options for key in typing.get_type_hints(option))]
 
 
 def _below(hints: Sequence[Any], key: str | int) -> Iterator[Any]:

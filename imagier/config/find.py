@@ -6,6 +6,9 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from types import ModuleType
+
+from typing_extensions import is_protocol
 
 ROOMS = {"models": "imagier.models", "data": "imagier.data"}
 
@@ -17,7 +20,7 @@ def known(room: str, class_name: str) -> list[str]:
     """The names that a `type` can have: modules of a room that define the class."""
     package = importlib.import_module(ROOMS[room])
     names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return [name for name in names if class_name in vars(importlib.import_module(f"{ROOMS[room]}.{name}"))]
+    return [name for name in names if _defines(importlib.import_module(f"{ROOMS[room]}.{name}"), class_name)]
 
 
 def find(room: str, name: str, class_name: str) -> type:
@@ -34,10 +37,11 @@ def find(room: str, name: str, class_name: str) -> type:
         if f"{module_name}.".startswith(f"{error.name}."):
             raise _unknown(room, name, class_name) from error
         raise LookupError(f"{module_name} needs the module {error.name!r}, which is not installed") from error
-    found = getattr(module, class_name, None)
-    if found is None:
+    if "." not in name and not _defines(module, class_name):
+        raise _unknown(room, name, class_name)
+    if class_name not in vars(module):
         raise LookupError(f"{module_name} has no class {class_name}")
-    return found
+    return getattr(module, class_name)
 
 
 def did_you_mean(word: str, choices: Sequence[str]) -> str:
@@ -46,6 +50,12 @@ def did_you_mean(word: str, choices: Sequence[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; there are: {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
+
+
+def _defines(module: ModuleType, class_name: str) -> bool:
+    """Whether a module holds such a class of its own, not one that it imports, nor a description of one."""
+    found = vars(module).get(class_name)
+    return found is not None and found.__module__ == module.__name__ and not is_protocol(found)
 
 
 def _unknown(room: str, name: str, class_name: str) -> LookupError:

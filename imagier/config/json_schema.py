@@ -12,9 +12,10 @@ from imagier.config.find import CLASSES, find, known
 
 
 def json_schema() -> dict[str, Any]:
-    """A JSON Schema (draft 2020-12) that every valid config fits."""
+    """A JSON Schema (draft 2020-12) that every valid config fits, once it is in our spelling."""
     adapters: dict[Any, TypeAdapter] = {"run": adapter(schema.Run)}
-    for section, class_name, beside in _SECTIONS:
+    for section, class_name in CLASSES.items():
+        beside = schema.Trainer if section == "trainer" else None
         for name in known("models", class_name):
             adapters[section, name] = adapter(constructor_model(find("models", name, class_name), beside))
     references, whole = TypeAdapter.json_schemas([(key, "validation", one) for key, one in adapters.items()])
@@ -24,8 +25,8 @@ def json_schema() -> dict[str, Any]:
         return definitions.pop(references[key, "validation"]["$ref"].rpartition("/")[2])
 
     root = taken_out("run")
-    for section, _, _ in _SECTIONS:
-        alternatives = []
+    for section in CLASSES:
+        alternatives = [_OF_THE_USER]
         for key in adapters:
             if key[0] == section:
                 part = taken_out(key)
@@ -35,8 +36,16 @@ def json_schema() -> dict[str, Any]:
         root["properties"][section] = {"oneOf": alternatives}
     return {
         **root,
-        "required": [*root["required"], "gen", "dis", "trainer"],
+        "required": [*root["required"], *CLASSES],
         "title": "Imagier config",
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$defs": definitions,
     }
+
+
+_OF_THE_USER: dict[str, Any] = {
+    "type": "object",
+    "properties": {"type": {"type": "string", "pattern": "\\."}},
+    "required": ["type"],
+}
+"""A section that names a class by its dotted path, and so has keys that only the class knows."""

@@ -201,13 +201,14 @@ def _retire(document: Document) -> list[str]:
     retired = dict(_RETIRED)
     for section in _DATA:
         for place in _input_types(document, section):
-            retired[*place, "use_dont_care"] = _Retired("only that of the data section has an effect")
-            retired[*place, "interpolator"] = _Retired("only that of the data section has an effect")
+            for key in ("use_dont_care", "interpolator"):
+                retired |= {(*place, key): _Retired("only that of the data section has an effect")}
     notes = []
     for place, (why, default) in retired.items():
-        if _is_there(document, place) and not _is_taken(document, place):
-            if document.drop(place) not in (None, "", {}, [], default):
-                notes.append(f"{document.origin(place)}: {'.'.join(map(str, place))}: {why}; dropped")
+        if not _is_there(document, place) or _is_taken(document, place):
+            continue
+        if document.drop(place) not in (None, "", {}, [], default):
+            notes.append(f"{document.origin(place)}: {'.'.join(map(str, place))}: {why}; dropped")
     return notes
 
 
@@ -226,4 +227,4 @@ def _is_taken(document: Document, place: Place) -> bool:
         cls = find("models", name, class_name)
     except LookupError:
         return False  # told by `check`
-    return "." in name or place[1] in inspect.signature(cls).parameters
+    return "." in name or (len(place) == 2 and place[1] in inspect.signature(cls).parameters)

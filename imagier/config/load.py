@@ -55,20 +55,18 @@ class Document:
         """
         node: Any = self.tree
         for depth, key in enumerate(place):
-            dotted = ".".join(map(str, place[:depth]))
-            if isinstance(node, list) and not _has(node, key):
-                raise ConfigError([f"{origin}: {dotted}: has no entry {key!r}; its entries are 0 to {len(node) - 1}"])
-            if not isinstance(node, dict | list):
-                raise ConfigError([f"{origin}: {dotted}: is a value, not a section; cannot set {key!r} in it"])
-            if depth == len(place) - 1:
-                node[key] = value
-            elif isinstance(node, dict) and node.get(key) is None:
-                node[key] = {}
+            if not (isinstance(node, dict) or _has(node, key)):
+                dotted = ".".join(map(str, place[:depth]))
+                what = f"a list of {len(node)}" if isinstance(node, list) else "a value, not a section"
+                raise ConfigError([f"{origin}: {dotted}: is {what}; cannot set {key!r} in it"])
+            here = place[: depth + 1]
+            is_new = here == place or self.get(here) is None
+            if is_new:
+                node[key] = value if here == place else {}
+            if is_new and origin is not None:
+                self.origins = {at: where for at, where in self.origins.items() if at[: depth + 1] != here}
+                self.origins[here] = origin
             node = node[key]
-        if origin is not None:
-            below = len(place)
-            self.origins = {at: where for at, where in self.origins.items() if at[:below] != place}
-            self.origins[place] = origin
 
     def drop(self, place: Place) -> Any:
         """Removes a value and returns it."""
@@ -169,8 +167,9 @@ def _note_lines(loader: _Loader, node: yaml.Node, place: Place, name: str, origi
     """Notes the line of every value below a node; two equal keys in one mapping are an error."""
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
-            origins[*place, index] = f"{name}:{child.start_mark.line + 1}"
-            _note_lines(loader, child, (*place, index), name, origins)
+            here: Place = (*place, index)
+            origins[here] = f"{name}:{child.start_mark.line + 1}"
+            _note_lines(loader, child, here, name, origins)
     if not isinstance(node, yaml.MappingNode):
         return
     own: set[Hashable] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from imagier.config import schema
 from imagier.config.find import did_you_mean, find
@@ -10,16 +10,18 @@ from imagier.config.load import Place
 
 Broken = tuple[Place, str]
 
+_SIZES = frozenset({"resize_smallest_side", "resize_h_w", "random_crop_h_w", "center_crop_h_w"})
+
 
 def broken_rules(run: schema.Run) -> Iterator[Broken]:
     """Every broken rule: where, and what to do."""
     for name, optimizer in (("gen_opt", run.gen_opt), ("dis_opt", run.dis_opt)):
         yield from _optimizer(optimizer, (name,))
-    yield from _data(run.data, ("data",), splits=("train", "val"))
+    yield from _data(run.data, ("data",))
     if run.data.train is None:
-        yield ("data",), "missing section 'train'"
+        yield ("data", "train"), "missing section"
     if run.test_data is not None:
-        yield from _data(run.test_data, ("test_data",), splits=("test",))
+        yield from _data(run.test_data, ("test_data",))
 
 
 def _optimizer(optimizer: schema.Optimizer, place: Place) -> Iterator[Broken]:
@@ -34,65 +36,104 @@ def _optimizer(optimizer: schema.Optimizer, place: Place) -> Iterator[Broken]:
         yield (*place, "skip_grad"), "needs clip_grad_norm, the norm from which a gradient is skipped"
 
 
-def _data(data: schema.Data, place: Place, splits: tuple[str, ...]) -> Iterator[Broken]:
-    try:
-        find("data", data.type, "Dataset")
-    except LookupError as error:
-        yield (*place, "type"), str(error.args[0])
-    names = [name for entry in data.input_types for name in entry]
-    if not names:
-        yield (*place, "input_types"), "is empty; name at least one input type"
-    for index, entry in enumerate(data.input_types):
-        for name, options in entry.items():
-            yield from _input_type(options, (*place, "input_types", index, name))
-    for key in ("input_labels", "input_image", "one_hot_num_classes"):
-        for position, name in enumerate(getattr(data, key)):
-            if name not in names:
-                at = name if key == "one_hot_num_classes" else position
-                yield (*place, key, at), f"no input type {name!r}{did_you_mean(name, names)}"
-    channels = {name: options.num_channels for entry in data.input_types for name, options in entry.items()}
+def _data(data: schema.Data, place: Place) -> Iterator[Broken]:
+    yield from _dataset_type(data.type, (*place, "type"))
+    yield from _input_types(data.input_types, (*place, "input_types"))
+    named = {name: options for entry in data.input_types for name, options in entry.items()}
+    yield from _names(data.input_image, named, (*place, "input_image"))
+    yield from _names(data.input_labels, named, (*place, "input_labels"))
+    for name in data.one_hot_num_classes:
+        if name not in named:
+            yield (*place, "one_hot_num_classes", name), f"no input type {name!r}{did_you_mean(name, list(named))}"
+    one_hot = {} if data.full_data_ops and "make_one_hot" not in data.full_data_ops else data.one_hot_num_classes
+    if one_hot != data.one_hot_num_classes:
+        yield (*place, "full_data_ops"), "lacks make_one_hot, without which one_hot_num_classes has no effect"
+    if data.full_data_ops and "make_one_hot" in data.full_data_ops and not one_hot:
+        yield (*place, "full_data_ops"), "make_one_hot needs one_hot_num_classes"
     for name in [*data.input_labels, *data.input_image]:
-        if name in names and channels[name] is None and name not in data.one_hot_num_classes:
+        if name in named and named[name].num_channels is None and name not in one_hot:
             yield (*place, "input_types"), f"{name} needs num_channels"
-    for split in splits:
-        part = getattr(data, split)
-        if part is not None:
-            yield from _split(part, (*place, split))
+    for key, split in (("train", data.train), ("val", data.val), ("test", data.test)):
+        if split is not None:
+            yield from _split(split, (*place, key))
 
 
-def _input_type(options: schema.InputType, place: Place) -> Iterator[Broken]:
-    if options.computed_on_the_fly:
-        yield (*place, "computed_on_the_fly"), "no op of this version makes an input type"
-    elif options.ext is None:
-        yield place, "needs ext, the extension of its files"
+def _dataset_type(name: str, place: Place) -> Iterator[Broken]:
+    try:
+        find("data", name, "Dataset")
+    except LookupError as error:
+        yield place, str(error.args[0])
+
+
+def _input_types(entries: Sequence[Mapping[str, schema.InputType]], place: Place) -> Iterator[Broken]:
+    if not any(entries):
+        yield place, "is empty; name at least one input type"
+    seen: set[str] = set()
+    for index, entry in enumerate(entries):
+        for name, options in entry.items():
+            here = (*place, index, name)
+            if name in seen:
+                yield here, "stands here for the second time"
+            if options.computed_on_the_fly:
+                yield (*here, "computed_on_the_fly"), "no op of this version makes an input type"
+            elif options.ext is None:
+                yield here, "needs ext, the extension of its files"
+            seen.add(name)
+
+
+def _names(names: Sequence[str], known: Collection[str], place: Place) -> Iterator[Broken]:
+    for position, name in enumerate(names):
+        if name not in known:
+            yield (*place, position), f"no input type {name!r}{did_you_mean(name, list(known))}"
 
 
 def _split(split: schema.Split, place: Place) -> Iterator[Broken]:
     if not split.roots:
         yield (*place, "roots"), "is empty; name at least one folder"
-    if split.dataset_type not in (None, "folder") or split.is_lmdb:
+    if split.dataset_type not in (None, "folder"):
         yield (*place, "dataset_type"), "only folders can be read by this version"
-    if split.type is not None and (split.input_types is None or split.input_image is None):
-        yield (*place, "type"), "a validation set of its own type needs input_types and input_image beside it"
+    elif split.is_lmdb and split.dataset_type is None:
+        yield (*place, "is_lmdb"), "only folders can be read by this version"
+    yield from _own_type(split, place)
     yield from _augmentations(split.augmentations, (*place, "augmentations"))
+
+
+def _own_type(split: schema.Split, place: Place) -> Iterator[Broken]:
+    """A validation set may be read by another data set type than the training set."""
+    parts = {"type": split.type, "input_types": split.input_types, "input_image": split.input_image}
+    given = [key for key, value in parts.items() if value is not None]
+    if given and (place[-1] != "val" or len(given) < len(parts)):
+        yield (
+            (*place, given[0]),
+            "type, input_types and input_image stand in the section `val`, all three of them, or in none",
+        )
+    if split.type is not None:
+        yield from _dataset_type(split.type, (*place, "type"))
+    if split.input_types is not None:
+        yield from _input_types(split.input_types, (*place, "input_types"))
+        known = [name for entry in split.input_types for name in entry]
+        yield from _names(split.input_image or [], known, (*place, "input_image"))
 
 
 def _augmentations(keys: schema.AugmentationKeys, place: Place) -> Iterator[Broken]:
     sizes: dict[str, tuple[int, int]] = {}
-    for key, value in keys.items():
-        if key in ("resize_smallest_side", "resize_h_w", "random_crop_h_w", "center_crop_h_w"):
-            size = _size(value)
-            if size is None:
-                yield (*place, key), f"expected 'height, width' in pixels, got {value!r}"
-            else:
-                sizes[key] = size
+    for key in _SIZES & keys.keys():
+        value = dict(keys)[key]
+        size = _size(value)
+        if size is None:
+            yield (*place, key), f"expected 'height, width' in pixels, got {value!r}"
+        else:
+            sizes[key] = size
     if "resize_smallest_side" in keys and "resize_h_w" in keys:
         yield (*place, "resize_h_w"), "excludes resize_smallest_side; keep one of them"
-    if not sizes and "random_resize_h_w_aspect" not in keys:
+    if not (_SIZES | {"random_resize_h_w_aspect"}) & keys.keys():
         yield place, "needs one of resize_smallest_side, resize_h_w, random_crop_h_w, center_crop_h_w"
     for key in ("random_crop_h_w", "center_crop_h_w"):
-        if key in sizes:
+        if key in sizes and "random_resize_h_w_aspect" not in keys:
             yield from _crop_fits(sizes, key, place)
+    gamma = keys.get("gamma")
+    if gamma is not None and gamma["gamma_limit_lb"] > gamma["gamma_limit_ub"]:
+        yield (*place, "gamma", "gamma_limit_ub"), "must not be less than gamma_limit_lb"
 
 
 def _crop_fits(sizes: dict[str, tuple[int, int]], key: str, place: Place) -> Iterator[Broken]:
@@ -117,9 +158,9 @@ def _crop_fits(sizes: dict[str, tuple[int, int]], key: str, place: Place) -> Ite
 
 
 def _size(value: object) -> tuple[int, int] | None:
-    if isinstance(value, int):
-        return value, value
     parts = [part.strip() for part in str(value).split(",")]
-    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if isinstance(value, int):
+        parts *= 2
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         return None
     return int(parts[0]), int(parts[1])

@@ -13,6 +13,11 @@ BIG = 1_000_000_000
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""The weight of the past in a running mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +43,16 @@ class Optimizer:
     """How the weights of a network move."""
 
     type: Literal["adam", "sgd", "rmsprop"] = "adam"
-    lr: float = 1e-4
-    adam_beta1: float = 0.0
-    adam_beta2: float = 0.999
-    eps: float = 1e-8
-    momentum: float = 0.0
+    lr: NonNegative = 1e-4
+    adam_beta1: Decay = 0.0
+    adam_beta2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    momentum: NonNegative = 0.0
     """sgd."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """sgd and rmsprop."""
     lr_policy: LrPolicy = LrPolicy()
-    clip_grad_norm: float | None = None
+    clip_grad_norm: PositiveFloat | None = None
     """Largest L2 norm of the gradient of the whole network."""
     skip_grad: bool = False
     """Skip an update whose gradient is larger than clip_grad_norm, instead of clipping it."""
@@ -58,14 +63,14 @@ class ModelAverage:
     """The running average of the generator, which makes the pictures."""
 
     enabled: bool = False
-    beta: float = 0.9999
+    beta: Share = 0.9999
     start_iteration: Count = 1000
     """Updates during which the average is equal to the weights."""
     num_batch_norm_estimation_iterations: Count = 30
     """Batches from which batch norm statistics of the average are measured, if it has any."""
     remove_sn: bool = True
     """Average the normalised weights of layers with a spectral norm."""
-    g_smooth_img: float | None = None
+    g_smooth_img: PositiveFloat | None = None
     """Half-life in pictures; replaces beta."""
 
 
@@ -92,9 +97,9 @@ class Amp:
     """Half precision, and the loss scaler of fp16."""
 
     enabled: bool = False
-    init_scale: float = 65536.0
-    growth_factor: float = 2.0
-    backoff_factor: float = 0.5
+    init_scale: PositiveFloat = 65536.0
+    growth_factor: Annotated[float, Field(gt=1)] = 2.0
+    backoff_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     growth_interval: Positive = 2000
 
 
@@ -130,30 +135,32 @@ class InputType:
     """Values are names; resized by nearest neighbour."""
     computed_on_the_fly: bool = False
     """Not read from disk, but made by an op."""
-    pre_aug_ops: str | None = None
-    post_aug_ops: str | None = None
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+KernelSizes = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 
 class ContrastOptions(TypedDict):
-    brightness_limit: float | list[float]
-    contrast_limit: float | list[float]
-    p: float
+    brightness_limit: NonNegative | Range
+    contrast_limit: NonNegative | Range
+    p: Share
 
 
 class BlurOptions(TypedDict):
-    blur_limit: int | list[int]
-    p: float
+    blur_limit: Annotated[int, Field(ge=3)] | KernelSizes
+    p: Share
 
 
 class CompressionOptions(TypedDict):
-    quality_lower: int
-    p: float
+    quality_lower: Annotated[int, Field(ge=0, le=100)]
+    p: Share
 
 
 class GammaOptions(TypedDict):
-    gamma_limit_lb: int
-    gamma_limit_ub: int
-    p: float
+    gamma_limit_lb: Count
+    gamma_limit_ub: Count
+    p: Share
 
 
 class AugmentationKeys(TypedDict, total=False):
@@ -164,7 +171,7 @@ class AugmentationKeys(TypedDict, total=False):
     random_resize_h_w_aspect: str
     rotate: float
     random_rotate_90: bool
-    random_scale_limit: float
+    random_scale_limit: NonNegative
     random_crop_h_w: str
     center_crop_h_w: str
     horizontal_flip: bool
@@ -193,12 +200,21 @@ class Split:
     augmentations: Augmentations
     dataset_type: Literal["folder", "lmdb", "object_store"] | None = None
     is_lmdb: bool = False
-    drop_last: bool = False
-    """val: leave out an incomplete last batch."""
     type: str | None = None
     """val: read by another data set type; input_types and input_image must then be given too."""
     input_types: list[dict[str, InputType]] | None = None
     input_image: list[str] | None = None
+
+
+Interpolator = Literal[
+    "INTER_NEAREST",
+    "INTER_LINEAR",
+    "INTER_CUBIC",
+    "INTER_AREA",
+    "INTER_LANCZOS4",
+    "INTER_LINEAR_EXACT",
+    "INTER_NEAREST_EXACT",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,10 +236,10 @@ class Data:
     use_dont_care: bool = False
     """One more label channel for everything else."""
     full_data_ops: str | None = None
-    full_data_post_aug_ops: str | None = None
-    interpolator: str = "INTER_LINEAR"
+    """make_one_hot and concat_labels, comma-separated; without it both are done. Without make_one_hot, classes stay
+    numbers."""
+    interpolator: Interpolator = "INTER_LINEAR"
     """OpenCV name, for the first resize of pictures."""
-    paired: bool | None = None
     val_data_loader_not_distributed: bool = False
     """Every rank reads the whole validation set."""
     train: Split | None = None

@@ -69,7 +69,7 @@ class StyleEncoderParams:
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the losses; one of 0 is not computed."""
+    """Weights of the losses; one of 0 is not computed, but for that of the critics."""
 
     gan: float
     feature_matching: float
@@ -713,11 +713,11 @@ class Recipe(BaseRecipe):
         pictures, target = fake["fake_images"], batch["images"]
         verdict = self.judge(batch, pictures, learn_from_real=False)
         keep = max(self.topk_decay**now.epoch, self.topk_min)
-        losses = {
-            "gan": generator_loss(self._compared(verdict)[1], self.gan_mode, keep, self.topk_per_sample),
-            "feature_matching": feature_matching(verdict["fake_features"], verdict["real_features"]),
-            "kl": gaussian_kl(fake["mu"], fake["logvar"]) if "mu" in fake else pictures.new_zeros(()),
-        }
+        losses = {"gan": generator_loss(self._compared(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
+        if self.loss_weight["feature_matching"]:
+            losses["feature_matching"] = feature_matching(verdict["fake_features"], verdict["real_features"])
+        if self.loss_weight["kl"]:
+            losses["kl"] = gaussian_kl(fake["mu"], fake["logvar"]) if "mu" in fake else pictures.new_zeros(())
         if self.perceptual is not None:
             losses["perceptual"] = self.perceptual(pictures, target)
         if self.loss_weight["l1"]:
@@ -773,7 +773,9 @@ def _with_present_channels(batch: Batch) -> Batch:
     label = batch["label"]
     if label.device.type != "cpu" or label.shape[1] < MANY_CHANNELS:
         return batch
-    channels = (label != 0).flatten(2).any(dim=2).any(dim=0).nonzero()[:, 0]
+    present = (label != 0).flatten(2).any(dim=2).any(dim=0)
+    present[0] |= ~present.any()  # convolutions do not take an input of no channels
+    channels = present.nonzero()[:, 0]
     return batch.updated(label_present=label.index_select(1, channels), label_channels=channels)
 
 

@@ -8,8 +8,8 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import encoded, noise, png, smooth
+from PIL import Image
 
 from imagier.data.sample import InputType, check_classes, decode
 from imagier.errors import UserError
@@ -195,7 +195,7 @@ def damaged(data: bytes) -> bytes:
         (b"", "jpg", 3, "the file is empty"),
         (b"version https://git-lfs.github.com/spec/v1\n", "png", 3, "not a picture, or damaged"),
         (b"hello", "jpg", 3, "not a picture, or damaged"),
-        (damaged(WHOLE["png"]), "png", 3, "damaged"),
+        (damaged(WHOLE["png"]), "png", 3, "not a picture, or damaged"),
         (damaged(WHOLE["palette png"]), "png", 1, "damaged"),
         (WHOLE["png"], "png", 1, "has 3 channels, but input type 'images' says num_channels: 1"),
         (encoded(PICTURE[..., :1], "PNG"), "png", 3, "has 1 channels, but input type 'images' says num_channels: 3"),
@@ -219,6 +219,7 @@ def test_any_number_of_channels_passes_where_the_config_says_none() -> None:
     [
         ([0, 9], False, None),
         ([0, 255], False, None),
+        ([0, 10], False, "10"),
         ([0, 10, 255], False, "10"),
         ([200, 10, 10, 12], False, "10, 12, 200"),
         (list(range(20)), False, "10, 11, 12, 13, 14, ..."),

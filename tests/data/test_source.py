@@ -68,7 +68,10 @@ def test_every_type_has_its_own_extension(tmp_path: Path) -> None:
     write(tmp_path / "images" / "a.jpg", b"picture")
     write(tmp_path / "seg_maps" / "a.png", b"map")
     files = FolderSource(tmp_path, {"images": "jpg", "seg_maps": "png"})
-    assert [files.read(kind, key) for kind in ("images", "seg_maps") for key in files.keys(kind)] == [b"picture", b"map"]
+    assert [files.read(kind, key) for kind in ("images", "seg_maps") for key in files.keys(kind)] == [
+        b"picture",
+        b"map",
+    ]
 
 
 def test_a_missing_root_is_named() -> None:
@@ -86,7 +89,7 @@ def test_a_missing_type_is_named_with_what_is_there_instead(tmp_path: Path) -> N
 
 
 def test_an_empty_root_is_said_to_be_empty(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no folder 'images' .*; it has no folders$"):
+    with pytest.raises(UserError, match=r"no folder 'images' .*; it has no folders$"):
         FolderSource(tmp_path, {"images": "png"}).keys("images")
 
 

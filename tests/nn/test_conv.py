@@ -210,7 +210,9 @@ def test_a_folded_convolution_still_takes_some_channels() -> None:
     torch.testing.assert_close(layer.folded()(x, channels), layer(x, channels))
 
 
-@pytest.mark.parametrize("make", [lambda n: conv2d(3, 5, 3, padding=1, weight_norm=n), lambda n: linear(8, 6, weight_norm=n)])
+@pytest.mark.parametrize(
+    "make", [lambda n: conv2d(3, 5, 3, padding=1, weight_norm=n), lambda n: linear(8, 6, weight_norm=n)]
+)
 def test_weight_norm_is_torchs(make: Callable[[WeightNorm], nn.Module]) -> None:
     torch.manual_seed(0)
     ours = make("weight")

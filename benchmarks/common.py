@@ -1,0 +1,108 @@
+"""What the benchmarks share: objects of a config without its data, and timings that can be compared."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from imagier.cli import build
+from imagier.config.check import Config, check
+from imagier.config.legacy import modernize
+from imagier.config.load import load
+from imagier.recipe import Batch
+from imagier.train.runtime import Precision, Runtime, keep_freed_memory
+from imagier.train.trainer import Trainer
+
+HERE = Path(__file__).parent
+
+
+def start(threads: int) -> None:
+    """Prepares the process as a training does, and says what it runs on."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    print(f"{_processor()}, {threads} threads, torch {torch.__version__}")
+
+
+def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """A checked config."""
+    document = load(path, overrides)
+    modernize(document)
+    return check(document)
+
+
+def trainer_of(config: Config, precision: Precision = "fp32") -> Trainer:
+    """A trainer for a config, on the CPU, without data and hooks."""
+    runtime = Runtime(torch.device("cpu"), precision=precision)
+    recipe = build.recipe(config, runtime, seed=0)
+    recipe.train()
+    players = build.players(config, recipe, runtime)
+    return Trainer(recipe, players, runtime, seed=0, accumulate=config.trainer.accumulate)
+
+
+def batch_of(config: Config, rows: int, size: int, regions: int = 40, classes: int = 20) -> Batch:
+    """A batch as the loader would give it: noise as pictures, and label maps of `regions` cells of `classes` classes.
+
+    Raw label channels (edges) are 0 or 1, one pixel in twenty being 1.
+    """
+    rng = torch.Generator().manual_seed(0)
+    data = config.run.data
+    layers = []
+    expander = build.expander(data, config.trainer.channels_last)
+    one_hot = {kind.name: kind.num_classes for kind in build.input_types(data)}
+    for name, channels in expander.label_lengths.items():
+        if one_hot[name] is None:
+            layers.append((torch.rand(rows, channels, size, size, generator=rng) < 0.05).float())
+        else:
+            layers.append(_cells(rows, channels, size, regions, classes, rng))
+    tensors: dict[str, Tensor] = {
+        "label": torch.cat(layers, dim=1),
+        "images": torch.rand(rows, 3, size, size, generator=rng) * 2 - 1,
+    }
+    if config.trainer.channels_last:
+        tensors = {k: v.contiguous(memory_format=torch.channels_last) for k, v in tensors.items()}
+    return Batch(tensors)
+
+
+def _cells(rows: int, channels: int, size: int, regions: int, classes: int, rng: torch.Generator) -> Tensor:
+    """One-hot maps of the nearest of some random points, N x channels x size x size."""
+    points = torch.rand(rows, regions, 2, generator=rng) * size
+    of_point = torch.randint(0, min(classes, channels), (rows, regions), generator=rng) * (channels // classes or 1)
+    line = torch.arange(float(size))
+    grid = torch.stack(torch.meshgrid(line, line, indexing="ij"), dim=-1)
+    nearest = (grid[None, None] - points[:, :, None, None]).square().sum(-1).argmin(dim=1)
+    maps = torch.gather(of_point, 1, nearest.flatten(1)).view(rows, 1, size, size).clamp(max=channels - 1)
+    return torch.zeros(rows, channels, size, size).scatter_(1, maps, 1.0)
+
+
+def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
+    """Seconds of every run in every round; the runs take turns, so that a slow moment of the machine hits all of them."""
+    for run in runs.values():
+        for _ in range(warmup):
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def ratio(one: Sequence[float], other: Sequence[float]) -> str:
+    """Median of the ratios round by round, with the quartiles."""
+    ratios = sorted(a / b for a, b in zip(one, other))
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.3f} (quartiles {low:.3f} to {high:.3f}, {len(ratios)} rounds)"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,90 @@
+"""The JSON Schema of configs, judged by an independent validator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+from golden import golden
+from small_config import TEXT, read, write
+
+from imagier.config.json_schema import json_schema
+from imagier.config.legacy import modernize
+from imagier.config.load import load
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = [ROOT / "benchmarks" / "spade_reference_size.yaml", *sorted((ROOT / "configs").rglob("*.yaml"))]
+
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json_schema())
+
+
+def test_it_is_a_json_schema(validator: jsonschema.Draft202012Validator) -> None:
+    validator.check_schema(validator.schema)
+    assert validator.schema["$schema"] == validator.META_SCHEMA["$id"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_a_shipped_config_fits(validator: jsonschema.Draft202012Validator, path: Path) -> None:
+    validator.validate(load(path).tree)
+
+
+@pytest.mark.parametrize("case", ["spade_a", "spade_b"])
+def test_a_config_of_the_reference_fits_once_it_is_in_our_spelling(
+    validator: jsonschema.Draft202012Validator, case: str
+) -> None:
+    document = load(golden(case, "config.yaml"))
+    modernize(document)
+    validator.validate(document.tree)
+
+
+def test_a_resolved_config_fits(validator: jsonschema.Draft202012Validator, tmp_path: Path) -> None:
+    validator.validate(read(write(tmp_path))[0].resolved())
+
+
+def test_a_config_with_a_model_of_the_users_own_fits(
+    validator: jsonschema.Draft202012Validator, tmp_path: Path
+) -> None:
+    validator.validate(load(write(tmp_path), ["gen={type: my_lab.nets, anything: 3}"]).tree)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "max_itr=3",
+        "max_iter=many",
+        "max_iter=-1",
+        "gen.num_filter=3",
+        "gen.num_filters=many",
+        "gen.style_enc.num_filter=3",
+        "gen.type=spode",
+        "gen.label_channels=3",
+        "dis={num_filters: 3}",
+        "trainer.lossweight={}",
+        "trainer.loss_weight.l2=1",
+        "trainer.gan_mode=hing",
+        "trainer.init.gian=1",
+        "gen_opt.lr=fast",
+        "gen_opt.lr_policy.steps=3",
+        "data.input_types.0.images.exxt=png",
+        "data.train.augmentations.horizontal_flipp=true",
+        "data.train.augmentations.gamma={p: 1}",
+        "data.train.batch_size=0",
+        "data.one_hot_num_classes.seg_maps=x",
+    ],
+)
+def test_a_mistake_does_not_fit(validator: jsonschema.Draft202012Validator, tmp_path: Path, override: str) -> None:
+    assert not validator.is_valid(load(write(tmp_path), [override]).tree)
+
+
+@pytest.mark.parametrize("section", ["trainer", "gen", "dis", "data"])
+def test_a_missing_section_does_not_fit(
+    validator: jsonschema.Draft202012Validator, tmp_path: Path, section: str
+) -> None:
+    tree = load(write(tmp_path, TEXT)).tree
+    validator.validate(tree)
+    del tree[section]
+    assert not validator.is_valid(tree)

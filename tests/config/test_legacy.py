@@ -1,0 +1,225 @@
+"""The reference's spellings: each means what it meant, or a line says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_config import TEXT, errors, read, swap, write
+
+from imagier.config.legacy import modernize
+from imagier.config.load import Document, load
+
+
+def modern(folder: Path, *overrides: str) -> tuple[Document, list[str]]:
+    document = load(write(folder), overrides)
+    return document, modernize(document)
+
+
+OP = "imaginaire.model_utils.label::"
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("gen.type=imaginaire.generators.spade", "spade"),
+        ("dis.type=imaginaire.discriminators.spade", "spade"),
+        ("trainer.type=imaginaire.trainers.spade", "spade"),
+        ("data.type=imaginaire.datasets.paired_images", "paired_images"),
+        ("data.val.type=imaginaire.datasets.images", "images"),
+        ("gen.type=my_lab.imaginaire.generators.spade", "my_lab.imaginaire.generators.spade"),
+        ("gen.activation_norm_type=None", "none"),
+        ("gen.weight_norm_type=''", "none"),
+        ("gen.activation_norm_params.weight_norm_type=''", "none"),
+        ("gen.activation_norm_params.activation_norm_type=None", "none"),
+        ("dis.fpse_activation_norm_type=''", "none"),
+        ("gen.nonlinearity=''", "none"),
+        ("gen.nonlinearity=leakyrelu", "leakyrelu"),
+        ("gen.style_dims=None", None),
+        ("trainer.perceptual_loss=None", None),
+        ("pretrained_weight=''", ""),
+        ("data.train.roots=one/folder", ["one/folder"]),
+        ("data.val.roots=''", []),
+        ("test_data.test.roots=one/folder", ["one/folder"]),
+        ("data.train.roots=[a, b]", ["a", "b"]),
+        (f"data.full_data_ops='{OP}make_one_hot, {OP}concat_labels'", "make_one_hot, concat_labels"),
+        (f"data.full_data_ops='{OP}concat_labels'", "concat_labels"),
+        (f"test_data.full_data_ops='{OP}concat_labels,'", "concat_labels"),
+        ("data.full_data_ops=make_one_hot, concat_labels", "make_one_hot, concat_labels"),
+        ("data.full_data_ops=None", None),
+    ],
+)
+def test_a_spelling_of_the_reference_becomes_ours(tmp_path: Path, override: str, value: object) -> None:
+    document, notes = modern(tmp_path, override)
+    place = tuple(override.partition("=")[0].split("."))
+    assert document.get(place, "absent") == value
+    assert notes == []
+    assert document.refused == []
+
+
+def test_a_config_in_our_spelling_is_left_as_it_is(tmp_path: Path) -> None:
+    document, notes = modern(tmp_path)
+    assert document.tree == load(write(tmp_path)).tree
+    assert notes == []
+
+
+def test_ops_over_several_lines_are_read(tmp_path: Path) -> None:
+    text = swap(TEXT, "  train:\n", f"  full_data_ops: {OP}make_one_hot,\n    {OP}concat_labels\n  train:\n")
+    config, _ = read(write(tmp_path, text))
+    assert config.run.data.full_data_ops == "make_one_hot, concat_labels"
+
+
+# key, a value that says something, values that say nothing, part of the line
+RETIRED: list[tuple[str, str, list[str], str]] = [
+    ("trainer.hparam_to_tensorboard", "true", ["false"], "had no effect"),
+    ("trainer.distributed_data_parallel", "apex", ["pytorch"], "gradients are averaged with torch.distributed"),
+    (
+        "trainer.distributed_data_parallel_params",
+        "{find_unused_parameters: true}",
+        ["{find_unused_parameters: false}", "{}"],
+        "parameters without a gradient are handled",
+    ),
+    ("trainer.delay_allreduce", "false", ["true"], "had no effect"),
+    ("trainer.amp_gp", "true", ["false"], "had no effect"),
+    ("trainer.val_sample_size", "100", ["50000"], "had no effect on this method"),
+    ("trainer.eval_network", "[vgg]", ["[clean_inception]", "[]"], "had no effect on this method"),
+    ("trainer.use_kid", "false", ["true"], "had no effect on this method"),
+    ("trainer.use_fid", "true", ["false"], "had no effect on this method"),
+    ("trainer.kid_num_subsets", "1", ["10"], "had no effect on this method"),
+    ("trainer.kid_sample_size", "8", ["256"], "had no effect on this method"),
+    ("trainer.kid_subset_size", "8", ["256"], "had no effect on this method"),
+    ("trainer.perceptual_mode", "vgg19", ["''", "null"], "reads perceptual_loss.mode"),
+    ("trainer.perceptual_layers", "relu_4_1", ["''"], "reads perceptual_loss.layers"),
+    ("trainer.gan_recon", "true", ["false"], "had no effect on this method"),
+    ("trainer.aug_policy", "color", ["''"], "does not use DiffAugment"),
+    ("gen_opt.fused_opt", "true", ["false"], "the fused optimizer is always used"),
+    ("dis_opt.fused_opt", "true", ["false"], "the fused optimizer is always used"),
+    ("gen.version", "2", [], "had no effect"),
+    ("gen.activation_norm_params.cond_dims", "5", ["null"], "is counted from the data section"),
+    ("data.paired", "false", ["true"], "follows from the type"),
+    ("test_data.paired", "false", ["true"], "follows from the type"),
+    ("data.val.drop_last", "true", ["false"], "every held-out sample counts"),
+    ("data.input_types.0.images.use_dont_care", "true", ["false"], "only that of the data section"),
+    ("data.input_types.0.images.interpolator", "INTER_AREA", ["None"], "only that of the data section"),
+    ("aws_credentials_file", "a.json", ["''"], "only needed for data in an object store"),
+    ("common", "{a: 1}", ["{}", ""], "takes nothing from it"),
+    ("local_rank", "3", ["0"], "is set at run time"),
+    ("source_filename", "a.yaml", ["''"], "is set at run time"),
+    ("date_uid", "2020_01", ["''"], "is set at run time"),
+    ("logdir", "logs/x", ["''"], "is set with --logdir"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "empty", "why"), RETIRED, ids=[row[0] for row in RETIRED])
+def test_a_retired_key_is_dropped_with_a_line_if_it_says_something(
+    tmp_path: Path, key: str, value: str, empty: list[str], why: str
+) -> None:
+    place = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+    document, notes = modern(tmp_path, f"{key}={value}")
+    assert document.get(place, "absent") == "absent"
+    (note,) = notes
+    assert note.startswith(f"command line: {key}: ")
+    assert why in note
+    assert note.endswith("; dropped")
+    for nothing in empty:
+        document, notes = modern(tmp_path, f"{key}={nothing}")
+        assert document.get(place, "absent") == "absent"
+        assert notes == []
+
+
+def test_the_line_about_a_retired_key_names_file_and_line(tmp_path: Path) -> None:
+    path = write(tmp_path, swap(TEXT, "  gan_mode: hinge\n", "  gan_mode: hinge\n  amp_gp: true\n"))
+    config, notes = read(path)
+    assert notes == [f"{path}:5: trainer.amp_gp: had no effect; dropped"]
+    assert config == read(write(tmp_path))[0]
+
+
+# key, value, part of the message
+REFUSED = [
+    ("gen.num_labels", "5", "is counted from the data section; remove it here"),
+    ("dis.num_labels", "5", "is counted from the data section; remove it here"),
+    ("gen.activation_norm_params.partial", "true", "this version has no partial convolutions"),
+    ("gen_opt.scale", "3.0", "belongs to the optimizer madam"),
+    ("dis_opt.g_bound", "10", "belongs to the optimizer madam"),
+    ("data.keypoint_data_types", "[poses]", "this version cannot read key points"),
+    ("data.input_few_shot_labels", "[seg_maps]", "this version cannot read few-shot labels"),
+    ("data.initial_few_shot_K", "1", "this version cannot read few-shot data"),
+    ("data.num_classes", "3", "this version cannot read class-conditional data"),
+    ("data.num_frames_G", "2", "this version cannot read video"),
+    ("data.num_frames_D", "2", "this version cannot read video"),
+    ("data.first_last_only", "true", "this version cannot read video"),
+    ("data.sample_far_frames_more", "true", "this version cannot read video"),
+    ("data.has_foreground", "true", "this version cannot read the foreground of people"),
+    ("data.output_h_w", "64, 64", "this version cannot read the crops of few-shot video"),
+    ("data.for_face_dataset", "{add_upper_face: true}", "this version cannot read face key points"),
+    ("data.for_pose_dataset", "{pose_type: both}", "this version cannot read poses"),
+    ("data.cache", "{root: x}", "this version cannot read object stores"),
+    ("data.move_dont_care", "{seg_maps: 3}", "this version cannot read the op move_dont_care"),
+    ("data.rename_inputs", "{a: b}", "this version cannot read the op rename_inputs"),
+    ("data.train.initial_sequence_length", "4", "this version cannot read video"),
+    ("data.train.max_sequence_length", "16", "this version cannot read video"),
+    ("data.train.individual_video_frame_augmentations", "{x: 1}", "this version cannot read video"),
+    ("data.train.augmentations.max_time_step", "2", "this version cannot read video"),
+    ("test_data.test.augmentations.max_time_step", "2", "this version cannot read video"),
+    ("data.full_data_ops", "imaginaire.model_utils.fs_vid2vid::crop_face_from_data", "no op 'imaginaire.model_utils"),
+    ("data.full_data_post_aug_ops", "my::op", "this version has no op 'my::op'"),
+    ("data.input_types.0.images.pre_aug_ops", "decode_json", "this version has no op 'decode_json'"),
+    ("data.input_types.0.images.post_aug_ops", "vis::a::b", "this version has no op 'vis::a::b'"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "why"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_a_key_that_needs_what_is_not_here_is_refused_with_its_place(
+    tmp_path: Path, key: str, value: str, why: str
+) -> None:
+    lines = errors(write(tmp_path), f"{key}={value}")
+    assert any(line.startswith(f"command line: {key}: ") and why in line for line in lines)
+    assert not any("unknown key" in line for line in lines)
+
+
+@pytest.mark.parametrize("key", [row[0] for row in REFUSED if row[0] != "data.full_data_ops"])
+def test_a_refused_key_that_says_nothing_is_dropped(tmp_path: Path, key: str) -> None:
+    for nothing in ("None", "false", "''", "[]", "{}"):
+        document, notes = modern(tmp_path, f"{key}={nothing}")
+        place = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+        assert document.get(place, "absent") == "absent"
+        assert notes == document.refused == []
+
+
+def test_refused_and_other_errors_are_told_at_once(tmp_path: Path) -> None:
+    text = swap(TEXT, "  num_filters: 8\n", "  num_labels: 7\n  num_filter: 8\n")
+    text = swap(text, "  type: paired_images\n", "  type: paired_images\n  cache: {root: x}\n  nam: x\n")
+    assert errors(write(tmp_path, text)) == [
+        "small.yaml:10: gen.num_labels: is counted from the data section; remove it here",
+        "small.yaml:11: gen.num_filter: unknown key; did you mean 'num_filters'?",
+        "small.yaml:18: data.cache: this version cannot read object stores",
+        "small.yaml:19: data.nam: unknown key; did you mean 'name'?",
+    ]
+
+
+OWN = """
+class Generator:
+    def __init__(self, *, label_channels: int, version: int = 1): ...
+class Discriminator:
+    def __init__(self, *, num_labels: int = 3): ...
+class Recipe:
+    def __init__(self, *, gen, dis, aug_policy: str = ""): ...
+"""
+
+
+def test_a_key_that_the_users_own_class_takes_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lab_of_legacy").mkdir()
+    (tmp_path / "lab_of_legacy" / "nets.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = "lab_of_legacy.nets"
+    overrides = [f"gen={{type: {mine}, version: 2}}", f"dis={{type: {mine}, num_labels: 9}}"]
+    config, notes = read(write(tmp_path), *overrides, f"trainer={{type: {mine}, aug_policy: color}}")
+    assert notes == []
+    assert (config.gen.options, config.dis.options) == ({"version": 2}, {"num_labels": 9})
+    assert config.recipe.options == {"aug_policy": "color"}
+
+
+@pytest.mark.parametrize("section", ["data", "gen", "trainer", "gen_opt", "test_data", "common", "data.val"])
+@pytest.mark.parametrize("value", ["3", "text", "[]", "[1, {a: b}]", "{x: 1}", "true"])
+def test_nonsense_in_place_of_a_section_passes_to_the_check(tmp_path: Path, section: str, value: str) -> None:
+    modern(tmp_path, f"{section}={value}")

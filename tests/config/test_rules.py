@@ -1,0 +1,210 @@
+"""What must hold between the keys of a config: each rule broken, and the nearest config that keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_config import errors, read, write
+
+LINEAR = "{type: linear, decay_start: 3, decay_end: 9, decay_target: 0.1}"
+OWN = "{roots: [x], augmentations: {resize_h_w: '8, 8'}, type: paired_images, "
+ALL_THREE = "type, input_types and input_image stand in the section `val`, all three of them, or in none"
+
+# overrides, what is said of them, overrides that are right
+RULES: list[tuple[list[str], list[str], list[str]]] = [
+    (
+        ["gen_opt.lr_policy={type: linear}"],
+        [
+            "gen_opt.lr_policy: a linear policy needs decay_start",
+            "gen_opt.lr_policy: a linear policy needs decay_end",
+            "gen_opt.lr_policy: a linear policy needs decay_target",
+        ],
+        [f"gen_opt.lr_policy={LINEAR}"],
+    ),
+    (
+        [f"dis_opt.lr_policy={LINEAR}", "dis_opt.lr_policy.decay_end=3"],
+        ["dis_opt.lr_policy.decay_end: must come after decay_start"],
+        [f"dis_opt.lr_policy={LINEAR}", "dis_opt.lr_policy.decay_end=4"],
+    ),
+    (
+        ["dis_opt.skip_grad=true"],
+        ["dis_opt.skip_grad: needs clip_grad_norm, the norm from which a gradient is skipped"],
+        ["dis_opt.skip_grad=true", "dis_opt.clip_grad_norm=1"],
+    ),
+    (
+        ["data.type=paired_image"],
+        ["data.type: no data set type 'paired_image'; did you mean 'paired_images'?"],
+        ["data.type=imaginaire.datasets.paired_images"],
+    ),
+    (
+        ["data.type=loader"],
+        ["data.type: no data set type 'loader'; there are: paired_images"],
+        ["data.type=paired_images"],
+    ),
+    (["data.train="], ["data.train: missing section"], ["data.val="]),
+    (
+        ["data.input_types.0={}"],
+        ["data.input_image.0: no input type 'images'; there are: seg_maps"],
+        ["data.input_types.0={}", "data.input_image=[]"],
+    ),
+    (
+        ["data.input_types.0={seg_maps: {ext: png}}", "data.input_image=[]"],
+        ["data.input_types.1.seg_maps: stands here for the second time"],
+        ["data.input_types.0={other: {ext: png}}", "data.input_image=[]"],
+    ),
+    (
+        ["data.input_types.0.images={num_channels: 3}"],
+        ["data.input_types.0.images: needs ext, the extension of its files"],
+        ["data.input_types.0.images={num_channels: 3, ext: jpg}"],
+    ),
+    (
+        ["data.input_types.0.images.computed_on_the_fly=true"],
+        ["data.input_types.0.images.computed_on_the_fly: no op of this version makes an input type"],
+        ["data.input_types.0.images.computed_on_the_fly=false"],
+    ),
+    (
+        ["data.input_labels=[seg_maps, seg_map]"],
+        ["data.input_labels.1: no input type 'seg_map'; did you mean 'seg_maps'?"],
+        ["data.input_labels=[seg_maps, images]"],
+    ),
+    (
+        ["data.input_image=[image]"],
+        ["data.input_image.0: no input type 'image'; did you mean 'images'?"],
+        ["data.input_image=[images]"],
+    ),
+    (
+        ["data.one_hot_num_classes.seg_map=3"],
+        ["data.one_hot_num_classes.seg_map: no input type 'seg_map'; did you mean 'seg_maps'?"],
+        ["data.one_hot_num_classes.seg_maps=3"],
+    ),
+    (
+        ["data.input_types.0.images.num_channels="],
+        ["data.input_types: images needs num_channels"],
+        ["data.input_types.1.seg_maps.num_channels="],  # its number of classes is enough
+    ),
+    (
+        ["data.full_data_ops=concat_labels"],
+        ["data.full_data_ops: lacks make_one_hot, without which one_hot_num_classes has no effect"],
+        ["data.full_data_ops=concat_labels", "data.one_hot_num_classes={}"],
+    ),
+    (
+        ["data.full_data_ops='make_one_hot, concat_labels'", "data.one_hot_num_classes={}"],
+        ["data.full_data_ops: make_one_hot needs one_hot_num_classes"],
+        ["data.full_data_ops='make_one_hot, concat_labels'"],
+    ),
+    (["data.train.roots=[]"], ["data.train.roots: is empty; name at least one folder"], ["data.train.roots=[a]"]),
+    (["data.val.roots=''"], ["data.val.roots: is empty; name at least one folder"], ["data.val.roots='a'"]),
+    (
+        ["data.train.dataset_type=lmdb", "data.train.is_lmdb=true"],
+        ["data.train.dataset_type: only folders can be read by this version"],
+        ["data.train.dataset_type=folder", "data.train.is_lmdb=true"],  # dataset_type counts
+    ),
+    (
+        ["data.val.is_lmdb=true"],
+        ["data.val.is_lmdb: only folders can be read by this version"],
+        ["data.val.is_lmdb=false"],
+    ),
+    (
+        [f"data.val={OWN}input_types: [a: {{ext: png}}]}}"],
+        [f"data.val.type: {ALL_THREE}"],
+        [f"data.val={OWN}input_types: [a: {{ext: png}}], input_image: [a]}}"],
+    ),
+    (
+        [f"data.train={OWN}input_types: [a: {{ext: png}}], input_image: [a]}}"],
+        [f"data.train.type: {ALL_THREE}"],
+        [f"data.val={OWN}input_types: [a: {{ext: png}}], input_image: []}}"],
+    ),
+    (
+        [f"data.val={OWN}input_types: [a: {{}}], input_image: [b]}}", "data.val.type=imags"],
+        [
+            "data.val.type: no data set type 'imags'; there are: paired_images",
+            "data.val.input_types.0.a: needs ext, the extension of its files",
+            "data.val.input_image.0: no input type 'b'; there are: a",
+        ],
+        [f"data.val={OWN}input_types: [a: {{ext: png}}], input_image: [a]}}"],
+    ),
+    (
+        ["data.train.augmentations={horizontal_flip: true}"],
+        ["data.train.augmentations: needs one of resize_smallest_side, resize_h_w, random_crop_h_w, center_crop_h_w"],
+        ["data.train.augmentations={random_resize_h_w_aspect: '8, 8, (0.5, 2)'}"],
+    ),
+    (
+        ["data.train.augmentations.resize_smallest_side=64"],
+        ["data.train.augmentations.resize_h_w: excludes resize_smallest_side; keep one of them"],
+        ["data.train.augmentations={resize_smallest_side: 64}"],
+    ),
+    (
+        ["data.train.augmentations.random_crop_h_w='65, 32'"],
+        ["data.train.augmentations.random_crop_h_w: a crop of 65, 32 is larger than the image (resize_h_w: 64, 64)"],
+        ["data.train.augmentations.random_crop_h_w='64, 64'"],
+    ),
+    (
+        ["data.val.augmentations={resize_smallest_side: 32, center_crop_h_w: '33, 40'}"],
+        [
+            "data.val.augmentations.center_crop_h_w: "
+            "a crop of 33, 40 is larger than the image (resize_smallest_side: 32)"
+        ],
+        ["data.val.augmentations={resize_smallest_side: 32, center_crop_h_w: '32, 40'}"],  # fits wide images
+    ),
+    (
+        ["data.val.augmentations={resize_smallest_side: '32, 48', center_crop_h_w: '33, 49'}"],
+        [
+            "data.val.augmentations.center_crop_h_w: "
+            "a crop of 33, 49 is larger than the image (resize_smallest_side: 32, 48)"
+        ],
+        ["data.val.augmentations={resize_smallest_side: '32, 48', center_crop_h_w: '33, 48'}"],
+    ),
+    (
+        ["data.train.augmentations.gamma={gamma_limit_lb: 120, gamma_limit_ub: 80, p: 0.5}"],
+        ["data.train.augmentations.gamma.gamma_limit_ub: must not be less than gamma_limit_lb"],
+        ["data.train.augmentations.gamma={gamma_limit_lb: 80, gamma_limit_ub: 120, p: 0.5}"],
+    ),
+    (
+        ["test_data={input_types: [], test: {roots: [], augmentations: {}}}"],
+        [
+            "test_data.input_types: is empty; name at least one input type",
+            "test_data.test.roots: is empty; name at least one folder",
+            "test_data.test.augmentations: "
+            "needs one of resize_smallest_side, resize_h_w, random_crop_h_w, center_crop_h_w",
+        ],
+        ["test_data={input_types: [a: {ext: png}], test: {roots: [x], augmentations: {resize_h_w: '8, 8'}}}"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("wrong", "lines", "right"), RULES, ids=[rule[1][0].partition(": ")[0] for rule in RULES])
+def test_a_broken_rule_is_told_and_a_kept_one_is_not(
+    tmp_path: Path, wrong: list[str], lines: list[str], right: list[str]
+) -> None:
+    found = errors(write(tmp_path), *wrong)
+    assert [line.partition(": ")[2] for line in found] == lines
+    read(write(tmp_path), *right)
+
+
+@pytest.mark.parametrize("size", ["64", "64, 64, 64", "64; 64", "64, x", "-1, 64", "0, 64", "64, ²", ", ", "6.5, 3"])
+@pytest.mark.parametrize("key", ["resize_h_w", "random_crop_h_w", "center_crop_h_w", "resize_smallest_side"])
+def test_a_size_is_two_whole_numbers_of_pixels(tmp_path: Path, key: str, size: str) -> None:
+    found = errors(write(tmp_path), f"data.val.augmentations={{{key}: '{size}'}}")
+    assert found == [f"command line: data.val.augmentations.{key}: expected 'height, width' in pixels, got {size!r}"]
+
+
+@pytest.mark.parametrize("size", ["0", "-5"])
+def test_a_side_is_a_positive_number_of_pixels(tmp_path: Path, size: str) -> None:
+    found = errors(write(tmp_path), f"data.val.augmentations={{resize_smallest_side: {size}}}")
+    assert found == [
+        f"command line: data.val.augmentations.resize_smallest_side: expected 'height, width' in pixels, got {size}"
+    ]
+
+
+def test_a_crop_after_a_resize_of_random_aspect_is_not_judged(tmp_path: Path) -> None:
+    read(
+        write(tmp_path),
+        "data.val.augmentations={resize_h_w: '8, 8', random_resize_h_w_aspect: '64, 64, (1, 2)', "
+        "center_crop_h_w: '32, 32'}",
+    )
+
+
+def test_broken_rules_of_all_sections_are_told_at_once(tmp_path: Path) -> None:
+    found = errors(write(tmp_path), "gen_opt.skip_grad=true", "data.train.roots=[]", "data.input_image.0=x")
+    assert {line.split(": ")[1] for line in found} == {"gen_opt.skip_grad", "data.train.roots", "data.input_image.0"}

@@ -1,0 +1,303 @@
+"""The order of samples, whatever the workers and ranks; resuming; and mistakes that leave a worker as one line."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pictures import Memory, noise, png
+
+from imagier.data.loader import Loader
+from imagier.data.paired_images import Dataset
+from imagier.data.sample import InputType, Sample
+from imagier.errors import UserError
+from imagier.recipe import Batch, Position
+
+
+class Counted:
+    """Samples that hold nothing but where they come from: a picture 1 x 1 of (epoch, index)."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        array = np.array(key, np.uint16).reshape(1, 1, 2)
+        return Sample({"at": array}, f"./{key[1]}", (key[1], 1), key[1] % 2 == 0)
+
+    def load(self, index: int) -> dict[str, np.ndarray]:
+        return self[0, index].arrays
+
+
+def loader(dataset: Any, batch_size: int, **options: Any) -> Loader:
+    return Loader(dataset, batch_size, device=torch.device("cpu"), finish=lambda batch: batch, **options)
+
+
+def places(batch: Batch) -> list[tuple[int, int]]:
+    """(epoch, index) of every sample."""
+    return [tuple(place) for place in batch["at"].flatten(1).tolist()]
+
+
+def taken(stream: Iterator[tuple[Batch, Position]], count: int) -> list[tuple[list[tuple[int, int]], Position]]:
+    return [(places(batch), position) for batch, position in islice(stream, count)]
+
+
+def augmented(length: int, **options: Any) -> Dataset:
+    """Small pictures under augmentation."""
+    files = {}
+    for i in range(length):
+        files["images", f"./{i}"] = png(noise(4, 5, seed=i))
+        files["maps", f"./{i}"] = png(noise(4, 5, 1, seed=i, below=65536))
+    kinds = [InputType(name="images", ext="png"), InputType(name="maps", ext="png", is_mask=True)]
+    keys = {"resize_h_w": "6, 6", "rotate": 30, "random_scale_limit": 0.5, "horizontal_flip": True}
+    return Dataset([Memory(files)], input_types=kinds, augmentations={**keys, "random_crop_h_w": "4, 4"}, **options)
+
+
+def content(batch: Batch) -> tuple[dict[str, list], dict[str, list[str]]]:
+    """All that a batch holds, to be compared with =="""
+    return {name: tensor.tolist() for name, tensor in batch.tensors.items()}, batch.keys
+
+
+# What a batch holds
+
+
+def test_a_batch_holds_its_samples_side_by_side() -> None:
+    dataset = augmented(3)
+    batch = loader(dataset, 3).some(3)
+    samples = [dataset[0, i] for i in range(3)]
+    assert set(batch.tensors) == {"images", "maps", "original_h_w", "is_flipped"}
+    for name in ("images", "maps"):
+        np.testing.assert_array_equal(batch[name].numpy(), np.stack([sample.arrays[name] for sample in samples]))
+    assert batch["images"].dtype == torch.uint8
+    assert batch["maps"].dtype == torch.int32
+    assert batch["original_h_w"].tolist() == [[4, 5]] * 3
+    assert batch["is_flipped"].tolist() == [sample.is_flipped for sample in samples]
+    assert batch.keys == {"images": ["./0", "./1", "./2"], "maps": ["./0", "./1", "./2"]}
+
+
+def test_pictures_of_floats_stay_floats() -> None:
+    class Depth(Counted):
+        def __getitem__(self, key: tuple[int, int]) -> Sample:
+            return Sample({"at": np.full((1, 1, 1), 0.7, np.float32)}, "./0", (1, 1))
+
+    assert loader(Depth(2), 2).some(2)["at"].flatten().tolist() == pytest.approx([0.7, 0.7])
+
+
+def test_a_batch_is_finished_by_what_the_loader_was_given() -> None:
+    made = Loader(Counted(4), 2, device=torch.device("cpu"), finish=lambda batch: batch.updated(double=2 * batch["at"]))
+    batches = [*made.once(), made.some(2), next(made.stream(Position()))[0]]
+    for batch in batches:
+        assert torch.equal(batch["double"], 2 * batch["at"])
+
+
+# Training
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_every_sample_of_an_epoch_is_seen_once_and_the_tail_is_dropped(world: int) -> None:
+    ranks = [loader(Counted(11), 2, seed=3, shuffle=True, rank=rank, world=world) for rank in range(world)]
+    steps = 11 // (2 * world)
+    assert {rank.steps_per_epoch for rank in ranks} == {steps}
+    orders = []
+    streams = [rank.stream(Position()) for rank in ranks]
+    for epoch in range(3):
+        seen = [place for _ in range(steps) for stream in streams for place in places(next(stream)[0])]
+        assert {at for at, _ in seen} == {epoch}
+        assert len({index for _, index in seen}) == steps * 2 * world
+        orders.append([index for _, index in seen])
+    assert orders[0] != orders[1] != orders[2]
+    assert orders[0] != sorted(orders[0])
+
+
+def test_over_many_epochs_no_sample_is_left_out() -> None:
+    stream = loader(Counted(5), 4, shuffle=True).stream(Position())
+    left_out = [10 - sum(index for _, index in places(batch)) for batch, _ in islice(stream, 60)]
+    assert set(left_out) == set(range(5))
+
+
+def test_the_order_is_a_function_of_the_seed_and_the_epoch() -> None:
+    def order(seed: int, epoch: int) -> list[tuple[int, int]]:
+        return taken(loader(Counted(50), 50, seed=seed, shuffle=True).stream(Position(epoch)), 1)[0][0]
+
+    assert order(1, 0) == order(1, 0)
+    assert len({tuple(i for _, i in order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_without_shuffling_samples_come_in_order() -> None:
+    batches = taken(loader(Counted(5), 2).stream(Position()), 3)
+    assert [place for batch, _ in batches for place in batch] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("length", [12, 13, 15])
+def test_a_position_counts_the_samples_of_all_ranks_and_turns_over_after_the_last_full_batch(length: int) -> None:
+    for rank in range(2):
+        batches = taken(loader(Counted(length), 2, rank=rank, world=2).stream(Position()), 4)
+        assert [position for _, position in batches] == [Position(0, 4), Position(0, 8), Position(1, 0), Position(1, 4)]
+
+
+@pytest.mark.parametrize(("world", "rank"), [(1, 0), (2, 1)])
+def test_a_stream_resumed_at_any_position_is_the_stream_that_was_never_stopped(world: int, rank: int) -> None:
+    def start(at: Position) -> Iterator[tuple[Batch, Position]]:
+        return loader(Counted(11), 2, seed=7, shuffle=True, rank=rank, world=world).stream(at)
+
+    uninterrupted = taken(start(Position()), 12)
+    for done, (_, position) in enumerate(uninterrupted[:-1], 1):
+        assert taken(start(position), 12 - done) == uninterrupted[done:]
+
+
+def test_a_resumed_stream_brings_the_same_augmented_pictures() -> None:
+    def start(at: Position) -> Iterator[tuple[Batch, Position]]:
+        return loader(augmented(5, seed=2), 2, seed=2, shuffle=True).stream(at)
+
+    uninterrupted = list(islice(start(Position()), 5))
+    for done, (_, position) in enumerate(uninterrupted[:-1], 1):
+        rest = [content(batch) for batch, _ in islice(start(position), 5 - done)]
+        assert rest == [content(batch) for batch, _ in uninterrupted[done:]]
+
+
+def test_a_position_from_another_batch_size_wastes_no_sample() -> None:
+    first = taken(loader(Counted(12), 2, shuffle=True).stream(Position()), 2)
+    rest = taken(loader(Counted(12), 4, shuffle=True).stream(first[-1][1]), 2)
+    seen = [place for batch, _ in first + rest for place in batch]
+    assert sorted(seen) == [(0, index) for index in range(12)]
+
+
+def test_two_ranks_side_by_side_are_one_process_with_a_batch_of_both() -> None:
+    data = augmented(7, seed=1)
+    alone = loader(data, 4, seed=1, shuffle=True).stream(Position())
+    ranks = [loader(data, 2, seed=1, shuffle=True, rank=rank, world=2).stream(Position()) for rank in range(2)]
+    for _ in range(4):
+        batch, position = next(alone)
+        parts = [next(rank) for rank in ranks]
+        assert [content(half) for half in batch.split(2)] == [content(part) for part, _ in parts]
+        assert {at for _, at in parts} == {position}
+
+
+@pytest.mark.parametrize(("batch_size", "world", "needed"), [(4, 1, 4), (2, 2, 4)])
+def test_a_set_smaller_than_a_step_is_refused(batch_size: int, world: int, needed: int) -> None:
+    expected = rf"^the training set has 3 samples, fewer than one step takes \({needed}\); lower data.train.batch_size"
+    with pytest.raises(UserError, match=expected):
+        next(loader(Counted(3), batch_size, world=world).stream(Position()))
+
+
+# Held-out sets
+
+
+@pytest.mark.parametrize("length", [1, 2, 8, 11])
+@pytest.mark.parametrize("world", [1, 3])
+def test_once_covers_everything_once_over_all_ranks_in_order(length: int, world: int) -> None:
+    ranks = [[places(b) for b in loader(Counted(length), 2, rank=r, world=world).once()] for r in range(world)]
+    everything = sorted(place for batches in ranks for batch in batches for place in batch)
+    assert everything == [(0, index) for index in range(length)]
+    for rank, batches in enumerate(ranks):
+        mine = [index for batch in batches for _, index in batch]
+        assert mine == list(range(rank, length, world))
+        assert all(len(batch) == 2 for batch in batches[:-1])
+
+
+def test_once_ends_after_the_most_batches() -> None:
+    short = loader(Counted(9), 2)
+    short.most_batches = 2
+    for _ in range(2):
+        assert [places(batch) for batch in short.once()] == [[(0, 0), (0, 1)], [(0, 2), (0, 3)]]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, [0]), (4, [0, 2, 5, 7]), (10, list(range(10))), (99, list(range(10)))]
+)
+def test_some_are_spread_evenly_and_the_same_on_all_ranks(count: int, expected: list[int]) -> None:
+    for rank in range(2):
+        batch = loader(Counted(10), 3, shuffle=True, rank=rank, world=2).some(count)
+        assert places(batch) == [(0, index) for index in expected]
+
+
+# Workers
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_workers_change_neither_the_order_nor_a_byte(num_workers: int) -> None:
+    data = augmented(5, seed=4)
+    start = Position(1, 2)
+    by_itself = islice(loader(data, 2, seed=4, shuffle=True).stream(start), 4)
+    by_workers = islice(loader(data, 2, seed=4, shuffle=True, num_workers=num_workers).stream(start), 4)
+    for (batch, position), (same, at) in zip(by_itself, by_workers, strict=True):
+        assert content(batch) == content(same)
+        assert position == at
+
+
+def test_persistent_workers_serve_every_pass_even_after_one_that_was_broken_off() -> None:
+    data = augmented(5)
+    expected = [content(batch) for batch in loader(data, 2).once()]
+    kept = loader(data, 2, num_workers=1, persistent_workers=True)
+    assert [content(batch) for batch in kept.once()] == expected
+    assert content(next(kept.once())) == expected[0]
+    assert [content(batch) for batch in kept.once()] == expected
+
+
+def test_a_data_set_can_be_sent_to_a_worker_that_is_not_forked() -> None:
+    data = augmented(2)
+    copy = pickle.loads(pickle.dumps(data))
+    assert content(loader(copy, 2).some(2)) == content(loader(data, 2).some(2))
+
+
+# Mistakes
+
+
+def with_wrong(index: int, data: bytes) -> Dataset:
+    dataset = augmented(4)
+    source, key = dataset.items[index]
+    source.files["images", key] = data  # type: ignore[attr-defined]
+    return dataset
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_wrong_file_ends_the_stream_with_its_one_line(num_workers: int) -> None:
+    broken = loader(with_wrong(2, b"hello"), 1, num_workers=num_workers)
+    for batches in (broken.once(), (batch for batch, _ in broken.stream(Position()))):
+        assert len(next(batches)) == 1
+        assert len(next(batches)) == 1
+        with pytest.raises(UserError) as caught:
+            next(batches)
+        expected = "memory/images/./2.png: not a picture, or damaged; restore it or remove it from the set"
+        assert str(caught.value) == expected
+
+
+def test_some_names_a_wrong_file_too() -> None:
+    with pytest.raises(UserError, match=r"^memory/images/\./1\.png: the file is empty"):
+        loader(with_wrong(1, b""), 2).some(4)
+
+
+class Uneven(Counted):
+    """Samples of the given shapes and types."""
+
+    def __init__(self, *forms: tuple[tuple[int, int, int], type]) -> None:
+        super().__init__(len(forms))
+        self.forms = forms
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        shape, dtype = self.forms[key[1]]
+        return Sample({"images": np.zeros(shape, dtype)}, f"./{key[1]}", (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("forms", "shown"),
+    [
+        ([((4, 4, 3), np.uint8), ((4, 5, 3), np.uint8)], "4 x 4 x 3 uint8, 4 x 5 x 3 uint8"),
+        ([((4, 4, 3), np.uint8), ((4, 4, 4), np.uint8)], "4 x 4 x 3 uint8, 4 x 4 x 4 uint8"),
+        ([((4, 4, 1), np.uint16), ((4, 4, 1), np.uint8)], "4 x 4 x 1 uint16, 4 x 4 x 1 uint8"),
+    ],
+)
+def test_pictures_that_do_not_fit_together_in_a_batch_are_named(forms: list, shown: str) -> None:
+    with pytest.raises(UserError) as caught:
+        next(loader(Uneven(*forms), 2).once())
+    expected = f"./0 and its batch: images of different sizes ({shown}); crop or convert them, or use batch_size: 1"
+    assert str(caught.value) == expected
+    assert len(list(loader(Uneven(*forms), 1).once())) == 2

@@ -1,0 +1,86 @@
+"""Files of checkpoints: whole or not there, and never trusted."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from test_trainer import Line, trainer
+
+from imagier.errors import UserError
+from imagier.train import checkpoint
+
+
+def saved(folder: Path, **extras: object) -> Path:
+    return checkpoint.save(folder, trainer(Line()), dict(extras))
+
+
+def test_names_are_those_of_the_reference(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    assert path.name == "epoch_00000_iteration_000000000_checkpoint.pt"
+    assert (tmp_path / "latest_checkpoint.txt").read_text() == f"latest_checkpoint: {path.name}\n"
+    assert checkpoint.latest(tmp_path) == path
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), checkpoint.replacing(path) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"players": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match=r"evil\.pt: not a checkpoint, or damaged"):
+        checkpoint.load(tmp_path / "evil.pt")
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match="not a checkpoint"):
+        checkpoint.load(tmp_path / "raw.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_damage_is_told_in_one_line(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError) as error:
+        checkpoint.load(path)
+    assert str(error.value).startswith(f"{path}: not a checkpoint, or damaged")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("pointer", "message"),
+    [("", "is empty"), ("latest_checkpoint: gone.pt\n", r"names gone\.pt, which is not there")],
+)
+def test_a_pointer_to_nothing_is_an_error_and_not_a_new_run(tmp_path: Path, pointer: str, message: str) -> None:
+    (tmp_path / "latest_checkpoint.txt").write_text(pointer)
+    with pytest.raises(UserError, match=message):
+        checkpoint.latest(tmp_path)
+
+
+def test_no_pointer_is_a_new_run(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path) is None
+
+
+def test_weights_of_another_network_are_refused_with_the_file_and_the_reason(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    other = Line()
+    other.gen = torch.nn.Linear(3, 1, bias=False)
+    with pytest.raises(UserError, match=rf"{path.name}: does not fit this config: .*size mismatch for weight"):
+        checkpoint.restore(trainer(other), checkpoint.load(path), path)
+
+
+def test_extras_come_back(tmp_path: Path) -> None:
+    path = saved(tmp_path, seed=7, log={"sums": torch.ones(2)})
+    extras = checkpoint.restore(trainer(Line()), checkpoint.load(path), path)
+    assert extras["seed"] == 7
+    assert torch.equal(extras["log"]["sums"], torch.ones(2))

@@ -1,0 +1,307 @@
+"""What watches a run: logs, files, pictures, scores, reports."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_trainer import Line, endless, trainer, until
+from torch import Tensor
+
+from imagier.recipe import Batch, Position
+from imagier.train.hooks import evaluation, files
+from imagier.train.hooks.checkpoints import Checkpoints
+from imagier.train.hooks.console import duration, line
+from imagier.train.hooks.log import Log, Record, tagged
+from imagier.train.hooks.pictures import Pictures, read_picture, side_by_side, to_uint8
+from imagier.train.hooks.report import Report
+from imagier.train.trainer import Outcome, Progress
+from imagier.train.view import View
+
+NO_CALIBRATION = View(lambda recipe: nullcontext())
+
+
+class Kept:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.pictures: list[tuple[Path, int]] = []
+
+    def scalars(self, record: Record) -> None:
+        self.records.append(record)
+
+    def picture(self, path: Path, step: int) -> None:
+        self.pictures.append((path, step))
+
+    def close(self) -> None: ...
+
+
+def progress(step: int, losses: Mapping[str, Mapping[str, float]], outcome: Outcome = Outcome.GO_ON) -> Progress:
+    tensors = {player: {name: torch.tensor(x) for name, x in of.items()} for player, of in losses.items()}
+    return Progress(step, Position(0, step), False, outcome, tensors)
+
+
+def log(sink: Kept, every: int = 2, **options: Any) -> Log:
+    return Log([sink], every=every, samples_per_step=4, log_names={"gan": "GAN"}, **options)
+
+
+def test_parts_of_a_loss_are_logged_with_their_sum_under_the_references_tags() -> None:
+    losses = {"dis": {"gan/fake": torch.tensor(1.0), "gan/true": torch.tensor(2.0), "total": torch.tensor(6.0)}}
+    assert {tag: value.item() for tag, value in tagged(losses, {"gan": "GAN"}).items()} == {
+        "dis_update/GAN/fake": 1.0,
+        "dis_update/GAN": 3.0,
+        "dis_update/GAN/true": 2.0,
+        "dis_update/total": 6.0,
+    }
+
+
+def test_a_log_gives_the_mean_of_each_period() -> None:
+    sink, watched = Kept(), trainer(Line())
+    tested = log(sink)
+    for step, value in enumerate([1.0, 3.0, 10.0, 20.0, 7.0], start=1):
+        tested.after_step(watched, progress(step, {"gen": {"gan": value}}))
+    assert [(r.step, r.scalars["gen_update/GAN"]) for r in sink.records] == [(2, 2.0), (4, 15.0)]
+    tested.after_fit(watched, progress(5, {"gen": {"gan": 7.0}}))
+    assert sink.records[-1].scalars["gen_update/GAN"] == 7.0
+    assert {"optim/gen_lr", "optim/dis_lr", "time/iteration", "memory/peak_bytes"} <= set(sink.records[0].scalars)
+
+
+def test_values_that_are_not_finite_are_left_out_and_counted() -> None:
+    sink, watched = Kept(), trainer(Line())
+    tested = log(sink)
+    for step, value in enumerate([float("nan"), 3.0, float("inf"), float("-inf")], start=1):
+        tested.after_step(watched, progress(step, {"gen": {"gan": value, "total": 1.0}}))
+    assert sink.records[0].scalars["gen_update/GAN"] == 3.0
+    assert sink.records[0].scalars["nonfinite"] == 1
+    assert "gen_update/GAN" not in sink.records[1].scalars
+    assert sink.records[1].scalars["nonfinite"] == 2
+
+
+def test_a_period_goes_on_after_a_resume() -> None:
+    sink, watched = Kept(), trainer(Line())
+    first, second = log(sink, every=4), log(sink, every=4)
+    for step in (1, 2):
+        first.after_step(watched, progress(step, {"gen": {"gan": 1.0}}))
+    second.load_state_dict(first.state_dict(), torch.device("cpu"))
+    for step in (3, 4):
+        second.after_step(watched, progress(step, {"gen": {"gan": 3.0}}))
+    assert sink.records[0].scalars["gen_update/GAN"] == 2.0
+
+
+def test_records_beyond_the_step_of_a_resume_are_removed(tmp_path: Path) -> None:
+    with_crash = files.JsonLines(tmp_path, from_step=0)
+    for step in (2, 4, 6):
+        with_crash.scalars(Record(step, 0, {"a": float(step)}))
+    with_crash.close()
+    with (tmp_path / files.NAME).open("a") as file:
+        file.write('{"step": 8, "a"')  # the process died here
+    again = files.JsonLines(tmp_path, from_step=4)
+    again.scalars(Record(6, 0, {"a": -6.0}))
+    again.close()
+    assert [(r["step"], r["a"]) for r in files.read(tmp_path)] == [(2, 2.0), (4, 4.0), (6, -6.0)]
+
+
+def test_a_line_says_where_how_fast_and_what() -> None:
+    scalars = {
+        "gen_update/GAN": 0.5,
+        "gen_update/total": 1.25,
+        "dis_update/GAN/fake": 9.0,
+        "optim/gen_lr": 1e-4,
+        "time/iteration": 0.1,
+        "speed/samples_per_second": 40.0,
+        "memory/peak_bytes": 2.0**30,
+    }
+    assert line(Record(1200, 3, scalars), 5000, 380.0) == (
+        "epoch 3  iter 1,200/5,000  10 it/s  40 img/s  1.00 GiB  6:20 left  gen: GAN 0.5 total 1.25"
+    )
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3661, "1:01:01")])
+def test_durations_are_clock_times(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_pixels_are_rounded_and_clamped() -> None:
+    picture = torch.tensor([-2.0, -1.0, 0.0, 1.0 - 1 / 255, 1.5])[None, None].expand(3, 1, 5)
+    assert to_uint8(picture)[0, :, 0].tolist() == [0, 0, 128, 254, 255]
+
+
+def test_columns_stand_side_by_side_and_samples_below_each_other() -> None:
+    columns = [torch.full((2, 3, 4, 5), value) for value in (-1.0, 1.0)]
+    columns[0][1] = 0.0
+    grid = side_by_side(columns)
+    assert grid.shape == (8, 10, 3)
+    assert (grid[:4, :5] == 0).all() and (grid[4:, :5] == 128).all() and (grid[:, 5:] == 255).all()
+
+
+class Painter(Line):
+    """Copies its input; knows what it should have painted."""
+
+    def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        return batch["x"] * 2 - 1
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        return {"x": batch["x"] * 2 - 1}
+
+    def target(self, batch: Batch) -> Tensor:
+        return batch["y"] * 2 - 1
+
+
+def pictures(value: float, target: float, rows: int = 2) -> Batch:
+    shape = (rows, 3, 4, 4)
+    return Batch({"x": torch.full(shape, value), "y": torch.full(shape, target)})
+
+
+def test_pictures_come_on_their_periods_and_at_the_end(tmp_path: Path) -> None:
+    sink = Kept()
+    tested = Pictures(tmp_path, pictures(0.25, 0.75), NO_CALIBRATION, [sink], every=[4], display_every=3, seed=0)
+    watched = trainer(Painter())
+    for step in range(1, 8):
+        tested.after_step(watched, progress(step, {}, Outcome.DONE if step == 7 else Outcome.GO_ON))
+    names = sorted(path.name for path in (tmp_path / "images").iterdir())
+    assert names == [
+        "current.jpg",
+        "epoch_00000_iteration_000000004.jpg",
+        "epoch_00000_iteration_000000007.jpg",
+    ]
+    assert [step for _, step in sink.pictures] == [3, 4, 6, 7]
+    grid = read_picture(tmp_path / "images" / names[1])
+    assert grid.shape == (8, 8, 3)
+    assert abs(int(grid.mean()) - 64) <= 1
+
+
+def test_networks_train_on_after_they_were_looked_at(tmp_path: Path) -> None:
+    watched = trainer(Painter())
+    watched.recipe.train()
+    Pictures(tmp_path, pictures(0, 0), NO_CALIBRATION, [], every=[1], display_every=9, seed=0).grid(watched)
+    assert all(network.training for network in watched.recipe.networks.values())
+
+
+def test_scores_are_means_over_all_samples_in_the_units_of_pictures() -> None:
+    sink = Kept()
+    batches = [pictures(0.5, 0.75, rows=3), pictures(0.5, 0.5, rows=1)]
+    tested = evaluation.Evaluation(
+        lambda: batches,
+        NO_CALIBRATION,
+        sink.scalars,
+        every=2,
+        every_epochs=10**9,
+        baselines={"black": lambda batch: torch.full_like(batch["x"], -1.0)},
+        seed=0,
+    )
+    watched = trainer(Painter())
+    tested.after_step(watched, progress(1, {}))
+    tested.after_step(watched, progress(2, {}))
+    assert [record.step for record in sink.records] == [2]
+    assert sink.records[0].scalars["L1/regular"] == pytest.approx(0.25 * 3 / 4)
+    expected = (3 * -10 * math.log10(0.25**2) + 100) / 4
+    assert sink.records[0].scalars["PSNR/regular"] == pytest.approx(expected, rel=1e-5)
+    tested.after_fit(watched, progress(3, {}, Outcome.DONE))
+    assert tested.last["black"]["L1"] == pytest.approx((0.75 * 3 + 0.5) / 4)
+
+
+def test_an_interrupted_run_does_not_stay_to_be_scored() -> None:
+    def no_batches() -> Iterator[Batch]:
+        raise AssertionError("evaluated")
+
+    tested = evaluation.Evaluation(
+        no_batches, NO_CALIBRATION, Kept().scalars, every=1, every_epochs=1, baselines={}, seed=0
+    )
+    ended = progress(3, {}, Outcome.INTERRUPTED)
+    tested.after_step(trainer(Painter()), ended)
+    tested.after_fit(trainer(Painter()), ended)
+
+
+@pytest.mark.parametrize(
+    ("periods", "expected"),
+    [
+        ({"every": 2, "every_epochs": 99}, [(1, 2), (2, 4), (2, 5)]),
+        ({"every": 99, "every_epochs": 1}, [(1, 2), (2, 4), (2, 5)]),
+        ({"every": 2, "start": 3, "every_epochs": 99}, [(2, 4), (2, 5)]),
+        ({"every": 99, "every_epochs": 1, "start_epoch": 2}, [(2, 4), (2, 5)]),
+        ({"every": 99, "every_epochs": 99}, [(2, 5)]),
+    ],
+)
+def test_checkpoints_come_on_their_periods_once_each_and_at_the_end(
+    tmp_path: Path, periods: dict[str, int], expected: list[tuple[int, int]]
+) -> None:
+    """Epochs have two steps here."""
+    hook = Checkpoints(tmp_path, dict, **{"start": 0, "start_epoch": 0, **periods})
+    trainer(Line(), hooks=[hook]).fit(endless(), until(5))
+    names = [f"epoch_{epoch:05d}_iteration_{step:09d}_checkpoint.pt" for epoch, step in expected]
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == names
+
+
+def test_a_report_holds_everything_and_needs_nothing_from_outside(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for step in range(1, 12):
+        noise = np.random.default_rng(step).integers(0, 255, (16, 32, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / "images" / f"epoch_00000_iteration_{step:09d}.jpg"), noise)
+    lines = files.JsonLines(tmp_path, from_step=0)
+    for step in (1, 2):
+        lines.scalars(Record(step, 0, {"gen_update/GAN": 1.0 / step, "L1/average": 0.1}))
+    lines.close()
+    Report(tmp_path, "imagier train --config <x>", 7, None).after_fit(trainer(Line()), None)
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("data:image/jpeg;base64,") == 6
+    assert "iteration 1<" in text and "iteration 11<" in text
+    assert text.count("<svg") == 2
+    assert "imagier train --config &lt;x&gt;" in text
+    assert 'src="http' not in text and 'href="http' not in text and "<script" not in text
+
+
+def test_tensorboard_gets_scalars_and_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from imagier.train.hooks.tensorboard import TensorBoard
+
+    picture = tmp_path / "a.png"
+    cv2.imwrite(str(picture), np.zeros((4, 4, 3), np.uint8))
+    sink = TensorBoard(tmp_path, from_step=0, pictures=True)
+    sink.scalars(Record(5, 0, {"gen_update/GAN": 0.5}))
+    sink.picture(picture, 5)
+    sink.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("gen_update/GAN")] == [(5, 0.5)]
+    assert [e.step for e in events.Images("Visualizations")] == [5]
+
+
+@pytest.mark.slow
+def test_wandb_offline_keeps_its_id_over_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    from imagier.train.hooks.wandb import ID_FILE, WandB
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    picture = tmp_path / "a.png"
+    cv2.imwrite(str(picture), np.zeros((4, 4, 3), np.uint8))
+
+    def logged(resuming: bool, step: int) -> str:
+        sink = WandB(tmp_path, project="p", run_id=None, resuming=resuming, config={"a": 1})
+        sink.scalars(Record(step, 0, {"gen_update/GAN": 0.5}))
+        sink.picture(picture, step)
+        sink.close()
+        return (tmp_path / ID_FILE).read_text().strip()
+
+    first = logged(resuming=False, step=1)
+    assert logged(resuming=True, step=2) == first
+    assert logged(resuming=False, step=1) != first
+    assert list((tmp_path / "wandb").glob(f"offline-run-*-{first}"))
+
+
+def test_json_lines_are_json(tmp_path: Path) -> None:
+    sink = files.JsonLines(tmp_path, from_step=0)
+    sink.scalars(Record(3, 1, {"x": 0.1}))
+    sink.close()
+    found = json.loads((tmp_path / files.NAME).read_text())
+    assert {key: found[key] for key in ("step", "epoch", "x")} == {"step": 3, "epoch": 1, "x": 0.1}

@@ -1,0 +1,112 @@
+"""Players move their weights, and only theirs, as optimizers, clipping and scalers say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from golden import golden
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from imagier.cli.build import optimizer
+from imagier.config.schema import Optimizer
+from imagier.train import schedule
+from imagier.train.player import Player
+from imagier.train.runtime import Runtime
+
+CPU = Runtime(torch.device("cpu"))
+
+
+class Parameters(nn.Module):
+    def __init__(self, tensors: list[Tensor]) -> None:
+        super().__init__()
+        self.tensors = nn.ParameterList(nn.Parameter(t.clone()) for t in tensors)
+
+
+def player(network: nn.Module, lr: float = 1.0, **options: Any) -> Player:
+    sgd = torch.optim.SGD(network.parameters(), lr=lr)
+    return Player(network, sgd, CPU, schedule=schedule.constant(), by_iteration=False, **options)
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
+def test_optimizers_make_the_recorded_steps(name: str) -> None:
+    recorded = load_file(golden("optim", f"{name}.safetensors"))
+    options = json.loads(golden("optim", "meta.json").read_text())[name]
+    network = Parameters([recorded[f"before.{i}"] for i in range(5)])
+    tested = optimizer(network, Optimizer(**options))
+    for t in range(1, 6):
+        for i, parameter in enumerate(network.tensors):
+            parameter.grad = recorded.get(f"grad.step{t}.{i}")
+        tested.step()
+        for i, parameter in enumerate(network.tensors):
+            expected = recorded[f"after.step{t}.{i}"]
+            limit = 1e-6 * max(1.0, expected.abs().max().item())
+            assert (parameter - expected).abs().max() <= limit, (t, i)
+
+
+@pytest.mark.parametrize("name", ["step", "constant", "linear", "linear_to_zero"])
+def test_schedules_give_the_recorded_rates(name: str) -> None:
+    case = json.loads(golden("optim", "lr_policies.json").read_text())[name]
+    options = {key: value for key, value in case["lr_policy"].items() if key != "type"}
+    factor = getattr(schedule, case["lr_policy"]["type"])(**options)
+    rates = [case["base_lr"] * factor(epoch) for epoch in range(20)]
+    assert rates == pytest.approx(case["lr_used_in_epoch"], rel=1e-12)
+
+
+@pytest.mark.parametrize(("by_iteration", "expected"), [(False, 0.5**3), (True, 0.5**70)])
+def test_time_is_counted_in_epochs_or_iterations(by_iteration: bool, expected: float) -> None:
+    network = nn.Linear(1, 1)
+    tested = player(network, lr=2.0)
+    tested.schedule, tested.by_iteration = schedule.step(1, 0.5), by_iteration
+    tested.set_time(epoch=3, step=70)
+    assert tested.lr == pytest.approx(2.0 * expected)
+
+
+def test_a_loss_moves_one_player_and_leaves_no_gradient_on_the_other() -> None:
+    gen, dis = nn.Linear(2, 2), nn.Linear(2, 1)
+    before = [p.clone() for p in dis.parameters()]
+    tested = player(gen)
+    tested.backward(dis(gen(torch.ones(3, 2))).sum())
+    assert all(p.grad is None for p in dis.parameters())
+    tested.update()
+    assert all(torch.equal(p, old) for p, old in zip(dis.parameters(), before))
+
+
+def with_gradient(values: list[float], **options: Any) -> tuple[nn.Module, Player]:
+    network = Parameters([torch.zeros(len(values))])
+    network.tensors[0].grad = torch.tensor(values)
+    return network, player(network, **options)
+
+
+def test_clipping_shortens_a_long_gradient_and_leaves_a_short_one() -> None:
+    network, tested = with_gradient([3.0, 4.0], clip_grad_norm=1.0)
+    tested.update()
+    torch.testing.assert_close(network.tensors[0].data, torch.tensor([-0.6, -0.8]))
+    network, tested = with_gradient([0.3, 0.4], clip_grad_norm=1.0)
+    tested.update()
+    torch.testing.assert_close(network.tensors[0].data, torch.tensor([-0.3, -0.4]))
+
+
+def test_skipping_drops_a_long_gradient_once_and_goes_on() -> None:
+    network, tested = with_gradient([3.0, 4.0], clip_grad_norm=1.0, skip_large_grads=True)
+    tested.update()
+    assert torch.equal(network.tensors[0].data, torch.zeros(2))
+    network.tensors[0].grad = torch.tensor([0.3, 0.4])
+    tested.update()
+    torch.testing.assert_close(network.tensors[0].data, torch.tensor([-0.3, -0.4]))
+
+
+def test_a_scaler_skips_an_overflow_and_lowers_its_scale() -> None:
+    network = Parameters([torch.zeros(2)])
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    tested = player(network, scaler=scaler, clip_grad_norm=10.0)
+    tested.backward((network.tensors[0] * float("inf")).sum())
+    tested.update()
+    assert torch.equal(network.tensors[0].data, torch.zeros(2))
+    assert scaler.get_scale() == 2.0
+    tested.backward(network.tensors[0].sum())
+    tested.update()
+    torch.testing.assert_close(network.tensors[0].data, torch.full((2,), -1.0))

@@ -1,0 +1,175 @@
+"""The loop: updates between the phases of a recipe, schedules, accumulation, ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from imagier.recipe import Batch, Losses, Moment, Position, Recipe
+from imagier.train import schedule
+from imagier.train.player import Player
+from imagier.train.runtime import Runtime
+from imagier.train.trainer import Outcome, Progress, Trainer
+
+CPU = Runtime(torch.device("cpu"))
+
+
+class Line(Recipe):
+    """Two players with one weight each; the second sees the first already updated."""
+
+    loss_weight = {"error": 1.0, "noise": 1.0, "pull": 10.0}
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.gen, self.dis = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        self.seen: list[float] = []
+        self.moments: list[Moment] = []
+
+    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+        self.moments.append(now)
+        yield "dis", {"pull": self.dis(batch["x"]).square().mean()}
+        self.seen.append(self.dis.weight.item())
+        noise = torch.randn(1, generator=now.rng) * self.gen.weight.sum()
+        yield "gen", {"error": (self.gen(batch["x"]) - batch["y"]).square().mean(), "noise/drawn": noise.sum()}
+
+    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        return {}
+
+    def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        return batch["x"]
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        return {}
+
+
+def trainer(recipe: Recipe, **options: Any) -> Trainer:
+    players = {
+        name: Player(
+            network,
+            torch.optim.SGD(network.parameters(), lr=0.01),
+            CPU,
+            schedule=schedule.constant(),
+            by_iteration=True,
+        )
+        for name, network in recipe.networks.items()
+    }
+    return Trainer(recipe, players, CPU, seed=1, **options)
+
+
+def data(rows: int = 4) -> Batch:
+    x = torch.arange(1.0, rows + 1)[:, None]
+    return Batch({"x": x, "y": 2 * x})
+
+
+def endless(rows: int = 4) -> Iterator[tuple[Batch, Position]]:
+    for epoch in range(10**6):
+        yield data(rows), Position(epoch, rows)
+        yield data(rows), Position(epoch + 1, 0)
+
+
+def until(steps: int) -> Any:
+    return lambda step, epoch: Outcome.DONE if step >= steps else Outcome.GO_ON
+
+
+def test_a_player_is_updated_before_the_recipe_goes_on() -> None:
+    recipe = Line()
+    before = recipe.dis.weight.item()
+    trainer(recipe).train_step(data())
+    x = data()["x"]
+    gradient = 10 * (2 * before * x.square()).mean().item()
+    assert recipe.seen[0] == pytest.approx(before - 0.01 * gradient)
+
+
+def test_losses_come_back_unweighted_with_their_weighted_total() -> None:
+    losses = trainer(Line()).train_step(data())
+    assert losses["dis"]["total"] == pytest.approx(10 * losses["dis"]["pull"].item())
+    assert losses["gen"]["total"] == pytest.approx((losses["gen"]["error"] + losses["gen"]["noise/drawn"]).item())
+    assert not any(loss.requires_grad for of in losses.values() for loss in of.values())
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_parts_move_as_the_whole_batch_does(parts: int) -> None:
+    whole, split = Line(), Line()
+    whole.loss_weight = split.loss_weight = {**Line.loss_weight, "noise": 0.0}
+    for _ in range(3):
+        trainer(whole).train_step(data())
+        trainer(split, accumulate=parts).train_step(data())
+    torch.testing.assert_close(split.gen.weight, whole.gen.weight)
+    torch.testing.assert_close(split.dis.weight, whole.dis.weight)
+
+
+def test_noise_depends_on_seed_and_step_alone() -> None:
+    """Not on what was drawn before, nor on the global source."""
+    drawn = []
+    for disturb in (0, 100):
+        recipe = Line()
+        tested = trainer(recipe)
+        torch.rand(disturb)
+        drawn.append([tested.train_step(data())["gen"]["noise/drawn"].item() for tested.step in (5, 6)])
+    first, second = drawn
+    assert first[0] != first[1]
+    assert (recipe.moments[0].step, recipe.moments[1].step) == (5, 6)
+    recipe = Line()
+    tested = trainer(recipe)
+    tested.step = 6
+    noise = torch.randn(1, generator=CPU.generator(1, 6))
+    losses = tested.train_step(data())
+    assert losses["gen"]["noise/drawn"].item() == pytest.approx(noise.item() * Line().gen.weight.item())
+    assert first == pytest.approx(second)
+
+
+def test_a_recipe_that_yields_inside_no_grad_is_refused() -> None:
+    class Leaky(Line):
+        def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+            with torch.no_grad():
+                yield "dis", {"pull": self.dis(batch["x"]).mean()}
+
+    with pytest.raises(AssertionError, match="no_grad"):
+        trainer(Leaky()).train_step(data())
+    torch.set_grad_enabled(True)
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.steps: list[Progress] = []
+        self.end: list[Progress | None] = []
+
+    def after_step(self, trainer: Trainer, progress: Progress) -> None:
+        self.steps.append(progress)
+
+    def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
+        self.end.append(progress)
+
+
+def test_hooks_hear_of_every_step_of_epochs_and_of_the_end() -> None:
+    notes = Notes()
+    trainer(Line(), hooks=[notes]).fit(endless(), until(5))
+    assert [p.step for p in notes.steps] == [1, 2, 3, 4, 5]
+    assert [p.epoch_ended for p in notes.steps] == [False, True, False, True, False]
+    assert [p.epoch for p in notes.steps] == [0, 1, 1, 2, 2]
+    assert [p.last for p in notes.steps] == [False] * 4 + [True]
+    assert notes.end == [notes.steps[-1]]
+
+
+def test_a_run_that_is_done_takes_no_step() -> None:
+    notes = Notes()
+    recipe = Line()
+    before = recipe.gen.weight.clone()
+    trainer(recipe, hooks=[notes]).fit(endless(), until(0))
+    assert notes.steps == [] and notes.end == [None]
+    assert torch.equal(recipe.gen.weight, before)
+
+
+def test_epoch_schedules_see_the_epochs_done_and_iteration_schedules_the_steps_done() -> None:
+    recipe = Line()
+    tested = trainer(recipe)
+    seen: dict[str, list[int]] = {"gen": [], "dis": []}
+    for name, player in tested.players.items():
+        player.by_iteration = name == "gen"
+        player.schedule = lambda t, name=name: float(seen[name].append(t) is None)  # type: ignore[misc]
+    tested.fit(endless(), until(5))
+    assert seen == {"gen": [0, 1, 2, 3, 4], "dis": [0, 0, 1, 1, 2]}
