@@ -172,7 +172,7 @@ def lines_with_code(path: Path) -> frozenset[int]:
 def body_length(function: Function, code: frozenset[int]) -> int:
     """Lines of code without signature and docstring."""
     body = function.body[1:] if ast.get_docstring(function) else function.body
-    return len(code & set(range(body[0].lineno, function.body[-1].end_lineno + 1))) if body else 0  # type: ignore[operator]
+    return len(code & set(range(body[0].lineno, function.body[-1].end_lineno + 1))) if body else 0
 
 
 @each_file
@@ -195,7 +195,7 @@ def test_the_rules_find_what_they_forbid(tmp_path: Path) -> None:
     wrong = ast.parse("from imagier import cli\nimport imagier.train.runtime\nx = torch.cuda\ny = f'{x}:cuda'")
     assert set(rooms_imported(wrong)) == {"cli", "train"}
     assert [word for _, word in words(wrong) if "cuda" in word] == ["cuda", ":cuda"]
-    code = 'class A:\n    def f(self,\n          x):\n        """Doc."""\n        # why\n        y = 1\n\n        return y\n'
+    code = 'class A:\n  def f(self,\n        x):\n    """Doc."""\n    # why\n    y = 1\n\n    return y\n'
     (tmp_path / "a.py").write_text(code)
     found = dict(functions(ast.parse(code)))
     assert {name: body_length(f, lines_with_code(tmp_path / "a.py")) for name, f in found.items()} == {"A.f": 2}

@@ -35,11 +35,13 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
     overrides = vars(args).get("overrides")
     if rest and (overrides is None or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
+    if overrides is not None:
         overrides += rest
 
     from imagier.errors import UserError
 
+    if "" not in sys.path:
+        sys.path.append("")  # `type: my_lab.nets` in a config names a module of the current folder
     try:
         return module.run(args)
     except UserError as error:

@@ -38,14 +38,14 @@ class Hooks:
         total_steps: int,
         stopwatch: Stopwatch | None,
     ) -> None:
-        run, runtime = config.run, trainer.runtime
+        runtime = trainer.runtime
         console = Console(total_steps=total_steps, from_step=trainer.step, is_main=runtime.is_main)
         self.sinks: list[Sink] = [console]
         if runtime.is_main:
             self.sinks += _files(config, args, start, trainer.step)
         self.log = Log(
             self.sinks,
-            every=run.logging_iter,
+            every=config.run.logging_iter,
             samples_per_step=training.batch_size * training.world,
             log_names=trainer.recipe.log_names,
             stopwatch=stopwatch,
@@ -54,38 +54,47 @@ class Hooks:
         calibration = average.num_batch_norm_estimation_iterations if average.enabled else 0
         view = View(build.calibrated(training.once, calibration, runtime))
         self.evaluation = self._evaluation(config, view, training, held_out, start.seed)
-        self.all: list[Hook] = [self.log, console]
-        self.all.append(
-            Checkpoints(
-                start.logdir,
-                lambda: {
-                    "log": self.log.state_dict(),
-                    "seed": start.seed,
-                    "batch_norm": build.measured_batch_norm(view, trainer) if calibration else {},
-                },
-                every=run.snapshot_save_iter,
-                start=run.snapshot_save_start_iter,
-                every_epochs=run.snapshot_save_epoch,
-                start_epoch=run.snapshot_save_start_epoch,
-            )
-        )
-        self.all.append(
-            Pictures(
-                start.logdir,
-                (held_out or training).some(PICTURE_ROWS),
-                view,
-                self.sinks,
-                every=[run.image_save_iter, run.metrics_iter or run.snapshot_save_iter],
-                display_every=run.image_display_iter,
-                seed=start.seed,
-            )
-        )
+        self.all: list[Hook] = [
+            self.log,
+            console,
+            self._checkpoints(config, start, view if calibration else None, trainer),
+            self._pictures(config, start, view, held_out or training),
+        ]
         if self.evaluation is not None:
             self.all.append(self.evaluation)
+        if runtime.is_main and args.profile:
+            self.all.append(Profile(start.logdir, runtime.device))
         if runtime.is_main:
-            if args.profile:
-                self.all.append(Profile(start.logdir, runtime.device))
             self.all.append(report.Report(start.logdir, shlex.join(sys.argv), start.seed, self.evaluation))
+
+    def _checkpoints(self, config: Config, start: Start, view: View | None, trainer: Trainer) -> Checkpoints:
+        """Saves; with the measured batch norm statistics of the average, where there is one (`view`)."""
+        run = config.run
+        return Checkpoints(
+            start.logdir,
+            lambda: {
+                "log": self.log.state_dict(),
+                "seed": start.seed,
+                "batch_norm": build.measured_batch_norm(view, trainer) if view is not None else {},
+            },
+            every=run.snapshot_save_iter,
+            start=run.snapshot_save_start_iter,
+            every_epochs=run.snapshot_save_epoch,
+            start_epoch=run.snapshot_save_start_epoch,
+        )
+
+    def _pictures(self, config: Config, start: Start, view: View, samples: Loader) -> Pictures:
+        """Shows some samples again and again."""
+        run = config.run
+        return Pictures(
+            start.logdir,
+            samples.some(PICTURE_ROWS),
+            view,
+            self.sinks,
+            every=[run.image_save_iter, run.metrics_iter or run.snapshot_save_iter],
+            display_every=run.image_display_iter,
+            seed=start.seed,
+        )
 
     def _evaluation(
         self, config: Config, view: View, training: Loader, held_out: Loader | None, seed: int

@@ -16,10 +16,14 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from imagier.config.json_schema import json_schema
+    from imagier.errors import UserError
 
     text = json.dumps(json_schema(), indent=2)
     if args.out is None:
         print(text)
-    else:
+        return 0
+    try:
         args.out.write_text(text + "\n")
+    except OSError as error:
+        raise UserError(f"--out {args.out}: cannot be written: {error.strerror}") from error
     return 0

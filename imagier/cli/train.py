@@ -6,12 +6,14 @@ import argparse
 import re
 from pathlib import Path
 
+from imagier.cli.paths import folder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of the reference's train.py, and ours."""
     add = parser.add_argument
     add("--config", type=Path, help="the experiment; may be left out if --logdir holds the config.yaml of a run")
-    add("--logdir", type=Path, help="folder of the run; default logs/<time>_<config>. A run in it is continued")
+    add("--logdir", type=folder, metavar="DIR", help="the run's folder (default logs/<time>_<config>); goes on in it")
     add("--checkpoint", type=Path, metavar="FILE", help="start from the weights of this checkpoint")
     add(
         "--resume",
@@ -44,10 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--dry-run", action="store_true", help="check config and data, print the whole config, and stop")
     add("--profile", action="store_true", help="measure some iterations; table and trace go to <logdir>/profile")
+    _add_wandb(parser)
+    add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
+
+
+def _add_wandb(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--wandb", action="store_true", help="log to Weights & Biases")
     add("--wandb_name", default="default", metavar="NAME", help="its project (default 'default')")
     add("--wandb_id", metavar="ID", help="its run (default: that of <logdir>/wandb_id.txt, or a new one)")
-    add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from imagier.config import schema
@@ -10,6 +11,7 @@ from imagier.config.load import Place
 
 Broken = tuple[Place, str]
 
+_ASPECT = re.compile(r"\s*\d+\s*,\s*\d+\s*,\s*\(?\s*[\d.]+\s*,\s*[\d.]+\s*\)?\s*")
 _SIZES = frozenset({"resize_smallest_side", "resize_h_w", "random_crop_h_w", "center_crop_h_w"})
 
 
@@ -131,6 +133,10 @@ def _augmentations(keys: schema.AugmentationKeys, place: Place) -> Iterator[Brok
     for key in ("random_crop_h_w", "center_crop_h_w"):
         if key in sizes and "random_resize_h_w_aspect" not in keys:
             yield from _crop_fits(sizes, key, place)
+    aspect = keys.get("random_resize_h_w_aspect")
+    if aspect is not None and not _ASPECT.fullmatch(aspect):
+        message = f"expected 'height, width, (smallest aspect, largest aspect)', got {aspect!r}"
+        yield (*place, "random_resize_h_w_aspect"), message
     gamma = keys.get("gamma")
     if gamma is not None and gamma["gamma_limit_lb"] > gamma["gamma_limit_ub"]:
         yield (*place, "gamma", "gamma_limit_ub"), "must not be less than gamma_limit_lb"

@@ -142,22 +142,30 @@ KernelSizes = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 
 class ContrastOptions(TypedDict):
+    """Brightness and contrast, from +-limit or from a range."""
+
     brightness_limit: NonNegative | Range
     contrast_limit: NonNegative | Range
     p: Share
 
 
 class BlurOptions(TypedDict):
+    """A blur with a kernel of an odd size: from 3 to the limit, or in a range."""
+
     blur_limit: Annotated[int, Field(ge=3)] | KernelSizes
     p: Share
 
 
 class CompressionOptions(TypedDict):
+    """The artefacts of JPEG, of a quality from the lower limit to 100."""
+
     quality_lower: Annotated[int, Field(ge=0, le=100)]
     p: Share
 
 
 class GammaOptions(TypedDict):
+    """A gamma curve; the limits are its exponent in per cent."""
+
     gamma_limit_lb: Count
     gamma_limit_ub: Count
     p: Share

@@ -93,13 +93,13 @@ def check_classes(array: np.ndarray, kind: InputType, ignore: bool, where: str) 
 def _is_cut_off(data: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end. Some decoders fill the missing part with grey and say nothing."""
     if data.startswith(_PNG):
-        return b"IEND" not in data
+        return data.rfind(b"IEND") < 0
     if not data.startswith(_JPEG_START):
         return False
     at = 2
     while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # a thumbnail in there has its own end
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return data.find(b"\xff\xd9", at) < 0
+    return data.rfind(b"\xff\xd9", at) < 0  # from the back: it is nearly always there
 
 
 def _palette_indices(data: bytes, where: str) -> np.ndarray:

@@ -6,7 +6,7 @@ Park et al., Semantic Image Synthesis with Spatially-Adaptive Normalization, 201
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -22,7 +22,7 @@ from imagier.losses.kl import gaussian_kl
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv
 from imagier.nn.colorize import colorize
-from imagier.nn.conv import WeightNorm, conv2d, linear
+from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import PatchCritic, half_size
 from imagier.nn.reference_names import Rules
@@ -119,18 +119,21 @@ class Generator(nn.Module):
                 kernel_size=style_enc.kernel_size,
                 weight_norm=style_enc.weight_norm_type or weight_norm_type,
             )
-        self.decoder = Decoder(
+        parts = _Parts(
             label_channels=label_features or label_channels,
             image_channels=image_channels,
-            num_enhancers=num_enhancers,
             image_sees_label=label_features is not None,
             code_dims=self.style_dims + (attribute_dims or 0),
-            num_filters=num_filters,
             kernel_size=kernel_size,
             weight_norm=weight_norm_type,
             skip_norm=skip_activation_norm,
             norm_params=activation_norm_params,
             global_norm=global_adaptive_norm_type,
+        )
+        self.decoder = Decoder(
+            parts,
+            num_filters=num_filters,
+            num_enhancers=num_enhancers,
             positional=use_posenc_in_input_layer,
             output_multiplier=output_multiplier,
         )
@@ -220,83 +223,89 @@ class StyleEncoder(nn.Module):
         return self.fc_mu(x), self.fc_var(x)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """Makes the parts of a decoder from what they have in common."""
+
+    label_channels: int
+    image_channels: int
+    image_sees_label: bool
+    code_dims: int
+    kernel_size: int
+    weight_norm: WeightNorm
+    skip_norm: bool
+    norm_params: SpadeNormParams
+    global_norm: Norm
+
+    def conv(self, inputs: int, outputs: int) -> Conv2d:
+        """A convolution of the trunk."""
+        return conv2d(inputs, outputs, self.kernel_size, padding=self.kernel_size // 2, weight_norm=self.weight_norm)
+
+    def spade(self, channels: int) -> SpatiallyAdaptiveNorm:
+        """A norm under the label."""
+        params = self.norm_params
+        return SpatiallyAdaptiveNorm(
+            channels,
+            self.label_channels,
+            norm=norm2d(params.activation_norm_type, channels, params.activation_norm_params),
+            num_filters=params.num_filters,
+            kernel_size=params.kernel_size,
+            separate_projection=params.separate_projection,
+            bias_only=params.bias_only,
+            weight_norm=params.weight_norm_type or self.weight_norm,
+        )
+
+    def styled(self, inputs: int, outputs: int) -> NormActConv:
+        """A convolution whose input is normalised under the style; if there is none, not at all."""
+        norm: nn.Module = NoNorm()
+        if self.code_dims:
+            affine = self.norm_params.activation_norm_params.affine
+            norm = AdaptiveNorm(
+                inputs,
+                2 * self.code_dims,
+                norm=norm2d(self.global_norm, inputs, NormParams(affine=affine)),
+                separate_projection=self.norm_params.separate_projection,
+                weight_norm=self.norm_params.weight_norm_type or self.weight_norm,
+            )
+        return NormActConv(norm, nn.LeakyReLU(LEAKY_SLOPE), self.conv(inputs, outputs))
+
+    def stage(self, inputs: int, middle: int, outputs: int, *, styled: bool) -> Stage:
+        """Two blocks, with the style between them or without."""
+        between = self.styled(middle, middle) if styled else None
+        return Stage(SpadeBlock(inputs, middle, self), between, SpadeBlock(middle, outputs, self))
+
+    def image(self, inputs: int) -> NormActConv:
+        """Features to a picture before its tanh."""
+        inputs += self.label_channels * self.image_sees_label
+        conv = conv2d(inputs, self.image_channels, 5, padding=2, weight_norm=self.weight_norm)
+        return NormActConv(NoNorm(), nn.LeakyReLU(LEAKY_SLOPE), conv)
+
+
 class Decoder(nn.Module):
     """From a coarse label map upwards, each block seeing the label map at its own size."""
 
     def __init__(
-        self,
-        *,
-        label_channels: int,
-        image_channels: int,
-        num_enhancers: int,
-        image_sees_label: bool,
-        code_dims: int,
-        num_filters: int,
-        kernel_size: int,
-        weight_norm: WeightNorm,
-        skip_norm: bool,
-        norm_params: SpadeNormParams,
-        global_norm: Norm,
-        positional: bool,
-        output_multiplier: float,
+        self, parts: _Parts, *, num_filters: int, num_enhancers: int, positional: bool, output_multiplier: float
     ) -> None:
         super().__init__()
         self.base = 16 * 2**num_enhancers
-        self.label_channels = label_channels
-        self.image_sees_label = image_sees_label
+        self.label_channels = parts.label_channels
+        self.image_sees_label = parts.image_sees_label
         self.output_multiplier = output_multiplier
-        padding = kernel_size // 2
-        norm_weight_norm = norm_params.weight_norm_type or weight_norm
-
-        def spade(channels: int) -> SpatiallyAdaptiveNorm:
-            return SpatiallyAdaptiveNorm(
-                channels,
-                label_channels,
-                norm=norm2d(norm_params.activation_norm_type, channels, norm_params.activation_norm_params),
-                num_filters=norm_params.num_filters,
-                kernel_size=norm_params.kernel_size,
-                separate_projection=norm_params.separate_projection,
-                bias_only=norm_params.bias_only,
-                weight_norm=norm_weight_norm,
-            )
-
-        def block(inputs: int, outputs: int) -> SpadeBlock:
-            return SpadeBlock(inputs, outputs, spade, kernel_size, weight_norm, skip_norm)
-
-        def styled(inputs: int, outputs: int) -> NormActConv:
-            norm: nn.Module = NoNorm()
-            if code_dims:
-                norm = AdaptiveNorm(
-                    inputs,
-                    2 * code_dims,
-                    norm=norm2d(global_norm, inputs, NormParams(affine=norm_params.activation_norm_params.affine)),
-                    separate_projection=norm_params.separate_projection,
-                    weight_norm=norm_weight_norm,
-                )
-            conv = conv2d(inputs, outputs, kernel_size, padding=padding, weight_norm=weight_norm)
-            return NormActConv(norm, nn.LeakyReLU(LEAKY_SLOPE), conv)
-
-        def image(inputs: int) -> NormActConv:
-            inputs += label_channels * image_sees_label
-            conv = conv2d(inputs, image_channels, 5, padding=2, weight_norm=weight_norm)
-            return NormActConv(NoNorm(), nn.LeakyReLU(LEAKY_SLOPE), conv)
-
         f = num_filters
-        self.style_mlp = StyleMLP(code_dims, weight_norm) if code_dims else None
+        self.style_mlp = StyleMLP(parts.code_dims, parts.weight_norm) if parts.code_dims else None
         self.positions = PositionalChannels() if positional else None
-        head = conv2d(label_channels + 2 * positional, 8 * f, kernel_size, padding=padding, weight_norm=weight_norm)
+        head = parts.conv(parts.label_channels + 2 * positional, 8 * f)
         self.head_0 = ConvNormAct(head, nn.Identity(), nn.LeakyReLU(LEAKY_SLOPE))
-        self.head_styled = styled(8 * f, 16 * f)
-        self.head_1 = block(16 * f, 16 * f)
-        self.head_2 = block(16 * f, 16 * f)
-        self.up = nn.ModuleList(
-            Stage(block(inputs, middle), styled(middle, middle), block(middle, outputs))
-            for inputs, middle, outputs in [(16 * f, 8 * f, 8 * f), (8 * f, 4 * f, 4 * f), (4 * f, 4 * f, 2 * f)]
-        )
-        self.to_image = nn.ModuleDict({"256": image(2 * f)})
+        self.head_styled = parts.styled(8 * f, 16 * f)
+        self.head_1 = SpadeBlock(16 * f, 16 * f, parts)
+        self.head_2 = SpadeBlock(16 * f, 16 * f, parts)
+        widths = [(16 * f, 8 * f, 8 * f), (8 * f, 4 * f, 4 * f), (4 * f, 4 * f, 2 * f)]
+        self.up = nn.ModuleList(parts.stage(*of_stage, styled=True) for of_stage in widths)
+        self.to_image = nn.ModuleDict({"256": parts.image(2 * f)})
         for level, inputs in zip(range(num_enhancers), (2 * f, f)):
-            self.up.append(Stage(block(inputs, inputs // 2), None, block(inputs // 2, inputs // 2)))
-            self.to_image[str(512 * 2**level)] = image(inputs // 2)
+            self.up.append(parts.stage(inputs, inputs // 2, inputs // 2, styled=False))
+            self.to_image[str(512 * 2**level)] = parts.image(inputs // 2)
 
     def forward(self, maps: LabelMaps, code: Tensor | None) -> Tensor:
         """Label and code N x code_dims -> picture in (-1, 1), N x C x H x W, sides rounded down to `base`."""
@@ -343,29 +352,16 @@ class Stage(nn.Module):
 class SpadeBlock(nn.Module):
     """Residual block with SPADE norms (Park et al. 2019, figure 4)."""
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        spade: Callable[[int], SpatiallyAdaptiveNorm],
-        kernel_size: int,
-        weight_norm: WeightNorm,
-        skip_norm: bool,
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, parts: _Parts) -> None:
         super().__init__()
         hidden = min(inputs, outputs)
-
-        def conv(inputs: int, outputs: int) -> nn.Module:
-            return conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, weight_norm=weight_norm)
-
-        self.block_0 = NormActConv(spade(inputs), nn.LeakyReLU(LEAKY_SLOPE), conv(inputs, hidden))
-        self.block_1 = NormActConv(spade(hidden), nn.LeakyReLU(LEAKY_SLOPE), conv(hidden, outputs))
+        self.block_0 = NormActConv(parts.spade(inputs), nn.LeakyReLU(LEAKY_SLOPE), parts.conv(inputs, hidden))
+        self.block_1 = NormActConv(parts.spade(hidden), nn.LeakyReLU(LEAKY_SLOPE), parts.conv(hidden, outputs))
         self.shortcut: nn.Module | None = None
         if inputs != outputs:
-            norm = spade(inputs) if skip_norm else NoNorm()
-            self.shortcut = NormActConv(
-                norm, nn.Identity(), conv2d(inputs, outputs, 1, bias=False, weight_norm=weight_norm)
-            )
+            norm = parts.spade(inputs) if parts.skip_norm else NoNorm()
+            conv = conv2d(inputs, outputs, 1, bias=False, weight_norm=parts.weight_norm)
+            self.shortcut = NormActConv(norm, nn.Identity(), conv)
 
     def forward(self, x: Tensor, maps: LabelMaps) -> Tensor:
         """N x inputs x H x W -> N x outputs x H x W."""
@@ -405,7 +401,7 @@ class PositionalChannels(nn.Module):
 
 
 class LabelPyramid(nn.Module):
-    """Features of a label map at every size, each of which has seen the whole map (Lin et al. 2017)."""
+    """Features of a label map at every size; from the coarsest on, each passes on what it knows (Lin et al. 2017)."""
 
     def __init__(self, label_channels: int, width: int, *, num_halvings: int) -> None:
         super().__init__()
@@ -415,8 +411,10 @@ class LabelPyramid(nn.Module):
             conv = conv2d(inputs, outputs, 3, stride=stride, padding=1)
             return ConvNormAct(conv, norm2d("instance", outputs), nn.LeakyReLU(LEAKY_SLOPE))
 
-        self.first = ConvNormAct(conv2d(label_channels, width, 3, padding=1), nn.Identity(), nn.LeakyReLU(LEAKY_SLOPE))
+        first = conv2d(label_channels, width, 3, padding=1)
+        self.first = ConvNormAct(first, nn.Identity(), nn.LeakyReLU(LEAKY_SLOPE))
         self.down = nn.ModuleList(layer(inputs, outputs, 2) for inputs, outputs in pairwise(widths))
+        self.context = nn.Sequential(layer(widths[-1], widths[-1]), layer(widths[-1], widths[-1]))
         self.lateral = nn.ModuleList(conv2d(inputs, width, 1) for inputs in widths)
         self.merge = nn.ModuleList(layer(width, width) for _ in widths[1:])
 
@@ -425,6 +423,7 @@ class LabelPyramid(nn.Module):
         features = [self.first(label, channels)]
         for down in self.down:
             features.append(down(features[-1]))
+        features[-1] = self.context(features[-1])
         features = [lateral(x) for lateral, x in zip(self.lateral, features)]
         for level in reversed(range(len(self.merge))):
             features[level] = self.merge[level](features[level] + _double(features[level + 1]))
@@ -685,6 +684,8 @@ class Recipe(BaseRecipe):
             if noise is None:
                 shape = (len(batch), self.gen.style_dims)
                 noise = torch.randn(shape, generator=rng, device=batch["label"].device)
+            if not random_style and "images" not in batch:
+                raise UserError("the style is read off `images`, which the data lack; random_style needs none")
             images = None if random_style else batch["images"]
         attributes = batch["attributes"].squeeze(1) if "attributes" in batch else None
         return self.gen(*_label(batch), noise=noise, images=images, attributes=attributes)

@@ -13,7 +13,7 @@ import pytest
 from golden import golden
 from small_config import TEXT, errors, read, swap, write
 
-from imagier.config import schema
+from imagier.config import find, schema
 from imagier.config.check import Config, check
 from imagier.config.legacy import modernize
 from imagier.config.load import ConfigError, Document, load
@@ -347,6 +347,25 @@ def test_mistakes_against_a_users_own_constructor_are_told_like_those_against_ou
         "small.yaml:5: gen.widht: unknown key; did you mean 'width'?",
         "small.yaml:6: gen.label_channels: comes from the data section; remove it here",
     ]
+
+
+def test_a_module_that_only_imports_or_describes_a_class_is_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "room_of_models").mkdir()
+    for name, text in {
+        "__init__": "",
+        "nets": "class Generator: ...",
+        "user": "from room_of_models.nets import Generator",
+        "contract": "from typing import Protocol\nclass Generator(Protocol): ...",
+    }.items():
+        (tmp_path / "room_of_models" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(find.ROOMS, "models", "room_of_models")
+    assert find.known("models", "Generator") == ["nets"]
+    for name in ("user", "contract"):
+        with pytest.raises(LookupError, match=f"no model '{name}'; there are: nets"):
+            find.find("models", name, "Generator")
 
 
 @pytest.mark.parametrize(

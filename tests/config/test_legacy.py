@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from small_config import TEXT, errors, read, swap, write
 
+from imagier.config import find
 from imagier.config.legacy import modernize
 from imagier.config.load import Document, load
 
@@ -199,7 +200,7 @@ def test_refused_and_other_errors_are_told_at_once(tmp_path: Path) -> None:
 
 OWN = """
 class Generator:
-    def __init__(self, *, label_channels: int, version: int = 1): ...
+    def __init__(self, *, label_channels: int, version: int = 1, activation_norm_params: dict[str, int] = {}): ...
 class Discriminator:
     def __init__(self, *, num_labels: int = 3): ...
 class Recipe:
@@ -207,16 +208,36 @@ class Recipe:
 """
 
 
-def test_a_key_that_the_users_own_class_takes_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the user's that takes keys which are retired or refused elsewhere."""
     (tmp_path / "lab_of_legacy").mkdir()
+    (tmp_path / "lab_of_legacy" / "__init__.py").touch()
     (tmp_path / "lab_of_legacy" / "nets.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    mine = "lab_of_legacy.nets"
-    overrides = [f"gen={{type: {mine}, version: 2}}", f"dis={{type: {mine}, num_labels: 9}}"]
-    config, notes = read(write(tmp_path), *overrides, f"trainer={{type: {mine}, aug_policy: color}}")
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize("name", ["lab_of_legacy.nets", "nets"])
+def test_a_key_that_the_named_class_takes_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if name == "nets":  # as if it were one of our own models
+        monkeypatch.setitem(find.ROOMS, "models", "lab_of_legacy")
+    overrides = [f"gen={{type: {name}, version: 2}}", f"dis={{type: {name}, num_labels: 9}}"]
+    config, notes = read(write(tmp_path), *overrides, f"trainer={{type: {name}, aug_policy: color}}")
     assert notes == []
-    assert (config.gen.options, config.dis.options) == ({"version": 2}, {"num_labels": 9})
+    assert config.gen.options == {"version": 2, "activation_norm_params": {}}
+    assert config.dis.options == {"num_labels": 9}
     assert config.recipe.options == {"aug_policy": "color"}
+
+
+@pytest.mark.usefixtures("lab")
+def test_what_stands_deeper_in_the_section_of_a_users_own_class_is_left_to_it(tmp_path: Path) -> None:
+    own = "gen={type: lab_of_legacy.nets, activation_norm_params: {cond_dims: 3, partial: 1}}"
+    config, notes = read(write(tmp_path), own)
+    assert notes == []
+    assert config.gen.options["activation_norm_params"] == {"cond_dims": 3, "partial": 1}
 
 
 @pytest.mark.parametrize("section", ["data", "gen", "trainer", "gen_opt", "test_data", "common", "data.val"])

@@ -161,6 +161,14 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
         ["data.train.augmentations.gamma={gamma_limit_lb: 80, gamma_limit_ub: 120, p: 0.5}"],
     ),
     (
+        ["data.train.augmentations={random_resize_h_w_aspect: '8, 8, (a, 2)'}"],
+        [
+            "data.train.augmentations.random_resize_h_w_aspect: "
+            "expected 'height, width, (smallest aspect, largest aspect)', got '8, 8, (a, 2)'"
+        ],
+        ["data.train.augmentations={random_resize_h_w_aspect: '8,8,0.5,2'}"],
+    ),
+    (
         ["test_data={input_types: [], test: {roots: [], augmentations: {}}}"],
         [
             "test_data.input_types: is empty; name at least one input type",

@@ -20,12 +20,14 @@ from imagier.models import spade
 from imagier.models.spade import (
     Discriminator,
     Generator,
+    LabelPyramid,
     LossWeights,
     PositionalChannels,
     Recipe,
     SpadeNormParams,
     StyleEncoderParams,
 )
+from imagier.nn.blocks import ConvNormAct
 from imagier.recipe import Batch, Losses, Moment
 
 LABELS = {"seg_maps": 4, "edge_maps": 1}
@@ -159,9 +161,9 @@ def test_the_first_convolution_sees_the_coarse_label_then_rows_then_columns() ->
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 def test_norms_see_the_label_at_their_own_size(interpolation: str) -> None:
-    params = SpadeNormParams(num_filters=3, activation_norm_type="instance", interpolation=interpolation)  # type: ignore[arg-type]
+    params = SpadeNormParams(num_filters=3, activation_norm_type="instance", interpolation=interpolation)
     gen = generator(activation_norm_params=params)
-    stages = [gen.decoder.head_2, *(stage.b for stage in gen.decoder.up)]  # type: ignore[union-attr]
+    stages = [gen.decoder.head_2, *(stage.b for stage in gen.decoder.up)]
     seen = [inputs_of(block.block_0.norm.mlp[0]) for block in stages]
     label = labels(1, 32, 48)
     gen(label)
@@ -187,7 +189,7 @@ def test_a_large_picture_is_a_sum_of_pictures_of_all_sizes(crop: int, names: lis
     picture = gen(labels(1, crop // 8, crop // 8))["fake_images"]
     assert list(gen.decoder.to_image) == names
     summed = sum(F.interpolate(x, size=picture.shape[-2:], mode="nearest") for x in outputs)
-    torch.testing.assert_close(picture, torch.tanh(summed))  # type: ignore[arg-type]
+    torch.testing.assert_close(picture, torch.tanh(summed))
 
 
 def test_with_label_features_every_pixel_depends_on_the_whole_label_and_without_it_does_not() -> None:
@@ -199,6 +201,20 @@ def test_with_label_features_every_pixel_depends_on_the_whole_label_and_without_
     for y, x in [(0, 0), (13, 20), (31, 31)]:
         assert is_seen(generator(label_features=3), y, x).all()
         assert not is_seen(generator(), y, x).all()
+
+
+def test_label_features_of_every_size_see_the_whole_of_a_small_label() -> None:
+    """By convolutions alone, without the norms, whose statistics tell every pixel a little of all others."""
+    pyramid = LabelPyramid(5, 3, num_halvings=4).double()
+    for layer in pyramid.modules():
+        if isinstance(layer, ConvNormAct):
+            layer.norm = nn.Identity()
+    label = torch.rand(1, 5, 32, 48, dtype=torch.float64, requires_grad=True)
+    features = pyramid(label, None)
+    assert [tuple(x.shape) for x in features] == [(1, 3, 32 >> level, 48 >> level) for level in range(5)]
+    for x in features:
+        seen = torch.autograd.grad(x[0, :, 0, 0].sum(), label, retain_graph=True)[0].abs().sum(dim=(0, 1)) > 0
+        assert seen.all()
 
 
 def test_the_critic_gives_the_pyramids_scores_then_those_of_each_patch_critic() -> None:
@@ -213,7 +229,7 @@ def test_the_critic_gives_the_pyramids_scores_then_those_of_each_patch_critic() 
 
 def test_the_patch_critics_see_label_and_picture_at_halved_sizes() -> None:
     dis = discriminator(num_discriminators=2)
-    seen = [inputs_of(critic.layers[0].conv) for critic in dis.critics]  # type: ignore[index, union-attr]
+    seen = [inputs_of(critic.layers[0].conv) for critic in dis.critics]
     label, images = labels(1, 32, 64), torch.rand(1, 3, 32, 64)
     dis(label, images)
     both = torch.cat([label, images], dim=1)
@@ -251,7 +267,7 @@ def test_the_style_of_a_picture_is_its_mean_plus_noise_times_its_deviation() -> 
 
 def test_the_encoder_sees_pictures_at_256_pixels() -> None:
     gen = generator(**STYLED)
-    seen = inputs_of(gen.encoder.layers["layer1"].conv)  # type: ignore[arg-type]
+    seen = inputs_of(gen.encoder.layers["layer1"].conv)
     images = torch.rand(1, 3, 32, 48)
     gen.encoder(images)
     torch.testing.assert_close(seen[0], F.interpolate(images, size=(256, 256), mode="bilinear", align_corners=False))
@@ -422,7 +438,7 @@ def losses_and_gradients(made: Recipe, given: Batch) -> dict[str, Any]:
 
 def test_losses_are_those_of_the_scores_features_and_codes() -> None:
     made = recipe(generator(**STYLED), loss_weight=LossWeights(gan=1, feature_matching=1, kl=1, perceptual=1, l1=1))
-    made.perceptual = lambda pictures, target: (pictures - target).square().mean()  # type: ignore[assignment]
+    made.perceptual = lambda pictures, target: (pictures - target).square().mean()
     made.dis.eval()
     given = batch()
     fake = made.generate(given, rng())
@@ -538,7 +554,7 @@ def test_several_steps_come_in_order_each_on_its_own_slice(dis_step: int, gen_st
         seen.append(part)
         return judge(part, fake, learn_from_real=learn_from_real)
 
-    made.judge = recorded  # type: ignore[method-assign]
+    made.judge = recorded
     players = []
     for player, losses in made.step(given, moment()):
         assert torch.is_grad_enabled()

@@ -114,7 +114,7 @@ def test_reestimated_statistics_are_the_recorded_ones(count: int) -> None:
     for name in ("running_mean", "running_var"):
         expected = recorded.tensors[f"recalibrate.{name}.{count - 1}"]
         limit = 1e-6 * expected.abs().max().item()
-        torch.testing.assert_close(getattr(network[1], name), expected, rtol=0, atol=limit)  # type: ignore[index]
+        torch.testing.assert_close(getattr(network[1], name), expected, rtol=0, atol=limit)
 
 
 def test_reestimated_statistics_are_the_mean_over_batches_each_weighing_the_same() -> None:

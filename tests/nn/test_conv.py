@@ -34,9 +34,9 @@ def hooked(layer: nn.Module, hook: Hook) -> nn.Module:
         plain = nn.Conv2d(
             layer.in_channels,
             layer.out_channels,
-            layer.kernel_size,  # type: ignore[arg-type]
-            stride=layer.stride,  # type: ignore[arg-type]
-            padding=layer.padding,  # type: ignore[arg-type]
+            layer.kernel_size,
+            stride=layer.stride,
+            padding=layer.padding,
             bias=layer.bias is not None,
             padding_mode=layer.padding_mode,
         )
@@ -51,8 +51,8 @@ def hooked(layer: nn.Module, hook: Hook) -> nn.Module:
 
 def spectral_twins(layer: Layer) -> tuple[Layer, nn.Module]:
     twin = hooked(layer, nn.utils.spectral_norm)
-    twin.weight_u.copy_(layer.spectral.u)  # type: ignore[operator, union-attr]
-    twin.weight_v.copy_(layer.spectral.v)  # type: ignore[operator, union-attr]
+    twin.weight_u.copy_(layer.spectral.u)
+    twin.weight_v.copy_(layer.spectral.v)
     return layer, twin
 
 
@@ -62,7 +62,7 @@ def divides_weight(layer: SpectralConv2d, x: Tensor) -> bool:
 
 
 def spectral_conv(*args: int, **options: object) -> SpectralConv2d:
-    layer = conv2d(*args, weight_norm="spectral", **options)  # type: ignore[arg-type]
+    layer = conv2d(*args, weight_norm="spectral", **options)
     assert isinstance(layer, SpectralConv2d)
     return layer
 
@@ -173,7 +173,7 @@ def test_some_channels_are_the_dense_convolution_of_an_input_that_is_zero_elsewh
     weight_norm: WeightNorm, size: int, padding_mode: str
 ) -> None:
     torch.manual_seed(0)
-    layer = conv2d(9, 4, 3, padding=1, padding_mode=padding_mode, weight_norm=weight_norm)  # type: ignore[arg-type]
+    layer = conv2d(9, 4, 3, padding=1, padding_mode=padding_mode, weight_norm=weight_norm)
     twin = copy.deepcopy(layer)
     channels = torch.tensor([6, 0, 3])
     some = torch.randn(2, 3, size, size, requires_grad=True)
@@ -221,7 +221,7 @@ def test_weight_norm_is_torchs(make: Callable[[WeightNorm], nn.Module]) -> None:
     torch.testing.assert_close(ours(x), theirs(x))
     for layer in (ours, theirs):
         layer(x).square().sum().backward()
-    g, v = (getattr(ours.parametrizations.weight, f"original{i}") for i in (0, 1))  # type: ignore[union-attr]
+    g, v = (getattr(ours.parametrizations.weight, f"original{i}") for i in (0, 1))
     torch.testing.assert_close(g, theirs.weight_g)
     torch.testing.assert_close(v, theirs.weight_v)
     torch.testing.assert_close(g.grad, theirs.weight_g.grad)

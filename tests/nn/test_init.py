@@ -126,7 +126,7 @@ def test_spectral_layers_get_weights_but_keep_their_singular_vectors() -> None:
 @pytest.mark.parametrize("kind", ["normal", "xavier", "orthogonal"])
 def test_layers_with_weight_norm_get_the_weight_that_plain_ones_get(kind: Init) -> None:
     def drawn(weight_norm: str) -> Tensor:
-        layer = conv2d(4, 8, 3, weight_norm=weight_norm)  # type: ignore[arg-type]
+        layer = conv2d(4, 8, 3, weight_norm=weight_norm)
         torch.manual_seed(1)
         initialize(layer, kind, 0.7)
         return layer(torch.eye(4).view(4, 4, 1, 1).expand(-1, -1, 3, 3).contiguous())
@@ -136,7 +136,7 @@ def test_layers_with_weight_norm_get_the_weight_that_plain_ones_get(kind: Init) 
 
 def test_weights_are_drawn_in_place_and_still_learn() -> None:
     for weight_norm in ("none", "spectral", "weight"):
-        layer = conv2d(4, 8, 3, weight_norm=weight_norm)  # type: ignore[arg-type]
+        layer = conv2d(4, 8, 3, weight_norm=weight_norm)
         parameters = list(layer.parameters())
         initialize(layer, "xavier", GAIN)
         assert all(a is b and a.requires_grad and a.is_leaf for a, b in zip(parameters, layer.parameters()))
@@ -145,5 +145,5 @@ def test_weights_are_drawn_in_place_and_still_learn() -> None:
 def test_scale_and_shift_of_layer_2d_keep_their_defaults() -> None:
     norm = LayerNorm2d(4)
     initialize(norm, "normal", 1.0, BIAS_GAIN)
-    assert torch.equal(norm.gamma, torch.ones(4))  # type: ignore[arg-type]
-    assert torch.equal(norm.beta, torch.zeros(4))  # type: ignore[arg-type]
+    assert torch.equal(norm.gamma, torch.ones(4))
+    assert torch.equal(norm.beta, torch.zeros(4))

@@ -55,7 +55,7 @@ def layer_2d(x: Tensor, norm: nn.Module, dims: tuple[int, ...]) -> Tensor:
     centred = x - x.mean(dims, keepdim=True)
     deviation = (centred.square().sum(dims, keepdim=True) / (count - 1)).sqrt()
     gamma, beta = norm.gamma, norm.beta
-    return centred / (deviation + norm.eps) * per_channel(gamma, 1) + per_channel(beta, 0)  # type: ignore[arg-type]
+    return centred / (deviation + norm.eps) * per_channel(gamma, 1) + per_channel(beta, 0)
 
 
 FORMULAS: dict[str, Callable[[Tensor, nn.Module], Tensor]] = {
@@ -221,7 +221,7 @@ def test_spade_norm_of_some_channels_is_that_of_the_map_that_is_zero_elsewhere(
         norm=norm2d("instance", CHANNELS),
         num_filters=num_filters,
         separate_projection=separate,
-        weight_norm=weight_norm,  # type: ignore[arg-type]
+        weight_norm=weight_norm,
     ).eval()
     channels = torch.tensor([5, 2, 3])
     some = torch.randn(3, 3, 5, 6)

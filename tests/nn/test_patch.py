@@ -29,8 +29,8 @@ def critic(*, num_layers: int, kernel_size: int = 3, norm: Norm = "none", max_nu
 @pytest.mark.parametrize("num_layers", [0, 1, 3, 5])
 def test_layers_are_those_of_the_specification(num_layers: int, kernel_size: int) -> None:
     """Widths double up to the limit; all strides are 2 but that of the last layer before the scores."""
-    convs = [module for module in critic(num_layers=num_layers, kernel_size=kernel_size).modules()]
-    convs = [module for module in convs if isinstance(module, nn.Conv2d)]
+    net = critic(num_layers=num_layers, kernel_size=kernel_size)
+    convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     widths = [4, 8, 16, 16, 16, 16][: num_layers + 1]
     assert [c.out_channels for c in convs] == [*widths, 1]
     assert [c.in_channels for c in convs] == [5, *widths]

@@ -1,0 +1,196 @@
+"""Each augmentation's pixels, against numpy, OpenCV and torch."""
+
+from __future__ import annotations
+
+import random
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from augmenting import augment, nearest, resized, same_size
+from pictures import noise, smooth
+
+from imagier.data.augment import Augmenter
+from imagier.errors import UserError
+
+
+@pytest.mark.parametrize(("u1", "u2"), [(0, 0), (0.5, 0.25), (0.999, 0.999), (0.2, 0.8)])
+def test_place_of_a_random_crop(u1: float, u2: float) -> None:
+    picture = noise(20, 30)
+    out = augment({**same_size(20, 30), "random_crop_h_w": "8, 9"}, {"a": picture}, 0.9, u1, u2)
+    y, x = int((20 - 8) * u1), int((30 - 9) * u2)
+    np.testing.assert_array_equal(out.images["a"], picture[y : y + 8, x : x + 9])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 9), (7, 12), (20, 30)])
+def test_a_center_crop_leaves_the_odd_row_and_column_behind(size: tuple[int, int]) -> None:
+    picture = noise(20, 30)
+    out = augment({**same_size(20, 30), "center_crop_h_w": f"{size[0]}, {size[1]}"}, {"a": picture}).images["a"]
+    above, before = (20 - size[0]) // 2, (30 - size[1]) // 2
+    below, after = 20 - size[0] - above, 30 - size[1] - before
+    assert 0 <= below - above <= 1
+    assert 0 <= after - before <= 1
+    np.testing.assert_array_equal(out, picture[above : 20 - below, before : 30 - after])
+
+
+@pytest.mark.parametrize("key", ["random_crop_h_w", "center_crop_h_w"])
+@pytest.mark.parametrize("size", ["21, 8", "8, 31"])
+def test_a_crop_larger_than_the_picture_is_refused(key: str, size: str) -> None:
+    with pytest.raises(UserError, match=r"^crop \d+ x \d+ is larger than the image, 20 x 30 after resizing; lower"):
+        augment({**same_size(20, 30), key: size}, {"a": noise(20, 30)})
+
+
+@pytest.mark.parametrize(("gate", "flipped"), [(0.49, True), (0.5, False)])
+def test_a_flip_mirrors_all_types_and_says_so(gate: float, flipped: bool) -> None:
+    images = {"images": noise(5, 6), "map": noise(5, 6, 1)}
+    out = augment({**same_size(5, 6), "horizontal_flip": True}, images, gate)
+    assert out.is_flipped is flipped
+    for name, x in images.items():
+        np.testing.assert_array_equal(out.images[name], x[:, ::-1] if flipped else x)
+
+
+def reflect_101(index: np.ndarray, length: int) -> np.ndarray:
+    index = np.abs(index)
+    return np.where(index >= length, 2 * (length - 1) - index, index)
+
+
+@pytest.mark.parametrize("name", ["images", "map"])
+@pytest.mark.parametrize("shape", [(8, 8), (7, 7), (6, 10)])
+def test_a_positive_rotation_is_counter_clockwise_about_half_the_size_with_a_reflected_border(
+    name: str, shape: tuple[int, int]
+) -> None:
+    picture, quarter_turn = noise(*shape), shape[0] == shape[1]
+    angle = 90 if quarter_turn else 180
+    out = augment({**same_size(*shape), "rotate": 2 * angle}, {name: picture}, 0.5, 0.75).images[name]
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    if quarter_turn:  # about (n/2, n/2): what lands at (x, y) comes from (n - y, x)
+        source_x, source_y = shape[1] - y, x
+    else:
+        source_x, source_y = shape[1] - x, shape[0] - y
+    np.testing.assert_array_equal(out, picture[reflect_101(source_y, shape[0]), reflect_101(source_x, shape[1])])
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_quarter_turn_is_counter_clockwise(turns: int) -> None:
+    picture = noise(5, 8)
+    out = augment({**same_size(5, 8), "random_rotate_90": True}, {"a": picture}, 0.49, turns / 4).images["a"]
+    expected = torch.rot90(torch.from_numpy(picture), turns, (0, 1)).numpy()
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("u", [0, 0.3, 0.5, 0.99])
+def test_a_random_scale_truncates_the_new_size(u: float) -> None:
+    images = {"images": noise(11, 17), "map": noise(11, 17, 1)}
+    out = augment({**same_size(11, 17), "random_scale_limit": 0.5}, images, 0.9, u).images
+    size = int(11 * (1 + 0.5 * u)), int(17 * (1 + 0.5 * u))
+    np.testing.assert_array_equal(out["images"], resized(images["images"], size, False))
+    np.testing.assert_array_equal(out["map"], nearest(images["map"], *size))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_aspect_is_the_largest_box_of_that_aspect_somewhere_in_the_whole_picture(seed: int) -> None:
+    height, width = 60, 90
+    y, x = np.mgrid[:height, :width]
+    picture = np.stack([y, x], axis=2).astype(np.uint8)  # holds its own coordinates
+    keys = {"random_resize_h_w_aspect": "211, 307, (0.5, 2)"}
+    out = Augmenter(keys, ["a"])({"a": picture}, random.Random(seed)).images["a"]
+    assert out.shape == (211, 307, 2)
+    (top, left), (bottom, right) = out[0, 0].astype(int), out[-1, -1].astype(int) + 1
+    np.testing.assert_array_equal(out, nearest(picture[top:bottom, left:right], 211, 307))
+    draws = random.Random(seed)
+    draws.random(), draws.random(), draws.random()
+    aspect = np.exp(np.log(0.5) + (np.log(2) - np.log(0.5)) * draws.random())  # uniform in the logarithm
+    box_h, box_w = bottom - top, right - left
+    assert abs(box_w - box_h * aspect) <= max(1, aspect) / 2 + 1e-9  # within rounding
+    assert box_h >= height - 1 or box_w == width
+    assert (top, left) == (int((height - box_h) * draws.random()), int((width - box_w) * draws.random()))
+
+
+def test_random_aspect_after_a_resize_takes_its_box_from_the_resized_picture() -> None:
+    picture = smooth(40, 60)
+    keys = {"resize_h_w": "20, 20", "random_resize_h_w_aspect": "10, 10, (1, 1)"}
+    out = augment(keys, {"a": picture}).images["a"]
+    np.testing.assert_array_equal(out, resized(resized(picture, (20, 20), False), (10, 10), False))
+
+
+ALL_GREYS = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+
+
+@pytest.mark.parametrize(("u1", "u2"), [(0, 0), (1, 0.5), (0.5, 1), (0.7, 0.2)])
+def test_contrast_is_a_factor_then_a_shift(u1: float, u2: float) -> None:
+    options = {"brightness_limit": 0.25, "contrast_limit": [-0.5, 1.0], "p": 0.5}
+    out = augment({**same_size(16, 16), "contrast": options}, {"a": ALL_GREYS}, 0.4, u1, u2).images["a"]
+    factor, shift = 1 + (-0.5 + 1.5 * u1), -0.25 + 0.5 * u2
+    expected = [min(max(int(np.floor(grey * factor + shift * 255)), 0), 255) for grey in range(256)]
+    np.testing.assert_array_equal(out.ravel(), expected)
+
+
+@pytest.mark.parametrize("u", [0, 0.4, 0.99])
+def test_gamma_is_a_power(u: float) -> None:
+    options = {"gamma_limit_lb": 50, "gamma_limit_ub": 200, "p": 0.5}
+    out = augment({**same_size(16, 16), "gamma": options}, {"a": ALL_GREYS}, 0.4, u).images["a"]
+    exponent = (50 + int(151 * u)) / 100
+    expected = 255 * (np.arange(256) / 255) ** exponent
+    assert np.abs(out.ravel() - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize(("u", "size"), [(0, 3), (0.5, 5), (0.99, 7)])
+def test_blur_is_the_mean_over_a_box(u: float, size: int) -> None:
+    picture = noise(12, 12, 1)
+    out = augment({**same_size(12, 12), "blur": {"blur_limit": 7, "p": 0.5}}, {"a": picture}, 0.4, u).images["a"]
+    padded = np.pad(picture[..., 0].astype(float), size // 2, mode="reflect")
+    expected = np.lib.stride_tricks.sliding_window_view(padded, (size, size)).mean(axis=(2, 3))
+    assert np.abs(out[..., 0] - expected).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_motion_blur_spreads_a_point_evenly_along_a_line(seed: int) -> None:
+    point, flat = np.zeros((2, 21, 21, 1), np.uint8)
+    point[10, 10], flat[:] = 255, 77
+    keys = {**same_size(21, 21), "motion_blur": {"blur_limit": 9, "p": 1.0}}
+    out = Augmenter(keys, [])({"point": point, "flat": flat}, random.Random(seed)).images
+    np.testing.assert_array_equal(out["flat"], flat)
+    rows, columns, _ = np.nonzero(out["point"])
+    length = len(rows)
+    assert 2 <= length <= 9
+    np.testing.assert_array_equal(out["point"][rows, columns], round(255 / length))
+    assert length == max(np.ptp(rows), np.ptp(columns)) + 1  # one pixel for each step along the longer axis
+
+
+def test_compression_is_a_round_trip_through_jpeg_of_the_drawn_quality() -> None:
+    picture, grey = smooth(32, 32), smooth(32, 32, 1)
+    keys = {**same_size(32, 32), "compression": {"quality_lower": 11, "p": 0.5}}
+
+    def error(u: float) -> float:
+        out = augment(keys, {"a": picture, "grey": grey}, 0.4, u).images
+        assert out["grey"].shape == grey.shape
+        quality = 11 + int(90 * u)
+        by_opencv = cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], -1)
+        np.testing.assert_array_equal(out["a"], by_opencv)
+        return float(np.abs(out["grey"].astype(float) - grey).mean())
+
+    assert error(0.999) < 0.5 < error(0.5) + 0.4 < error(0)
+
+
+@pytest.mark.parametrize("op", ["contrast", "gamma", "blur", "motion_blur", "compression"])
+def test_changes_of_colour_leave_masks_and_16_bit_pictures_alone(op: str) -> None:
+    options = {
+        "contrast": {"brightness_limit": 0, "contrast_limit": [1, 1]},
+        "gamma": {"gamma_limit_lb": 50, "gamma_limit_ub": 50},
+        "compression": {"quality_lower": 1},
+    }.get(op, {"blur_limit": 5})
+    images = {
+        "map": noise(8, 8, 1),
+        "depth": noise(8, 8, 1, below=65536),
+        "images": noise(8, 8),
+        "edges": noise(8, 8, 1),
+    }
+    out = augment({**same_size(8, 8), op: {**options, "p": 1.0}}, images, 0.4, 0.0).images
+    unchanged = {name for name in images if np.array_equal(out[name], images[name])}
+    assert unchanged == {"map", "depth"}
+
+
+def test_compression_of_a_picture_with_alpha_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^compression: .*alpha"):
+        augment({**same_size(8, 8), "compression": {"quality_lower": 90, "p": 1.0}}, {"a": noise(8, 8, 4)})
