@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of the reference's train.py, and ours."""
     add = parser.add_argument
     add("--config", type=Path, help="the experiment; may be left out if --logdir holds the config.yaml of a run")
-    add("--logdir", type=folder, metavar="DIR", help="the run's folder (default logs/<time>_<config>); goes on in it")
+    add("--logdir", type=folder, metavar="DIR", help="folder of the run, or of one to continue (logs/<time>_<config>)")
     add("--checkpoint", type=Path, metavar="FILE", help="start from the weights of this checkpoint")
     add(
         "--resume",
