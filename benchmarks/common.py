@@ -81,7 +81,7 @@ def _cells(rows: int, channels: int, size: int, regions: int, classes: int, rng:
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
-    """Seconds of every run in every round; the runs take turns, so that a slow moment of the machine hits all of them."""
+    """Seconds of every run in every round; they take turns, so that a slow moment of the machine hits all."""
     for run in runs.values():
         for _ in range(warmup):
             run()

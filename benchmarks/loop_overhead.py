@@ -1,7 +1,7 @@
 """What Imagier's loop costs beside the same training step written by hand: `python benchmarks/loop_overhead.py`.
 
-Same networks, same losses, same data in memory. First a small SPADE at 64 x 64, then networks of one layer, where nothing
-is left but overhead.
+Same networks, same losses, same data in memory. First a small SPADE at 64 x 64, then networks of one layer, where
+nothing is left but overhead.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from imagier.losses.feature_matching import feature_matching
 from imagier.losses.gan import critic_fake, critic_real, generator_loss
+from imagier.losses.perceptual import PerceptualLoss
 from imagier.recipe import Batch, Losses, Moment, Position, Recipe
 from imagier.train import schedule
 from imagier.train.hooks.log import Log
@@ -34,6 +35,7 @@ def spade_by_hand(batch: Batch) -> Callable[[], None]:
     config = config_of(CONFIG)
     trainer = trainer_of(config)
     gen, dis = trainer.recipe.networks["gen"], trainer.recipe.networks["dis"]
+    perceptual = PerceptualLoss.from_config(config.recipe.options["perceptual_loss"])
     options = config.recipe.options
     weight, mode = options["loss_weight"], options["gan_mode"]
     average = trainer.players["gen"].average
@@ -54,6 +56,7 @@ def spade_by_hand(batch: Batch) -> Callable[[], None]:
         loss = weight.gan * generator_loss(fake_scores, mode)
         loss = loss + weight.feature_matching * feature_matching(fake_features, real_features)
         loss = loss + weight.l1 * F.l1_loss(fake, images)
+        loss = loss + weight.perceptual * perceptual(fake, images)
         loss.backward(inputs=list(gen.parameters()))
         optimizers["gen"].step()
         optimizers["gen"].zero_grad()

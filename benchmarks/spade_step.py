@@ -1,7 +1,7 @@
 """Seconds and memory of a SPADE iteration, and where they go: `python benchmarks/spade_step.py [--config C] [...]`.
 
-Without --config: the size of the reference's unit test (spade_reference_size.yaml), batch 1, 256 x 256, with a VGG-19 of
-random weights. Every variant runs in a process of its own, so that its peak memory is its own.
+Without --config: the size of the reference's unit test (spade_reference_size.yaml), batch 1, 256 x 256, with a VGG-19
+of random weights. Every variant runs in a process of its own, so that its peak memory is its own.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -76,10 +76,13 @@ class Recipe(ABC):
     """Names of the players; each one's network is the attribute of that name."""
 
     loss_weight: Mapping[str, float]
-    """Weight of every loss in its player's total."""
+    """Weight of every loss in its player's total; of a part ("gan/a") also one of its own ("gan_a"), on top of it."""
 
     log_names: ClassVar[Mapping[str, str]] = {}
-    """Name under which a loss is logged, where that differs from its key in `loss_weight`."""
+    """Name under which a loss or a part of one is logged, where that differs from its own."""
+
+    surveys: bool = False
+    """Whether `survey` has something to do."""
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -104,8 +107,13 @@ class Recipe(ABC):
 
     def total(self, losses: Losses) -> Tensor:
         """The weighted sum of a player's losses, a float32 scalar."""
-        weighted = [self.loss_weight[name.partition("/")[0]] * loss.float() for name, loss in losses.items()]
-        return torch.stack(weighted).sum()
+        weights = {name: self._weight(name) for name in losses}
+        weighted = [weight * losses[name].float() for name, weight in weights.items() if weight]
+        return torch.stack(weighted).sum() if weighted else torch.zeros(())
+
+    def _weight(self, name: str) -> float:
+        whole, _, part = name.partition("/")
+        return self.loss_weight[whole] + (self.loss_weight.get(f"{whole}_{part}", 0.0) if part else 0.0)
 
     @abstractmethod
     def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
@@ -117,6 +125,14 @@ class Recipe(ABC):
 
     infer: Callable[..., list[Tensor]]
     """(batch, rng, **inference_args of the config) -> one picture per sample, 3 x H x W in [-1, 1]."""
+
+    def infer_names(self, batch: Batch, *args: Any, **inference_args: Any) -> list[str]:
+        """What to call the pictures that `infer` makes of a batch with these arguments, "sequence/name" each.
+
+        A name that comes again in a run is taken for the same picture. (A recipe names the arguments that it knows;
+        `*args` stands here for the type checker alone.)
+        """
+        return next(iter(batch.keys.values()))
 
     @abstractmethod
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
@@ -134,6 +150,28 @@ class Recipe(ABC):
         """The pictures that `sample` should reproduce, N x 3 x H x W in [-1, 1]; None where there is no such thing."""
         return None
 
+    def baselines(self, batch: Batch) -> dict[str, Tensor]:
+        """Pictures that need no training and that `sample` should beat at coming near the target, by what they are."""
+        return {}
+
+    def load_coarser(self, weights: Mapping[str, Tensor]) -> list[str] | None:
+        """Begins with what fits of the weights of a smaller generator, where the method grows its networks.
+
+        weights: by our state-dict names; those that this generator does not have may be by the reference's. Returns the
+        parts of the generator that keep their first values; None if the method does not grow, or if nothing fits.
+        """
+        return None
+
     def load_losses(self) -> Sequence[nn.Module]:
         """Loads the pretrained networks that losses use, and returns them; only training needs it."""
         return ()
+
+    def survey(  # noqa: B027 - most have nothing to do
+        self, held_out: Iterable[Batch], gathered: Callable[[Sequence[Tensor]], Tensor]
+    ) -> None:
+        """Stores in buffers of the networks what a checkpoint, soon to be written, should know of the held-out set.
+
+        Called with the networks as they are looked at (averaged, in eval mode, without gradients) on every rank, with
+        its share of the batches, not yet prepared. `gathered` gives the rows of all tensors of all ranks. Buffers that
+        are to outlive the next update of an average are those of a `NotAveraged` module (nn/average.py).
+        """

@@ -88,7 +88,7 @@ class Replay(TorchFunctionMode):
         assert self.draws, "more draws than were recorded"
         recorded = self.draws.pop(0)
         assert recorded.shape == drawn.shape, f"draw of shape {drawn.shape}, recorded was {recorded.shape}"
-        return recorded.to(drawn.dtype)
+        return drawn.copy_(recorded)  # aligned in memory as a draw is: matrix products round by that
 
 
 class Rebuilt:
@@ -167,8 +167,8 @@ def _inference(case: Case, process: str, recipe: Recipe) -> dict[str, Any]:
     recipe.networks["gen"].eval()
     accepted = inspect.signature(recipe.infer).parameters
     options = {k: v for k, v in INFERENCE[process].items() if k in accepted}
-    if not case.draws(process):
-        options.pop("random_style", None)
+    if not case.draws(process) and options.get("random_style"):
+        options.pop("random_style")
     with torch.no_grad():
         pictures = recipe.infer(recipe.prepare(case.raw_batch()), torch.Generator(), **options)
     return {f"{process}.images": torch.stack(pictures)}

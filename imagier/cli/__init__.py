@@ -1,4 +1,4 @@
-"""The command line: `imagier train | infer | schema | data`."""
+"""The command line: `imagier train | infer | convert | data | schema`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "train the networks of a config",
     "infer": "write a picture for every input",
+    "convert": "make a checkpoint of one that the reference wrote",
     "data": "make data sets",
     "schema": "write a JSON Schema of configs, for editors",
 }

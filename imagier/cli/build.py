@@ -24,6 +24,7 @@ from imagier.nn.average import ModelAverage, reestimate_batch_norm
 from imagier.nn.init import initialize
 from imagier.recipe import Batch, Recipe
 from imagier.train import schedule
+from imagier.train.optim import Fromage, Madam
 from imagier.train.player import Player, Schedule
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
@@ -62,8 +63,11 @@ def for_validation(data: schema.Data) -> schema.Data:
     return dataclasses.replace(data, type=val.type, input_types=val.input_types, input_image=val.input_image)
 
 
-def dataset(data: schema.Data, split: schema.Split, seed: int) -> Dataset:
-    """The data set of one split. UserError if its folders or files are not as the config says."""
+def dataset(data: schema.Data, split: schema.Split, seed: int, *, training: bool = False) -> Dataset:
+    """The data set of one split. UserError if its folders or files are not as the config says.
+
+    training: draw files, where the data set type does so in training.
+    """
     kinds = input_types(data)
     extensions = {kind.name: kind.ext for kind in kinds}
     return find("data", data.type, "Dataset")(
@@ -72,6 +76,7 @@ def dataset(data: schema.Data, split: schema.Split, seed: int) -> Dataset:
         augmentations=split.augmentations,
         interpolator=data.interpolator,
         use_dont_care=data.use_dont_care,
+        training=training,
         seed=seed,
     )
 
@@ -86,8 +91,14 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
     data, options = config.run.data, config.recipe.options
     assert data.train is not None
     updates = max(options.get("dis_step", 1), options.get("gen_step", 1))
+    samples = dataset(data, data.train, seed, training=True)
+    if data.num_classes is not None and len(samples.classes) > data.num_classes:
+        raise UserError(
+            f"data.num_classes: is {data.num_classes}, but the training set has {len(samples.classes)} classes "
+            "(the outermost folders of its files); correct the number"
+        )
     return Loader(
-        dataset(data, data.train, seed),
+        samples,
         data.train.batch_size * updates * config.trainer.accumulate,
         device=runtime.device,
         finish=expander(data, config.trainer.channels_last),
@@ -129,9 +140,12 @@ def facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
     return known if size is None else {**known, "crop_h_w": size}
 
 
-def recipe(config: Config, runtime: Runtime, seed: int) -> Recipe:
-    """The networks, with their first weights, and the recipe that trains them, on the device. The same on all ranks."""
-    made = untrained(config, runtime, seed)
+def recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> Recipe:
+    """The networks, with their first weights, and the recipe that trains them, on the device. The same on all ranks.
+
+    known: facts that the files tell, beside those of the config (`style_classes`, the number of classes).
+    """
+    made = untrained(config, runtime, seed, **known)
     init = config.trainer.init
     for network in made.networks.values():
         initialize(network, init.type, init.gain, init.bias.gain if init.bias else None)
@@ -144,11 +158,11 @@ def recipe(config: Config, runtime: Runtime, seed: int) -> Recipe:
     return made
 
 
-def untrained(config: Config, runtime: Runtime, seed: int = 0) -> Recipe:
+def untrained(config: Config, runtime: Runtime, seed: int = 0, **known: Any) -> Recipe:
     """The recipe with its networks as they were constructed, on the device; it can make pictures, but not learn."""
     split = config.run.data.train
     assert split is not None
-    known = facts(config.run.data, split)
+    known = {**facts(config.run.data, split), **known}
     torch.manual_seed(seed)
     gen = _built(config.gen, "gen", known)
     dis = _built(config.dis, "dis", known)
@@ -205,6 +219,11 @@ def optimizer(network: nn.Module, options: schema.Optimizer) -> torch.optim.Opti
         return torch.optim.SGD(parameters, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
     if options.type == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=options.lr, eps=options.eps, weight_decay=options.weight_decay)
+    if options.type == "fromage":
+        return Fromage(parameters, lr=options.lr)
+    if options.type == "madam":
+        assert options.scale is not None
+        return Madam(parameters, lr=options.lr, scale=options.scale, g_bound=options.g_bound)
     betas = (options.adam_beta1, options.adam_beta2)
     return torch.optim.Adam(parameters, lr=options.lr, betas=betas, eps=options.eps, fused=True)
 
@@ -275,30 +294,3 @@ def measured_batch_norm(view: View, trainer: Trainer) -> dict[str, Tensor]:
 def _batch_norm_buffers(network: nn.Module) -> dict[str, Tensor]:
     kinds = ("running_mean", "running_var", "num_batches_tracked")
     return {name: buffer.clone() for name, buffer in network.named_buffers() if name.endswith(kinds)}
-
-
-def baselines(data: schema.Data, training: Loader) -> dict[str, Callable[[Batch], Tensor]]:
-    """What a trained generator has to beat: the input itself, where it is a picture, and the mean colour."""
-    lengths = expander(data, channels_last=False).label_lengths
-    made: dict[str, Callable[[Batch], Tensor]] = {}
-    if list(lengths.values()) in ([1], [3]):
-        made[f"{next(iter(lengths))} as they are"] = lambda batch: batch["label"].expand(-1, 3, -1, -1) * 2 - 1
-    if data.input_image:
-        made["mean colour"] = _MeanColour(training, data.input_image[0])
-    return made
-
-
-class _MeanColour:
-    """A picture of one colour: the mean of some training pictures."""
-
-    def __init__(self, training: Loader, name: str) -> None:
-        self.training = training
-        self.name = name
-        self.colour: Tensor | None = None
-
-    def __call__(self, batch: Batch) -> Tensor:
-        if self.colour is None:
-            batches = islice(self.training.once(), max(1, 512 // self.training.batch_size))
-            means = [stored[self.name].mean(dim=(0, 2, 3)) for stored in batches]
-            self.colour = torch.stack(means).mean(dim=0)
-        return self.colour[:, None, None].expand_as(batch[self.name])

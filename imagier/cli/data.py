@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the commands of `imagier data` to its parser."""
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     _add_openmoji(commands.add_parser("openmoji", help="draw the default data set: line art and picture of emoji"))
+    _add_tones(commands.add_parser("openmoji-tones", help="draw sets without pairs: emoji in yellow and in skin tones"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,9 +23,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_openmoji(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=int, default=64, metavar="PX", help="width and height of a picture (default 64)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to make (default data/openmoji<PX>)")
+    _add_drawing(parser, "data/openmoji<PX>")
     parser.add_argument("--skin-tones", action="store_true", help="also draw the variants of skin tone")
+
+
+def _add_tones(parser: argparse.ArgumentParser) -> None:
+    _add_drawing(parser, "data/openmoji_tones<PX>")
+
+
+def _add_drawing(parser: argparse.ArgumentParser, out: str) -> None:
+    parser.add_argument("--size", type=int, default=64, metavar="PX", help="width and height of a picture (default 64)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"the folder to make (default {out})")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that draw (default: one a core, at most 8)")
 
 
@@ -38,9 +47,26 @@ def _openmoji(args: argparse.Namespace) -> int:
             out, size_px=args.size, skin_tones=args.skin_tones, workers=args.workers, progress=progress
         )
     left_out = ", ".join(f"{count} {reason}" for reason, count in made.left_out.items() if count)
-    how = "already there" if made.already_there else f"in {time.perf_counter() - start:.1f} s"
+    how = _how(made.already_there, start)
     print(f"{made.out}: {made.train} train + {made.val} val pairs, {how}; left out: {left_out or 'none'}")
     return 0
+
+
+def _tones(args: argparse.Namespace) -> int:
+    from imagier.data.openmoji_tones import render_tones
+
+    out = args.out if args.out is not None else Path("data", f"openmoji_tones{args.size}")
+    start = time.perf_counter()
+    with _progress(f"drawing emoji in six colourings at {args.size} px") as progress:
+        made = render_tones(out, size_px=args.size, workers=args.workers, progress=progress)
+    pictures = sum(made.counts.values())
+    how = _how(made.already_there, start)
+    print(f"{made.out}: {pictures} pictures of {made.train} train + {made.val} val emoji, {how}")
+    return 0
+
+
+def _how(already_there: bool, start: float) -> str:
+    return "already there" if already_there else f"in {time.perf_counter() - start:.1f} s"
 
 
 @contextmanager
@@ -62,4 +88,4 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"openmoji": _openmoji}
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"openmoji": _openmoji, "openmoji-tones": _tones}

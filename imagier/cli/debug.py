@@ -26,8 +26,6 @@ def debug(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
 
     Everything goes to <logdir>/debug, which is made anew each time.
     """
-    runtimes.make_deterministic()
-    torch.autograd.set_detect_anomaly(True)
     folder = Path(args.logdir or "logs") / "debug"
     if runtime.is_main:
         shutil.rmtree(folder, ignore_errors=True)
@@ -36,11 +34,12 @@ def debug(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
     args = copy.copy(args)
     args.wandb, args.max_time = False, None
 
-    args.logdir = folder / "whole"
-    whole = run_once(config, args, runtime, held_out_batches=HELD_OUT_BATCHES)
-    middle = next(args.logdir.glob(f"epoch_*_iteration_{STEPS // 2:09d}_checkpoint.pt"))
-    args.logdir, args.checkpoint, args.resume = folder / "continued", middle, 1
-    continued = run_once(config, args, runtime, held_out_batches=HELD_OUT_BATCHES)
+    with runtimes.deterministic(), torch.autograd.set_detect_anomaly(True):
+        args.logdir = folder / "whole"
+        whole = run_once(config, args, runtime, held_out_batches=HELD_OUT_BATCHES)
+        middle = next(args.logdir.glob(f"epoch_*_iteration_{STEPS // 2:09d}_checkpoint.pt"))
+        args.logdir, args.checkpoint, args.resume = folder / "continued", middle, 1
+        continued = run_once(config, args, runtime, held_out_batches=HELD_OUT_BATCHES)
     different = first_difference(whole, continued)
     if runtime.is_main:
         verdict = f"differs in {different}" if different else "is the same run, bit for bit"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Callable
 
 from imagier.cli import build
 from imagier.cli.start import Start
@@ -57,7 +58,7 @@ class Hooks:
         self.all: list[Hook] = [
             self.log,
             console,
-            self._checkpoints(config, start, view if calibration else None, trainer),
+            self._checkpoints(config, start, view if calibration else None, trainer, _survey(trainer, view, held_out)),
             self._pictures(config, start, view, held_out or training),
         ]
         if self.evaluation is not None:
@@ -67,7 +68,14 @@ class Hooks:
         if runtime.is_main:
             self.all.append(report.Report(start.logdir, shlex.join(sys.argv), start.seed, self.evaluation))
 
-    def _checkpoints(self, config: Config, start: Start, view: View | None, trainer: Trainer) -> Checkpoints:
+    def _checkpoints(
+        self,
+        config: Config,
+        start: Start,
+        view: View | None,
+        trainer: Trainer,
+        survey: Callable[[Trainer], None] | None,
+    ) -> Checkpoints:
         """Saves; with the measured batch norm statistics of the average, where there is one (`view`)."""
         run = config.run
         return Checkpoints(
@@ -81,6 +89,7 @@ class Hooks:
             start=run.snapshot_save_start_iter,
             every_epochs=run.snapshot_save_epoch,
             start_epoch=run.snapshot_save_start_epoch,
+            survey=survey,
         )
 
     def _pictures(self, config: Config, start: Start, view: View, samples: Loader) -> Pictures:
@@ -101,15 +110,15 @@ class Hooks:
     ) -> evaluation.Evaluation | None:
         """Scores on held-out pictures, where there are any."""
         run = config.run
-        if held_out is None or not run.data.input_image:
+        if held_out is None:
             return None
         return evaluation.Evaluation(
             held_out.once,
+            training.once,
             view,
             self.log.write,
             every=run.metrics_iter or run.snapshot_save_iter,
             every_epochs=run.metrics_epoch or run.snapshot_save_epoch,
-            baselines=build.baselines(run.data, training),
             seed=seed,
         )
 
@@ -117,6 +126,18 @@ class Hooks:
         """Finishes the files."""
         for sink in self.sinks:
             sink.close()
+
+
+def _survey(trainer: Trainer, view: View, held_out: Loader | None) -> Callable[[Trainer], None] | None:
+    """What the recipe stores of the held-out set before a checkpoint, if it does."""
+    if held_out is None or not trainer.recipe.surveys:
+        return None
+
+    def survey(trainer: Trainer) -> None:
+        with view.averaged(trainer) as recipe:
+            recipe.survey(held_out.once(), trainer.runtime.gathered)
+
+    return survey
 
 
 def _files(config: Config, args: argparse.Namespace, start: Start, from_step: int) -> list[Sink]:

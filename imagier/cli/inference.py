@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from imagier.cli import build
+from imagier.cli.reference_checkpoint import translated
 from imagier.cli.training import read_config
 from imagier.config.check import Config
 from imagier.errors import UserError
@@ -39,7 +40,7 @@ def infer(args: argparse.Namespace) -> int:
 
 @torch.no_grad()
 def write_all(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
-    """Writes all pictures; returns how many, over all ranks."""
+    """Writes all pictures, each name once; returns how many, over all ranks."""
     trainer = config.trainer
     runtime.precision, _ = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
     data = config.run.test_data or build.for_validation(config.run.data)
@@ -48,19 +49,19 @@ def write_all(config: Config, args: argparse.Namespace, runtime: Runtime) -> int
         raise UserError("nothing to infer from: the config has neither test_data.test nor data.val")
     if args.num_workers is not None:
         data = build.with_workers(data, args.num_workers)
-    recipe = _trained(config, args, runtime)
+    recipe = trained(config, args, runtime)
     rng = runtime.generator(args.seed)
     options = config.run.inference_args
-    written = 0
+    written: set[str] = set()
     for stored in build.held_out_loader(config, runtime, data, split, args.seed).once():
         batch = recipe.prepare(stored)
         with runtime.autocast():
             pictures = _infer(recipe, batch, rng, options)
-        names = next(iter(batch.keys.values()))
-        for name, picture in zip(names, pictures):
-            write_picture(args.output_dir / f"{name}.jpg", to_uint8(picture.clamp(-1, 1)), JPEG_QUALITY)
-        written += len(pictures)
-    return runtime.total(written)
+        for name, picture in zip(recipe.infer_names(batch, **options), pictures):
+            if name not in written:  # else it is there: the shorter list of an unpaired set begins again
+                write_picture(args.output_dir / f"{name}.jpg", to_uint8(picture.clamp(-1, 1)), JPEG_QUALITY)
+            written.add(name)
+    return runtime.total(len(written))
 
 
 def _infer(recipe: Recipe, batch: Any, rng: torch.Generator, options: dict[str, Any]) -> list[torch.Tensor]:
@@ -72,21 +73,26 @@ def _infer(recipe: Recipe, batch: Any, rng: torch.Generator, options: dict[str, 
         raise UserError(f"inference_args: {str(error).rpartition('() ')[2]}") from error
 
 
-def _trained(config: Config, args: argparse.Namespace, runtime: Runtime) -> Recipe:
+def trained(config: Config, args: argparse.Namespace, runtime: Runtime) -> Recipe:
     """The recipe with the averaged weights of a checkpoint, or its plain ones if it holds no average."""
     path = _checkpoint(config, args)
-    state = checkpoint.load(path)
     recipe = build.untrained(config, runtime)
+    network = recipe.networks["gen"]
+    average = build.average(config, network, runtime)
+    averages = {"gen": average.network} if average is not None else {}
+    state, notes = translated(checkpoint.load(path), {"gen": network}, averages, {}, path)
+    state, misfits = checkpoint.fitted(state, {"gen": network}, averages, path, strict=config.trainer.strict_resume)
+    for line in [*notes, *misfits] if runtime.is_main else ():
+        print(line)
     with checkpoint.fitting(path):
         saved = state["players"]["gen"]
-        average = build.average(config, recipe.networks["gen"], runtime)
         if average is not None and "average" in saved:
             average.load_state_dict(saved["average"])
             calibrated = state["extras"].get("batch_norm", {})
             average.network.load_state_dict({**average.network.state_dict(), **calibrated})
             recipe = recipe.with_networks(gen=average.network)
         else:
-            recipe.networks["gen"].load_state_dict(saved["network"])
+            network.load_state_dict(saved["network"])
     recipe.networks["gen"].eval()
     return recipe
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imagier.cli.reference_checkpoint import translated
+from imagier.errors import UserError
 from imagier.train import checkpoint
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
+from imagier.train.view import averages
 
 DEFAULT_SEED = 2
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,47 @@ class Start:
         if not resume:
             return Start(logdir, seed, path, state)
         # The data order and all noise follow from the seed: a continued run keeps it.
-        return Start(logdir, int(state["extras"]["seed"]), path, state, continues=True)
+        seed = int(state.get("extras", {}).get("seed", seed))
+        return Start(logdir, seed, path, state, continues=True)
 
-    def restore(self, trainer: Trainer, *, strict: bool) -> dict[str, Any]:
-        """Loads the checkpoint into a trainer; returns what the hooks kept in it, nothing for a new run."""
+    def restore(self, trainer: Trainer, *, strict: bool, say: Say) -> dict[str, Any]:
+        """Loads the checkpoint into a trainer; returns what the hooks kept in it, nothing for a new run.
+
+        strict: every tensor must match; else those that do not are told. UserError if the checkpoint does not fit.
+        """
         if self.path is None or self.state is None:
             return {}
-        if self.continues:
-            return checkpoint.restore(trainer, self.state, self.path)
-        checkpoint.restore_weights(trainer, self.state, self.path, strict=strict)
+        networks, averaged = trainer.recipe.networks, averages(trainer)
+        optimizers = {name: player.optimizer for name, player in trainer.players.items() if self.continues}
+        state, notes = translated(self.state, networks, averaged, optimizers, self.path)
+        for note in notes:
+            say(note)
+        continues = self.continues and all("optimizer" in player for player in state["players"].values())
+        if self.continues and not continues:
+            say(f"{self.path.name}: holds no state of optimizers: its weights begin a new run")
+        try:
+            state, _ = checkpoint.fitted(state, networks, averaged, self.path, strict=True)
+        except UserError:
+            if not continues and self._begins_coarser(trainer, state, say):
+                return {}
+            state, misfits = checkpoint.fitted(state, networks, averaged, self.path, strict=strict)
+            for line in misfits:
+                say(line)
+        if continues:
+            return checkpoint.restore(trainer, state, self.path)
+        checkpoint.restore_weights(trainer, state, self.path)
         return {}
+
+    def _begins_coarser(self, trainer: Trainer, state: Mapping[str, Any], say: Say) -> bool:
+        """Whether the generator could take over a smaller one's weights; the critic begins anew."""
+        left = trainer.recipe.load_coarser(state["players"].get("gen", {}).get("network", {}))
+        if not left:
+            return False
+        say(f"{self.path}: a coarser generator's weights; with first values begin {', '.join(left)}")
+        average = trainer.players["gen"].average
+        if average is not None:
+            average.restart()
+        return True
 
     def __str__(self) -> str:
         if self.path is None:

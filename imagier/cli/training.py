@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from imagier.cli import build
 from imagier.cli.hooks import Hooks
-from imagier.cli.start import Start
+from imagier.cli.start import Say, Start
 from imagier.config.check import Config, check
 from imagier.config.legacy import modernize
 from imagier.config.load import load
@@ -29,8 +29,6 @@ from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Trainer, no_clock
 
 CONFIG = "config.yaml"
-
-Say = Callable[[str], None]
 
 
 def train(args: argparse.Namespace) -> int:
@@ -77,7 +75,7 @@ def run_once(
     say(_choose_precision(config, runtime))
     training, held_out = _loaders(config, runtime, start.seed, held_out_batches)
     _check_data(runtime, [loader for loader in (training, held_out) if loader is not None])
-    recipe = build.recipe(config, runtime, start.seed)
+    recipe = build.recipe(config, runtime, start.seed, style_classes=len(training.dataset.classes))
     players = build.players(config, recipe, runtime)
     stopwatch = Stopwatch(runtime) if config.run.speed_benchmark else None
     trainer = Trainer(
@@ -96,10 +94,10 @@ def run_once(
     if args.compile:
         for network in recipe.networks.values():
             network.compile()
-    kept = start.restore(trainer, strict=config.trainer.strict_resume)
+    kept = start.restore(trainer, strict=config.trainer.strict_resume, say=say)
     _write_config(config, start, runtime)
     hooks = Hooks(config, args, start, trainer, training, held_out, total_steps, stopwatch)
-    if kept:
+    if "log" in kept:
         hooks.log.load_state_dict(kept["log"], runtime.device)
     trainer.hooks = hooks.all
     with _stopping(config, args.max_time) as stop:
@@ -211,9 +209,10 @@ def _conclude(
     if trainer.step < total_steps:
         say(f"stopped at iteration {trainer.step:,} of {total_steps:,}; --logdir {start.logdir} goes on from there")
         return
-    if evaluated is not None and trainer.runtime.is_main:
-        table = Table("held out", *evaluation.METRICS)
-        for row in evaluation.table(evaluated.last):
+    if evaluated is not None and evaluated.last and trainer.runtime.is_main:
+        headings, *rows = evaluation.table(evaluated.last)
+        table = Table(*headings)
+        for row in rows:
             table.add_row(*row)
         RichConsole(highlight=False).print(table)
     say(f"finished at iteration {trainer.step:,}; see {start.logdir / report.NAME}")

@@ -21,7 +21,7 @@ from imagier.config.find import CLASSES, did_you_mean, find
 from imagier.config.load import ConfigError, Document, Place, dump
 from imagier.config.rules import broken_rules
 
-FACTS = ("label_channels", "label_lengths", "image_channels", "crop_h_w", "gen", "dis")
+FACTS = ("label_channels", "label_lengths", "image_channels", "crop_h_w", "style_classes", "gen", "dis")
 """Arguments of constructors that a config cannot give: what only the data can know, and the networks of a recipe."""
 
 _STRICT = ConfigDict(extra="forbid", strict=True)

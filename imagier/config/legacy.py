@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from imagier.config.find import CLASSES, find
 from imagier.config.load import Document, Place
@@ -14,6 +16,18 @@ _TYPE_PREFIXES = (
     "imaginaire.trainers.",
     "imaginaire.datasets.",
 )
+
+_RENAMED_TYPES: dict[Place, dict[str, str]] = {
+    ("dis", "type"): {"multires_patch": "pix2pixHD", "coco_funit": "funit"},
+    ("trainer", "type"): {"coco_funit": "funit"},
+}
+
+_MOVED: dict[Place, Place] = {
+    ("trainer", "perceptual_mode"): ("trainer", "perceptual_loss", "mode"),
+    ("trainer", "perceptual_layers"): ("trainer", "perceptual_loss", "layers"),
+    ("dis", "image_channels"): ("dis", "num_image_channels"),
+}
+"""Keys whose meaning has another place here, for methods that know that place and not the key."""
 
 _OFF: tuple[Any, ...] = (None, False, "", {}, [])
 """What says that something is not wanted."""
@@ -46,14 +60,22 @@ _RETIRED: dict[Place, _Retired] = {
     ("trainer", "kid_subset_size"): _Retired("had no effect on this method", 256),
     ("trainer", "perceptual_mode"): _Retired("had no effect on this method, which reads perceptual_loss.mode"),
     ("trainer", "perceptual_layers"): _Retired("had no effect on this method, which reads perceptual_loss.layers"),
+    ("trainer", "gan_relativistic"): _Retired("had no effect on this method"),
+    ("trainer", "gan_decay_k"): _Retired("had no effect on this method", 1),
+    ("trainer", "gan_min_k"): _Retired("had no effect on this method", 1),
+    ("trainer", "gan_separate_topk"): _Retired("had no effect on this method"),
+    ("trainer", "loss_weight", "gp"): _Retired("was read, but no such loss was computed", 0),
+    ("trainer", "loss_weight", "consistency_reg"): _Retired("had no effect on this method", 0),
+    ("trainer", "loss_weight", "kl"): _Retired("had no effect on this method", 0),
+    ("gen", "all_res"): _Retired("had no effect", True),
+    ("dis", "patch_wise"): _Retired("had no effect on this method, which reads patch_dis", True),
+    ("dis", "patch_dis"): _Retired("had no effect on this method, which reads patch_wise", True),
     ("trainer", "gan_recon"): _Retired("had no effect on this method"),
     ("trainer", "aug_policy"): _Retired("this method does not use DiffAugment"),
     ("gen_opt", "fused_opt"): _Retired("the fused optimizer is always used where the device has one"),
     ("dis_opt", "fused_opt"): _Retired("the fused optimizer is always used where the device has one"),
     ("gen", "version"): _Retired("had no effect"),
     ("gen", "activation_norm_params", "cond_dims"): _Retired("is counted from the data section"),
-    ("data", "paired"): _Retired("follows from the type of the data set, which reads pairs", True),
-    ("test_data", "paired"): _Retired("follows from the type of the data set, which reads pairs", True),
     ("data", "val", "drop_last"): _Retired("every held-out sample counts"),
     ("aws_credentials_file",): _Retired("only needed for data in an object store"),
     ("common",): _Retired("this method takes nothing from it"),
@@ -63,6 +85,15 @@ _RETIRED: dict[Place, _Retired] = {
     ("logdir",): _Retired("is set with --logdir"),
 }
 
+_FUNIT_METRICS = ("use_kid", "use_fid", "val_sample_size", "kid_num_subsets", "kid_sample_size", "kid_subset_size")
+"""Keys of `trainer` that did something in one method alone."""
+
+_CRITIC_SWITCHES = ("patch_dis", "patch_wise")
+"""Keys of `dis` that choose between two critics, each of which reads keys that the other does not."""
+
+_PATCH_ONLY = ("num_discriminators", "kernel_size")
+_RESIDUAL_ONLY = ("first_kernel_size", "padding_mode", "aggregation", "order", "anti_aliased")
+
 _COUNTED = "is counted from the data section; remove it here"
 
 # Keys that mean something which cannot be done here: an error that says so.
@@ -70,10 +101,6 @@ _REFUSED: dict[Place, str] = {
     ("gen", "num_labels"): _COUNTED,
     ("dis", "num_labels"): _COUNTED,
     ("gen", "activation_norm_params", "partial"): "this version has no partial convolutions",
-    ("gen_opt", "scale"): "belongs to the optimizer madam, which this version does not have",
-    ("dis_opt", "scale"): "belongs to the optimizer madam, which this version does not have",
-    ("gen_opt", "g_bound"): "belongs to the optimizer madam, which this version does not have",
-    ("dis_opt", "g_bound"): "belongs to the optimizer madam, which this version does not have",
 }
 
 # The same for keys of the sections data and test_data, and of their splits: what it is that cannot be read.
@@ -81,7 +108,6 @@ _UNREADABLE = {
     "keypoint_data_types": "key points",
     "input_few_shot_labels": "few-shot labels",
     "initial_few_shot_K": "few-shot data",
-    "num_classes": "class-conditional data",
     "num_frames_G": "video",
     "num_frames_D": "video",
     "first_last_only": "video",
@@ -100,6 +126,10 @@ _UNREADABLE_IN_SPLITS = {
     "individual_video_frame_augmentations": "video",
 }
 
+# Data set types whose pictures make no label, and the keys that tell how to make one.
+_WITHOUT_LABEL = ("images", "unpaired_images", "unpaired_few_shot_images")
+_LABEL_KEYS = ("input_labels", "full_data_ops", "one_hot_num_classes")
+
 _DATA = ("data", "test_data")
 _SPLITS = ("train", "val", "test")
 _LABEL_OPS = "imaginaire.model_utils.label::"
@@ -112,6 +142,7 @@ def modernize(document: Document) -> list[str]:
     What means something that cannot be done here is noted in the document, for `check` to tell with all that is wrong.
     """
     _rename_values(document)
+    _move_keys(document)
     _list_roots(document)
     _refuse(document)
     _rewrite_ops(document)
@@ -126,11 +157,21 @@ def _rename_values(document: Document) -> None:
         if place[-1] == "type":
             for prefix in _TYPE_PREFIXES:
                 value = value.removeprefix(prefix)
-            document.set(place, value)
+            document.set(place, _RENAMED_TYPES.get(place, {}).get(value, value))
         if value in ("", "None") and str(place[-1]).endswith(("norm_type", "nonlinearity")):
             document.set(place, "none")
         elif value == "None":
             document.set(place, None)
+
+
+def _move_keys(document: Document) -> None:
+    """Keys to their other places, where the class of the section knows these alone."""
+    moved = {old: new for old, new in _MOVED.items() if _is_there(document, old) and not _is_taken(document, old)}
+    for old, new in moved.items():
+        together = [place for place, target in _MOVED.items() if target[:-1] == new[:-1]]
+        if _is_taken(document, new) and all(place in moved for place in together) and not _is_there(document, new):
+            origin = document.origin(old)
+            document.set(new, document.drop(old), origin)
 
 
 def _list_roots(document: Document) -> None:
@@ -199,16 +240,37 @@ def _input_types(document: Document, section: str) -> list[Place]:
 
 def _retire(document: Document) -> list[str]:
     retired = dict(_RETIRED)
+    if document.get(("trainer", "type")) == "funit":
+        for key in _FUNIT_METRICS:
+            retired["trainer", key] = retired["trainer", key]._replace(why="this version has no FID and no KID")
     for section in _DATA:
+        type_ = str(document.get((section, "type"), "paired_images")).rpartition(".")[2]
+        retired[section, "paired"] = _Retired("follows from the type of the data set", type_.startswith("paired"))
+        if type_ in _WITHOUT_LABEL:
+            retired |= {(section, key): _Retired(f"had no effect on {type_}") for key in _LABEL_KEYS}
         for place in _input_types(document, section):
             for key in ("use_dont_care", "interpolator"):
                 retired |= {(*place, key): _Retired("only that of the data section has an effect")}
-    notes = []
+    notes = _drop_keys_of_the_other_critic(document)
     for place, (why, default) in retired.items():
         if not _is_there(document, place) or _is_taken(document, place):
             continue
         if document.drop(place) not in (None, "", {}, [], default):
             notes.append(f"{document.origin(place)}: {'.'.join(map(str, place))}: {why}; dropped")
+    return notes
+
+
+def _drop_keys_of_the_other_critic(document: Document) -> list[str]:
+    notes = []
+    for switch in _CRITIC_SWITCHES:
+        if not _is_taken(document, ("dis", switch)):
+            continue
+        is_patch = document.get(("dis", switch), True)
+        for place in [("dis", key) for key in (_RESIDUAL_ONLY if is_patch else _PATCH_ONLY)]:
+            if _is_there(document, place) and "." not in str(document.get(("dis", "type"))):
+                why = f"has no effect with {switch}: {str(bool(is_patch)).lower()}"
+                if document.drop(place) is not None:
+                    notes.append(f"{document.origin(place)}: {'.'.join(place)}: {why}; dropped")
     return notes
 
 
@@ -227,4 +289,14 @@ def _is_taken(document: Document, place: Place) -> bool:
         cls = find("models", name, class_name)
     except LookupError:
         return False  # told by `check`
-    return "." in name or (len(place) == 2 and place[1] in inspect.signature(cls).parameters)
+    return "." in name or _takes(cls, [str(part) for part in place[1:]])
+
+
+def _takes(cls: type, path: Sequence[str]) -> bool:
+    """Whether a constructor has such a keyword, or one whose type has such a field, and so on."""
+    name, *rest = path
+    if name not in inspect.signature(cls).parameters:
+        return False
+    hint = get_type_hints(cls.__init__).get(name)  # type: ignore[misc]
+    sections = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    return not rest or any(_takes(kind, rest) for kind in sections)

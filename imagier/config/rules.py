@@ -34,13 +34,15 @@ def _optimizer(optimizer: schema.Optimizer, place: Place) -> Iterator[Broken]:
                 yield (*place, "lr_policy"), f"a linear policy needs {key}"
         if policy.decay_start is not None and policy.decay_end is not None and policy.decay_end <= policy.decay_start:
             yield (*place, "lr_policy", "decay_end"), "must come after decay_start"
+    if optimizer.type == "madam" and optimizer.scale is None:
+        yield (*place, "type"), "madam needs scale, the largest weight in root mean squares of its tensor"
     if optimizer.skip_grad and optimizer.clip_grad_norm is None:
         yield (*place, "skip_grad"), "needs clip_grad_norm, the norm from which a gradient is skipped"
 
 
 def _data(data: schema.Data, place: Place) -> Iterator[Broken]:
     yield from _dataset_type(data.type, (*place, "type"))
-    yield from _input_types(data.input_types, (*place, "input_types"))
+    yield from _input_types(data.input_types, data.type, (*place, "input_types"))
     named = {name: options for entry in data.input_types for name, options in entry.items()}
     yield from _names(data.input_image, named, (*place, "input_image"))
     yield from _names(data.input_labels, named, (*place, "input_labels"))
@@ -57,7 +59,7 @@ def _data(data: schema.Data, place: Place) -> Iterator[Broken]:
             yield (*place, "input_types"), f"{name} needs num_channels"
     for key, split in (("train", data.train), ("val", data.val), ("test", data.test)):
         if split is not None:
-            yield from _split(split, (*place, key))
+            yield from _split(split, data.input_labels, (*place, key))
 
 
 def _dataset_type(name: str, place: Place) -> Iterator[Broken]:
@@ -67,7 +69,11 @@ def _dataset_type(name: str, place: Place) -> Iterator[Broken]:
         yield place, str(error.args[0])
 
 
-def _input_types(entries: Sequence[Mapping[str, schema.InputType]], place: Place) -> Iterator[Broken]:
+def _input_types(entries: Sequence[Mapping[str, schema.InputType]], type_: str, place: Place) -> Iterator[Broken]:
+    names = [name for entry in entries for name in entry]
+    needed = _needed_names(type_)
+    if names and needed and sorted(names) != sorted(needed):
+        yield place, f"{type_} reads {' and '.join(needed)}, neither more nor less; got {', '.join(names)}"
     if not any(entries):
         yield place, "is empty; name at least one input type"
     seen: set[str] = set()
@@ -83,25 +89,33 @@ def _input_types(entries: Sequence[Mapping[str, schema.InputType]], place: Place
             seen.add(name)
 
 
+def _needed_names(type_: str) -> Sequence[str]:
+    """The names that the input types of a data set type must have; none where any will do."""
+    try:
+        return vars(find("data", type_, "Dataset")).get("input_names", ())
+    except LookupError:
+        return ()  # told by `_dataset_type`
+
+
 def _names(names: Sequence[str], known: Collection[str], place: Place) -> Iterator[Broken]:
     for position, name in enumerate(names):
         if name not in known:
             yield (*place, position), f"no input type {name!r}{did_you_mean(name, list(known))}"
 
 
-def _split(split: schema.Split, place: Place) -> Iterator[Broken]:
+def _split(split: schema.Split, labels: Sequence[str], place: Place) -> Iterator[Broken]:
     if not split.roots:
         yield (*place, "roots"), "is empty; name at least one folder"
     if split.dataset_type not in (None, "folder"):
         yield (*place, "dataset_type"), "only folders can be read by this version"
     elif split.is_lmdb and split.dataset_type is None:
         yield (*place, "is_lmdb"), "only folders can be read by this version"
-    yield from _own_type(split, place)
+    yield from _own_type(split, labels, place)
     yield from _augmentations(split.augmentations, (*place, "augmentations"))
 
 
-def _own_type(split: schema.Split, place: Place) -> Iterator[Broken]:
-    """A validation set may be read by another data set type than the training set."""
+def _own_type(split: schema.Split, labels: Sequence[str], place: Place) -> Iterator[Broken]:
+    """A validation set may be read by another data set type than the training set, but must have its labels too."""
     parts = {"type": split.type, "input_types": split.input_types, "input_image": split.input_image}
     given = [key for key, value in parts.items() if value is not None]
     if given and (place[-1] != "val" or len(given) < len(parts)):
@@ -112,9 +126,12 @@ def _own_type(split: schema.Split, place: Place) -> Iterator[Broken]:
     if split.type is not None:
         yield from _dataset_type(split.type, (*place, "type"))
     if split.input_types is not None:
-        yield from _input_types(split.input_types, (*place, "input_types"))
+        yield from _input_types(split.input_types, split.type or "", (*place, "input_types"))
         known = [name for entry in split.input_types for name in entry]
         yield from _names(split.input_image or [], known, (*place, "input_image"))
+        for name in labels:
+            if name not in known:
+                yield (*place, "input_types"), f"lacks {name}, which is one of input_labels"
 
 
 def _augmentations(keys: schema.AugmentationKeys, place: Place) -> Iterator[Broken]:

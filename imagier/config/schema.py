@@ -42,7 +42,7 @@ class LrPolicy:
 class Optimizer:
     """How the weights of a network move."""
 
-    type: Literal["adam", "sgd", "rmsprop"] = "adam"
+    type: Literal["adam", "sgd", "rmsprop", "fromage", "madam"] = "adam"
     lr: NonNegative = 1e-4
     adam_beta1: Decay = 0.0
     adam_beta2: Decay = 0.999
@@ -51,6 +51,10 @@ class Optimizer:
     """sgd."""
     weight_decay: NonNegative = 0.0
     """sgd and rmsprop."""
+    scale: PositiveFloat | None = None
+    """madam: the largest weight, in root mean squares of its tensor at the first step."""
+    g_bound: PositiveFloat | None = None
+    """madam: the largest gradient, in root mean squares of those before."""
     lr_policy: LrPolicy = LrPolicy()
     clip_grad_norm: PositiveFloat | None = None
     """Largest L2 norm of the gradient of the whole network."""
@@ -243,6 +247,8 @@ class Data:
     """Types that hold classes, and how many."""
     use_dont_care: bool = False
     """One more label channel for everything else."""
+    num_classes: Positive | None = None
+    """Sets with classes: how many the training set may have at most."""
     full_data_ops: str | None = None
     """make_one_hot and concat_labels, comma-separated; without it both are done. Without make_one_hot, classes stay
     numbers."""

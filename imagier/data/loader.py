@@ -22,11 +22,18 @@ _Loaded = tuple[dict[str, Tensor], dict[str, list[str]], "UserError | None"]
 class Dataset(Protocol):
     """Samples by (epoch, index)."""
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of classes, in the order of their labels; none where samples have no labels."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, key: Key) -> Sample: ...
 
-    def load(self, index: int) -> dict[str, np.ndarray]: ...
+    def load(self, index: int) -> dict[str, np.ndarray]:
+        """Pictures as stored, checked, for a look at the set: over all indices, those of all samples."""
+        ...
 
 
 class Loader:
@@ -155,7 +162,7 @@ class _Guarded(torch.utils.data.Dataset):
 
 
 def _collate(samples: Sequence[Sample | UserError]) -> _Loaded:
-    """Samples -> tensors N x H x W x C by input type, and their keys."""
+    """Samples -> tensors N x H x W x C by input type, N x ... of their numbers, and their keys."""
     good = [sample for sample in samples if isinstance(sample, Sample)]
     for sample in samples:
         if isinstance(sample, UserError):
@@ -169,15 +176,15 @@ def _collate(samples: Sequence[Sample | UserError]) -> _Loaded:
                 {},
                 {},
                 UserError(
-                    f"{good[0].key} and its batch: {name} of different sizes ({', '.join(sorted(forms))}); "
+                    f"{good[0].keys[name]} and its batch: {name} of different sizes ({', '.join(sorted(forms))}); "
                     "crop or convert them, or use batch_size: 1"
                 ),
             )
         stacked = np.stack(arrays)
         tensors[name] = torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked)
-    tensors["original_h_w"] = torch.tensor([sample.original_h_w for sample in good])
-    tensors["is_flipped"] = torch.tensor([sample.is_flipped for sample in good])
-    keys = {name: [sample.key for sample in good] for name in good[0].arrays}
+    for name in good[0].numbers:
+        tensors[name] = torch.tensor([sample.numbers[name] for sample in good])
+    keys = {name: [sample.keys[name] for sample in good] for name in good[0].keys}
     return tensors, keys, None
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from imagier.data.augment import Augmenter, original_size
-from imagier.data.sample import InputType, Sample, check_classes, decode
-from imagier.data.source import Source
+from imagier.data.sample import InputType, Number, Sample, load, random_source
+from imagier.data.source import Source, unique_names
 from imagier.errors import UserError
 
 Key = tuple[int, int]
@@ -20,6 +19,8 @@ Key = tuple[int, int]
 class Dataset:
     """All samples of a split, from one or several roots, in the order of the roots and of the names in them."""
 
+    classes: ClassVar[Sequence[str]] = ()
+
     def __init__(
         self,
         sources: Sequence[Source],
@@ -28,15 +29,17 @@ class Dataset:
         augmentations: Mapping[str, Any],
         interpolator: str = "INTER_LINEAR",
         use_dont_care: bool = False,
+        training: bool = False,
         seed: int = 0,
     ) -> None:
-        """UserError if a sample lacks one of its pictures."""
+        """training: the same here, sample `index` is always the same files. UserError if one lacks a picture."""
         self.input_types = input_types
         self.use_dont_care = use_dont_care
         self.seed = seed
         masks = [kind.name for kind in input_types if kind.is_mask]
         self.augmenter = Augmenter(augmentations, masks, interpolator)
         self.items = [(source, key) for source in sources for key in _paired_keys(source, input_types)]
+        self.names = unique_names(key for _, key in self.items)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -45,23 +48,17 @@ class Dataset:
         """The sample `index`, augmented as in epoch `epoch`."""
         epoch, index = key
         arrays = self.load(index)
-        rng = random.Random(int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1, np.uint64)[0]))
         try:
-            augmented = self.augmenter(arrays, rng)
+            augmented = self.augmenter(arrays, random_source(self.seed, epoch, index))
         except UserError as error:
             raise UserError(f"{self.where(index)}: {error}") from error
-        return Sample(augmented.images, self.items[index][1], original_size(arrays), augmented.is_flipped)
+        numbers: dict[str, Number] = {"original_h_w": original_size(arrays), "is_flipped": augmented.is_flipped}
+        return Sample(augmented.images, dict.fromkeys(augmented.images, self.names[index]), numbers)
 
     def load(self, index: int) -> dict[str, np.ndarray]:
         """The pictures of a sample as stored, checked. UserError with the name of a file that is wrong."""
         source, key = self.items[index]
-        arrays = {}
-        for kind in self.input_types:
-            where = source.where(kind.name, key)
-            array = decode(source.read(kind.name, key), kind, source.extension(kind.name), where)
-            check_classes(array, kind, self.use_dont_care, where)
-            arrays[kind.name] = array
-        return arrays
+        return {kind.name: load(source, kind, key, self.use_dont_care) for kind in self.input_types}
 
     def where(self, index: int) -> str:
         """What to call a sample in a message: the file of its first type."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from imagier.data.source import Source
 from imagier.errors import UserError
 
 _JPEG = {"jpg", "jpeg"}
@@ -34,14 +37,35 @@ class InputType:
     """The values are classes below this, to be expanded into one channel each."""
 
 
+Number = bool | int | tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Sample:
-    """Pictures H x W x C by input type, as stored (uint8, uint16 or float32)."""
+    """Pictures H x W x C by input type, as stored (uint8, uint16 or float32), and what else is known of them."""
 
     arrays: dict[str, np.ndarray]
-    key: str
-    original_h_w: tuple[int, int]
-    is_flipped: bool = False
+    keys: dict[str, str]
+    """The file of each picture, "sequence/name", by input type."""
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    """By the name that they get in a batch.
+
+    Paired types: `is_flipped` and `original_h_w`, since one augmentation serves them all. Others: `is_flipped_<type>`
+    for each. Sets with classes: `labels` or `labels_<type>`, the number of the class.
+    """
+
+
+def random_source(seed: int, epoch: int, index: int) -> random.Random:
+    """The source of all that is random in a sample: whatever worker or rank makes it, it is made alike."""
+    return random.Random(int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0]))
+
+
+def load(source: Source, kind: InputType, key: str, use_dont_care: bool) -> np.ndarray:
+    """One picture H x W x C as stored, checked. UserError with the file's name if it is wrong."""
+    where = source.where(kind.name, key)
+    array = decode(source.read(kind.name, key), kind, source.extension(kind.name), where)
+    check_classes(array, kind, use_dont_care, where)
+    return array
 
 
 def decode(data: bytes, kind: InputType, ext: str, where: str) -> np.ndarray:

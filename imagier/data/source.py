@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,22 @@ class Source(Protocol):
     def extension(self, kind: str) -> str:
         """The format of a type's files, lower case without dot."""
         ...
+
+
+def unique_names(keys: Iterable[str]) -> list[str]:
+    """The keys of several sources, as names: where one has stood there before, it gets a number ("s/a_2")."""
+    keys = list(keys)
+    taken = set(keys)
+    seen: set[str] = set()
+    names = []
+    for key in keys:
+        name, number = key, 2
+        while key in seen and name in taken:
+            name, number = f"{key}_{number}", number + 1
+        seen.add(key)
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 class FolderSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
+from imagier.losses.info_nce import InfoNCE
 from imagier.nn.backbones import feature_network
 
-Criterion = Literal["l1", "l2", "mse"]
+Criterion = Literal["l1", "l2", "mse", "info_nce"]
 ResizeMode = Literal["bilinear", "bicubic"]
 
-_CRITERIA = {"l1": F.l1_loss, "l2": F.mse_loss, "mse": F.mse_loss}
+_PIXELWISE = {"l1": F.l1_loss, "l2": F.mse_loss, "mse": F.mse_loss}
 _TRAINED_PX = 224  # the side of the pictures that the networks were trained on
 
 
@@ -35,8 +36,20 @@ class PerceptualConfig:
     """Run the network in bfloat16 on an accelerator, which saves time and memory; the loss stays in float32. It is
     not float16, in which the gradient of a mean over many features falls below the smallest number. Without effect
     on the CPU."""
+    criterion: Criterion = "l1"
+    """The distance of features: mean absolute (l1) or mean squared (l2, mse) difference, or telling the pictures of a
+    batch apart by them (info_nce)."""
     num_scales: int = 1
     """Compare the pictures at this many sizes, each half of the one before, and add up."""
+    resize: bool = False
+    """Compare the pictures at 224 x 224 pixels."""
+    resize_mode: ResizeMode = "bilinear"
+    """How pictures are resized, also for the scales."""
+    info_nce_temperature: float = 0.07
+    info_nce_gather_distributed: bool = True
+    """info_nce: the pictures of all ranks are to be told apart."""
+    info_nce_flatten: bool = True
+    """info_nce: compare features at every place; otherwise their means over the picture."""
     weights_path: str | None = None
     """File with the network's weights (.pth, .pt, .safetensors); by default torch's cache, or a download into it."""
 
@@ -58,24 +71,32 @@ class PerceptualLoss(nn.Module):
         resize: bool = False,
         resize_mode: ResizeMode = "bilinear",
         fp16: bool = False,
+        info_nce_temperature: float = 0.07,
+        info_nce_gather_distributed: bool = True,
+        info_nce_flatten: bool = True,
         weights_path: str | None = None,
     ) -> None:
-        """`layers`, `weights`, `fp16`, `num_scales` and `weights_path` as in `PerceptualConfig`.
+        """Options as in `PerceptualConfig`; `network` is its `mode`.
 
-        criterion: mean absolute (l1) or mean squared (l2 = mse) difference of features.
-        resize: first resize both pictures to 224 x 224 pixels; `resize_mode` serves this and the scales.
         UserError: an unknown name, a number of weights other than of layers, or no weight file (`feature_network`).
         """
         super().__init__()
         names = [layers] if isinstance(layers, str) else list(layers)
         self.layer_weights = list(zip(names, _one_per_layer(weights, names)))
-        if criterion not in _CRITERIA:
-            raise UserError(f"perceptual loss: criterion {criterion!r} is unknown; choose l1, l2 or mse")
+        if criterion not in (*_PIXELWISE, "info_nce"):
+            raise UserError(f"perceptual loss: criterion {criterion!r} is unknown; choose l1, l2, mse or info_nce")
         if resize_mode not in ("bilinear", "bicubic"):
             raise UserError(f"perceptual loss: resize_mode {resize_mode!r} is unknown; choose bilinear or bicubic")
         if num_scales < 1:
             raise UserError(f"perceptual loss: num_scales is {num_scales}; give 1 or more")
         self.criterion = criterion
+        self.info_nce = InfoNCE(
+            temperature=info_nce_temperature,
+            learn_temperature=False,  # no optimizer would see it
+            gather_distributed=info_nce_gather_distributed,
+            flatten=info_nce_flatten,
+            single_direction=True,
+        )
         self.num_scales = num_scales
         self.resize = resize
         self.resize_mode = resize_mode
@@ -85,14 +106,8 @@ class PerceptualLoss(nn.Module):
     @classmethod
     def from_config(cls, config: PerceptualConfig) -> PerceptualLoss:
         """The loss that a configuration's `trainer.perceptual_loss` describes. UserError as the constructor."""
-        return cls(
-            network=config.mode,
-            layers=config.layers,
-            weights=config.weights,
-            num_scales=config.num_scales,
-            fp16=config.fp16,
-            weights_path=config.weights_path,
-        )
+        options = {field.name: getattr(config, field.name) for field in fields(config)}
+        return cls(network=options.pop("mode"), **options)
 
     def forward(self, inp: Tensor, target: Tensor, sample_weights: Tensor | None = None) -> Tensor:
         """Two batches of pictures in [-1, 1], N x 3 x H x W -> float32 scalar. No gradient goes to `target`.
@@ -122,10 +137,14 @@ class PerceptualLoss(nn.Module):
         ]
 
     def _distance(self, found: Tensor, wanted: Tensor, sample_weights: Tensor | None) -> Tensor:
-        criterion = _CRITERIA[self.criterion]
+        if self.criterion == "info_nce":
+            per_sample = self.info_nce.per_sample(found, wanted)
+        elif sample_weights is not None:
+            per_sample = _PIXELWISE[self.criterion](found, wanted, reduction="none").flatten(1).mean(dim=1)
+        else:
+            return _PIXELWISE[self.criterion](found, wanted)
         if sample_weights is None:
-            return criterion(found, wanted)
-        per_sample = criterion(found, wanted, reduction="none").flatten(1).mean(dim=1)
+            return per_sample.mean()
         return (sample_weights.float() * per_sample).mean()
 
     def _half_size(self, x: Tensor) -> Tensor:

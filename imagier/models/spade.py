@@ -24,7 +24,7 @@ from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
-from imagier.nn.patch import PatchCritic, half_size
+from imagier.nn.patch import MultiScalePatchCritic
 from imagier.nn.reference_names import Rules
 from imagier.recipe import Batch, Losses, Moment
 from imagier.recipe import Recipe as BaseRecipe
@@ -311,7 +311,8 @@ class Decoder(nn.Module):
         """Label and code N x code_dims -> picture in (-1, 1), N x C x H x W, sides rounded down to `base`."""
         if self.style_mlp is not None:
             code = self.style_mlp(code)
-        x = self.head_styled(self.head_0(*self._coarse(maps)), code)
+        coarse = self._coarse(maps)
+        x = self.head_styled(self.head_0(coarse.map, channels=coarse.channels), code)
         x = self.head_2(self.head_1(x, maps), maps)
         stages = list(self.up)
         for stage in stages[:3]:
@@ -420,7 +421,7 @@ class LabelPyramid(nn.Module):
 
     def forward(self, label: Tensor, channels: Tensor | None) -> list[Tensor]:
         """N x L x H x W -> features N x width x h x w at full size, half, and so on; sides must be divisible."""
-        features = [self.first(label, channels)]
+        features = [self.first(label, channels=channels)]
         for down in self.down:
             features.append(down(features[-1]))
         features[-1] = self.context(features[-1])
@@ -490,17 +491,15 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.label_channels = label_channels
-        self.critics = nn.ModuleList(
-            PatchCritic(
-                label_channels + image_channels,
-                num_filters=num_filters,
-                max_num_filters=max_num_filters,
-                num_layers=num_layers,
-                kernel_size=kernel_size,
-                activation_norm_type=activation_norm_type,
-                weight_norm_type=weight_norm_type,
-            )
-            for _ in range(num_discriminators)
+        self.patch = MultiScalePatchCritic(
+            label_channels + image_channels,
+            num_discriminators=num_discriminators,
+            num_filters=num_filters,
+            max_num_filters=max_num_filters,
+            num_layers=num_layers,
+            kernel_size=kernel_size,
+            activation_norm_type=activation_norm_type,
+            weight_norm_type=weight_norm_type,
         )
         self.fpse: FeaturePyramidCritic | None = None
         if use_fpse:
@@ -520,22 +519,14 @@ class Discriminator(nn.Module):
 
         `channels` as in the generator.
         """
-        outputs: list[Tensor] = []
-        features: list[list[Tensor]] = []
-        if self.fpse is not None:
-            outputs += self.fpse(label, images, channels)
-        x, inputs = _beside(PartialMap(label, channels), images, self.label_channels)
-        for index, critic in enumerate(self.critics):
-            x = half_size(x) if index else x
-            scores, layers = critic(x, inputs)
-            outputs.append(scores)
-            features.append(layers)
-        return outputs, features
+        compared = [] if self.fpse is None else self.fpse(label, images, channels)
+        scores, features = self.patch(*_beside(PartialMap(label, channels), images, self.label_channels))
+        return compared + scores, features
 
     def reference_rules(self) -> Rules:
         """From our state-dict names to the reference's (nn/reference_names.py)."""
         return (
-            (r"^critics\.(\d)\.layers\.(\d+)\.", r"discriminators.\1.layer\2.0."),
+            (r"^patch\.critics\.(\d)\.layers\.(\d+)\.", r"discriminators.\1.layer\2.0."),
             (r"^fpse\.(output|seg|embedding)\.", r"fpse_discriminator.\1.layers.conv."),
             (r"^fpse\.", "fpse_discriminator."),
         )
@@ -734,6 +725,12 @@ class Recipe(BaseRecipe):
 
     def target(self, batch: Batch) -> Tensor:
         return batch["images"]
+
+    def baselines(self, batch: Batch) -> dict[str, Tensor]:
+        """The label itself, where it is a picture, such as line art."""
+        if list(self.label_lengths.values()) not in ([1], [3]):
+            return {}
+        return {f"{name} as they are": batch["label"].expand(-1, 3, -1, -1) * 2 - 1 for name in self.label_lengths}
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         columns = {"images": batch["images"]}

@@ -14,12 +14,16 @@ from imagier.nn.conv import SpectralConv2d, SpectralLinear, SpectralNorm
 T = TypeVar("T")
 
 
+class NotAveraged(nn.Module):
+    """Holds what is measured now and then, not learned: an average keeps its own and never takes over its source's."""
+
+
 class ModelAverage:
     """An exponential moving average of a network (Polyak & Juditsky 1992; for GANs, Yaz et al. 2019).
 
     `network` is a copy without gradients. Of layers with a spectral norm it holds the normalised weight (`remove_sn`),
     so that using it costs nothing extra; or else every buffer as it is. Until `start_iteration` updates it is equal
-    to the source. Make it when the source is already on its device.
+    to the source, but for what a `NotAveraged` holds. Make it when the source is already on its device.
     """
 
     def __init__(
@@ -30,19 +34,19 @@ class ModelAverage:
         self.num_updates = 0
         self.network = fold_spectral_norm(source) if remove_sn else copy.deepcopy(source)
         self.network.requires_grad_(False).eval()
-        self._averages = [t for t in self.network.state_dict().values() if t.is_floating_point()]
-        self._sources = _sources(source, self.network, fold=remove_sn)
+        averages = _followers(self.network)
+        self._averages = list(averages.values())
+        self._sources = _sources(source, averages, fold=remove_sn)
 
-    @torch.no_grad()
     def update(self) -> None:
         """Moves the average towards the source, after an update of the source: a <- beta a + (1 - beta) s."""
         self.num_updates += 1
-        beta = 0.0 if self.num_updates <= self.start_iteration else self.beta
-        sources = [weight if norm is None else weight / norm.current(weight) for weight, norm in self._sources]
-        if beta == 0:
-            torch._foreach_copy_(self._averages, sources)
-        else:
-            torch._foreach_lerp_(self._averages, sources, 1 - beta)
+        self._follow(0.0 if self.num_updates <= self.start_iteration else self.beta)
+
+    def restart(self) -> None:
+        """Begins again at the weights of the source."""
+        self.num_updates = 0
+        self._follow(0.0)
 
     def state_dict(self) -> dict:
         """What a checkpoint keeps."""
@@ -52,6 +56,14 @@ class ModelAverage:
         """Takes over what `state_dict` gave."""
         self.network.load_state_dict(state["network"])
         self.num_updates = state["num_updates"]
+
+    @torch.no_grad()
+    def _follow(self, beta: float) -> None:
+        sources = [weight if norm is None else weight / norm.current(weight) for weight, norm in self._sources]
+        if beta == 0:
+            torch._foreach_copy_(self._averages, sources)
+        else:
+            torch._foreach_lerp_(self._averages, sources, 1 - beta)
 
 
 def fold_spectral_norm(network: nn.Module) -> nn.Module:
@@ -83,11 +95,19 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[T], forward: Cal
     network.eval()
 
 
-def _sources(source: nn.Module, averaged: nn.Module, fold: bool) -> list[tuple[Tensor, SpectralNorm | None]]:
+def _followers(averaged: nn.Module) -> dict[str, Tensor]:
+    """The tensors that follow their source, by name."""
+    kept = tuple(f"{name}." for name, module in averaged.named_modules() if isinstance(module, NotAveraged))
+    state = averaged.state_dict()
+    return {name: t for name, t in state.items() if t.is_floating_point() and not name.startswith(kept)}
+
+
+def _sources(source: nn.Module, averages: Iterable[str], fold: bool) -> list[tuple[Tensor, SpectralNorm | None]]:
+    """What each average follows: a tensor, and the spectral norm that it is to be divided by."""
     norms = {}
     if fold:
         for name, module in source.named_modules():
             if isinstance(module, SpectralConv2d | SpectralLinear):
                 norms[f"{name}.weight" if name else "weight"] = module.spectral
     tensors = source.state_dict(keep_vars=True)
-    return [(tensors[name], norms.get(name)) for name, t in averaged.state_dict().items() if t.is_floating_point()]
+    return [(tensors[name], norms.get(name)) for name in averages]

@@ -1,45 +1,122 @@
-"""A convolution with its norm and its nonlinearity, in the two orders that networks use."""
+"""A convolution with its norm and its nonlinearity, in the two orders that networks use; residual blocks of them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
+from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
+
 LEAKY_SLOPE = 0.2
+
+
+Nonlinearity = Literal["none", "relu", "leakyrelu", "tanh", "sigmoid"]
+
+
+def nonlinearity(kind: Nonlinearity) -> nn.Module:
+    """The nonlinearity called `kind`; the slope of the leaky ReLU is 0.2."""
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "none": nn.Identity,
+        "relu": nn.ReLU,
+        "leakyrelu": lambda: nn.LeakyReLU(LEAKY_SLOPE),
+        "tanh": nn.Tanh,
+        "sigmoid": nn.Sigmoid,
+    }
+    return makers[kind]()
+
+
+class Noise(nn.Module):
+    """Adds noise of a learned strength, the same to all channels (Karras et al. 2019, section 2). Starts at none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W -> the same. Draws from the global random source, which the loop seeds at every step."""
+        return x + self.scale * torch.randn_like(x[:, :1])
 
 
 class ConvNormAct(nn.Module):
     """Convolution, norm, nonlinearity."""
 
-    def __init__(self, conv: nn.Module, norm: nn.Module, act: nn.Module) -> None:
+    def __init__(self, conv: nn.Module, norm: nn.Module, act: nn.Module, *, noise: bool = False) -> None:
         super().__init__()
         self.conv = conv
+        self.noise = Noise() if noise else nn.Identity()
         self.norm = norm
         self.act = act
 
-    def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
-        """N x C x H x W -> N x C' x H' x W'; `channels` as in Conv2d."""
-        return self.act(self.norm(self.conv(x, channels)))
+    def forward(self, x: Tensor, *condition: Any, channels: Tensor | None = None) -> Tensor:
+        """N x C x H x W, and the condition of the norm if it has one -> N x C' x H' x W'; `channels` as in Conv2d."""
+        return self.act(self.norm(self.noise(self.conv(x, channels)), *condition))
 
 
 class NormActConv(nn.Module):
-    """Norm under a condition, nonlinearity, convolution."""
+    """Norm, nonlinearity, convolution."""
 
-    def __init__(self, norm: nn.Module, act: nn.Module, conv: nn.Module) -> None:
+    def __init__(self, norm: nn.Module, act: nn.Module, conv: nn.Module, *, noise: bool = False) -> None:
         super().__init__()
         self.norm = norm
         self.act = act
         self.conv = conv
+        self.noise = Noise() if noise else nn.Identity()
 
-    def forward(self, x: Tensor, condition: Any) -> Tensor:
-        """N x C x H x W and the condition of the norm -> N x C' x H' x W'."""
-        return self.conv(self.act(self.norm(x, condition)))
+    def forward(self, x: Tensor, *condition: Any) -> Tensor:
+        """N x C x H x W, and the condition of the norm if it has one -> N x C' x H' x W'."""
+        return self.noise(self.conv(self.act(self.norm(x, *condition))))
 
 
 class NoNorm(nn.Module):
-    """The absent norm of a NormActConv."""
+    """The absent norm of a block under a condition."""
 
-    def forward(self, x: Tensor, condition: Any) -> Tensor:
+    def forward(self, x: Tensor, *condition: Any) -> Tensor:
         """Returns x."""
         return x
+
+
+Order = Literal["CNACNA", "CNACN", "NACNAC"]
+"""Convolution, norm, activation: twice, without the last activation, or with the convolutions last."""
+
+
+class ResBlock(nn.Module):
+    """x + f(x) with two convolutions in f (He et al. 2016); a 1 x 1 convolution on x where the width changes.
+
+    With a condition, the norms must take one.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        norm: Callable[[int], nn.Module],
+        act: Callable[[], nn.Module],
+        order: Order = "CNACNA",
+        kernel_size: int = 3,
+        padding_mode: PaddingMode = "zeros",
+        weight_norm: WeightNorm = "none",
+        noise: bool = False,
+    ) -> None:
+        """norm: makes the norm of so many channels. act: makes a nonlinearity."""
+        super().__init__()
+
+        def layer(inputs: int, outputs: int, kernel: int, act: nn.Module, noise: bool) -> nn.Module:
+            conv = conv2d(
+                inputs, outputs, kernel, padding=kernel // 2, padding_mode=padding_mode, weight_norm=weight_norm
+            )
+            if order == "NACNAC":
+                return NormActConv(norm(inputs), act, conv, noise=noise)
+            return ConvNormAct(conv, norm(outputs), act, noise=noise)
+
+        hidden = min(inputs, outputs)
+        self.block_0 = layer(inputs, hidden, kernel_size, act(), noise)
+        self.block_1 = layer(hidden, outputs, kernel_size, nn.Identity() if order == "CNACN" else act(), noise)
+        self.shortcut = NoNorm() if inputs == outputs else layer(inputs, outputs, 1, nn.Identity(), False)
+
+    def forward(self, x: Tensor, *condition: Any) -> Tensor:
+        """N x inputs x H x W, and the condition of the norms if they have one -> N x outputs x H x W."""
+        return self.shortcut(x, *condition) + self.block_1(self.block_0(x, *condition), *condition)

@@ -58,17 +58,39 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Weight of any shape -> its spectral norm, a scalar that is differentiable in the weight."""
         with torch.autocast(weight.device.type, enabled=False):  # half precision spoils the power iteration
-            if self.training:
-                with torch.no_grad():
-                    matrix = weight.flatten(1)
-                    self.v.copy_(F.normalize(matrix.T @ self.u, dim=0))
-                    self.u.copy_(F.normalize(matrix @ self.v, dim=0))
-            return self.current(weight)
+            return self._iterated(weight.flatten(1)) if self.training else self.current(weight)
 
     def current(self, weight: Tensor) -> Tensor:
         """The spectral norm of a weight by the stored singular vectors, without a power iteration."""
-        # Copies, because the next forward overwrites u and v before this one's backward has used them.
+        # Copies, because a later forward overwrites u and v before this one's backward has used them.
         return self.u.clone() @ (weight.flatten(1) @ self.v.clone())
+
+    def _iterated(self, matrix: Tensor) -> Tensor:
+        with torch.no_grad():
+            iterate = _opaque_power_iteration if torch.compiler.is_compiling() else _power_iteration
+            u, v = iterate(matrix.detach(), self.u, self.v)
+        return u @ (matrix @ v)
+
+
+def _power_iteration(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Moves u and v in place; returns copies, because the next forward moves them before backward has used them."""
+    v.copy_(F.normalize(matrix.T @ u, dim=0))
+    u.copy_(F.normalize(matrix @ v, dim=0))
+    return u.clone(), v.clone()
+
+
+# A compiler that sees through the copies keeps u and v themselves for backward.
+_opaque_power_iteration = torch.library.custom_op(
+    "imagier::power_iteration",
+    _power_iteration,
+    mutates_args=("u", "v"),
+    schema="(Tensor matrix, Tensor(a!) u, Tensor(b!) v) -> (Tensor, Tensor)",
+)
+
+
+@_opaque_power_iteration.register_fake
+def _(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(u), torch.empty_like(v)
 
 
 class Conv2d(nn.Conv2d):

@@ -40,10 +40,53 @@ class PatchCritic(nn.Module):
     def forward(self, x: Tensor, channels: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """N x C x H x W (`channels` as in Conv2d) -> scores N x 1 x h x w, and the features of all layers before."""
         first, *others = self.layers
-        outputs = [first(x, channels)]
+        outputs = [first(x, channels=channels)]
         for layer in others:
             outputs.append(layer(outputs[-1]))
         return outputs[-1], outputs[:-1]
+
+
+class MultiScalePatchCritic(nn.Module):
+    """Patch critics of a picture at several sizes, each half the one before (Wang et al. 2018, section 3.2)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        num_discriminators: int,
+        num_filters: int,
+        max_num_filters: int,
+        num_layers: int,
+        kernel_size: int,
+        activation_norm_type: Norm,
+        weight_norm_type: WeightNorm,
+        shared: bool = False,
+    ) -> None:
+        """shared: one critic for all sizes."""
+        super().__init__()
+        self.num_scales = num_discriminators
+        self.critics = nn.ModuleList(
+            PatchCritic(
+                in_channels,
+                num_filters=num_filters,
+                max_num_filters=max_num_filters,
+                num_layers=num_layers,
+                kernel_size=kernel_size,
+                activation_norm_type=activation_norm_type,
+                weight_norm_type=weight_norm_type,
+            )
+            for _ in range(1 if shared else num_discriminators)
+        )
+
+    def forward(self, x: Tensor, channels: Tensor | None = None) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """N x C x H x W (`channels` as in Conv2d) -> scores N x 1 x h x w per size; features per size and layer."""
+        outputs, features = [], []
+        for scale in range(self.num_scales):
+            x = half_size(x) if scale else x
+            scores, layers = self.critics[scale % len(self.critics)](x, channels)
+            outputs.append(scores)
+            features.append(layers)
+        return outputs, features
 
 
 def half_size(x: Tensor) -> Tensor:

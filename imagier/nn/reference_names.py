@@ -14,10 +14,11 @@ Rules = Sequence[tuple[str, str]]
 BLOCKS: Rules = (
     (r"\.block_(\d)\.", r".conv_block_\1."),
     (r"\.shortcut\.", r".conv_block_s."),
-    (r"(?<!layers)\.(conv|norm)\.", r".layers.\1."),  # the outermost norm: one inside it keeps its name
+    (r"(?<!layers)\.(conv|norm|noise)\.", r".layers.\1."),  # the outermost norm: one inside it keeps its name
     (r"\.mlp\.0\.", ".mlps.0.0.layers.conv."),
     (r"\.mlp\.2\.", ".mlps.0.1.layers.conv."),
     (r"\.(gamma|beta)\.", r".\1s.0.layers.conv."),
+    (r"\b(mlp\w*\.model\.\d+)\.", r"\1.layers.conv."),
     (r"\.(fc|fc_gamma|fc_beta)\.", r".\1.layers.conv."),
 )
 

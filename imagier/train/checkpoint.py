@@ -6,11 +6,15 @@ import contextlib
 import os
 import pickle
 import re
-import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.recipe import Position
@@ -18,6 +22,25 @@ from imagier.train.trainer import Trainer
 
 LATEST = "latest_checkpoint.txt"
 FORMAT = 1
+
+BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""What torch's files began with before they were zip files (torch 1.6): a pickled number."""
+
+_DAMAGE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    zipfile.BadZipFile,
+)
+"""What torch raises over files with a few wrong bytes."""
+
+MOST_NAMES = 12
+"""Longer lists of tensors are told by what their names have in common."""
 
 
 def path_of(logdir: Path, epoch: int, step: int) -> Path:
@@ -46,72 +69,162 @@ def save(logdir: Path, trainer: Trainer, extras: dict[str, Any]) -> Path:
 
     extras: what other parts of the run want to keep (tensors, numbers, text, and mappings and lists of these).
     """
-    position = trainer.position
-    state = {
-        "format": FORMAT,
-        "current_epoch": position.epoch,
-        "current_iteration": trainer.step,
-        "epoch_samples": position.samples,
-        "players": {name: player.state_dict() for name, player in trainer.players.items()},
-        "extras": extras,
-    }
-    path = path_of(logdir, position.epoch, trainer.step)
-    with replacing(path) as file:
-        torch.save(state, file)
+    path = path_of(logdir, trainer.position.epoch, trainer.step)
+    write(path, trainer, extras)
     with replacing(logdir / LATEST) as file:
         file.write(f"latest_checkpoint: {path.name}\n".encode())
     return path
 
 
+def write(path: Path, trainer: Trainer, extras: dict[str, Any]) -> None:
+    """Writes the whole state of a run to a file; `extras` as in `save`."""
+    state = {
+        "format": FORMAT,
+        "current_epoch": trainer.position.epoch,
+        "current_iteration": trainer.step,
+        "epoch_samples": trainer.position.samples,
+        "players": {name: player.state_dict() for name, player in trainer.players.items()},
+        "extras": extras,
+    }
+    with replacing(path) as file:
+        torch.save(state, file)
+
+
 def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. Never runs code from the file. UserError if it cannot be read."""
+    """The content of a checkpoint, of ours or of the reference's, on the CPU. Never runs code from the file.
+
+    UserError if it cannot be read.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = _read(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: not a checkpoint, or damaged ({str(error).splitlines()[0]})") from error
-    if not isinstance(state, dict) or "players" not in state:
-        raise UserError(f"{path}: not a checkpoint of Imagier")
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign is None:
+            raise UserError(f"{path}: not a checkpoint, or damaged ({str(error).splitlines()[0]})") from error
+        raise UserError(
+            f"{path}: holds a {foreign[1]}, but only tensors, numbers and text are read; if you trust the file, "
+            "load it with torch.load(..., weights_only=False), remove that, and save it again"
+        ) from error
+    except _DAMAGE as error:
+        reason = str(error).partition("\n")[0] or "it ends early"
+        raise UserError(f"{path}: not a checkpoint, or damaged ({reason})") from error
+    if not isinstance(state, dict) or not ("players" in state or "net_G" in state):
+        raise UserError(f"{path}: not a checkpoint: holds neither players nor net_G")
     return state
 
 
+def _read(path: Path) -> Any:
+    zipped = zipfile.is_zipfile(path)
+    with path.open("rb") as file:
+        if not zipped and file.read(len(BEFORE_ZIP)) != BEFORE_ZIP:
+            raise EOFError("torch.save did not write it, or not all of it")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+
+
 def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Continues exactly where a checkpoint was written; returns its extras."""
+    """Continues exactly where a checkpoint of ours was written; returns its extras."""
     with fitting(path):
         for name, player in trainer.players.items():
             player.load_state_dict(state["players"][name])
+            if player.average is not None and "average" not in state["players"][name]:
+                player.average.restart()
     trainer.step = state["current_iteration"]
     trainer.position = Position(state["current_epoch"], state["epoch_samples"])
     return state["extras"]
 
 
-def restore_weights(trainer: Trainer, state: dict[str, Any], path: Path, *, strict: bool) -> None:
-    """Starts a new run from the weights (and averages) of a checkpoint; what else it holds is left."""
+def restore_weights(trainer: Trainer, state: dict[str, Any], path: Path) -> None:
+    """Starts a new run from the weights (and averages) of a checkpoint of ours; what else it holds is left."""
     with fitting(path):
         for name, player in trainer.players.items():
             if name not in state["players"]:
                 continue
             saved = state["players"][name]
-            player.network.load_state_dict(saved["network"], strict=strict)
-            if player.average is not None:
-                player.average.load_state_dict(saved.get("average", saved))
+            player.network.load_state_dict(saved["network"])
+            if player.average is None:
+                continue
+            if "average" in saved:
+                player.average.load_state_dict(saved["average"])
+            else:
+                player.average.restart()
+
+
+def fitted(
+    state: Mapping[str, Any],
+    networks: Mapping[str, nn.Module],
+    averages: Mapping[str, nn.Module],
+    path: Path,
+    *,
+    strict: bool,
+) -> tuple[dict[str, Any], list[str]]:
+    """A checkpoint's state with exactly the tensors that the networks and averages of some players have.
+
+    What it lacks keeps its value. Also returns lines about all that did not match; UserError with these if `strict`, or
+    if a shape differs. Players that it says nothing about are left out.
+    """
+    players, misfits = dict(state["players"]), []
+    for name in [name for name in networks if name in players]:
+        players[name] = saved = dict(players[name])
+        saved["network"], found = _fitted(networks[name], saved["network"], name)
+        misfits += found
+        if name in averages and "average" in saved:
+            network, found = _fitted(averages[name], saved["average"]["network"], f"the average of {name}")
+            saved["average"] = {**saved["average"], "network": network}
+            misfits += found
+    if misfits and (strict or any(misfit.fatal for misfit in misfits)):
+        raise UserError(f"{path}: does not fit this config: {'; '.join(misfit.line for misfit in misfits)}")
+    return {**state, "players": players}, [f"{path.name}: {misfit.line}" for misfit in misfits]
+
+
+@dataclass(frozen=True)
+class _Misfit:
+    """Tensors that are on one side only, or of another shape there."""
+
+    line: str
+    fatal: bool = False
+
+
+def _fitted(network: nn.Module, found: Mapping[str, Tensor], what: str) -> tuple[dict[str, Tensor], list[_Misfit]]:
+    own = network.state_dict()
+    misfits = []
+    if homeless := [name for name in found if name not in own]:
+        misfits.append(_Misfit(f"{what} has no place for {listed(homeless)}"))
+    if missing := [name for name in own if name not in found]:
+        misfits.append(_Misfit(f"{what} gets nothing for {listed(missing)}"))
+    for name, tensor in own.items():
+        if name in found and found[name].shape != tensor.shape:
+            sizes = f"{list(found[name].shape)} in the file, {list(tensor.shape)} here"
+            misfits.append(_Misfit(f"{what}: size mismatch for {name}: {sizes}", fatal=True))
+    return {name: found.get(name, tensor) for name, tensor in own.items()}, misfits
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names of tensors for people: all of them if they are few, else by what they have in common."""
+    if len(names) <= MOST_NAMES:
+        return ", ".join(names)
+    for parts in (3, 2, 1):
+        groups = Counter(".".join(name.split(".")[:parts]) for name in names)
+        if len(groups) <= MOST_NAMES:
+            break
+    return ", ".join(group if group in names else f"{group}.* ({count})" for group, count in groups.items())
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Any:
     """A binary file to write; takes the place of `path` once it is written and on the disk, or leaves it as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         file: IO[bytes]
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 

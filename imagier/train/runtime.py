@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from imagier.errors import UserError
+
+T = TypeVar("T")
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -94,13 +96,21 @@ class Runtime:
             values /= self.world
         return values
 
-    def shared(self, value: object) -> object:
+    def shared(self, value: T) -> T:
         """The main process's value, on every rank."""
         if self.world == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
+
+    def gathered(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The rows of all tensors of all ranks, one after the other, on the CPU; ranks may have any number of them."""
+        own = [tensor.cpu() for tensor in tensors]
+        of_ranks: list[list[Tensor]] = [own] * self.world
+        if self.world > 1:
+            dist.all_gather_object(of_ranks, own, group=self.control)
+        return torch.cat([tensor for of_rank in of_ranks for tensor in of_rank])
 
     def average_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Replaces gradients by their mean over all ranks.
@@ -159,9 +169,9 @@ def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
 
     device: auto, cpu, cuda or mps. UserError where it is not to be had.
     """
-    world = 1 if single else int(os.environ.get("WORLD_SIZE", "1"))
-    rank = 0 if single else int(os.environ.get("RANK", "0"))
-    local = local_rank if local_rank is not None else int(os.environ.get("LOCAL_RANK", "0"))
+    world = 1 if single else _from_environment("WORLD_SIZE", 1)
+    rank = 0 if single else _from_environment("RANK", 0)
+    local = local_rank if local_rank is not None else _from_environment("LOCAL_RANK", 0)
     runtime = Runtime(_device(device, local), rank=rank, world=world, local_rank=local)
     if runtime.device.type == "cpu":
         keep_freed_memory()
@@ -170,6 +180,13 @@ def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
         dist.init_process_group(backend, timeout=timedelta(minutes=30))
         runtime.control = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo")
     return runtime
+
+
+def _from_environment(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise UserError(f"the environment's {name} is {text!r}, not a number; start with torchrun, or unset it")
+    return int(text)
 
 
 def stop() -> None:
@@ -212,12 +229,19 @@ def keep_freed_memory() -> None:
     mallopt(top_pad, 64 * 2**20)
 
 
-def make_deterministic() -> None:
-    """Makes every operation give the same bits each time, or fail where it cannot."""
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Within this context every operation gives the same bits each time, or warns where it cannot."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
 
 
 def set_cudnn(*, deterministic: bool, benchmark: bool) -> None:

@@ -129,7 +129,10 @@ def test_a_wrong_type_is_told_by_what_was_expected_and_what_is_there(
 
 
 CHOICES = [
-    ("gen_opt.type=adm", "gen_opt.type: expected 'adam', 'sgd' or 'rmsprop', got 'adm'; did you mean 'adam'?"),
+    (
+        "gen_opt.type=adm",
+        "gen_opt.type: expected 'adam', 'sgd', 'rmsprop', 'fromage' or 'madam', got 'adm'; did you mean 'adam'?",
+    ),
     ("gen_opt.lr_policy.type=steps", "got 'steps'; did you mean 'step'?"),
     ("trainer.gan_mode=hing", "got 'hing'; did you mean 'hinge'?"),
     ("trainer.init.type=kaimin", "got 'kaimin'; did you mean 'kaiming'?"),

@@ -27,6 +27,7 @@ OP = "imaginaire.model_utils.label::"
         ("dis.type=imaginaire.discriminators.spade", "spade"),
         ("trainer.type=imaginaire.trainers.spade", "spade"),
         ("data.type=imaginaire.datasets.paired_images", "paired_images"),
+        ("test_data.type=imaginaire.datasets.unpaired_few_shot_images", "unpaired_few_shot_images"),
         ("data.val.type=imaginaire.datasets.images", "images"),
         ("gen.type=my_lab.imaginaire.generators.spade", "my_lab.imaginaire.generators.spade"),
         ("gen.activation_norm_type=None", "none"),
@@ -140,12 +141,9 @@ REFUSED = [
     ("gen.num_labels", "5", "is counted from the data section; remove it here"),
     ("dis.num_labels", "5", "is counted from the data section; remove it here"),
     ("gen.activation_norm_params.partial", "true", "this version has no partial convolutions"),
-    ("gen_opt.scale", "3.0", "belongs to the optimizer madam"),
-    ("dis_opt.g_bound", "10", "belongs to the optimizer madam"),
     ("data.keypoint_data_types", "[poses]", "this version cannot read key points"),
     ("data.input_few_shot_labels", "[seg_maps]", "this version cannot read few-shot labels"),
     ("data.initial_few_shot_K", "1", "this version cannot read few-shot data"),
-    ("data.num_classes", "3", "this version cannot read class-conditional data"),
     ("data.num_frames_G", "2", "this version cannot read video"),
     ("data.num_frames_D", "2", "this version cannot read video"),
     ("data.first_last_only", "true", "this version cannot read video"),
@@ -185,6 +183,33 @@ def test_a_refused_key_that_says_nothing_is_dropped(tmp_path: Path, key: str) ->
         place = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
         assert document.get(place, "absent") == "absent"
         assert notes == document.refused == []
+
+
+UNPAIRED = [
+    "data.type=imaginaire.datasets.unpaired_images",
+    "data.input_types=[images_a: {ext: png}, images_b: {ext: png}]",
+    "data.input_image=[]",
+]
+
+
+def test_keys_of_a_label_are_dropped_with_a_line_where_the_pictures_make_none(tmp_path: Path) -> None:
+    without = ["data.input_labels=[]", "data.one_hot_num_classes={}"]
+    ours = ["data.type=unpaired_images", *UNPAIRED[1:]]
+    config, notes = read(write(tmp_path), *ours, *without)
+    assert (notes, config.run.data.input_labels) == ([], [])
+    same, notes = read(write(tmp_path), *UNPAIRED, f"data.full_data_ops='{OP}make_one_hot'")
+    assert same == config
+    assert [note.partition(": data.")[2] for note in notes] == [
+        "input_labels: had no effect on unpaired_images; dropped",
+        "full_data_ops: had no effect on unpaired_images; dropped",
+        "one_hot_num_classes: had no effect on unpaired_images; dropped",
+    ]
+
+
+@pytest.mark.parametrize(("paired", "lines"), [("false", 0), ("true", 1)])
+def test_that_an_unpaired_set_is_not_paired_says_nothing(tmp_path: Path, paired: str, lines: int) -> None:
+    without = ["data.input_labels=[]", "data.one_hot_num_classes={}"]
+    assert len(read(write(tmp_path), *UNPAIRED, *without, f"data.paired={paired}")[1]) == lines
 
 
 def test_refused_and_other_errors_are_told_at_once(tmp_path: Path) -> None:

@@ -8,7 +8,10 @@ import pytest
 from small_config import errors, read, write
 
 LINEAR = "{type: linear, decay_start: 3, decay_end: 9, decay_target: 0.1}"
-OWN = "{roots: [x], augmentations: {resize_h_w: '8, 8'}, type: paired_images, "
+OWN = "{roots: [x], augmentations: {resize_h_w: '8, 8'}, type: unpaired_images, "
+SEG = "seg_maps: {ext: png}"
+FEW_SHOT = ["data.type=unpaired_few_shot_images", "data.input_image=[]"]
+FEW_SHOT_TYPES = "data.input_types=[images_style: {ext: png}, images_content: {ext: png}]"
 ALL_THREE = "type, input_types and input_image stand in the section `val`, all three of them, or in none"
 
 # overrides, what is said of them, overrides that are right
@@ -33,13 +36,21 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
         ["dis_opt.skip_grad=true", "dis_opt.clip_grad_norm=1"],
     ),
     (
+        ["gen_opt.type=madam"],
+        ["gen_opt.type: madam needs scale, the largest weight in root mean squares of its tensor"],
+        ["gen_opt.type=madam", "gen_opt.scale=3"],
+    ),
+    (
         ["data.type=paired_image"],
         ["data.type: no data set type 'paired_image'; did you mean 'paired_images'?"],
         ["data.type=imaginaire.datasets.paired_images"],
     ),
     (
         ["data.type=loader"],
-        ["data.type: no data set type 'loader'; there are: paired_images"],
+        [
+            "data.type: no data set type 'loader'; there are: images, paired_images, unpaired_few_shot_images, "
+            "unpaired_images"
+        ],
         ["data.type=paired_images"],
     ),
     (["data.train="], ["data.train: missing section"], ["data.val="]),
@@ -106,23 +117,45 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
         ["data.val.is_lmdb=false"],
     ),
     (
-        [f"data.val={OWN}input_types: [a: {{ext: png}}]}}"],
+        [f"data.val={OWN}input_types: [{SEG}]}}"],
         [f"data.val.type: {ALL_THREE}"],
-        [f"data.val={OWN}input_types: [a: {{ext: png}}], input_image: [a]}}"],
+        [f"data.val={OWN}input_types: [{SEG}], input_image: [seg_maps]}}"],
     ),
     (
-        [f"data.train={OWN}input_types: [a: {{ext: png}}], input_image: [a]}}"],
+        [f"data.train={OWN}input_types: [{SEG}], input_image: [seg_maps]}}"],
         [f"data.train.type: {ALL_THREE}"],
-        [f"data.val={OWN}input_types: [a: {{ext: png}}], input_image: []}}"],
+        [f"data.val={OWN}input_types: [{SEG}], input_image: []}}"],
     ),
     (
-        [f"data.val={OWN}input_types: [a: {{}}], input_image: [b]}}", "data.val.type=imags"],
+        [f"data.val={OWN}input_types: [seg_maps: {{}}], input_image: [b]}}", "data.val.type=imags"],
         [
-            "data.val.type: no data set type 'imags'; there are: paired_images",
-            "data.val.input_types.0.a: needs ext, the extension of its files",
-            "data.val.input_image.0: no input type 'b'; there are: a",
+            "data.val.type: no data set type 'imags'; did you mean 'images'?",
+            "data.val.input_types.0.seg_maps: needs ext, the extension of its files",
+            "data.val.input_image.0: no input type 'b'; there are: seg_maps",
         ],
+        [f"data.val={OWN}input_types: [{SEG}], input_image: [seg_maps]}}"],
+    ),
+    (
         [f"data.val={OWN}input_types: [a: {{ext: png}}], input_image: [a]}}"],
+        ["data.val.input_types: lacks seg_maps, which is one of input_labels"],
+        [f"data.val={OWN}input_types: [a: {{ext: png}}], input_image: [a]}}", "data.input_labels=[]"],
+    ),
+    (
+        FEW_SHOT,
+        [
+            "data.input_types: unpaired_few_shot_images reads images_content and images_style, neither more nor less; "
+            "got images, seg_maps"
+        ],
+        [*FEW_SHOT, FEW_SHOT_TYPES],
+    ),
+    (
+        [f"data.val={OWN}input_types: [{SEG}], input_image: []}}", "data.val.type=images"],
+        ["data.val.input_types: images reads images, neither more nor less; got seg_maps"],
+        [
+            f"data.val={OWN}input_types: [images: {{ext: png}}], input_image: [images]}}",
+            "data.val.type=images",
+            "data.input_labels=[]",
+        ],
     ),
     (
         ["data.train.augmentations={horizontal_flip: true}"],

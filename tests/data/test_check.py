@@ -15,6 +15,8 @@ from imagier.errors import UserError
 class Noted:
     """A data set that notes what is read; some files are broken, and reading takes a while on a clock of its own."""
 
+    classes = ()
+
     def __init__(self, length: int, *broken: int, seconds: float = 0.0) -> None:
         self.length = length
         self.broken = broken

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from imagier.cli import data as command
-from imagier.data import openmoji
+from imagier.data import emoji, openmoji
 from imagier.data.openmoji import Summary, render_openmoji, val_names
 from imagier.errors import UserError
 
@@ -270,7 +270,7 @@ def test_missing_package_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch
 def test_svg_that_could_define_entities_is_refused() -> None:
     bomb = '<!DOCTYPE svg [<!ENTITY lol "lol">]><svg xmlns="http://www.w3.org/2000/svg">&lol;</svg>'
     with pytest.raises(UserError, match=r"a\.svg"):
-        openmoji.line_art(bomb, "a.svg")
+        emoji.line_art(bomb, "a.svg")
 
 
 def test_credit_names_project_licence_version_and_changes(make: Callable[..., Summary]) -> None:

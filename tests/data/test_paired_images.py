@@ -11,7 +11,7 @@ import pytest
 from pictures import Memory, noise, png, write
 
 from imagier.data.paired_images import Dataset
-from imagier.data.sample import InputType
+from imagier.data.sample import InputType, Number
 from imagier.data.source import FolderSource
 from imagier.errors import UserError
 
@@ -42,7 +42,8 @@ def test_roots_are_pooled_in_their_order(tmp_path: Path) -> None:
                 write(tmp_path / root / kind / f"{name}.png", png(noise(4, 4, 3 if kind == "images" else 1, below=5)))
     sources = [FolderSource(tmp_path / root, {"images": "png", "maps": "png"}) for root in ("b", "a")]
     pooled = dataset(*sources)
-    assert [pooled[0, i].key for i in range(len(pooled))] == ["./1", "./2", "./1", "0/9"]
+    names = ["./1", "./2", "./1_2", "0/9"]  # whoever writes files by these names overwrites none
+    assert [pooled[0, i].keys for i in range(4)] == [{"images": name, "maps": name} for name in names]
     files = ["b/images/1.png", "b/images/2.png", "a/images/1.png", "a/images/0/9.png"]
     assert [Path(pooled.where(i)) for i in range(len(pooled))] == [tmp_path / file for file in files]
 
@@ -65,7 +66,7 @@ def test_files_that_the_first_type_lacks_are_no_samples() -> None:
 
 
 def test_the_original_size_is_the_largest_height_and_the_largest_width_over_the_types() -> None:
-    assert dataset(memory("./a"))[0, 0].original_h_w == (8, 10)
+    assert dataset(memory("./a"))[0, 0].numbers["original_h_w"] == (8, 10)
 
 
 def test_without_random_augmentations_a_sample_is_its_files() -> None:
@@ -74,12 +75,20 @@ def test_without_random_augmentations_a_sample_is_its_files() -> None:
     sample = dataset(source, augmentations={"resize_h_w": "4, 6"})[3, 0]
     np.testing.assert_array_equal(sample.arrays["images"], images)
     np.testing.assert_array_equal(sample.arrays["maps"], maps)
-    assert (sample.key, sample.is_flipped) == ("s/a", False)
+    assert sample.keys == {"images": "s/a", "maps": "s/a"}
+    assert sample.numbers == {"original_h_w": (4, 6), "is_flipped": False}
 
 
-def look(dataset: Dataset, epoch: int, index: int) -> tuple[bytes, bytes, bool]:
+def look(dataset: Dataset, epoch: int, index: int) -> tuple[bytes, bytes, Number]:
     sample = dataset[epoch, index]
-    return sample.arrays["images"].tobytes(), sample.arrays["maps"].tobytes(), sample.is_flipped
+    return sample.arrays["images"].tobytes(), sample.arrays["maps"].tobytes(), sample.numbers["is_flipped"]
+
+
+def test_training_and_held_out_samples_are_the_same_files() -> None:
+    source = memory("./a", "./b")
+    pair = [dataset(source, training=training) for training in (False, True)]
+    for index in range(2):
+        assert look(pair[0], 3, index) == look(pair[1], 3, index)
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone() -> None:
@@ -103,7 +112,7 @@ def test_the_augmentation_changes_with_each_of_seed_epoch_and_index() -> None:
 def test_half_of_the_samples_are_flipped() -> None:
     augmentations = {"resize_h_w": "2, 2", "horizontal_flip": True}
     flips = dataset(memory("./a", "./b"), augmentations=augmentations)
-    flipped = [flips[epoch, index].is_flipped for epoch in range(200) for index in range(2)]
+    flipped = [flips[epoch, index].numbers["is_flipped"] for epoch in range(200) for index in range(2)]
     assert 150 < sum(flipped) < 250  # 5 standard deviations
 
 

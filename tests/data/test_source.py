@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pictures import write
 
-from imagier.data.source import FolderSource
+from imagier.data.source import FolderSource, unique_names
 from imagier.errors import UserError
 
 
@@ -105,3 +105,18 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> 
     assert files.keys("images") == ["./a", "./broken"]
     with pytest.raises(UserError, match=rf"^{tmp_path}/images/broken\.png: No such file or directory$"):
         files.read("images", "./broken")
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        (["s/a", "s/b"], ["s/a", "s/b"]),
+        (["s/a", "t/a", "s/a", "s/a"], ["s/a", "t/a", "s/a_2", "s/a_3"]),
+        (["a", "a", "a_2"], ["a", "a_3", "a_2"]),  # a file that is called so keeps its name
+        (["a_2", "a", "a", "a_2"], ["a_2", "a", "a_3", "a_2_2"]),
+        ([], []),
+    ],
+)
+def test_names_from_several_sources_are_unique(keys: list[str], names: list[str]) -> None:
+    assert unique_names(keys) == names
+    assert len(set(names)) == len(names)

@@ -116,6 +116,20 @@ def test_sample_weights_multiply_the_loss_of_each_picture(vgg_file: str) -> None
     torch.testing.assert_close(loss(a, b, weights), (weights * alone).mean())
 
 
+def test_info_nce_tells_the_pictures_of_a_batch_apart_by_their_features(vgg_file: str, direct: Callable) -> None:
+    a, b = pictures(3)
+    options = {"layers": ["relu_1_1", "relu_2_1"], "weights": [0.5, 2.0], "weights_path": vgg_file}
+    loss = PerceptualLoss(criterion="info_nce", info_nce_temperature=0.5, info_nce_flatten=False, **options)
+    x, y = direct(a), direct(b)
+    expected = 0
+    for weight, layer in zip((0.5, 2.0), options["layers"]):
+        found, wanted = (F.normalize(features[layer].mean(dim=(2, 3))) for features in (x, y))
+        expected = expected + weight * F.cross_entropy(found @ wanted.T / 0.5, torch.arange(3))
+    torch.testing.assert_close(loss(a, b), expected)
+    torch.testing.assert_close(loss(a, b, torch.full((3,), 2.0)), 2 * expected)
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
+
+
 def test_equal_pictures_cost_nothing(vgg_file: str) -> None:
     a, _ = pictures()
     assert PerceptualLoss(layers=LAYERS, num_scales=2, weights_path=vgg_file)(a, a.clone()).item() == 0
@@ -149,7 +163,7 @@ def test_compiled_whole_the_loss_is_the_same(vgg_file: str) -> None:
         ({"layers": "relu_9_1"}, "no layer 'relu_9_1'"),
         ({"layers": []}, "no layers given"),
         ({"network": "vgg91"}, "no feature network 'vgg91'; did you mean"),
-        ({"criterion": "info_nce"}, "criterion 'info_nce' is unknown; choose l1, l2 or mse"),
+        ({"criterion": "cosine"}, "criterion 'cosine' is unknown; choose l1, l2, mse or info_nce"),
         ({"resize_mode": "nearest"}, "choose bilinear or bicubic"),
         ({"num_scales": 0}, "num_scales is 0"),
     ],

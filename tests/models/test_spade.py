@@ -229,7 +229,7 @@ def test_the_critic_gives_the_pyramids_scores_then_those_of_each_patch_critic() 
 
 def test_the_patch_critics_see_label_and_picture_at_halved_sizes() -> None:
     dis = discriminator(num_discriminators=2)
-    seen = [inputs_of(critic.layers[0].conv) for critic in dis.critics]
+    seen = [inputs_of(critic.layers[0].conv) for critic in dis.patch.critics]
     label, images = labels(1, 32, 64), torch.rand(1, 3, 32, 64)
     dis(label, images)
     both = torch.cat([label, images], dim=1)

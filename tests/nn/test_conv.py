@@ -254,3 +254,18 @@ def test_a_plain_convolution_is_torchs() -> None:
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     torch.testing.assert_close(layer(x), F.conv2d(padded, layer.weight, layer.bias, stride=2))
     assert conv2d(3, 4, 3, bias=False).bias is None and linear(3, 4, bias=False).bias is None
+
+
+def test_a_compiled_spectral_layer_that_runs_twice_before_backward_learns_as_a_plain_one() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(conv2d(3, 4, 3, weight_norm="spectral"), nn.ReLU(), conv2d(4, 2, 3, weight_norm="spectral"))
+    compiled = copy.deepcopy(plain)
+    compiled.compile(backend="aot_eager")
+    real, fake = torch.randn(2, 2, 3, 8, 8)
+    for network in (plain, compiled):
+        (network(real).mean() - network(fake).square().mean()).backward()
+    for one, other in zip(plain.parameters(), compiled.parameters()):
+        assert one.grad is not None
+        torch.testing.assert_close(one.grad, other.grad)
+    for one, other in zip(plain.buffers(), compiled.buffers()):
+        torch.testing.assert_close(one, other)

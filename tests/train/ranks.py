@@ -1,4 +1,4 @@
-"""What `torchrun` starts for test_ranks.py: a small GAN trained for some steps, its final state written by every rank."""
+"""What `torchrun` starts for test_ranks.py: a small GAN trained for some steps, every rank writes its final state."""
 
 from __future__ import annotations
 
@@ -111,6 +111,11 @@ def digest(state: dict[str, Any]) -> str:
     return hasher.hexdigest()
 
 
+def own_rows(count: int) -> list[Tensor]:
+    """So many tensors, longer and longer ones."""
+    return [torch.full((1 + index, 2), float(10 * count + index)) for index in range(count)]
+
+
 def main() -> None:
     """Trains every combination and writes <folder>/<name>_<rank>.pt."""
     torch.set_num_threads(1)
@@ -119,6 +124,8 @@ def main() -> None:
     for name, options in COMBINATIONS.items():
         state = train(runtime, **options)
         torch.save({"state": state, "digest": digest(state)}, folder / f"{name}_{runtime.rank}.pt")
+    rows = [runtime.gathered(own_rows(runtime.rank + more)) for more in (0, 1)]
+    torch.save({"rows": rows}, folder / f"gathered_{runtime.rank}.pt")
     runtimes.stop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from test_trainer import Line, trainer
 
 from imagier.errors import UserError
+from imagier.nn.average import ModelAverage
 from imagier.train import checkpoint
 
 
@@ -40,7 +42,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"players": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match=r"evil\.pt: not a checkpoint, or damaged"):
+    with pytest.raises(UserError, match=r"evil\.pt: holds a \S+, but only tensors"):
         checkpoint.load(tmp_path / "evil.pt")
     (tmp_path / "raw.pt").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(UserError, match="not a checkpoint"):
@@ -84,3 +86,32 @@ def test_extras_come_back(tmp_path: Path) -> None:
     extras = checkpoint.restore(trainer(Line()), checkpoint.load(path), path)
     assert extras["seed"] == 7
     assert torch.equal(extras["log"]["sums"], torch.ones(2))
+
+
+def test_weights_without_an_average_start_it_at_the_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    other = trainer(Line())
+    with torch.no_grad():
+        other.recipe.networks["gen"].weight.fill_(9)  # type: ignore[union-attr]
+    other.players["gen"].average = ModelAverage(other.recipe.networks["gen"], start_iteration=0)
+    checkpoint.restore_weights(other, checkpoint.load(path), path)
+    average = other.players["gen"].average
+    assert average is not None
+    assert torch.equal(
+        average.network.state_dict()["weight"], checkpoint.load(path)["players"]["gen"]["network"]["weight"]
+    )
+
+
+def test_flipped_bits_and_cut_ends_are_told_in_one_line(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for _ in range(60):
+        damaged = bytearray(whole[: rng.randrange(len(whole))] if rng.random() < 0.3 else whole)
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            checkpoint.load(path)  # a flipped bit of a weight is none of its business
+        except UserError as error:
+            assert str(error).startswith(f"{path}: ")
+            assert "\n" not in str(error)

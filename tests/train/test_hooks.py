@@ -23,7 +23,7 @@ from imagier.train.hooks.console import duration, line
 from imagier.train.hooks.log import Log, Record, tagged
 from imagier.train.hooks.pictures import Pictures, read_picture, side_by_side, to_uint8
 from imagier.train.hooks.report import Report
-from imagier.train.trainer import Outcome, Progress
+from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View
 
 NO_CALIBRATION = View(lambda recipe: nullcontext())
@@ -155,6 +155,9 @@ class Painter(Line):
     def target(self, batch: Batch) -> Tensor:
         return batch["y"] * 2 - 1
 
+    def baselines(self, batch: Batch) -> dict[str, Tensor]:
+        return {"black": torch.full_like(batch["x"], -1.0)}
+
 
 def pictures(value: float, target: float, rows: int = 2) -> Batch:
     shape = (rows, 3, 4, 4)
@@ -191,11 +194,11 @@ def test_scores_are_means_over_all_samples_in_the_units_of_pictures() -> None:
     batches = [pictures(0.5, 0.75, rows=3), pictures(0.5, 0.5, rows=1)]
     tested = evaluation.Evaluation(
         lambda: batches,
+        lambda: [pictures(0, 0.25), pictures(0, 0.75)],
         NO_CALIBRATION,
         sink.scalars,
         every=2,
         every_epochs=10**9,
-        baselines={"black": lambda batch: torch.full_like(batch["x"], -1.0)},
         seed=0,
     )
     watched = trainer(Painter())
@@ -207,6 +210,23 @@ def test_scores_are_means_over_all_samples_in_the_units_of_pictures() -> None:
     assert sink.records[0].scalars["PSNR/regular"] == pytest.approx(expected, rel=1e-5)
     tested.after_fit(watched, progress(3, {}, Outcome.DONE))
     assert tested.last["black"]["L1"] == pytest.approx((0.75 * 3 + 0.5) / 4)
+    assert tested.last["mean colour"]["L1"] == pytest.approx(0.25 * 3 / 4)
+
+
+def test_nothing_is_scored_where_there_is_no_target() -> None:
+    class Unpaired(Painter):
+        def target(self, batch: Batch) -> None:
+            return None
+
+    sink = Kept()
+    tested = evaluation.Evaluation(
+        lambda: [pictures(0, 0)], list, NO_CALIBRATION, sink.scalars, every=1, every_epochs=1, seed=0
+    )
+    watched = trainer(Unpaired())
+    tested.after_step(watched, progress(1, {}))
+    tested.after_fit(watched, progress(2, {}, Outcome.DONE))
+    assert sink.records == []
+    assert tested.last == {}
 
 
 def test_an_interrupted_run_does_not_stay_to_be_scored() -> None:
@@ -214,7 +234,7 @@ def test_an_interrupted_run_does_not_stay_to_be_scored() -> None:
         raise AssertionError("evaluated")
 
     tested = evaluation.Evaluation(
-        no_batches, NO_CALIBRATION, Kept().scalars, every=1, every_epochs=1, baselines={}, seed=0
+        no_batches, no_batches, NO_CALIBRATION, Kept().scalars, every=1, every_epochs=1, seed=0
     )
     ended = progress(3, {}, Outcome.INTERRUPTED)
     tested.after_step(trainer(Painter()), ended)
@@ -239,6 +259,21 @@ def test_checkpoints_come_on_their_periods_once_each_and_at_the_end(
     trainer(Line(), hooks=[hook]).fit(endless(), until(5))
     names = [f"epoch_{epoch:05d}_iteration_{step:09d}_checkpoint.pt" for epoch, step in expected]
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == names
+
+
+@pytest.mark.parametrize(("outcome", "expected"), [(Outcome.DONE, [2, 4, 5]), (Outcome.INTERRUPTED, [2, 4])])
+def test_the_held_out_set_is_surveyed_before_each_checkpoint_unless_somebody_waits_for_the_end(
+    tmp_path: Path, outcome: Outcome, expected: list[int]
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def survey(watched: Trainer) -> None:
+        seen.append((watched.step, len(list(tmp_path.glob("*.pt")))))
+
+    hook = Checkpoints(tmp_path, dict, every=2, start=0, every_epochs=99, start_epoch=0, survey=survey)
+    trainer(Line(), hooks=[hook]).fit(endless(), lambda step, epoch: outcome if step == 5 else Outcome.GO_ON)
+    assert seen == [(step, index) for index, step in enumerate(expected)]
+    assert len(list(tmp_path.glob("*.pt"))) == 3
 
 
 def test_a_report_holds_everything_and_needs_nothing_from_outside(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def player(network: nn.Module, lr: float = 1.0, **options: Any) -> Player:
     return Player(network, sgd, CPU, schedule=schedule.constant(), by_iteration=False, **options)
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd", "fromage", "madam", "madam_bound"])
 def test_optimizers_make_the_recorded_steps(name: str) -> None:
     recorded = load_file(golden("optim", f"{name}.safetensors"))
     options = json.loads(golden("optim", "meta.json").read_text())[name]

@@ -58,3 +58,13 @@ def test_the_penalty_and_the_clipping_change_the_training() -> None:
     """Else the tests above would say nothing about them."""
     digests = {ranks.digest(ranks.train(Runtime(torch.device("cpu")), **o)) for o in ranks.COMBINATIONS.values()}
     assert len(digests) == len(ranks.COMBINATIONS)
+
+
+def test_all_ranks_gather_the_rows_of_all_in_their_order(two_ranks: Path) -> None:
+    """The first time, the first rank has none."""
+    none, one, two = (ranks.own_rows(count) for count in range(3))
+    for rank in (0, 1):
+        first, second = loaded(two_ranks, "gathered", rank)["rows"]
+        assert torch.equal(first, torch.cat([*none, *one]))
+        assert torch.equal(second, torch.cat([*one, *two]))
+    assert torch.equal(Runtime(torch.device("cpu")).gathered(two), torch.cat(two))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ CPU = Runtime(torch.device("cpu"))
 class Line(Recipe):
     """Two players with one weight each; the second sees the first already updated."""
 
-    loss_weight = {"error": 1.0, "noise": 1.0, "pull": 10.0}
+    loss_weight: ClassVar[dict[str, float]] = {"error": 1.0, "noise": 1.0, "pull": 10.0}
 
     def __init__(self) -> None:
         torch.manual_seed(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imagier.train.checkpoint import save
-from imagier.train.trainer import Progress, Trainer
+from imagier.train.trainer import Outcome, Progress, Trainer
 
 
 class Checkpoints:
@@ -22,10 +22,12 @@ class Checkpoints:
         start: int,
         every_epochs: int,
         start_epoch: int,
+        survey: Callable[[Trainer], None] | None = None,
     ) -> None:
-        """extras: what other hooks want kept, asked for at every save."""
+        """extras: what other hooks want kept, asked for at every save. survey: called before each, if there is time."""
         self.logdir = logdir
         self.extras = extras
+        self.survey = survey
         self.every, self.start = every, start
         self.every_epochs, self.start_epoch = every_epochs, start_epoch
 
@@ -34,6 +36,8 @@ class Checkpoints:
         by_step = step % self.every == 0 and step >= self.start
         by_epoch = progress.epoch_ended and epoch % self.every_epochs == 0 and epoch >= self.start_epoch
         if by_step or by_epoch or progress.last:
+            if self.survey is not None and progress.outcome is not Outcome.INTERRUPTED:
+                self.survey(trainer)
             extras = self.extras()
             if trainer.runtime.is_main:
                 save(self.logdir, trainer, extras)

@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 from imagier.train.hooks.log import Record
 from imagier.train.trainer import Progress, Trainer
 
+LONG_EPOCH_SECONDS = 60
 REDRAW_SECONDS = 0.2
 
 
@@ -42,6 +43,8 @@ class Console:
             self.bar = None
 
     def scalars(self, record: Record) -> None:
+        if record.scalars.get("time/epoch", LONG_EPOCH_SECONDS) < LONG_EPOCH_SECONDS:
+            return  # of a small data set, epochs would be more lines than the losses
         self.out.print(line(record, self.total_steps, self._seconds_left(record.step)))
 
     def picture(self, path: Path, step: int) -> None:

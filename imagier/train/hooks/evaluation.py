@@ -2,47 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from imagier.metrics.paired import l1, psnr
+from imagier.metrics.paired import l1, l1_changed, psnr
 from imagier.recipe import Batch, Recipe
 from imagier.train.hooks.log import Record
 from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, averages
 
-METRICS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"L1": l1, "PSNR": psnr}
+METRICS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "L1": lambda pictures, targets, start: l1(pictures, targets),
+    "PSNR": lambda pictures, targets, start: psnr(pictures, targets),
+    "L1 changed": l1_changed,
+}
+"""By name: (pictures, targets, what was there before), N x C x H x W in [0, 1] each -> N, NaN where not defined."""
 
 Scores = dict[str, float]
 
+GENERATOR = "generator"
+_COLOUR_SAMPLES = 512
+
 
 class Evaluation:
-    """Scores of the averaged generator (or of the one in training, where there is no average) on held-out samples."""
+    """Scores of the averaged generator (or of the one in training, where there is no average) on held-out samples.
+
+    Samples without a target have no score; without any that has one, nothing is written.
+    """
 
     def __init__(
         self,
         batches: Callable[[], Iterable[Batch]],
+        training: Callable[[], Iterable[Batch]],
         view: View,
         write: Callable[[Record], None],
         *,
         every: int,
         every_epochs: int,
-        baselines: Mapping[str, Callable[[Batch], Tensor]],
         seed: int,
     ) -> None:
-        """batches: this rank's share of the held-out set. baselines: makers of pictures in [-1, 1], by name."""
+        """batches: this rank's share of the held-out set. training: that of the training set."""
         self.batches = batches
+        self.training = training
         self.view = view
         self.write = write
         self.every = every
         self.every_epochs = every_epochs
-        self.baselines = baselines
         self.seed = seed
         self.last: dict[str, Scores] = {}
-        """By name ("generator" and the baselines), after `after_fit`."""
+        """By name (the generator's, then the baselines'), after `after_fit`."""
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
         by_epoch = progress.epoch_ended and progress.epoch % self.every_epochs == 0
@@ -52,34 +62,75 @@ class Evaluation:
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         if progress is not None and progress.outcome is Outcome.INTERRUPTED:
             return
-        scores = self._evaluate(trainer, progress)
-        self.last = {"generator": scores}
-        for name, baseline in self.baselines.items():
-            self.last[name] = self._scores(trainer, trainer.recipe, baseline)
+        self.last = self._evaluate(trainer, progress)
+        if self.last:
+            self.last |= self._scores(trainer, trainer.recipe, self._baselines(trainer))
 
-    def _evaluate(self, trainer: Trainer, progress: Progress | None) -> Scores:
+    def _evaluate(self, trainer: Trainer, progress: Progress | None) -> dict[str, Scores]:
         suffix = "average" if averages(trainer) else "regular"
         rng = trainer.runtime.generator(self.seed)
         with self.view.averaged(trainer) as recipe:
-            scores = self._scores(trainer, recipe, lambda batch: recipe.sample(batch, rng))
-        if progress is not None:
-            self.write(Record(progress.step, progress.epoch, {f"{name}/{suffix}": v for name, v in scores.items()}))
+            scores = self._scores(trainer, recipe, lambda batch: {GENERATOR: recipe.sample(batch, rng)})
+        if progress is not None and scores:
+            values = {f"{metric}/{suffix}": value for metric, value in scores[GENERATOR].items()}
+            self.write(Record(progress.step, progress.epoch, values))
         return scores
 
+    def _baselines(self, trainer: Trainer) -> Callable[[Batch], dict[str, Tensor]]:
+        colour = self._mean_colour(trainer.recipe)
+
+        def make(batch: Batch) -> dict[str, Tensor]:
+            pictures = trainer.recipe.baselines(batch)
+            target = trainer.recipe.target(batch)
+            if colour is not None and target is not None:
+                pictures["mean colour"] = colour[:, None, None].expand_as(target)
+            return pictures
+
+        return make
+
+    def _mean_colour(self, recipe: Recipe) -> Tensor | None:
+        """The mean over some training pictures, 3 values in [-1, 1]; None if they are not there."""
+        means: list[Tensor] = []
+        seen = 0
+        for batch in self.training():
+            target = recipe.target(recipe.prepare(batch))
+            seen += len(batch)
+            if target is None or seen > _COLOUR_SAMPLES:
+                break
+            means.append(target.mean(dim=(0, 2, 3)))
+        return torch.stack(means).mean(dim=0) if means else None
+
     @torch.no_grad()
-    def _scores(self, trainer: Trainer, recipe: Recipe, make: Callable[[Batch], Tensor]) -> Scores:
-        totals = torch.zeros(len(METRICS) + 1, dtype=torch.float64)
+    def _scores(
+        self, trainer: Trainer, recipe: Recipe, make: Callable[[Batch], Mapping[str, Tensor]]
+    ) -> dict[str, Scores]:
+        totals: dict[str, Tensor] = {}
         for stored in self.batches():
             batch = recipe.prepare(stored)
             target = recipe.target(batch)
-            assert target is not None
-            pairs = ((make(batch).float() + 1) / 2).clamp(0, 1), (target + 1) / 2
-            sums = [metric(*pairs).sum().item() for metric in METRICS.values()]
-            totals += torch.tensor([*sums, len(batch)], dtype=torch.float64)
-        *sums, count = trainer.runtime.mean_over_ranks(totals.to(trainer.runtime.device)).tolist()
-        return {name: total / count for name, total in zip(METRICS, sums)}
+            if target is None:
+                break
+            start = next(iter(recipe.baselines(batch).values()), target)
+            for name, pictures in make(batch).items():
+                one = _sums_and_counts(pictures, target, start)
+                totals[name] = totals[name] + one if name in totals else one
+        scores = {}
+        nothing = torch.zeros(len(METRICS), 2)  # of a rank whose share is empty
+        for name in trainer.runtime.shared(list(totals)):
+            means = trainer.runtime.mean_over_ranks(totals.get(name, nothing).to(trainer.runtime.device)).tolist()
+            scores[name] = {metric: total / count for metric, (total, count) in zip(METRICS, means) if count}
+        return scores
 
 
-def table(scores: Mapping[str, Scores]) -> Sequence[Sequence[Any]]:
-    """Scores as rows for people: name, and every metric rounded."""
-    return [[name, *(f"{of_name[metric]:.4g}" for metric in METRICS)] for name, of_name in scores.items()]
+def _sums_and_counts(pictures: Tensor, target: Tensor, start: Tensor) -> Tensor:
+    """The sum of each metric over the samples for which it is defined, and their number, metrics x 2."""
+    unit = [((x.float() + 1) / 2).clamp(0, 1) for x in (pictures, target, start)]
+    values = torch.stack([metric(*unit) for metric in METRICS.values()])
+    return torch.stack([values.nansum(dim=1), values.isfinite().sum(dim=1)], dim=1)
+
+
+def table(scores: Mapping[str, Scores]) -> list[list[str]]:
+    """Scores for people: a row of headings, then a row for each name, rounded."""
+    there = [metric for metric in METRICS if any(metric in of_name for of_name in scores.values())]
+    rows = [[name, *(f"{of_name[metric]:.4g}" for metric in there)] for name, of_name in scores.items()]
+    return [["held out", *there], *rows]

@@ -130,7 +130,7 @@ def tagged(losses: Mapping[str, Losses], log_names: Mapping[str, str]) -> dict[s
             whole, _, part = name.partition("/")
             tag = f"{player}_update/{log_names.get(whole, whole)}"
             if part:
-                named[f"{tag}/{part}"] = value
+                named[f"{player}_update/{log_names[name]}" if name in log_names else f"{tag}/{part}"] = value
                 named[tag] = named[tag] + value if tag in named else value
             else:
                 named[tag] = value

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from imagier.train.checkpoint import replacing
 from imagier.train.hooks import files
-from imagier.train.hooks.evaluation import METRICS, Evaluation, table
+from imagier.train.hooks.evaluation import Evaluation, table
 from imagier.train.hooks.pictures import encoded, read_picture
 from imagier.train.trainer import Progress, Trainer
 
@@ -56,7 +56,6 @@ class Report:
         text = _template().render(
             title=self.logdir.name,
             facts=facts,
-            metrics=list(METRICS),
             scores=table(scores),
             curves=curves(records),
             pictures=_pictures(self.logdir / "images"),

@@ -1,0 +1,152 @@
+"""Checkpoints that the reference wrote, translated to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imagier.errors import UserError
+from imagier.nn.reference_names import Rules, reference_names
+from imagier.train.checkpoint import FORMAT
+from imagier.train.optim import Fromage, Madam
+
+LETTERS = {"gen": "G", "dis": "D"}
+"""The reference's letter of each player that it knew."""
+
+_WRAPPER = "module."
+"""How all entries of a network begin, and once more the live ones of a network with a running average."""
+
+_AVERAGE, _UPDATES = "averaged_model.", "num_updates_tracked"
+
+_STATISTICS = ("weight_u", "running_mean", "running_var", "num_batches_tracked", "kernel")
+
+_MOMENTS: dict[type[torch.optim.Optimizer], set[str]] = {
+    torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.RMSprop: {"step", "square_avg"},
+    torch.optim.SGD: set(),
+    Fromage: set(),
+    Madam: {"step", "max", "exp_avg_sq"},
+}
+"""What each optimizer must find of every weight that it has moved."""
+
+
+def translated(
+    state: Mapping[str, Any],
+    networks: Mapping[str, nn.Module],
+    averages: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    path: Path,
+) -> tuple[dict[str, Any], list[str]]:
+    """A checkpoint of the reference as one of ours, for the given networks, averages and optimizers by player.
+
+    Also returns lines about what it holds in vain. One of ours is returned as it is. Weights that have no place here
+    keep the reference's names, for `checkpoint.fitted` to tell. UserError if optimizers or networks do not correspond.
+    """
+    if "net_G" not in state:
+        return dict(state), []
+    players: dict[str, dict[str, Any]] = {}
+    notes: list[str] = []
+    for player, network in networks.items():
+        letter = LETTERS.get(player)
+        if letter is None or f"net_{letter}" not in state:
+            continue
+        weights, average, num_updates = _parted(state[f"net_{letter}"])
+        saved: dict[str, Any] = {"network": _renamed(weights, network, player, path)}
+        players[player] = saved
+        if average and player in averages:
+            network_of_average = _renamed(average, averages[player], player, path)
+            saved["average"] = {"network": network_of_average, "num_updates": num_updates}
+        elif average:
+            notes.append(f"{path.name}: holds an average of {player}, which this config does not use")
+        if player in optimizers and f"opt_{letter}" in state:
+            saved["optimizer"] = _optimizer(
+                state[f"opt_{letter}"], weights, network, optimizers[player], f"{path}: opt_{letter}"
+            )
+    whole = {
+        "format": FORMAT,
+        "current_epoch": int(state.get("current_epoch", 0)),
+        "current_iteration": int(state.get("current_iteration", 0)),
+        "epoch_samples": 0,  # the reference began an epoch again
+        "players": players,
+        "extras": {},
+    }
+    return whole, notes
+
+
+def _parted(entries: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
+    """The live weights and the averaged ones (if any) without prefixes, and the number of updates of the average."""
+    if all(name.startswith(_WRAPPER) for name in entries):
+        entries = _without(_WRAPPER, entries)
+    if _UPDATES not in entries:
+        return dict(entries), {}, 0
+    return _without(_WRAPPER, entries), _without(_AVERAGE, entries), int(entries[_UPDATES])
+
+
+def _without(prefix: str, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in entries.items() if name.startswith(prefix)}
+
+
+def _names(network: nn.Module, where: str) -> dict[str, str]:
+    """Our state-dict names of a network -> the reference's."""
+    try:
+        rules: Rules = network.reference_rules()  # type: ignore[operator]
+    except AttributeError as error:
+        raise UserError(
+            f"{where}: was written by the reference, which knew no {type(network).__module__}.{type(network).__name__} "
+            "(it has no reference_rules)"
+        ) from error
+    return reference_names(network.state_dict(), rules)
+
+
+def _renamed(entries: Mapping[str, Tensor], network: nn.Module, player: str, path: Path) -> dict[str, Tensor]:
+    ours = {theirs: name for name, theirs in _names(network, f"{path}: {player}").items()}
+    return {ours.get(name, name): tensor for name, tensor in entries.items()}
+
+
+def _optimizer(
+    saved: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    where: str,
+) -> dict[str, Any]:
+    """Its moments by our order of parameters; learning rate, betas and the like are those of the config."""
+    index = {name: number for number, name in enumerate(_parameters(weights))}
+    numbered = [number for group in saved["param_groups"] for number in group["params"]]
+    if len(saved["param_groups"]) != 1 or numbered != list(range(len(index))):
+        raise UserError(f"{where}: is about {len(numbered)} weights, but its network has {len(index)}")
+    needed = _MOMENTS[type(optimizer)]
+    names = _names(network, where)
+    moments: dict[int, dict[str, Any]] = {}
+    for ours, (name, _) in enumerate(network.named_parameters()):
+        theirs = names[name]
+        found = saved["state"].get(index.get(theirs))
+        if not found:
+            continue  # never moved, or not there
+        # The fused Adam of apex counts the steps of all weights together.
+        steps = {"step": saved["param_groups"][0].get("step")}
+        moments[ours] = {key: value for key, value in {**steps, **found}.items() if value is not None}
+        if missing := sorted(needed - moments[ours].keys()):
+            kind = type(optimizer).__name__
+            raise UserError(
+                f"{where}: has no {missing[0]} of {theirs}; was it written by another optimizer than {kind}?"
+            )
+        shapes = {key: x.shape for key, x in found.items() if key in needed - {"step", "max"}}
+        if wrong := [key for key, shape in shapes.items() if shape != weights[theirs].shape]:
+            raise UserError(f"{where}: {wrong[0]} of {theirs} has another shape than the weight itself")
+    return {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
+
+
+def _parameters(entries: Iterable[str]) -> Iterator[str]:
+    """The names of what an optimizer moved, in its order: that of all entries, less what is not learned."""
+    entries = list(entries)
+    spectral = {name.removesuffix("_orig") for name in entries if name.endswith("weight_orig")}
+    for name in entries:
+        leaf = name.rpartition(".")[2]
+        singular_vector = name.endswith("weight_v") and name.removesuffix("_v") in spectral
+        if leaf not in _STATISTICS and not leaf.startswith("cluster_") and not singular_vector:
+            yield name

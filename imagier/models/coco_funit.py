@@ -1,0 +1,95 @@
+"""COCO-FUNIT: FUNIT whose style code also depends on the content, which keeps the content from being lost.
+
+Saito et al., COCO-FUNIT: Few-Shot Unsupervised Image Translation with a Content Conditioned Style Encoder, 2020. Critic
+and recipe are those of FUNIT (`type: funit`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from imagier.models.funit import GENERATOR_RULES, Decoder, smallest_px, style_mlp
+from imagier.nn.conv import WeightNorm
+from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
+from imagier.nn.reference_names import Rules
+
+
+class Generator(nn.Module):
+    """The content of one picture in the style of another, as that content asks for it."""
+
+    def __init__(
+        self,
+        *,
+        num_filters: int = 64,
+        num_filters_mlp: int = 256,
+        style_dims: int = 64,
+        usb_dims: int = 1024,
+        num_res_blocks: int = 2,
+        num_mlp_blocks: int = 3,
+        num_downsamples_style: int = 4,
+        num_downsamples_content: int = 2,
+        num_image_channels: int = 3,
+        weight_norm_type: WeightNorm = "none",
+    ) -> None:
+        """usb_dims: size of the universal style bias, a code that is learned for all styles together.
+
+        num_res_blocks: of the content encoder. num_mlp_blocks: one more than the MLP has layers, of which there are at
+        least two.
+        """
+        super().__init__()
+        self.size_multiple = 2**num_downsamples_content
+        self.smallest_px = smallest_px(num_downsamples_content, num_downsamples_style)
+        self.style_encoder = StyleEncoder(
+            image_channels=num_image_channels,
+            num_filters=num_filters,
+            num_downsamples=num_downsamples_style,
+            style_dims=style_dims,
+            weight_norm=weight_norm_type,
+        )
+        self.content_encoder = ContentEncoder(
+            image_channels=num_image_channels,
+            num_filters=num_filters,
+            num_downsamples=num_downsamples_content,
+            num_res_blocks=num_res_blocks,
+            weight_norm=weight_norm_type,
+        )
+        content_dims = self.content_encoder.out_channels
+        self.decoder = Decoder(
+            content_dims,
+            num_filters_mlp,
+            num_upsamples=num_downsamples_content,
+            image_channels=num_image_channels,
+            weight_norm=weight_norm_type,
+        )
+        self.usb = nn.Parameter(torch.randn(1, usb_dims))
+        self.mlp = style_mlp(style_dims, num_filters_mlp, num_mlp_blocks)
+        self.mlp_content = MLP(content_dims, num_filters_mlp, style_dims)
+        self.mlp_style = MLP(style_dims + usb_dims, num_filters_mlp, style_dims)
+
+    def forward(self, images_content: Tensor, images_style: Tensor, *, recon: bool = True) -> dict[str, Tensor]:
+        """Two pictures N x C x H x W in [-1, 1] (their sizes may differ) -> pictures in (-1, 1).
+
+        `images_trans` is the content in the style of `images_style`; `images_recon`, if wanted, in its own. Both have
+        the size of `images_content`, its sides rounded down to `size_multiple`.
+        """
+        content = self.content_encoder(images_content)
+        own_style = self.style_encoder(images_content) if recon else None
+        made = {"images_trans": self.decode(content, self.style_encoder(images_style))}
+        if own_style is not None:
+            made["images_recon"] = self.decode(content, own_style)
+        return made
+
+    def decode(self, content: Tensor, style: Tensor) -> Tensor:
+        """Content N x c x h x w and style N x style_dims x 1 x 1 -> picture N x C x H x W in (-1, 1).
+
+        The style and the universal bias say what could be done, the content what of it suits (section 3 of the paper).
+        """
+        from_content = self.mlp_content(content.mean(dim=(2, 3)))
+        usb = self.usb.expand(len(style), -1)
+        from_style = self.mlp_style(torch.cat([style.flatten(1), usb], dim=1))
+        return self.decoder(content, self.mlp(from_style * from_content))
+
+    def reference_rules(self) -> Rules:
+        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        return GENERATOR_RULES

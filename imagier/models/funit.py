@@ -1,0 +1,399 @@
+"""FUNIT: gives a picture the class of another one, of which training need not have seen any picture.
+
+Liu et al., Few-Shot Unsupervised Image-to-Image Translation, 2019; in the improved form that Saito et al., COCO-FUNIT,
+2020, compare with: a projection critic (Miyato & Koyama 2018), and a style code that only scales and shifts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagier.errors import UserError
+from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, ResBlock
+from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
+from imagier.nn.diff_augment import augment, check_policy
+from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
+from imagier.nn.norm import AdaptiveNorm, NormParams, norm2d
+from imagier.nn.reference_names import Rules
+from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Recipe as BaseRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the losses; one of 0 is not computed."""
+
+    gan: float
+    feature_matching: float = 0.0
+    """Distance of the critic's pooled features of the translation from those of the style picture."""
+    image_recon: float = 0.0
+    """Mean absolute difference of a picture from what becomes of it in its own style, in [-1, 1]."""
+
+
+class Generator(nn.Module):
+    """The content of one picture in the style of another."""
+
+    def __init__(
+        self,
+        *,
+        num_filters: int = 64,
+        num_filters_mlp: int = 256,
+        style_dims: int = 64,
+        num_res_blocks: int = 2,
+        num_mlp_blocks: int = 3,
+        num_downsamples_style: int = 4,
+        num_downsamples_content: int = 2,
+        num_image_channels: int = 3,
+        weight_norm_type: WeightNorm = "none",
+    ) -> None:
+        """num_res_blocks: of the content encoder. num_mlp_blocks: one more than the MLP has layers, of which there are
+        at least two.
+        """
+        super().__init__()
+        self.size_multiple = 2**num_downsamples_content
+        self.smallest_px = smallest_px(num_downsamples_content, num_downsamples_style)
+        self.style_encoder = StyleEncoder(
+            image_channels=num_image_channels,
+            num_filters=num_filters,
+            num_downsamples=num_downsamples_style,
+            style_dims=style_dims,
+            weight_norm=weight_norm_type,
+        )
+        self.content_encoder = ContentEncoder(
+            image_channels=num_image_channels,
+            num_filters=num_filters,
+            num_downsamples=num_downsamples_content,
+            num_res_blocks=num_res_blocks,
+            weight_norm=weight_norm_type,
+        )
+        self.decoder = Decoder(
+            self.content_encoder.out_channels,
+            num_filters_mlp,
+            num_upsamples=num_downsamples_content,
+            image_channels=num_image_channels,
+            weight_norm=weight_norm_type,
+        )
+        self.mlp = style_mlp(style_dims, num_filters_mlp, num_mlp_blocks)
+
+    def forward(self, images_content: Tensor, images_style: Tensor, *, recon: bool = True) -> dict[str, Tensor]:
+        """Two pictures N x C x H x W in [-1, 1] (their sizes may differ) -> pictures in (-1, 1).
+
+        `images_trans` is the content in the style of `images_style`; `images_recon`, if wanted, in its own. Both have
+        the size of `images_content`, its sides rounded down to `size_multiple`.
+        """
+        content = self.content_encoder(images_content)
+        own_style = self.style_encoder(images_content) if recon else None
+        made = {"images_trans": self.decode(content, self.style_encoder(images_style))}
+        if own_style is not None:
+            made["images_recon"] = self.decode(content, own_style)
+        return made
+
+    def decode(self, content: Tensor, style: Tensor) -> Tensor:
+        """Content N x c x h x w and style N x style_dims x 1 x 1 -> picture N x C x H x W in (-1, 1)."""
+        return self.decoder(content, self.mlp(style))
+
+    def reference_rules(self) -> Rules:
+        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        return GENERATOR_RULES
+
+
+GENERATOR_RULES: Rules = ((r"^decoder\.blocks\.", "decoder.decoder."), (r"^", "generator."))
+
+
+def smallest_px(num_downsamples_content: int, num_downsamples_style: int) -> int:
+    """The least side of a picture of which nothing vanishes in the encoders and the paddings.
+
+    A reflecting padding of p pixels needs p + 1. The first layer needs 4 pixels; the content, padded by 2 on its way
+    up, 3; and what the last halving of the style encoder sees, 2.
+    """
+    content = 3 * 2**num_downsamples_content if num_downsamples_content else 2
+    return max(4, content, 2 ** max(num_downsamples_style, 2))
+
+
+def style_mlp(style_dims: int, width: int, num_mlp_blocks: int) -> MLP:
+    """From a style to what drives the norms; its layers are one fewer than `num_mlp_blocks`, and at least two."""
+    return MLP(style_dims, *[width] * max(num_mlp_blocks - 1, 2))
+
+
+class Decoder(nn.Module):
+    """From content upwards; a code scales and shifts the features after every convolution."""
+
+    def __init__(
+        self, channels: int, code_dims: int, *, num_upsamples: int, image_channels: int, weight_norm: WeightNorm
+    ) -> None:
+        super().__init__()
+
+        def norm(channels: int) -> nn.Module:
+            plain = norm2d("instance", channels, NormParams(affine=False))
+            return AdaptiveNorm(channels, code_dims, norm=plain)
+
+        def block() -> ResBlock:
+            return ResBlock(channels, channels, norm=norm, act=nn.ReLU, padding_mode="reflect", weight_norm=weight_norm)
+
+        def layer(inputs: int, outputs: int, kernel: int) -> ConvNormAct:
+            conv = conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect", weight_norm=weight_norm)
+            return ConvNormAct(conv, norm(outputs), nn.ReLU())
+
+        def doubling(inputs: int) -> DoublingBlock:
+            half = inputs // 2
+            return DoublingBlock(layer(inputs, half, 5), layer(half, half, 5), layer(inputs, half, 1))
+
+        to_image = conv2d(channels // 2**num_upsamples, image_channels, 7, padding=3, padding_mode="reflect")
+        self.blocks = nn.ModuleList(
+            [
+                block(),
+                block(),
+                *(doubling(channels // 2**level) for level in range(num_upsamples)),
+                ConvNormAct(to_image, nn.Identity(), nn.Tanh()),
+            ]
+        )
+
+    def forward(self, content: Tensor, code: Tensor) -> Tensor:
+        """N x channels x h x w, N x code_dims -> N x image_channels x H x W in (-1, 1)."""
+        *styled, to_image = self.blocks
+        x = content
+        for block in styled:
+            x = block(x, code)
+        return to_image(x)
+
+
+class DoublingBlock(nn.Module):
+    """Residual block that doubles the size and halves the width; both of its branches end in a ReLU."""
+
+    def __init__(self, block_0: ConvNormAct, block_1: ConvNormAct, shortcut: ConvNormAct) -> None:
+        super().__init__()
+        self.block_0 = block_0
+        self.block_1 = block_1
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """N x c x h x w, N x code_dims -> N x c/2 x 2h x 2w."""
+        # A 1 x 1 convolution, an instance norm and a ReLU give the same before doubling as after it, for less work.
+        return _double(self.shortcut(x, code)) + self.block_1(_double(self.block_0(x, code)), code)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+class Discriminator(nn.Module):
+    """One score per patch: is it real, and of that class? (Miyato & Koyama 2018, eq. 4, on residual features.)"""
+
+    def __init__(
+        self,
+        *,
+        num_image_channels: int = 3,
+        num_classes: int = 119,
+        num_filters: int = 64,
+        max_num_filters: int = 1024,
+        num_layers: int = 6,
+        padding_mode: PaddingMode = "reflect",
+        weight_norm_type: WeightNorm = "none",
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        reflecting = padding_mode == "reflect"  # then also what the last layer sees must not be a single pixel
+        self.smallest_px = max(4, 2 ** max(num_layers - 2 + reflecting, 0) + 1)
+
+        def block(inputs: int, outputs: int) -> ResBlock:
+            return ResBlock(
+                inputs,
+                outputs,
+                norm=lambda channels: NoNorm(),
+                act=lambda: nn.LeakyReLU(LEAKY_SLOPE),
+                order="NACNAC",
+                padding_mode=padding_mode,
+                weight_norm=weight_norm_type,
+            )
+
+        width = num_filters
+        first = conv2d(num_image_channels, width, 7, padding=3, padding_mode=padding_mode, weight_norm=weight_norm_type)
+        layers: list[nn.Module] = [ConvNormAct(first, nn.Identity(), nn.Identity())]
+        for index in range(num_layers):
+            if index:
+                layers += [nn.ReflectionPad2d(1), nn.AvgPool2d(3, stride=2)]
+            wider = min(2 * width, max_num_filters)
+            layers += [block(width, width), block(width, wider)]
+            width = wider
+        self.model = nn.Sequential(*layers)
+        score = conv2d(width, 1, 1, weight_norm=weight_norm_type)
+        self.classifier = NormActConv(NoNorm(), nn.LeakyReLU(LEAKY_SLOPE), score)
+        self.embedder = nn.Embedding(num_classes, width)
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """N x C x H x W in [-1, 1] and classes [N] -> scores N x 1 x h x w, features N x width (means over places)."""
+        x = self.model(images)
+        features = x.mean(dim=(2, 3))
+        of_class = (self.embedder(labels) * features).sum(dim=1)
+        return self.classifier(x) + of_class[:, None, None, None], features
+
+    def reference_rules(self) -> Rules:
+        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        return ((r"^", "model."),)
+
+
+class Recipe(BaseRecipe):
+    """Adversarial training on pictures of many classes; serves COCO-FUNIT's generator as well."""
+
+    def __init__(
+        self,
+        *,
+        gen: Generator,
+        dis: Discriminator,
+        gan_mode: GanMode,
+        loss_weight: LossWeights,
+        aug_policy: str = "",
+        style_classes: int | None = None,
+        gen_step: int = 1,
+        dis_step: int = 1,
+        reference_order: bool = False,
+    ) -> None:
+        """aug_policy: DiffAugment (Zhao et al. 2020) of what the critic sees; "" for none. style_classes: how many the
+        data have.
+        """
+        self.gen = gen
+        self.dis = dis
+        self.gan_mode: GanMode = gan_mode
+        self.loss_weight = asdict(loss_weight)
+        self.aug_policy = aug_policy
+        self.gen_step = gen_step
+        self.dis_step = dis_step
+        self.reference_order = reference_order
+        self.one_forward = gen_step == dis_step == 1 and not reference_order
+        if loss_weight.gan <= 0:
+            raise UserError("loss_weight.gan must be more than 0, or the critic would learn nothing")
+        if style_classes is not None and style_classes > dis.num_classes:
+            raise UserError(
+                f"the data have {style_classes} classes, but dis.num_classes is {dis.num_classes}; raise it"
+            )
+        check_policy(aug_policy)
+
+    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+        """One iteration: the critic learns, then the generator, which sees the critic already updated."""
+        _require(batch, "images_content", "images_style", "labels_content", "labels_style")
+        self._check_sides(batch)
+        if self.one_forward:
+            fake = self.generate(batch, now.rng)
+            yield "dis", self.dis_losses(batch, fake, now.rng)
+            yield "gen", self.gen_losses(batch, fake, now.rng)
+            return
+        parts = batch.split(max(self.gen_step, self.dis_step))
+        for part in parts[: self.dis_step]:
+            with torch.no_grad():
+                fake = self.generate(part, now.rng, recon=self.reference_order)
+            yield "dis", self.dis_losses(part, fake, now.rng)
+        for part in parts[: self.gen_step]:
+            yield "gen", self.gen_losses(part, self.generate(part, now.rng), now.rng)
+
+    def generate(self, batch: Batch, rng: torch.Generator, *, recon: bool = True) -> dict[str, Tensor]:
+        """The generator's outputs; without `images_recon` if it is not wanted."""
+        _require(batch, "images_content", "images_style")
+        return self.gen(batch["images_content"], batch["images_style"], recon=recon)
+
+    def _check_sides(self, batch: Batch) -> None:
+        """UserError if the networks cannot halve the pictures often enough, or would reconstruct them smaller."""
+        needed = max(self.gen.smallest_px, self.dis.smallest_px)
+        multiple = self.gen.size_multiple if self.loss_weight["image_recon"] else 1
+        for name in ("images_content", "images_style"):
+            height, width = batch[name].shape[-2:]
+            if min(height, width) < needed:
+                raise UserError(
+                    f"{name} of {height} x {width} px: these networks need {needed} px; enlarge the pictures "
+                    "(augmentations), or lower num_downsamples_* of gen or num_layers of dis"
+                )
+            if name == "images_content" and (height % multiple or width % multiple):
+                raise UserError(
+                    f"{name} of {height} x {width} px: training needs sides that are multiples of {multiple}, or "
+                    "reconstructions have another size; crop them (augmentations: random_crop_h_w)"
+                )
+
+    def judge(self, batch: Batch, style: Tensor, trans: Tensor, recon: Tensor | None = None) -> dict[str, Tensor]:
+        """Scores and features of a real style picture and of generated ones.
+
+        With `recon` it is the generator that learns from them, and those of the real picture have no graph.
+        """
+        fake_out, fake_features = self.dis(trans, batch["labels_style"])
+        with torch.set_grad_enabled(recon is None):
+            real_out, real_features = self.dis(style, batch["labels_style"])
+        verdict = {
+            "fake_out_trans": fake_out,
+            "fake_features_trans": fake_features,
+            "real_out_style": real_out,
+            "real_features_style": real_features,
+        }
+        if recon is not None:
+            verdict["fake_out_recon"], verdict["fake_features_recon"] = self.dis(recon, batch["labels_content"])
+        return verdict
+
+    def dis_losses(self, batch: Batch, fake: dict[str, Tensor], rng: torch.Generator) -> Losses:
+        """What the critic minimises; it never sees reconstructions as such."""
+        style = augment(batch["images_style"], self.aug_policy, rng)
+        trans = augment(fake["images_trans"].detach(), self.aug_policy, rng)
+        verdict = self.judge(batch, style, trans)
+        real, fake_ = [verdict["real_out_style"]], [verdict["fake_out_trans"]]
+        return {"gan": critic_real(real, self.gan_mode) + critic_fake(fake_, self.gan_mode)}
+
+    def gen_losses(self, batch: Batch, fake: dict[str, Tensor], rng: torch.Generator) -> Losses:
+        """What the generator minimises."""
+        trans = augment(fake["images_trans"], self.aug_policy, rng)
+        recon = augment(fake["images_recon"], self.aug_policy, rng)
+        verdict = self.judge(batch, batch["images_style"], trans, recon)
+        losses = {"gan": generator_loss([verdict["fake_out_trans"], verdict["fake_out_recon"]], self.gan_mode)}
+        if self.loss_weight["image_recon"]:
+            losses["image_recon"] = F.l1_loss(fake["images_recon"].float(), batch["images_content"])
+        if self.loss_weight["feature_matching"]:
+            features = verdict["fake_features_trans"].float(), verdict["real_features_style"].float()
+            losses["feature_matching"] = F.l1_loss(*features)
+        return losses
+
+    def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        """The contents in the styles."""
+        return _shown(self.generate(batch, rng, recon=False)["images_trans"])
+
+    def target(self, batch: Batch) -> Tensor | None:
+        """The contents as they truly look in the styles: `images`, which a held-out set may have."""
+        return _shown(batch["images"]) if "images" in batch else None
+
+    def baselines(self, batch: Batch) -> dict[str, Tensor]:
+        return {"content as it is": _shown(batch["images_content"])}
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: _shown(batch[name]) for name in ("images_content", "images_style")}
+
+    def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        made = self.generate(batch, rng)
+        return {name: _shown(made[name]) for name in ("images_recon", "images_trans")}
+
+    def infer(self, batch: Batch, rng: torch.Generator, *, keep_original_size: bool = True) -> list[Tensor]:
+        """One picture per sample; of the size that its content had before augmentation, where that is known."""
+        pictures = list(self.sample(batch, rng))
+        if not keep_original_size or "original_h_w" not in batch:
+            return pictures
+        sizes: Sequence[Sequence[int]] = batch["original_h_w"].tolist()
+        return [F.interpolate(x[None], size=tuple(size), mode="nearest")[0] for x, size in zip(pictures, sizes)]
+
+    def infer_names(self, batch: Batch, **inference_args: Any) -> list[str]:
+        """What to call the pictures that `infer` makes: as the contents."""
+        return batch.keys["images_content"]
+
+
+def _require(batch: Batch, *names: str) -> None:
+    """UserError if the samples lack one of these."""
+    for name in names:
+        if name not in batch:
+            raise UserError(
+                f"the samples have no {name}; data.type unpaired_few_shot_images makes what FUNIT is trained on, "
+                "of the input types images_content and images_style"
+            )
+
+
+def _shown(images: Tensor) -> Tensor:
+    """N x 1 or 3 x H x W -> N x 3 x H x W, float32."""
+    return images.float().expand(-1, 3, -1, -1)

@@ -1,0 +1,564 @@
+"""MUNIT: translation between two domains of pictures without pairs, to any style of the other domain.
+
+Huang, Liu, Belongie & Kautz, Multimodal Unsupervised Image-to-Image Translation, 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagier.errors import UserError
+from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss
+from imagier.losses.gradient_penalty import gradient_penalty
+from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.models.unit import DECODER_NAMES, Decoder
+from imagier.nn.blocks import Nonlinearity, Order
+from imagier.nn.conv import PaddingMode, WeightNorm
+from imagier.nn.diff_augment import augment, check_policy
+from imagier.nn.domain_critics import DomainCritics, PatchOptions, ResidualOptions
+from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
+from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, norm2d
+from imagier.nn.reference_names import Rules
+from imagier.nn.residual_critic import Aggregation, CriticOrder
+from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Recipe as BaseRecipe
+
+LARGEST_SHIFT = 0.05
+"""Of the consistency loss, in units of half a side."""
+
+NOT_AFFINE = NormParams(affine=False)
+
+LATENT = ("style_recon", "style_recon_a", "style_recon_b", "content_recon", "content_recon_a", "content_recon_b")
+"""Losses on the codes of translations."""
+
+WITHIN = (
+    *("style_recon_within", "style_recon_aa", "style_recon_bb"),
+    *("content_recon_within", "content_recon_aa", "content_recon_bb"),
+)
+"""Losses on the codes of reconstructions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the losses; one of 0 is only computed where that costs nothing.
+
+    A loss in parts can have a weight for each part, too, which comes on top of that of the whole.
+    """
+
+    gan: float
+    gan_a: float = 0.0
+    gan_b: float = 0.0
+    image_recon: float = 0.0
+    """Pictures against what their own content and style become."""
+    style_recon: float = 0.0
+    """Random styles against those that are read off the translations."""
+    style_recon_a: float = 0.0
+    style_recon_b: float = 0.0
+    style_recon_within: float = 0.0
+    """Styles of pictures against those of their reconstructions."""
+    style_recon_aa: float = 0.0
+    style_recon_bb: float = 0.0
+    content_recon: float = 0.0
+    """Contents of pictures against those of their translations."""
+    content_recon_a: float = 0.0
+    content_recon_b: float = 0.0
+    content_recon_within: float = 0.0
+    """Contents of pictures against those of their reconstructions."""
+    content_recon_aa: float = 0.0
+    content_recon_bb: float = 0.0
+    kl: float = 0.0
+    """Styles of pictures against the standard normal; a sum over the batch."""
+    cycle_recon: float = 0.0
+    """Pictures against themselves after a translation to the other domain and back."""
+    perceptual: float = 0.0
+    """Translations against the pictures that they were made from."""
+    perceptual_a: float = 0.0
+    perceptual_b: float = 0.0
+    consistency_reg: float = 0.0
+    """What the critics see in pictures against what they see in the same, mirrored and shifted."""
+    gradient_penalty: float = 0.0
+    """Slope of the critics at real pictures: gamma of Mescheder et al. 2018, eq. 9 (not in the paper of MUNIT)."""
+
+
+class Generator(nn.Module):
+    """An autoencoder for each domain. Content of a, a style of b, decoder of b: a picture of a, translated to b."""
+
+    def __init__(
+        self,
+        *,
+        num_filters: int = 64,
+        max_num_filters: int = 256,
+        num_filters_mlp: int = 256,
+        latent_dim: int = 8,
+        num_res_blocks: int = 4,
+        num_mlp_blocks: int = 2,
+        num_downsamples_style: int = 4,
+        num_downsamples_content: int = 2,
+        num_image_channels: int = 3,
+        content_norm_type: Norm = "instance",
+        style_norm_type: Norm = "none",
+        decoder_norm_type: Norm = "instance",
+        decoder_norm_params: NormParams | None = NOT_AFFINE,
+        weight_norm_type: WeightNorm = "none",
+        output_nonlinearity: Nonlinearity = "none",
+        pre_act: bool = False,
+        apply_noise: bool = False,
+    ) -> None:
+        """max_num_filters: of the content encoder. latent_dim: numbers in a style. num_mlp_blocks: layers of the MLP,
+        at least 2. num_downsamples_style: at least 2. decoder_norm_type: the plain norm inside the decoders' adaptive
+        ones; None for its params is without an affine part. pre_act: order of the residual blocks, with the
+        convolutions last. apply_noise: noise after the convolutions of the decoders.
+        """
+        super().__init__()
+        order: Order = "NACNAC" if pre_act else "CNACNA"
+        norm_params = decoder_norm_params or NOT_AFFINE
+        common: dict[str, Any] = {"image_channels": num_image_channels, "weight_norm": weight_norm_type}
+
+        def adaptive(channels: int) -> nn.Module:
+            return AdaptiveNorm(channels, num_filters_mlp, norm=norm2d(decoder_norm_type, channels, norm_params))
+
+        def autoencoder() -> Autoencoder:
+            style_encoder = StyleEncoder(
+                num_filters=num_filters,
+                num_downsamples=num_downsamples_style,
+                style_dims=latent_dim,
+                norm=style_norm_type,
+                **common,
+            )
+            content_encoder = ContentEncoder(
+                num_filters=num_filters,
+                max_num_filters=max_num_filters,
+                num_downsamples=num_downsamples_content,
+                num_res_blocks=num_res_blocks,
+                norm=content_norm_type,
+                order=order,
+                **common,
+            )
+            decoder = Decoder(
+                content_encoder.out_channels,
+                num_upsamples=num_downsamples_content,
+                num_res_blocks=num_res_blocks,
+                norm=adaptive,
+                output=output_nonlinearity,
+                order=order,
+                noise=apply_noise,
+                **common,
+            )
+            mlp = MLP(latent_dim, *[num_filters_mlp] * max(num_mlp_blocks, 2))
+            return Autoencoder(style_encoder, content_encoder, decoder, mlp)
+
+        self.latent_dim = latent_dim
+        self.size_multiple = 2**num_downsamples_content
+        """Pictures whose sides are multiples of this keep their size."""
+        self.autoencoder_a = autoencoder()
+        self.autoencoder_b = autoencoder()
+
+    def forward(
+        self,
+        images_a: Tensor,
+        images_b: Tensor,
+        rng: torch.Generator,
+        *,
+        random_style: bool = True,
+        image_recon: bool = True,
+        latent_recon: bool = True,
+        cycle_recon: bool = True,
+        within_latent_recon: bool = False,
+    ) -> dict[str, Tensor]:
+        """Pictures of both domains, N x C x H x W in [-1, 1] -> what becomes of them, by name.
+
+        `content_x`, `style_x`: codes of a picture of x, N x C' x h x w and N x latent_dim x 1 x 1. `images_xy`: a
+        picture of x as one of y, in the style `style_y_rand`: a random one, or else that of the other picture (linear
+        without an `output_nonlinearity`, so it may leave [-1, 1]). With image_recon also `images_xx`; with latent_recon
+        or cycle_recon `content_xy` and `style_xy`, the codes of `images_xy`; with within_latent_recon those of
+        `images_xx`; with cycle_recon `images_xyx`, in its own style.
+        """
+        a, b = self.autoencoder_a, self.autoencoder_b
+        content_a, style_a = a.encode(images_a)
+        content_b, style_b = b.encode(images_b)
+        out = {"content_a": content_a, "content_b": content_b, "style_a": style_a, "style_b": style_b}
+        if image_recon:
+            out["images_aa"], out["images_bb"] = a.decode(content_a, style_a), b.decode(content_b, style_b)
+        out["style_a_rand"] = self.random_style(images_a, rng) if random_style else style_a
+        out["style_b_rand"] = self.random_style(images_b, rng) if random_style else style_b
+        out["images_ba"] = a.decode(content_b, out["style_a_rand"])
+        out["images_ab"] = b.decode(content_a, out["style_b_rand"])
+        if latent_recon or cycle_recon:
+            out["content_ba"], out["style_ba"] = a.encode(out["images_ba"])
+            out["content_ab"], out["style_ab"] = b.encode(out["images_ab"])
+        if image_recon and within_latent_recon:
+            out["content_aa"], out["style_aa"] = a.encode(out["images_aa"])
+            out["content_bb"], out["style_bb"] = b.encode(out["images_bb"])
+        if cycle_recon:
+            out["images_aba"] = a.decode(out["content_ab"], style_a)
+            out["images_bab"] = b.decode(out["content_ba"], style_b)
+        return out
+
+    def random_style(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """A standard normal style for each picture, N x latent_dim x 1 x 1."""
+        return torch.randn((len(images), self.latent_dim, 1, 1), generator=rng, device=images.device)
+
+    def translate(self, images: Tensor, style: Tensor, *, a2b: bool) -> Tensor:
+        """Pictures of one domain, N x C x H x W, to the other, in styles N x latent_dim x 1 x 1 of that one."""
+        source, target = self.of_direction(a2b)
+        return target.decode(source.content_encoder(images), style)
+
+    def of_direction(self, a2b: bool) -> tuple[Autoencoder, Autoencoder]:
+        """The autoencoders of the domain that a translation comes from and of the one that it goes to."""
+        both = (self.autoencoder_a, self.autoencoder_b)
+        return both if a2b else both[::-1]
+
+    def reference_rules(self) -> Rules:
+        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        return DECODER_NAMES
+
+
+class Autoencoder(nn.Module):
+    """Pictures of one domain to content and style, and back."""
+
+    def __init__(
+        self, style_encoder: StyleEncoder, content_encoder: ContentEncoder, decoder: Decoder, mlp: MLP
+    ) -> None:
+        super().__init__()
+        self.style_encoder = style_encoder
+        self.content_encoder = content_encoder
+        self.decoder = decoder
+        self.mlp = mlp
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """N x C x H x W in [-1, 1] -> content N x C' x h x w, style N x latent_dim x 1 x 1."""
+        style = self.style_encoder(images)
+        return self.content_encoder(images), style
+
+    def decode(self, content: Tensor, style: Tensor) -> Tensor:
+        """N x C' x h x w, N x latent_dim x 1 x 1 -> N x C x H x W."""
+        return self.decoder(content, self.mlp(style))
+
+
+class Discriminator(DomainCritics):
+    """A critic for each domain: patch critics at several scales, or a residual critic."""
+
+    def __init__(
+        self,
+        *,
+        patch_wise: bool = True,
+        num_image_channels: int = 3,
+        num_filters: int = 64,
+        max_num_filters: int = 512,
+        num_layers: int = 4,
+        activation_norm_type: Norm = "none",
+        weight_norm_type: WeightNorm = "none",
+        num_discriminators: int | None = None,
+        kernel_size: int | None = None,
+        first_kernel_size: int | None = None,
+        padding_mode: PaddingMode | None = None,
+        aggregation: Aggregation | None = None,
+        order: CriticOrder | None = None,
+        anti_aliased: bool | None = None,
+    ) -> None:
+        """patch_wise: patch critics at num_discriminators (3) scales with kernel_size (3); else the residual critic,
+        with first_kernel_size (1), padding_mode (zeros), aggregation (conv), order (pre_act) and anti_aliased (false).
+
+        UserError where an option of the other kind is given.
+        """
+        super().__init__(
+            PatchOptions(num_discriminators=num_discriminators, kernel_size=kernel_size),
+            ResidualOptions(
+                first_kernel_size=first_kernel_size,
+                padding_mode=padding_mode,
+                aggregation=aggregation,
+                order=order,
+                anti_aliased=anti_aliased,
+            ),
+            is_patch=patch_wise,
+            switch="patch_wise",
+            shared=False,
+            num_image_channels=num_image_channels,
+            num_filters=num_filters,
+            max_num_filters=max_num_filters,
+            num_layers=num_layers,
+            activation_norm_type=activation_norm_type,
+            weight_norm_type=weight_norm_type,
+        )
+
+
+class Recipe(BaseRecipe):
+    """Adversarial training in both directions; pictures, contents and styles that survive a translation."""
+
+    log_names: ClassVar[Mapping[str, str]] = {
+        "gan/a": "gan_a",
+        "gan/b": "gan_b",
+        "perceptual/a": "perceptual_a",
+        "perceptual/b": "perceptual_b",
+        "style_recon/a": "style_recon_a",
+        "style_recon/b": "style_recon_b",
+        "style_recon_within/aa": "style_recon_aa",
+        "style_recon_within/bb": "style_recon_bb",
+        "content_recon/a": "content_recon_a",
+        "content_recon/b": "content_recon_b",
+        "content_recon_within/aa": "content_recon_aa",
+        "content_recon_within/bb": "content_recon_bb",
+    }
+
+    def __init__(
+        self,
+        *,
+        gen: Generator,
+        dis: Discriminator,
+        gan_mode: GanMode,
+        loss_weight: LossWeights,
+        perceptual_loss: PerceptualConfig | None = None,
+        gan_recon: bool = False,
+        aug_policy: str = "",
+        gen_step: int = 1,
+        dis_step: int = 1,
+        reference_order: bool = False,
+    ) -> None:
+        """gan_recon: the critics of the generator judge reconstructions, too. aug_policy: changes of all pictures that
+        critics see, comma-separated: color, translation, cutout, translation_scale (DiffAugment).
+        """
+        check_policy(aug_policy)
+        self.gen = gen
+        self.dis = dis
+        self.gan_mode: GanMode = gan_mode
+        self.loss_weight = asdict(loss_weight)
+        for kind in ("style_recon", "content_recon"):
+            for way in ("aa", "bb"):  # the names of these parts do not begin with that of the whole
+                self.loss_weight[f"{kind}_within_{way}"] = self.loss_weight[f"{kind}_{way}"]
+        self.gan_recon = gan_recon
+        self.aug_policy = aug_policy
+        self.gen_step = gen_step
+        self.dis_step = dis_step
+        self.reference_order = reference_order
+        self.one_forward = gen_step == dis_step == 1 and not reference_order
+        self.perceptual_config = perceptual_loss
+        self.perceptual: PerceptualLoss | None = None
+
+    def _weighs(self, *names: str) -> bool:
+        return any(self.loss_weight[name] for name in names)
+
+    def load_losses(self) -> Sequence[nn.Module]:
+        if not self._weighs("perceptual", "perceptual_a", "perceptual_b"):
+            return ()
+        if self.perceptual_config is None:
+            raise UserError("loss_weight.perceptual needs the section perceptual_loss (mode, layers, weights)")
+        self.perceptual = PerceptualLoss.from_config(self.perceptual_config)
+        return (self.perceptual,)
+
+    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+        """One iteration: the critics learn, then the generator, which sees the critics already updated."""
+        _check_sides(batch, self.gen.size_multiple)
+        if self.one_forward:
+            fake = self._generate_to_learn(batch, now.rng)
+            yield "dis", self.dis_losses(batch, fake, now.rng)
+            yield "gen", self.gen_losses(batch, fake, now.rng)
+            return
+        recons = {"image_recon": self._judges_recons_in_vain, "latent_recon": False, "cycle_recon": False}
+        parts = batch.split(max(self.gen_step, self.dis_step))
+        for part in parts[: self.dis_step]:
+            with torch.no_grad():
+                fake = self.generate(part, now.rng, **recons)
+            yield "dis", self.dis_losses(part, fake, now.rng)
+        for part in parts[: self.gen_step]:
+            yield "gen", self.gen_losses(part, self._generate_to_learn(part, now.rng), now.rng)
+
+    @property
+    def _judges_recons_in_vain(self) -> bool:
+        """Whether the critics see reconstructions in their own update, where no loss is made of that."""
+        return self.gan_recon and self.reference_order
+
+    def _generate_to_learn(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """The generator's outputs, as far as losses need them; in the order of the reference some more."""
+        within = self._weighs(*WITHIN)
+        return self.generate(
+            batch,
+            rng,
+            image_recon=self._weighs("image_recon") or self.gan_recon or within,
+            latent_recon=self._weighs(*LATENT) or self.reference_order,
+            cycle_recon=self._weighs("cycle_recon"),
+            within_latent_recon=within,
+        )
+
+    def generate(self, batch: Batch, rng: torch.Generator, **flags: bool) -> dict[str, Tensor]:
+        """The generator's outputs for `images_a` and `images_b`; flags as of Generator.forward."""
+        return self.gen(batch["images_a"], batch["images_b"], rng, **flags)
+
+    def judge(self, pictures: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The critics' scores and features of pictures by their way (DomainCritics)."""
+        return self.dis(pictures)
+
+    def dis_losses(self, batch: Batch, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
+        """What the critics minimise."""
+        ways = ("aa", "bb", "ba", "ab") if self._judges_recons_in_vain else ("ba", "ab")
+        real = {way: batch[f"images_{way}"] for way in ("a", "b")}
+        made = {way: fake[f"images_{way}"].detach() for way in ways}
+        seen = self._augmented(real, rng)
+        verdict = self.judge({**seen, **self._augmented(made, rng)})
+        losses = {
+            "gan/a": critic_real(verdict["out_a"], self.gan_mode) + critic_fake(verdict["out_ba"], self.gan_mode),
+            "gan/b": critic_real(verdict["out_b"], self.gan_mode) + critic_fake(verdict["out_ab"], self.gan_mode),
+        }
+        if self.loss_weight["consistency_reg"]:
+            losses["consistency_reg"] = self._inconsistency({**real, **made}, verdict, rng)
+        elif self.reference_order:
+            losses["consistency_reg"] = losses["gan/a"].new_zeros(())  # logged there, weighed or not
+        if self.loss_weight["gradient_penalty"]:
+            penalties = [gradient_penalty(self.dis.of_domain(domain), images) for domain, images in seen.items()]
+            losses["gradient_penalty"] = torch.stack(penalties).sum()
+        return losses
+
+    def _augmented(self, pictures: Mapping[str, Tensor], rng: torch.Generator) -> dict[str, Tensor]:
+        """Pictures as the critics see them."""
+        return {way: augment(images, self.aug_policy, rng) for way, images in pictures.items()}
+
+    def _inconsistency(
+        self, pictures: Mapping[str, Tensor], verdict: Mapping[str, Any], rng: torch.Generator
+    ) -> Tensor:
+        """How much the critics' features differ for pictures that were mirrored and shifted, on both sides.
+
+        Consistency regularisation (Zhang et al. 2020, eq. 4); mean over scales and layers, sum over the ways.
+        """
+        ways = ("a", "b", "ab", "ba")
+        again = self.dis({way: random_shift(pictures[way].flip(3), rng) for way in ways})
+        return torch.stack([_distance(again[f"fea_{way}"], verdict[f"fea_{way}"]) for way in ways]).sum()
+
+    def gen_losses(self, batch: Batch, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
+        """What the generator minimises."""
+        images_a, images_b = batch["images_a"], batch["images_b"]
+        losses = self._fooling(fake, rng)
+        if self.perceptual is not None:
+            losses["perceptual/a"] = self.perceptual(fake["images_ab"], images_a)
+            losses["perceptual/b"] = self.perceptual(fake["images_ba"], images_b)
+        if self._weighs("image_recon"):
+            losses["image_recon"] = _l1(fake["images_aa"], images_a) + _l1(fake["images_bb"], images_b)
+        losses |= _latent_losses(fake)
+        losses["kl"] = (fake["style_a"].float().square().sum() + fake["style_b"].float().square().sum()) / 2
+        if self._weighs("cycle_recon"):
+            losses["cycle_recon"] = _l1(fake["images_aba"], images_a) + _l1(fake["images_bab"], images_b)
+        return losses
+
+    def _fooling(self, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
+        """The adversarial losses: of translations, or the mean of those and of reconstructions."""
+        ways = ("aa", "bb", "ba", "ab") if self.gan_recon else ("ba", "ab")
+        verdict = self.judge(self._augmented({way: fake[f"images_{way}"] for way in ways}, rng))
+        losses = {way: generator_loss(verdict[f"out_{way}"], self.gan_mode) for way in ways}
+        if self.gan_recon:
+            return {"gan/a": (losses["ba"] + losses["aa"]) / 2, "gan/b": (losses["ab"] + losses["bb"]) / 2}
+        return {"gan/a": losses["ba"], "gan/b": losses["ab"]}
+
+    def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        """Pictures of a as pictures of b, each in the style of its `images_b`."""
+        style = self.gen.autoencoder_b.style_encoder(batch["images_b"])
+        return _shown(self.gen.translate(batch["images_a"], style, a2b=True))
+
+    def target(self, batch: Batch) -> Tensor | None:
+        """The pictures of b, where those are pairs: files of the same names."""
+        names_a, names_b = batch.keys.get("images_a"), batch.keys.get("images_b")
+        return batch["images_b"] if names_a is not None and names_a == names_b else None
+
+    def baselines(self, batch: Batch) -> dict[str, Tensor]:
+        return {"images_a as they are": batch["images_a"]}
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: _shown(batch[name]) for name in ("images_a", "images_b")}
+
+    def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Reconstructions; translations, each in the style of the other picture and in a random one; cycles."""
+        made = self.generate(batch, rng, random_style=False)
+        random = self.generate(batch, rng, image_recon=False, latent_recon=False, cycle_recon=False)
+        columns: dict[str, Tensor] = {}
+        for way in ("aa", "bb", "ab", "ba", "aba", "bab"):
+            columns[f"images_{way}"] = _shown(made[f"images_{way}"])
+            if way in ("ab", "ba"):
+                columns[f"images_{way} in a random style"] = _shown(random[f"images_{way}"])
+        return columns
+
+    def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True, random_style: bool = True) -> list[Tensor]:
+        """The pictures of a as pictures of b, or the other way round; in a random style, or in that of the other."""
+        content, style = _names(a2b)
+        images = _given(batch, content, f"a2b: {str(a2b).lower()}")
+        if random_style:
+            styles = self.gen.random_style(images, rng)
+        else:
+            examples = _given(batch, style, f"a2b: {str(a2b).lower()} and random_style: false")
+            styles = self.gen.of_direction(a2b)[1].style_encoder(examples)
+        return list(self.gen.translate(images, styles, a2b=a2b).float())
+
+    def infer_names(self, batch: Batch, *, a2b: bool = True, random_style: bool = True, **others: Any) -> list[str]:
+        """What to call the pictures that `infer` makes: as their contents, or "<content>_style_<style>"."""
+        content, style = _names(a2b)
+        if random_style:
+            return batch.keys[content]
+        examples = [name.removeprefix("./").replace("/", "_") for name in batch.keys[style]]
+        return [f"{name}_style_{example}" for name, example in zip(batch.keys[content], examples)]
+
+
+def random_shift(images: Tensor, rng: torch.Generator) -> Tensor:
+    """N x C x H x W -> the same, each moved by up to 1/40 of its width and height; what comes in is mirrored.
+
+    Draws N x 2 uniform numbers: right, then down.
+    """
+    shift = (2 * torch.rand((len(images), 2), generator=rng, device=images.device) - 1) * LARGEST_SHIFT
+    unchanged = torch.eye(2, device=images.device).expand(len(images), -1, -1)
+    with torch.autocast(images.device.type, enabled=False):  # half precision is too coarse for positions
+        grid = F.affine_grid(torch.cat([unchanged, shift[..., None]], dim=2), list(images.shape), align_corners=False)
+        moved = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
+    return moved.to(images.dtype)
+
+
+def _latent_losses(fake: Mapping[str, Tensor]) -> Losses:
+    """Contents and styles that were read off made pictures against those that they were made from."""
+    losses: Losses = {}
+    if "style_ba" in fake:
+        losses["style_recon/a"] = _l1(fake["style_ba"], fake["style_a_rand"])
+        losses["style_recon/b"] = _l1(fake["style_ab"], fake["style_b_rand"])
+        losses["content_recon/a"] = _l1(fake["content_ab"], fake["content_a"].detach())
+        losses["content_recon/b"] = _l1(fake["content_ba"], fake["content_b"].detach())
+    if "style_aa" in fake:
+        losses["style_recon_within/aa"] = _l1(fake["style_aa"], fake["style_a"].detach())
+        losses["style_recon_within/bb"] = _l1(fake["style_bb"], fake["style_b"].detach())
+        losses["content_recon_within/aa"] = _l1(fake["content_aa"], fake["content_a"].detach())
+        losses["content_recon_within/bb"] = _l1(fake["content_bb"], fake["content_b"].detach())
+    return losses
+
+
+def _distance(x: Sequence[Sequence[Tensor]], y: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Mean squared difference of features, mean over scales and layers."""
+    pairs = [(f, g) for of_x, of_y in zip(x, y) for f, g in zip(of_x, of_y)]
+    return torch.stack([F.mse_loss(f.float(), g.float()) for f, g in pairs]).mean()
+
+
+def _names(a2b: bool) -> tuple[str, str]:
+    """The input types that a translation takes its content and its style from."""
+    return ("images_a", "images_b") if a2b else ("images_b", "images_a")
+
+
+def _given(batch: Batch, name: str, options: str) -> Tensor:
+    if name not in batch:
+        raise UserError(f"inference_args: with {options} the data must have {name}")
+    return batch[name]
+
+
+def _check_sides(batch: Batch, multiple: int) -> None:
+    for name in ("images_a", "images_b"):
+        height, width = batch[name].shape[-2:]
+        if height % multiple or width % multiple:
+            raise UserError(
+                f"{name} of {height} x {width} px: training needs sides that are multiples of {multiple}, or pictures "
+                "come back in another size; crop them (augmentations: random_crop_h_w)"
+            )
+
+
+def _l1(x: Tensor, y: Tensor) -> Tensor:
+    return F.l1_loss(x.float(), y.float())
+
+
+def _shown(images: Tensor) -> Tensor:
+    """N x 1 or 3 x H x W -> N x 3 x H x W in [-1, 1]; linear outputs may lie beyond."""
+    return images.float().clamp(-1, 1).expand(-1, 3, -1, -1)

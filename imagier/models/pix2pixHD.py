@@ -1,0 +1,577 @@
+"""pix2pixHD: pictures from label maps, from coarse to fine, and objects whose looks can be chosen one by one.
+
+Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs, 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagier.errors import UserError
+from imagier.losses.feature_matching import feature_matching
+from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, relative
+from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.nn.blocks import ConvNormAct, ResBlock
+from imagier.nn.colorize import colorize
+from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
+from imagier.nn.instances import (
+    Clusters,
+    average_by_instance,
+    instance_edges,
+    instance_ids,
+    paint_segments,
+    segment_means,
+    segments,
+)
+from imagier.nn.norm import Norm, NormParams, norm2d
+from imagier.nn.patch import MultiScalePatchCritic
+from imagier.nn.reference_names import Rules, reference_names
+from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Recipe as BaseRecipe
+
+INSTANCE_MAPS = "instance_maps"
+"""The input type that, as the last one of a label, tells objects apart."""
+
+SMALLEST_SHARE = 0.0625
+"""Only instances that fill more of a picture than this count as examples of their class."""
+
+INSTANCES_OF_A_CLASS = 1000
+"""Cityscapes' ids from here on are class x 1000 + number; below they are classes."""
+
+WRAPPERS = ("", "module.", "module.module.", "module.averaged_model.")
+"""What may stand before the names of a checkpoint's weights; of weights that are there twice the last one counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalGeneratorParams:
+    """The generator of the smallest picture."""
+
+    num_filters: int = 64
+    num_downsamples: int = 4
+    num_res_blocks: int = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalEnhancerParams:
+    """The networks around it, each of which doubles the sides of the picture."""
+
+    num_enhancers: int = 1
+    num_res_blocks: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderParams:
+    """The encoder of objects; it is there if the label ends with instance_maps and num_feat_channels is not 0."""
+
+    num_feat_channels: int
+    """Numbers that describe the looks of an object."""
+    num_filters: int = 64
+    num_downsamples: int = 4
+    weight_norm_type: WeightNorm = "none"
+    activation_norm_type: Norm = "instance"
+    padding_mode: PaddingMode = "reflect"
+    num_clusters: int = 10
+    """Examples of looks that a checkpoint keeps for every class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the losses; one of 0 is not computed, but for that of the critics."""
+
+    gan: float
+    feature_matching: float
+    perceptual: float
+    l1: float = 0.0
+    """Mean absolute difference from the target, in [-1, 1] (not in the paper; steadies short trainings)."""
+
+
+class Generator(nn.Module):
+    """Paints a label map: a global generator at the smallest size, around it enhancers, each for twice the size."""
+
+    def __init__(
+        self,
+        *,
+        label_lengths: Mapping[str, int],
+        image_channels: int,
+        global_generator: GlobalGeneratorParams,
+        local_enhancer: LocalEnhancerParams,
+        enc: EncoderParams | None = None,
+        weight_norm_type: WeightNorm = "none",
+        activation_norm_type: Norm = "instance",
+        activation_norm_params: NormParams | None = None,
+        padding_mode: PaddingMode = "reflect",
+        is_cityscapes: bool = False,
+    ) -> None:
+        """is_cityscapes: ids of instances tell their class as in Cityscapes; elsewhere ids are classes."""
+        super().__init__()
+        label_channels = sum(label_lengths.values())
+        if not label_channels:
+            raise UserError("pix2pixHD paints label maps, but data.input_labels is empty; name the types to paint")
+        halvings = global_generator.num_downsamples + local_enhancer.num_enhancers
+        self.encoder: FeatureEncoder | None = None
+        if enc is not None and enc.num_feat_channels and list(label_lengths)[-1] == INSTANCE_MAPS:
+            self.encoder = FeatureEncoder(
+                enc, image_channels=image_channels, num_classes=label_channels, is_cityscapes=is_cityscapes
+            )
+            label_channels += enc.num_feat_channels
+            halvings = max(halvings, enc.num_downsamples)
+        parts = _Parts(
+            norm=activation_norm_type,
+            norm_params=activation_norm_params or NormParams(),
+            weight_norm=weight_norm_type,
+            padding_mode=padding_mode,
+        )
+        enhancers = local_enhancer.num_enhancers
+        self.coarse = global_layers(parts, global_generator, label_channels, None if enhancers else image_channels)
+        self.enhancers = nn.ModuleList(
+            LocalEnhancer(
+                parts,
+                label_channels,
+                global_generator.num_filters // 2 ** (index + 1),
+                num_res_blocks=local_enhancer.num_res_blocks,
+                image_channels=image_channels if index == enhancers - 1 else None,
+            )
+            for index in range(enhancers)
+        )
+        self.size_multiple = 2**halvings
+        """Heights and widths that it can paint are multiples of this."""
+        self.smallest_px = 2 ** (global_generator.num_downsamples + enhancers)
+        """And not smaller than this."""
+        if padding_mode == "reflect":  # of a single row there is nothing to reflect
+            self.smallest_px = max(2 * self.smallest_px, 4 * 2**enhancers)
+
+    def forward(
+        self,
+        label: Tensor,
+        *,
+        images: Tensor | None = None,
+        instances: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Label map N x L x H x W -> `fake_images` N x C x H x W in [-1, 1].
+
+        With an encoder also `feature_maps` N x M x H x W, the looks of the objects: the given `features`, or else those
+        in `images` (N x C x H x W in [-1, 1]) of the `instances` (N x 1 x H x W integers).
+        """
+        encoded = {}
+        if self.encoder is not None:
+            if features is None:
+                features = self.encoder(images, instances)
+            encoded["feature_maps"] = features
+            label = torch.cat([label, features], dim=1)
+        pyramid = [label]
+        for _ in self.enhancers:
+            pyramid.append(F.avg_pool2d(pyramid[-1], 3, stride=2, padding=1, count_include_pad=False))
+        x = self.coarse(pyramid.pop())
+        for enhancer in self.enhancers:
+            x = enhancer(x, pyramid.pop())
+        return {"fake_images": x, **encoded}
+
+    def from_coarser(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Takes over the weights of a generator with fewer enhancers, to be trained on (section 3.2, coarse to fine).
+
+        state: what `fitting` takes. Returns the first two parts of the names of all parameters that keep their values.
+        """
+        found = self.fitting(state)
+        self.load_state_dict(found, strict=False)
+        left = [name for name, _ in self.named_parameters() if name not in found]
+        return list(dict.fromkeys(".".join(name.split(".")[:2]) for name in left))
+
+    def fitting(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a generator's state dict that fit in here by name and shape, by our names.
+
+        state: by our names, or by the reference's of a generator without enhancers; any of `WRAPPERS` before them.
+        """
+        own, given = self.state_dict(), unwrapped(state)
+        coarse_names = reference_names(own, self._rules(has_enhancers=False))
+        pairs = ((name, given.get(name, given.get(coarse_names[name]))) for name in own)
+        return {name: x for name, x in pairs if x is not None and x.shape == own[name].shape}
+
+    def reference_rules(self) -> Rules:
+        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        return self._rules(has_enhancers=len(self.enhancers) > 0)
+
+    def _rules(self, has_enhancers: bool) -> Rules:
+        return (
+            (r"^encoder\.layers\.", "encoder.model."),
+            (r"^encoder\.clusters\.", "encoder."),
+            (r"^coarse\.", "global_model." if has_enhancers else "global_model.model."),
+            (r"^enhancers\.(\d+)\.(down|up)\.", r"enhancer_\1.model_\2sample."),
+        )
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the `WRAPPERS` before its names; where a name is there several times, the last one's."""
+    plain = {}
+    for wrapper in WRAPPERS:
+        plain.update({name.removeprefix(wrapper): x for name, x in state.items() if name.startswith(wrapper)})
+    return plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """Makes the layers of a network from what they have in common."""
+
+    norm: Norm
+    norm_params: NormParams = NormParams()
+    weight_norm: WeightNorm
+    padding_mode: PaddingMode
+
+    def layer(self, inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> ConvNormAct:
+        """Convolution, norm, ReLU."""
+        conv = conv2d(
+            inputs,
+            outputs,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            padding_mode=self.padding_mode,
+            weight_norm=self.weight_norm,
+        )
+        return ConvNormAct(conv, self.make_norm(outputs), nn.ReLU(inplace=True))
+
+    def residual(self, channels: int, count: int) -> list[nn.Module]:
+        """So many residual blocks."""
+        return [
+            ResBlock(
+                channels,
+                channels,
+                norm=self.make_norm,
+                act=lambda: nn.ReLU(inplace=True),
+                order="CNACN",
+                padding_mode=self.padding_mode,
+                weight_norm=self.weight_norm,
+            )
+            for _ in range(count)
+        ]
+
+    def down(self, widths: Sequence[int]) -> list[nn.Module]:
+        """From each of the widths to the next at half the size."""
+        return [self.layer(inputs, outputs, stride=2) for inputs, outputs in pairwise(widths)]
+
+    def up(self, widths: Sequence[int]) -> list[nn.Module]:
+        """From each of the widths to the next at twice the size."""
+        pairs = [(nn.Upsample(scale_factor=2), self.layer(inputs, outputs)) for inputs, outputs in pairwise(widths)]
+        return [layer for pair in pairs for layer in pair]
+
+    def bounded(self, inputs: int, outputs: int) -> ConvNormAct:
+        """Features to numbers in (-1, 1)."""
+        conv = conv2d(inputs, outputs, 7, padding=3, padding_mode=self.padding_mode)
+        return ConvNormAct(conv, nn.Identity(), nn.Tanh())
+
+    def make_norm(self, channels: int) -> nn.Module:
+        """The norm of so many channels."""
+        return norm2d(self.norm, channels, self.norm_params)
+
+
+def global_layers(
+    parts: _Parts, params: GlobalGeneratorParams, label_channels: int, image_channels: int | None
+) -> nn.Sequential:
+    """Label N x L x H x W -> picture of the same size; without `image_channels`, `num_filters` features of it."""
+    widths = [params.num_filters * 2**level for level in range(params.num_downsamples + 1)]
+    return nn.Sequential(
+        parts.layer(label_channels, widths[0], 7),
+        *parts.down(widths),
+        *parts.residual(widths[-1], params.num_res_blocks),
+        *parts.up(widths[::-1]),
+        *([] if image_channels is None else [parts.bounded(widths[0], image_channels)]),
+    )
+
+
+class LocalEnhancer(nn.Module):
+    """Adds to the features of a half as large picture what is only seen at the full size (section 3.1, figure 3)."""
+
+    def __init__(
+        self, parts: _Parts, label_channels: int, width: int, *, num_res_blocks: int, image_channels: int | None
+    ) -> None:
+        """width: features that it makes of twice as many; with `image_channels`, it makes a picture of these."""
+        super().__init__()
+        if not width:
+            raise UserError("each enhancer has half the filters; raise global_generator.num_filters")
+        self.down = nn.Sequential(parts.layer(label_channels, width, 7), *parts.down([width, 2 * width]))
+        self.up = nn.Sequential(
+            *parts.residual(2 * width, num_res_blocks),
+            *parts.up([2 * width, width]),
+            *([] if image_channels is None else [parts.bounded(width, image_channels)]),
+        )
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Features N x 2 width x h x w, label N x L x 2h x 2w -> N x C x 2h x 2w."""
+        return self.up(self.down(fine) + coarse)
+
+
+class FeatureEncoder(nn.Module):
+    """Describes the looks of every object in a picture by a few numbers (section 3.4)."""
+
+    def __init__(self, params: EncoderParams, *, image_channels: int, num_classes: int, is_cityscapes: bool) -> None:
+        super().__init__()
+        self.is_cityscapes = is_cityscapes
+        self.clusters = Clusters(
+            num_classes=num_classes, num_clusters=params.num_clusters, width=params.num_feat_channels
+        )
+        parts = _Parts(
+            norm=params.activation_norm_type, weight_norm=params.weight_norm_type, padding_mode=params.padding_mode
+        )
+        widths = [params.num_filters * 2**level for level in range(params.num_downsamples + 1)]
+        self.layers = nn.Sequential(
+            parts.layer(image_channels, widths[0], 7),
+            *parts.down(widths),
+            *parts.up(widths[::-1]),
+            parts.bounded(widths[0], params.num_feat_channels),
+        )
+
+    def forward(self, images: Tensor, instances: Tensor) -> Tensor:
+        """Pictures N x C x H x W in [-1, 1], maps N x 1 x H x W of ids -> looks N x M x H x W, one for each object."""
+        return average_by_instance(self.layers(images), instances)
+
+    def examples(self, images: Tensor, instances: Tensor) -> tuple[Tensor, Tensor]:
+        """The classes [R] and looks R x M of all objects that are large enough; pictures and maps as in `forward`."""
+        found = segments(instances)
+        looks, sizes = segment_means(self.layers(images), found)
+        large = sizes > SMALLEST_SHARE * instances[0].numel()
+        return self._classes(found.ids).expand_as(large)[large], looks.movedim(1, 2)[large]
+
+    def random(self, instances: Tensor, rng: torch.Generator) -> Tensor:
+        """Maps N x 1 x H x W of ids -> looks N x M x H x W, for each object drawn from those stored of its class.
+
+        Those of a class of which none are stored are 0. UserError if none are stored at all.
+        """
+        if self.clusters.is_empty():
+            raise UserError(
+                "random_style draws from looks that a checkpoint keeps of objects, but this one has none: they come "
+                f"from the objects in data.val that fill more than {SMALLEST_SHARE:.2%} of their picture"
+            )
+        found = segments(instances)
+        classes = self._classes(found.ids).expand(len(instances), -1)
+        return paint_segments(self.clusters.draw(classes, rng).movedim(1, 2), found)
+
+    def _classes(self, ids: Tensor) -> Tensor:
+        if not self.is_cityscapes:
+            return ids
+        return torch.where(ids >= INSTANCES_OF_A_CLASS, ids // INSTANCES_OF_A_CLASS, ids)
+
+
+class Discriminator(nn.Module):
+    """Patch critics of label and picture at several sizes (section 3.2)."""
+
+    def __init__(
+        self,
+        *,
+        label_channels: int,
+        image_channels: int,
+        kernel_size: int = 3,
+        num_filters: int = 128,
+        max_num_filters: int = 512,
+        num_discriminators: int = 2,
+        num_layers: int = 5,
+        activation_norm_type: Norm = "none",
+        weight_norm_type: WeightNorm = "spectral",
+    ) -> None:
+        super().__init__()
+        self.patch = MultiScalePatchCritic(
+            label_channels + image_channels,
+            num_discriminators=num_discriminators,
+            num_filters=num_filters,
+            max_num_filters=max_num_filters,
+            num_layers=num_layers,
+            kernel_size=kernel_size,
+            activation_norm_type=activation_norm_type,
+            weight_norm_type=weight_norm_type,
+        )
+
+    def forward(self, label: Tensor, images: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """N x L x H x W, N x C x H x W -> scores N x 1 x h x w per size; features per size and layer."""
+        return self.patch(torch.cat([label, images], dim=1))
+
+    def reference_rules(self) -> Rules:
+        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        return ((r"^patch\.critics\.(\d+)\.layers\.(\d+)\.", r"model.discriminators.\1.layer\2.0."),)
+
+
+class Recipe(BaseRecipe):
+    """Training of pix2pixHD: adversarial, with feature matching and a perceptual loss (section 3.2)."""
+
+    log_names: ClassVar[Mapping[str, str]] = {
+        "gan": "GAN",
+        "feature_matching": "FeatureMatching",
+        "perceptual": "Perceptual",
+        "l1": "L1",
+    }
+
+    def __init__(
+        self,
+        *,
+        gen: Generator,
+        dis: Discriminator,
+        label_lengths: Mapping[str, int],
+        gan_mode: GanMode,
+        loss_weight: LossWeights,
+        perceptual_loss: PerceptualConfig | None = None,
+        gan_relativistic: bool = False,
+        gan_decay_k: float = 1.0,
+        gan_min_k: float = 1.0,
+        gan_separate_topk: bool = False,
+        gen_step: int = 1,
+        dis_step: int = 1,
+        reference_order: bool = False,
+    ) -> None:
+        self.gen = gen
+        self.dis = dis
+        self.label_lengths = label_lengths
+        self.has_instances = list(label_lengths)[-1:] == [INSTANCE_MAPS]
+        self.surveys = gen.encoder is not None
+        self.loss_weight = asdict(loss_weight)
+        self.gan_mode: GanMode = gan_mode
+        self.relativistic = gan_relativistic
+        self.topk_decay, self.topk_min, self.topk_per_sample = gan_decay_k, gan_min_k, gan_separate_topk
+        self.gen_step = gen_step
+        self.dis_step = dis_step
+        self.one_forward = gen_step == dis_step == 1 and not reference_order
+        self.perceptual_config = perceptual_loss
+        self.perceptual: PerceptualLoss | None = None
+
+    def load_losses(self) -> Sequence[nn.Module]:
+        if not self.loss_weight["perceptual"]:
+            return ()
+        if self.perceptual_config is None:
+            raise UserError("loss_weight.perceptual needs the section perceptual_loss (mode, layers, weights)")
+        self.perceptual = PerceptualLoss.from_config(self.perceptual_config)
+        return (self.perceptual,)
+
+    def load_coarser(self, weights: Mapping[str, Tensor]) -> list[str] | None:
+        """Begins with a generator of fewer enhancers; None if that is not what the weights are of."""
+        found = self.gen.fitting(weights)
+        is_coarser = all(f"coarse.{name}" in found for name, _ in self.gen.coarse.named_parameters())
+        return self.gen.from_coarser(weights) if is_coarser else None
+
+    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+        """One iteration: the critic learns, then the generator, which sees the critic already updated."""
+        if self.one_forward:
+            batch = self.prepare(batch)
+            fake = self.generate(batch, now.rng)
+            yield "dis", self.dis_losses(batch, fake)
+            yield "gen", self.gen_losses(batch, fake, now)
+            return
+        parts = [self.prepare(part) for part in batch.split(max(self.gen_step, self.dis_step))]
+        for part in parts[: self.dis_step]:
+            with torch.no_grad():
+                fake = self.generate(part, now.rng)
+            yield "dis", self.dis_losses(part, fake)
+        for part in parts[: self.gen_step]:
+            yield "gen", self.gen_losses(part, self.generate(part, now.rng), now)
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Brings pictures (bicubic) and labels (nearest) to sides that the generator can paint.
+
+        Where the label ends with ids of instances, their edges take that place, and the ids become `instance_maps`.
+        """
+        batch = self._with_fitting_sides(batch)
+        if not self.has_instances:
+            return batch
+        label = batch["label"].clone()
+        stored = batch["label"][:, -1:]
+        label[:, -1:] = instance_edges(stored)
+        return batch.updated(label=label, instance_maps=instance_ids(stored))
+
+    def _with_fitting_sides(self, batch: Batch) -> Batch:
+        multiple = self.gen.size_multiple
+        height, width = batch["label"].shape[-2:]
+        size = (height // multiple * multiple, width // multiple * multiple)
+        if min(size) < self.gen.smallest_px:
+            raise UserError(
+                f"a label of {height} x {width} px: this generator paints sides from {self.gen.smallest_px} px on; "
+                "use larger pictures, or lower gen.global_generator.num_downsamples or gen.local_enhancer.num_enhancers"
+            )
+        if size == (height, width):
+            return batch
+        batch = batch.updated(label=F.interpolate(batch["label"], size=size, mode="nearest"))
+        if "images" in batch:
+            batch = batch.updated(images=F.interpolate(batch["images"], size=size, mode="bicubic"))
+        return batch
+
+    def generate(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> dict[str, Tensor]:
+        """The generator's outputs; objects look as those in `images`, or as others of their class, drawn by `rng`."""
+        if self.gen.encoder is None:
+            return self.gen(batch["label"])
+        instances = batch["instance_maps"]
+        if random_style:
+            return self.gen(batch["label"], features=self.gen.encoder.random(instances, rng))
+        if "images" not in batch:
+            raise UserError("the looks of objects are read off `images`, which the data lack; random_style needs none")
+        return self.gen(batch["label"], images=batch["images"], instances=instances)
+
+    def judge(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
+        """The critic's scores and features of real and generated pictures; of the real ones without a graph if so."""
+        fake_outputs, fake_features = self.dis(batch["label"], fake)
+        with torch.set_grad_enabled(learn_from_real):
+            real_outputs, real_features = self.dis(batch["label"], batch["images"])
+        return {
+            "real_outputs": real_outputs,
+            "real_features": real_features,
+            "fake_outputs": fake_outputs,
+            "fake_features": fake_features,
+        }
+
+    def dis_losses(self, batch: Batch, fake: dict[str, Tensor]) -> Losses:
+        """What the critic minimises."""
+        verdict = self.judge(batch, fake["fake_images"].detach(), learn_from_real=True)
+        real, fake_ = self._compared(verdict)
+        return {"gan": critic_fake(fake_, self.gan_mode) + critic_real(real, self.gan_mode)}
+
+    def gen_losses(self, batch: Batch, fake: dict[str, Tensor], now: Moment) -> Losses:
+        """What the generator minimises."""
+        pictures, target = fake["fake_images"], batch["images"]
+        verdict = self.judge(batch, pictures, learn_from_real=False)
+        keep = max(self.topk_decay**now.epoch, self.topk_min)
+        losses = {"gan": generator_loss(self._compared(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
+        if self.loss_weight["feature_matching"]:
+            losses["feature_matching"] = feature_matching(verdict["fake_features"], verdict["real_features"])
+        if self.perceptual is not None:
+            losses["perceptual"] = self.perceptual(pictures, target)
+        if self.loss_weight["l1"]:
+            losses["l1"] = F.l1_loss(pictures.float(), target)
+        return losses
+
+    def _compared(self, verdict: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        real, fake = verdict["real_outputs"], verdict["fake_outputs"]
+        return (relative(real, to=fake), relative(fake, to=real)) if self.relativistic else (real, fake)
+
+    def survey(self, held_out: Iterable[Batch], gathered: Callable[[Sequence[Tensor]], Tensor]) -> None:
+        """Stores what objects of each class look like, to be drawn from at inference (section 3.4, clusters)."""
+        encoder = self.gen.encoder
+        if encoder is None:
+            return
+        batches = map(self.prepare, held_out)
+        examples = [encoder.examples(batch["images"], batch["instance_maps"]) for batch in batches]
+        encoder.clusters.fit(gathered([classes for classes, _ in examples]), gathered([looks for _, looks in examples]))
+
+    def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        return self.generate(batch, rng)["fake_images"].float()
+
+    def infer(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> list[Tensor]:
+        """One picture per sample; objects look as in `images`, or as others of their class that the training kept."""
+        return list(self.generate(batch, rng, random_style=random_style)["fake_images"].float())
+
+    def target(self, batch: Batch) -> Tensor:
+        return batch["images"]
+
+    def baselines(self, batch: Batch) -> dict[str, Tensor]:
+        """The label itself, where it is a picture, such as line art."""
+        if self.has_instances or list(self.label_lengths.values()) not in ([1], [3]):
+            return {}
+        return {f"{name} as they are": batch["label"].expand(-1, 3, -1, -1) * 2 - 1 for name in self.label_lengths}
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        columns = {"images": batch["images"]}
+        parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
+        for name, part in zip(self.label_lengths, parts):
+            one_hot = "seg" in name or part.shape[1] not in (1, 3)
+            columns[name] = colorize(part) if one_hot else part.expand(-1, 3, -1, -1) * 2 - 1
+        return columns

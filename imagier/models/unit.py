@@ -1,0 +1,426 @@
+"""UNIT: translation between two domains of pictures without pairs, through a content code that both share.
+
+Liu, Breuel & Kautz, Unsupervised Image-to-Image Translation Networks, 2017; here without noise on the code, with an
+autoencoder of its own for each domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagier.errors import UserError
+from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss
+from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.nn.blocks import ConvNormAct, Nonlinearity, NoNorm, Order, ResBlock, nonlinearity
+from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
+from imagier.nn.domain_critics import DomainCritics, PatchOptions, ResidualOptions
+from imagier.nn.encoders import ContentEncoder
+from imagier.nn.norm import Norm, norm2d
+from imagier.nn.reference_names import Rules
+from imagier.nn.residual_critic import Aggregation, CriticOrder
+from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Recipe as BaseRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the losses; one of 0 is not computed, but for that of the critics.
+
+    A loss in parts can have a weight for each part, too, which comes on top of that of the whole.
+    """
+
+    gan: float
+    gan_a: float = 0.0
+    gan_b: float = 0.0
+    image_recon: float = 0.0
+    """Pictures against what the autoencoder of their own domain makes of them."""
+    cycle_recon: float = 0.0
+    """Pictures against themselves after a translation to the other domain and back."""
+    cycle_recon_aba: float = 0.0
+    cycle_recon_bab: float = 0.0
+    perceptual: float = 0.0
+    """Translations against the pictures that they were made from."""
+    perceptual_a: float = 0.0
+    perceptual_b: float = 0.0
+
+
+class Generator(nn.Module):
+    """An autoencoder for each domain. Code of a, decoder of b: a picture of a, translated to b."""
+
+    def __init__(
+        self,
+        *,
+        num_filters: int = 64,
+        max_num_filters: int = 256,
+        num_res_blocks: int = 4,
+        num_downsamples_content: int = 2,
+        num_image_channels: int = 3,
+        content_norm_type: Norm = "instance",
+        decoder_norm_type: Norm = "instance",
+        weight_norm_type: WeightNorm = "none",
+        output_nonlinearity: Nonlinearity = "none",
+        pre_act: bool = False,
+        apply_noise: bool = False,
+    ) -> None:
+        """num_res_blocks: in each encoder and in each decoder. pre_act: order of the residual blocks, with the
+        convolutions last. apply_noise: noise after the convolutions of the decoders.
+        """
+        super().__init__()
+        order: Order = "NACNAC" if pre_act else "CNACNA"
+
+        def autoencoder() -> Autoencoder:
+            encoder = ContentEncoder(
+                image_channels=num_image_channels,
+                num_filters=num_filters,
+                max_num_filters=max_num_filters,
+                num_downsamples=num_downsamples_content,
+                num_res_blocks=num_res_blocks,
+                norm=content_norm_type,
+                weight_norm=weight_norm_type,
+                order=order,
+            )
+            decoder = Decoder(
+                encoder.out_channels,
+                image_channels=num_image_channels,
+                num_upsamples=num_downsamples_content,
+                num_res_blocks=num_res_blocks,
+                norm=lambda channels: norm2d(decoder_norm_type, channels),
+                weight_norm=weight_norm_type,
+                output=output_nonlinearity,
+                order=order,
+                noise=apply_noise,
+            )
+            return Autoencoder(encoder, decoder)
+
+        self.size_multiple = 2**num_downsamples_content
+        """Pictures whose sides are multiples of this keep their size."""
+        self.autoencoder_a = autoencoder()
+        self.autoencoder_b = autoencoder()
+
+    def forward(
+        self, images_a: Tensor, images_b: Tensor, *, image_recon: bool = True, cycle_recon: bool = True
+    ) -> dict[str, Tensor]:
+        """Pictures of both domains, N x C x H x W in [-1, 1] -> what becomes of them, by name.
+
+        `content_x`: code of a picture of x, N x C' x h x w; `images_xy`: a picture of x as one of y (linear without an
+        `output_nonlinearity`, so it may leave [-1, 1]). With image_recon also `images_xx`, with cycle_recon
+        `content_xy`, the code of `images_xy`, and `images_xyx`.
+        """
+        a, b = self.autoencoder_a, self.autoencoder_b
+        content_a, content_b = a.encode(images_a), b.encode(images_b)
+        out = {"content_a": content_a, "content_b": content_b}
+        if image_recon:
+            out["images_aa"], out["images_bb"] = a.decode(content_a), b.decode(content_b)
+        out["images_ba"], out["images_ab"] = a.decode(content_b), b.decode(content_a)
+        if cycle_recon:
+            out["content_ba"], out["content_ab"] = a.encode(out["images_ba"]), b.encode(out["images_ab"])
+            out["images_aba"], out["images_bab"] = a.decode(out["content_ab"]), b.decode(out["content_ba"])
+        return out
+
+    def translate(self, images: Tensor, *, a2b: bool) -> Tensor:
+        """Pictures of one domain -> the same as of the other, N x C x H x W each."""
+        source, target = self.autoencoder_a, self.autoencoder_b
+        if not a2b:
+            source, target = target, source
+        return target.decode(source.encode(images))
+
+    def reference_rules(self) -> Rules:
+        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        return DECODER_NAMES
+
+
+class Autoencoder(nn.Module):
+    """Pictures of one domain to content codes and back."""
+
+    def __init__(self, content_encoder: ContentEncoder, decoder: Decoder) -> None:
+        super().__init__()
+        self.content_encoder = content_encoder
+        self.decoder = decoder
+
+    def encode(self, images: Tensor) -> Tensor:
+        """N x C x H x W in [-1, 1] -> N x C' x h x w."""
+        return self.content_encoder(images)
+
+    def decode(self, content: Tensor) -> Tensor:
+        """N x C' x h x w -> N x C x H x W."""
+        return self.decoder(content)
+
+
+class Decoder(nn.Module):
+    """Content codes to pictures: residual blocks, then doublings, each with a convolution that halves the width."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        image_channels: int,
+        num_upsamples: int,
+        num_res_blocks: int,
+        norm: Callable[[int], nn.Module],
+        weight_norm: WeightNorm,
+        output: Nonlinearity,
+        order: Order,
+        noise: bool,
+    ) -> None:
+        """norm: makes the norm of so many channels; these may take a condition, the same for all of them.
+
+        The last convolution has neither norm.
+        """
+        super().__init__()
+
+        def block() -> nn.Module:
+            return ResBlock(
+                in_channels,
+                in_channels,
+                norm=norm,
+                act=nn.ReLU,
+                order=order,
+                padding_mode="reflect",
+                weight_norm=weight_norm,
+                noise=noise,
+            )
+
+        layers = [block() for _ in range(num_res_blocks)]
+        width = in_channels
+        for _ in range(num_upsamples):
+            conv = conv2d(width, width // 2, 5, padding=2, padding_mode="reflect", weight_norm=weight_norm)
+            layers += [Double(), ConvNormAct(conv, norm(width // 2), nn.ReLU(), noise=noise)]
+            width //= 2
+        last = conv2d(width, image_channels, 7, padding=3, padding_mode="reflect")
+        self.layers = nn.ModuleList([*layers, ConvNormAct(last, NoNorm(), nonlinearity(output))])
+
+    def forward(self, content: Tensor, *condition: Tensor) -> Tensor:
+        """N x in_channels x h x w, and the condition of the norms if they take one -> N x image_channels x H x W."""
+        x = content
+        for layer in self.layers:
+            x = layer(x, *condition)
+        return x
+
+
+class Double(nn.Module):
+    """Doubles a map by nearest neighbour."""
+
+    def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
+        """N x C x H x W -> N x C x 2H x 2W."""
+        return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+DECODER_NAMES: Rules = ((r"\.decoder\.layers\.", ".decoder.decoder."),)
+"""From the state-dict names of a decoder here to the reference's."""
+
+
+class Discriminator(DomainCritics):
+    """A critic for each domain: patch critics that share their weights over all scales, or a residual critic."""
+
+    def __init__(
+        self,
+        *,
+        patch_dis: bool = True,
+        num_image_channels: int = 3,
+        num_filters: int = 64,
+        max_num_filters: int = 512,
+        num_layers: int = 4,
+        activation_norm_type: Norm = "none",
+        weight_norm_type: WeightNorm = "none",
+        num_discriminators: int | None = None,
+        kernel_size: int | None = None,
+        first_kernel_size: int | None = None,
+        padding_mode: PaddingMode | None = None,
+        aggregation: Aggregation | None = None,
+        order: CriticOrder | None = None,
+        anti_aliased: bool | None = None,
+    ) -> None:
+        """patch_dis: the patch critic, with num_discriminators (3) scales and kernel_size (3); else the residual one,
+        with first_kernel_size (1), padding_mode (zeros), aggregation (conv), order (pre_act) and anti_aliased (false).
+
+        UserError where an option of the other kind is given.
+        """
+        super().__init__(
+            PatchOptions(num_discriminators=num_discriminators, kernel_size=kernel_size),
+            ResidualOptions(
+                first_kernel_size=first_kernel_size,
+                padding_mode=padding_mode,
+                aggregation=aggregation,
+                order=order,
+                anti_aliased=anti_aliased,
+            ),
+            is_patch=patch_dis,
+            switch="patch_dis",
+            shared=True,
+            num_image_channels=num_image_channels,
+            num_filters=num_filters,
+            max_num_filters=max_num_filters,
+            num_layers=num_layers,
+            activation_norm_type=activation_norm_type,
+            weight_norm_type=weight_norm_type,
+        )
+
+
+class Recipe(BaseRecipe):
+    """Adversarial training in both directions; autoencoders that reproduce pictures, directly and around a cycle."""
+
+    log_names: ClassVar[Mapping[str, str]] = {
+        "gan/a": "gan_a",
+        "gan/b": "gan_b",
+        "perceptual/a": "perceptual_a",
+        "perceptual/b": "perceptual_b",
+        "cycle_recon/aba": "cycle_recon_aba",
+        "cycle_recon/bab": "cycle_recon_bab",
+    }
+
+    def __init__(
+        self,
+        *,
+        gen: Generator,
+        dis: Discriminator,
+        gan_mode: GanMode,
+        loss_weight: LossWeights,
+        perceptual_loss: PerceptualConfig | None = None,
+        gen_step: int = 1,
+        dis_step: int = 1,
+        reference_order: bool = False,
+    ) -> None:
+        self.gen = gen
+        self.dis = dis
+        self.gan_mode: GanMode = gan_mode
+        self.loss_weight = asdict(loss_weight)
+        self.gen_step = gen_step
+        self.dis_step = dis_step
+        self.one_forward = gen_step == dis_step == 1 and not reference_order
+        self.cycle_recon = self._weighs("cycle_recon", "cycle_recon_aba", "cycle_recon_bab")
+        self.image_recon = self._weighs("image_recon") or reference_order  # there it is logged, weighed or not
+        self.perceptual_config = perceptual_loss
+        self.perceptual: PerceptualLoss | None = None
+
+    def _weighs(self, *names: str) -> bool:
+        return any(self.loss_weight[name] for name in names)
+
+    def load_losses(self) -> Sequence[nn.Module]:
+        if not self._weighs("perceptual", "perceptual_a", "perceptual_b"):
+            return ()
+        if self.perceptual_config is None:
+            raise UserError("loss_weight.perceptual needs the section perceptual_loss (mode, layers, weights)")
+        self.perceptual = PerceptualLoss.from_config(self.perceptual_config)
+        return (self.perceptual,)
+
+    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+        """One iteration: the critics learn, then the generator, which sees the critics already updated."""
+        _check_sides(batch, self.gen.size_multiple)
+        if self.one_forward:
+            fake = self._generate_to_learn(batch, now.rng)
+            yield "dis", self.dis_losses(batch, fake)
+            yield "gen", self.gen_losses(batch, fake)
+            return
+        parts = batch.split(max(self.gen_step, self.dis_step))
+        for part in parts[: self.dis_step]:
+            with torch.no_grad():
+                fake = self.generate(part, now.rng, image_recon=False, cycle_recon=False)
+            yield "dis", self.dis_losses(part, fake)
+        for part in parts[: self.gen_step]:
+            yield "gen", self.gen_losses(part, self._generate_to_learn(part, now.rng))
+
+    def _generate_to_learn(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        return self.generate(batch, rng, image_recon=self.image_recon, cycle_recon=self.cycle_recon)
+
+    def generate(
+        self, batch: Batch, rng: torch.Generator, *, image_recon: bool = True, cycle_recon: bool = True
+    ) -> dict[str, Tensor]:
+        """The generator's outputs for `images_a` and `images_b`. Nothing here is random, but for `apply_noise`."""
+        return self.gen(batch["images_a"], batch["images_b"], image_recon=image_recon, cycle_recon=cycle_recon)
+
+    def judge(self, pictures: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The critics' scores and features of pictures by their way (DomainCritics)."""
+        return self.dis(pictures)
+
+    def dis_losses(self, batch: Batch, fake: Mapping[str, Tensor]) -> Losses:
+        """What the critics minimise."""
+        verdict = self.judge(
+            {
+                "a": batch["images_a"],
+                "b": batch["images_b"],
+                "ab": fake["images_ab"].detach(),
+                "ba": fake["images_ba"].detach(),
+            }
+        )
+        return {
+            "gan/a": critic_real(verdict["out_a"], self.gan_mode) + critic_fake(verdict["out_ba"], self.gan_mode),
+            "gan/b": critic_real(verdict["out_b"], self.gan_mode) + critic_fake(verdict["out_ab"], self.gan_mode),
+        }
+
+    def gen_losses(self, batch: Batch, fake: Mapping[str, Tensor]) -> Losses:
+        """What the generator minimises."""
+        images_a, images_b = batch["images_a"], batch["images_b"]
+        verdict = self.judge({"ab": fake["images_ab"], "ba": fake["images_ba"]})
+        losses = {
+            "gan/a": generator_loss(verdict["out_ba"], self.gan_mode),
+            "gan/b": generator_loss(verdict["out_ab"], self.gan_mode),
+        }
+        if self.perceptual is not None:
+            losses["perceptual/a"] = self.perceptual(fake["images_ab"], images_a)
+            losses["perceptual/b"] = self.perceptual(fake["images_ba"], images_b)
+        if self.image_recon:
+            losses["image_recon"] = _l1(fake["images_aa"], images_a) + _l1(fake["images_bb"], images_b)
+        if self.cycle_recon:
+            losses["cycle_recon/aba"] = _l1(fake["images_aba"], images_a)
+            losses["cycle_recon/bab"] = _l1(fake["images_bab"], images_b)
+        return losses
+
+    def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        """Pictures of a as pictures of b."""
+        return _shown(self.gen.translate(batch["images_a"], a2b=True))
+
+    def target(self, batch: Batch) -> Tensor | None:
+        """The pictures of b, where those are pairs: files of the same names."""
+        names_a, names_b = batch.keys.get("images_a"), batch.keys.get("images_b")
+        return batch["images_b"] if names_a is not None and names_a == names_b else None
+
+    def baselines(self, batch: Batch) -> dict[str, Tensor]:
+        return {"images_a as they are": batch["images_a"]}
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: _shown(batch[name]) for name in ("images_a", "images_b")}
+
+    def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        made = self.generate(batch, rng)
+        ways = ("aa", "bb", "ab", "ba", "aba", "bab")
+        return {f"images_{way}": _shown(made[f"images_{way}"]) for way in ways}
+
+    def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True) -> list[Tensor]:
+        """The pictures of a as pictures of b, or the other way round."""
+        return list(self.gen.translate(_source(batch, a2b), a2b=a2b).float())
+
+    def infer_names(self, batch: Batch, *, a2b: bool = True, **others: Any) -> list[str]:
+        """What to call the pictures that `infer` makes: as their sources."""
+        return batch.keys["images_a" if a2b else "images_b"]
+
+
+def _source(batch: Batch, a2b: bool) -> Tensor:
+    name = "images_a" if a2b else "images_b"
+    if name not in batch:
+        raise UserError(f"inference_args: with a2b: {str(a2b).lower()} the data must have {name}")
+    return batch[name]
+
+
+def _check_sides(batch: Batch, multiple: int) -> None:
+    for name in ("images_a", "images_b"):
+        height, width = batch[name].shape[-2:]
+        if height % multiple or width % multiple:
+            raise UserError(
+                f"{name} of {height} x {width} px: training needs sides that are multiples of {multiple}, or pictures "
+                "come back in another size; crop them (augmentations: random_crop_h_w)"
+            )
+
+
+def _l1(x: Tensor, y: Tensor) -> Tensor:
+    return F.l1_loss(x.float(), y.float())
+
+
+def _shown(images: Tensor) -> Tensor:
+    """N x 1 or 3 x H x W -> N x 3 x H x W in [-1, 1]; linear outputs may lie beyond."""
+    return images.float().clamp(-1, 1).expand(-1, 3, -1, -1)

@@ -1,0 +1,133 @@
+"""Instance maps (which object a pixel belongs to): edges, means over instances, features that are typical of a class.
+
+Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs, 2018, sections 3.3, 3.4.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imagier.nn.average import NotAveraged
+
+_KMEANS_STEPS = 100
+
+
+def instance_ids(stored: Tensor) -> Tensor:
+    """Instance maps as they come from files, float of any shape -> ids, int64.
+
+    Maps of 8 bits come divided by 255, those of 16 bits as they are. They are told apart by fractions, which ids do
+    not have: in maps of 8 bits that hold nothing but 0 and 255 the latter becomes 1.
+    """
+    fractional = (stored != stored.round()).any()
+    return torch.where(fractional, (stored * 255).round(), stored).long()
+
+
+def instance_edges(instances: Tensor) -> Tensor:
+    """Instance maps N x 1 x H x W -> 1 where a pixel differs from one of its four neighbours, else 0; float32.
+
+    Pixels on both sides of a border are marked; the rim of the picture is no border.
+    """
+    below = instances[..., 1:, :] != instances[..., :-1, :]
+    right = instances[..., 1:] != instances[..., :-1]
+    edges = torch.zeros_like(instances, dtype=torch.bool)
+    edges[..., 1:, :] |= below
+    edges[..., :-1, :] |= below
+    edges[..., 1:] |= right
+    edges[..., :-1] |= right
+    return edges.float()
+
+
+class Segments(NamedTuple):
+    """Instance maps whose ids are numbered without gaps."""
+
+    ids: Tensor
+    """The different ids of all maps of a batch, ascending [S]."""
+    numbers: Tensor
+    """Where in `ids` that of a pixel stands, N x 1 x H x W."""
+
+
+def segments(instances: Tensor) -> Segments:
+    """Instance maps N x 1 x H x W of integers -> their segments."""
+    return Segments(*instances.unique(return_inverse=True))
+
+
+def segment_means(x: Tensor, found: Segments) -> tuple[Tensor, Tensor]:
+    """Features N x C x H x W -> the mean of each segment N x C x S, and its number of pixels N x S; both 0 for none.
+
+    Half precision is summed in float32.
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2)
+    numbers = found.numbers.flatten(2)
+    shape = (len(x), 1, len(found.ids))
+    sizes = numbers.new_zeros(shape).scatter_add(2, numbers, torch.ones_like(numbers))
+    sums = x.new_zeros(len(x), x.shape[1], shape[2]).scatter_add(2, numbers.expand(-1, x.shape[1], -1), x)
+    return sums / sizes.clamp(min=1), sizes[:, 0]
+
+
+def paint_segments(values: Tensor, found: Segments) -> Tensor:
+    """One value per segment, N x C x S -> N x C x H x W."""
+    numbers = found.numbers.flatten(2).expand(-1, values.shape[1], -1)
+    return values.gather(2, numbers).unflatten(2, found.numbers.shape[-2:])
+
+
+def average_by_instance(x: Tensor, instances: Tensor) -> Tensor:
+    """Gives every pixel the mean over its instance in its sample (section 3.4: instance-wise average pooling).
+
+    Features N x C x H x W, instance maps N x 1 x H x W of integers -> N x C x H x W.
+    """
+    found = segments(instances)
+    return paint_segments(segment_means(x, found)[0], found)
+
+
+class Clusters(NotAveraged):
+    """Features that are typical of the instances of a class: the centres of clusters of what was seen.
+
+    Buffers cluster_0, cluster_1, ... of the classes, each num_clusters x width; rows without a centre are 0 and come
+    last.
+    """
+
+    def __init__(self, *, num_classes: int, num_clusters: int, width: int) -> None:
+        super().__init__()
+        for index in range(num_classes):
+            self.register_buffer(f"cluster_{index}", torch.zeros(num_clusters, width))
+
+    @torch.no_grad()
+    def fit(self, classes: Tensor, features: Tensor) -> None:
+        """Replaces the centres by those of instances R x width and their classes [R]; classes beyond ours do not count.
+
+        A class with fewer different instances than clusters has as many centres. The order of instances does not count.
+        """
+        rows, class_of = features.double().cpu().numpy(), classes.cpu().numpy()
+        for index, cluster in enumerate(self.buffers()):
+            cluster.zero_()
+            centres = _centres(rows[class_of == index], len(cluster))
+            cluster[: len(centres)] = torch.from_numpy(centres).to(cluster)
+
+    def is_empty(self) -> bool:
+        """Whether there is no centre at all."""
+        return not any(cluster.any() for cluster in self.buffers())
+
+    def draw(self, classes: Tensor, rng: torch.Generator) -> Tensor:
+        """Classes of any shape -> for each a centre of its class, drawn evenly, shape x width; 0 where it has none."""
+        table = torch.stack(list(self.buffers()))
+        counts = table.any(dim=2).sum(dim=1)
+        known = classes.clamp(max=len(table) - 1)
+        share = torch.rand(classes.shape, generator=rng, device=classes.device)
+        centres = table[known, (share * counts[known]).long()]
+        return centres.where((classes == known)[..., None], 0.0)
+
+
+def _centres(rows: np.ndarray, most: int) -> np.ndarray:
+    """Centres of clusters of rows (k-means++, Arthur & Vassilvitskii 2007), at most so many."""
+    from scipy.cluster.vq import kmeans2  # loads slowly, and only training needs it
+
+    different = np.unique(rows, axis=0)
+    if len(different) <= most:
+        return different
+    rows = rows[np.lexsort(rows.T)]
+    centres, _ = kmeans2(rows, most, iter=_KMEANS_STEPS, minit="++", rng=np.random.default_rng(0))
+    return centres

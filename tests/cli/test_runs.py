@@ -1,0 +1,168 @@
+"""Whole runs through the command line, on a SPADE of a few weights: what they leave, and what stops them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+import torch
+import yaml
+
+from imagier.cli import main
+
+EVERYTHING = [
+    "logging_iter=2",
+    "image_save_iter=3",
+    "snapshot_save_iter=3",
+    "trainer.model_average_config={enabled: true, beta: 0.5, start_iteration: 0}",
+    "trainer.image_to_tensorboard=true",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_data(tmp_path_factory.mktemp("data"), train=4, val=3)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """The config of a run of five iterations, whose folder is `log` beside it."""
+    config = tiny.write_config(tmp_path_factory.mktemp("run") / "small.yaml", data)
+    assert run("train", config, "max_iter=5", *EVERYTHING) == 0
+    return config
+
+
+def run(command: str, config: Path, *words: object) -> int:
+    where = ["--config", config, "--logdir", config.parent / "log", "--device", "cpu"]
+    return main([str(word) for word in (command, *where, *words)])
+
+
+def records(log: Path) -> list[dict]:
+    return [json.loads(line) for line in (log / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_config_log_pictures_checkpoints_and_report(finished: Path) -> None:
+    log = finished.parent / "log"
+    found = {path.relative_to(log).as_posix() for path in log.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "metrics.jsonl",
+        "report.html",
+        "latest_checkpoint.txt",
+        "images/epoch_00001_iteration_000000003.jpg",
+        "images/epoch_00002_iteration_000000005.jpg",
+        "epoch_00001_iteration_000000003_checkpoint.pt",
+        "epoch_00002_iteration_000000005_checkpoint.pt",
+    } <= found
+    assert any(name.startswith("tensorboard/events") for name in found)
+    assert not [name for name in found if name.endswith(".tmp")]
+    assert yaml.safe_load((log / "config.yaml").read_text())["max_iter"] == 5
+    losses = [record for record in records(log) if "gen_update/total" in record]
+    assert [record["step"] for record in losses] == [2, 4, 5]
+    report = (log / "report.html").read_text()
+    assert "data:image/" in report
+    assert not re.search(r"""\b(?:src|href)=["'](?!data:|#)|@import|url\((?!#)""", report), (
+        "needs something from elsewhere"
+    )
+
+
+def test_files_of_a_run_can_be_read_by_whom_the_umask_lets(finished: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    for name in ("config.yaml", "report.html", "latest_checkpoint.txt"):
+        assert (finished.parent / "log" / name).stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_inference_writes_every_sample_the_last_batch_too(finished: Path, tmp_path: Path, batch_size: int) -> None:
+    assert run("infer", finished, "--output_dir", tmp_path, f"data.val.batch_size={batch_size}") == 0
+    written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg"))
+    root = Path(yaml.safe_load(finished.read_text())["data"]["val"]["roots"][0])
+    expected = sorted(
+        path.relative_to(root / "images").with_suffix(".jpg").as_posix() for path in root.glob("images/**/*.png")
+    )
+    assert written == expected
+    assert len(written) == 3
+
+
+def test_inference_uses_the_averaged_weights(finished: Path, tmp_path: Path) -> None:
+    path = finished.parent / "log" / "epoch_00002_iteration_000000005_checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    state["players"]["gen"]["network"] = {k: torch.zeros_like(v) for k, v in state["players"]["gen"]["network"].items()}
+    other = tmp_path / "other.pt"
+    torch.save(state, other)
+    pictures = []
+    for checkpoint in (path, other):
+        out = tmp_path / checkpoint.stem
+        assert run("infer", finished, "--checkpoint", checkpoint, "--output_dir", out, *EVERYTHING[3:4]) == 0
+        pictures.append(np.stack([cv2.imread(str(one)) for one in sorted(out.rglob("*.jpg"))]))
+    np.testing.assert_array_equal(*pictures)
+    assert pictures[0].std() > 0
+
+
+def test_inference_reads_the_test_section_where_there_is_one(finished: Path, tmp_path: Path) -> None:
+    tree = yaml.safe_load(finished.read_text())
+    test = {name: value for name, value in tree["data"].items() if name not in ("train", "val")}
+    train_roots = tree["data"]["train"]["roots"]
+    tree["test_data"] = {**test, "test": {**tree["data"]["val"], "roots": train_roots}}
+    config = tmp_path / "with_test.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    words = [
+        "--config",
+        config,
+        "--checkpoint",
+        finished.parent / "log" / "epoch_00002_iteration_000000005_checkpoint.pt",
+    ]
+    assert main(["infer", *map(str, words), "--output_dir", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert len(list((tmp_path / "out").rglob("*.jpg"))) == 4  # the training set's
+
+
+def test_a_profile_leaves_table_trace_and_memory(tmp_path: Path, data: Path) -> None:
+    config = tiny.write_config(tmp_path / "small.yaml", data)
+    assert run("train", config, "--profile", "max_iter=14") == 0
+    profile = tmp_path / "log" / "profile"
+    assert {path.suffix for path in profile.iterdir()} >= {".json", ".txt"}
+    trace = next(profile.glob("*.json"))
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert "aten::" in next(profile.glob("*.txt")).read_text()
+
+
+def test_wandb_keeps_its_run_over_a_resume(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = tiny.write_config(tmp_path / "small.yaml", data)
+    assert run("train", config, "--wandb", "max_iter=1") == 0
+    first = (tmp_path / "log" / "wandb_id.txt").read_text()
+    assert run("train", config, "--wandb", "max_iter=2") == 0
+    assert (tmp_path / "log" / "wandb_id.txt").read_text() == first
+    assert len(list((tmp_path / "log").glob("wandb/offline-run-*"))) == 2
+
+
+def test_debug_tries_saving_pictures_and_continuing_within_a_few_steps(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny.write_config(tmp_path / "small.yaml", data)
+    assert run("train", config, "--debug", "max_iter=1000") == 0
+    said = capsys.readouterr().out
+    assert "iter 1/4" in said
+    assert "continuing from iteration 2 is the same run, bit for bit" in said
+    assert not torch.is_anomaly_enabled()
+
+
+@pytest.mark.slow  # four minutes, nearly all of them the compiler's
+def test_compiled_networks_learn_the_same(tmp_path: Path, data: Path) -> None:
+    losses = []
+    for words in ([], ["--compile"]):
+        folder = tmp_path / str(len(words))
+        folder.mkdir()
+        config = tiny.write_config(folder / "small.yaml", data)
+        assert run("train", config, *words, "max_iter=3", "logging_iter=1") == 0
+        losses.append(
+            [record["gen_update/total"] for record in records(folder / "log") if "gen_update/total" in record]
+        )
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
