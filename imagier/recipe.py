@@ -124,7 +124,7 @@ class Recipe(ABC):
         """Pictures for a batch, N x 3 x H x W in [-1, 1]."""
 
     infer: Callable[..., list[Tensor]]
-    """(batch, rng, **inference_args of the config) -> one picture per sample, 3 x H x W in [-1, 1]."""
+    """(batch, rng, **inference_args of the config) -> a picture per sample, 3 x H x W, to be cut to [-1, 1]."""
 
     def infer_names(self, batch: Batch, *args: Any, **inference_args: Any) -> list[str]:
         """What to call the pictures that `infer` makes of a batch with these arguments, "sequence/name" each.

@@ -44,7 +44,7 @@ def _drawn(kind: str, weight: Tensor, gain: float) -> Tensor:
     if kind == "xavier_uniform":
         return nn.init.xavier_uniform_(weight, gain)
     if kind == "orthogonal":
-        return nn.init.orthogonal_(weight, gain)
+        return nn.init.orthogonal_(weight.contiguous(), gain)  # torch cannot do it in place for channels_last
     nonlinearity_gain = math.sqrt(2) if kind == "kaiming" else 1.0
     fan_in = weight[0].numel()
     return nn.init.normal_(weight, 0, gain * nonlinearity_gain / math.sqrt(fan_in))

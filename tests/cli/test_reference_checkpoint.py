@@ -178,6 +178,26 @@ def test_what_is_not_learned_is_told_by_its_name(case: str) -> None:
         assert list(_parameters(entries)) == parameters_of(trainer.players[player].network, entries)
 
 
+def test_directions_of_weight_norms_are_learned_and_singular_vectors_are_not() -> None:
+    layer = ["a.bias", "a.weight_g", "a.weight_v", "b.bias", "b.weight_orig", "b.weight_u", "b.weight_v"]
+    others = ["c.weight", "c.running_mean", "c.running_var", "c.num_batches_tracked", "d.kernel", "e.cluster_12"]
+    assert list(_parameters([*layer, *others])) == [*layer[:5], "c.weight"]
+
+
+@pytest.mark.parametrize("norm", ["none", "spectral", "weight"])
+def test_a_run_with_any_weight_norm_is_continued(norm: str, tmp_path: Path) -> None:
+    words = (f"gen.weight_norm_type={norm}", f"dis.weight_norm_type={norm}", f"{AVERAGE}true}}")
+    first, second = case_trainer("unit_a", *words), case_trainer("unit_a", *words)
+    rng = torch.Generator().manual_seed(0)
+    for player in first.players.values():
+        for parameter in player.params:
+            parameter.grad = torch.randn(parameter.shape, generator=rng)
+        player.update()
+    begun(second, old_checkpoint(first.recipe, first.players, epoch=1, iteration=1), tmp_path, resume=True)
+    for name, player in first.players.items():
+        assert same(player.state_dict(), second.players[name].state_dict()), name
+
+
 @pytest.mark.parametrize("section", OPTIMIZERS)
 @pytest.mark.parametrize("case", ["pix2pixHD_b", "unit_a"])
 def test_the_next_step_is_that_of_the_old_optimizer(case: str, section: str, tmp_path: Path) -> None:

@@ -113,6 +113,16 @@ def test_orthogonal_rows_are_orthonormal_times_the_gain() -> None:
     torch.testing.assert_close(rows @ rows.T, 0.25 * torch.eye(16))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_can_lie_in_memory_as_channels_last(kind: Init) -> None:
+    layer = conv2d(8, 16, 3).to(memory_format=torch.channels_last)
+    initialize(layer, kind, 0.5)
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    if kind == "orthogonal":
+        rows = layer.weight.flatten(1)
+        torch.testing.assert_close(rows @ rows.T, 0.25 * torch.eye(16))
+
+
 def test_spectral_layers_get_weights_but_keep_their_singular_vectors() -> None:
     layer = conv2d(4, 8, 3, weight_norm="spectral")
     assert isinstance(layer, SpectralConv2d)
