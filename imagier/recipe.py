@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from imagier.errors import UserError
 
 Losses = dict[str, Tensor]
 
@@ -75,11 +79,18 @@ class Recipe(ABC):
     players: ClassVar[tuple[str, ...]] = ("gen", "dis")
     """Names of the players; each one's network is the attribute of that name."""
 
+    reads: ClassVar[Sequence[str]] = ()
+    """What a step reads of a batch: input types of the config, and `label`, which its input_labels make up."""
+
     loss_weight: Mapping[str, float]
     """Weight of every loss in its player's total; of a part ("gan/a") also one of its own ("gan_a"), on top of it."""
 
     log_names: ClassVar[Mapping[str, str]] = {}
     """Name under which a loss or a part of one is logged, where that differs from its own."""
+
+    one_forward: bool = False
+    """Whether one forward of the generator serves the updates of all players. A trainer that would hold the graphs of
+    many parts of a batch at once sets it to False, for two forwards with smaller graphs."""
 
     surveys: bool = False
     """Whether `survey` has something to do."""
@@ -109,7 +120,16 @@ class Recipe(ABC):
         """The weighted sum of a player's losses, a float32 scalar."""
         weights = {name: self._weight(name) for name in losses}
         weighted = [weight * losses[name].float() for name, weight in weights.items() if weight]
-        return torch.stack(weighted).sum() if weighted else torch.zeros(())
+        assert weighted, f"none of {', '.join(losses)} has a weight"
+        return torch.stack(weighted).sum()
+
+    def check_weights(self, *losses: str) -> None:
+        """UserError if one of these losses of a critic has no weight."""
+        for name in losses:
+            whole, _, part = name.partition("/")
+            if self._weight(name) <= 0:
+                key = f"{whole} or {whole}_{part}" if part else whole
+                raise UserError(f"loss_weight.{key} must be more than 0, or the critic would learn nothing")
 
     def _weight(self, name: str) -> float:
         whole, _, part = name.partition("/")
@@ -124,7 +144,10 @@ class Recipe(ABC):
         """Pictures for a batch, N x 3 x H x W in [-1, 1]."""
 
     infer: Callable[..., list[Tensor]]
-    """(batch, rng, **inference_args of the config) -> a picture per sample, 3 x H x W, to be cut to [-1, 1]."""
+    """(batch, rng, **inference_args of the config) -> a picture per sample, 1 or 3 x H x W, to be cut to [-1, 1].
+
+    An argument `seed` gets the run's, which is the same on all ranks; `rng` differs.
+    """
 
     def infer_names(self, batch: Batch, *args: Any, **inference_args: Any) -> list[str]:
         """What to call the pictures that `infer` makes of a batch with these arguments, "sequence/name" each.
@@ -175,3 +198,31 @@ class Recipe(ABC):
         its share of the batches, not yet prepared. `gathered` gives the rows of all tensors of all ranks. Buffers that
         are to outlive the next update of an average are those of a `NotAveraged` module (nn/average.py).
         """
+
+
+def shown(images: Tensor) -> Tensor:
+    """N x 1 or 3 x H x W -> the same as pictures to look at, N x 3 x H x W, float32, cut to [-1, 1]."""
+    return images.float().clamp(-1, 1).expand(-1, 3, -1, -1)
+
+
+def fitted(batch: Batch, names: Sequence[str], *, multiple: int, smallest_px: int) -> Batch:
+    """A batch whose pictures (bicubic) and `label` (nearest) have sides that networks can halve and double again.
+
+    names: the tensors N x C x H x W in question, as far as they are there. Their sides are rounded down to multiples.
+    UserError if one is smaller than `smallest_px`.
+    """
+    least = math.ceil(smallest_px / multiple) * multiple
+    resized: dict[str, Tensor] = {}
+    for name in names:
+        if name not in batch:
+            continue
+        height, width = batch[name].shape[-2:]
+        if min(height, width) < least:
+            raise UserError(
+                f"{name} of {height} x {width} px: these networks need sides from {least} px on; enlarge the pictures "
+                "(augmentations), or take networks of fewer halvings"
+            )
+        size = (height // multiple * multiple, width // multiple * multiple)
+        if size != (height, width):
+            resized[name] = F.interpolate(batch[name], size=size, mode="nearest" if name == "label" else "bicubic")
+    return batch.updated(**resized)

@@ -74,7 +74,10 @@ class Case:
 
 
 class Replay(TorchFunctionMode):
-    """Hands out recorded tensors wherever torch is asked for random ones."""
+    """Hands out recorded tensors wherever torch is asked for random ones; those of each shape in their order.
+
+    Draws of different kinds (styles, noise between layers) may come in another order here.
+    """
 
     RANDOM = (torch.randn, torch.rand, torch.randn_like, torch.rand_like, torch.randint, torch.normal)
 
@@ -85,9 +88,9 @@ class Replay(TorchFunctionMode):
         drawn = func(*args, **(kwargs or {}))
         if func not in self.RANDOM:
             return drawn
-        assert self.draws, "more draws than were recorded"
-        recorded = self.draws.pop(0)
-        assert recorded.shape == drawn.shape, f"draw of shape {drawn.shape}, recorded was {recorded.shape}"
+        places = [place for place, draw in enumerate(self.draws) if draw.shape == drawn.shape]
+        assert places, f"a draw of shape {tuple(drawn.shape)}, of which no more were recorded"
+        recorded = self.draws.pop(places[0])
         return drawn.copy_(recorded)  # aligned in memory as a draw is: matrix products round by that
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import parity
 import pytest
+import torch
 import yaml
 from formula_vgg import write_formula_vgg19
 from golden import GOLDEN, golden
@@ -108,6 +109,14 @@ def test_weights_that_the_case_lacks_or_has_too_many_of_are_noticed(eval_of_spad
     del case.state["net_G.spade_generator.head_0.layers.conv.bias"]
     with pytest.raises(AssertionError, match=r"head_0\.layers\.conv\.bias"):
         parity.Rebuilt(case, eval_of_spade)
+
+
+def test_draws_come_in_their_order_among_those_of_one_shape() -> None:
+    recorded = [torch.zeros(2), torch.zeros(3), torch.ones(2)]
+    with parity.Replay(list(recorded)) as replay:
+        assert torch.randn(3).tolist() == [0, 0, 0]
+        assert [torch.randn(2).tolist(), torch.rand(2).tolist()] == [[0, 0], [1, 1]]
+    assert replay.draws == []
 
 
 def test_draws_of_another_shape_or_number_are_noticed(eval_of_spade: Path) -> None:

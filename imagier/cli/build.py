@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
@@ -22,7 +23,7 @@ from imagier.data.source import FolderSource
 from imagier.errors import UserError
 from imagier.nn.average import ModelAverage, reestimate_batch_norm
 from imagier.nn.init import initialize
-from imagier.recipe import Batch, Recipe
+from imagier.recipe import Recipe
 from imagier.train import schedule
 from imagier.train.optim import Fromage, Madam
 from imagier.train.player import Player, Schedule
@@ -87,7 +88,7 @@ def expander(data: schema.Data, channels_last: bool) -> Expander:
 
 
 def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
-    """Batches for training: each holds the samples of all updates of an iteration."""
+    """Batches for training: each holds the samples of all updates of an iteration. UserError if there is none."""
     data, options = config.run.data, config.recipe.options
     assert data.train is not None
     updates = max(options.get("dis_step", 1), options.get("gen_step", 1))
@@ -97,7 +98,7 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
             f"data.num_classes: is {data.num_classes}, but the training set has {len(samples.classes)} classes "
             "(the outermost folders of its files); correct the number"
         )
-    return Loader(
+    loader = Loader(
         samples,
         data.train.batch_size * updates * config.trainer.accumulate,
         device=runtime.device,
@@ -109,6 +110,12 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
         rank=runtime.rank,
         world=runtime.world,
     )
+    if loader.steps_per_epoch == 0:
+        raise UserError(
+            f"the training set has {len(samples)} samples, fewer than one step takes "
+            f"({loader.batch_size * loader.world}); lower data.train.batch_size or add samples"
+        )
+    return loader
 
 
 def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: schema.Split, seed: int) -> Loader:
@@ -130,11 +137,13 @@ def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: 
 def facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
     """What networks and recipes must know of the data."""
     lengths = expander(data, channels_last=False).label_lengths
-    channels = {kind.name: kind.num_channels for kind in input_types(data)}
+    kinds = input_types(data)
+    channels = {kind.name: kind.num_channels for kind in kinds}
     size = crop_size(split.augmentations) or output_size(split.augmentations)
     known = {
         "label_lengths": lengths,
         "label_channels": sum(lengths.values()),
+        "one_hot": [kind.name for kind in kinds if kind.num_classes is not None],
         "image_channels": sum(channels[name] or 0 for name in data.input_image),
     }
     return known if size is None else {**known, "crop_h_w": size}
@@ -145,34 +154,37 @@ def recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> Recipe:
 
     known: facts that the files tell, beside those of the config (`style_classes`, the number of classes).
     """
-    made = untrained(config, runtime, seed, **known)
+    made = _constructed(config, seed, known)
     init = config.trainer.init
-    for network in made.networks.values():
+    for network in made.networks.values():  # before they are placed: the same draws on every device and in every layout
         initialize(network, init.type, init.gain, init.bias.gain if init.bias else None)
     try:
         loss_networks = made.load_losses()
     except UserError as error:
         raise UserError(f"trainer: {error}") from error
-    for network in loss_networks:
+    for network in (*made.networks.values(), *loss_networks):
         _place(network, config, runtime)
     return made
 
 
 def untrained(config: Config, runtime: Runtime, seed: int = 0, **known: Any) -> Recipe:
     """The recipe with its networks as they were constructed, on the device; it can make pictures, but not learn."""
+    made = _constructed(config, seed, known)
+    for network in made.networks.values():
+        _place(network, config, runtime)
+    return made
+
+
+def _constructed(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
     split = config.run.data.train
     assert split is not None
     known = {**facts(config.run.data, split), **known}
     torch.manual_seed(seed)
     gen = _built(config.gen, "gen", known)
     dis = _built(config.dis, "dis", known)
-    options = dict(config.recipe.options)
+    made: Recipe = _built(config.recipe, "trainer", {**known, "gen": gen, "dis": dis})
     if config.trainer.accumulate > 1:
-        options["reference_order"] = True  # else the generator's graphs of all parts would be in memory together
-    component = Component(config.recipe.type, config.recipe.cls, options)
-    made: Recipe = _built(component, "trainer", {**known, "gen": gen, "dis": dis})
-    for network in made.networks.values():
-        _place(network, config, runtime)
+        made.one_forward = False  # else the generator's graphs of all parts would be in memory together
     return made
 
 
@@ -182,15 +194,13 @@ def _place(network: nn.Module, config: Config, runtime: Runtime) -> None:
 
 
 def _built(component: Component, section: str, known: Mapping[str, Any]) -> Any:
+    size = inspect.signature(component.cls).parameters.get("crop_h_w")
+    if size is not None and size.default is inspect.Parameter.empty and "crop_h_w" not in known:
+        raise UserError("data.train.augmentations: needs a crop (random_crop_h_w) or resize_h_w, the size to train at")
     try:
         return component.build(**known)
     except UserError as error:
         raise UserError(f"{section}: {error}") from error
-    except TypeError as error:
-        if "crop_h_w" not in str(error) or "crop_h_w" in known:
-            raise
-        message = "data.train.augmentations: needs a crop (random_crop_h_w) or resize_h_w, the size to train at"
-        raise UserError(message) from error
 
 
 def players(config: Config, made: Recipe, runtime: Runtime) -> dict[str, Player]:
@@ -262,17 +272,20 @@ def average(config: Config, network: nn.Module, runtime: Runtime) -> ModelAverag
     return ModelAverage(network, beta=beta, start_iteration=options.start_iteration, remove_sn=options.remove_sn)
 
 
-def calibrated(
-    batches: Callable[[], Iterator[Batch]], count: int, runtime: Runtime
-) -> Callable[[Recipe], AbstractContextManager[None]]:
-    """A context in which the averaged generator's batch norms have statistics measured on `count` training batches."""
+def calibrated(training: Loader, count: int, runtime: Runtime) -> Callable[[Recipe], AbstractContextManager[None]]:
+    """A context in which the averaged generator's batch norms have statistics measured on training batches.
+
+    On `count` of them, or as many whole ones as there are: the same number on all ranks, since a synchronised norm
+    waits for the others in each. Of a set that is smaller than a batch, all ranks take the same samples.
+    """
+    whole = min(count, training.steps_per_epoch)
 
     @contextmanager
     def context(averaged: Recipe) -> Iterator[None]:
         network = averaged.networks["gen"]
         kept = _batch_norm_buffers(network)
         rng = runtime.generator(0)
-        few = islice(batches(), count)
+        few = islice(training.once(), whole) if whole else [training.some(training.batch_size)]
         reestimate_batch_norm(network, few, lambda batch: averaged.generate(averaged.prepare(batch), rng))
         try:
             yield

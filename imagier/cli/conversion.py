@@ -7,7 +7,8 @@ import argparse
 import torch
 
 from imagier.cli import build
-from imagier.cli.start import DEFAULT_SEED, Start
+from imagier.cli.seeds import DEFAULT_SEED
+from imagier.cli.start import Start
 from imagier.cli.training import read_config
 from imagier.errors import UserError
 from imagier.train import checkpoint

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from imagier.cli.paths import writable_folder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the commands of `imagier data` to its parser."""
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     _add_openmoji(commands.add_parser("openmoji", help="draw the default data set: line art and picture of emoji"))
-    _add_tones(commands.add_parser("openmoji-tones", help="draw sets without pairs: emoji in yellow and in skin tones"))
+    _add_tones(commands.add_parser("openmoji-tones", help="draw sets without pairs: emoji of people, in many colours"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,7 +35,7 @@ def _add_tones(parser: argparse.ArgumentParser) -> None:
 
 def _add_drawing(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--size", type=int, default=64, metavar="PX", help="width and height of a picture (default 64)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help=f"the folder to make (default {out})")
+    parser.add_argument("--out", type=writable_folder, metavar="DIR", help=f"the folder to make (default {out})")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that draw (default: one a core, at most 8)")
 
 
@@ -57,7 +59,7 @@ def _tones(args: argparse.Namespace) -> int:
 
     out = args.out if args.out is not None else Path("data", f"openmoji_tones{args.size}")
     start = time.perf_counter()
-    with _progress(f"drawing emoji in six colourings at {args.size} px") as progress:
+    with _progress(f"drawing emoji in all colours at {args.size} px") as progress:
         made = render_tones(out, size_px=args.size, workers=args.workers, progress=progress)
     pictures = sum(made.counts.values())
     how = _how(made.already_there, start)

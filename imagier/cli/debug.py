@@ -13,6 +13,8 @@ import torch
 
 from imagier.cli.training import run_once
 from imagier.config.check import Config
+from imagier.config.schema import BIG, Cudnn
+from imagier.errors import UserError
 from imagier.train import runtime as runtimes
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
@@ -26,13 +28,15 @@ def debug(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
 
     Everything goes to <logdir>/debug, which is made anew each time.
     """
+    if args.dry_run:
+        raise UserError("--debug trains and --dry-run does not: choose one")
     folder = Path(args.logdir or "logs") / "debug"
     if runtime.is_main:
         shutil.rmtree(folder, ignore_errors=True)
     runtime.wait()
     config = _short(config)
     args = copy.copy(args)
-    args.wandb, args.max_time = False, None
+    args.wandb, args.max_time, args.resume = False, None, 0
 
     with runtimes.deterministic(), torch.autograd.set_detect_anomaly(True):
         args.logdir = folder / "whole"
@@ -61,12 +65,14 @@ def _short(config: Config) -> Config:
     run = replace(
         config.run,
         max_iter=STEPS,
+        max_epoch=BIG,
         logging_iter=1,
         snapshot_save_iter=STEPS // 2,
         snapshot_save_start_iter=0,
         image_save_iter=STEPS // 2,
         metrics_iter=STEPS // 2,
         data=replace(config.run.data, num_workers=0),
+        cudnn=Cudnn(deterministic=True, benchmark=False),
     )
     return replace(config, run=run)
 

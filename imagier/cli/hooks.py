@@ -53,7 +53,7 @@ class Hooks:
         )
         average = config.trainer.model_average_config
         calibration = average.num_batch_norm_estimation_iterations if average.enabled else 0
-        view = View(build.calibrated(training.once, calibration, runtime))
+        view = View(build.calibrated(training, calibration, runtime))
         self.evaluation = self._evaluation(config, view, training, held_out, start.seed)
         self.all: list[Hook] = [
             self.log,
@@ -81,7 +81,7 @@ class Hooks:
         return Checkpoints(
             start.logdir,
             lambda: {
-                "log": self.log.state_dict(),
+                "log": self.log.state_dict(trainer.runtime),
                 "seed": start.seed,
                 "batch_norm": build.measured_batch_norm(view, trainer) if view is not None else {},
             },

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import inspect
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,7 +25,10 @@ JPEG_QUALITY = 99
 
 
 def infer(args: argparse.Namespace) -> int:
-    """Writes <output_dir>/<sequence>/<name>.jpg for every sample of test_data (or else of data.val)."""
+    """Writes <output_dir>/<sequence>/<name>.jpg for every sample.
+
+    Of test_data, or without that section of data: of its `test`, or without that of its `val`.
+    """
     config, notes = read_config(args)
     runtime = runtimes.start(args.device, single=args.single_gpu, local_rank=args.local_rank)
     try:
@@ -34,7 +38,7 @@ def infer(args: argparse.Namespace) -> int:
         if runtime.is_main:
             print(f"{args.output_dir}: {count} pictures")
     finally:
-        runtimes.stop()
+        runtimes.stop(runtime)
     return 0
 
 
@@ -43,34 +47,33 @@ def write_all(config: Config, args: argparse.Namespace, runtime: Runtime) -> int
     """Writes all pictures, each name once; returns how many, over all ranks."""
     trainer = config.trainer
     runtime.precision, _ = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
-    data = config.run.test_data or build.for_validation(config.run.data)
+    section = "data" if config.run.test_data is None else "test_data"
+    data = config.run.test_data or config.run.data
     split = data.test or data.val
     if split is None:
-        raise UserError("nothing to infer from: the config has neither test_data.test nor data.val")
+        raise UserError(f"nothing to infer from: the config has neither {section}.test nor {section}.val")
+    if split is data.val:
+        data = build.for_validation(data)
+    data = dataclasses.replace(data, val_data_loader_not_distributed=False)  # each rank writes its share
     if args.num_workers is not None:
         data = build.with_workers(data, args.num_workers)
     recipe = trained(config, args, runtime)
     rng = runtime.generator(args.seed)
+    runtime.seed(args.seed)  # for layers that draw noise of their own
     options = config.run.inference_args
+    if "seed" in inspect.signature(recipe.infer).parameters:
+        options = {"seed": args.seed, **options}
     written: set[str] = set()
     for stored in build.held_out_loader(config, runtime, data, split, args.seed).once():
         batch = recipe.prepare(stored)
         with runtime.autocast():
-            pictures = _infer(recipe, batch, rng, options)
+            pictures = recipe.infer(batch, rng, **options)
         for name, picture in zip(recipe.infer_names(batch, **options), pictures):
             if name not in written:  # else it is there: the shorter list of an unpaired set begins again
-                write_picture(args.output_dir / f"{name}.jpg", to_uint8(picture.clamp(-1, 1)), JPEG_QUALITY)
+                seen = to_uint8(picture.clamp(-1, 1).expand(3, -1, -1))
+                write_picture(args.output_dir / f"{name}.jpg", seen, JPEG_QUALITY)
             written.add(name)
     return runtime.total(len(written))
-
-
-def _infer(recipe: Recipe, batch: Any, rng: torch.Generator, options: dict[str, Any]) -> list[torch.Tensor]:
-    try:
-        return recipe.infer(batch, rng, **options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise UserError(f"inference_args: {str(error).rpartition('() ')[2]}") from error
 
 
 def trained(config: Config, args: argparse.Namespace, runtime: Runtime) -> Recipe:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from imagier.cli.reference_checkpoint import translated
+from imagier.cli.seeds import DEFAULT_SEED
 from imagier.errors import UserError
 from imagier.train import checkpoint
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 from imagier.train.view import averages
-
-DEFAULT_SEED = 2
 
 Say = Callable[[str], None]
 
@@ -46,6 +45,10 @@ class Start:
         state = checkpoint.load(path)
         resume = args.resume if args.resume is not None else int(args.checkpoint is None)
         if not resume:
+            if (logdir / checkpoint.LATEST).exists():
+                raise UserError(
+                    f"{logdir}: holds another run, whose log would be lost; choose another --logdir, or --resume 1"
+                )
             return Start(logdir, seed, path, state)
         # The data order and all noise follow from the seed: a continued run keeps it.
         seed = int(state.get("extras", {}).get("seed", seed))
@@ -67,13 +70,13 @@ class Start:
         if self.continues and not continues:
             say(f"{self.path.name}: holds no state of optimizers: its weights begin a new run")
         try:
-            state, _ = checkpoint.fitted(state, networks, averaged, self.path, strict=True)
+            state, misfits = checkpoint.fitted(state, networks, averaged, self.path, strict=True)
         except UserError:
             if not continues and self._begins_coarser(trainer, state, say):
                 return {}
             state, misfits = checkpoint.fitted(state, networks, averaged, self.path, strict=strict)
-            for line in misfits:
-                say(line)
+        for line in misfits:
+            say(line)
         if continues:
             return checkpoint.restore(trainer, state, self.path)
         checkpoint.restore_weights(trainer, state, self.path)

@@ -6,14 +6,15 @@ import argparse
 import re
 from pathlib import Path
 
-from imagier.cli.paths import folder
+from imagier.cli.paths import writable_folder
+from imagier.cli.seeds import DEFAULT_SEED, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of the reference's train.py, and ours."""
     add = parser.add_argument
     add("--config", type=Path, help="the experiment; may be left out if --logdir holds the config.yaml of a run")
-    add("--logdir", type=folder, metavar="DIR", help="folder of the run, or of one to continue (logs/<time>_<config>)")
+    add("--logdir", type=writable_folder, metavar="DIR", help="folder of the run, old or new (logs/<time>_<config>)")
     add("--checkpoint", type=Path, metavar="FILE", help="start from the weights of this checkpoint")
     add(
         "--resume",
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="1: continue the run that wrote the checkpoint; 0: take its weights only "
         "(default: 0 with --checkpoint, 1 for what lies in --logdir)",
     )
-    add("--seed", type=int, default=2, help="seed of everything random (default 2)")
+    add("--seed", type=seed, default=DEFAULT_SEED, help="seed of everything random (default %(default)s)")
     add("--randomized_seed", action="store_true", help="draw the seed (0 to 10000), the same for all ranks")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train (default auto)")
     add(

@@ -24,7 +24,7 @@ from imagier.errors import UserError
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
 from imagier.train.clock import Stopwatch
-from imagier.train.hooks import evaluation, report
+from imagier.train.hooks import evaluation, report, tensorboard
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Trainer, no_clock
 
@@ -44,7 +44,7 @@ def train(args: argparse.Namespace) -> int:
             return debug(config, args, runtime)
         run_once(config, args, runtime)
     finally:
-        runtimes.stop()
+        runtimes.stop(runtime)
     return 0
 
 
@@ -156,6 +156,8 @@ def _announce(
     held = f", {len(held_out.dataset):,} held out" if held_out is not None else ""
     say(f"{config.trainer.type}: parameters {counts}; {len(training.dataset):,} samples{held}")
     say(str(start))
+    if config.trainer.image_to_tensorboard and not tensorboard.is_installed():
+        say("trainer.image_to_tensorboard: TensorBoard is not installed (pip install tensorboard): no pictures for it")
     run = config.run
     if total_steps >= BIG:
         say("this run has no end: neither max_iter nor max_epoch is set")

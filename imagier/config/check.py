@@ -19,9 +19,9 @@ from typing_extensions import is_typeddict
 from imagier.config import schema
 from imagier.config.find import CLASSES, did_you_mean, find
 from imagier.config.load import ConfigError, Document, Place, dump
-from imagier.config.rules import broken_rules
+from imagier.config.rules import broken_rules, broken_rules_of_the_method
 
-FACTS = ("label_channels", "label_lengths", "image_channels", "crop_h_w", "style_classes", "gen", "dis")
+FACTS = ("label_channels", "label_lengths", "one_hot", "image_channels", "crop_h_w", "style_classes", "gen", "dis")
 """Arguments of constructors that a config cannot give: what only the data can know, and the networks of a recipe."""
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -63,7 +63,10 @@ class Config:
 
 
 def check(document: Document) -> Config:
-    """The config that a document describes. ConfigError with all that is wrong with it."""
+    """The config that a document describes.
+
+    ConfigError with all that is wrong with it; what is wrong between method and data is only told if nothing else is.
+    """
     checker = _Checker(document, list(document.refused))
     run = checker.validated(schema.Run, (), {k: v for k, v in document.tree.items() if k not in CLASSES})
     gen = checker.component("gen")
@@ -75,6 +78,14 @@ def check(document: Document) -> Config:
     if checker.errors:
         raise ConfigError(checker.lines())
     assert run is not None and gen is not None and dis is not None and recipe is not None
+    reads = vars(recipe.cls).get("reads", ())
+    for place, message in broken_rules_of_the_method(
+        run.data, recipe.type, reads, {"gen": gen.options, "dis": dis.options}
+    ):
+        checker.error(place, message)
+    checker.check_inference_args(run.inference_args, recipe.cls)
+    if checker.errors:
+        raise ConfigError(checker.lines())
     names = {f.name for f in dataclasses.fields(schema.Trainer)}
     shared = {name: value for name, value in recipe.options.items() if name in names}
     own = {name: value for name, value in recipe.options.items() if name not in names}
@@ -139,6 +150,18 @@ class _Checker:
         if checked is None:
             return None
         return Component(type_name, cls, {f.name: getattr(checked, f.name) for f in dataclasses.fields(model)})
+
+    def check_inference_args(self, given: Mapping[str, Any], recipe: Callable[..., Any]) -> None:
+        """The keys must be keyword arguments of the recipe's `infer`."""
+        infer = vars(recipe).get("infer")
+        if infer is None:
+            return
+        parameters = inspect.signature(infer).parameters.values()
+        known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            return
+        for name in given.keys() - known:
+            self.error(("inference_args", name), f"{recipe.__name__} has no such argument{did_you_mean(name, known)}")
 
     def validated(self, model: type, place: Place, value: Any) -> Any:
         """`value` as an object of a dataclass; None, with the errors noted, if it does not fit."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
+from imagier.config import schema
 from imagier.config.find import CLASSES, find
 from imagier.config.load import Document, Place
 
@@ -94,6 +95,20 @@ _CRITIC_SWITCHES = ("patch_dis", "patch_wise")
 _PATCH_ONLY = ("num_discriminators", "kernel_size")
 _RESIDUAL_ONLY = ("first_kernel_size", "padding_mode", "aggregation", "order", "anti_aliased")
 
+_OPTIMIZER_KEYS: dict[str, tuple[str, ...]] = {
+    "adam": ("adam_beta1", "adam_beta2", "eps"),
+    "sgd": ("momentum", "weight_decay"),
+    "rmsprop": ("eps", "weight_decay"),
+    "fromage": (),
+    "madam": ("scale", "g_bound"),
+}
+_POLICY_KEYS: dict[str, tuple[str, ...]] = {
+    "step": ("step_size", "gamma"),
+    "linear": ("decay_start", "decay_end", "decay_target"),
+    "constant": (),
+}
+"""Keys that one type of the section reads and others do not."""
+
 _COUNTED = "is counted from the data section; remove it here"
 
 # Keys that mean something which cannot be done here: an error that says so.
@@ -128,6 +143,7 @@ _UNREADABLE_IN_SPLITS = {
 
 # Data set types whose pictures make no label, and the keys that tell how to make one.
 _WITHOUT_LABEL = ("images", "unpaired_images", "unpaired_few_shot_images")
+_WITHOUT_CLASSES = ("paired_images", "unpaired_images")
 _LABEL_KEYS = ("input_labels", "full_data_ops", "one_hot_num_classes")
 
 _DATA = ("data", "test_data")
@@ -243,11 +259,16 @@ def _retire(document: Document) -> list[str]:
     if document.get(("trainer", "type")) == "funit":
         for key in _FUNIT_METRICS:
             retired["trainer", key] = retired["trainer", key]._replace(why="this version has no FID and no KID")
+    for section in ("gen_opt", "dis_opt"):
+        retired |= _keys_of_other_types(document, (section,), schema.Optimizer, _OPTIMIZER_KEYS)
+        retired |= _keys_of_other_types(document, (section, "lr_policy"), schema.LrPolicy, _POLICY_KEYS)
     for section in _DATA:
         type_ = str(document.get((section, "type"), "paired_images")).rpartition(".")[2]
         retired[section, "paired"] = _Retired("follows from the type of the data set", type_.startswith("paired"))
         if type_ in _WITHOUT_LABEL:
             retired |= {(section, key): _Retired(f"had no effect on {type_}") for key in _LABEL_KEYS}
+        if type_ in _WITHOUT_CLASSES:
+            retired[section, "num_classes"] = _Retired(f"had no effect on {type_}")
         for place in _input_types(document, section):
             for key in ("use_dont_care", "interpolator"):
                 retired |= {(*place, key): _Retired("only that of the data section has an effect")}
@@ -258,6 +279,18 @@ def _retire(document: Document) -> list[str]:
         if document.drop(place) not in (None, "", {}, [], default):
             notes.append(f"{document.origin(place)}: {'.'.join(map(str, place))}: {why}; dropped")
     return notes
+
+
+def _keys_of_other_types(
+    document: Document, place: Place, section: type, keys: Mapping[str, Sequence[str]]
+) -> dict[Place, _Retired]:
+    """What the type of a section does not read of the keys that each of its types reads."""
+    defaults = {field.name: field.default for field in dataclasses.fields(section)}
+    type_ = document.get((*place, "type"), defaults["type"])
+    if not isinstance(type_, str) or type_ not in keys:
+        return {}  # told by `check`
+    others = {key for of_type in keys.values() for key in of_type}.difference(keys[type_])
+    return {(*place, key): _Retired(f"has no effect with type: {type_}", defaults[key]) for key in sorted(others)}
 
 
 def _drop_keys_of_the_other_critic(document: Document) -> list[str]:

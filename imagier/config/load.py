@@ -148,7 +148,7 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
         node = loader.get_single_node()
         origins: dict[Place, str] = {(): f"{name}:1"}
         if node is not None:
-            _note_lines(loader, node, (), name, origins)
+            _note_lines(loader, node, (), name, origins, set())
         tree = {} if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -163,15 +163,31 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
     return tree, origins
 
 
-def _note_lines(loader: _Loader, node: yaml.Node, place: Place, name: str, origins: dict[Place, str]) -> None:
-    """Notes the line of every value below a node; two equal keys in one mapping are an error."""
+def _note_lines(
+    loader: _Loader, node: yaml.Node, place: Place, name: str, origins: dict[Place, str], seen: set[yaml.Node]
+) -> None:
+    """Notes the line of every value below a node; two equal keys in one mapping are an error.
+
+    seen: the mappings that an alias may bring again, with what they merge written out, where keys may stand twice.
+    """
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             here: Place = (*place, index)
             origins[here] = f"{name}:{child.start_mark.line + 1}"
-            _note_lines(loader, child, here, name, origins)
+            _note_lines(loader, child, here, name, origins, seen)
     if not isinstance(node, yaml.MappingNode):
         return
+    if node not in seen:
+        _check_keys(node)
+        seen.add(node)
+        loader.flatten_mapping(node)
+    for key_node, child in node.value:  # merged keys first: those of the mapping itself replace their lines
+        here = (*place, key_node.value)
+        origins[here] = f"{name}:{key_node.start_mark.line + 1}"
+        _note_lines(loader, child, here, name, origins, seen)
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
     own: set[Hashable] = set()
     for key_node, _ in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge":
@@ -183,11 +199,6 @@ def _note_lines(loader: _Loader, node: yaml.Node, place: Place, name: str, origi
             message = f"the key {key!r} stands here for the second time"
             raise yaml.MarkedYAMLError(problem=message, problem_mark=key_node.start_mark)
         own.add(key)
-    loader.flatten_mapping(node)
-    for key_node, child in node.value:  # merged keys first: those of the mapping itself replace their lines
-        here = (*place, key_node.value)
-        origins[here] = f"{name}:{key_node.start_mark.line + 1}"
-        _note_lines(loader, child, here, name, origins)
 
 
 def _apply(document: Document, override: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from imagier.config import schema
 from imagier.config.find import did_you_mean, find
@@ -24,6 +25,11 @@ def broken_rules(run: schema.Run) -> Iterator[Broken]:
         yield ("data", "train"), "missing section"
     if run.test_data is not None:
         yield from _data(run.test_data, ("test_data",))
+        trained, tested = _label_lengths(run.data), _label_lengths(run.test_data)
+        if trained != tested:
+            lengths = [", ".join(map(str, numbers)) or "none" for numbers in (tested, trained)]
+            message = f"make a label of other channels ({lengths[0]}) than those of data ({lengths[1]}); let them agree"
+            yield ("test_data", "input_labels"), message
 
 
 def _optimizer(optimizer: schema.Optimizer, place: Place) -> Iterator[Broken]:
@@ -40,6 +46,46 @@ def _optimizer(optimizer: schema.Optimizer, place: Place) -> Iterator[Broken]:
         yield (*place, "skip_grad"), "needs clip_grad_norm, the norm from which a gradient is skipped"
 
 
+def broken_rules_of_the_method(
+    data: schema.Data, method: str, reads: Sequence[str], networks: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Broken]:
+    """What the data lack that a method reads, or have with other channels than its networks are for.
+
+    reads: as Recipe.reads. networks: the options of each, by its section.
+    """
+    if "label" in reads and not data.input_labels:
+        yield ("data", "input_labels"), f"is empty; name the types that make up the label, which {method} reads"
+    key = "num_image_channels"
+    channels = {f"{section}.{key}": options[key] for section, options in networks.items() if key in options}
+    sets: list[tuple[Place, list[dict[str, schema.InputType]], list[str]]]
+    sets = [(("data",), data.input_types, data.input_image)]
+    if data.val is not None and data.val.input_types is not None:
+        sets.append((("data", "val"), data.val.input_types, data.val.input_image or []))
+    for place, entries, image in sets:
+        yield from _pictures(entries, [name for name in reads if name != "label"], channels, method, place)
+        if "images" in reads and image != ["images"]:
+            yield (*place, "input_image"), f"must be [images], which {method} reads; got [{', '.join(image)}]"
+
+
+def _pictures(
+    entries: Sequence[Mapping[str, schema.InputType]],
+    needed: Sequence[str],
+    channels: Mapping[str, int],
+    method: str,
+    place: Place,
+) -> Iterator[Broken]:
+    found = {name: (index, options) for index, entry in enumerate(entries) for name, options in entry.items()}
+    for name in needed:
+        if name not in found:
+            yield (*place, "input_types"), f"lacks {name}, which {method} reads"
+            continue
+        index, options = found[name]
+        for key, number in channels.items():
+            if options.num_channels not in (None, number):
+                message = f"is {options.num_channels}, but {key} is {number}; make them the same"
+                yield (*place, "input_types", index, name, "num_channels"), message
+
+
 def _data(data: schema.Data, place: Place) -> Iterator[Broken]:
     yield from _dataset_type(data.type, (*place, "type"))
     yield from _input_types(data.input_types, data.type, (*place, "input_types"))
@@ -49,7 +95,10 @@ def _data(data: schema.Data, place: Place) -> Iterator[Broken]:
     for name in data.one_hot_num_classes:
         if name not in named:
             yield (*place, "one_hot_num_classes", name), f"no input type {name!r}{did_you_mean(name, list(named))}"
-    one_hot = {} if data.full_data_ops and "make_one_hot" not in data.full_data_ops else data.one_hot_num_classes
+    one_hot = _one_hot(data)
+    yield from _classes(data.input_types, one_hot, (*place, "input_types"))
+    if data.val is not None:
+        yield from _classes(data.val.input_types or [], one_hot, (*place, "val", "input_types"))
     if one_hot != data.one_hot_num_classes:
         yield (*place, "full_data_ops"), "lacks make_one_hot, without which one_hot_num_classes has no effect"
     if data.full_data_ops and "make_one_hot" in data.full_data_ops and not one_hot:
@@ -60,6 +109,35 @@ def _data(data: schema.Data, place: Place) -> Iterator[Broken]:
     for key, split in (("train", data.train), ("val", data.val), ("test", data.test)):
         if split is not None:
             yield from _split(split, data.input_labels, (*place, key))
+
+
+def _one_hot(data: schema.Data) -> Mapping[str, int]:
+    """The types that are expanded into a channel per class, and how many those are."""
+    return {} if data.full_data_ops and "make_one_hot" not in data.full_data_ops else data.one_hot_num_classes
+
+
+def _label_lengths(data: schema.Data) -> list[int]:
+    """Channels of the types that make up the label, in order, as far as the config tells."""
+    named = {name: options for entry in data.input_types for name, options in entry.items()}
+    one_hot = _one_hot(data)
+    return [
+        one_hot[name] + data.use_dont_care if name in one_hot else named[name].num_channels or 0
+        for name in data.input_labels
+        if name in named
+    ]
+
+
+def _classes(
+    entries: Sequence[Mapping[str, schema.InputType]], one_hot: Collection[str], place: Place
+) -> Iterator[Broken]:
+    """Types that hold classes are maps of numbers, between which there is nothing."""
+    for index, entry in enumerate(entries):
+        for name, options in entry.items():
+            here = (*place, index, name)
+            if name in one_hot and not options.is_mask:
+                yield (*here, "is_mask"), "must be true: one_hot_num_classes says that these are classes"
+            if name in one_hot and options.num_channels not in (None, 1):
+                yield (*here, "num_channels"), "must be 1: one_hot_num_classes says that these are classes"
 
 
 def _dataset_type(name: str, place: Place) -> Iterator[Broken]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from imagier.data.augment import Augmenter
-from imagier.data.sample import InputType, Sample, load
+from imagier.data.sample import InputType, Number, Sample, load
 from imagier.data.source import Source, unique_names
 from imagier.errors import UserError
 
@@ -40,15 +40,18 @@ class Files:
         source, key = self.items[place]
         return load(source, self.kind, key, self.use_dont_care)
 
-    def augmented(self, place: int, rng: random.Random) -> tuple[np.ndarray, bool]:
-        """A picture changed by draws of its own, and whether it is mirrored."""
+    def augmented(self, place: int, rng: random.Random) -> tuple[np.ndarray, dict[str, Number]]:
+        """A picture changed by draws of its own, and what is then known of it: is it mirrored, how large was it."""
         array = self.load(place)
         try:
             augmented = self.augmenter({self.kind.name: array}, rng)
         except UserError as error:
             source, key = self.items[place]
             raise UserError(f"{source.where(self.kind.name, key)}: {error}") from error
-        return augmented.images[self.kind.name], augmented.is_flipped
+        name = self.kind.name
+        numbers: dict[str, Number] = {f"is_flipped_{name}": augmented.is_flipped}
+        numbers[f"original_h_w_{name}"] = array.shape[:2]
+        return augmented.images[name], numbers
 
     def class_name(self, place: int) -> str:
         """The outermost folder of a file, which names its class; "." for files right under the type."""
@@ -66,7 +69,7 @@ def sample_of(files: Mapping[str, Files], places: Mapping[str, int], rng: random
     return Sample(
         {name: array for name, (array, _) in pictures.items()},
         {name: of_type.names[places[name]] for name, of_type in files.items()},
-        {**{f"is_flipped_{name}": is_flipped for name, (_, is_flipped) in pictures.items()}, **labels},
+        {**{key: number for _, numbers in pictures.values() for key, number in numbers.items()}, **labels},
     )
 
 

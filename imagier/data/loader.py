@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -81,12 +82,7 @@ class Loader:
 
     def stream(self, start: Position) -> Iterator[tuple[Batch, Position]]:
         """Batches without end from a position on, each with the position after it."""
-        if self.steps_per_epoch == 0:
-            needed = self.batch_size * self.world
-            raise UserError(
-                f"the training set has {len(self.dataset)} samples, fewer than one step takes ({needed}); "
-                "lower data.train.batch_size or add samples"
-            )
+        assert self.steps_per_epoch, "a set smaller than a step has no batches"
         batches = self._torch_loader(keys for keys, _ in self._plan(start))
         for loaded, (_, position) in zip(batches, self._plan(start)):
             yield self._on_device(loaded), position
@@ -102,10 +98,14 @@ class Loader:
             yield self._on_device(loaded)
 
     def some(self, count: int) -> Batch:
-        """A batch of a few samples, spread evenly over the data set; the same on all ranks."""
+        """A batch of a few samples, spread evenly over the data set; the same on all ranks.
+
+        Of pictures of different sizes, which no batch can hold, those that are as large as the first sample's.
+        """
         count = min(count, len(self.dataset))
         keys = [(0, i * len(self.dataset) // count) for i in range(count)]
-        return self._on_device(_collate([_Guarded(self.dataset)[key] for key in keys]))
+        samples = [self.dataset[key] for key in keys]
+        return self._on_device(_collate([sample for sample in samples if _forms(sample) == _forms(samples[0])]))
 
     def _plan(self, start: Position) -> Iterator[tuple[list[Key], Position]]:
         """The keys of this rank's every batch, and the position after it."""
@@ -161,6 +161,10 @@ class _Guarded(torch.utils.data.Dataset):
             return error
 
 
+def _forms(sample: Sample) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    return {name: (array.shape, array.dtype) for name, array in sample.arrays.items()}
+
+
 def _collate(samples: Sequence[Sample | UserError]) -> _Loaded:
     """Samples -> tensors N x H x W x C by input type, N x ... of their numbers, and their keys."""
     good = [sample for sample in samples if isinstance(sample, Sample)]
@@ -190,3 +194,5 @@ def _collate(samples: Sequence[Sample | UserError]) -> _Loaded:
 
 def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
+    # A whole process group is asked to end at once; the run saves first, and its workers end with it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

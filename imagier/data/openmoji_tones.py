@@ -1,11 +1,11 @@
-"""Data sets for translation without pairs: the people of the OpenMoji project in yellow and in five skin tones.
+"""Data sets for translation without pairs: the people of the OpenMoji project in yellow, skin tones and paints.
 
-Every base is one drawing in six colourings, so the right answer to a translation is known. Three sets in one folder:
+Every base is one drawing in many colourings, so the right answer to a translation is known. Three sets in one folder:
 
 - unit: yellow (images_a) to medium-dark (images_b);
 - munit: yellow (images_a) to any of the five tones (images_b/<tone>);
-- few_shot: four tones (images_content/<tone>, images_style/<tone>); the fifth comes in val alone, where `images` is the
-  content's drawing in the tone of `images_style`, which is another drawing.
+- few_shot: the yellow in 20 paints (images_content/<paint>, images_style/<paint>); four more come in val alone, where
+  `images` is the content's drawing in the paint of `images_style`, which is another drawing.
 
 To train on, the first two have one half of the bases in yellow and the other half in tones: no answer is among them. In
 val, files of one name belong together. Bases of one family (emoji.families) stand in one split, and in one half.
@@ -13,28 +13,49 @@ val, files of one name belong together. Bases of one family (emoji.families) sta
 
 from __future__ import annotations
 
+import colorsys
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from imagier.data import emoji
 from imagier.data.emoji import SKIN_TONES, Pixels, chance, families, package_svgs
 from imagier.errors import UserError
 
+_Choice = TypeVar("_Choice")
+
 MANIFEST = "openmoji_tones.json"
 
 TONES = {"1F3FB": "light", "1F3FC": "medium-light", "1F3FD": "medium", "1F3FE": "medium-dark", "1F3FF": "dark"}
-YELLOW, TARGET, HELD_OUT = "yellow", "medium-dark", "medium"
-SEEN = tuple(tone for tone in TONES.values() if tone != HELD_OUT)
+YELLOW, TARGET = "yellow", "medium-dark"
+YELLOW_SKIN = "#FCEA2B"
+"""The colour of skin without a tone, in every drawing."""
+
+
+def _paints() -> dict[str, str]:
+    """Twelve hues, bright and dark: colours of SVG by name."""
+    paints = {}
+    for kind, saturation, value in (("bright", 0.65, 1.0), ("dark", 0.85, 0.5)):
+        for hue in range(0, 360, 30):
+            rgb = colorsys.hsv_to_rgb(hue / 360, saturation, value)
+            paints[f"{kind}-{hue:03d}"] = "#" + "".join(f"{round(255 * part):02X}" for part in rgb)
+    return paints
+
+
+PAINTS = _paints()
+UNSEEN = tuple(name for name in PAINTS if name.endswith(("090", "270")))
+"""Held out: no training picture is painted so."""
+SEEN = tuple(name for name in PAINTS if name not in UNSEEN)
 
 CREDITS = f"""{emoji.CREDITS}\
 What was changed: SVG files of emoji that are there in yellow and in all five skin tones were drawn as PNG files of
-{{size_px}} x {{size_px}} pixels on a white background; all other emoji were left out; the pictures were put into
-folders by tone and by their part in training, some of them into more than one. These pictures are adapted material
-under the same licence.
+{{size_px}} x {{size_px}} pixels on a white background, the yellow ones also with other colours in place of the
+yellow of skin; all other emoji were left out; the pictures were put into folders by colour and by their part in
+training, some of them into more than one. These pictures are adapted material under the same licence.
 """
 
 
@@ -56,7 +77,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Base:
-    """One drawing in all its colourings: PNG files by tone, and the `thumbnail` of its line art."""
+    """One drawing in all its colourings: PNG files by tone or paint, and the `thumbnail` of its line art."""
 
     name: str
     pngs: dict[str, bytes]
@@ -86,10 +107,11 @@ def render_tones(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
-    """Draws the sets: out/{unit,munit,few_shot}/{train,val}/<type>/[<tone>/]<code points>.png, credits and manifest.
+    """Draws the sets: out/{unit,munit,few_shot}/{train,val}/<type>/[<colour>/]<code points>.png, credits and manifest.
 
-    Pictures are 8-bit RGB, size_px (32 to 1024) squared, on white. `val_fraction`, in (0, 1), is about the share of the
-    bases that are held out, the same ones in all three sets. `workers` processes draw (default: one a core, at most 8).
+    The folder after the type is the tone or paint. Pictures are 8-bit RGB, size_px (32 to 1024) squared, on white.
+    `val_fraction`, in (0, 1), is about the share of the bases that are held out, the same ones in all three sets.
+    `workers` processes draw (default: one a core, at most 8).
     `progress(done, total)` is called after each base. The bytes are the same at every call.
 
     A folder made with the same settings is returned as it is. UserError: `out` holds anything else, a size or
@@ -132,6 +154,8 @@ def toned(svgs: Sequence[Path]) -> list[dict[str, Path]]:
 def _draw(files: Mapping[str, Path], *, size_px: int) -> Base:
     svgs = {tone: path.read_text(encoding="utf-8") for tone, path in files.items()}
     yellow = files[YELLOW]
+    for name, colour in PAINTS.items():
+        svgs[name] = re.sub(YELLOW_SKIN, colour, svgs[YELLOW], flags=re.IGNORECASE)
     return Base(
         name=yellow.stem,
         pngs={tone: emoji.encode(emoji.pixels(svg, size_px)) for tone, svg in svgs.items()},
@@ -176,18 +200,24 @@ def _munit(split: Split) -> Iterator[tuple[str, bytes]]:
 
 
 def _few_shot(split: Split) -> Iterator[tuple[str, bytes]]:
-    for tone in SEEN:
+    for paint in SEEN:
         for base in (*split.first_half, *split.second_half):
             for kind in ("images_content", "images_style"):
-                yield f"few_shot/train/{kind}/{tone}/{base.name}.png", base.pngs[tone]
+                yield f"few_shot/train/{kind}/{paint}/{base.name}.png", base.pngs[paint]
+    for paint in UNSEEN:
         for family in split.val:
             strangers = [base for other in split.val if other is not family for base in other]
             for base in family:
                 # Another drawing, so that a copy of the style picture is no answer.
-                style = strangers[int(chance(f"style {tone} {base.name}", [base.name]) * len(strangers))]
-                yield f"few_shot/val/images_content/{tone}/{base.name}.png", base.pngs[tone]
-                yield f"few_shot/val/images_style/{tone}/{base.name}.png", style.pngs[HELD_OUT]
-                yield f"few_shot/val/images/{tone}/{base.name}.png", base.pngs[HELD_OUT]
+                style = _drawn(strangers, f"style {paint} {base.name}", base)
+                content = _drawn(SEEN, f"content {paint} {base.name}", base)
+                yield f"few_shot/val/images_content/{paint}/{base.name}.png", base.pngs[content]
+                yield f"few_shot/val/images_style/{paint}/{base.name}.png", style.pngs[paint]
+                yield f"few_shot/val/images/{paint}/{base.name}.png", base.pngs[paint]
+
+
+def _drawn(choices: Sequence[_Choice], purpose: str, base: Base) -> _Choice:
+    return choices[int(chance(purpose, [base.name]) * len(choices))]
 
 
 def _by_folder(files: Sequence[tuple[str, bytes]]) -> dict[str, int]:

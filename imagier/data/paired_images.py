@@ -53,6 +53,7 @@ class Dataset:
         except UserError as error:
             raise UserError(f"{self.where(index)}: {error}") from error
         numbers: dict[str, Number] = {"original_h_w": original_size(arrays), "is_flipped": augmented.is_flipped}
+        numbers |= {f"original_h_w_{name}": array.shape[:2] for name, array in arrays.items()}
         return Sample(augmented.images, dict.fromkeys(augmented.images, self.names[index]), numbers)
 
     def load(self, index: int) -> dict[str, np.ndarray]:

@@ -15,9 +15,6 @@ from imagier.data.source import Source
 from imagier.errors import UserError
 
 _JPEG = {"jpg", "jpeg"}
-PICTURES = {*_JPEG, "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"}
-"""Formats that can be decoded."""
-
 _JPEG_START = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -50,8 +47,9 @@ class Sample:
     numbers: Mapping[str, Number] = field(default_factory=dict)
     """By the name that they get in a batch.
 
-    Paired types: `is_flipped` and `original_h_w`, since one augmentation serves them all. Others: `is_flipped_<type>`
-    for each. Sets with classes: `labels` or `labels_<type>`, the number of the class.
+    Always `original_h_w_<type>`. Paired types: `is_flipped` and `original_h_w`, the largest height and width, since one
+    augmentation serves them all. Others: `is_flipped_<type>` for each. Sets with classes: `labels` or `labels_<type>`,
+    the number of the class.
     """
 
 
@@ -77,7 +75,7 @@ def decode(data: bytes, kind: InputType, ext: str, where: str) -> np.ndarray:
     """
     if not data or _is_cut_off(data):
         raise UserError(f"{where}: the file is {'cut off' if data else 'empty'}; restore it or remove it from the set")
-    if data.startswith(_PNG) and data[25:26] == b"\x03" and kind.num_channels == 1:
+    if data.startswith(_PNG) and data[25:26] == b"\x03" and (kind.num_channels == 1 or kind.num_classes):
         array = _palette_indices(data, where)
     else:
         array = _decode_with_opencv(data, ext, where)
@@ -94,12 +92,19 @@ def decode(data: bytes, kind: InputType, ext: str, where: str) -> np.ndarray:
 
 
 def check_classes(array: np.ndarray, kind: InputType, ignore: bool, where: str) -> None:
-    """UserError, with the file's name, if a label map holds a class that the config does not know.
+    """UserError, with the file's name, if a label map has several channels, or a class that the config does not know.
 
     255 always passes (it means "nothing" in 8-bit label maps), and so does everything if there is a class for the rest
     (`ignore`, the config's use_dont_care).
     """
-    if kind.num_classes is None or ignore:
+    if kind.num_classes is None:
+        return
+    if array.shape[2] != 1:
+        raise UserError(
+            f"{where}: has {array.shape[2]} channels, but a map of the classes of one_hot_num_classes.{kind.name} has "
+            "one; convert the file"
+        )
+    if ignore:
         return
     largest = int(array.max())
     if largest < kind.num_classes:

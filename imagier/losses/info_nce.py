@@ -13,6 +13,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagier.errors import UserError
+
 LARGEST_LOGIT_SCALE = 4.6052
 """ln 100: a colder temperature makes training unstable (CLIP, section 2.4)."""
 
@@ -32,8 +34,11 @@ class InfoNCE(nn.Module):
         """gather_distributed: the samples of all ranks are candidates, if there are several ranks.
         flatten: compare features at every place; otherwise their means over the picture.
         single_direction: only samples of `a` look for their partners in `b`, not the other way round too.
+        UserError: a temperature that is not in [0.01, 1], in which a learned one is kept.
         """
         super().__init__()
+        if not 0.01 <= temperature <= 1:
+            raise UserError(f"InfoNCE: the temperature is {temperature}; give a number from 0.01 to 1")
         scale = torch.tensor([math.log(1 / temperature)])
         self.logit_scale = nn.Parameter(scale, requires_grad=learn_temperature)
         self.gather_distributed = gather_distributed
@@ -46,8 +51,9 @@ class InfoNCE(nn.Module):
 
     def per_sample(self, a: Tensor, b: Tensor) -> Tensor:
         """Features of partners, both N x D or N x C x H x W -> the loss of each sample, N, float32."""
-        with torch.no_grad():
-            self.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
+        if self.training and self.logit_scale.requires_grad:  # the optimizer may have moved it out of its range
+            with torch.no_grad():
+                self.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
         a, b = self._unit(a), self._unit(b)
         loss = self._loss_of_picking(a, b)
         return loss if self.single_direction else loss + self._loss_of_picking(b, a)
@@ -55,7 +61,8 @@ class InfoNCE(nn.Module):
     def _unit(self, features: Tensor) -> Tensor:
         """Vectors of length 1, N x D."""
         features = features.float()
-        vectors = features.flatten(1) if self.flatten else features.flatten(2).mean(dim=2)
+        places = features.flatten(2) if features.dim() > 2 else features.unsqueeze(2)
+        vectors = places.flatten(1) if self.flatten else places.mean(dim=2)
         return vectors / (vectors.norm(dim=1, keepdim=True) + 1e-8)  # features behind a ReLU can all be 0
 
     def _loss_of_picking(self, seekers: Tensor, partners: Tensor) -> Tensor:

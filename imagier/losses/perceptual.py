@@ -33,9 +33,9 @@ class PerceptualConfig:
     weights: list[float] | float | None = None
     """Factor of each layer's distance, one per layer; a single number holds for every layer; 1 if not given."""
     fp16: bool = False
-    """Run the network in bfloat16 on an accelerator, which saves time and memory; the loss stays in float32. It is
-    not float16, in which the gradient of a mean over many features falls below the smallest number. Without effect
-    on the CPU."""
+    """Run the network in bfloat16 on an accelerator, which saves time and memory; the loss stays in float32. Without
+    effect on the CPU, and in a run in bfloat16, in which the network is in bfloat16 anyway. It is never in float16, in
+    which the gradient of a mean over many features falls below the smallest number."""
     criterion: Criterion = "l1"
     """The distance of features: mean absolute (l1) or mean squared (l2, mse) difference, or telling the pictures of a
     batch apart by them (info_nce)."""
@@ -109,6 +109,15 @@ class PerceptualLoss(nn.Module):
         options = {field.name: getattr(config, field.name) for field in fields(config)}
         return cls(network=options.pop("mode"), **options)
 
+    @classmethod
+    def where_weighted(cls, config: PerceptualConfig | None, *weights: float) -> PerceptualLoss | None:
+        """The loss of a configuration; None if no weight says that it counts. UserError if one does, but without it."""
+        if not any(weights):
+            return None
+        if config is None:
+            raise UserError("loss_weight.perceptual needs the section perceptual_loss (mode, layers, weights)")
+        return cls.from_config(config)
+
     def forward(self, inp: Tensor, target: Tensor, sample_weights: Tensor | None = None) -> Tensor:
         """Two batches of pictures in [-1, 1], N x 3 x H x W -> float32 scalar. No gradient goes to `target`.
 
@@ -152,8 +161,11 @@ class PerceptualLoss(nn.Module):
         return F.interpolate(x, scale_factor=0.5, mode=self.resize_mode, align_corners=False)
 
     def _precision(self, x: Tensor) -> AbstractContextManager[object]:
-        if self.fp16 and x.device.type != "cpu":
-            return torch.autocast(x.device.type, dtype=torch.bfloat16)
+        kind = x.device.type
+        if self.fp16 and not x.is_cpu:
+            return torch.autocast(kind, dtype=torch.bfloat16)
+        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+            return torch.autocast(kind, enabled=False)
         return nullcontext()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss
-from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, ResBlock
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, ResBlock, double
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.diff_augment import augment, check_policy
 from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
 from imagier.nn.norm import AdaptiveNorm, NormParams, norm2d
 from imagier.nn.reference_names import Rules
-from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Batch, Losses, Moment, fitted, shown
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -176,11 +176,7 @@ class DoublingBlock(nn.Module):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """N x c x h x w, N x code_dims -> N x c/2 x 2h x 2w."""
         # A 1 x 1 convolution, an instance norm and a ReLU give the same before doubling as after it, for less work.
-        return _double(self.shortcut(x, code)) + self.block_1(_double(self.block_0(x, code)), code)
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+        return double(self.shortcut(x, code)) + self.block_1(double(self.block_0(x, code)), code)
 
 
 class Discriminator(nn.Module):
@@ -239,13 +235,26 @@ class Discriminator(nn.Module):
         return ((r"^", "model."),)
 
 
+class FewShotGenerator(Protocol):
+    """What the recipe asks of a generator: FUNIT's or COCO-FUNIT's."""
+
+    size_multiple: int
+    """Contents whose sides are multiples of this keep their size."""
+    smallest_px: int
+    """The least side of a picture."""
+
+    def __call__(self, images_content: Tensor, images_style: Tensor, *, recon: bool = True) -> dict[str, Tensor]: ...
+
+
 class Recipe(BaseRecipe):
     """Adversarial training on pictures of many classes; serves COCO-FUNIT's generator as well."""
+
+    reads: ClassVar[Sequence[str]] = ("images_content", "images_style")
 
     def __init__(
         self,
         *,
-        gen: Generator,
+        gen: FewShotGenerator,
         dis: Discriminator,
         gan_mode: GanMode,
         loss_weight: LossWeights,
@@ -267,8 +276,7 @@ class Recipe(BaseRecipe):
         self.dis_step = dis_step
         self.reference_order = reference_order
         self.one_forward = gen_step == dis_step == 1 and not reference_order
-        if loss_weight.gan <= 0:
-            raise UserError("loss_weight.gan must be more than 0, or the critic would learn nothing")
+        self.check_weights("gan")
         if style_classes is not None and style_classes > dis.num_classes:
             raise UserError(
                 f"the data have {style_classes} classes, but dis.num_classes is {dis.num_classes}; raise it"
@@ -278,7 +286,7 @@ class Recipe(BaseRecipe):
     def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
         """One iteration: the critic learns, then the generator, which sees the critic already updated."""
         _require(batch, "images_content", "images_style", "labels_content", "labels_style")
-        self._check_sides(batch)
+        batch = self.prepare(batch)
         if self.one_forward:
             fake = self.generate(batch, now.rng)
             yield "dis", self.dis_losses(batch, fake, now.rng)
@@ -297,22 +305,11 @@ class Recipe(BaseRecipe):
         _require(batch, "images_content", "images_style")
         return self.gen(batch["images_content"], batch["images_style"], recon=recon)
 
-    def _check_sides(self, batch: Batch) -> None:
-        """UserError if the networks cannot halve the pictures often enough, or would reconstruct them smaller."""
-        needed = max(self.gen.smallest_px, self.dis.smallest_px)
-        multiple = self.gen.size_multiple if self.loss_weight["image_recon"] else 1
-        for name in ("images_content", "images_style"):
-            height, width = batch[name].shape[-2:]
-            if min(height, width) < needed:
-                raise UserError(
-                    f"{name} of {height} x {width} px: these networks need {needed} px; enlarge the pictures "
-                    "(augmentations), or lower num_downsamples_* of gen or num_layers of dis"
-                )
-            if name == "images_content" and (height % multiple or width % multiple):
-                raise UserError(
-                    f"{name} of {height} x {width} px: training needs sides that are multiples of {multiple}, or "
-                    "reconstructions have another size; crop them (augmentations: random_crop_h_w)"
-                )
+    def prepare(self, batch: Batch) -> Batch:
+        """Brings pictures (bicubic) to sides that come back as they were."""
+        smallest_px = max(self.gen.smallest_px, self.dis.smallest_px)
+        names = ("images_content", "images_style", "images")
+        return fitted(batch, names, multiple=self.gen.size_multiple, smallest_px=smallest_px)
 
     def judge(self, batch: Batch, style: Tensor, trans: Tensor, recon: Tensor | None = None) -> dict[str, Tensor]:
         """Scores and features of a real style picture and of generated ones.
@@ -355,29 +352,31 @@ class Recipe(BaseRecipe):
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The contents in the styles."""
-        return _shown(self.generate(batch, rng, recon=False)["images_trans"])
+        return shown(self.generate(batch, rng, recon=False)["images_trans"])
 
     def target(self, batch: Batch) -> Tensor | None:
-        """The contents as they truly look in the styles: `images`, which a held-out set may have."""
-        return _shown(batch["images"]) if "images" in batch else None
+        """The contents as they truly look in the styles: `images`, which a held-out set may have, of the same size."""
+        is_there = "images" in batch and batch["images"].shape == batch["images_content"].shape
+        return shown(batch["images"]) if is_there else None
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        return {"content as it is": _shown(batch["images_content"])}
+        return {"content as it is": shown(batch["images_content"])}
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: _shown(batch[name]) for name in ("images_content", "images_style")}
+        return {name: shown(batch[name]) for name in ("images_content", "images_style")}
 
     def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         made = self.generate(batch, rng)
-        return {name: _shown(made[name]) for name in ("images_recon", "images_trans")}
+        return {name: shown(made[name]) for name in ("images_recon", "images_trans")}
 
     def infer(self, batch: Batch, rng: torch.Generator, *, keep_original_size: bool = True) -> list[Tensor]:
         """One picture per sample; of the size that its content had before augmentation, where that is known."""
-        pictures = list(self.sample(batch, rng))
-        if not keep_original_size or "original_h_w" not in batch:
+        pictures = list(self.generate(batch, rng, recon=False)["images_trans"].float())
+        known = [name for name in ("original_h_w_images_content", "original_h_w") if name in batch]
+        if not keep_original_size or not known:
             return pictures
-        sizes: Sequence[Sequence[int]] = batch["original_h_w"].tolist()
-        return [F.interpolate(x[None], size=tuple(size), mode="nearest")[0] for x, size in zip(pictures, sizes)]
+        sizes = batch[known[0]].tolist()
+        return [F.interpolate(x[None], size=size, mode="nearest")[0] for x, size in zip(pictures, sizes)]
 
     def infer_names(self, batch: Batch, **inference_args: Any) -> list[str]:
         """What to call the pictures that `infer` makes: as the contents."""
@@ -392,8 +391,3 @@ def _require(batch: Batch, *names: str) -> None:
                 f"the samples have no {name}; data.type unpaired_few_shot_images makes what FUNIT is trained on, "
                 "of the input types images_content and images_style"
             )
-
-
-def _shown(images: Tensor) -> Tensor:
-    """N x 1 or 3 x H x W -> N x 3 x H x W, float32."""
-    return images.float().expand(-1, 3, -1, -1)

@@ -26,7 +26,7 @@ from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, norm2d
 from imagier.nn.reference_names import Rules
 from imagier.nn.residual_critic import Aggregation, CriticOrder
-from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Batch, Losses, Moment, fitted, shown
 from imagier.recipe import Recipe as BaseRecipe
 
 LARGEST_SHIFT = 0.05
@@ -116,12 +116,13 @@ class Generator(nn.Module):
         convolutions last. apply_noise: noise after the convolutions of the decoders.
         """
         super().__init__()
-        order: Order = "NACNAC" if pre_act else "CNACNA"
-        norm_params = decoder_norm_params or NOT_AFFINE
         common: dict[str, Any] = {"image_channels": num_image_channels, "weight_norm": weight_norm_type}
+        order: Order = "NACNAC" if pre_act else "CNACNA"
+        of_blocks = {**common, "num_res_blocks": num_res_blocks, "order": order}
 
         def adaptive(channels: int) -> nn.Module:
-            return AdaptiveNorm(channels, num_filters_mlp, norm=norm2d(decoder_norm_type, channels, norm_params))
+            plain = norm2d(decoder_norm_type, channels, decoder_norm_params or NOT_AFFINE)
+            return AdaptiveNorm(channels, num_filters_mlp, norm=plain)
 
         def autoencoder() -> Autoencoder:
             style_encoder = StyleEncoder(
@@ -135,20 +136,16 @@ class Generator(nn.Module):
                 num_filters=num_filters,
                 max_num_filters=max_num_filters,
                 num_downsamples=num_downsamples_content,
-                num_res_blocks=num_res_blocks,
                 norm=content_norm_type,
-                order=order,
-                **common,
+                **of_blocks,
             )
             decoder = Decoder(
                 content_encoder.out_channels,
                 num_upsamples=num_downsamples_content,
-                num_res_blocks=num_res_blocks,
                 norm=adaptive,
                 output=output_nonlinearity,
-                order=order,
                 noise=apply_noise,
-                **common,
+                **of_blocks,
             )
             mlp = MLP(latent_dim, *[num_filters_mlp] * max(num_mlp_blocks, 2))
             return Autoencoder(style_encoder, content_encoder, decoder, mlp)
@@ -156,6 +153,8 @@ class Generator(nn.Module):
         self.latent_dim = latent_dim
         self.size_multiple = 2**num_downsamples_content
         """Pictures whose sides are multiples of this keep their size."""
+        self.smallest_px = max(4, 2 * self.size_multiple)
+        """The least side that leaves the paddings enough to reflect."""
         self.autoencoder_a = autoencoder()
         self.autoencoder_b = autoencoder()
 
@@ -163,9 +162,9 @@ class Generator(nn.Module):
         self,
         images_a: Tensor,
         images_b: Tensor,
-        rng: torch.Generator,
+        random_a: Tensor | None = None,
+        random_b: Tensor | None = None,
         *,
-        random_style: bool = True,
         image_recon: bool = True,
         latent_recon: bool = True,
         cycle_recon: bool = True,
@@ -174,10 +173,10 @@ class Generator(nn.Module):
         """Pictures of both domains, N x C x H x W in [-1, 1] -> what becomes of them, by name.
 
         `content_x`, `style_x`: codes of a picture of x, N x C' x h x w and N x latent_dim x 1 x 1. `images_xy`: a
-        picture of x as one of y, in the style `style_y_rand`: a random one, or else that of the other picture (linear
-        without an `output_nonlinearity`, so it may leave [-1, 1]). With image_recon also `images_xx`; with latent_recon
-        or cycle_recon `content_xy` and `style_xy`, the codes of `images_xy`; with within_latent_recon those of
-        `images_xx`; with cycle_recon `images_xyx`, in its own style.
+        picture of x as one of y, in the style `style_y_rand`: the given random_y, or else that of the other picture
+        (linear without an `output_nonlinearity`, so it may leave [-1, 1]). With image_recon also `images_xx`; with
+        latent_recon or cycle_recon `content_xy` and `style_xy`, the codes of `images_xy`; with within_latent_recon
+        those of `images_xx`; with cycle_recon `images_xyx`, in its own style.
         """
         a, b = self.autoencoder_a, self.autoencoder_b
         content_a, style_a = a.encode(images_a)
@@ -185,8 +184,8 @@ class Generator(nn.Module):
         out = {"content_a": content_a, "content_b": content_b, "style_a": style_a, "style_b": style_b}
         if image_recon:
             out["images_aa"], out["images_bb"] = a.decode(content_a, style_a), b.decode(content_b, style_b)
-        out["style_a_rand"] = self.random_style(images_a, rng) if random_style else style_a
-        out["style_b_rand"] = self.random_style(images_b, rng) if random_style else style_b
+        out["style_a_rand"] = style_a if random_a is None else random_a
+        out["style_b_rand"] = style_b if random_b is None else random_b
         out["images_ba"] = a.decode(content_b, out["style_a_rand"])
         out["images_ab"] = b.decode(content_a, out["style_b_rand"])
         if latent_recon or cycle_recon:
@@ -206,10 +205,14 @@ class Generator(nn.Module):
 
     def translate(self, images: Tensor, style: Tensor, *, a2b: bool) -> Tensor:
         """Pictures of one domain, N x C x H x W, to the other, in styles N x latent_dim x 1 x 1 of that one."""
-        source, target = self.of_direction(a2b)
+        source, target = self._of_direction(a2b)
         return target.decode(source.content_encoder(images), style)
 
-    def of_direction(self, a2b: bool) -> tuple[Autoencoder, Autoencoder]:
+    def target_style(self, images: Tensor, *, a2b: bool) -> Tensor:
+        """The styles N x latent_dim x 1 x 1 of pictures of the domain that a translation goes to, N x C x H x W."""
+        return self._of_direction(a2b)[1].style_encoder(images)
+
+    def _of_direction(self, a2b: bool) -> tuple[Autoencoder, Autoencoder]:
         """The autoencoders of the domain that a translation comes from and of the one that it goes to."""
         both = (self.autoencoder_a, self.autoencoder_b)
         return both if a2b else both[::-1]
@@ -291,6 +294,7 @@ class Discriminator(DomainCritics):
 class Recipe(BaseRecipe):
     """Adversarial training in both directions; pictures, contents and styles that survive a translation."""
 
+    reads: ClassVar[Sequence[str]] = ("images_a", "images_b")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan/a": "gan_a",
         "gan/b": "gan_b",
@@ -331,6 +335,7 @@ class Recipe(BaseRecipe):
         for kind in ("style_recon", "content_recon"):
             for way in ("aa", "bb"):  # the names of these parts do not begin with that of the whole
                 self.loss_weight[f"{kind}_within_{way}"] = self.loss_weight[f"{kind}_{way}"]
+        self.check_weights("gan/a", "gan/b")
         self.gan_recon = gan_recon
         self.aug_policy = aug_policy
         self.gen_step = gen_step
@@ -344,16 +349,13 @@ class Recipe(BaseRecipe):
         return any(self.loss_weight[name] for name in names)
 
     def load_losses(self) -> Sequence[nn.Module]:
-        if not self._weighs("perceptual", "perceptual_a", "perceptual_b"):
-            return ()
-        if self.perceptual_config is None:
-            raise UserError("loss_weight.perceptual needs the section perceptual_loss (mode, layers, weights)")
-        self.perceptual = PerceptualLoss.from_config(self.perceptual_config)
-        return (self.perceptual,)
+        weights = (self.loss_weight[name] for name in ("perceptual", "perceptual_a", "perceptual_b"))
+        self.perceptual = PerceptualLoss.where_weighted(self.perceptual_config, *weights)
+        return () if self.perceptual is None else (self.perceptual,)
 
     def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
         """One iteration: the critics learn, then the generator, which sees the critics already updated."""
-        _check_sides(batch, self.gen.size_multiple)
+        batch = self.prepare(batch)
         if self.one_forward:
             fake = self._generate_to_learn(batch, now.rng)
             yield "dis", self.dis_losses(batch, fake, now.rng)
@@ -367,6 +369,11 @@ class Recipe(BaseRecipe):
             yield "dis", self.dis_losses(part, fake, now.rng)
         for part in parts[: self.gen_step]:
             yield "gen", self.gen_losses(part, self._generate_to_learn(part, now.rng), now.rng)
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Brings pictures (bicubic) to sides that come back as they were."""
+        sides = {"multiple": self.gen.size_multiple, "smallest_px": self.gen.smallest_px}
+        return fitted(batch, ("images_a", "images_b"), **sides)
 
     @property
     def _judges_recons_in_vain(self) -> bool:
@@ -385,9 +392,16 @@ class Recipe(BaseRecipe):
             within_latent_recon=within,
         )
 
-    def generate(self, batch: Batch, rng: torch.Generator, **flags: bool) -> dict[str, Tensor]:
-        """The generator's outputs for `images_a` and `images_b`; flags as of Generator.forward."""
-        return self.gen(batch["images_a"], batch["images_b"], rng, **flags)
+    def generate(
+        self, batch: Batch, rng: torch.Generator, *, random_style: bool = True, **flags: bool
+    ) -> dict[str, Tensor]:
+        """The generator's outputs for `images_a` and `images_b`; flags as of Generator.forward.
+
+        Translations have random styles, drawn for those to a first, or else each that of the other picture.
+        """
+        images = (batch["images_a"], batch["images_b"])
+        styles = [self.gen.random_style(of_domain, rng) for of_domain in images] if random_style else []
+        return self.gen(*images, *styles, **flags)
 
     def judge(self, pictures: Mapping[str, Tensor]) -> dict[str, Any]:
         """The critics' scores and features of pictures by their way (DomainCritics)."""
@@ -422,7 +436,8 @@ class Recipe(BaseRecipe):
     ) -> Tensor:
         """How much the critics' features differ for pictures that were mirrored and shifted, on both sides.
 
-        Consistency regularisation (Zhang et al. 2020, eq. 4); mean over scales and layers, sum over the ways.
+        Consistency regularisation (Zhang et al. 2020, eq. 4) of what they see wherever it is, since it moves with the
+        picture: of means over places. Mean over scales and layers, sum over the ways.
         """
         ways = ("a", "b", "ab", "ba")
         again = self.dis({way: random_shift(pictures[way].flip(3), rng) for way in ways})
@@ -454,19 +469,20 @@ class Recipe(BaseRecipe):
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """Pictures of a as pictures of b, each in the style of its `images_b`."""
-        style = self.gen.autoencoder_b.style_encoder(batch["images_b"])
-        return _shown(self.gen.translate(batch["images_a"], style, a2b=True))
+        style = self.gen.target_style(batch["images_b"], a2b=True)
+        return shown(self.gen.translate(batch["images_a"], style, a2b=True))
 
     def target(self, batch: Batch) -> Tensor | None:
-        """The pictures of b, where those are pairs: files of the same names."""
+        """The pictures of b, where those are pairs: files of the same names, of the same size."""
         names_a, names_b = batch.keys.get("images_a"), batch.keys.get("images_b")
-        return batch["images_b"] if names_a is not None and names_a == names_b else None
+        are_pairs = names_a == names_b is not None and batch["images_a"].shape == batch["images_b"].shape
+        return shown(batch["images_b"]) if are_pairs else None
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        return {"images_a as they are": batch["images_a"]}
+        return {"images_a as they are": shown(batch["images_a"])}
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: _shown(batch[name]) for name in ("images_a", "images_b")}
+        return {name: shown(batch[name]) for name in ("images_a", "images_b")}
 
     def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Reconstructions; translations, each in the style of the other picture and in a random one; cycles."""
@@ -474,9 +490,9 @@ class Recipe(BaseRecipe):
         random = self.generate(batch, rng, image_recon=False, latent_recon=False, cycle_recon=False)
         columns: dict[str, Tensor] = {}
         for way in ("aa", "bb", "ab", "ba", "aba", "bab"):
-            columns[f"images_{way}"] = _shown(made[f"images_{way}"])
+            columns[f"images_{way}"] = shown(made[f"images_{way}"])
             if way in ("ab", "ba"):
-                columns[f"images_{way} in a random style"] = _shown(random[f"images_{way}"])
+                columns[f"images_{way} in a random style"] = shown(random[f"images_{way}"])
         return columns
 
     def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True, random_style: bool = True) -> list[Tensor]:
@@ -487,7 +503,7 @@ class Recipe(BaseRecipe):
             styles = self.gen.random_style(images, rng)
         else:
             examples = _given(batch, style, f"a2b: {str(a2b).lower()} and random_style: false")
-            styles = self.gen.of_direction(a2b)[1].style_encoder(examples)
+            styles = self.gen.target_style(examples, a2b=a2b)
         return list(self.gen.translate(images, styles, a2b=a2b).float())
 
     def infer_names(self, batch: Batch, *, a2b: bool = True, random_style: bool = True, **others: Any) -> list[str]:
@@ -529,9 +545,9 @@ def _latent_losses(fake: Mapping[str, Tensor]) -> Losses:
 
 
 def _distance(x: Sequence[Sequence[Tensor]], y: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Mean squared difference of features, mean over scales and layers."""
-    pairs = [(f, g) for of_x, of_y in zip(x, y) for f, g in zip(of_x, of_y)]
-    return torch.stack([F.mse_loss(f.float(), g.float()) for f, g in pairs]).mean()
+    """Mean squared difference of features' means over places, mean over scales and layers."""
+    pairs = [(f.float(), g.float()) for of_x, of_y in zip(x, y) for f, g in zip(of_x, of_y)]
+    return torch.stack([F.mse_loss(f.mean(dim=(2, 3)), g.mean(dim=(2, 3))) for f, g in pairs]).mean()
 
 
 def _names(a2b: bool) -> tuple[str, str]:
@@ -545,20 +561,5 @@ def _given(batch: Batch, name: str, options: str) -> Tensor:
     return batch[name]
 
 
-def _check_sides(batch: Batch, multiple: int) -> None:
-    for name in ("images_a", "images_b"):
-        height, width = batch[name].shape[-2:]
-        if height % multiple or width % multiple:
-            raise UserError(
-                f"{name} of {height} x {width} px: training needs sides that are multiples of {multiple}, or pictures "
-                "come back in another size; crop them (augmentations: random_crop_h_w)"
-            )
-
-
 def _l1(x: Tensor, y: Tensor) -> Tensor:
     return F.l1_loss(x.float(), y.float())
-
-
-def _shown(images: Tensor) -> Tensor:
-    """N x 1 or 3 x H x W -> N x 3 x H x W in [-1, 1]; linear outputs may lie beyond."""
-    return images.float().clamp(-1, 1).expand(-1, 3, -1, -1)

@@ -5,7 +5,7 @@ Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Cond
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from imagier.errors import UserError
 from imagier.losses.feature_matching import feature_matching
 from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, relative
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
-from imagier.nn.blocks import ConvNormAct, ResBlock
+from imagier.nn.blocks import ConvNormAct, Double, ResBlock
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.instances import (
@@ -33,7 +33,7 @@ from imagier.nn.instances import (
 from imagier.nn.norm import Norm, NormParams, norm2d
 from imagier.nn.patch import MultiScalePatchCritic
 from imagier.nn.reference_names import Rules, reference_names
-from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Batch, Losses, Moment, fitted, shown
 from imagier.recipe import Recipe as BaseRecipe
 
 INSTANCE_MAPS = "instance_maps"
@@ -112,23 +112,27 @@ class Generator(nn.Module):
         """is_cityscapes: ids of instances tell their class as in Cityscapes; elsewhere ids are classes."""
         super().__init__()
         label_channels = sum(label_lengths.values())
-        if not label_channels:
-            raise UserError("pix2pixHD paints label maps, but data.input_labels is empty; name the types to paint")
-        halvings = global_generator.num_downsamples + local_enhancer.num_enhancers
+        enhancers = local_enhancer.num_enhancers
+        halvings = global_generator.num_downsamples + enhancers
+        self.size_multiple = 2**halvings
+        """Heights and widths that it can paint are multiples of this."""
+        self.smallest_px = _smallest_px(padding_mode, activation_norm_type, halvings, enhancers)
+        """And not smaller than this."""
         self.encoder: FeatureEncoder | None = None
         if enc is not None and enc.num_feat_channels and list(label_lengths)[-1] == INSTANCE_MAPS:
             self.encoder = FeatureEncoder(
                 enc, image_channels=image_channels, num_classes=label_channels, is_cityscapes=is_cityscapes
             )
             label_channels += enc.num_feat_channels
-            halvings = max(halvings, enc.num_downsamples)
+            self.size_multiple = max(self.size_multiple, 2**enc.num_downsamples)
+            of_encoder = _smallest_px(enc.padding_mode, enc.activation_norm_type, enc.num_downsamples, 0)
+            self.smallest_px = max(self.smallest_px, of_encoder)
         parts = _Parts(
             norm=activation_norm_type,
             norm_params=activation_norm_params or NormParams(),
             weight_norm=weight_norm_type,
             padding_mode=padding_mode,
         )
-        enhancers = local_enhancer.num_enhancers
         self.coarse = global_layers(parts, global_generator, label_channels, None if enhancers else image_channels)
         self.enhancers = nn.ModuleList(
             LocalEnhancer(
@@ -140,12 +144,6 @@ class Generator(nn.Module):
             )
             for index in range(enhancers)
         )
-        self.size_multiple = 2**halvings
-        """Heights and widths that it can paint are multiples of this."""
-        self.smallest_px = 2 ** (global_generator.num_downsamples + enhancers)
-        """And not smaller than this."""
-        if padding_mode == "reflect":  # of a single row there is nothing to reflect
-            self.smallest_px = max(2 * self.smallest_px, 4 * 2**enhancers)
 
     def forward(
         self,
@@ -207,6 +205,16 @@ class Generator(nn.Module):
         )
 
 
+def _smallest_px(padding_mode: PaddingMode, norm: Norm, halvings: int, enhancers: int) -> int:
+    """The least side that so many halvings leave enough of; the first kernel, of 7 px, comes after `enhancers` of them.
+
+    Of a single row there is nothing to reflect, and of a single value nothing to normalise.
+    """
+    coarsest = 2 if padding_mode == "reflect" or norm == "instance" else 1
+    first = {"reflect": 4, "circular": 3}.get(padding_mode, 1)
+    return max(coarsest << halvings, first << enhancers)
+
+
 def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict without the `WRAPPERS` before its names; where a name is there several times, the last one's."""
     plain = {}
@@ -258,7 +266,7 @@ class _Parts:
 
     def up(self, widths: Sequence[int]) -> list[nn.Module]:
         """From each of the widths to the next at twice the size."""
-        pairs = [(nn.Upsample(scale_factor=2), self.layer(inputs, outputs)) for inputs, outputs in pairwise(widths)]
+        pairs = [(Double(), self.layer(inputs, outputs)) for inputs, outputs in pairwise(widths)]
         return [layer for pair in pairs for layer in pair]
 
     def bounded(self, inputs: int, outputs: int) -> ConvNormAct:
@@ -398,6 +406,7 @@ class Discriminator(nn.Module):
 class Recipe(BaseRecipe):
     """Training of pix2pixHD: adversarial, with feature matching and a perceptual loss (section 3.2)."""
 
+    reads: ClassVar[Sequence[str]] = ("images", "label")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan": "GAN",
         "feature_matching": "FeatureMatching",
@@ -411,6 +420,7 @@ class Recipe(BaseRecipe):
         gen: Generator,
         dis: Discriminator,
         label_lengths: Mapping[str, int],
+        one_hot: Collection[str] = (),
         gan_mode: GanMode,
         loss_weight: LossWeights,
         perceptual_loss: PerceptualConfig | None = None,
@@ -422,12 +432,17 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
+        """label_lengths: channels of every type in the label, in order. one_hot: the types with a channel per class."""
         self.gen = gen
         self.dis = dis
         self.label_lengths = label_lengths
-        self.has_instances = list(label_lengths)[-1:] == [INSTANCE_MAPS]
+        self.one_hot = one_hot
+        self.has_instances = INSTANCE_MAPS in label_lengths
+        if self.has_instances and list(label_lengths)[-1] != INSTANCE_MAPS:
+            raise UserError(f"{INSTANCE_MAPS} tells objects apart only as the last of data.input_labels; move it there")
         self.surveys = gen.encoder is not None
         self.loss_weight = asdict(loss_weight)
+        self.check_weights("gan")
         self.gan_mode: GanMode = gan_mode
         self.relativistic = gan_relativistic
         self.topk_decay, self.topk_min, self.topk_per_sample = gan_decay_k, gan_min_k, gan_separate_topk
@@ -438,12 +453,8 @@ class Recipe(BaseRecipe):
         self.perceptual: PerceptualLoss | None = None
 
     def load_losses(self) -> Sequence[nn.Module]:
-        if not self.loss_weight["perceptual"]:
-            return ()
-        if self.perceptual_config is None:
-            raise UserError("loss_weight.perceptual needs the section perceptual_loss (mode, layers, weights)")
-        self.perceptual = PerceptualLoss.from_config(self.perceptual_config)
-        return (self.perceptual,)
+        self.perceptual = PerceptualLoss.where_weighted(self.perceptual_config, self.loss_weight["perceptual"])
+        return () if self.perceptual is None else (self.perceptual,)
 
     def load_coarser(self, weights: Mapping[str, Tensor]) -> list[str] | None:
         """Begins with a generator of fewer enhancers; None if that is not what the weights are of."""
@@ -453,13 +464,13 @@ class Recipe(BaseRecipe):
 
     def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
         """One iteration: the critic learns, then the generator, which sees the critic already updated."""
+        batch = self.prepare(batch)
         if self.one_forward:
-            batch = self.prepare(batch)
             fake = self.generate(batch, now.rng)
             yield "dis", self.dis_losses(batch, fake)
             yield "gen", self.gen_losses(batch, fake, now)
             return
-        parts = [self.prepare(part) for part in batch.split(max(self.gen_step, self.dis_step))]
+        parts = batch.split(max(self.gen_step, self.dis_step))
         for part in parts[: self.dis_step]:
             with torch.no_grad():
                 fake = self.generate(part, now.rng)
@@ -472,29 +483,14 @@ class Recipe(BaseRecipe):
 
         Where the label ends with ids of instances, their edges take that place, and the ids become `instance_maps`.
         """
-        batch = self._with_fitting_sides(batch)
+        sides = {"multiple": self.gen.size_multiple, "smallest_px": self.gen.smallest_px}
+        batch = fitted(batch, ("label", "images"), **sides)
         if not self.has_instances:
             return batch
         label = batch["label"].clone()
         stored = batch["label"][:, -1:]
         label[:, -1:] = instance_edges(stored)
         return batch.updated(label=label, instance_maps=instance_ids(stored))
-
-    def _with_fitting_sides(self, batch: Batch) -> Batch:
-        multiple = self.gen.size_multiple
-        height, width = batch["label"].shape[-2:]
-        size = (height // multiple * multiple, width // multiple * multiple)
-        if min(size) < self.gen.smallest_px:
-            raise UserError(
-                f"a label of {height} x {width} px: this generator paints sides from {self.gen.smallest_px} px on; "
-                "use larger pictures, or lower gen.global_generator.num_downsamples or gen.local_enhancer.num_enhancers"
-            )
-        if size == (height, width):
-            return batch
-        batch = batch.updated(label=F.interpolate(batch["label"], size=size, mode="nearest"))
-        if "images" in batch:
-            batch = batch.updated(images=F.interpolate(batch["images"], size=size, mode="bicubic"))
-        return batch
 
     def generate(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> dict[str, Tensor]:
         """The generator's outputs; objects look as those in `images`, or as others of their class, drawn by `rng`."""
@@ -553,25 +549,25 @@ class Recipe(BaseRecipe):
         encoder.clusters.fit(gathered([classes for classes, _ in examples]), gathered([looks for _, looks in examples]))
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        return self.generate(batch, rng)["fake_images"].float()
+        return shown(self.generate(batch, rng)["fake_images"])
 
     def infer(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> list[Tensor]:
         """One picture per sample; objects look as in `images`, or as others of their class that the training kept."""
         return list(self.generate(batch, rng, random_style=random_style)["fake_images"].float())
 
     def target(self, batch: Batch) -> Tensor:
-        return batch["images"]
+        return shown(batch["images"])
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         """The label itself, where it is a picture, such as line art."""
         if self.has_instances or list(self.label_lengths.values()) not in ([1], [3]):
             return {}
-        return {f"{name} as they are": batch["label"].expand(-1, 3, -1, -1) * 2 - 1 for name in self.label_lengths}
+        return {f"{name} as they are": shown(batch["label"] * 2 - 1) for name in self.label_lengths}
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        columns = {"images": batch["images"]}
+        columns = {"images": shown(batch["images"])}
         parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
         for name, part in zip(self.label_lengths, parts):
-            one_hot = "seg" in name or part.shape[1] not in (1, 3)
-            columns[name] = colorize(part) if one_hot else part.expand(-1, 3, -1, -1) * 2 - 1
+            is_picture = name not in self.one_hot and part.shape[1] in (1, 3)
+            columns[name] = shown(part * 2 - 1) if is_picture else colorize(part)
         return columns

@@ -6,7 +6,7 @@ Park et al., Semantic Image Synthesis with Spatially-Adaptive Normalization, 201
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -20,18 +20,17 @@ from imagier.losses.feature_matching import feature_matching
 from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, relative
 from imagier.losses.kl import gaussian_kl
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
-from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, double
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import MultiScalePatchCritic
 from imagier.nn.reference_names import Rules
-from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Batch, Losses, Moment, fitted, shown
 from imagier.recipe import Recipe as BaseRecipe
 
 CRITIC_MULTIPLE = 32
 """The feature pyramid of the critic halves pictures five times."""
-
 
 MANY_CHANNELS = 16
 """From so many label channels on it pays to look which of them are 0 everywhere."""
@@ -111,6 +110,7 @@ class Generator(nn.Module):
         if label_features is not None:
             self.pyramid = LabelPyramid(label_channels, label_features, num_halvings=4 + num_enhancers)
         self.style_dims = style_dims or 0
+        self.attribute_dims = attribute_dims or 0
         if self.style_dims:
             self.encoder = StyleEncoder(
                 image_channels=image_channels,
@@ -123,7 +123,7 @@ class Generator(nn.Module):
             label_channels=label_features or label_channels,
             image_channels=image_channels,
             image_sees_label=label_features is not None,
-            code_dims=self.style_dims + (attribute_dims or 0),
+            code_dims=self.style_dims + self.attribute_dims,
             kernel_size=kernel_size,
             weight_norm=weight_norm_type,
             skip_norm=skip_activation_norm,
@@ -192,8 +192,9 @@ def _num_enhancers(crop_h_w: tuple[int, int]) -> int:
     """Pairs of blocks beyond the trunk, by the crop that the generator is trained on."""
     smallest = min(crop_h_w)
     enhancers = {512: 1, 1024: 2}
-    if smallest > 256 and smallest not in enhancers:
-        raise UserError(f"a crop of {smallest} px: SPADE is defined for crops up to 256 px, of 512 px and of 1024 px")
+    if not CRITIC_MULTIPLE <= smallest <= 256 and smallest not in enhancers:
+        known = f"from {CRITIC_MULTIPLE} to 256 px, of 512 px and of 1024 px"
+        raise UserError(f"a crop of {smallest} px: SPADE is defined for crops {known}")
     return enhancers.get(smallest, 0)
 
 
@@ -316,13 +317,13 @@ class Decoder(nn.Module):
         x = self.head_2(self.head_1(x, maps), maps)
         stages = list(self.up)
         for stage in stages[:3]:
-            x = stage(_double(x), code, maps)
+            x = stage(double(x), code, maps)
         first, *finer = self.to_image.values()
-        x = _double(x)
+        x = double(x)
         picture = first(self._with_label(x, maps), None)
         for stage, to_image in zip(stages[3:], finer):
-            x = _double(stage(x, None, maps))
-            picture = _double(picture) + to_image(self._with_label(x, maps), None)
+            x = double(stage(x, None, maps))
+            picture = double(picture) + to_image(self._with_label(x, maps), None)
         return torch.tanh(self.output_multiplier * picture)
 
     def _coarse(self, maps: LabelMaps) -> PartialMap:
@@ -427,7 +428,7 @@ class LabelPyramid(nn.Module):
         features[-1] = self.context(features[-1])
         features = [lateral(x) for lateral, x in zip(self.lateral, features)]
         for level in reversed(range(len(self.merge))):
-            features[level] = self.merge[level](features[level] + _double(features[level + 1]))
+            features[level] = self.merge[level](features[level] + double(features[level + 1]))
         return features
 
 
@@ -464,10 +465,6 @@ def _beside(label: PartialMap, others: Tensor, label_channels: int) -> PartialMa
         return PartialMap(x, None)
     own = torch.arange(label_channels, label_channels + others.shape[1], device=x.device)
     return PartialMap(x, torch.cat([label.channels, own]))
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 class Discriminator(nn.Module):
@@ -593,6 +590,7 @@ def _double_smoothly(x: Tensor) -> Tensor:
 class Recipe(BaseRecipe):
     """Hinge-loss training of SPADE, with feature matching, a perceptual loss, and a style that stays near N(0, 1)."""
 
+    reads: ClassVar[Sequence[str]] = ("images", "label")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan": "GAN",
         "feature_matching": "FeatureMatching",
@@ -607,6 +605,7 @@ class Recipe(BaseRecipe):
         gen: Generator,
         dis: Discriminator,
         label_lengths: Mapping[str, int],
+        one_hot: Collection[str] = (),
         gan_mode: GanMode,
         loss_weight: LossWeights,
         perceptual_loss: PerceptualConfig | None = None,
@@ -618,10 +617,13 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
+        """label_lengths: channels of every type in the label, in order. one_hot: the types with a channel per class."""
         self.gen = gen
         self.dis = dis
         self.label_lengths = label_lengths
+        self.one_hot = one_hot
         self.loss_weight = asdict(loss_weight)
+        self.check_weights("gan")
         self.gan_mode: GanMode = gan_mode
         self.relativistic = gan_relativistic
         self.topk_decay, self.topk_min, self.topk_per_sample = gan_decay_k, gan_min_k, gan_separate_topk
@@ -632,22 +634,18 @@ class Recipe(BaseRecipe):
         self.perceptual: PerceptualLoss | None = None
 
     def load_losses(self) -> Sequence[nn.Module]:
-        if not self.loss_weight["perceptual"]:
-            return ()
-        if self.perceptual_config is None:
-            raise UserError("loss_weight.perceptual needs the section perceptual_loss (mode, layers, weights)")
-        self.perceptual = PerceptualLoss.from_config(self.perceptual_config)
-        return (self.perceptual,)
+        self.perceptual = PerceptualLoss.where_weighted(self.perceptual_config, self.loss_weight["perceptual"])
+        return () if self.perceptual is None else (self.perceptual,)
 
     def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
         """One iteration: the critic learns, then the generator, which sees the critic already updated."""
+        batch = self.prepare(batch)
         if self.one_forward:
-            batch = self.prepare(batch)
             fake = self.generate(batch, now.rng)
             yield "dis", self.dis_losses(batch, fake)
             yield "gen", self.gen_losses(batch, fake, now)
             return
-        parts = [self.prepare(part) for part in batch.split(max(self.gen_step, self.dis_step))]
+        parts = batch.split(max(self.gen_step, self.dis_step))
         for part in parts[: self.dis_step]:
             with torch.no_grad():
                 fake = self.generate(part, now.rng)
@@ -658,13 +656,7 @@ class Recipe(BaseRecipe):
     def prepare(self, batch: Batch) -> Batch:
         """Brings pictures (bicubic) and labels (nearest) to sides that both networks can halve often enough."""
         multiple = math.lcm(CRITIC_MULTIPLE, self.gen.size_multiple)
-        height, width = batch["label"].shape[-2:]
-        size = (height // multiple * multiple, width // multiple * multiple)
-        if size != (height, width):
-            batch = batch.updated(label=F.interpolate(batch["label"], size=size, mode="nearest"))
-            if "images" in batch:
-                batch = batch.updated(images=F.interpolate(batch["images"], size=size, mode="bicubic"))
-        return _with_present_channels(batch)
+        return _with_present_channels(fitted(batch, ("label", "images"), multiple=multiple, smallest_px=multiple))
 
     def generate(
         self, batch: Batch, rng: torch.Generator, *, random_style: bool = False, noise: Tensor | None = None
@@ -678,7 +670,14 @@ class Recipe(BaseRecipe):
             if not random_style and "images" not in batch:
                 raise UserError("the style is read off `images`, which the data lack; random_style needs none")
             images = None if random_style else batch["images"]
-        attributes = batch["attributes"].squeeze(1) if "attributes" in batch else None
+        attributes = None
+        if self.gen.attribute_dims:
+            if "attributes" not in batch:
+                raise UserError(
+                    "gen.attribute_dims needs `attributes`, so many numbers for each sample, which no data set type "
+                    "here makes; remove it, or name a data set type of your own"
+                )
+            attributes = batch["attributes"].squeeze(1)
         return self.gen(*_label(batch), noise=noise, images=images, attributes=attributes)
 
     def judge(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
@@ -721,23 +720,23 @@ class Recipe(BaseRecipe):
         return (relative(real, to=fake), relative(fake, to=real)) if self.relativistic else (real, fake)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        return self.generate(batch, rng, random_style=True)["fake_images"].float()
+        return shown(self.generate(batch, rng, random_style=True)["fake_images"])
 
     def target(self, batch: Batch) -> Tensor:
-        return batch["images"]
+        return shown(batch["images"])
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         """The label itself, where it is a picture, such as line art."""
         if list(self.label_lengths.values()) not in ([1], [3]):
             return {}
-        return {f"{name} as they are": batch["label"].expand(-1, 3, -1, -1) * 2 - 1 for name in self.label_lengths}
+        return {f"{name} as they are": shown(batch["label"] * 2 - 1) for name in self.label_lengths}
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        columns = {"images": batch["images"]}
+        columns = {"images": shown(batch["images"])}
         parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
         for name, part in zip(self.label_lengths, parts):
-            one_hot = "seg" in name or part.shape[1] not in (1, 3)
-            columns[name] = colorize(part) if one_hot else part.expand(-1, 3, -1, -1) * 2 - 1
+            is_picture = name not in self.one_hot and part.shape[1] in (1, 3)
+            columns[name] = shown(part * 2 - 1) if is_picture else colorize(part)
         return columns
 
     def infer(
@@ -748,11 +747,12 @@ class Recipe(BaseRecipe):
         random_style: bool = False,
         use_fixed_random_style: bool = False,
         keep_original_size: bool = False,
+        seed: int = 0,
     ) -> list[Tensor]:
-        """One picture per sample; in a random style, in one random style for all, or in that of `images`."""
+        """One picture per sample; in a random style, in one for all (that of `seed`), or in that of `images`."""
         noise = None
         if use_fixed_random_style and self.gen.style_dims:
-            fixed = torch.Generator(rng.device).manual_seed(rng.initial_seed())
+            fixed = torch.Generator(rng.device).manual_seed(seed)
             noise = torch.randn((1, self.gen.style_dims), generator=fixed, device=rng.device).expand(len(batch), -1)
         fake = self.generate(batch, rng, random_style=random_style or use_fixed_random_style, noise=noise)
         pictures = list(fake["fake_images"].float())
@@ -763,21 +763,24 @@ class Recipe(BaseRecipe):
 
 
 def _with_present_channels(batch: Batch) -> Batch:
-    """Also keeps the label map without the channels that are 0 in the whole batch: of many classes, most.
+    """Also notes which label channels of each sample hold anything, `label_present` N x L: of many classes, few.
 
-    Convolutions over it give the same numbers from a fraction of the work. Not on an accelerator, which would have to
-    wait until it is known which channels these are.
+    Not on an accelerator, which would have to wait until it is known.
     """
     label = batch["label"]
-    if label.device.type != "cpu" or label.shape[1] < MANY_CHANNELS:
+    if not label.is_cpu or label.shape[1] < MANY_CHANNELS:
         return batch
-    present = (label != 0).flatten(2).any(dim=2).any(dim=0)
-    present[0] |= ~present.any()  # convolutions do not take an input of no channels
-    channels = present.nonzero()[:, 0]
-    return batch.updated(label_present=label.index_select(1, channels), label_channels=channels)
+    return batch.updated(label_present=(label != 0).flatten(2).any(dim=2))
 
 
 def _label(batch: Batch) -> PartialMap:
-    if "label_present" in batch:
-        return PartialMap(batch["label_present"], batch["label_channels"])
-    return PartialMap(batch["label"], None)
+    """The label map; where known, without the channels that are 0 in the whole batch.
+
+    Convolutions over it give the same numbers from a fraction of the work.
+    """
+    if "label_present" not in batch:
+        return PartialMap(batch["label"], None)
+    present = batch["label_present"].any(dim=0)
+    present[0] |= ~present.any()  # convolutions do not take an input of no channels
+    channels = present.nonzero()[:, 0]
+    return PartialMap(batch["label"].index_select(1, channels), channels)

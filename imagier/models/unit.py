@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from imagier.errors import UserError
 from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
-from imagier.nn.blocks import ConvNormAct, Nonlinearity, NoNorm, Order, ResBlock, nonlinearity
+from imagier.nn.blocks import ConvNormAct, Double, Nonlinearity, NoNorm, Order, ResBlock, nonlinearity
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.domain_critics import DomainCritics, PatchOptions, ResidualOptions
 from imagier.nn.encoders import ContentEncoder
 from imagier.nn.norm import Norm, norm2d
 from imagier.nn.reference_names import Rules
 from imagier.nn.residual_critic import Aggregation, CriticOrder
-from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Batch, Losses, Moment, fitted, shown
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -73,33 +73,35 @@ class Generator(nn.Module):
         """
         super().__init__()
         order: Order = "NACNAC" if pre_act else "CNACNA"
+        common: dict[str, Any] = {
+            "image_channels": num_image_channels,
+            "num_res_blocks": num_res_blocks,
+            "weight_norm": weight_norm_type,
+            "order": order,
+        }
 
         def autoencoder() -> Autoencoder:
             encoder = ContentEncoder(
-                image_channels=num_image_channels,
                 num_filters=num_filters,
                 max_num_filters=max_num_filters,
                 num_downsamples=num_downsamples_content,
-                num_res_blocks=num_res_blocks,
                 norm=content_norm_type,
-                weight_norm=weight_norm_type,
-                order=order,
+                **common,
             )
             decoder = Decoder(
                 encoder.out_channels,
-                image_channels=num_image_channels,
                 num_upsamples=num_downsamples_content,
-                num_res_blocks=num_res_blocks,
                 norm=lambda channels: norm2d(decoder_norm_type, channels),
-                weight_norm=weight_norm_type,
                 output=output_nonlinearity,
-                order=order,
                 noise=apply_noise,
+                **common,
             )
             return Autoencoder(encoder, decoder)
 
         self.size_multiple = 2**num_downsamples_content
         """Pictures whose sides are multiples of this keep their size."""
+        self.smallest_px = max(4, 2 * self.size_multiple)
+        """The least side that leaves the paddings enough to reflect."""
         self.autoencoder_a = autoencoder()
         self.autoencoder_b = autoencoder()
 
@@ -203,14 +205,6 @@ class Decoder(nn.Module):
         return x
 
 
-class Double(nn.Module):
-    """Doubles a map by nearest neighbour."""
-
-    def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
-        """N x C x H x W -> N x C x 2H x 2W."""
-        return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
 DECODER_NAMES: Rules = ((r"\.decoder\.layers\.", ".decoder.decoder."),)
 """From the state-dict names of a decoder here to the reference's."""
 
@@ -265,6 +259,7 @@ class Discriminator(DomainCritics):
 class Recipe(BaseRecipe):
     """Adversarial training in both directions; autoencoders that reproduce pictures, directly and around a cycle."""
 
+    reads: ClassVar[Sequence[str]] = ("images_a", "images_b")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan/a": "gan_a",
         "gan/b": "gan_b",
@@ -290,6 +285,7 @@ class Recipe(BaseRecipe):
         self.dis = dis
         self.gan_mode: GanMode = gan_mode
         self.loss_weight = asdict(loss_weight)
+        self.check_weights("gan/a", "gan/b")
         self.gen_step = gen_step
         self.dis_step = dis_step
         self.one_forward = gen_step == dis_step == 1 and not reference_order
@@ -302,16 +298,13 @@ class Recipe(BaseRecipe):
         return any(self.loss_weight[name] for name in names)
 
     def load_losses(self) -> Sequence[nn.Module]:
-        if not self._weighs("perceptual", "perceptual_a", "perceptual_b"):
-            return ()
-        if self.perceptual_config is None:
-            raise UserError("loss_weight.perceptual needs the section perceptual_loss (mode, layers, weights)")
-        self.perceptual = PerceptualLoss.from_config(self.perceptual_config)
-        return (self.perceptual,)
+        weights = (self.loss_weight[name] for name in ("perceptual", "perceptual_a", "perceptual_b"))
+        self.perceptual = PerceptualLoss.where_weighted(self.perceptual_config, *weights)
+        return () if self.perceptual is None else (self.perceptual,)
 
     def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
         """One iteration: the critics learn, then the generator, which sees the critics already updated."""
-        _check_sides(batch, self.gen.size_multiple)
+        batch = self.prepare(batch)
         if self.one_forward:
             fake = self._generate_to_learn(batch, now.rng)
             yield "dis", self.dis_losses(batch, fake)
@@ -324,6 +317,11 @@ class Recipe(BaseRecipe):
             yield "dis", self.dis_losses(part, fake)
         for part in parts[: self.gen_step]:
             yield "gen", self.gen_losses(part, self._generate_to_learn(part, now.rng))
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Brings pictures (bicubic) to sides that come back as they were."""
+        sides = {"multiple": self.gen.size_multiple, "smallest_px": self.gen.smallest_px}
+        return fitted(batch, ("images_a", "images_b"), **sides)
 
     def _generate_to_learn(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         return self.generate(batch, rng, image_recon=self.image_recon, cycle_recon=self.cycle_recon)
@@ -373,23 +371,24 @@ class Recipe(BaseRecipe):
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """Pictures of a as pictures of b."""
-        return _shown(self.gen.translate(batch["images_a"], a2b=True))
+        return shown(self.gen.translate(batch["images_a"], a2b=True))
 
     def target(self, batch: Batch) -> Tensor | None:
-        """The pictures of b, where those are pairs: files of the same names."""
+        """The pictures of b, where those are pairs: files of the same names, of the same size."""
         names_a, names_b = batch.keys.get("images_a"), batch.keys.get("images_b")
-        return batch["images_b"] if names_a is not None and names_a == names_b else None
+        are_pairs = names_a == names_b is not None and batch["images_a"].shape == batch["images_b"].shape
+        return shown(batch["images_b"]) if are_pairs else None
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        return {"images_a as they are": batch["images_a"]}
+        return {"images_a as they are": shown(batch["images_a"])}
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: _shown(batch[name]) for name in ("images_a", "images_b")}
+        return {name: shown(batch[name]) for name in ("images_a", "images_b")}
 
     def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         made = self.generate(batch, rng)
         ways = ("aa", "bb", "ab", "ba", "aba", "bab")
-        return {f"images_{way}": _shown(made[f"images_{way}"]) for way in ways}
+        return {f"images_{way}": shown(made[f"images_{way}"]) for way in ways}
 
     def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True) -> list[Tensor]:
         """The pictures of a as pictures of b, or the other way round."""
@@ -407,20 +406,5 @@ def _source(batch: Batch, a2b: bool) -> Tensor:
     return batch[name]
 
 
-def _check_sides(batch: Batch, multiple: int) -> None:
-    for name in ("images_a", "images_b"):
-        height, width = batch[name].shape[-2:]
-        if height % multiple or width % multiple:
-            raise UserError(
-                f"{name} of {height} x {width} px: training needs sides that are multiples of {multiple}, or pictures "
-                "come back in another size; crop them (augmentations: random_crop_h_w)"
-            )
-
-
 def _l1(x: Tensor, y: Tensor) -> Tensor:
     return F.l1_loss(x.float(), y.float())
-
-
-def _shown(images: Tensor) -> Tensor:
-    """N x 1 or 3 x H x W -> N x 3 x H x W in [-1, 1]; linear outputs may lie beyond."""
-    return images.float().clamp(-1, 1).expand(-1, 3, -1, -1)

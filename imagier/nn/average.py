@@ -81,18 +81,19 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[T], forward: Cal
     """Replaces the running statistics of batch norms by the mean over `batches`, each weighing the same.
 
     An average of weights has seen no data of its own: its stored statistics are a blend of those of past weights.
+    The rest of the network stays in eval mode, in which it must be: measuring moves no power iteration.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
-    network.train()
     for norm in norms:
+        norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # torch's spelling of a cumulative mean
     for batch in batches:
         forward(batch)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
-    network.eval()
+        norm.eval()
 
 
 def _followers(averaged: nn.Module) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
@@ -36,7 +37,10 @@ class Noise(nn.Module):
         self.scale = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """N x C x H x W -> the same. Draws from the global random source, which the loop seeds at every step."""
+        """N x C x H x W -> the same.
+
+        Draws from the global random source, which training seeds at every step, and inference once.
+        """
         return x + self.scale * torch.randn_like(x[:, :1])
 
 
@@ -76,6 +80,19 @@ class NoNorm(nn.Module):
     def forward(self, x: Tensor, *condition: Any) -> Tensor:
         """Returns x."""
         return x
+
+
+class Double(nn.Module):
+    """`double` as a layer, between others that may take a condition."""
+
+    def forward(self, x: Tensor, *condition: Any) -> Tensor:
+        """N x C x H x W -> N x C x 2H x 2W."""
+        return double(x)
+
+
+def double(x: Tensor) -> Tensor:
+    """N x C x H x W -> N x C x 2H x 2W, by nearest neighbour."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 Order = Literal["CNACNA", "CNACN", "NACNAC"]

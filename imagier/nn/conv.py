@@ -27,7 +27,13 @@ def conv2d(
     """A 2-d convolution, N x in x H x W -> N x out x H' x W', with the given norm on its weight."""
     layer_type = SpectralConv2d if weight_norm == "spectral" else Conv2d
     layer = layer_type(
-        in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias, padding_mode=padding_mode
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        bias=bias,
+        padding_mode=padding_mode if padding else "zeros",  # else torch would copy the input to pad it by nothing
     )
     return reparametrize_weight(layer) if weight_norm == "weight" else layer
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from imagier.errors import UserError
 
 LARGEST_SHIFT = 0.125
-"""Pictures move by at most this share of their size, and are scaled by at most this much."""
+"""Pictures move by up to this share of a side, rounded to whole pixels (translation), or of half a side
+(translation_scale, which scales them by up to this much, too)."""
 
 CUTOUT_SHARE = 0.5
-"""Height and width of the grey box, as a share of the picture's."""
+"""Height and width of the grey box, as a share of the picture's, rounded to whole pixels."""
 
 
 def check_policy(policy: str) -> None:
@@ -49,7 +50,7 @@ def _color(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _translation(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Whole pixels up or down and left or right; black (0) comes in from outside."""
+    """Up to an eighth of the height and width in whole pixels, each way; grey (0) comes in from outside."""
     height, width = images.shape[-2:]
     reach_y, reach_x = int(height * LARGEST_SHIFT + 0.5), int(width * LARGEST_SHIFT + 0.5)
     rows = _indices(height, images) + _integers(-reach_y, reach_y + 1, images, rng)
@@ -74,11 +75,9 @@ def _box(size: int, images: Tensor, rng: torch.Generator) -> Tensor:
     """Which of `size` rows (or columns) lie in the box of each sample, N x size, bool."""
     box = int(size * CUTOUT_SHARE + 0.5)
     centre = _integers(0, size + (1 - box % 2), images, rng)
-    # Indices outside are moved to the border: a box that is wholly outside still covers the border's row.
-    first = (centre - box // 2).clamp(0, size - 1)
-    last = (centre - box // 2 + box - 1).clamp(0, size - 1)
+    first = centre - box // 2
     rows = _indices(size, images)
-    return (rows >= first) & (rows <= last)
+    return (rows >= first) & (rows < first + box)
 
 
 def _translation_scale(images: Tensor, rng: torch.Generator) -> Tensor:

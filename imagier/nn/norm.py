@@ -9,9 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from imagier.errors import UserError
 from imagier.nn.conv import WeightNorm, conv2d, linear
 
-Norm = Literal["none", "instance", "batch", "sync_batch", "layer", "layer_2d", "group", "pixel_layer", "pixel"]
+Norm = Literal["none", "instance", "batch", "sync_batch", "layer_2d", "group", "pixel_layer", "pixel"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,20 +31,29 @@ class NormParams:
 
 
 def norm2d(kind: Norm, channels: int, params: NormParams = NormParams()) -> nn.Module:
-    """The norm called `kind` for activations N x channels x H x W."""
+    """The norm called `kind` for activations N x channels x H x W. UserError if groups do not divide the channels."""
     p = params
     makers = {
         "none": lambda: nn.Identity(),
         "instance": lambda: nn.InstanceNorm2d(channels, eps=p.eps, affine=p.affine),
         "batch": lambda: nn.BatchNorm2d(channels, eps=p.eps, momentum=p.momentum, affine=p.affine),
         "sync_batch": lambda: SyncBatchNorm2d(channels, eps=p.eps, momentum=p.momentum, affine=p.affine),
-        "layer": lambda: nn.LayerNorm(channels, eps=p.eps, elementwise_affine=p.affine),
         "layer_2d": lambda: LayerNorm2d(channels, eps=p.eps, affine=p.affine, channel_only=p.channel_only),
-        "group": lambda: nn.GroupNorm(p.num_groups, channels, eps=p.eps, affine=p.affine),
+        "group": lambda: _group_norm(channels, p),
         "pixel_layer": lambda: PixelLayerNorm(channels, eps=p.eps, affine=p.affine),
         "pixel": lambda: PixelNorm(),
     }
     return makers[kind]()
+
+
+def _group_norm(channels: int, params: NormParams) -> nn.GroupNorm:
+    groups = params.num_groups
+    if groups < 1 or channels % groups:
+        raise UserError(
+            f"group norm: {channels} channels cannot be split into {groups} groups; "
+            "choose another num_groups, or widths that it divides"
+        )
+    return nn.GroupNorm(groups, channels, eps=params.eps, affine=params.affine)
 
 
 class LayerNorm2d(nn.Module):
@@ -83,7 +93,8 @@ class PixelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """N x C x H x W -> the same."""
-        return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-5)
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))  # squares leave the range of half precision
+        return (exact * torch.rsqrt(exact.square().mean(dim=1, keepdim=True) + 1e-5)).to(x.dtype)
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):

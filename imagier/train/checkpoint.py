@@ -23,6 +23,16 @@ from imagier.train.trainer import Trainer
 LATEST = "latest_checkpoint.txt"
 FORMAT = 1
 
+_KINDS = {
+    "format": int,
+    "current_epoch": int,
+    "current_iteration": int,
+    "epoch_samples": int,
+    "players": dict,
+    "extras": dict,
+}
+"""What a checkpoint of ours holds."""
+
 BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What torch's files began with before they were zip files (torch 1.6): a pickled number."""
 
@@ -55,6 +65,10 @@ def latest(logdir: Path) -> Path | None:
         first_line = pointer.read_text().split("\n")[0]
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{pointer}: is not text; write the name of a checkpoint into it, or remove it to start afresh"
+        ) from error
     words = first_line.split()
     if not words:
         raise UserError(f"{pointer}: is empty; write the name of a checkpoint into it, or remove it to start afresh")
@@ -84,6 +98,7 @@ def write(path: Path, trainer: Trainer, extras: dict[str, Any]) -> None:
         "current_iteration": trainer.step,
         "epoch_samples": trainer.position.samples,
         "players": {name: player.state_dict() for name, player in trainer.players.items()},
+        "optimizers": _optimizers(trainer),
         "extras": extras,
     }
     with replacing(path) as file:
@@ -110,9 +125,35 @@ def load(path: Path) -> dict[str, Any]:
     except _DAMAGE as error:
         reason = str(error).partition("\n")[0] or "it ends early"
         raise UserError(f"{path}: not a checkpoint, or damaged ({reason})") from error
-    if not isinstance(state, dict) or not ("players" in state or "net_G" in state):
-        raise UserError(f"{path}: not a checkpoint: holds neither players nor net_G")
+    written_as = state.get("format") if isinstance(state, dict) else None
+    if isinstance(written_as, int) and written_as > FORMAT:
+        raise UserError(f"{path}: was written by a newer imagier (format {written_as}, here {FORMAT}); update this one")
+    if flaw := _flaw(state):
+        raise UserError(f"{path}: not a checkpoint: {flaw}")
     return state
+
+
+def _flaw(state: Any) -> str | None:
+    """In what it differs from what we or the reference would have written; None if in nothing."""
+    if not isinstance(state, dict) or not ("players" in state or "net_G" in state):
+        return "holds neither players nor net_G"
+    if "players" not in state:
+        networks = {name: state[name] for name in ("net_G", "net_D") if name in state}
+    else:
+        if wrong := [key for key, kind in _KINDS.items() if not isinstance(state.get(key), kind)]:
+            return f"holds no {wrong[0]}, or something else under that name"
+        networks = {}
+        for name, player in state["players"].items():
+            if not isinstance(player, dict) or not isinstance(player.get("optimizer", {}), dict):
+                return f"its player {name} is no state of a network and an optimizer"
+            networks[f"players.{name}.network"] = player.get("network")
+            if "average" in player:
+                average = player["average"]
+                networks[f"players.{name}.average"] = average.get("network") if isinstance(average, dict) else None
+    for name, network in networks.items():
+        if not isinstance(network, dict) or not all(isinstance(tensor, Tensor) for tensor in network.values()):
+            return f"{name} holds no tensors by name"
+    return None
 
 
 def _read(path: Path) -> Any:
@@ -125,6 +166,13 @@ def _read(path: Path) -> Any:
 
 def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, Any]:
     """Continues exactly where a checkpoint of ours was written; returns its extras."""
+    written_by = state.get("optimizers", {})
+    for name, kind in _optimizers(trainer).items():
+        if written_by.get(name, kind) != kind:
+            raise UserError(
+                f"{path}: {name} was trained by {written_by[name]}, but {name}_opt is {kind}; "
+                "keep it, or take the weights alone (--resume 0)"
+            )
     with fitting(path):
         for name, player in trainer.players.items():
             player.load_state_dict(state["players"][name])
@@ -133,6 +181,11 @@ def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, An
     trainer.step = state["current_iteration"]
     trainer.position = Position(state["current_epoch"], state["epoch_samples"])
     return state["extras"]
+
+
+def _optimizers(trainer: Trainer) -> dict[str, str]:
+    """The type of each player's optimizer, by name."""
+    return {name: type(player.optimizer).__name__ for name, player in trainer.players.items()}
 
 
 def restore_weights(trainer: Trainer, state: dict[str, Any], path: Path) -> None:
@@ -162,9 +215,12 @@ def fitted(
     """A checkpoint's state with exactly the tensors that the networks and averages of some players have.
 
     What it lacks keeps its value. Also returns lines about all that did not match; UserError with these if `strict`, or
-    if a shape differs. Players that it says nothing about are left out.
+    if a shape differs or it holds none of these players. Those that it says nothing about are told and left out.
     """
     players, misfits = dict(state["players"]), []
+    absent = [name for name in networks if name not in players]
+    if len(absent) == len(networks):
+        raise UserError(f"{path}: holds nothing for {' or '.join(absent)}")
     for name in [name for name in networks if name in players]:
         players[name] = saved = dict(players[name])
         saved["network"], found = _fitted(networks[name], saved["network"], name)
@@ -175,6 +231,7 @@ def fitted(
             misfits += found
     if misfits and (strict or any(misfit.fatal for misfit in misfits)):
         raise UserError(f"{path}: does not fit this config: {'; '.join(misfit.line for misfit in misfits)}")
+    misfits = [_Misfit(f"holds nothing for {name}") for name in absent] + misfits
     return {**state, "players": players}, [f"{path.name}: {misfit.line}" for misfit in misfits]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -88,7 +89,7 @@ class Player:
             self.average.update()
 
     def _accepts_gradients(self) -> bool:
-        """Clips; False if the gradients are to be dropped because they are too large."""
+        """Clips; False if the gradients are to be dropped because they are too large, or not finite."""
         if self.clip_grad_norm is None:
             return True
         if self.scaler is not None:
@@ -96,7 +97,8 @@ class Player:
         norm = nn.utils.clip_grad_norm_(self.params, self.clip_grad_norm)
         if not self.skip_large_grads:
             return True
-        return not self.clip_grad_norm < float(norm) < float("inf")
+        overflow = self.scaler is not None and not math.isfinite(norm)  # which the scaler skips, and counts
+        return overflow or float(norm) <= self.clip_grad_norm
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that continuing bit for bit needs."""
@@ -108,9 +110,13 @@ class Player:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Takes over what `state_dict` gave, but for the options of the optimizer: they stay."""
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        saved = state["optimizer"]
+        # The moments are the run's, the options the config's, which may have changed.
+        own = zip(self.optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True)
+        groups = [{**group, "params": old["params"]} for group, old in own]
+        self.optimizer.load_state_dict({**saved, "param_groups": groups})
         if self.scaler is not None and "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and "average" in state:

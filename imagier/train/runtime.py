@@ -25,6 +25,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _BUCKET_BYTES = 25 * 2**20
 
+_RENDEZVOUS = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What ranks need to find each other."""
+
 
 @dataclass
 class Runtime:
@@ -176,6 +179,11 @@ def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
     if runtime.device.type == "cpu":
         keep_freed_memory()
     if world > 1:
+        if missing := [name for name in _RENDEZVOUS if name not in os.environ]:
+            raise UserError(
+                f"the environment's WORLD_SIZE is {world}, but it has no {', '.join(missing)}; "
+                "start with torchrun, or use --single_gpu"
+            )
         backend = "nccl" if runtime.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=30))
         runtime.control = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo")
@@ -189,8 +197,9 @@ def _from_environment(name: str, default: int) -> int:
     return int(text)
 
 
-def stop() -> None:
+def stop(runtime: Runtime) -> None:
     """Leaves the process group."""
+    runtime.control = None  # a group that outlives this may abort the interpreter while it shuts down
     if dist.is_initialized():
         dist.destroy_process_group()
 

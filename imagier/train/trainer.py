@@ -93,21 +93,23 @@ class Trainer:
         self.clock = clock
         self.step = 0
         self.position = Position()
+        self.outcome = Outcome.GO_ON
+        """What `stop` said last."""
 
     def fit(self, stream: Iterable[tuple[Batch, Position]], stop: Stop) -> None:
         """Trains on a stream of batches, each with the position after it, until `stop` says so."""
         progress = None
-        outcome = self._agreed(stop)
+        self.outcome = self._agreed(stop)
         batches = iter(stream)
         self.recipe.train()
-        while outcome is Outcome.GO_ON:
+        while self.outcome is Outcome.GO_ON:
             with self.clock("data"):
                 batch, position = next(batches)
             losses = self.train_step(batch)
             epoch_ended = position.epoch > self.position.epoch
             self.step, self.position = self.step + 1, position
-            outcome = self._agreed(stop)
-            progress = Progress(self.step, position, epoch_ended, outcome, losses)
+            self.outcome = self._agreed(stop)
+            progress = Progress(self.step, position, epoch_ended, self.outcome, losses)
             for hook in self.hooks:
                 hook.after_step(self, progress)
         for hook in self.hooks:
@@ -117,7 +119,10 @@ class Trainer:
         return Outcome(self.runtime.largest(stop(self.step, self.position.epoch)))
 
     def train_step(self, batch: Batch) -> dict[str, Losses]:
-        """One iteration. With `accumulate` > 1 the batch is taken in so many parts, whose gradients are added up."""
+        """One iteration. With `accumulate` > 1 the batch is taken in so many parts, whose gradients are added up.
+
+        Returns the losses, the mean over the parts.
+        """
         self.runtime.seed(self.seed, self.step)
         now = Moment(self.step, self.position.epoch, self.runtime.generator(self.seed, self.step))
         for player in self.players.values():
@@ -126,9 +131,9 @@ class Trainer:
         logged: dict[str, Losses] = {}
         for name, losses in leader:
             player = self.players[name]
-            logged[name] = self._backward(player, losses)
-            for other in others:
-                self._backward(player, next(other)[1])
+            parts = [self._backward(player, losses)]
+            parts += [self._backward(player, next(other)[1]) for other in others]
+            logged[name] = _mean(parts)
             with self.clock("update"):
                 player.update()
         return logged
@@ -149,3 +154,10 @@ class Trainer:
         with self.clock("backward"):
             player.backward(total / self.accumulate)
         return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+
+
+def _mean(parts: Sequence[Losses]) -> Losses:
+    """The mean of each loss over the parts of a batch."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}

@@ -19,6 +19,7 @@ import yaml
 from imagier.cli import COMMANDS, main
 from imagier.cli import train as train_command
 from imagier.cli.paths import folder
+from imagier.train.hooks import tensorboard
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,6 +59,11 @@ OVERRIDES = [
     ("an empty list", ["data.train.roots=[]"], "command line: data.train.roots: is empty; name at least one folder"),
     ("an unknown key", ["nothing.at.all=1"], "command line: nothing: unknown key"),
     ("no override", ["nonsense"], "command line: 'nonsense': expected section.key=value"),
+    (
+        "an unknown argument of inference",
+        ["inference_args.randomstyle=true"],
+        "command line: inference_args.randomstyle: Recipe has no such argument; did you mean 'random_style'?",
+    ),
     (
         "a crop larger than the image",
         ["data.train.augmentations.random_crop_h_w=64, 64"],
@@ -168,6 +174,33 @@ def test_a_file_where_a_folder_is_wanted_is_named(
     assert folder("new") == Path("new")
 
 
+@pytest.mark.parametrize("words", [["train", "--logdir"], ["infer", "--output_dir"], ["data", "openmoji", "--out"]])
+def test_a_folder_that_cannot_be_made_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    if Path("/proc").is_dir():
+        line = told(capsys, *words, "/proc/x/y")[-1]
+        assert f"argument {words[-1]}: cannot write to /proc: " in line
+    line = told(capsys, *words, "x" * 300)[-1]
+    assert f"argument {words[-1]}: {'x' * 300}: File name too long; name another folder" in line
+
+
+def test_a_set_smaller_than_a_step_is_refused_by_a_dry_run_too(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data.train.batch_size=2", "trainer.dis_step=3"]
+    (line,) = told(capsys, *train_on(config, *words))
+    assert line.startswith("the training set has 4 samples, fewer than one step takes (6); lower data.train.batch_size")
+    assert main([str(word) for word in train_on(config, words[0], "trainer.dis_step=2")]) == 0
+
+
+def test_that_tensorboard_is_not_there_is_told(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for there in (True, False):
+        monkeypatch.setattr(tensorboard, "is_installed", lambda there=there: there)
+        assert main([str(word) for word in train_on(config, "trainer.image_to_tensorboard=true")]) == 0
+        assert ("trainer.image_to_tensorboard: TensorBoard is not" in capsys.readouterr().out) is not there
+
+
 def test_a_schema_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "no" / "schema.json"
     assert told(capsys, "schema", "--out", out) == [f"--out {out}: cannot be written: No such file or directory"]
@@ -181,7 +214,9 @@ def test_a_schema_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pyt
         (["train", "--confg", "x"], "unrecognized arguments: --confg"),
         (["train", "--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["train", "--resume", "2"], "argument --resume: invalid choice: 2"),
-        (["train", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
+        (["train", "--seed", "x"], "argument --seed: 'x': expected a whole number from 0 to 2**63 - 1"),
+        (["train", "--seed", "-1"], "argument --seed: '-1': expected a whole number"),
+        (["infer", "--seed", str(2**63)], f"argument --seed: '{2**63}': expected a whole number"),
         (["schema", "gen.x=1"], "unrecognized arguments: gen.x=1"),
         (["infer"], "the following arguments are required: --output_dir"),
         (["data"], "the following arguments are required: COMMAND"),

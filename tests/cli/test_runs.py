@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,10 @@ import tiny
 import torch
 import yaml
 
-from imagier.cli import main
+from imagier.cli import debug, infer, main
+from imagier.cli.inference import write_all
+from imagier.cli.training import read_config
+from imagier.train.runtime import Runtime
 
 EVERYTHING = [
     "logging_iter=2",
@@ -88,6 +92,24 @@ def test_inference_writes_every_sample_the_last_batch_too(finished: Path, tmp_pa
     )
     assert written == expected
     assert len(written) == 3
+
+
+def test_each_rank_writes_its_share_even_of_a_set_that_each_validates_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "total", lambda runtime, value: value)
+    config = tmp_path / "alone.yaml"
+    tree = yaml.safe_load(finished.read_text())
+    tree["data"]["val_data_loader_not_distributed"] = True
+    config.write_text(yaml.safe_dump(tree))
+    parser = argparse.ArgumentParser()
+    infer.add_arguments(parser)
+    words = ["--config", config, "--logdir", finished.parent / "log", "--output_dir", tmp_path / "out"]
+    args = parser.parse_args([str(word) for word in words])
+    whole, _ = read_config(args)
+    counts = [write_all(whole, args, Runtime(torch.device("cpu"), rank=rank, world=2)) for rank in range(2)]
+    assert counts == [2, 1]
+    assert len(list((tmp_path / "out").rglob("*.jpg"))) == 3
 
 
 def test_inference_uses_the_averaged_weights(finished: Path, tmp_path: Path) -> None:
@@ -166,3 +188,37 @@ def test_compiled_networks_learn_the_same(tmp_path: Path, data: Path) -> None:
             [record["gen_update/total"] for record in records(folder / "log") if "gen_update/total" in record]
         )
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["max_epoch=1"], ["--checkpoint", "CHECKPOINT", "--resume", "1"]])
+def test_debug_takes_all_of_its_steps(finished: Path, tmp_path: Path, words: list[str]) -> None:
+    """However short the run, and wherever it would begin."""
+    path = finished.parent / "log" / "epoch_00002_iteration_000000005_checkpoint.pt"
+    words = [str(path) if word == "CHECKPOINT" else word for word in words]
+    assert run("train", finished, "--debug", "--logdir", tmp_path, *EVERYTHING[3:4], *words) == 0
+
+
+def test_a_run_in_debugging_is_deterministic_whatever_its_config(finished: Path) -> None:
+    config, _ = read_config(argparse.Namespace(config=finished, overrides=[], num_workers=None, logdir=None))
+    short = debug._short(config).run
+    assert config.run.cudnn.benchmark
+    assert (short.cudnn.deterministic, short.cudnn.benchmark) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--debug", "--dry-run"], "--debug trains and --dry-run does not: choose one"),
+        (["--checkpoint", "CHECKPOINT"], "log: holds another run, whose log would be lost; choose another --logdir"),
+        (["--resume", "0"], "log: holds another run, whose log would be lost; choose another --logdir"),
+    ],
+)
+def test_what_would_lose_a_run_or_contradicts_itself_is_refused(
+    finished: Path, capsys: pytest.CaptureFixture[str], words: list[str], line: str
+) -> None:
+    path = finished.parent / "log" / "epoch_00002_iteration_000000005_checkpoint.pt"
+    before = (finished.parent / "log" / "metrics.jsonl").read_bytes()
+    assert run("train", finished, *(str(path) if word == "CHECKPOINT" else word for word in words)) == 2
+    assert line in capsys.readouterr().err
+    assert (finished.parent / "log" / "metrics.jsonl").read_bytes() == before

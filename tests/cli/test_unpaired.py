@@ -16,7 +16,7 @@ from small_config import read
 
 from imagier.cli import build, inference, main
 from imagier.config.check import Config
-from imagier.recipe import Batch, Position, Recipe
+from imagier.recipe import Batch, Moment, Position, Recipe
 from imagier.train.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"))
@@ -99,11 +99,14 @@ def test_a_held_out_set_of_another_type_has_its_own_input_types(funit: dict, tmp
     assert set(batch.tensors) == {
         *("images_content", "images_style", "labels_content", "labels_style"),
         *("is_flipped_images_content", "is_flipped_images_style"),
+        *("original_h_w_images_content", "original_h_w_images_style"),
     }
     assert data.val is not None
     loader = build.held_out_loader(config, CPU, build.for_validation(data), data.val, seed=0)
     batch = next(loader.once())
-    assert set(batch.tensors) == {"images_content", "images_style", "images", "original_h_w", "is_flipped"}
+    kinds = ("images_content", "images_style", "images")
+    sizes = {"original_h_w", *(f"original_h_w_{kind}" for kind in kinds)}
+    assert set(batch.tensors) == {*kinds, *sizes, "is_flipped"}
     assert batch["images"].shape == (2, 3, 8, 8)
     assert batch["images"].min() < -0.5  # normalised
     assert batch.keys == {name: ["eel/0", "eel/1"] for name in ("images_content", "images_style", "images")}
@@ -163,6 +166,27 @@ def test_every_picture_is_translated_once_under_its_own_name(
     assert count == 2
 
 
+def test_noise_of_layers_depends_on_the_seed_alone(unit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noisy(config: Config, args: argparse.Namespace, runtime: Runtime) -> Recipe:
+        recipe = build.untrained(config, runtime)
+        for name, parameter in recipe.networks["gen"].named_parameters():
+            if name.endswith("noise.scale"):
+                torch.nn.init.ones_(parameter)
+        torch.rand(args.draws)
+        return recipe
+
+    config = config_of({**unit, "gen": {**unit["gen"], "apply_noise": True}}, tmp_path)
+    monkeypatch.setattr(inference, "trained", noisy)
+
+    def painted(seed: int, draws: int) -> bytes:
+        out = tmp_path / f"{seed} {draws}"
+        inference.write_all(config, argparse.Namespace(output_dir=out, seed=seed, num_workers=None, draws=draws), CPU)
+        return (out / "x/0.jpg").read_bytes()
+
+    assert painted(0, 0) == painted(0, 3)
+    assert painted(0, 0) != painted(1, 0)
+
+
 def test_the_other_direction_is_named_after_the_other_type(
     unit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +217,70 @@ def test_few_shot_inference_reads_pairs_and_is_named_after_the_contents(
     tree = {**funit, "test_data": section(tmp_path, "paired_images", *kinds, test={})}
     count, pictures = inferred(config_of(tree, tmp_path), tmp_path, monkeypatch)
     assert (count, set(pictures)) == (2, {"ape/0.jpg", "1.jpg"})
+
+
+def test_few_shot_pictures_get_the_size_of_their_content_whatever_that_of_the_style(
+    funit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "test/images_content/0.png", png(noise(12, 9)))
+    write(tmp_path / "test/images_style/0.png", png(noise(10, 20)))
+    for type_ in ("paired_images", "unpaired_few_shot_images"):
+        tree = {**funit, "test_data": section(tmp_path, type_, "images_content", "images_style", test={})}
+        _, pictures = inferred(config_of(tree, tmp_path), tmp_path / type_, monkeypatch)
+        assert [picture.shape for picture in pictures.values()] == [(12, 9, 3)]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_batch_in_parts_needs_two_forwards_and_no_losses_without_weight(
+    accumulate: int, unit: dict, tmp_path: Path
+) -> None:
+    unit["trainer"] = {**unit["trainer"], "loss_weight": {"gan": 1}, "accumulate": accumulate}
+    unit["data"]["train"]["batch_size"] = 1
+    config = config_of(unit, tmp_path)
+    recipe = build.recipe(config, CPU, seed=0)
+    batch, _ = next(build.train_loader(config, CPU, seed=0).stream(Position()))
+    forwards: list[None] = []
+    recipe.networks["gen"].register_forward_pre_hook(lambda *_: forwards.append(None))
+    losses = dict(recipe.step(batch, Moment(0, 0, torch.Generator())))
+    assert len(forwards) == accumulate
+    assert losses["gen"].keys() == {"gan/a", "gan/b"}
+
+
+def test_grey_pictures_are_translated_and_written(unit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in tmp_path.glob("*/*/**/*.png"):
+        write(path, png(noise(8, 8, 1)))
+    grey = {"num_image_channels": 1}
+    unit["gen"], unit["dis"] = {**unit["gen"], **grey}, {**unit["dis"], **grey}
+    for kinds in unit["data"]["input_types"]:
+        for options in kinds.values():
+            options["num_channels"] = 1
+    _, pictures = inferred(config_of(unit, tmp_path), tmp_path, monkeypatch)
+    assert len(pictures) == 2
+    assert all(picture.shape == (8, 8, 3) for picture in pictures.values())
+
+
+def test_inference_gets_the_seed_of_the_run_if_it_asks_for_one(
+    unit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, int]] = []
+
+    class Asking:
+        def infer(self, batch: Batch, rng: torch.Generator, *, seed: int, a2b: bool = True) -> list[torch.Tensor]:
+            seen.append({"seed": seed, "a2b": a2b})
+            return [torch.zeros(3, 1, 1)] * len(batch)
+
+        def prepare(self, batch: Batch) -> Batch:
+            return batch
+
+        def infer_names(self, batch: Batch, **options: Any) -> list[str]:
+            return batch.keys["images_a"]
+
+    monkeypatch.setattr(inference, "trained", lambda config, args, runtime: Asking())
+    config = config_of({**unit, "inference_args": {"a2b": False}}, tmp_path)
+    args = argparse.Namespace(output_dir=tmp_path / "out", seed=5, num_workers=None)
+    for rank in range(2):
+        inference.write_all(config, args, Runtime(torch.device("cpu"), rank=rank))
+    assert {tuple(options.items()) for options in seen} == {(("seed", 5), ("a2b", False))}
 
 
 def test_pictures_of_one_name_from_several_roots_are_all_written(

@@ -138,6 +138,7 @@ CHOICES = [
     ("trainer.init.type=kaimin", "got 'kaimin'; did you mean 'kaiming'?"),
     ("trainer.precision=fp61", "got 'fp61'; did you mean 'fp16'?"),
     ("dis.activation_norm_type=instanc", "got 'instanc'; did you mean 'instance'?"),
+    ("dis.activation_norm_type=layer", "got 'layer'; did you mean 'layer_2d'?"),
     ("gen.activation_norm_params.interpolation=nearst", "got 'nearst'; did you mean 'nearest'?"),
     ("data.interpolator=INTER_LINEA", "got 'INTER_LINEA'; did you mean 'INTER_LINEAR'?"),
 ]
@@ -232,8 +233,8 @@ def test_an_empty_list_is_told_where_it_cannot_be(tmp_path: Path, key: str, line
 
 
 def test_an_empty_list_is_fine_where_it_means_none(tmp_path: Path) -> None:
-    config, _ = read(write(tmp_path), "data.input_image=[]")
-    assert config.run.data.input_image == []
+    config, _ = read(write(tmp_path), "trainer.perceptual_loss={mode: vgg19, layers: []}")
+    assert config.recipe.options["perceptual_loss"].layers == []
 
 
 def test_a_section_without_keys_is_that_of_the_defaults(tmp_path: Path) -> None:

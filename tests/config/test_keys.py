@@ -15,7 +15,10 @@ import imagier
 from imagier.config import schema
 from imagier.data.augment import Augmenter
 
-TEST = "test_data={input_types: [a: {ext: png}], test: {roots: [x], augmentations: {resize_h_w: '8, 8'}}}"
+TEST = (
+    "test_data={input_types: [a: {ext: png, num_channels: 4}], input_labels: [a], "
+    "test: {roots: [x], augmentations: {resize_h_w: '8, 8'}}}"
+)
 LINEAR = "{type: linear, decay_start: 3, decay_end: 9, decay_target: 0.1}"
 
 # key: a value that is not its default; where it needs others, these before it
@@ -99,26 +102,26 @@ ACCEPTED: dict[str, str | list[str]] = {
     "dis.fpse_kernel_size": "5",
     "dis.fpse_activation_norm_type": "batch",
     **{
-        f"{optimizer}_opt.{key}": value
+        f"{optimizer}_opt.{key}": value if type_ is None else [f"{optimizer}_opt.type={type_}", value]
         for optimizer in ("gen", "dis")
-        for key, value in {
-            "type": "sgd",
-            "lr": "0.5",
-            "adam_beta1": "0.25",
-            "adam_beta2": "0.75",
-            "eps": "0.5",
-            "momentum": "0.5",
-            "scale": "3",
-            "g_bound": "10",
-            "weight_decay": "0.5",
-            "clip_grad_norm": "2.5",
-            "lr_policy.iteration_mode": "true",
-            "lr_policy.type": "constant",
-            "lr_policy.step_size": "7",
-            "lr_policy.gamma": "0.5",
-            "lr_policy": LINEAR,
+        for key, (value, type_) in {
+            "type": ("sgd", None),
+            "lr": ("0.5", None),
+            "adam_beta1": ("0.25", None),
+            "adam_beta2": ("0.75", None),
+            "eps": ("0.5", None),
+            "momentum": ("0.5", "sgd"),
+            "weight_decay": ("0.5", "rmsprop"),
+            "clip_grad_norm": ("2.5", None),
+            "lr_policy.iteration_mode": ("true", None),
+            "lr_policy.type": ("constant", None),
+            "lr_policy.step_size": ("7", None),
+            "lr_policy.gamma": ("0.5", None),
+            "lr_policy": (LINEAR, None),
         }.items()
     },
+    "gen_opt.g_bound": ["gen_opt.type=madam", "gen_opt.scale=3", "10"],
+    "dis_opt.scale": ["dis_opt.scale=2", "dis_opt.type=madam", "3"],
     "gen_opt.skip_grad": ["gen_opt.clip_grad_norm=1", "true"],
     "dis_opt.type": ["dis_opt.scale=3", "madam"],
     "dis_opt.skip_grad": ["dis_opt.clip_grad_norm=1", "true"],
@@ -130,11 +133,10 @@ ACCEPTED: dict[str, str | list[str]] = {
     "data.input_types.0.images.num_channels": "1",
     "data.input_types.0.images.normalize": "false",
     "data.input_types.0.images.is_mask": "true",
-    "data.input_image": "[]",
-    "data.input_labels": "[]",
+    "data.input_image": "[images]",
+    "data.input_labels": ["data.input_types.0.maps={ext: png, num_channels: 1}", "[maps, seg_maps]"],
     "data.one_hot_num_classes": "{seg_maps: 7}",
     "data.use_dont_care": "true",
-    "data.num_classes": "7",
     "data.full_data_ops": "make_one_hot, concat_labels",
     "data.interpolator": "INTER_AREA",
     "data.val_data_loader_not_distributed": "true",
@@ -142,9 +144,8 @@ ACCEPTED: dict[str, str | list[str]] = {
     "data.train.batch_size": "7",
     "data.train.dataset_type": "folder",
     "data.val.type": [
-        "data.input_labels=[]",
-        "data.val.input_types=[a: {ext: png}]",
-        "data.val.input_image=[]",
+        "data.val.input_types=[images: {ext: png}, seg_maps: {ext: png, is_mask: true}]",
+        "data.val.input_image=[images]",
         "unpaired_images",
     ],
     **{
@@ -214,6 +215,13 @@ RETIRED = {
     "gen_opt.fused_opt": "true",
     "dis_opt.fused_opt": "true",
     "data.paired": "false",
+    "data.num_classes": "7",
+    "gen_opt.momentum": "0.5",
+    "gen_opt.weight_decay": "0.5",
+    "gen_opt.scale": "3",
+    "gen_opt.g_bound": "10",
+    "gen_opt.lr_policy.decay_start": "7",
+    "dis_opt.lr_policy.decay_target": "0.5",
     "data.val.drop_last": "true",
     "data.input_types.0.images.use_dont_care": "true",
     "data.input_types.0.images.interpolator": "INTER_AREA",

@@ -189,6 +189,7 @@ UNPAIRED = [
     "data.type=imaginaire.datasets.unpaired_images",
     "data.input_types=[images_a: {ext: png}, images_b: {ext: png}]",
     "data.input_image=[]",
+    "trainer={type: unit, gan_mode: hinge, loss_weight: {gan: 1}}",
 ]
 
 

@@ -102,7 +102,11 @@ def test_keys_of_the_patch_critic_are_dropped_where_the_residual_one_is_chosen(
     tmp_path: Path, name: str, switch: str
 ) -> None:
     residual = ["dis.image_channels=1", "dis.aggregation=pool", "dis.order=CNACNA", "dis.first_kernel_size=3"]
-    overrides = [f"dis.{switch}=false", "dis.kernel_size=4", "dis.num_discriminators=2", *residual]
+    grey = [
+        "gen.num_image_channels=1",
+        *(f"data.input_types.{i}.images_{x}.num_channels=1" for i, x in enumerate("ab")),
+    ]
+    overrides = [f"dis.{switch}=false", "dis.kernel_size=4", "dis.num_discriminators=2", *residual, *grey]
     config, notes = read(tmp_path, name, *overrides)
     assert sorted(notes) == [
         f"dis.{key}: has no effect with {switch}: false; dropped" for key in ("kernel_size", "num_discriminators")

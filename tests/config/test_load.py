@@ -127,6 +127,18 @@ three:
 """
 
 
+def test_a_section_that_merges_and_overrides_can_be_used_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    text = "base: &base {lr: 1, eps: 2}\ngen_opt: &gen\n  <<: *base\n  lr: 3\ndis_opt: *gen\nother: *gen\n"
+    path.write_text(text)
+    document = load(path)
+    assert document.tree == yaml.safe_load(text)
+    assert document.origin(("dis_opt", "lr")) == f"{path}:4"
+    path.write_text(text.replace("  lr: 3", "  lr: 3\n  lr: 4"))
+    with pytest.raises(ConfigError, match=r"a\.yaml:5: .*second time"):
+        load(path)
+
+
 def test_merge_keys_give_what_plain_yaml_gives_and_keep_the_line_of_their_source(tmp_path: Path) -> None:
     document = loaded(tmp_path, MERGED)
     assert document.tree == yaml.safe_load(MERGED)

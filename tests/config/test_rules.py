@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_config import errors, read, write
+from small_config import TEXT, errors, read, swap, write
 
 LINEAR = "{type: linear, decay_start: 3, decay_end: 9, decay_target: 0.1}"
 OWN = "{roots: [x], augmentations: {resize_h_w: '8, 8'}, type: unpaired_images, "
-SEG = "seg_maps: {ext: png}"
+SEG, IMAGES = "seg_maps: {ext: png, is_mask: true}", "images: {ext: png, num_channels: 3}"
+TESTED = (
+    "test_data={input_types: [a: {ext: png, is_mask: true}], input_labels: [a], "
+    "test: {roots: [x], augmentations: {resize_h_w: '8, 8'}}}"
+)
 FEW_SHOT = ["data.type=unpaired_few_shot_images", "data.input_image=[]"]
 FEW_SHOT_TYPES = "data.input_types=[images_style: {ext: png}, images_content: {ext: png}]"
 ALL_THREE = "type, input_types and input_image stand in the section `val`, all three of them, or in none"
@@ -57,12 +61,12 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
     (
         ["data.input_types.0={}"],
         ["data.input_image.0: no input type 'images'; there are: seg_maps"],
-        ["data.input_types.0={}", "data.input_image=[]"],
+        ["data.input_types.1={}", f"data.input_types.0={{{SEG}, {IMAGES}}}"],
     ),
     (
-        ["data.input_types.0={seg_maps: {ext: png}}", "data.input_image=[]"],
+        [f"data.input_types.0={{{SEG}, {IMAGES}}}"],
         ["data.input_types.1.seg_maps: stands here for the second time"],
-        ["data.input_types.0={other: {ext: png}}", "data.input_image=[]"],
+        [f"data.input_types.0={{other: {{ext: png}}, {IMAGES}}}"],
     ),
     (
         ["data.input_types.0.images={num_channels: 3}"],
@@ -77,7 +81,7 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
     (
         ["data.input_labels=[seg_maps, seg_map]"],
         ["data.input_labels.1: no input type 'seg_map'; did you mean 'seg_maps'?"],
-        ["data.input_labels=[seg_maps, images]"],
+        ["data.input_types.0.seg_map={ext: png, num_channels: 1}", "data.input_labels=[seg_maps, seg_map]"],
     ),
     (
         ["data.input_image=[image]"],
@@ -93,6 +97,21 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
         ["data.input_types.0.images.num_channels="],
         ["data.input_types: images needs num_channels"],
         ["data.input_types.1.seg_maps.num_channels="],  # its number of classes is enough
+    ),
+    (
+        ["data.input_types.1.seg_maps.is_mask=false", "data.input_types.1.seg_maps.num_channels=3"],
+        [
+            "data.input_types.1.seg_maps.is_mask: must be true: one_hot_num_classes says that these are classes",
+            "data.input_types.1.seg_maps.num_channels: must be 1: one_hot_num_classes says that these are classes",
+        ],
+        ["data.input_types.1.seg_maps.is_mask=false", "data.one_hot_num_classes={}"],
+    ),
+    (
+        [f"data.val={OWN}input_types: [seg_maps: {{ext: png}}, {IMAGES}], input_image: [images]}}"],
+        [
+            "data.val.input_types.0.seg_maps.is_mask: must be true: one_hot_num_classes says that these are classes",
+        ],
+        [f"data.val={OWN}input_types: [{SEG}, {IMAGES}], input_image: [images]}}"],
     ),
     (
         ["data.full_data_ops=concat_labels"],
@@ -119,26 +138,26 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
     (
         [f"data.val={OWN}input_types: [{SEG}]}}"],
         [f"data.val.type: {ALL_THREE}"],
-        [f"data.val={OWN}input_types: [{SEG}], input_image: [seg_maps]}}"],
+        [f"data.val={OWN}input_types: [{SEG}, {IMAGES}], input_image: [images]}}"],
     ),
     (
         [f"data.train={OWN}input_types: [{SEG}], input_image: [seg_maps]}}"],
         [f"data.train.type: {ALL_THREE}"],
-        [f"data.val={OWN}input_types: [{SEG}], input_image: []}}"],
+        [f"data.val={OWN}input_types: [{{{SEG}, {IMAGES}}}], input_image: [images]}}"],
     ),
     (
-        [f"data.val={OWN}input_types: [seg_maps: {{}}], input_image: [b]}}", "data.val.type=imags"],
+        [f"data.val={OWN}input_types: [seg_maps: {{is_mask: true}}], input_image: [b]}}", "data.val.type=imags"],
         [
             "data.val.type: no data set type 'imags'; did you mean 'images'?",
             "data.val.input_types.0.seg_maps: needs ext, the extension of its files",
             "data.val.input_image.0: no input type 'b'; there are: seg_maps",
         ],
-        [f"data.val={OWN}input_types: [{SEG}], input_image: [seg_maps]}}"],
+        [f"data.val={OWN}input_types: [{SEG}, {IMAGES}], input_image: [images]}}"],
     ),
     (
         [f"data.val={OWN}input_types: [a: {{ext: png}}], input_image: [a]}}"],
         ["data.val.input_types: lacks seg_maps, which is one of input_labels"],
-        [f"data.val={OWN}input_types: [a: {{ext: png}}], input_image: [a]}}", "data.input_labels=[]"],
+        [f"data.val={OWN}input_types: [{SEG}, {IMAGES}], input_image: [images]}}", "data.input_labels=[seg_maps]"],
     ),
     (
         FEW_SHOT,
@@ -146,16 +165,12 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
             "data.input_types: unpaired_few_shot_images reads images_content and images_style, neither more nor less; "
             "got images, seg_maps"
         ],
-        [*FEW_SHOT, FEW_SHOT_TYPES],
+        [*FEW_SHOT, FEW_SHOT_TYPES, "trainer={type: funit, gan_mode: hinge, loss_weight: {gan: 1}}"],
     ),
     (
         [f"data.val={OWN}input_types: [{SEG}], input_image: []}}", "data.val.type=images"],
         ["data.val.input_types: images reads images, neither more nor less; got seg_maps"],
-        [
-            f"data.val={OWN}input_types: [images: {{ext: png}}], input_image: [images]}}",
-            "data.val.type=images",
-            "data.input_labels=[]",
-        ],
+        [f"data.val={OWN}input_types: [{SEG}, {IMAGES}], input_image: [images]}}", "data.val.type=paired_images"],
     ),
     (
         ["data.train.augmentations={horizontal_flip: true}"],
@@ -208,8 +223,17 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
             "test_data.test.roots: is empty; name at least one folder",
             "test_data.test.augmentations: "
             "needs one of resize_smallest_side, resize_h_w, random_crop_h_w, center_crop_h_w",
+            "test_data.input_labels: make a label of other channels (none) than those of data (4); let them agree",
         ],
-        ["test_data={input_types: [a: {ext: png}], test: {roots: [x], augmentations: {resize_h_w: '8, 8'}}}"],
+        [
+            "test_data={input_types: [a: {ext: png, num_channels: 4}], input_labels: [a], "
+            "test: {roots: [x], augmentations: {resize_h_w: '8, 8'}}}"
+        ],
+    ),
+    (
+        [TESTED, "test_data.one_hot_num_classes={a: 3}"],
+        ["test_data.input_labels: make a label of other channels (3) than those of data (4); let them agree"],
+        [TESTED, "test_data.one_hot_num_classes={a: 3}", "test_data.use_dont_care=true"],
     ),
 ]
 
@@ -249,3 +273,78 @@ def test_a_crop_after_a_resize_of_random_aspect_is_not_judged(tmp_path: Path) ->
 def test_broken_rules_of_all_sections_are_told_at_once(tmp_path: Path) -> None:
     found = errors(write(tmp_path), "gen_opt.skip_grad=true", "data.train.roots=[]", "data.input_image.0=x")
     assert {line.split(": ")[1] for line in found} == {"gen_opt.skip_grad", "data.train.roots", "data.input_image.0"}
+
+
+# What a method reads --------------------------------------------------------------------------------------------------
+
+UNIT = [
+    "trainer={type: unit, gan_mode: hinge, loss_weight: {gan: 1}}",
+    "gen={type: unit}",
+    "dis={type: unit}",
+    "data.type=unpaired_images",
+    "data.input_image=[]",
+]
+GREY = ["data.input_types=[images_a: {ext: png, num_channels: 1}, images_b: {ext: png}]"]
+
+METHOD_RULES: list[tuple[list[str], list[str], list[str]]] = [
+    (
+        ["data.input_labels=[]"],
+        ["data.input_labels: is empty; name the types that make up the label, which spade reads"],
+        ["data.input_labels=[seg_maps]"],
+    ),
+    (
+        ["data.input_image=[]"],
+        ["data.input_image: must be [images], which spade reads; got []"],
+        ["data.input_image=[images]"],
+    ),
+    (
+        ["data.input_types.0={photos: {ext: png, num_channels: 3}}", "data.input_image=[photos]"],
+        [
+            "data.input_image: must be [images], which spade reads; got [photos]",
+            "data.input_types: lacks images, which spade reads",
+        ],
+        [f"data.input_types.0={{{IMAGES}}}"],
+    ),
+    (
+        [f"data.val={OWN}input_types: [{SEG}], input_image: [seg_maps]}}"],
+        [
+            "data.val.input_types: lacks images, which spade reads",
+            "data.val.input_image: must be [images], which spade reads; got [seg_maps]",
+        ],
+        [f"data.val={OWN}input_types: [{SEG}, {IMAGES}], input_image: [images]}}"],
+    ),
+    (
+        [*UNIT, "data.input_types=[images_a: {ext: png}, images_c: {ext: png}]"],
+        ["data.input_types: lacks images_b, which unit reads"],
+        [*UNIT, "data.input_types=[images_a: {ext: png}, images_b: {ext: png}]"],
+    ),
+    (
+        [*UNIT, *GREY],
+        [
+            "data.input_types.0.images_a.num_channels: is 1, but gen.num_image_channels is 3; make them the same",
+            "data.input_types.0.images_a.num_channels: is 1, but dis.num_image_channels is 3; make them the same",
+        ],
+        [*UNIT, *GREY, "gen.num_image_channels=1", "dis.num_image_channels=1"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("wrong", "lines", "right"), METHOD_RULES, ids=[rule[1][0][:40] for rule in METHOD_RULES])
+def test_data_that_do_not_suit_the_method_are_told_with_their_place(
+    tmp_path: Path, wrong: list[str], lines: list[str], right: list[str]
+) -> None:
+    found = errors(write(tmp_path), *wrong)
+    assert [line.partition(": ")[2] for line in found] == lines
+    read(write(tmp_path), *right)
+
+
+def test_a_place_of_the_method_s_rule_is_a_line_of_the_file(tmp_path: Path) -> None:
+    text = swap(TEXT, "  input_labels: [seg_maps]\n", "  input_labels: []\n")
+    line = 1 + TEXT.splitlines().index("  input_labels: [seg_maps]")
+    (found,) = errors(write(tmp_path, text))
+    assert found.startswith(f"small.yaml:{line}: data.input_labels: is empty")
+
+
+def test_what_does_not_suit_the_method_is_told_once_all_else_is_right(tmp_path: Path) -> None:
+    found = errors(write(tmp_path), "data.input_labels=[]", "data.input_types=[]", "data.input_image=[]")
+    assert not any("spade" in line for line in found)

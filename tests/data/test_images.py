@@ -36,7 +36,7 @@ def test_held_out_a_sample_is_its_file_with_the_number_of_its_outermost_folder()
     for index, label in enumerate([2, 0, 0, 1]):
         sample = data[3, index]
         assert sample.keys == {"images": KEYS[index]}
-        assert sample.numbers == {"is_flipped_images": False, "labels": label}
+        assert sample.numbers == {"is_flipped_images": False, "original_h_w_images": (4, 4), "labels": label}
         np.testing.assert_array_equal(sample.arrays["images"], noise(4, 4, seed=index))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
+import signal
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -74,7 +77,8 @@ def test_a_batch_holds_its_samples_side_by_side() -> None:
     dataset = augmented(3)
     batch = loader(dataset, 3).some(3)
     samples = [dataset[0, i] for i in range(3)]
-    assert set(batch.tensors) == {"images", "maps", "original_h_w", "is_flipped"}
+    sizes = {"original_h_w", "original_h_w_images", "original_h_w_maps"}
+    assert set(batch.tensors) == {"images", "maps", "is_flipped", *sizes}
     for name in ("images", "maps"):
         np.testing.assert_array_equal(batch[name].numpy(), np.stack([sample.arrays[name] for sample in samples]))
     assert batch["images"].dtype == torch.uint8
@@ -180,13 +184,6 @@ def test_two_ranks_side_by_side_are_one_process_with_a_batch_of_both() -> None:
         parts = [next(rank) for rank in ranks]
         assert [content(half) for half in batch.split(2)] == [content(part) for part, _ in parts]
         assert {at for _, at in parts} == {position}
-
-
-@pytest.mark.parametrize(("batch_size", "world", "needed"), [(4, 1, 4), (2, 2, 4)])
-def test_a_set_smaller_than_a_step_is_refused(batch_size: int, world: int, needed: int) -> None:
-    expected = rf"^the training set has 3 samples, fewer than one step takes \({needed}\); lower data.train.batch_size"
-    with pytest.raises(UserError, match=expected):
-        next(loader(Counted(3), batch_size, world=world).stream(Position()))
 
 
 # Held-out sets
@@ -303,3 +300,23 @@ def test_pictures_that_do_not_fit_together_in_a_batch_are_named(forms: list, sho
     expected = f"./0 and its batch: images of different sizes ({shown}); crop or convert them, or use batch_size: 1"
     assert str(caught.value) == expected
     assert len(list(loader(Uneven(*forms), 1).once())) == 2
+
+
+def test_some_are_those_as_large_as_the_first() -> None:
+    tall, wide = ((5, 4, 3), np.uint8), ((4, 5, 3), np.uint8)
+    batch = loader(Uneven(tall, wide, tall, tall, wide), 1).some(5)
+    assert batch["images"].shape == (3, 5, 4, 3)
+    assert batch.keys["images"] == ["./0", "./2", "./3"]
+
+
+def test_workers_outlive_the_signal_that_ends_a_process_group_and_not_their_run() -> None:
+    stream = loader(Counted(40), 1, num_workers=1).stream(Position())
+    next(stream)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGTERM)
+    assert len(taken(stream, 20)) == 20  # more than was read ahead
+    assert worker.is_alive()
+    stream.close()
+    worker.join(5)
+    assert not worker.is_alive()

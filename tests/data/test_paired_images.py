@@ -65,8 +65,10 @@ def test_files_that_the_first_type_lacks_are_no_samples() -> None:
     assert len(dataset(source)) == 1
 
 
-def test_the_original_size_is_the_largest_height_and_the_largest_width_over_the_types() -> None:
-    assert dataset(memory("./a"))[0, 0].numbers["original_h_w"] == (8, 10)
+def test_the_original_size_is_the_largest_height_and_the_largest_width_over_the_types_beside_that_of_each() -> None:
+    numbers = dataset(memory("./a"))[0, 0].numbers
+    assert numbers["original_h_w"] == (8, 10)
+    assert (numbers["original_h_w_images"], numbers["original_h_w_maps"]) == ((8, 6), (4, 10))
 
 
 def test_without_random_augmentations_a_sample_is_its_files() -> None:
@@ -76,7 +78,8 @@ def test_without_random_augmentations_a_sample_is_its_files() -> None:
     np.testing.assert_array_equal(sample.arrays["images"], images)
     np.testing.assert_array_equal(sample.arrays["maps"], maps)
     assert sample.keys == {"images": "s/a", "maps": "s/a"}
-    assert sample.numbers == {"original_h_w": (4, 6), "is_flipped": False}
+    sizes = dict.fromkeys(("original_h_w", "original_h_w_images", "original_h_w_maps"), (4, 6))
+    assert sample.numbers == {**sizes, "is_flipped": False}
 
 
 def look(dataset: Dataset, epoch: int, index: int) -> tuple[bytes, bytes, Number]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zlib
 
 import cv2
@@ -238,6 +239,12 @@ def test_a_class_beyond_the_config_is_named_unless_it_is_255_or_there_is_a_class
     assert str(caught.value).startswith(
         f"{WHERE}: holds class {wrong}, but one_hot_num_classes.images is 10 (classes 0 to 9); "
     )
+
+
+def test_a_map_of_classes_has_one_channel() -> None:
+    for ignore in (False, True):
+        with pytest.raises(UserError, match="^" + re.escape(f"{WHERE}: has 3 channels, but a map of the classes of ")):
+            check_classes(noise(4, 4, 3, below=5), kind(None, num_classes=10), ignore, WHERE)
 
 
 def test_a_type_without_classes_may_hold_any_number() -> None:

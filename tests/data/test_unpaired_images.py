@@ -91,6 +91,7 @@ def test_files_are_drawn_first_then_augmentations_in_the_order_of_the_types(kind
             augmented = Augmenter(RANDOM, [])({kind.name: stored}, rng)
             np.testing.assert_array_equal(sample.arrays[kind.name], augmented.images[kind.name])
             assert sample.numbers[f"is_flipped_{kind.name}"] == augmented.is_flipped
+            assert sample.numbers[f"original_h_w_{kind.name}"] == (4, 5)
 
 
 def test_types_are_flipped_independently() -> None:
@@ -166,7 +167,8 @@ def test_a_batch_names_and_flips_every_type_by_itself_and_has_no_label() -> None
     data = dataset(memory(3, 5), seed=3)
     batch = loader(data, 4, finish=Expander([A, B], [])).some(4)
     samples = [data[0, index] for index in (0, 1, 2, 3)]
-    assert set(batch.tensors) == {"images_a", "images_b", "is_flipped_images_a", "is_flipped_images_b"}
+    numbers = {f"{number}_{kind}" for number in ("is_flipped", "original_h_w") for kind in ("images_a", "images_b")}
+    assert set(batch.tensors) == {"images_a", "images_b", *numbers}
     for name in ("images_a", "images_b"):
         assert batch.keys[name] == [sample.keys[name] for sample in samples]
         assert batch[f"is_flipped_{name}"].tolist() == [sample.numbers[f"is_flipped_{name}"] for sample in samples]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from imagier.errors import UserError
 from imagier.losses.info_nce import LARGEST_LOGIT_SCALE, InfoNCE
 
 
@@ -50,6 +51,8 @@ def test_pictures_are_compared_at_every_place_or_by_their_means() -> None:
     means = InfoNCE(flatten=False)(a, b)
     torch.testing.assert_close(means, InfoNCE()(a.mean(dim=(2, 3)), b.mean(dim=(2, 3))))
     assert flat != means
+    vectors = features(4, 6)
+    assert torch.equal(InfoNCE(flatten=False)(*vectors), InfoNCE()(*vectors))
 
 
 def test_size_does_not_matter_and_nothing_is_as_far_as_anything() -> None:
@@ -70,8 +73,20 @@ def test_the_temperature_is_learned_if_wanted_and_stays_in_its_range() -> None:
     assert not InfoNCE(learn_temperature=False).logit_scale.requires_grad
     for value, expected in ((9.0, LARGEST_LOGIT_SCALE), (-1.0, 0.0)):
         tested.logit_scale.data.fill_(value)
-        tested(a, b)
+        tested.eval()(a, b)
+        assert tested.logit_scale.item() == value, "looking at a loss writes nothing"
+        tested.train()(a, b)
         assert tested.logit_scale.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.0099, 1.01, float("nan")])
+def test_a_temperature_outside_its_range_is_told(temperature: float) -> None:
+    with pytest.raises(UserError, match=r"give a number from 0\.01 to 1"):
+        InfoNCE(temperature=temperature)
+    for allowed in (0.01, 1.0):
+        tested = InfoNCE(temperature=allowed)
+        tested(*features(4, 6))
+        assert math.exp(-tested.logit_scale.item()) == pytest.approx(allowed)
 
 
 def test_samples_have_losses_of_their_own_whose_mean_it_is() -> None:

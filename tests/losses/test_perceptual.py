@@ -144,6 +144,17 @@ def test_under_autocast_the_loss_is_float32_and_close(vgg_file: str) -> None:
     torch.testing.assert_close(rough, loss(a, b), rtol=0.01, atol=0)
 
 
+def test_in_a_float16_run_the_network_computes_in_float32(vgg_file: str) -> None:
+    """There the gradient of a mean over many features is below the smallest number of float16."""
+    loss = PerceptualLoss(layers=LAYERS, weights_path=vgg_file)
+    a, b = pictures()
+    exact, under_autocast = (a.half().float().requires_grad_() for _ in range(2))
+    loss(exact, b).backward()
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss(under_autocast, b).backward()
+    assert torch.equal(under_autocast.grad, exact.grad)
+
+
 def test_training_mode_leaves_the_network_frozen(vgg_file: str) -> None:
     loss = PerceptualLoss(layers="relu_1_1", weights_path=vgg_file).train()
     assert not loss.network.training

@@ -384,6 +384,8 @@ def test_inferred_pictures_are_translations_in_the_original_sizes_of_their_conte
         rows, columns = (torch.arange(n) * m // n for n, m in zip(picture.shape[1:], source.shape[1:]))
         assert torch.equal(picture, source[:, rows][:, :, columns])
     assert torch.equal(torch.stack(made.infer(sized, rng(), keep_original_size=False)), translated)
+    own = sized.updated(original_h_w_images_content=torch.tensor([[5, 6], [7, 8]]))
+    assert [tuple(x.shape) for x in made.infer(own, rng())] == [(3, 5, 6), (3, 7, 8)]
 
 
 def test_inferred_pictures_are_called_like_their_contents() -> None:
@@ -396,6 +398,7 @@ def test_the_target_is_the_true_picture_where_there_is_one() -> None:
     assert made.target(given) is None
     truth = torch.rand(2, 3, 16, 16)
     assert torch.equal(made.target(given.updated(images=truth)), truth)
+    assert made.target(given.updated(images=truth[..., 1:])) is None
     assert torch.equal(made.baselines(given)["content as it is"], given["images_content"])
 
 
@@ -416,7 +419,7 @@ def test_grey_pictures_are_shown_with_three_channels() -> None:
     learned(made, given)
     shown = {**made.inputs(given), **made.outputs(given, rng())}
     assert all(x.shape == (2, 3, 16, 16) for x in shown.values())
-    assert [tuple(x.shape) for x in made.infer(given, rng())] == [(3, 16, 16)] * 2
+    assert [tuple(x.shape) for x in made.infer(given, rng())] == [(1, 16, 16)] * 2
 
 
 def test_more_classes_than_the_critic_knows_are_the_users_mistake() -> None:
@@ -446,14 +449,17 @@ def test_translating_needs_no_classes() -> None:
     assert torch.equal(made.sample(bare, rng()), made.sample(given, rng()))
 
 
-def test_pictures_that_are_too_small_or_would_come_back_smaller_are_the_users_mistake() -> None:
+def test_too_small_pictures_are_the_users_mistake_and_others_are_brought_to_sides_that_come_back() -> None:
     deep = recipe(generator(num_downsamples_content=3))
-    with pytest.raises(UserError, match=r"16 x 16 px: these networks need 24 px"):
+    with pytest.raises(UserError, match=r"16 x 16 px: these networks need sides from 24 px on"):
         next(deep.step(batch(), moment()))
-    with pytest.raises(UserError, match=r"images_content of 28 x 32 px: .* multiples of 8"):
-        next(deep.step(batch(2, 28, 32), moment()))
-    unreconstructed = recipe(generator(num_downsamples_content=3), loss_weight=LossWeights(gan=1.0))
-    assert [player for player, _ in unreconstructed.step(batch(2, 28, 32), moment())] == ["dis", "gen"]
+    given = batch(2, 28, 33)
+    ready = deep.prepare(given)
+    expected = F.interpolate(given["images_content"], size=(24, 32), mode="bicubic")
+    torch.testing.assert_close(ready["images_content"], expected)
+    assert [player for player, _ in deep.step(given, moment())] == ["dis", "gen"]
+    columns = [*deep.inputs(ready).values(), *deep.outputs(ready, rng()).values()]
+    assert {column.shape for column in columns} == {(2, 3, 24, 32)}
 
 
 # The reference's configs ---------------------------------------------------------------------------------------------
@@ -467,7 +473,10 @@ def test_configs_are_read_whichever_of_both_methods_they_call_critic_and_trainer
     config = yaml.safe_load(text)
     for section in ("dis", "trainer"):
         config[section]["type"] = f"imaginaire.{NAMES[section]}.{name}"
-    config["dis"]["image_channels"] = 1
+    config["dis"]["image_channels"] = config["gen"]["num_image_channels"] = 1
+    for kinds in config["data"]["input_types"]:
+        for options in kinds.values():
+            options["num_channels"] = 1
     config["trainer"]["aug_policy"] = "color"
     path = tmp_path / "case.yaml"
     path.write_text(yaml.safe_dump(config))

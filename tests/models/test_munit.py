@@ -149,18 +149,17 @@ def both_ways(gen: Generator, o: dict[str, Any]) -> tuple[dict[str, Tensor], dic
         options = {"doublings": o["halvings"], "blocks": o["blocks"], "order": order, "norm": norm}
         return decoded(w, f"{name}.decoder", x, **options, output={"none": None, "tanh": torch.tanh}[o["output"]])
 
+    random = [torch.randn(2, 3, 1, 1) for _ in "ab"] if o["random_style"] else []
     torch.manual_seed(1)
-    found = gen(
-        images["a"], images["b"], torch.default_generator, random_style=o["random_style"], within_latent_recon=True
-    )
+    found = gen(images["a"], images["b"], *random, within_latent_recon=True)
     torch.manual_seed(1)
     made = {}
     for d in "ab":
         made[f"content_{d}"], made[f"style_{d}"] = codes(d, images[d])
     for d in "ab":
         made[f"images_{d}{d}"] = picture(d, made[f"content_{d}"], made[f"style_{d}"])
-    for d in "ab":
-        made[f"style_{d}_rand"] = torch.randn(2, 3, 1, 1) if o["random_style"] else made[f"style_{d}"]
+    for d, style_of_d in zip("ab", random or (made["style_a"], made["style_b"])):
+        made[f"style_{d}_rand"] = style_of_d
     made["images_ba"] = picture("a", made["content_b"], made["style_a_rand"])
     made["images_ab"] = picture("b", made["content_a"], made["style_b_rand"])
     for way in ("ba", "ab", "aa", "bb"):
@@ -207,7 +206,8 @@ def test_only_what_is_asked_for_is_made(image_recon: bool, latent_recon: bool, c
     gen = generator()
     a, b = batch().tensors.values()
     flags = {"image_recon": image_recon, "latent_recon": latent_recon, "cycle_recon": cycle_recon}
-    found = gen(a, b, rng(), **flags, within_latent_recon=within)
+    styles = torch.randn(2, 2, 3, 1, 1)
+    found = gen(a, b, *styles, **flags, within_latent_recon=within)
     expected = {f"{kind}_{domain}" for kind in ("content", "style") for domain in "ab"}
     expected |= {"style_a_rand", "style_b_rand", "images_ba", "images_ab"}
     if image_recon:
@@ -219,15 +219,23 @@ def test_only_what_is_asked_for_is_made(image_recon: bool, latent_recon: bool, c
     if cycle_recon:
         expected |= {"images_aba", "images_bab"}
     assert found.keys() == expected
-    full = gen(a, b, rng(), within_latent_recon=True)
+    full = gen(a, b, *styles, within_latent_recon=True)
     torch.testing.assert_close(found, {name: full[name] for name in found})
 
 
 def test_random_styles_are_drawn_for_a_then_for_b() -> None:
-    found = generator()(*batch().tensors.values(), rng(3))
+    found = recipe().generate(batch(), rng(3))
     one = rng(3)
     assert torch.equal(found["style_a_rand"], torch.randn(2, 3, 1, 1, generator=one))
     assert torch.equal(found["style_b_rand"], torch.randn(2, 3, 1, 1, generator=one))
+
+
+@pytest.mark.slow
+def test_the_generator_is_one_graph_to_a_compiler() -> None:
+    gen = generator()
+    given, styles = batch(), torch.randn(2, 2, 3, 1, 1)
+    compiled = torch.compile(gen, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*given.tensors.values(), *styles), gen(*given.tensors.values(), *styles))
 
 
 # Losses --------------------------------------------------------------------------------------------------------------
@@ -245,7 +253,7 @@ def test_the_losses_of_the_generator_are_those_of_the_formulas(gan_recon: bool, 
     given = batch(2, 16, 16)
     phases = dict(made.step(given, moment()))
     losses = phases["gen"]
-    out = made.gen(given["images_a"], given["images_b"], rng(), within_latent_recon=True)
+    out = made.generate(given, rng(), within_latent_recon=True)
     fooled = {
         way: -sum(x.mean() for x in scores) / len(scores)
         for way in ("ab", "ba", "aa", "bb")
@@ -364,10 +372,29 @@ def test_the_consistency_loss_compares_features_of_pictures_with_those_of_mirror
         pairs = [
             (f, g) for fs, gs in zip(critic_of(images)[1], critic_of(moved)[1]) for f, g in zip(fs, gs, strict=True)
         ]
-        expected = expected + sum((f - g).square().mean() for f, g in pairs) / len(pairs)
+        means = [(f.mean(dim=(2, 3)), g.mean(dim=(2, 3))) for f, g in pairs]
+        expected = expected + sum((f - g).square().mean() for f, g in means) / len(pairs)
     assert len(pairs) == (1 if critic else 9)
     torch.testing.assert_close(losses["consistency_reg"], expected, rtol=1e-4, atol=1e-6, check_dtype=False)
     torch.testing.assert_close(made.total(losses), losses["gan/a"] + losses["gan/b"] + 2 * losses["consistency_reg"])
+
+
+def test_a_critic_that_cannot_tell_left_from_right_is_consistent_about_mirrored_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(munit, "random_shift", lambda images, rng: images)
+    dis = discriminator(num_discriminators=1)
+    symmetric = copy.deepcopy(dis)
+    for layer in symmetric.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data += layer.weight.data.flip(3)
+    given = batch(2, 17, 17)  # of such a side, a stride of 2 takes the same places from either end
+    fake = {f"images_{way}": given["images_a"] for way in ("ab", "ba")}
+    lopsided, same = (
+        recipe(dis=one, loss_weight=weighing(consistency_reg=1.0)).dis_losses(given, fake, rng())["consistency_reg"]
+        for one in (dis, symmetric)
+    )
+    assert same < 1e-9 < 1e-5 < lopsided
 
 
 def shifted(images: Tensor, by: Tensor) -> Tensor:
@@ -467,6 +494,13 @@ def test_other_losses_see_pictures_as_they_are() -> None:
 def test_an_unknown_augmentation_is_the_users_mistake() -> None:
     with pytest.raises(UserError, match="aug_policy"):
         recipe(aug_policy="colour")
+
+
+@pytest.mark.parametrize("weights", [{"gan": 0}, {"gan": 0, "gan_b": 1}, {"gan": -1, "gan_a": 1, "gan_b": 2}])
+def test_a_critic_without_a_loss_is_the_users_mistake(weights: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=r"loss_weight\.gan or gan_a must be more than 0"):
+        recipe(loss_weight=LossWeights(**weights, cycle_recon=1.0))
+    recipe(loss_weight=LossWeights(gan=0, gan_a=1.0, gan_b=1.0))
 
 
 # The order of updates ------------------------------------------------------------------------------------------------
@@ -573,9 +607,16 @@ def test_all_losses_of_half_precision_are_float32_and_finite(critic: dict[str, A
         assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_pictures_that_would_come_back_in_another_size_are_the_users_mistake() -> None:
-    with pytest.raises(UserError, match=r"16 x 18 px: .* multiples of 4"):
-        next(recipe().step(batch(1, 16, 18), moment()))
+def test_pictures_that_would_come_back_in_another_size_are_brought_to_the_next_that_does_not() -> None:
+    made = recipe()
+    given = batch(1, 17, 18)
+    ready = made.prepare(given)
+    torch.testing.assert_close(ready["images_b"], F.interpolate(given["images_b"], size=(16, 16), mode="bicubic"))
+    assert [player for player, _ in made.step(given, moment())] == ["dis", "gen"]
+    columns = [*made.inputs(ready).values(), *made.outputs(ready, rng()).values()]
+    assert {column.shape for column in columns} == {(1, 3, 16, 16)}
+    with pytest.raises(UserError, match=r"images_a of 7 x 18 px: .* from 8 px on"):
+        made.prepare(batch(1, 7, 18))
 
 
 # What goes out -------------------------------------------------------------------------------------------------------
@@ -619,8 +660,9 @@ def test_a_sample_takes_its_style_from_what_it_should_become() -> None:
     given = batch()
     assert made.target(given) is None
     pairs = Batch(given.tensors, {name: ["./1", "./2"] for name in given.tensors})
-    assert made.target(pairs) is given["images_b"]
-    assert made.baselines(pairs)["images_a as they are"] is given["images_a"]
+    assert torch.equal(made.target(pairs), given["images_b"])
+    assert made.target(pairs.updated(images_b=given["images_b"][..., 4:])) is None
+    assert torch.equal(made.baselines(pairs)["images_a as they are"], given["images_a"])
     expected = made.generate(given, rng(), random_style=False)["images_ab"].clamp(-1, 1)
     torch.testing.assert_close(made.sample(given, rng()), expected)
 

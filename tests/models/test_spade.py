@@ -28,7 +28,9 @@ from imagier.models.spade import (
     StyleEncoderParams,
 )
 from imagier.nn.blocks import ConvNormAct
+from imagier.nn.colorize import colorize
 from imagier.recipe import Batch, Losses, Moment
+from imagier.train.runtime import Runtime
 
 LABELS = {"seg_maps": 4, "edge_maps": 1}
 NORM = SpadeNormParams(num_filters=3, activation_norm_type="instance")
@@ -52,7 +54,7 @@ def discriminator(**options: Any) -> Discriminator:
 
 def recipe(gen: Generator | None = None, dis: Discriminator | None = None, **options: Any) -> Recipe:
     weights = LossWeights(gan=1.0, feature_matching=2.0, kl=0.5)
-    basic = {"label_lengths": LABELS, "gan_mode": "hinge", "loss_weight": weights}
+    basic = {"label_lengths": LABELS, "one_hot": ["seg_maps"], "gan_mode": "hinge", "loss_weight": weights}
     return Recipe(gen=gen or generator(), dis=dis or discriminator(), **{**basic, **options})
 
 
@@ -129,7 +131,7 @@ def test_pictures_have_the_size_of_the_label_rounded_down_to_what_can_be_halved(
     assert pictures.abs().max() <= 1
 
 
-@pytest.mark.parametrize("crop", [300, 511, 768, 2048])
+@pytest.mark.parametrize("crop", [16, 28, 31, 300, 511, 768, 2048])
 def test_a_crop_that_spade_is_not_defined_for_is_the_users_mistake(crop: int) -> None:
     with pytest.raises(UserError, match=f"crop of {crop} px"):
         generator(crop_h_w=(crop, crop))
@@ -300,17 +302,25 @@ def test_attributes_stand_after_the_style_in_the_code(style: dict[str, Any]) -> 
     torch.testing.assert_close(seen[0], torch.cat([noise, attributes[:, 0]], dim=1))
 
 
-def test_a_fixed_random_style_is_that_of_all_pictures_in_batches_of_any_size() -> None:
+def test_attributes_that_the_data_lack_are_told() -> None:
+    made = recipe(generator(attribute_dims=2))
+    with pytest.raises(UserError, match=r"gen\.attribute_dims needs `attributes`"):
+        made.sample(batch(), rng())
+    with pytest.raises(UserError, match=r"gen\.attribute_dims needs `attributes`"):
+        next(made.step(batch(), moment()))
+
+
+def test_a_fixed_random_style_is_that_of_all_pictures_in_batches_of_any_size_on_any_rank() -> None:
     made = recipe(generator(**STYLED))
     assert made.gen.decoder.style_mlp is not None
     seen = inputs_of(made.gen.decoder.style_mlp)
-    one = rng(7)
-    for count in (2, 3, 1):
-        made.infer(made.prepare(batch(count)), one, use_fixed_random_style=True)
+    of_ranks = [Runtime(torch.device("cpu"), rank=rank).generator(7) for rank in range(2)]
+    for count, draws in ((2, of_ranks[0]), (3, of_ranks[0]), (1, of_ranks[1])):
+        made.infer(made.prepare(batch(count)), draws, use_fixed_random_style=True, seed=7)
     codes = torch.cat(seen)
     assert codes.shape == (6, 5)
     assert torch.equal(codes, codes[:1].expand(6, -1))
-    made.infer(batch(1), rng(8), use_fixed_random_style=True)
+    made.infer(batch(1), of_ranks[0], use_fixed_random_style=True, seed=8)
     assert not torch.equal(seen[-1], codes[:1])
 
 
@@ -343,6 +353,15 @@ def test_prepare_brings_labels_by_nearest_and_pictures_by_bicubic_to_what_both_n
     assert again["label"] is ready["label"] and again["images"] is ready["images"]
 
 
+@pytest.mark.parametrize(("crop", "least"), [(256, 32), (1024, 64)])
+def test_a_label_that_cannot_be_halved_often_enough_is_the_users_mistake(crop: int, least: int) -> None:
+    made = recipe(generator(crop_h_w=(crop, crop)))
+    with pytest.raises(UserError, match=f"label of {least - 1} x 70 px: .* from {least} px on"):
+        made.prepare(batch(1, least - 1, 70))
+    with pytest.raises(UserError, match="label of 16 x 16 px"):
+        next(made.step(batch(1, 16, 16), moment()))
+
+
 def test_infer_gives_pictures_of_the_prepared_size_or_of_each_samples_original_one() -> None:
     made = recipe()
     made.gen.eval()
@@ -369,6 +388,23 @@ def test_inputs_are_the_pictures_the_colours_of_classes_and_the_edges() -> None:
     assert len(shown["seg_maps"].movedim(1, -1).reshape(-1, 3).unique(dim=0)) == 4
 
 
+def test_what_is_a_class_is_told_by_the_data_and_not_by_the_name() -> None:
+    given = Batch({"images": torch.zeros(2, 3, 32, 32), "label": labels()})
+    lengths = {"things": 4, "seg_lines": 1}
+    shown = recipe(label_lengths=lengths, one_hot=["things"]).inputs(given)
+    assert torch.equal(shown["things"], colorize(given["label"][:, :4]))
+    assert torch.equal(shown["seg_lines"], (given["label"][:, 4:] * 2 - 1).expand(-1, 3, -1, -1))
+
+
+def test_grey_pictures_are_shown_with_three_channels() -> None:
+    made = recipe(generator(image_channels=1, **STYLED), discriminator(image_channels=1))
+    given = batch().updated(images=torch.rand(2, 1, 32, 32) * 2 - 1)
+    learned(made, given)
+    shown = {**made.inputs(given), **made.outputs(given, rng()), "target": made.target(given)}
+    assert {name: tuple(x.shape) for name, x in shown.items()} == dict.fromkeys(shown, (2, 3, 32, 32))
+    assert torch.equal(shown["target"][:, 2:], given["images"])
+
+
 def test_outputs_are_pictures_in_range_and_float32() -> None:
     made = recipe()
     with torch.autocast("cpu", torch.bfloat16):
@@ -381,7 +417,7 @@ def test_outputs_are_pictures_in_range_and_float32() -> None:
 
 def test_the_target_of_a_sample_is_its_picture() -> None:
     given = batch()
-    assert recipe().target(given) is given["images"]
+    assert torch.equal(recipe().target(given), given["images"])
 
 
 # Label maps of which most channels are empty -------------------------------------------------------------------------
@@ -413,11 +449,21 @@ def test_leaving_out_empty_channels_changes_neither_losses_nor_gradients(
     made = recipe(generator(label_channels=20, **options), discriminator(label_channels=20), label_lengths=MANY)
     dense = copy.deepcopy(made)
     given = mostly_empty(present)
-    assert made.prepare(given)["label_present"].shape[1] == max(1, len(present))
+    assert spade._label(made.prepare(given)).map.shape[1] == max(1, len(present))
     found = losses_and_gradients(made, given)
     monkeypatch.setattr(spade, "MANY_CHANNELS", 1000)
     assert "label_present" not in dense.prepare(given)
     torch.testing.assert_close(found, losses_and_gradients(dense, given), rtol=1e-3, atol=1e-5)
+
+
+def test_parts_of_a_prepared_batch_leave_out_what_is_empty_in_each() -> None:
+    made = recipe(generator(label_channels=20), discriminator(label_channels=20), label_lengths=MANY)
+    given = mostly_empty([3, 7])
+    given["label"][0, 3] = 0
+    parts = made.prepare(given).split(2)
+    assert [spade._label(part).channels.tolist() for part in parts] == [[7], [3, 7]]
+    for part, label in zip(parts, given["label"]):
+        assert torch.equal(spade._label(part).map[0], label[spade._label(part).channels])
 
 
 def losses_and_gradients(made: Recipe, given: Batch) -> dict[str, Any]:
@@ -492,6 +538,11 @@ def test_losses_of_weight_zero_are_not_computed() -> None:
     given = batch()
     assert made.gen_losses(given, made.generate(given, rng()), moment()).keys() == {"gan"}
     assert made.load_losses() == ()
+
+
+def test_a_critic_without_a_loss_is_the_users_mistake() -> None:
+    with pytest.raises(UserError, match=r"loss_weight\.gan must be more than 0"):
+        recipe(loss_weight=LossWeights(gan=0, feature_matching=1, kl=0, l1=1))
 
 
 def test_a_perceptual_weight_without_its_section_is_the_users_mistake() -> None:

@@ -245,6 +245,13 @@ def test_losses_of_weight_0_cost_nothing_but_are_logged_in_the_order_of_the_refe
         torch.testing.assert_close(made.total(losses), losses["gan/a"] + losses["gan/b"])
 
 
+@pytest.mark.parametrize("weights", [{"gan": 0}, {"gan": 0, "gan_b": 1}, {"gan": -1, "gan_a": 1, "gan_b": 2}])
+def test_a_critic_without_a_loss_is_the_users_mistake(weights: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=r"loss_weight\.gan or gan_a must be more than 0"):
+        recipe(loss_weight=LossWeights(**weights, cycle_recon=1.0))
+    recipe(loss_weight=LossWeights(gan=0, gan_a=1.0, gan_b=1.0))
+
+
 # The order of updates ------------------------------------------------------------------------------------------------
 
 
@@ -335,10 +342,28 @@ def test_all_losses_of_half_precision_are_float32_and_finite() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in made.gen.parameters())
 
 
-@pytest.mark.parametrize("size", [(16, 18), (14, 16)])
-def test_pictures_that_would_come_back_in_another_size_are_the_users_mistake(size: tuple[int, int]) -> None:
-    with pytest.raises(UserError, match=f"{size[0]} x {size[1]} px: .* multiples of 4"):
-        next(recipe().step(batch(1, *size), moment()))
+@pytest.mark.parametrize(("size", "fitting"), [((16, 18), (16, 16)), ((15, 17), (12, 16))])
+def test_pictures_that_would_come_back_in_another_size_are_brought_to_the_next_that_does_not(
+    size: tuple[int, int], fitting: tuple[int, int]
+) -> None:
+    made = recipe()
+    given = batch(1, *size)
+    ready = made.prepare(given)
+    expected = F.interpolate(given["images_a"], size=fitting, mode="bicubic")
+    torch.testing.assert_close(ready["images_a"], expected)
+    assert [player for player, _ in made.step(given, moment())] == ["dis", "gen"]
+    columns = [*made.inputs(ready).values(), *made.outputs(ready, rng()).values()]
+    assert {column.shape for column in columns} == {(1, 3, *fitting)}
+
+
+def test_the_smallest_pictures_can_be_translated_and_smaller_ones_are_the_users_mistake() -> None:
+    for halvings in range(3):
+        made = recipe(generator(num_downsamples_content=halvings, num_res_blocks=0))
+        least = made.gen.smallest_px
+        smallest = batch(1, least, least)
+        assert made.sample(made.prepare(smallest), rng()).shape == (1, 3, least, least)
+        with pytest.raises(UserError, match=f"images_a of {least} x {least - 1} px: .* from {least} px on"):
+            made.prepare(batch(1, least, least - 1))
 
 
 # What goes out -------------------------------------------------------------------------------------------------------
@@ -359,15 +384,17 @@ def test_inference_translates_in_either_direction_from_one_domain_alone(a2b: boo
         made.infer(alone, rng(), a2b=not a2b)
 
 
-def test_there_is_a_target_only_where_files_of_both_domains_have_the_same_names() -> None:
+def test_there_is_a_target_only_where_files_of_both_domains_have_the_same_names_and_sizes() -> None:
     made = recipe()
     given = batch()
     assert made.target(given) is None
     assert made.target(Batch(given.tensors)) is None
     pairs = Batch(given.tensors, {name: ["./1", "./2"] for name in given.tensors})
-    assert made.target(pairs) is given["images_b"]
+    assert torch.equal(made.target(pairs), given["images_b"])
+    assert made.target(pairs.updated(images_b=given["images_b"][..., 4:])) is None
+    assert made.target(Batch({"images_a": given["images_a"]}, {"images_a": ["./1", "./2"]})) is None
     assert list(made.baselines(pairs)) == ["images_a as they are"]
-    assert made.baselines(pairs)["images_a as they are"] is given["images_a"]
+    assert torch.equal(made.baselines(pairs)["images_a as they are"], given["images_a"])
 
 
 def test_pictures_of_the_training_are_in_the_order_of_the_reference_and_in_range() -> None:

@@ -126,7 +126,17 @@ def test_reestimated_statistics_are_the_mean_over_batches_each_weighing_the_same
     torch.testing.assert_close(network[0].running_mean, torch.stack([r.mean(1) for r in rows]).mean(0))
     torch.testing.assert_close(network[0].running_var, torch.stack([r.var(1) for r in rows]).mean(0))
     assert network[0].momentum == 0.3
-    assert not network.training
+    assert not any(module.training for module in network.modules())
+
+
+def test_reestimating_moves_nothing_but_the_statistics() -> None:
+    """Not even the singular vectors of an average that keeps its spectral norms."""
+    torch.manual_seed(0)
+    network = seven_layers().eval()
+    before = cloned(network.state_dict())
+    reestimate_batch_norm(network, [torch.randn(2, 3, 8, 8)], network)
+    moved = [name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert moved == ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
 
 
 @pytest.mark.parametrize("start", [0, 2])

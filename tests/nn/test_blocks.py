@@ -8,7 +8,17 @@ import torch.nn.functional as F
 from second_way import NORMS, adaptive, residual, weights_of
 from torch import Tensor, nn
 
-from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, Noise, NoNorm, NormActConv, ResBlock, nonlinearity
+from imagier.nn.blocks import (
+    LEAKY_SLOPE,
+    ConvNormAct,
+    Double,
+    Noise,
+    NoNorm,
+    NormActConv,
+    ResBlock,
+    double,
+    nonlinearity,
+)
 from imagier.nn.conv import conv2d
 from imagier.nn.norm import AdaptiveNorm, norm2d
 
@@ -154,3 +164,10 @@ def test_a_nonlinearity_is_the_function_of_its_name(kind: str, formula: object) 
     x = torch.linspace(-3, 3, 31, dtype=torch.float64)
     found: Tensor = nonlinearity(kind)(x)
     torch.testing.assert_close(found, formula(x))
+
+
+def test_a_doubled_map_has_every_value_four_times() -> None:
+    x = torch.randn(2, 3, 4, 5)
+    expected = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert torch.equal(double(x), expected)
+    assert torch.equal(Double()(x, torch.randn(2, 7)), expected)

@@ -51,7 +51,7 @@ def test_the_same_random_source_gives_the_same_pictures_and_another_one_others(p
     assert first.shape == images.shape
 
 
-def test_a_shift_is_a_crop_of_the_picture_on_a_black_ground() -> None:
+def test_a_shift_is_a_crop_of_the_picture_on_a_grey_ground() -> None:
     images = pictures(1)
     with Replay([torch.tensor([[[2]]]), torch.tensor([[[-3]]])]):
         found = augment(images, "translation", seeded())
@@ -69,15 +69,21 @@ def test_shifts_reach_an_eighth_of_each_side_and_no_further() -> None:
     assert (found[:, 3].min(), found[:, 3].max()) == (9, 15)
 
 
-@pytest.mark.parametrize("centre", [0, 7, 15, 16])
-def test_the_box_is_that_of_indices_moved_into_the_picture(centre: int) -> None:
-    rows = (torch.arange(8) + centre - 4).clamp(0, 15)
-    columns = (torch.arange(8) + 5 - 4).clamp(0, 15)
-    expected = torch.ones(16, 16)
-    expected[rows.unsqueeze(1), columns] = 0
-    with Replay([torch.tensor([[[centre]]]), torch.tensor([[[5]]])]):
-        found = augment(torch.ones(1, 1, 16, 16), "cutout", seeded())
-    assert torch.equal(found[0, 0], expected)
+@pytest.mark.parametrize("size", range(1, 18))
+def test_the_box_is_that_of_indices_moved_into_the_picture(size: int) -> None:
+    """For all centres that can be drawn."""
+    box = round(size / 2 + 1e-9)
+    centres = range(size + (box % 2 == 0))
+    column = centres[-1] // 2
+    draws = [torch.tensor(centres).view(-1, 1, 1), torch.full((len(centres), 1, 1), column)]
+    with Replay(draws):
+        found = augment(torch.ones(len(centres), 1, size, size), "cutout", seeded())
+    columns = (torch.arange(box) + column - box // 2).clamp(0, size - 1)
+    for centre in centres:
+        rows = (torch.arange(box) + centre - box // 2).clamp(0, size - 1)
+        expected = torch.ones(size, size)
+        expected[rows.unsqueeze(1), columns] = 0
+        assert torch.equal(found[centre, 0], expected)
 
 
 def test_no_shift_and_no_scale_leave_the_picture() -> None:

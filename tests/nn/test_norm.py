@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagier.errors import UserError
 from imagier.nn.norm import (
     AdaptiveNorm,
     Norm,
@@ -63,7 +64,6 @@ FORMULAS: dict[str, Callable[[Tensor, nn.Module], Tensor]] = {
     "instance": lambda x, n: F.instance_norm(x, weight=n.weight, bias=n.bias, eps=n.eps),
     "batch": lambda x, n: F.batch_norm(x, None, None, n.weight, n.bias, training=True, eps=n.eps),
     "sync_batch": lambda x, n: F.batch_norm(x, None, None, n.weight, n.bias, training=True, eps=n.eps),
-    "layer": lambda x, n: F.layer_norm(x, x.shape[-1:], n.weight, n.bias, n.eps),
     "layer_2d": lambda x, n: layer_2d(x, n, (1, 2, 3)),
     "group": lambda x, n: F.group_norm(x, n.num_groups, n.weight, n.bias, n.eps),
     "pixel_layer": lambda x, n: torch.stack(
@@ -78,7 +78,7 @@ FORMULAS: dict[str, Callable[[Tensor, nn.Module], Tensor]] = {
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_plain_norms_follow_their_formulas(kind: Norm, params: NormParams) -> None:
     norm = randomized(norm2d(kind, CHANNELS, params))
-    x = picture(width=CHANNELS) if kind == "layer" else picture()
+    x = picture()
     torch.testing.assert_close(norm(x), FORMULAS[kind](x, norm))
     has_parameters = params.affine and kind not in ("none", "pixel")
     assert len(list(norm.parameters())) == 2 * has_parameters
@@ -97,6 +97,12 @@ def test_group_norm_takes_the_number_of_groups() -> None:
     found = norm2d("group", CHANNELS, NormParams(num_groups=2))(x)
     torch.testing.assert_close(found, F.group_norm(x, 2))
     assert not torch.allclose(found, norm2d("group", CHANNELS)(x))
+
+
+@pytest.mark.parametrize("groups", [3, 16, 0])
+def test_groups_that_do_not_divide_the_channels_are_told(groups: int) -> None:
+    with pytest.raises(UserError, match=f"8 channels cannot be split into {groups} groups"):
+        norm2d("group", CHANNELS, NormParams(num_groups=groups))
 
 
 @pytest.mark.parametrize("kind", ["batch", "sync_batch"])
@@ -230,10 +236,7 @@ def test_spade_norm_of_some_channels_is_that_of_the_map_that_is_zero_elsewhere(
     torch.testing.assert_close(norm(x, PartialMap(some, channels)), norm(x, PartialMap(dense, None)))
 
 
-HALF = pytest.mark.parametrize("kind", [kind for kind in FORMULAS if kind != "layer"])
-
-
-@HALF
+@pytest.mark.parametrize("kind", FORMULAS)
 def test_norms_keep_half_precision_under_autocast(kind: Norm) -> None:
     norm = norm2d(kind, CHANNELS).float()
     label = PartialMap(torch.randn(3, 4, 5, 6).float(), None)
@@ -245,7 +248,7 @@ def test_norms_keep_half_precision_under_autocast(kind: Norm) -> None:
         assert spade(x, label).dtype == adaptive(x, code).dtype == torch.bfloat16
 
 
-@HALF
+@pytest.mark.parametrize("kind", FORMULAS)
 def test_statistics_of_half_precision_are_taken_in_float32(kind: Norm) -> None:
     """A mean of 50 deviations: rounded to half precision, its error alone would be a tenth of a deviation."""
     norm = norm2d(kind, CHANNELS).float()
@@ -253,3 +256,11 @@ def test_statistics_of_half_precision_are_taken_in_float32(kind: Norm) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = norm(x)
     torch.testing.assert_close(found.float(), norm(x.float()), rtol=0.01, atol=0.01)
+
+
+def test_pixel_norm_of_large_half_precision_is_that_in_float32() -> None:
+    """The square of 300 is beyond the largest number of float16."""
+    x = (300 * torch.randn(2, CHANNELS, 3, 3)).half()
+    found = norm2d("pixel", CHANNELS)(x)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), norm2d("pixel", CHANNELS)(x.float()), rtol=1e-3, atol=1e-3)

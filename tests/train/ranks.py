@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
+from imagier.cli import build
+from imagier.data.loader import Loader
+from imagier.data.sample import Sample
 from imagier.nn.average import ModelAverage
 from imagier.nn.norm import SyncBatchNorm2d
 from imagier.recipe import Batch, Losses, Moment, Recipe
@@ -24,6 +28,8 @@ from imagier.train.trainer import Trainer
 
 BATCH = 8
 STEPS = 20
+CALIBRATION_BATCH = 2
+CALIBRATED = (1, 3, 5, 9)
 
 
 class SmallGan(Recipe):
@@ -111,6 +117,40 @@ def digest(state: dict[str, Any]) -> str:
     return hasher.hexdigest()
 
 
+class Counted:
+    """Samples that are one number, their index squared, everywhere."""
+
+    classes = ()
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        return Sample({"label": np.full((4, 4, 2), key[1] ** 2, np.float32)}, {"label": f"./{key[1]}"})
+
+    def load(self, index: int) -> dict[str, np.ndarray]:
+        return self[0, index].arrays
+
+
+def calibrated(runtime: Runtime, samples: int) -> dict[str, Any]:
+    """The statistics of a synchronised batch norm as it is looked at, if the training set has so many samples."""
+    recipe = SmallGan(r1=0.0)
+    recipe.gen = nn.Sequential(SyncBatchNorm2d(2)).eval()
+    training = Loader(
+        Counted(samples),
+        CALIBRATION_BATCH,
+        device=runtime.device,
+        finish=lambda batch: Batch({"label": batch["label"].movedim(-1, 1)}),
+        rank=runtime.rank,
+        world=runtime.world,
+    )
+    with torch.no_grad(), build.calibrated(training, 10, runtime)(recipe):
+        return {name: tensor.clone() for name, tensor in recipe.gen.state_dict().items()}
+
+
 def own_rows(count: int) -> list[Tensor]:
     """So many tensors, longer and longer ones."""
     return [torch.full((1 + index, 2), float(10 * count + index)) for index in range(count)]
@@ -126,7 +166,9 @@ def main() -> None:
         torch.save({"state": state, "digest": digest(state)}, folder / f"{name}_{runtime.rank}.pt")
     rows = [runtime.gathered(own_rows(runtime.rank + more)) for more in (0, 1)]
     torch.save({"rows": rows}, folder / f"gathered_{runtime.rank}.pt")
-    runtimes.stop()
+    for samples in CALIBRATED:
+        torch.save(calibrated(runtime, samples), folder / f"calibrated{samples}_{runtime.rank}.pt")
+    runtimes.stop(runtime)
 
 
 COMBINATIONS: dict[str, dict[str, Any]] = {

@@ -115,3 +115,57 @@ def test_flipped_bits_and_cut_ends_are_told_in_one_line(tmp_path: Path) -> None:
         except UserError as error:
             assert str(error).startswith(f"{path}: ")
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"players": 3}, "holds no players"),
+        ({"players": {"gen": {}}}, "players.gen.network holds no tensors"),
+        ({"players": {"gen": 3}}, "its player gen is no state"),
+        ({"players": {"gen": {"network": {}, "average": 3}}}, "players.gen.average holds no tensors"),
+        ({"extras": None}, "holds no extras"),
+        ({"current_iteration": "x"}, "holds no current_iteration"),
+        ({"format": 2, "players": 3}, "written by a newer imagier"),
+    ],
+)
+def test_a_file_of_another_structure_is_told_when_it_is_read(tmp_path: Path, change: dict, message: str) -> None:
+    torch.save({**checkpoint.load(saved(tmp_path)), **change}, tmp_path / "changed.pt")
+    with pytest.raises(UserError, match=message):
+        checkpoint.load(tmp_path / "changed.pt")
+
+
+@pytest.mark.parametrize("network", [3, {"a": 3}])
+def test_a_file_of_the_reference_without_tensors_is_told(tmp_path: Path, network: object) -> None:
+    torch.save({"net_G": network}, tmp_path / "old.pt")
+    with pytest.raises(UserError, match="net_G holds no tensors"):
+        checkpoint.load(tmp_path / "old.pt")
+
+
+def test_a_pointer_that_is_not_text_is_told(tmp_path: Path) -> None:
+    (tmp_path / "latest_checkpoint.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"latest_checkpoint\.txt: is not text"):
+        checkpoint.latest(tmp_path)
+
+
+def test_another_type_of_optimizer_cannot_continue_a_run(tmp_path: Path) -> None:
+    path, other = saved(tmp_path), trainer(Line())
+    other.players["gen"].optimizer = torch.optim.Adam(other.players["gen"].params)
+    with pytest.raises(UserError, match=r"gen was trained by SGD, but gen_opt is Adam"):
+        checkpoint.restore(other, checkpoint.load(path), path)
+
+
+@pytest.mark.parametrize(
+    ("kept", "strict", "refused"), [([], False, True), (["gen"], True, False), (["gen"], False, False)]
+)
+def test_players_that_a_file_lacks_are_told(tmp_path: Path, kept: list[str], strict: bool, refused: bool) -> None:
+    path = saved(tmp_path)
+    state = checkpoint.load(path)
+    state["players"] = {name: state["players"][name] for name in kept}
+    networks = Line().networks
+    if refused:
+        with pytest.raises(UserError, match="holds nothing for gen or dis"):
+            checkpoint.fitted(state, networks, {}, path, strict=strict)
+    else:
+        _, lines = checkpoint.fitted(state, networks, {}, path, strict=strict)
+        assert lines == [f"{path.name}: holds nothing for dis"]

@@ -17,11 +17,12 @@ from test_trainer import Line, endless, trainer, until
 from torch import Tensor
 
 from imagier.recipe import Batch, Position
-from imagier.train.hooks import evaluation, files
+from imagier.train.hooks import evaluation, files, report
 from imagier.train.hooks.checkpoints import Checkpoints
 from imagier.train.hooks.console import duration, line
 from imagier.train.hooks.log import Log, Record, tagged
 from imagier.train.hooks.pictures import Pictures, read_picture, side_by_side, to_uint8
+from imagier.train.hooks.profile import Profile
 from imagier.train.hooks.report import Report
 from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View
@@ -91,7 +92,7 @@ def test_a_period_goes_on_after_a_resume() -> None:
     first, second = log(sink, every=4), log(sink, every=4)
     for step in (1, 2):
         first.after_step(watched, progress(step, {"gen": {"gan": 1.0}}))
-    second.load_state_dict(first.state_dict(), torch.device("cpu"))
+    second.load_state_dict(first.state_dict(watched.runtime), torch.device("cpu"))
     for step in (3, 4):
         second.after_step(watched, progress(step, {"gen": {"gan": 3.0}}))
     assert sink.records[0].scalars["gen_update/GAN"] == 2.0
@@ -141,6 +142,14 @@ def test_columns_stand_side_by_side_and_samples_below_each_other() -> None:
     grid = side_by_side(columns)
     assert grid.shape == (8, 10, 3)
     assert (grid[:4, :5] == 0).all() and (grid[4:, :5] == 128).all() and (grid[:, 5:] == 255).all()
+
+
+def test_lower_columns_have_black_below_them() -> None:
+    grid = side_by_side([torch.ones(2, 3, 4, 5), torch.ones(2, 3, 3, 6)])
+    assert grid.shape == (8, 11, 3)
+    white = [(grid[:4, :5], grid[4:, :5]), (grid[:3, 5:], grid[4:7, 5:])]
+    assert all((part == 255).all() for parts in white for part in parts)
+    assert (grid[[3, 7], 5:] == 0).all()
 
 
 class Painter(Line):
@@ -340,3 +349,66 @@ def test_json_lines_are_json(tmp_path: Path) -> None:
     sink.close()
     found = json.loads((tmp_path / files.NAME).read_text())
     assert {key: found[key] for key in ("step", "epoch", "x")} == {"step": 3, "epoch": 1, "x": 0.1}
+
+
+def test_what_is_saved_of_a_period_is_the_mean_over_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    tested, watched = log(Kept(), every=4), trainer(Line())
+    tested.after_step(watched, progress(1, {"gen": {"gan": 1.0}}))
+    monkeypatch.setattr(type(watched.runtime), "mean_over_ranks", lambda self, values: values * 3)
+    assert tested.state_dict(watched.runtime)["sums"].tolist() == [3.0]
+    assert tested.sums is not None and tested.sums.tolist() == [1.0]
+
+
+def test_a_run_continued_with_other_losses_begins_a_new_period() -> None:
+    sink, watched = Kept(), trainer(Line())
+    first, second = log(sink, every=4), log(sink, every=4)
+    first.after_step(watched, progress(1, {"gen": {"gan": 1.0}}))
+    second.load_state_dict(first.state_dict(watched.runtime), torch.device("cpu"))
+    for step in (2, 3, 4):
+        second.after_step(watched, progress(step, {"gen": {"gan": 3.0, "l1": 5.0}}))
+    (record,) = sink.records
+    assert (record.scalars["gen_update/GAN"], record.scalars["gen_update/l1"]) == (3.0, 5.0)
+    assert "nonfinite" not in record.scalars
+
+
+def test_a_generator_that_paints_nan_is_told_as_not_finite() -> None:
+    class Diverged(Painter):
+        def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+            return batch["x"] * math.nan
+
+    tested = evaluation.Evaluation(
+        lambda: [pictures(0, 1)], list, NO_CALIBRATION, Kept().scalars, every=1, every_epochs=1, seed=0
+    )
+    tested.after_fit(trainer(Diverged()), progress(2, {}, Outcome.DONE))
+    headings, generator, black = evaluation.table(tested.last)
+    assert headings[1] == "L1"
+    assert (generator[1], black[1]) == ("not finite", "1")
+
+
+def test_a_run_interrupted_before_its_first_step_is_not_scored() -> None:
+    def no_batches() -> Iterator[Batch]:
+        raise AssertionError("evaluated")
+
+    tested = evaluation.Evaluation(
+        no_batches, no_batches, NO_CALIBRATION, Kept().scalars, every=1, every_epochs=1, seed=0
+    )
+    trainer(Painter(), hooks=[tested]).fit(endless(), lambda step, epoch: Outcome.INTERRUPTED)
+
+
+def test_a_report_shows_a_question_mark_for_a_distribution_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_VERSIONS", ("torch", "no-such-thing"))
+    report.Report(tmp_path, "x", 7, None).after_fit(trainer(Line()), None)
+    assert f"torch {torch.__version__}, no-such-thing ?" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("steps", "measured"), [(3, 0), (7, 0), (8, 1)])
+def test_a_run_that_ends_before_the_profile_does_says_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], steps: int, measured: int
+) -> None:
+    trainer(Line(), hooks=[Profile(tmp_path, torch.device("cpu"))]).fit(endless(), until(steps))
+    assert capsys.readouterr().out == f"profile: the run ended within 10 iterations; {measured} were measured\n"
+    table = tmp_path / "profile" / "table.txt"
+    assert table.exists() == (measured > 0)
+    assert not measured or table.read_text().startswith(f"Time of {measured} iterations")

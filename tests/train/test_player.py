@@ -110,3 +110,36 @@ def test_a_scaler_skips_an_overflow_and_lowers_its_scale() -> None:
     tested.backward(network.tensors[0].sum())
     tested.update()
     torch.testing.assert_close(network.tensors[0].data, torch.full((2,), -1.0))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_skipping_drops_what_is_not_finite(value: float) -> None:
+    network, tested = with_gradient([value, 0.1], clip_grad_norm=1.0, skip_large_grads=True)
+    tested.update()
+    assert torch.equal(network.tensors[0].data, torch.zeros(2))
+
+
+def test_a_scaler_counts_an_overflow_that_is_skipped() -> None:
+    network = Parameters([torch.zeros(2)])
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    tested = player(network, scaler=scaler, clip_grad_norm=10.0, skip_large_grads=True)
+    tested.backward((network.tensors[0] * float("inf")).sum())
+    tested.update()
+    assert torch.equal(network.tensors[0].data, torch.zeros(2))
+    assert scaler.get_scale() == 2.0
+
+
+def test_a_continued_run_follows_the_options_of_its_config_with_the_moments_of_its_past() -> None:
+    def adam(betas: tuple[float, float]) -> Player:
+        network = Parameters([torch.zeros(1)])
+        made = torch.optim.Adam(network.parameters(), lr=1.0, betas=betas)
+        return Player(network, made, CPU, schedule=schedule.constant(), by_iteration=False)
+
+    first, second = adam((0.9, 0.999)), adam((0.5, 0.999))
+    first.params[0].grad = torch.tensor([2.0])
+    first.update()
+    second.load_state_dict(first.state_dict())
+    second.params[0].grad = torch.tensor([4.0])
+    second.update()
+    (moments,) = second.optimizer.state.values()
+    assert moments["exp_avg"].item() == pytest.approx(0.5 * (0.1 * 2.0) + 0.5 * 4.0)

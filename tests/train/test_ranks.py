@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ranks
 import torch
+import torch.distributed as dist
 
+from imagier.errors import UserError
+from imagier.train import runtime as runtimes
 from imagier.train.runtime import Runtime
 
 
@@ -68,3 +73,42 @@ def test_all_ranks_gather_the_rows_of_all_in_their_order(two_ranks: Path) -> Non
         assert torch.equal(first, torch.cat([*none, *one]))
         assert torch.equal(second, torch.cat([*one, *two]))
     assert torch.equal(Runtime(torch.device("cpu")).gathered(two), torch.cat(two))
+
+
+@pytest.mark.parametrize("samples", ranks.CALIBRATED)
+def test_batch_norms_of_the_average_see_as_many_batches_on_one_rank_as_on_the_other(
+    two_ranks: Path, samples: int
+) -> None:
+    """Or else one of them would wait for ever. Two ranks take 2 samples each: of 5, one batch; of 9, two.
+
+    Of fewer than 4, which are not a batch, both take the first 2, or the only one.
+    """
+    one, other = (loaded(two_ranks, f"calibrated{samples}", rank) for rank in (0, 1))
+    batches = [[at**2 for at in range(start, start + 4)] for start in range(0, samples - 3, 4)]
+    values = torch.tensor(batches or [[at**2 for at in range(min(samples, 2))] * 2], dtype=torch.float32)
+    assert int(one["0.num_batches_tracked"]) == len(values)
+    everywhere = values.repeat_interleave(16, dim=1)  # pixels
+    torch.testing.assert_close(one["0.running_mean"], everywhere.mean(dim=1).mean().expand(2))
+    torch.testing.assert_close(one["0.running_var"], everywhere.var(dim=1).mean().expand(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_rank_that_cannot_find_the_others_is_told_what_to_start_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match=r"WORLD_SIZE is 2, but it has no RANK, MASTER_ADDR, MASTER_PORT; .*torchrun"):
+        runtimes.start("cpu", single=False, local_rank=None)
+
+
+def test_no_group_outlives_the_end_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    group = dist.group.WORLD
+    runtime = Runtime(torch.device("cpu"), control=group)
+    alive = weakref.ref(group)
+    del group
+    runtimes.stop(runtime)
+    gc.collect()
+    assert not dist.is_initialized()
+    assert runtime.control is None
+    assert alive() is None

@@ -173,3 +173,9 @@ def test_epoch_schedules_see_the_epochs_done_and_iteration_schedules_the_steps_d
         player.schedule = lambda t, name=name: float(seen[name].append(t) is None)  # type: ignore[misc]
     tested.fit(endless(), until(5))
     assert seen == {"gen": [0, 1, 2, 3, 4], "dis": [0, 0, 1, 1, 2]}
+
+
+def test_logged_losses_are_the_mean_over_all_parts_of_a_batch() -> None:
+    whole, split = (trainer(Line(), accumulate=parts).train_step(data()) for parts in (1, 4))
+    for player, name in (("dis", "pull"), ("dis", "total"), ("gen", "error")):
+        torch.testing.assert_close(split[player][name], whole[player][name])

@@ -60,7 +60,8 @@ class Evaluation:
             self._evaluate(trainer, progress)
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
-        if progress is not None and progress.outcome is Outcome.INTERRUPTED:
+        outcome = progress.outcome if progress is not None else trainer.outcome
+        if outcome is Outcome.INTERRUPTED:
             return
         self.last = self._evaluate(trainer, progress)
         if self.last:
@@ -130,7 +131,11 @@ def _sums_and_counts(pictures: Tensor, target: Tensor, start: Tensor) -> Tensor:
 
 
 def table(scores: Mapping[str, Scores]) -> list[list[str]]:
-    """Scores for people: a row of headings, then a row for each name, rounded."""
+    """Scores for people: a row of headings, then a row for each name, rounded; of pictures of NaN "not finite"."""
     there = [metric for metric in METRICS if any(metric in of_name for of_name in scores.values())]
-    rows = [[name, *(f"{of_name[metric]:.4g}" for metric in there)] for name, of_name in scores.items()]
+    rows = [[name, *(_rounded(of_name.get(metric)) for metric in there)] for name, of_name in scores.items()]
     return [["held out", *there], *rows]
+
+
+def _rounded(score: float | None) -> str:
+    return "not finite" if score is None else f"{score:.4g}"

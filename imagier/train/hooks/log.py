@@ -13,6 +13,7 @@ from torch import Tensor
 
 from imagier.recipe import Losses
 from imagier.train.clock import Stopwatch
+from imagier.train.runtime import Runtime
 from imagier.train.trainer import Progress, Trainer
 
 
@@ -83,9 +84,15 @@ class Log:
         for sink in self.sinks:
             sink.scalars(record)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The period that has begun, for a run that continues in the middle of it."""
-        return {"tags": self.tags, "sums": self.sums, "counts": self.counts, "steps": self.steps}
+    def state_dict(self, runtime: Runtime) -> dict[str, Any]:
+        """The period that has begun, its mean over all ranks, for a run that continues in the middle of it.
+
+        To be called by all ranks.
+        """
+        sums, counts = self.sums, self.counts
+        if sums is not None and counts is not None:
+            sums, counts = runtime.mean_over_ranks(torch.stack([sums, counts]))
+        return {"tags": self.tags, "sums": sums, "counts": counts, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Continues the period of a saved run."""
@@ -95,6 +102,9 @@ class Log:
 
     def _add(self, losses: Mapping[str, Losses]) -> None:
         named = tagged(losses, self.log_names)
+        if self.sums is not None and self.tags != list(named):  # continued with other losses: a new period
+            self.sums = self.counts = None
+            self.steps = 0
         self.tags = list(named)
         values = torch.stack([value.float() for value in named.values()])
         finite = values.isfinite()

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from imagier.recipe import Batch
@@ -76,8 +77,9 @@ class Pictures:
 
 
 def side_by_side(columns: Sequence[Tensor]) -> np.ndarray:
-    """Columns N x 3 x H x W in [-1, 1] -> N H x (columns W) x 3, uint8."""
-    rows = torch.cat([column.float() for column in columns], dim=3)
+    """Columns N x 3 x h x w in [-1, 1] -> N (largest h) x (sum of w) x 3, uint8; black below those that are lower."""
+    height = max(column.shape[2] for column in columns)
+    rows = torch.cat([F.pad(x.float(), (0, 0, 0, height - x.shape[2]), value=-1) for x in columns], dim=3)
     return to_uint8(torch.cat(list(rows), dim=1))
 
 

@@ -41,6 +41,9 @@ class Profile:
             self._finish()
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
+        if self.profiler is not None:
+            measured = max(self.steps - WAIT - WARMUP, 0)
+            print(f"profile: the run ended within {WAIT + WARMUP + ACTIVE} iterations; {measured} were measured")
         self._finish()
 
     def _finish(self) -> None:
@@ -49,10 +52,13 @@ class Profile:
             self.profiler = None
 
     def _write(self, profiler: profile) -> None:
+        measured = self.steps - WAIT - WARMUP
+        if measured <= 0:
+            return
         where = "device" if self.on_accelerator else "cpu"
         averages = profiler.key_averages()
         tables = [
-            f"Time of {ACTIVE} iterations, by operation\n",
+            f"Time of {measured} iterations, by operation\n",
             averages.table(sort_by=f"self_{where}_time_total", row_limit=40),
             "\nMemory allocated in them, by operation\n",
             averages.table(sort_by=f"self_{where}_memory_usage", row_limit=20),

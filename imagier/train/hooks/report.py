@@ -6,7 +6,7 @@ import base64
 import io
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files as package_files
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Report:
             "peak memory": f"{trainer.runtime.peak_memory_bytes() / 2**30:.2f} GiB",
             "seed": str(self.seed),
             "command": self.command,
-            "versions": ", ".join(f"{name} {version(name)}" for name in _VERSIONS),
+            "versions": ", ".join(f"{name} {_version(name)}" for name in _VERSIONS),
             "python": platform.python_version(),
         }
         text = _template().render(
@@ -91,6 +91,14 @@ def _chart(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     text = drawn.getvalue()
     return text[text.index("<svg") :].replace("#000000", "currentColor").replace("black", "currentColor")
+
+
+def _version(name: str) -> str:
+    """That of an installed distribution; "?" where another one takes its place (as opencv-python may)."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "?"
 
 
 def _pictures(folder: Path) -> list[tuple[str, str]]:
