@@ -60,9 +60,10 @@ def _add_wandb(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit status."""
-    from imagier.cli.training import train
+    from imagier.cli.debug import debug
+    from imagier.cli.training import plainly, train
 
-    return train(args)
+    return train(args, debug if args.debug else plainly)
 
 
 def _seconds(text: str) -> float:

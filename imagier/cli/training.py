@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
@@ -31,20 +31,24 @@ from imagier.train.trainer import Outcome, Trainer, no_clock
 CONFIG = "config.yaml"
 
 
-def train(args: argparse.Namespace) -> int:
-    """Trains as the command line says; returns the exit status."""
+Run = Callable[[Config, argparse.Namespace, Runtime], int]
+
+
+def train(args: argparse.Namespace, run: Run) -> int:
+    """Calls `run` with what the command line says; returns the exit status."""
     config, notes = read_config(args)
     runtime = runtimes.start(args.device, single=args.single_gpu, local_rank=args.local_rank)
     try:
         for note in notes:
             say_for(runtime)(note)
-        if args.debug:
-            from imagier.cli.debug import debug
-
-            return debug(config, args, runtime)
-        run_once(config, args, runtime)
+        return run(config, args, runtime)
     finally:
         runtimes.stop(runtime)
+
+
+def plainly(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
+    """One run; returns 0."""
+    run_once(config, args, runtime)
     return 0
 
 
