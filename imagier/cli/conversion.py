@@ -7,7 +7,7 @@ import argparse
 import torch
 
 from imagier.cli import build
-from imagier.cli.seeds import DEFAULT_SEED
+from imagier.cli.arguments import DEFAULT_SEED
 from imagier.cli.start import Start
 from imagier.cli.training import read_config
 from imagier.errors import UserError

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imagier.cli.paths import writable_folder
+from imagier.cli.arguments import writable_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from imagier.cli import build
 from imagier.cli.reference_checkpoint import translated
-from imagier.cli.training import read_config
+from imagier.cli.training import say_for
 from imagier.config.check import Config
 from imagier.errors import UserError
 from imagier.recipe import Recipe
@@ -24,21 +24,13 @@ from imagier.train.runtime import Runtime
 JPEG_QUALITY = 99
 
 
-def infer(args: argparse.Namespace) -> int:
-    """Writes <output_dir>/<sequence>/<name>.jpg for every sample.
+def infer(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
+    """Writes <output_dir>/<sequence>/<name>.jpg for every sample; returns the exit status.
 
     Of test_data, or without that section of data: of its `test`, or without that of its `val`.
     """
-    config, notes = read_config(args)
-    runtime = runtimes.start(args.device, single=args.single_gpu, local_rank=args.local_rank)
-    try:
-        for note in notes if runtime.is_main else ():
-            print(note)
-        count = write_all(config, args, runtime)
-        if runtime.is_main:
-            print(f"{args.output_dir}: {count} pictures")
-    finally:
-        runtimes.stop(runtime)
+    count = write_all(config, args, runtime)
+    say_for(runtime)(f"{args.output_dir}: {count} pictures")
     return 0
 
 

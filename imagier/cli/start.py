@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from imagier.cli.reference_checkpoint import translated
-from imagier.cli.seeds import DEFAULT_SEED
 from imagier.errors import UserError
 from imagier.train import checkpoint
 from imagier.train.runtime import Runtime
@@ -36,9 +35,8 @@ class Start:
     def find(args: argparse.Namespace, runtime: Runtime) -> Start:
         """A given checkpoint, else the latest of the log folder, else nothing. UserError if a given one is missing."""
         stem = args.config.stem if args.config is not None else "run"
-        logdir = args.logdir or Path(str(runtime.shared(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{stem}")))
-        drawn = int(str(runtime.shared(random.SystemRandom().randint(0, 10000)))) if args.randomized_seed else None
-        seed = next(seed for seed in (drawn, args.seed, DEFAULT_SEED) if seed is not None)
+        logdir = args.logdir or Path(runtime.shared(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{stem}"))
+        seed = runtime.shared(random.SystemRandom().randint(0, 10000)) if args.randomized_seed else args.seed
         path = args.checkpoint or checkpoint.latest(logdir)
         if path is None:
             return Start(logdir, seed)

@@ -6,8 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from imagier.cli.paths import writable_folder
-from imagier.cli.seeds import DEFAULT_SEED, seed
+from imagier.cli.arguments import DEFAULT_SEED, add_process, seed, writable_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,15 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=seed, default=DEFAULT_SEED, help="seed of everything random (default %(default)s)")
     add("--randomized_seed", action="store_true", help="draw the seed (0 to 10000), the same for all ranks")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to train (default auto)")
-    add(
-        "--local_rank",
-        "--local-rank",
-        type=int,
-        metavar="N",
-        help="this process's place on its machine; set by launchers (default: $LOCAL_RANK)",
-    )
-    add("--single_gpu", action="store_true", help="one process alone, whatever the launcher's environment says")
+    add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data, per rank (default: data.num_workers)")
     add("--compile", "--use_jit", action="store_true", help="compile the networks: slow to start, faster to run")
     add("--max_time", type=_seconds, metavar="TIME", help="save and stop after so long: 90 (seconds), 45m, 3.5h")
@@ -61,9 +52,9 @@ def _add_wandb(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit status."""
     from imagier.cli.debug import debug
-    from imagier.cli.training import plainly, train
+    from imagier.cli.training import started, train
 
-    return train(args, debug if args.debug else plainly)
+    return started(args, debug if args.debug else train)
 
 
 def _seconds(text: str) -> float:

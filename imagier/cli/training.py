@@ -30,12 +30,11 @@ from imagier.train.trainer import Outcome, Trainer, no_clock
 
 CONFIG = "config.yaml"
 
-
 Run = Callable[[Config, argparse.Namespace, Runtime], int]
 
 
-def train(args: argparse.Namespace, run: Run) -> int:
-    """Calls `run` with what the command line says; returns the exit status."""
+def started(args: argparse.Namespace, run: Run) -> int:
+    """What `run` returns, called with the config and the runtime that the command line says."""
     config, notes = read_config(args)
     runtime = runtimes.start(args.device, single=args.single_gpu, local_rank=args.local_rank)
     try:
@@ -46,8 +45,8 @@ def train(args: argparse.Namespace, run: Run) -> int:
         runtimes.stop(runtime)
 
 
-def plainly(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
-    """One run; returns 0."""
+def train(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
+    """Trains; returns the exit status."""
     run_once(config, args, runtime)
     return 0
 

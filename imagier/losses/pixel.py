@@ -1,10 +1,16 @@
-"""Distances of pictures, pixel by pixel."""
+"""Distances of pictures or features, place by place."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor
+
+
+def l1(x: Tensor, y: Tensor) -> Tensor:
+    """Mean absolute difference, in float32 whatever the precision of the run; two of one shape -> scalar."""
+    return F.l1_loss(x.float(), y.float())
 
 
 def weighted_mse(x: Tensor, y: Tensor, weights: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:

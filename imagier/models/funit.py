@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss
+from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, ResBlock, double
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.diff_augment import augment, check_policy
@@ -344,10 +345,9 @@ class Recipe(BaseRecipe):
         verdict = self.judge(batch, batch["images_style"], trans, recon)
         losses = {"gan": generator_loss([verdict["fake_out_trans"], verdict["fake_out_recon"]], self.gan_mode)}
         if self.loss_weight["image_recon"]:
-            losses["image_recon"] = F.l1_loss(fake["images_recon"].float(), batch["images_content"])
+            losses["image_recon"] = l1(fake["images_recon"], batch["images_content"])
         if self.loss_weight["feature_matching"]:
-            features = verdict["fake_features_trans"].float(), verdict["real_features_style"].float()
-            losses["feature_matching"] = F.l1_loss(*features)
+            losses["feature_matching"] = l1(verdict["fake_features_trans"], verdict["real_features_style"])
         return losses
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:

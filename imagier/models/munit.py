@@ -17,6 +17,7 @@ from imagier.errors import UserError
 from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss
 from imagier.losses.gradient_penalty import gradient_penalty
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.losses.pixel import l1
 from imagier.models.unit import DECODER_NAMES, Decoder
 from imagier.nn.blocks import Nonlinearity, Order
 from imagier.nn.conv import PaddingMode, WeightNorm
@@ -451,11 +452,11 @@ class Recipe(BaseRecipe):
             losses["perceptual/a"] = self.perceptual(fake["images_ab"], images_a)
             losses["perceptual/b"] = self.perceptual(fake["images_ba"], images_b)
         if self._weighs("image_recon"):
-            losses["image_recon"] = _l1(fake["images_aa"], images_a) + _l1(fake["images_bb"], images_b)
+            losses["image_recon"] = l1(fake["images_aa"], images_a) + l1(fake["images_bb"], images_b)
         losses |= _latent_losses(fake)
         losses["kl"] = (fake["style_a"].float().square().sum() + fake["style_b"].float().square().sum()) / 2
         if self._weighs("cycle_recon"):
-            losses["cycle_recon"] = _l1(fake["images_aba"], images_a) + _l1(fake["images_bab"], images_b)
+            losses["cycle_recon"] = l1(fake["images_aba"], images_a) + l1(fake["images_bab"], images_b)
         return losses
 
     def _fooling(self, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
@@ -532,15 +533,15 @@ def _latent_losses(fake: Mapping[str, Tensor]) -> Losses:
     """Contents and styles that were read off made pictures against those that they were made from."""
     losses: Losses = {}
     if "style_ba" in fake:
-        losses["style_recon/a"] = _l1(fake["style_ba"], fake["style_a_rand"])
-        losses["style_recon/b"] = _l1(fake["style_ab"], fake["style_b_rand"])
-        losses["content_recon/a"] = _l1(fake["content_ab"], fake["content_a"].detach())
-        losses["content_recon/b"] = _l1(fake["content_ba"], fake["content_b"].detach())
+        losses["style_recon/a"] = l1(fake["style_ba"], fake["style_a_rand"])
+        losses["style_recon/b"] = l1(fake["style_ab"], fake["style_b_rand"])
+        losses["content_recon/a"] = l1(fake["content_ab"], fake["content_a"].detach())
+        losses["content_recon/b"] = l1(fake["content_ba"], fake["content_b"].detach())
     if "style_aa" in fake:
-        losses["style_recon_within/aa"] = _l1(fake["style_aa"], fake["style_a"].detach())
-        losses["style_recon_within/bb"] = _l1(fake["style_bb"], fake["style_b"].detach())
-        losses["content_recon_within/aa"] = _l1(fake["content_aa"], fake["content_a"].detach())
-        losses["content_recon_within/bb"] = _l1(fake["content_bb"], fake["content_b"].detach())
+        losses["style_recon_within/aa"] = l1(fake["style_aa"], fake["style_a"].detach())
+        losses["style_recon_within/bb"] = l1(fake["style_bb"], fake["style_b"].detach())
+        losses["content_recon_within/aa"] = l1(fake["content_aa"], fake["content_a"].detach())
+        losses["content_recon_within/bb"] = l1(fake["content_bb"], fake["content_b"].detach())
     return losses
 
 
@@ -559,7 +560,3 @@ def _given(batch: Batch, name: str, options: str) -> Tensor:
     if name not in batch:
         raise UserError(f"inference_args: with {options} the data must have {name}")
     return batch[name]
-
-
-def _l1(x: Tensor, y: Tensor) -> Tensor:
-    return F.l1_loss(x.float(), y.float())

@@ -18,6 +18,7 @@ from imagier.errors import UserError
 from imagier.losses.feature_matching import feature_matching
 from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, relative
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.losses.pixel import l1
 from imagier.nn.blocks import ConvNormAct, Double, ResBlock
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
@@ -532,7 +533,7 @@ class Recipe(BaseRecipe):
         if self.perceptual is not None:
             losses["perceptual"] = self.perceptual(pictures, target)
         if self.loss_weight["l1"]:
-            losses["l1"] = F.l1_loss(pictures.float(), target)
+            losses["l1"] = l1(pictures, target)
         return losses
 
     def _compared(self, verdict: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:

@@ -20,6 +20,7 @@ from imagier.losses.feature_matching import feature_matching
 from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, relative
 from imagier.losses.kl import gaussian_kl
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, double
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
@@ -712,7 +713,7 @@ class Recipe(BaseRecipe):
         if self.perceptual is not None:
             losses["perceptual"] = self.perceptual(pictures, target)
         if self.loss_weight["l1"]:
-            losses["l1"] = F.l1_loss(pictures.float(), target)
+            losses["l1"] = l1(pictures, target)
         return losses
 
     def _compared(self, verdict: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.losses.pixel import l1
 from imagier.nn.blocks import ConvNormAct, Double, Nonlinearity, NoNorm, Order, ResBlock, nonlinearity
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.domain_critics import DomainCritics, PatchOptions, ResidualOptions
@@ -363,10 +363,10 @@ class Recipe(BaseRecipe):
             losses["perceptual/a"] = self.perceptual(fake["images_ab"], images_a)
             losses["perceptual/b"] = self.perceptual(fake["images_ba"], images_b)
         if self.image_recon:
-            losses["image_recon"] = _l1(fake["images_aa"], images_a) + _l1(fake["images_bb"], images_b)
+            losses["image_recon"] = l1(fake["images_aa"], images_a) + l1(fake["images_bb"], images_b)
         if self.cycle_recon:
-            losses["cycle_recon/aba"] = _l1(fake["images_aba"], images_a)
-            losses["cycle_recon/bab"] = _l1(fake["images_bab"], images_b)
+            losses["cycle_recon/aba"] = l1(fake["images_aba"], images_a)
+            losses["cycle_recon/bab"] = l1(fake["images_bab"], images_b)
         return losses
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
@@ -404,7 +404,3 @@ def _source(batch: Batch, a2b: bool) -> Tensor:
     if name not in batch:
         raise UserError(f"inference_args: with a2b: {str(a2b).lower()} the data must have {name}")
     return batch[name]
-
-
-def _l1(x: Tensor, y: Tensor) -> Tensor:
-    return F.l1_loss(x.float(), y.float())

@@ -18,7 +18,7 @@ import yaml
 
 from imagier.cli import COMMANDS, main
 from imagier.cli import train as train_command
-from imagier.cli.paths import folder
+from imagier.cli.arguments import folder
 from imagier.train.hooks import tensorboard
 
 ROOT = Path(__file__).parents[2]

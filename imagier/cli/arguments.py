@@ -1,10 +1,36 @@
-"""Arguments that name folders."""
+"""Arguments that several commands have, and the types of their values."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
 from pathlib import Path
+
+DEFAULT_SEED = 2
+
+END = 2**63
+"""torch and the files of a run hold a seed as an integer of 64 bits with a sign."""
+
+
+def add_process(parser: argparse.ArgumentParser) -> None:
+    """The flags that say what a process runs on, as runtime.start takes them."""
+    add = parser.add_argument
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute (default auto)")
+    add(
+        "--local_rank",
+        "--local-rank",
+        type=int,
+        metavar="N",
+        help="this process's place on its machine; set by launchers (default: $LOCAL_RANK)",
+    )
+    add("--single_gpu", action="store_true", help="one process alone, whatever the launcher's environment says")
+
+
+def seed(text: str) -> int:
+    """A seed. ArgumentTypeError unless it is a whole number from 0 on, below 2**63."""
+    if not (text.isascii() and text.isdecimal() and int(text[:20]) < END):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 to 2**63 - 1")
+    return int(text)
 
 
 def folder(text: str) -> Path:
