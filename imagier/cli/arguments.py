@@ -26,6 +26,13 @@ def add_process(parser: argparse.ArgumentParser) -> None:
     add("--single_gpu", action="store_true", help="one process alone, whatever the launcher's environment says")
 
 
+def add_drawing(parser: argparse.ArgumentParser, out: str) -> None:
+    """The flags of the commands that draw a data set. out: where it goes if nobody says so, for people."""
+    parser.add_argument("--size", type=int, default=64, metavar="PX", help="width and height of a picture (default 64)")
+    parser.add_argument("--out", type=writable_folder, metavar="DIR", help=f"the folder to make (default {out})")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that draw (default: one a core, at most 8)")
+
+
 def seed(text: str) -> int:
     """A seed. ArgumentTypeError unless it is a whole number from 0 on, below 2**63."""
     if not (text.isascii() and text.isdecimal() and int(text[:20]) < END):

@@ -19,7 +19,7 @@ from imagier.data.augment import crop_size, output_size
 from imagier.data.label import Expander
 from imagier.data.loader import Dataset, Loader
 from imagier.data.sample import InputType
-from imagier.data.source import FolderSource
+from imagier.data.sources.folder import FolderSource
 from imagier.errors import UserError
 from imagier.nn.average import ModelAverage, reestimate_batch_norm
 from imagier.nn.init import initialize

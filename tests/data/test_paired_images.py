@@ -12,7 +12,7 @@ from pictures import Memory, noise, png, write
 
 from imagier.data.paired_images import Dataset
 from imagier.data.sample import InputType, Number
-from imagier.data.source import FolderSource
+from imagier.data.sources.folder import FolderSource
 from imagier.errors import UserError
 
 IMAGES = InputType(name="images", ext="png", num_channels=3)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pictures import write
 
-from imagier.data.source import FolderSource, unique_names
+from imagier.data.source import unique_names
+from imagier.data.sources.folder import FolderSource
 from imagier.errors import UserError
 
 

@@ -19,7 +19,7 @@ from imagier.data.check import quick_check
 from imagier.data.label import Expander
 from imagier.data.loader import Loader
 from imagier.data.sample import InputType
-from imagier.data.source import FolderSource
+from imagier.data.sources.folder import FolderSource
 from imagier.data.unpaired_images import Dataset
 from imagier.errors import UserError
 from imagier.recipe import Batch, Position

@@ -1,0 +1,29 @@
+"""`imagier data ...`: makes data sets, and looks at them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from types import ModuleType
+
+COMMANDS = {
+    "openmoji": "draw the default data set: line art and picture of emoji",
+    "openmoji-tones": "draw sets without pairs: emoji of people, in many colours",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the commands of `imagier data` to its parser."""
+    commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        _module(name).add_arguments(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command that `args.data_command` names; returns the exit status."""
+    return _module(args.data_command).run(args)
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"imagier.cli.data.{name.replace('-', '_')}")
