@@ -7,6 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from imagier.cli import status
+
 COMMANDS = {
     "train": "train the networks of a config",
     "infer": "write a picture for every input",
@@ -15,11 +17,9 @@ COMMANDS = {
     "schema": "write a JSON Schema of configs, for editors",
 }
 
-USER_ERROR = 2
-
 
 def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
-    """Runs a command line; returns the exit status: 0 done, 1 failed, 2 a mistake of the user's (told on stderr)."""
+    """Runs a command line; returns the exit status (status.py). A mistake of the user's is told on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in argv if not word.startswith("-")), None)
     parser = argparse.ArgumentParser(prog=program, description="Trains image generators.")
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
         return module.run(args)
     except UserError as error:
         print(error, file=sys.stderr)
-        return USER_ERROR
+        return status.USER_ERROR
     except KeyboardInterrupt:
-        return 130
+        return status.KILLED
 
 
 def script(command: str) -> int:

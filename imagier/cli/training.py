@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from rich.console import Console as RichConsole
 from rich.table import Table
 
-from imagier.cli import build
+from imagier.cli import build, status
 from imagier.cli.hooks import Hooks
 from imagier.cli.start import Say, Start
+from imagier.cli.stopping import Stop, listening, slurm_job
 from imagier.config.check import Config, check
 from imagier.config.legacy import modernize
 from imagier.config.load import load
@@ -47,8 +45,8 @@ def started(args: argparse.Namespace, run: Run) -> int:
 
 def train(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
     """Trains; returns the exit status."""
-    run_once(config, args, runtime)
-    return 0
+    trainer = run_once(config, args, runtime)
+    return status.interrupted() if trainer.outcome is Outcome.INTERRUPTED else status.DONE
 
 
 def read_config(args: argparse.Namespace) -> tuple[Config, list[str]]:
@@ -103,12 +101,18 @@ def run_once(
     if "log" in kept:
         hooks.log.load_state_dict(kept["log"], runtime.device)
     trainer.hooks = hooks.all
-    with _stopping(config, args.max_time) as stop:
+    job = slurm_job()
+    if job is not None:
+        say(str(job))
+    first_step = trainer.step
+    with listening(Stop(config.run.max_iter, config.run.max_epoch, max_time=args.max_time, job=job, say=say)) as stop:
         try:
             trainer.fit(training.stream(trainer.position), stop)
         finally:
             hooks.close()
     _conclude(trainer, start, hooks.evaluation, total_steps, say)
+    if job is not None and job.is_over() and first_step < trainer.step < total_steps and runtime.is_main:
+        say(job.requeue())
     return trainer
 
 
@@ -174,37 +178,6 @@ def _write_config(config: Config, start: Start, runtime: Runtime) -> None:
         start.logdir.mkdir(parents=True, exist_ok=True)
         with checkpoint.replacing(start.logdir / CONFIG) as file:
             file.write(config.dump().encode())
-
-
-@contextmanager
-def _stopping(config: Config, max_time: float | None) -> Iterator[_Stop]:
-    """Says when to stop; while it is in force, SIGTERM asks for a clean end."""
-    stop = _Stop(config.run.max_iter, config.run.max_epoch, max_time)
-    before = signal.signal(signal.SIGTERM, stop.interrupt)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Stop:
-    """Done at max_iter or max_epoch; interrupted by SIGTERM and by --max_time."""
-
-    def __init__(self, max_iter: int, max_epoch: int, max_time: float | None) -> None:
-        self.max_iter = max_iter
-        self.max_epoch = max_epoch
-        self.deadline = float("inf") if max_time is None else time.monotonic() + max_time
-        self.terminated = False
-
-    def interrupt(self, signum: int, frame: object) -> None:
-        self.terminated = True
-
-    def __call__(self, step: int, epoch: int) -> Outcome:
-        if step >= self.max_iter or epoch >= self.max_epoch:
-            return Outcome.DONE
-        if self.terminated or time.monotonic() > self.deadline:
-            return Outcome.INTERRUPTED
-        return Outcome.GO_ON
 
 
 def _conclude(

@@ -19,8 +19,10 @@ class Outcome(IntEnum):
     """Whether a run goes on; of several ranks' opinions the largest counts."""
 
     GO_ON = 0
-    DONE = 1
-    INTERRUPTED = 2
+    SAVE = 1
+    """It goes on, but somebody wants a checkpoint now."""
+    DONE = 2
+    INTERRUPTED = 3
     """Somebody wants the run to end before it is done: save and leave quickly."""
 
 
@@ -44,7 +46,7 @@ class Progress:
     @property
     def last(self) -> bool:
         """Whether the run ends with this step."""
-        return self.outcome is not Outcome.GO_ON
+        return self.outcome >= Outcome.DONE
 
 
 class Hook(Protocol):
@@ -102,7 +104,7 @@ class Trainer:
         self.outcome = self._agreed(stop)
         batches = iter(stream)
         self.recipe.train()
-        while self.outcome is Outcome.GO_ON:
+        while self.outcome < Outcome.DONE:
             with self.clock("data"):
                 batch, position = next(batches)
             losses = self.train_step(batch)

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 
-from imagier.cli import main
+from imagier.cli import main, status
 from imagier.cli.debug import first_difference
 from imagier.train.checkpoint import load
 
@@ -21,8 +21,9 @@ def experiment(tmp_path: Path) -> Path:
     return tiny.write_config(tmp_path / "tiny.yaml", tiny.write_data(tmp_path / "data"))
 
 
-def run(config: Path, logdir: Path, *words: str) -> None:
-    assert main(["train", "--config", str(config), "--logdir", str(logdir), "--device", "cpu", *words]) == 0
+def run(config: Path, logdir: Path, *words: str, ends_with: int = status.DONE) -> None:
+    words = ("--config", str(config), "--logdir", str(logdir), "--device", "cpu", *words)
+    assert main(["train", *words]) == ends_with
 
 
 def state(logdir: Path, step: int) -> dict:
@@ -107,7 +108,7 @@ def test_sigterm_saves_and_the_run_goes_on(experiment: Path, tmp_path: Path, mon
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Console, "after_step", terminate)
-    run(experiment, tmp_path / "parts", "max_iter=6")
+    run(experiment, tmp_path / "parts", "max_iter=6", ends_with=status.INTERRUPTED)
     assert state(tmp_path / "parts", 3)["current_iteration"] == 3, "the step after the signal is the last"
     monkeypatch.undo()
     run(experiment, tmp_path / "parts", "max_iter=6")
@@ -116,7 +117,7 @@ def test_sigterm_saves_and_the_run_goes_on(experiment: Path, tmp_path: Path, mon
 
 
 def test_max_time_saves_and_ends(experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(experiment, tmp_path / "run", "max_iter=1000000", "--max_time", "0.01")
+    run(experiment, tmp_path / "run", "max_iter=1000000", "--max_time", "0.01", ends_with=status.INTERRUPTED)
 
     assert state(tmp_path / "run", 1)["current_iteration"] == 1
     assert "stopped at iteration 1 of 1,000,000" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Saves a run: on its periods, and always at the end."""
+"""Saves a run: on its periods, when somebody asks for it, and always at the end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Checkpoints:
         step, epoch = progress.step, progress.epoch
         by_step = step % self.every == 0 and step >= self.start
         by_epoch = progress.epoch_ended and epoch % self.every_epochs == 0 and epoch >= self.start_epoch
-        if by_step or by_epoch or progress.last:
+        if by_step or by_epoch or progress.outcome is not Outcome.GO_ON:
             if self.survey is not None and progress.outcome is not Outcome.INTERRUPTED:
                 self.survey(trainer)
             extras = self.extras()

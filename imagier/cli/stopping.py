@@ -1,0 +1,118 @@
+"""When a run ends before its end: signals, a time limit, and the end of a Slurm job."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from imagier.train.trainer import Outcome
+
+SLURM_MARGIN_S = 180.0
+"""So long before the end of a Slurm job a run saves; half of what is left, where that is less."""
+
+
+class Stop:
+    """Done at max_iter or max_epoch; interrupted by SIGTERM, Ctrl-C, --max_time, and the end of a Slurm job.
+
+    SIGUSR1 makes it save and go on.
+    """
+
+    def __init__(
+        self,
+        max_iter: int,
+        max_epoch: int,
+        *,
+        max_time: float | None = None,
+        job: SlurmJob | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """max_time: seconds from now."""
+        self.max_iter = max_iter
+        self.max_epoch = max_epoch
+        self.deadline = float("inf") if max_time is None else time.monotonic() + max_time
+        self.job = job
+        self.say = say
+        self.asked_to_stop = False
+        self.asked_to_save = False
+
+    def on_signal(self, number: int, frame: object) -> None:
+        """What SIGTERM, SIGINT and SIGUSR1 do. The second SIGINT raises KeyboardInterrupt."""
+        if number == signal.SIGUSR1:
+            self.asked_to_save = True
+            return
+        if number == signal.SIGINT:
+            if self.asked_to_stop:
+                raise KeyboardInterrupt
+            self.say("stopping after this iteration, and saving; Ctrl-C again stops at once and saves nothing")
+        self.asked_to_stop = True
+
+    def __call__(self, step: int, epoch: int) -> Outcome:
+        if step >= self.max_iter or epoch >= self.max_epoch:
+            return Outcome.DONE
+        if self.asked_to_stop or time.monotonic() > self.deadline or (self.job is not None and self.job.is_over()):
+            return Outcome.INTERRUPTED
+        if self.asked_to_save:
+            self.asked_to_save = False
+            return Outcome.SAVE
+        return Outcome.GO_ON
+
+
+@contextmanager
+def listening(stop: Stop) -> Iterator[Stop]:
+    """While this is open, signals go to `stop`."""
+    before = {number: signal.signal(number, stop.on_signal) for number in _SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class SlurmJob:
+    """The Slurm job that a process runs in, and when Slurm will end it."""
+
+    def __init__(self, job_id: str, ends: float, *, now: float | None = None) -> None:
+        """ends, now: seconds since 1970; now: the clock's, if not given."""
+        self.job_id = job_id
+        left = ends - (time.time() if now is None else now)
+        self.stops = ends - min(SLURM_MARGIN_S, left / 2)
+
+    @staticmethod
+    def of(environment: Mapping[str, str]) -> SlurmJob | None:
+        """The job that the environment tells of; None outside of Slurm, and where it does not tell the job's end."""
+        task = environment.get("SLURM_ARRAY_TASK_ID")
+        job = f"{environment['SLURM_ARRAY_JOB_ID']}_{task}" if task else environment.get("SLURM_JOB_ID")
+        ends = environment.get("SLURM_JOB_END_TIME", "")
+        return SlurmJob(job, float(ends)) if job and ends.isdecimal() else None
+
+    def is_over(self) -> bool:
+        """Whether it is time to save."""
+        return time.time() >= self.stops
+
+    def requeue(self) -> str:
+        """Asks Slurm to start the job again, which ends it; returns a line that says what came of that."""
+        command = ["scontrol", "requeue", self.job_id]
+        if shutil.which(command[0]) is None:
+            return f"there is no {command[0]} here: job {self.job_id} is not queued again; submit it once more"
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            reason = " ".join(done.stderr.split()) or f"status {done.returncode}"
+            return f"job {self.job_id} could not be queued again ({reason}); submit it once more"
+        return f"job {self.job_id} is queued again, and goes on from here"
+
+    def __str__(self) -> str:
+        stops = time.strftime("%F %T", time.localtime(self.stops))
+        return f"Slurm job {self.job_id}: at {stops} the run saves, and the job is queued again"
+
+
+def slurm_job() -> SlurmJob | None:
+    """The Slurm job that this process runs in."""
+    return SlurmJob.of(os.environ)

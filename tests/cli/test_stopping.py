@@ -1,0 +1,166 @@
+"""When a run ends, and how: signals, time limits, Slurm."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+
+from imagier.cli import main, status
+from imagier.cli.stopping import SLURM_MARGIN_S, SlurmJob, Stop, listening
+from imagier.train.hooks.console import Console
+from imagier.train.trainer import Outcome, Progress, Trainer
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    return tiny.write_config(tmp_path / "tiny.yaml", tiny.write_data(tmp_path / "data"))
+
+
+def train(config: Path, logdir: Path, *words: str) -> int:
+    return main(["train", "--config", str(config), "--logdir", str(logdir), "--device", "cpu", *words])
+
+
+def steps_saved(logdir: Path) -> list[int]:
+    return sorted(int(path.name.split("_")[3]) for path in logdir.glob("*_checkpoint.pt"))
+
+
+def send(monkeypatch: pytest.MonkeyPatch, number: int, *at_steps: int) -> None:
+    """Sends this process a signal after some iterations."""
+
+    def after_step(self: Console, trainer: Trainer, progress: Progress) -> None:
+        if progress.step in at_steps:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Console, "after_step", after_step)
+
+
+def test_a_run_is_done_by_iterations_or_epochs() -> None:
+    stop = Stop(10, 3)
+    assert [stop(step, 0) for step in (9, 10, 11)] == [Outcome.GO_ON, Outcome.DONE, Outcome.DONE]
+    assert [stop(0, epoch) for epoch in (2, 3)] == [Outcome.GO_ON, Outcome.DONE]
+
+
+def test_a_run_at_its_end_is_done_even_if_it_was_asked_to_stop() -> None:
+    stop = Stop(10, 3)
+    stop.on_signal(signal.SIGTERM, None)
+    assert [stop(9, 0), stop(10, 0)] == [Outcome.INTERRUPTED, Outcome.DONE]
+
+
+def test_sigusr1_saves_once_and_the_run_goes_on(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(monkeypatch, signal.SIGUSR1, 2)
+    assert train(experiment, tmp_path / "run", "max_iter=6") == status.DONE
+    assert steps_saved(tmp_path / "run") == [3, 6]
+
+
+def test_one_ctrl_c_saves_and_stops(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    send(monkeypatch, signal.SIGINT, 2)
+    assert train(experiment, tmp_path / "run", "max_iter=6") == status.INTERRUPTED
+    assert steps_saved(tmp_path / "run") == [3]
+    assert "stopping after this iteration, and saving; Ctrl-C again stops at once" in capsys.readouterr().out
+
+
+def test_two_ctrl_c_stop_at_once_and_save_nothing(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(self: Console, trainer: Trainer, progress: Progress) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Console, "after_step", twice)
+    assert train(experiment, tmp_path / "run", "max_iter=6") == status.KILLED
+    assert steps_saved(tmp_path / "run") == []
+
+
+def test_signals_are_as_before_once_a_run_is_over() -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    with listening(Stop(1, 1)):
+        assert [signal.getsignal(number) for number in numbers] != before
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_under_torchrun_an_interrupted_run_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert status.interrupted() == status.INTERRUPTED == os.EX_TEMPFAIL
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert status.interrupted() == status.DONE
+
+
+def test_a_slurm_job_is_over_a_margin_before_its_end() -> None:
+    now = time.time()
+    assert SlurmJob("1", now + 3600, now=now).stops == now + 3600 - SLURM_MARGIN_S
+    assert SlurmJob("1", now + 60, now=now).stops == now + 30
+    assert SlurmJob("1", now - 1, now=now).is_over()
+    assert not SlurmJob("1", now + 3600, now=now).is_over()
+
+
+def test_the_environment_names_a_slurm_job() -> None:
+    ends = {"SLURM_JOB_END_TIME": "2000000000"}
+    job = SlurmJob.of({"SLURM_JOB_ID": "17", **ends})
+    task = SlurmJob.of({"SLURM_JOB_ID": "19", "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "2", **ends})
+    assert job is not None and job.job_id == "17"
+    assert task is not None and task.job_id == "17_2"
+    assert SlurmJob.of({}) is None
+    assert SlurmJob.of({"SLURM_JOB_ID": "17"}) is None
+
+
+def fake_scontrol(folder: Path, body: str) -> Path:
+    """A command of that name, which is a script."""
+    folder.mkdir()
+    script = folder / "scontrol"
+    script.write_text(f"#!{sys.executable}\nimport sys\n{body}\n")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return folder
+
+
+def test_at_the_end_of_its_slurm_job_a_run_saves_and_queues_the_job_again(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called = tmp_path / "called"
+    commands = fake_scontrol(tmp_path / "bin", f"open({str(called)!r}, 'a').write(' '.join(sys.argv[1:]))")
+    monkeypatch.setenv("PATH", str(commands))
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 2))
+
+    assert train(experiment, tmp_path / "run", "max_iter=1000000") == status.INTERRUPTED
+    assert len(steps_saved(tmp_path / "run")) == 1
+    assert called.read_text() == "requeue 17"
+    assert "job 17 is queued again, and goes on from here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (None, "there is no scontrol here: job 17 is not queued again; submit it once more"),
+        ("sys.exit('Requested operation is disabled')", "(Requested operation is disabled)"),
+    ],
+)
+def test_a_job_that_cannot_be_queued_again_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str | None, told: str
+) -> None:
+    folder = tmp_path / "bin" if body is None else fake_scontrol(tmp_path / "bin", body)
+    monkeypatch.setenv("PATH", str(folder))
+    assert told in SlurmJob("17", 0).requeue()
+
+
+def test_a_run_that_was_stopped_by_its_time_limit_is_not_queued_again(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = tmp_path / "called"
+    commands = fake_scontrol(tmp_path / "bin", f"open({str(called)!r}, 'a')")
+    monkeypatch.setenv("PATH", str(commands))
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
+    assert train(experiment, tmp_path / "run", "max_iter=1000", "--max_time", "0.01") == status.INTERRUPTED
+    assert not called.exists()
