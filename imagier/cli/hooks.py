@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from imagier.cli import build
+from imagier.cli import build, status
 from imagier.cli.start import Start
 from imagier.config.check import Config
 from imagier.data.loader import Loader
@@ -19,6 +19,7 @@ from imagier.train.hooks.log import Log, Sink
 from imagier.train.hooks.pictures import Pictures
 from imagier.train.hooks.profile import Profile
 from imagier.train.hooks.wandb import WandB
+from imagier.train.hooks.watchdog import Watchdog
 from imagier.train.trainer import Hook, Trainer
 from imagier.train.view import View
 
@@ -67,6 +68,10 @@ class Hooks:
             self.all.append(Profile(start.logdir, runtime.device))
         if runtime.is_main:
             self.all.append(report.Report(start.logdir, shlex.join(sys.argv), start.seed, self.evaluation))
+        self._watchdog = None
+        if args.step_timeout is not None:  # the last: what the others do is part of a step
+            self._watchdog = Watchdog(start.logdir, args.step_timeout, rank=runtime.rank, status=status.HUNG)
+            self.all.append(self._watchdog)
 
     def _checkpoints(
         self,
@@ -123,7 +128,9 @@ class Hooks:
         )
 
     def close(self) -> None:
-        """Finishes the files."""
+        """Finishes the files, and ends the watch."""
+        if self._watchdog is not None:
+            self._watchdog.close()
         for sink in self.sinks:
             sink.close()
 

@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--compile", "--use_jit", action="store_true", help="compile the networks: slow to start, faster to run")
     add("--max_time", type=_seconds, metavar="TIME", help="save and stop after so long: 90 (seconds), 45m, 3.5h")
     add(
+        "--step_timeout",
+        type=_seconds,
+        metavar="TIME",
+        help="end the run, and say where it was, if an iteration takes longer (the first may take ten times as long)",
+    )
+    add(
         "--debug",
         action="store_true",
         help="try everything in a few slow steps: training with anomaly detection, saving, pictures, continuing",
