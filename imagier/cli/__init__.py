@@ -1,4 +1,4 @@
-"""The command line: `imagier train | infer | convert | data | schema`."""
+"""The command line: `imagier train | submit | infer | convert | data | schema`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from imagier.cli import status
 
 COMMANDS = {
     "train": "train the networks of a config",
+    "submit": "queue a training on a cluster",
     "infer": "write a picture for every input",
     "convert": "make a checkpoint of one that the reference wrote",
     "data": "make data sets",

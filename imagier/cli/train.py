@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data, per rank (default: data.num_workers)")
     add("--compile", "--use_jit", action="store_true", help="compile the networks: slow to start, faster to run")
-    add("--max_time", type=_seconds, metavar="TIME", help="save and stop after so long: 90 (seconds), 45m, 3.5h")
+    add("--max_time", type=duration, metavar="TIME", help="save and stop after so long: 90 (seconds), 45m, 3.5h")
     add(
         "--step_timeout",
-        type=_seconds,
+        type=duration,
         metavar="TIME",
         help="end the run, and say where it was, if an iteration takes longer (the first may take ten times as long)",
     )
@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     return started(args, debug if args.debug else train)
 
 
-def _seconds(text: str) -> float:
+def duration(text: str) -> float:
+    """Seconds, from 90, 45m or 3.5h. ArgumentTypeError if it is none of these."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, or minutes as 45m, or hours as 3.5h")

@@ -72,6 +72,6 @@ class Watchdog:
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
         print(told, file=sys.stderr)
-        faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+        faulthandler.dump_traceback(2, all_threads=True)  # stderr itself, whatever stands in for it
         self._over.wait(OTHERS_S)
         self.end(self.status)
