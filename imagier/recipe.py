@@ -177,6 +177,13 @@ class Recipe(ABC):
         """Pictures that need no training and that `sample` should beat at coming near the target, by what they are."""
         return {}
 
+    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:
+        """What the critics think of real and of generated pictures, tensors of any shape: above 0 is "real".
+
+        For a look at their balance; None for a method without a critic.
+        """
+        return None
+
     def load_coarser(self, weights: Mapping[str, Tensor]) -> list[str] | None:
         """Begins with what fits of the weights of a smaller generator, where the method grows its networks.
 

@@ -119,6 +119,35 @@ def test_every_weight_of_every_player_moves(name: str, data: Path) -> None:
 
 
 @each_experiment
+def test_what_the_critic_thinks_follows_from_its_loss(name: str, data: Path) -> None:
+    """A critic that learns alone takes real pictures for more real than generated ones; a look changes nothing."""
+    config = config_of(name, data)
+    trainer = warm(name, data)
+    trainer.recipe.train()
+    batch = batch_of(config)
+
+    def gap() -> float:
+        for network in trainer.recipe.networks.values():
+            network.eval()
+        before = states(trainer)
+        with torch.no_grad():
+            leanings = trainer.recipe.leanings(trainer.recipe.prepare(batch), rng())
+        assert all(torch.equal(before[key], tensor) for key, tensor in states(trainer).items())
+        trainer.recipe.train()
+        assert leanings is not None
+        real, fake = (torch.cat([x.flatten() for x in side]) for side in leanings)
+        return float(real.mean() - fake.mean())
+
+    first = gap()
+    for _ in range(30):
+        for player, losses in trainer.recipe.step(batch, Moment(0, 0, rng())):
+            if player == "dis":
+                trainer.players["dis"].backward(trainer.recipe.total(losses))
+                trainer.players["dis"].update()
+    assert gap() > first + 0.01
+
+
+@each_experiment
 def test_each_phase_moves_its_player_alone(name: str, data: Path) -> None:
     config = config_of(name, data)
     trainer = trainer_of(config)

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
     if overrides is not None:
         overrides += rest
 
-    from imagier.errors import UserError
+    from imagier.errors import RunError, UserError
 
     if "" not in sys.path:
         sys.path.append("")  # `type: my_lab.nets` in a config names a module of the current folder
@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return status.USER_ERROR
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return status.FAILED
     except KeyboardInterrupt:
         return status.KILLED
 

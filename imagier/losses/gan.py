@@ -68,6 +68,12 @@ def relative(outputs: Sequence[Tensor], to: Sequence[Tensor]) -> list[Tensor]:
     return [x - y for x, y in zip(outputs, to)]
 
 
+def leaning(outputs: Sequence[Tensor], mode: GanMode) -> list[Tensor]:
+    """Logits less the one that says nothing: what is above 0 leans towards "real"."""
+    undecided = 0.5 if mode == "least_square" else 0.0
+    return [x - undecided for x in outputs]
+
+
 def _mean_over_critics(outputs: Sequence[Tensor], formula: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.stack([formula(logits.float()).mean() for logits in outputs]).mean()
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss
+from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, leaning
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, ResBlock, double
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
@@ -349,6 +349,12 @@ class Recipe(BaseRecipe):
         if self.loss_weight["feature_matching"]:
             losses["feature_matching"] = l1(verdict["fake_features_trans"], verdict["real_features_style"])
         return losses
+
+    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+        made = self.generate(batch, rng, recon=False)["images_trans"]
+        verdict = self.judge(batch, batch["images_style"], made)
+        real, fake = [verdict["real_out_style"]], [verdict["fake_out_trans"]]
+        return leaning(real, self.gan_mode), leaning(fake, self.gan_mode)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The contents in the styles."""

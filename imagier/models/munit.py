@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss
+from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, leaning
 from imagier.losses.gradient_penalty import gradient_penalty
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
@@ -467,6 +467,13 @@ class Recipe(BaseRecipe):
         if self.gan_recon:
             return {"gan/a": (losses["ba"] + losses["aa"]) / 2, "gan/b": (losses["ab"] + losses["bb"]) / 2}
         return {"gan/a": losses["ba"], "gan/b": losses["ab"]}
+
+    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+        made = self.generate(batch, rng)
+        ways = {"a": batch["images_a"], "b": batch["images_b"], "ab": made["images_ab"], "ba": made["images_ba"]}
+        verdict = self.judge(ways)
+        real, fake = [*verdict["out_a"], *verdict["out_b"]], [*verdict["out_ab"], *verdict["out_ba"]]
+        return leaning(real, self.gan_mode), leaning(fake, self.gan_mode)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """Pictures of a as pictures of b, each in the style of its `images_b`."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.feature_matching import feature_matching
-from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, relative
+from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, leaning, relative
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import ConvNormAct, Double, ResBlock
@@ -548,6 +548,10 @@ class Recipe(BaseRecipe):
         batches = map(self.prepare, held_out)
         examples = [encoder.examples(batch["images"], batch["instance_maps"]) for batch in batches]
         encoder.clusters.fit(gathered([classes for classes, _ in examples]), gathered([looks for _, looks in examples]))
+
+    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+        verdict = self.judge(batch, self.generate(batch, rng)["fake_images"], learn_from_real=False)
+        return leaning(verdict["real_outputs"], self.gan_mode), leaning(verdict["fake_outputs"], self.gan_mode)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return shown(self.generate(batch, rng)["fake_images"])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.feature_matching import feature_matching
-from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, relative
+from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, leaning, relative
 from imagier.losses.kl import gaussian_kl
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
@@ -719,6 +719,10 @@ class Recipe(BaseRecipe):
     def _compared(self, verdict: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         real, fake = verdict["real_outputs"], verdict["fake_outputs"]
         return (relative(real, to=fake), relative(fake, to=real)) if self.relativistic else (real, fake)
+
+    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+        verdict = self.judge(batch, self.generate(batch, rng)["fake_images"], learn_from_real=False)
+        return leaning(verdict["real_outputs"], self.gan_mode), leaning(verdict["fake_outputs"], self.gan_mode)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return shown(self.generate(batch, rng, random_style=True)["fake_images"])

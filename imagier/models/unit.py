@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss
+from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, leaning
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import ConvNormAct, Double, Nonlinearity, NoNorm, Order, ResBlock, nonlinearity
@@ -368,6 +368,13 @@ class Recipe(BaseRecipe):
             losses["cycle_recon/aba"] = l1(fake["images_aba"], images_a)
             losses["cycle_recon/bab"] = l1(fake["images_bab"], images_b)
         return losses
+
+    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+        made = self.generate(batch, rng)
+        ways = {"a": batch["images_a"], "b": batch["images_b"], "ab": made["images_ab"], "ba": made["images_ba"]}
+        verdict = self.judge(ways)
+        real, fake = [*verdict["out_a"], *verdict["out_b"]], [*verdict["out_ab"], *verdict["out_ba"]]
+        return leaning(real, self.gan_mode), leaning(fake, self.gan_mode)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """Pictures of a as pictures of b."""

@@ -55,6 +55,10 @@ class Player:
         self.scaler = scaler
         self.average = average
         self.params = [p for group in optimizer.param_groups for p in group["params"]]
+        self.gradient_norm: Tensor | None = None
+        """L2 norm of the gradient of the last update, before clipping, a scalar on the device; NaN if a loss was not
+        finite, which may leave gradients that are."""
+        self._loss: Tensor | None = None
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
 
     @property
@@ -70,35 +74,51 @@ class Player:
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of a scalar to that of this player's parameters, and of nobody else's."""
+        told = loss.detach().float().reshape(1)
+        self._loss = told if self._loss is None else self._loss + told
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         loss.backward(inputs=self.params)
 
     def update(self) -> None:
-        """Moves the weights by the gradients that have come together, and the average after them."""
-        self.runtime.average_gradients(self.params)
-        if self._accepts_gradients():
-            if self.scaler is not None:
-                self.scaler.step(self.optimizer)
-            else:
-                self.optimizer.step()
+        """Moves the weights by the gradients that have come together, and the average after them.
+
+        A gradient or a loss that is not finite moves nothing.
+        """
+        losses = [self._loss.clone()] if self._loss is not None else []
+        self._loss = None
+        self.runtime.average_gradients(self.params, losses)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.params if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients).float() + sum(0 * loss.sum() for loss in losses)
+        self.gradient_norm = norm
+        if self.clip_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.params, self.clip_grad_norm, norm)
+        if not (self.skip_large_grads and self._is_too_large(norm)):
+            self._step(norm)
         if self.scaler is not None:
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update()
 
-    def _accepts_gradients(self) -> bool:
-        """Clips; False if the gradients are to be dropped because they are too large, or not finite."""
-        if self.clip_grad_norm is None:
-            return True
+    def _is_too_large(self, norm: Tensor) -> bool:
+        """For `skip_large_grads`; waits for the device. Not for what a scaler skips by itself, and counts."""
+        assert self.clip_grad_norm is not None
+        overflow = self.scaler is not None and not math.isfinite(norm)
+        return not overflow and not float(norm) <= self.clip_grad_norm
+
+    def _step(self, norm: Tensor) -> None:
+        """The optimizer's step, if the gradient is finite."""
         if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.params, self.clip_grad_norm)
-        if not self.skip_large_grads:
-            return True
-        overflow = self.scaler is not None and not math.isfinite(norm)  # which the scaler skips, and counts
-        return overflow or float(norm) <= self.clip_grad_norm
+            self.scaler.step(self.optimizer)
+        elif self.optimizer.defaults.get("fused"):
+            # The way of torch's own loss scaler: the kernel reads this number, and nobody waits for the device.
+            self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif math.isfinite(norm):
+            self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that continuing bit for bit needs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,6 +50,35 @@ class Runtime:
     def is_main(self) -> bool:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether the device computes while the process goes on, which has to wait to know a result."""
+        return self.device.type != "cpu"
+
+    def later(self, values: Tensor) -> Callable[[], list[float]]:
+        """The values of a tensor [n], once they are known; asking for them waits for what is asked now, no longer."""
+        if self.device.type != "cuda":
+            return values.tolist
+        on_host = torch.empty_like(values, device="cpu", pin_memory=True)
+        on_host.copy_(values, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+
+        def known() -> list[float]:
+            copied.synchronize()
+            return on_host.tolist()
+
+        return known
+
+    def marked(self) -> Callable[[], None]:
+        """What waits, in any thread, until the device has done all that was asked of it up to now, and no longer."""
+        if self.device.type != "cuda":
+            self.synchronize()
+            return lambda: None
+        mark = torch.cuda.Event(blocking=True)
+        mark.record(torch.cuda.current_stream(self.device))
+        return mark.synchronize
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks and losses run."""
@@ -115,8 +144,8 @@ class Runtime:
             dist.all_gather_object(of_ranks, own, group=self.control)
         return torch.cat([tensor for of_rank in of_ranks for tensor in of_rank])
 
-    def average_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Replaces gradients by their mean over all ranks.
+    def average_gradients(self, parameters: Sequence[Tensor], others: Sequence[Tensor] = ()) -> None:
+        """Replaces gradients, and other tensors that travel with them, by their mean over all ranks.
 
         A parameter without a gradient on this rank, but with one elsewhere, counts as 0 here; one that has none
         anywhere keeps none. (Which have one travels with the gradients, and is read only where some are missing.)
@@ -127,7 +156,7 @@ class Runtime:
         for p in parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = [*(p.grad for p in parameters if p.grad is not None), *others]
         marks = parameters[0].new_tensor(present)
         works = [dist.all_reduce(marks, async_op=True)]
         buckets = _buckets(gradients)

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from imagier.recipe import Batch, Losses, Moment, Position, Recipe
+from imagier.train.guard import Guard
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 
@@ -84,8 +85,12 @@ class Trainer:
         accumulate: int = 1,
         hooks: Sequence[Hook] = (),
         clock: Clock = no_clock,
+        guard: Guard | None = None,
     ) -> None:
-        """accumulate: parts of a batch whose gradients are added up. clock: told what part of an iteration begins."""
+        """accumulate: parts of a batch whose gradients are added up. clock: told what part of an iteration begins.
+
+        guard: told of every iteration, to find numbers that went bad.
+        """
         self.recipe = recipe
         self.players = players
         self.runtime = runtime
@@ -93,13 +98,17 @@ class Trainer:
         self.accumulate = accumulate
         self.hooks = hooks
         self.clock = clock
+        self.guard = guard
         self.step = 0
         self.position = Position()
         self.outcome = Outcome.GO_ON
         """What `stop` said last."""
 
     def fit(self, stream: Iterable[tuple[Batch, Position]], stop: Stop) -> None:
-        """Trains on a stream of batches, each with the position after it, until `stop` says so."""
+        """Trains on a stream of batches, each with the position after it, until `stop` says so.
+
+        NonFinite (guard.py) if numbers went bad and the guard does not go on.
+        """
         progress = None
         self.outcome = self._agreed(stop)
         batches = iter(stream)
@@ -108,12 +117,16 @@ class Trainer:
             with self.clock("data"):
                 batch, position = next(batches)
             losses = self.train_step(batch)
-            epoch_ended = position.epoch > self.position.epoch
-            self.step, self.position = self.step + 1, position
+            begun, self.position = self.position, position
+            self.step += 1
+            if self.guard is not None:
+                self.guard.check(self.step, begun, batch, losses)
             self.outcome = self._agreed(stop)
-            progress = Progress(self.step, position, epoch_ended, self.outcome, losses)
+            progress = Progress(self.step, position, position.epoch > begun.epoch, self.outcome, losses)
             for hook in self.hooks:
                 hook.after_step(self, progress)
+        if self.guard is not None:
+            self.guard.close()
         for hook in self.hooks:
             hook.after_fit(self, progress)
 
@@ -121,24 +134,29 @@ class Trainer:
         return Outcome(self.runtime.largest(stop(self.step, self.position.epoch)))
 
     def train_step(self, batch: Batch) -> dict[str, Losses]:
-        """One iteration. With `accumulate` > 1 the batch is taken in so many parts, whose gradients are added up.
+        """One iteration; returns the losses by player.
 
-        Returns the losses, the mean over the parts.
+        With `accumulate` > 1 the batch is taken in so many parts, whose gradients are added up; the losses are means.
         """
-        self.runtime.seed(self.seed, self.step)
-        now = Moment(self.step, self.position.epoch, self.runtime.generator(self.seed, self.step))
-        for player in self.players.values():
-            player.set_time(now.epoch, now.step)
-        leader, *others = [self._phases(self.recipe.step(part, now)) for part in batch.split(self.accumulate)]
         logged: dict[str, Losses] = {}
+        for name, losses in self.gradients(batch, self.step, self.position.epoch):
+            logged[name] = losses
+            with self.clock("update"):
+                self.players[name].update()
+        return logged
+
+    def gradients(self, batch: Batch, step: int, epoch: int) -> Iterator[tuple[str, Losses]]:
+        """The phases of the iteration after `step` others, each once its player has its gradients."""
+        self.runtime.seed(self.seed, step)
+        now = Moment(step, epoch, self.runtime.generator(self.seed, step))
+        for player in self.players.values():
+            player.set_time(epoch, step)
+        leader, *others = [self._phases(self.recipe.step(part, now)) for part in batch.split(self.accumulate)]
         for name, losses in leader:
             player = self.players[name]
             parts = [self._backward(player, losses)]
             parts += [self._backward(player, next(other)[1]) for other in others]
-            logged[name] = _mean(parts)
-            with self.clock("update"):
-                player.update()
-        return logged
+            yield name, _mean(parts)
 
     def _phases(self, phases: Iterator[tuple[str, Losses]]) -> Iterator[tuple[str, Losses]]:
         """The recipe's phases, each computed in the precision of the run."""

@@ -1,0 +1,143 @@
+"""What readings of a run mean, in words: "critic saturated since iteration 12,400"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Reading = Mapping[str, float]
+
+IN_A_ROW = 3
+"""So many readings must agree before anything is said, and before it is taken back."""
+
+REAL_ACCURACY = "health/real_accuracy"
+FAKE_ACCURACY = "health/fake_accuracy"
+LOGITS_GAP = "health/logits_gap"
+DIVERSITY = "health/diversity"
+NEAREST = "health/nearest_training_picture"
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Something that can be wrong with a run."""
+
+    name: str
+    shows: Callable[[Reading], bool]
+    says: Callable[[Reading], str]
+    """What is wrong, and what usually helps."""
+
+
+def _signs() -> list[Sign]:
+    return [
+        Sign(
+            "critic saturated",
+            lambda r: min(r.get(REAL_ACCURACY, 0), r.get(FAKE_ACCURACY, 0)) >= 0.99,
+            lambda r: (
+                f"it knows {min(r[REAL_ACCURACY], r[FAKE_ACCURACY]):.0%} of real and generated pictures, the generator "
+                "learns little from it; a smaller dis_opt.lr, a gradient penalty or DiffAugment helps"
+            ),
+        ),
+        Sign(
+            "critic lost",
+            lambda r: max(r.get(REAL_ACCURACY, 1) + r.get(FAKE_ACCURACY, 1) - 1, 0) <= 0.02,
+            lambda r: "it cannot tell real from generated pictures at all; a larger dis_opt.lr or dis_step helps",
+        ),
+        Sign(
+            "samples collapsed",
+            lambda r: r.get(DIVERSITY, 1) < 0.1,
+            lambda r: (
+                f"diversity {r[DIVERSITY]:.2g} of its largest: different inputs give nearly the same picture; go back "
+                "to an earlier checkpoint, with smaller learning rates"
+            ),
+        ),
+        Sign(
+            "samples copied",
+            lambda r: r.get(NEAREST, 1) < 0.3,
+            lambda r: (
+                f"they are {r[NEAREST]:.2g} times as far from training pictures as held-out pictures are; more data, "
+                "or augmentation, helps"
+            ),
+        ),
+        *(
+            Sign(
+                f"{player} jumps",
+                lambda r, key=f"health/{player}_update_ratio": r.get(key, 0) > 0.1,  # type: ignore[misc]
+                lambda r, key=f"health/{player}_update_ratio", player=player: (  # type: ignore[misc]
+                    f"each update changes its weights by {r[key]:.0%}; lower {player}_opt.lr"
+                ),
+            )
+            for player in ("gen", "dis")
+        ),
+    ]
+
+
+@dataclass
+class _Course:
+    """How long a sign shows, or has not shown."""
+
+    since: int | None = None
+    """Iterations at the first of the readings that show it; None if it is not told."""
+    first: int = 0
+    showing: int = 0
+    missing: int = 0
+
+
+class Verdicts:
+    """Turns readings, one after the other, into lines that are worth a person's time."""
+
+    def __init__(self) -> None:
+        self._signs = _signs()
+        self._courses = {sign.name: _Course() for sign in self._signs}
+        self._best: dict[str, float] = {}
+        self._last: dict[str, float] = {}
+
+    def read(self, step: int, raw: Reading) -> tuple[dict[str, float], list[str]]:
+        """One reading -> the same, relative where that says more, and what has newly begun or ended.
+
+        The diversity becomes a share of the largest so far.
+        """
+        reading = dict(raw)
+        if DIVERSITY in reading:
+            self._best[DIVERSITY] = max(self._best.get(DIVERSITY, 0.0), reading[DIVERSITY])
+            reading[DIVERSITY] /= self._best[DIVERSITY] or 1.0
+        self._last = reading
+        lines = []
+        for sign in self._signs:
+            lines += self._follow(sign, self._courses[sign.name], step, reading)
+        return reading, lines
+
+    def _follow(self, sign: Sign, course: _Course, step: int, reading: Reading) -> list[str]:
+        if sign.shows(reading):
+            course.first = step if course.showing == 0 else course.first
+            course.showing, course.missing = course.showing + 1, 0
+            if course.since is None and course.showing >= IN_A_ROW:
+                course.since = course.first
+                return [f"{sign.name} since iteration {course.since:,}: {sign.says(reading)}"]
+            return []
+        course.showing, course.missing = 0, course.missing + 1
+        if course.since is not None and course.missing >= IN_A_ROW:
+            course.since = None
+            return [f"{sign.name}: no longer, at iteration {step:,}"]
+        return []
+
+    def standing(self) -> list[str]:
+        """What is wrong now."""
+        told = [(sign, self._courses[sign.name].since) for sign in self._signs]
+        return [
+            f"{sign.name} since iteration {since:,}: {sign.says(self._last)}"
+            for sign, since in told
+            if since is not None and sign.shows(self._last)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        courses = {name: vars(course).copy() for name, course in self._courses.items()}
+        return {"courses": courses, "best": dict(self._best), "last": dict(self._last)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        for name, course in state["courses"].items():
+            if name in self._courses:
+                self._courses[name] = _Course(**course)
+        self._best, self._last = dict(state["best"]), dict(state["last"])

@@ -1,0 +1,148 @@
+"""Is the run well? A few cheap readings now and then, and a line where they mean trouble."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagier.recipe import Batch, Recipe
+from imagier.train.health import DIVERSITY, FAKE_ACCURACY, LOGITS_GAP, NEAREST, REAL_ACCURACY, Verdicts
+from imagier.train.hooks.log import Record
+from imagier.train.player import Player
+from imagier.train.trainer import Progress, Trainer
+from imagier.train.view import View
+
+SIDE_PX = 16
+"""Pictures are compared at this size: by what is where, not by their detail."""
+
+MOST_TRAINING_PICTURES = 256
+
+
+class Health:
+    """Reads, every so many iterations, on the first rank alone:
+
+    * the share of the critic's logits that are right, on real and on generated pictures, and the gap between their
+      means (both over all critics and places);
+    * the share of its weights that an update changes, of every player (L2 norms);
+    * how different generated pictures are from each other, as a share of the most so far (mean L1 over all pairs);
+    * how far they are from the nearest training picture, in units of how far held-out pictures are from theirs.
+    """
+
+    def __init__(
+        self,
+        training: Callable[[], Batch],
+        held_out: Batch | None,
+        bank: Callable[[], Iterable[Batch]],
+        view: View,
+        write: Callable[[Record], None],
+        say: Callable[[str], None],
+        *,
+        every: int,
+        seed: int,
+    ) -> None:
+        """training: a few samples that the critic knows. held_out: a few that nobody knows. bank: training batches."""
+        self.training = training
+        self.held_out = held_out
+        self.bank = bank
+        self.view = view
+        self.write = write
+        self.say = say
+        self.every = every
+        self.seed = seed
+        self.verdicts = Verdicts()
+        self._samples: Batch | None = None
+        self._training_pictures: Tensor | None = None
+        self._weights: dict[str, list[Tensor]] = {}
+
+    def after_step(self, trainer: Trainer, progress: Progress) -> None:
+        if not trainer.runtime.is_main:
+            return
+        if (progress.step + 1) % self.every == 0:
+            self._weights = {name: [p.detach().clone() for p in of.params] for name, of in trainer.players.items()}
+        if progress.step % self.every == 0:
+            reading, lines = self.verdicts.read(progress.step, self.measure(trainer))
+            self.write(Record(progress.step, progress.epoch, reading))
+            for line in lines:
+                self.say(line)
+
+    def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
+        """What stands at the end is in the report."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return self.verdicts.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self.verdicts.load_state_dict(state)
+
+    def measure(self, trainer: Trainer) -> dict[str, float]:
+        """One reading, by tag. It changes nothing: networks are in eval mode, and randomness is its own."""
+        values = self._update_ratios(trainer.players)
+        if self._samples is None:
+            self._samples = self.training()
+        with self.view.live(trainer) as recipe:
+            values |= self._critic(recipe, self._samples, trainer.runtime.generator(self.seed))
+            shown = self.held_out or self._samples
+            values |= self._pictures(recipe, shown, trainer.runtime.generator(self.seed))
+        return dict(zip(values, torch.stack([value.float() for value in values.values()]).tolist())) if values else {}
+
+    def _update_ratios(self, players: dict[str, Player] | Any) -> dict[str, Tensor]:
+        ratios = {}
+        for name, before in self._weights.items():
+            after = [p.detach() for p in players[name].params]
+            moved = torch.nn.utils.get_total_norm(torch._foreach_sub(after, before))
+            ratios[f"health/{name}_update_ratio"] = moved / torch.nn.utils.get_total_norm(before).clamp(min=1e-12)
+        self._weights = {}
+        return ratios
+
+    def _critic(self, recipe: Recipe, samples: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        leanings = recipe.leanings(recipe.prepare(samples), rng)
+        if leanings is None:
+            return {}
+        real, fake = (torch.cat([x.float().flatten() for x in side]) for side in leanings)
+        right = {REAL_ACCURACY: (real > 0).float().mean(), FAKE_ACCURACY: (fake < 0).float().mean()}
+        return {**right, LOGITS_GAP: real.mean() - fake.mean()}
+
+    def _pictures(self, recipe: Recipe, samples: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        batch = recipe.prepare(samples)
+        made = small(recipe.sample(batch, rng))
+        values = {}
+        if len(made) > 1:
+            count = len(made)
+            values[DIVERSITY] = torch.cdist(made, made, p=1).sum() / (made.shape[1] * count * (count - 1))
+        target = recipe.target(batch)
+        if self.held_out is not None and target is not None:
+            known = self._known(recipe)
+            if known is not None:
+                usual = nearest(small(target), known).mean().clamp(min=1e-6)
+                values[NEAREST] = nearest(made, known).mean() / usual
+        return values
+
+    def _known(self, recipe: Recipe) -> Tensor | None:
+        """Some training pictures, n x d; None if the set has no targets."""
+        if self._training_pictures is None:
+            found: list[Tensor] = []
+            for batch in self.bank():
+                target = recipe.target(recipe.prepare(batch))
+                if target is None:
+                    return None
+                found.append(small(target))
+                if sum(map(len, found)) >= MOST_TRAINING_PICTURES:
+                    break
+            self._training_pictures = torch.cat(found)
+        return self._training_pictures
+
+
+def small(pictures: Tensor) -> Tensor:
+    """N x 3 x H x W -> N x d: each pictures' colours on a grid of SIDE_PX x SIDE_PX."""
+    return F.adaptive_avg_pool2d(pictures.float(), SIDE_PX).flatten(1)
+
+
+def nearest(pictures: Tensor, known: Tensor) -> Tensor:
+    """N x d and n x d -> N: the mean absolute difference of each from the one of `known` that is nearest."""
+    return torch.cdist(pictures, known, p=1).min(dim=1).values / pictures.shape[1]

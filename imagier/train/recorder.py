@@ -1,0 +1,132 @@
+"""What a bad iteration was made of: its batch, the iterations before it, and where in the networks it went wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imagier.train.guard import Iteration
+from imagier.train.trainer import Trainer
+
+FOLDER = "nonfinite"
+BATCH = "batch_rank{rank}.pt"
+REPORT = "report_rank{rank}.json"
+
+
+class FlightRecorder:
+    """Writes <logdir>/nonfinite/iteration_<N>/: the batch of each rank, and a report.
+
+    The iteration is computed again, from the weights as they are now, with all modules watched; then everything is as
+    it was before. The weights are those of the iteration, or one update later where the device works on its own time.
+    """
+
+    def __init__(self, trainer: Trainer, logdir: Path) -> None:
+        self.trainer = trainer
+        self.logdir = logdir
+
+    def __call__(self, bad: Iteration, history: Mapping[int, Mapping[str, float]]) -> str:
+        """Writes it all down; returns the finding and the folder. To be called by all ranks."""
+        runtime = self.trainer.runtime
+        folder = self.logdir / FOLDER / f"iteration_{bad.step:09d}"
+        found = replayed(self.trainer, bad)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            batch = {name: tensor.cpu() for name, tensor in bad.batch.tensors.items()}
+            torch.save({"tensors": batch, "keys": bad.batch.keys}, folder / BATCH.format(rank=runtime.rank))
+            report = {
+                "iteration": bad.step,
+                "epoch": bad.position.epoch,
+                "samples": bad.position.samples,
+                "seed": self.trainer.seed,
+                "found": found,
+                "files": bad.batch.keys,
+                "largest_weight": {name: _largest(p.network) for name, p in self.trainer.players.items()},
+                "history": {str(step): values for step, values in history.items()},
+            }
+            (folder / REPORT.format(rank=runtime.rank)).write_text(json.dumps(report, indent=1))
+        except OSError as error:
+            return f"{found}; nothing was written down ({folder}: {error.strerror})"
+        return f"{found}; its batch and the {len(history)} iterations up to it: {folder}"
+
+
+def replayed(trainer: Trainer, bad: Iteration) -> str:
+    """Computes an iteration again and says where the first number that is not finite comes from.
+
+    Weights, buffers, gradients and randomness are afterwards what they were.
+    """
+    networks = trainer.recipe.networks
+    kept = {name: [buffer.clone() for buffer in network.buffers()] for name, network in networks.items()}
+    try:
+        return _found(trainer, bad)
+    finally:
+        with torch.no_grad():
+            for name, network in networks.items():
+                for buffer, before in zip(network.buffers(), kept[name]):
+                    buffer.copy_(before)
+        for player in trainer.players.values():
+            player.optimizer.zero_grad(set_to_none=True)
+
+
+def _found(trainer: Trainer, bad: Iteration) -> str:
+    if wrong := [name for name, tensor in bad.batch.tensors.items() if not _is_finite(tensor)]:
+        return f"the batch itself is not finite ({', '.join(wrong)})"
+    for name, network in trainer.recipe.networks.items():
+        for key, tensor in network.state_dict().items():
+            if not _is_finite(tensor):
+                return f"the weights are not finite ({name}.{key})"
+    with _watched(trainer.recipe.networks) as findings:
+        for name, losses in trainer.gradients(bad.batch, bad.step - 1, bad.position.epoch):
+            if findings:
+                return findings[0]
+            if wrong := [loss for loss, value in losses.items() if not _is_finite(value)]:
+                return f"all modules gave finite numbers, the loss {name}/{wrong[0]} did not"
+            for key, parameter in trainer.recipe.networks[name].named_parameters():
+                if parameter.grad is not None and not _is_finite(parameter.grad):
+                    return f"all modules and losses gave finite numbers, the gradient of {name}.{key} is not"
+    return findings[0] if findings else "computed again, all was finite"
+
+
+@contextmanager
+def _watched(networks: Mapping[str, nn.Module]) -> Iterator[list[str]]:
+    """While this is open, modules whose inputs are finite and whose outputs are not are listed, in words."""
+    findings: list[str] = []
+
+    def watch(name: str, module: nn.Module) -> Any:
+        def after(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not findings and not _all_finite(output) and _all_finite(inputs):
+                findings.append(f"{name} ({type(module).__name__}) made of finite numbers some that are not")
+
+        return module.register_forward_hook(after)
+
+    handles = [
+        watch(f"{name}.{path}" if path else name, module)
+        for name, network in networks.items()
+        for path, module in network.named_modules()
+    ]
+    try:
+        yield findings
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return _is_finite(value)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return all(_all_finite(part) for part in parts)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+
+
+@torch.no_grad()
+def _largest(network: nn.Module) -> float:
+    return max((float(p.abs().max()) for p in network.parameters() if p.numel()), default=0.0)

@@ -1,0 +1,343 @@
+"""Numbers that go bad move no weights, are recorded, and are answered as the config says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+from imagier.cli import main, status
+from imagier.cli.build import optimizer
+from imagier.config.schema import Optimizer
+from imagier.data.loader import Loader
+from imagier.nn.average import ModelAverage
+from imagier.recipe import Batch, Losses, Moment, Position, Recipe
+from imagier.train import schedule
+from imagier.train.guard import MOST_IN_A_ROW, Guard, Iteration, NonFinite
+from imagier.train.player import Player
+from imagier.train.recorder import FlightRecorder
+from imagier.train.runtime import Runtime
+from imagier.train.trainer import Outcome, Trainer
+
+CPU = Runtime(torch.device("cpu"))
+NAN = float("nan")
+
+
+class OnTime(Runtime):
+    """A runtime that is told of results one step late, as on an accelerator."""
+
+    @property
+    def is_asynchronous(self) -> bool:
+        return True
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.last = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(x)))
+
+
+class Line(Recipe):
+    """One network that learns to give 0."""
+
+    players = ("gen",)
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.gen = Net()
+        self.loss_weight = {"mse": 1.0}
+
+    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+        yield "gen", {"mse": self.gen(batch["x"]).square().mean()}
+
+    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        return {}
+
+    def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        return batch["x"]
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        return {}
+
+
+def trainer(runtime: Runtime = CPU, *, options: Mapping[str, Any] | None = None, **guarding: Any) -> Trainer:
+    recipe = Line()
+    made = optimizer(recipe.gen, Optimizer(**{"lr": 0.1, **(options or {})}))
+    average = ModelAverage(recipe.gen, beta=0.5, start_iteration=0)
+    player = Player(recipe.gen, made, runtime, schedule=schedule.constant(), by_iteration=False, average=average)
+    players = {"gen": player}
+    guard = Guard(players, runtime, **{"say": lambda line: None, **guarding})
+    return Trainer(recipe, players, runtime, seed=0, guard=guard)
+
+
+def batches(bad: Callable[[int], bool]) -> Iterator[tuple[Batch, Position]]:
+    step = 0
+    while True:
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+        x[0, 0] = NAN if bad(step) else x[0, 0]
+        step += 1
+        yield Batch({"x": x}, {"x": [f"s/{step}_{i}" for i in range(4)]}), Position(0, 4 * step)
+
+
+def fit(tested: Trainer, steps: int, bad: Callable[[int], bool]) -> None:
+    tested.fit(batches(bad), lambda step, epoch: Outcome.DONE if step >= steps else Outcome.GO_ON)
+
+
+def state(tested: Trainer) -> dict[str, Tensor]:
+    average = tested.players["gen"].average
+    assert average is not None
+    both = {"": tested.recipe.networks["gen"], "average.": average.network}
+    return {prefix + key: tensor for prefix, net in both.items() for key, tensor in net.state_dict().items()}
+
+
+OPTIMIZERS = [
+    {"type": "adam"},
+    {"type": "sgd"},
+    {"type": "rmsprop"},
+    {"type": "fromage"},
+    {"type": "madam", "scale": 3.0},
+]
+
+
+@pytest.mark.parametrize("runtime", [CPU, OnTime(torch.device("cpu"))], ids=["at once", "one step late"])
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=lambda options: options["type"])
+def test_a_bad_batch_leaves_weights_moments_and_statistics_as_they_were(options: dict, runtime: Runtime) -> None:
+    tested, expected = trainer(runtime, options=options), trainer(runtime, options=options)
+    fit(tested, 4, lambda step: step == 3)
+    fit(expected, 3, lambda step: False)
+    assert tested.guard is not None and tested.guard.bad == 1
+    for (key, tensor), other in zip(state(tested).items(), state(expected).values()):
+        if key.startswith("average.") and not key.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            continue  # an average moves on towards weights that stay
+        assert torch.equal(tensor, other), key
+    moments = [t.players["gen"].optimizer.state_dict()["state"] for t in (tested, expected)]
+    for index, values in moments[1].items():
+        for key, value in values.items():
+            assert torch.equal(torch.as_tensor(moments[0][index][key]), torch.as_tensor(value)), key
+
+
+def test_a_run_goes_on_after_a_bad_batch() -> None:
+    tested = trainer()
+    fit(tested, 10, lambda step: step == 3)
+    assert all(tensor.isfinite().all() for tensor in state(tested).values())
+    moved = trainer()
+    fit(moved, 4, lambda step: step == 3)
+    assert not torch.equal(state(tested)["last.weight"], state(moved)["last.weight"])
+
+
+def test_a_loss_that_is_not_finite_counts_although_its_gradient_is() -> None:
+    tested = trainer()
+    player = tested.players["gen"]
+    weight = player.network.last.weight
+    before = weight.detach().clone()
+    player.backward((torch.tensor(NAN) - weight).abs().sum())  # |NaN - x| has the slope 0
+    assert weight.grad is not None and weight.grad.isfinite().all()
+    player.update()
+    assert torch.equal(weight, before)
+    assert player.gradient_norm is not None and player.gradient_norm.isnan()
+
+
+def test_a_guard_changes_no_bit_of_a_good_run() -> None:
+    guarded, plain = trainer(), trainer()
+    plain.guard = None
+    fit(guarded, 5, lambda step: False)
+    fit(plain, 5, lambda step: False)
+    assert all(torch.equal(a, b) for a, b in zip(state(guarded).values(), state(plain).values()))
+
+
+@pytest.mark.parametrize(("runtime", "seen_after"), [(CPU, 4), (OnTime(torch.device("cpu")), 5)])
+@pytest.mark.parametrize("policy", ["stop", "rollback"])
+def test_policies_that_do_not_go_on_raise_at_the_same_step_everywhere(
+    policy: str, runtime: Runtime, seen_after: int
+) -> None:
+    tested = trainer(runtime, policy=policy)
+    with pytest.raises(NonFinite, match="iteration 4: not applied, the loss or gradient of gen is not finite"):
+        fit(tested, 10, lambda step: step == 3)
+    assert tested.step == seen_after
+
+
+def test_the_last_iteration_is_looked_at_too() -> None:
+    with pytest.raises(NonFinite, match="iteration 4"):
+        fit(trainer(OnTime(torch.device("cpu")), policy="stop"), 4, lambda step: step == 3)
+
+
+def test_skipping_ends_when_nothing_else_comes() -> None:
+    told: list[str] = []
+    tested = trainer(say=told.append)
+    with pytest.raises(NonFinite, match=f"so were the {MOST_IN_A_ROW} before it: the run cannot go on"):
+        fit(tested, 1000, lambda step: step >= 2)
+    assert tested.step == 2 + MOST_IN_A_ROW + 1
+    assert len(told) == MOST_IN_A_ROW
+
+
+def test_only_the_first_bad_iterations_are_recorded() -> None:
+    recorded: list[int] = []
+
+    def record(bad: Iteration, history: Mapping[int, Mapping[str, float]]) -> str:
+        recorded.append(bad.step)
+        return "recorded"
+
+    fit(trainer(record=record), 20, lambda step: step % 2 == 1)
+    assert recorded == [2, 4, 6]
+
+
+def test_history_holds_losses_and_gradient_norms() -> None:
+    tested = trainer()
+    tested.guard = guard = Guard(tested.players, CPU)
+    fit(tested, 3, lambda step: False)
+    history = guard.history()
+    assert list(history) == [1, 2, 3]
+    first = trainer()
+    losses = first.train_step(next(batches(lambda step: False))[0])
+    norm = first.players["gen"].gradient_norm
+    assert norm is not None
+    assert history[1] == {
+        "gen/mse": losses["gen"]["mse"].item(),
+        "gen/total": losses["gen"]["total"].item(),
+        "gen/gradient_norm": norm.item(),
+    }
+
+
+def replayed(tested: Trainer, batch: Batch, folder: Path) -> str:
+    """What the recorder says of the first iteration, on this batch."""
+    bad = Iteration(1, Position(), batch, [], lambda: [NAN])
+    return FlightRecorder(tested, folder)(bad, {1: {"gen/mse": NAN}})
+
+
+def good_batch() -> Batch:
+    return next(batches(lambda step: False))[0]
+
+
+class Overflow(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 1e38 * 1e38
+
+
+def test_the_recorder_finds_the_module_that_made_the_first_bad_number(tmp_path: Path) -> None:
+    tested = trainer()
+    tested.recipe.networks["gen"].norm = Overflow()
+    assert "gen.norm (Overflow) made of finite numbers some that are not" in replayed(tested, good_batch(), tmp_path)
+
+
+def test_the_recorder_finds_a_bad_batch_and_bad_weights(tmp_path: Path) -> None:
+    tested = trainer()
+    batch = next(batches(lambda step: True))[0]
+    assert "the batch itself is not finite (x)" in replayed(tested, batch, tmp_path)
+    with torch.no_grad():
+        tested.recipe.networks["gen"].last.weight[0, 1] = NAN
+    assert "the weights are not finite (gen.last.weight)" in replayed(tested, good_batch(), tmp_path)
+
+
+def test_the_recorder_finds_a_gradient_that_alone_is_bad(tmp_path: Path) -> None:
+    class Root(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * 0).sqrt()  # its slope at 0 is infinite
+
+    tested = trainer()
+    tested.recipe.networks["gen"].norm = Root()
+    found = replayed(tested, good_batch(), tmp_path)
+    assert "all modules and losses gave finite numbers, the gradient of gen.first." in found
+
+
+def test_a_replay_changes_nothing(tmp_path: Path) -> None:
+    tested = trainer()
+    fit(tested, 2, lambda step: False)
+    before = {key: tensor.clone() for key, tensor in state(tested).items()}
+    replayed(tested, good_batch(), tmp_path)
+    assert all(torch.equal(before[key], tensor) for key, tensor in state(tested).items())
+    assert all(p.grad is None for p in tested.players["gen"].params)
+
+
+def test_a_record_holds_the_batch_and_the_iterations_before(tmp_path: Path) -> None:
+    batch = good_batch()
+    replayed(trainer(), batch, tmp_path)
+    folder = tmp_path / "nonfinite" / "iteration_000000001"
+    saved = torch.load(folder / "batch_rank0.pt", weights_only=True)
+    assert torch.equal(saved["tensors"]["x"], batch["x"]) and saved["keys"] == batch.keys
+    report = json.loads((folder / "report_rank0.json").read_text())
+    assert report["files"] == batch.keys and list(report["history"]) == ["1"]
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    return tiny.write_config(tmp_path / "tiny.yaml", tiny.write_data(tmp_path / "data"), snapshot_save_iter=2)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, *steps: int) -> list[list[str]]:
+    """Makes the pictures of some iterations, counted over the whole run, NaN; returns the files of all batches."""
+    before = Loader.stream
+    served: list[list[str]] = []
+
+    def stream(self: Loader, start: Position) -> Iterator[tuple[Batch, Position]]:
+        for batch, position in before(self, start):
+            served.append(batch.keys["images"])
+            bad = len(served) in steps
+            yield replace(batch.updated(images=batch["images"] * NAN) if bad else batch), position
+
+    monkeypatch.setattr(Loader, "stream", stream)
+    return served
+
+
+def train(config: Path, logdir: Path, *words: str) -> int:
+    return main(["train", "--config", str(config), "--logdir", str(logdir), "--device", "cpu", *words])
+
+
+def test_a_run_that_stops_says_where_it_went_wrong(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(monkeypatch, 3)
+    assert train(experiment, tmp_path / "run", "trainer.on_nonfinite=stop") == status.FAILED
+    folder = tmp_path / "run" / "nonfinite" / "iteration_000000003"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "iteration 3: not applied, the loss or gradient of gen and dis is not finite; the batch itself is"
+    )
+    assert str(folder) in line and (folder / "batch_rank0.pt").is_file()
+
+
+def test_a_run_that_skips_goes_on_with_other_data(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(monkeypatch, 3)
+    assert train(experiment, tmp_path / "run") == status.DONE
+    assert "iteration 3: not applied, the loss or gradient of gen and dis is not finite" in capsys.readouterr().out
+
+
+def test_a_run_that_rolls_back_goes_on_from_the_last_checkpoint_with_the_data_after(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = spoil(monkeypatch, 3)
+    assert train(experiment, tmp_path / "run", "trainer.on_nonfinite=rollback") == status.DONE
+    assert "back to iteration 2 (epoch_00000_iteration_000000002_checkpoint.pt)" in capsys.readouterr().out
+    whole = spoil(monkeypatch)
+    assert train(experiment, tmp_path / "other", "max_iter=7") == status.DONE
+    trained = [files for i, files in enumerate(served) if i != 2]
+    assert trained[:5] == [files for i, files in enumerate(whole) if i != 2][:5], "no batch comes twice, none is lost"
+
+
+def test_going_back_again_and_again_ends(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(monkeypatch, *range(3, 100))
+    assert train(experiment, tmp_path / "run", "trainer.on_nonfinite=rollback") == status.FAILED
+    assert "was gone back to 3 times already" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_cannot_go_back(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(monkeypatch, 1)
+    assert train(experiment, tmp_path / "run", "trainer.on_nonfinite=rollback") == status.FAILED
+    assert "there is no checkpoint to go back to" in capsys.readouterr().err

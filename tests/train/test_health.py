@@ -1,0 +1,231 @@
+"""Readings of a run, and what they mean in words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from imagier.losses.gan import critic_fake, critic_real, leaning
+from imagier.recipe import Batch, Losses, Moment, Position, Recipe
+from imagier.train import schedule
+from imagier.train.health import DIVERSITY, FAKE_ACCURACY, LOGITS_GAP, NEAREST, REAL_ACCURACY, Verdicts
+from imagier.train.hooks.health import SIDE_PX, Health, nearest, small
+from imagier.train.hooks.log import Record
+from imagier.train.player import Player
+from imagier.train.runtime import Runtime
+from imagier.train.trainer import Outcome, Progress, Trainer
+from imagier.train.view import View
+
+CPU = Runtime(torch.device("cpu"))
+
+GOOD = {REAL_ACCURACY: 0.8, FAKE_ACCURACY: 0.8, DIVERSITY: 1.0, NEAREST: 1.0, "health/gen_update_ratio": 1e-3}
+
+BAD = {
+    "critic saturated": {REAL_ACCURACY: 1.0, FAKE_ACCURACY: 0.995},
+    "critic lost": {REAL_ACCURACY: 1.0, FAKE_ACCURACY: 0.01},
+    "samples collapsed": {DIVERSITY: 0.03},
+    "samples copied": {NEAREST: 0.1},
+    "gen jumps": {"health/gen_update_ratio": 0.3},
+}
+
+
+def lines(*readings: dict[str, float], verdicts: Verdicts | None = None, first: int = 1) -> list[str]:
+    verdicts = verdicts or Verdicts()
+    return [line for step, reading in enumerate(readings, first) for line in verdicts.read(100 * step, reading)[1]]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_three_bad_readings_in_a_row_are_told_once_with_the_first_iteration(name: str) -> None:
+    bad = {**GOOD, **BAD[name]}
+    (line,) = lines(GOOD, bad, GOOD, bad, bad, bad, bad)
+    assert line.startswith(f"{name} since iteration 400: ")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_two_bad_readings_are_an_accident(name: str) -> None:
+    assert lines(GOOD, {**GOOD, **BAD[name]}, {**GOOD, **BAD[name]}, GOOD) == []
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_three_good_readings_take_it_back(name: str) -> None:
+    bad = {**GOOD, **BAD[name]}
+    told = lines(GOOD, bad, bad, bad, GOOD, bad, GOOD, GOOD, GOOD, GOOD)
+    assert [line.partition(":")[0] for line in told] == [f"{name} since iteration 200", name]
+    assert told[1] == f"{name}: no longer, at iteration 900"
+
+
+def test_a_well_run_says_nothing() -> None:
+    assert lines(*[GOOD] * 20) == []
+    assert Verdicts().standing() == []
+
+
+def test_diversity_is_a_share_of_the_largest_so_far() -> None:
+    verdicts = Verdicts()
+    assert [verdicts.read(step, {DIVERSITY: value})[0][DIVERSITY] for step, value in enumerate((4.0, 8.0, 2.0))] == [
+        1.0,
+        1.0,
+        0.25,
+    ]
+
+
+def test_what_stands_at_the_end_is_in_words() -> None:
+    verdicts = Verdicts()
+    lines(
+        *[{**GOOD, **BAD["samples collapsed"], DIVERSITY: value} for value in (1.0, 0.03, 0.03, 0.03)],
+        verdicts=verdicts,
+    )
+    assert [line.partition(":")[0] for line in verdicts.standing()] == ["samples collapsed since iteration 200"]
+    assert "diversity 0.03 of its largest" in verdicts.standing()[0]
+
+
+@pytest.mark.parametrize("middle", range(1, 8))
+def test_a_continued_run_tells_what_an_unbroken_one_tells(middle: int) -> None:
+    bad = {**GOOD, **BAD["critic saturated"], DIVERSITY: 0.5}
+    readings = [GOOD, bad, bad, bad, bad, GOOD, GOOD, GOOD]
+    before, after = Verdicts(), Verdicts()
+    told = lines(*readings[:middle], verdicts=before)
+    after.load_state_dict(before.state_dict())
+    told += lines(*readings[middle:], verdicts=after, first=middle + 1)
+    assert told == lines(*readings)
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("mode", ["hinge", "least_square", "non_saturated", "wasserstein"])
+def test_a_leaning_of_0_is_where_both_sides_of_the_critic_pull_alike(mode: Any) -> None:
+    x = torch.linspace(-0.9, 0.9, 7) + (0.5 if mode == "least_square" else 0.0)
+    (leans,) = leaning([x], mode)
+    slopes = []
+    for loss in (critic_real, critic_fake):
+        logits = x.clone().requires_grad_()
+        loss([logits], mode).backward()
+        slopes.append(logits.grad)
+    at_0 = leans.abs().argmin()
+    torch.testing.assert_close(slopes[0][at_0], -slopes[1][at_0])
+    assert leans[at_0] == pytest.approx(0, abs=1e-6)
+
+
+class Painter(Recipe):
+    """Paints each sample in the colour of its input, times a weight; the critic looks at the red."""
+
+    def __init__(self) -> None:
+        self.gen = nn.Linear(1, 1, bias=False)
+        self.dis = nn.Linear(1, 1)
+        self.loss_weight = {"mse": 1.0}
+        nn.init.constant_(self.gen.weight, 0.5)
+
+    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+        yield "gen", {"mse": self.sample(batch, now.rng).square().mean()}
+
+    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        return {"images": self.sample(batch, rng)}
+
+    def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        return self.gen.weight * batch["images"]
+
+    def target(self, batch: Batch) -> Tensor:
+        return batch["images"]
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        return {}
+
+    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+        return [batch["images"][:, 0].mean(dim=(1, 2))], [self.sample(batch, rng)[:, 0].mean(dim=(1, 2))]
+
+
+def colours(*values: float) -> Batch:
+    return Batch({"images": torch.tensor(values)[:, None, None, None].expand(-1, 3, 20, 24).contiguous()})
+
+
+class Setup:
+    """A trainer with the hook, and what the hook wrote and said."""
+
+    def __init__(self, *, every: int = 2, held_out: Batch | None = None) -> None:
+        self.records: list[Record] = []
+        self.said: list[str] = []
+        recipe = Painter()
+        optimizers = {name: torch.optim.SGD(net.parameters(), lr=0.1) for name, net in recipe.networks.items()}
+        players = {
+            name: Player(network, optimizers[name], CPU, schedule=schedule.constant(), by_iteration=False)
+            for name, network in recipe.networks.items()
+        }
+        self.trainer = Trainer(recipe, players, CPU, seed=0)
+        view = View(lambda averaged: torch.no_grad())  # type: ignore[arg-type, return-value]
+        bank = [colours(0.0, 0.4), colours(0.8)]
+        self.hook = Health(
+            lambda: colours(-0.2, 0.2, 0.6),
+            held_out,
+            lambda: bank,
+            view,
+            self.records.append,
+            self.said.append,
+            every=every,
+            seed=0,
+        )
+        self.trainer.hooks = [self.hook]
+
+
+def test_critics_are_read_by_what_they_think() -> None:
+    setup = Setup()
+    reading = setup.hook.measure(setup.trainer)
+    assert reading[REAL_ACCURACY] == pytest.approx(2 / 3)
+    assert reading[FAKE_ACCURACY] == pytest.approx(1 / 3)
+    assert reading[LOGITS_GAP] == pytest.approx(0.2 - 0.1)
+
+
+def test_diversity_is_the_mean_difference_over_all_pairs() -> None:
+    setup = Setup()
+    made = [0.5 * x for x in (-0.2, 0.2, 0.6)]
+    pairs = [abs(a - b) for a, b in itertools.combinations(made, 2)]
+    assert setup.hook.measure(setup.trainer)[DIVERSITY] == pytest.approx(sum(pairs) / len(pairs), rel=1e-4)
+
+
+def test_distance_from_training_pictures_is_in_units_of_that_of_held_out_pictures() -> None:
+    setup = Setup(held_out=colours(0.2, 1.0))
+    made, real, known = (0.1, 0.5), (0.2, 1.0), (0.0, 0.4, 0.8)
+    far = [sum(min(abs(x - y) for y in known) for x in side) for side in (made, real)]
+    assert setup.hook.measure(setup.trainer)[NEAREST] == pytest.approx(far[0] / far[1], rel=1e-5)
+
+
+def test_without_held_out_pictures_nothing_is_said_of_copies() -> None:
+    setup = Setup()
+    assert NEAREST not in setup.hook.measure(setup.trainer)
+
+
+def test_an_update_is_measured_as_a_share_of_the_weights() -> None:
+    setup = Setup(every=2)
+    weights = [0.5]
+
+    def batches() -> Iterator[tuple[Batch, Position]]:
+        while True:
+            yield colours(1.0), Position()
+            weights.append(float(setup.trainer.recipe.gen.weight.detach()))  # type: ignore[attr-defined]
+
+    setup.trainer.fit(batches(), lambda step, epoch: Outcome.DONE if step >= 2 else Outcome.GO_ON)
+    (record,) = setup.records
+    after = float(setup.trainer.recipe.gen.weight.detach())  # type: ignore[attr-defined]
+    assert record.step == 2
+    assert record.scalars["health/gen_update_ratio"] == pytest.approx(abs(after - weights[1]) / weights[1], rel=1e-4)
+
+
+def test_small_pictures_are_means_of_their_parts() -> None:
+    picture = torch.rand(2, 3, 2 * SIDE_PX, 3 * SIDE_PX, generator=torch.Generator().manual_seed(0))
+    expected = picture.unfold(2, 2, 2).unfold(3, 3, 3).mean(dim=(4, 5)).flatten(1)
+    torch.testing.assert_close(small(picture), expected)
+
+
+def test_nearest_is_the_least_mean_difference() -> None:
+    a, b = torch.rand(4, 5), torch.rand(3, 5)
+    expected = torch.stack([torch.stack([(x - y).abs().mean() for y in b]).min() for x in a])
+    torch.testing.assert_close(nearest(a, b), expected)
+
+
+def test_other_ranks_read_nothing() -> None:
+    setup = Setup()
+    setup.trainer.runtime = Runtime(torch.device("cpu"), rank=1, world=2)
+    setup.hook.after_step(setup.trainer, Progress(2, Position(), False, Outcome.GO_ON, {}))
+    assert setup.records == []
