@@ -1,4 +1,4 @@
-"""The command line: `imagier train | submit | infer | convert | data | schema`."""
+"""The command line: `imagier train | submit | verify-resume | infer | convert | data | schema`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from imagier.cli import status
 COMMANDS = {
     "train": "train the networks of a config",
     "submit": "queue a training on a cluster",
+    "verify-resume": "prove that a continued run is the run that was never stopped",
     "infer": "write a picture for every input",
     "convert": "make a checkpoint of one that the reference wrote",
     "data": "make data sets",
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == chosen:  # the others need not be imported to be listed
-            module = importlib.import_module(f"imagier.cli.{name}")
+            module = importlib.import_module(f"imagier.cli.{name.replace('-', '_')}")
             module.add_arguments(sub)
     args, rest = parser.parse_known_args(argv)
     assert module is not None

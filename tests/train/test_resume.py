@@ -12,8 +12,8 @@ import tiny
 import torch
 
 from imagier.cli import main, status
-from imagier.cli.debug import first_difference
 from imagier.train.checkpoint import load
+from imagier.train.compare import first_difference
 
 
 @pytest.fixture
@@ -38,24 +38,9 @@ def logged(logdir: Path) -> list[dict]:
     return [record for record in losses if any("/" in key for key in record)]
 
 
-class Comparable:
-    """A saved run in the shape that `first_difference` compares."""
-
-    def __init__(self, saved: dict) -> None:
-        self.players = {name: Saved(player) for name, player in saved["players"].items()}
-
-
-class Saved:
-    def __init__(self, player: dict) -> None:
-        self.player = player
-
-    def state_dict(self) -> dict:
-        return self.player
-
-
 def assert_same_run(one: Path, other: Path, step: int) -> None:
     first, second = state(one, step), state(other, step)
-    assert first_difference(Comparable(first), Comparable(second)) is None
+    assert first_difference(first["players"], second["players"]) is None
     for key in ("current_epoch", "current_iteration", "epoch_samples"):
         assert first[key] == second[key]
 
@@ -145,5 +130,5 @@ def test_a_finished_run_is_not_trained_again(
     before = state(tmp_path / "run", 2)
     run(experiment, tmp_path / "run", "max_iter=2")
 
-    assert first_difference(Comparable(before), Comparable(state(tmp_path / "run", 2))) is None
+    assert first_difference(before["players"], state(tmp_path / "run", 2)["players"]) is None
     assert "finished at iteration 2" in capsys.readouterr().out
