@@ -3,48 +3,102 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
+from imagier.data.source import one_line, wrong_key
 from imagier.errors import UserError
+
+_Identity = tuple[int, int]
+"""What a folder is, under whatever name: its device and its number there."""
 
 
 class FolderSource:
     """Files root/type/sequence/name.ext; a sequence may be nested, and is "." for files right under the type."""
 
-    def __init__(self, root: str | Path, extensions: dict[str, str]) -> None:
+    def __init__(self, root: str | Path, extensions: Mapping[str, str]) -> None:
+        """extensions: that of the files of each type, as it is written there. UserError if there is no such folder."""
         self.root = Path(root)
-        self.extensions = extensions
+        self.extensions = dict(extensions)
+        self._counts: dict[str, int] = {}
         if not self.root.is_dir():
             raise UserError(f"{self.root}: no such folder; check `roots` in the data section")
 
     def keys(self, kind: str) -> list[str]:
         folder = self.root / kind
         if not folder.is_dir():
-            there = sorted(path.name for path in self.root.iterdir() if path.is_dir())
-            found = f"it has: {', '.join(there)}" if there else "it has no folders"
-            raise UserError(f"{self.root}: no folder {kind!r} for the input type of that name; {found}")
+            raise UserError(f"{self.root}: no folder {kind!r} for the input type of that name; {self._folders()}")
         suffix = f".{self.extensions[kind]}"
-        keys = []
-        walk = os.walk(folder, followlinks=True)
-        for sequence, files in sorted((os.path.relpath(path, folder), files) for path, _, files in walk):
-            names = sorted(name.removesuffix(suffix) for name in files if name.endswith(suffix) and name[0] != ".")
-            keys += [f"{sequence}/{name}" for name in names]
+        keys: list[str] = []
+        for sequence, names in sorted(_files(str(folder), suffix)):
+            keys += [f"{sequence}/{name}" for name in sorted(names)]
         if not keys:
             raise UserError(f"{folder}: no file ends in {suffix}; check `ext` of input type {kind!r}")
+        wrong = wrong_key(keys)
+        if wrong is not None:
+            raise UserError(f"{self.where(kind, wrong)}: the name is not UTF-8; rename it (convmv does it for many)")
+        self._counts[kind] = len(keys)
         return keys
 
+    def shards(self, kind: str) -> list[int]:
+        return [self._counts[kind] if kind in self._counts else len(self.keys(kind))]
+
     def read(self, kind: str, key: str) -> bytes:
-        path = self._path(kind, key)
         try:
-            return path.read_bytes()
+            with open(self._path(kind, key), "rb") as file:  # noqa: PTH123 - half of the time would go into a Path
+                return file.read()
         except OSError as error:
-            raise UserError(f"{path}: {error.strerror}") from error
+            raise UserError(f"{self.where(kind, key)}: {error.strerror}") from error
+
+    def open(self, kind: str, key: str) -> BinaryIO:
+        try:
+            return Path(self._path(kind, key)).open("rb")
+        except OSError as error:
+            raise UserError(f"{self.where(kind, key)}: {error.strerror}") from error
+
+    def modified(self, kind: str, key: str) -> int:
+        try:
+            return os.stat(self._path(kind, key)).st_mtime_ns  # noqa: PTH116
+        except OSError as error:
+            raise UserError(f"{self.where(kind, key)}: {error.strerror}") from error
 
     def where(self, kind: str, key: str) -> str:
-        return str(self._path(kind, key))
+        return one_line(str(Path(self._path(kind, key))))
 
     def extension(self, kind: str) -> str:
         return self.extensions[kind].lower()
 
-    def _path(self, kind: str, key: str) -> Path:
-        return self.root / kind / f"{key}.{self.extensions[kind]}"
+    def _path(self, kind: str, key: str) -> str:
+        return f"{self.root}/{kind}/{key}.{self.extensions[kind]}"
+
+    def _folders(self) -> str:
+        there = sorted(path.name for path in self.root.iterdir() if path.is_dir())
+        return one_line(f"it has: {', '.join(there)}") if there else "it has no folders"
+
+
+def _files(top: str, suffix: str) -> Iterator[tuple[str, list[str]]]:
+    """Every folder from `top` down as its path from there, with the names, without suffix, of the files that have it.
+
+    Links to folders are followed. UserError for one that leads back to a folder around it, and for a folder that cannot
+    be listed.
+    """
+    waiting: list[tuple[str, str, tuple[_Identity, ...]]] = [(top, "", ())]
+    while waiting:
+        path, sequence, around = waiting.pop()
+        try:
+            here = os.stat(path)  # noqa: PTH116
+            identity = (here.st_dev, here.st_ino)
+            if identity in around:
+                raise UserError(f"{one_line(path)}: a link to a folder that it lies in, and so without end; remove it")
+            names = []
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        below = f"{sequence}/{entry.name}" if sequence else entry.name
+                        waiting.append((entry.path, below, (*around, identity)))
+                    elif entry.name.endswith(suffix) and entry.name[0] != ".":
+                        names.append(entry.name.removesuffix(suffix))
+        except OSError as error:
+            raise UserError(f"{one_line(error.filename or path)}: cannot be listed: {error.strerror}") from error
+        yield sequence or ".", names

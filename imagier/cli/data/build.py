@@ -1,0 +1,147 @@
+"""`imagier data build`: makes one LMDB or tar shards of a folder of files, or of another such store."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagier.cli.arguments import folder, writable_folder
+from imagier.cli.progress import progress
+
+if TYPE_CHECKING:
+    from imagier.data.store_building import Writer
+    from imagier.data.store_plan import Plan
+
+_INDICES = "all_indices.json"
+"""Numbers of the objects in each file of a video, which some sets have beside their files."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of the reference's scripts/build_lmdb.py, and ours."""
+    add = parser.add_argument
+    add("store", choices=("lmdb", "shards"), help="what to build")
+    add(
+        "--data_root",
+        type=folder,
+        required=True,
+        metavar="DIR",
+        help="the files: DIR/<type>/<sequence>/<name>.<ext>, or a store",
+    )
+    add("--config", type=Path, required=True, help="its data.input_types says which types there are")
+    add("--output_root", type=writable_folder, required=True, metavar="DIR", help="the store to make")
+    add("--paired", action="store_true", help="every sample has a file of each type")
+    add(
+        "--input_list", metavar="FILE", default="", help="with --paired: the samples to take, a line each, seq/name.jpg"
+    )
+    add("--remove_missing", action="store_true", help="with --paired: leave out samples that lack a file")
+    add("--overwrite", action="store_true", help="replace what is there, once the new store is finished")
+    add("--shard_mb", type=_positive, default=256, metavar="MB", help="about so large is a shard (default 256)")
+    add("--workers", type=_positive, default=8, metavar="N", help="threads that read (default 8)")
+    add("--metadata_factor", type=float, help="taken, but needed no more: an LMDB grows as it has to")
+    add("--large", action="store_true", help="taken, but needed no more")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Builds the store; returns the exit status. UserError if it cannot be made."""
+    from imagier.data.sources.opening import open_local
+    from imagier.data.store_building import build
+    from imagier.data.store_plan import plan
+    from imagier.errors import UserError
+
+    if args.data_root.resolve().is_relative_to(args.output_root.resolve()):
+        raise UserError(f"--output_root {args.output_root}: holds the files to be read; build elsewhere")
+    for line in _without_effect(args):
+        print(line)
+    kinds = extensions_of(args.config)
+    start = time.perf_counter()
+    source = open_local(args.data_root, kinds)
+    listed = listed_keys(args.input_list, kinds) if args.input_list else None
+    planned = plan(source, list(kinds), paired=args.paired, remove_missing=args.remove_missing, only=listed)
+    indices = args.data_root / _INDICES
+    built = build(
+        source,
+        planned,
+        args.output_root,
+        _writer(args),
+        settings=str(args.data_root.resolve()),
+        beside=[indices] if indices.is_file() else [],
+        overwrite=args.overwrite,
+        workers=args.workers,
+        progress=progress,
+    )
+    counts = ", ".join(f"{len(keys):,} {kind} ({planned.extensions[kind]})" for kind, keys in planned.keys.items())
+    removed = f"; {planned.removed:,} samples left out, which lack a file" if planned.removed else ""
+    before = f", {built.continued_from:,} of them before" if built.continued_from else ""
+    size = f"{built.bytes / 1e6:,.1f} MB in {built.files:,} files{before}"
+    print(f"{args.output_root}: {counts}{removed}")
+    print(f"{size}, all read back and compared, in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def _writer(args: argparse.Namespace) -> Callable[[Path, Plan], Writer]:
+    from imagier.data.sources.lmdb_writer import LmdbWriter
+    from imagier.data.sources.shard_writer import ShardWriter
+
+    if args.store == "lmdb":
+        return LmdbWriter
+    return lambda store, planned: ShardWriter(store, planned, shard_bytes=args.shard_mb * 10**6)
+
+
+def _without_effect(args: argparse.Namespace) -> list[str]:
+    """A line for every flag that says nothing here."""
+    lines = []
+    if args.metadata_factor is not None:
+        lines.append("--metadata_factor: needed no more, the LMDB grows as it has to")
+    if args.large:
+        lines.append("--large: needed no more")
+    lines += [
+        f"--{name}: has no effect without --paired"
+        for name in ("input_list", "remove_missing")
+        if getattr(args, name) and not args.paired
+    ]
+    return lines
+
+
+def extensions_of(config: Path) -> dict[str, str]:
+    """The extension of every type that is read from files, from data.input_types: nothing else of the config counts."""
+    from imagier.config.load import ConfigError, load
+
+    document = load(config)
+    entries = document.get(("data", "input_types"))
+    extensions: dict[str, str] = {}
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        for name, options in entry.items() if isinstance(entry, dict) else []:
+            known: dict[str, Any] = options if isinstance(options, dict) else {}
+            if known.get("computed_on_the_fly"):
+                continue
+            if not isinstance(known.get("ext"), str):
+                where = document.origin(("data", "input_types", index, name))
+                raise ConfigError([f"{where}: data.input_types.{name}: needs ext, the extension of its files"])
+            extensions[name] = known["ext"]
+    if not extensions:
+        where = document.origin(("data", "input_types"))
+        raise ConfigError([f"{where}: data.input_types: names no type of files; list them as '- images: {{ext: jpg}}'"])
+    return extensions
+
+
+def listed_keys(path: str, kinds: dict[str, str]) -> list[str]:
+    """The keys of a list of files."""
+    from imagier.errors import UserError
+
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file (UTF-8)"
+        raise UserError(f"--input_list {path}: {reason}") from error
+    first = next(iter(kinds.values()))
+    keys = [line.strip().removesuffix(".jpg").removesuffix(f".{first}") for line in lines if line.strip()]
+    return [key if "/" in key else f"./{key}" for key in keys]
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 on")
+    return int(text)

@@ -1,0 +1,63 @@
+"""`imagier data index`: lists the files of a folder that is to be read from an object store."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from imagier.cli.arguments import folder, writable_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of the reference's scripts/build_index.py."""
+    add = parser.add_argument
+    add("--data_root", type=folder, required=True, metavar="DIR", help="the files: DIR/<type>/<sequence>/<name>.<ext>")
+    add("--config", type=Path, required=True, help="its data.input_types says which types there are")
+    add(
+        "--output_root",
+        metavar="DIR",
+        type=_folder_if_any,
+        help="where the lists go (default: data_root, to be uploaded with it)",
+    )
+    add("--paired", action="store_true", help="every sample has a file of each type")
+    add(
+        "--input_list", metavar="FILE", default="", help="with --paired: the samples to take, a line each, seq/name.jpg"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes all_filenames.json and metadata.json; returns the exit status. UserError if files are missing."""
+    from imagier.cli.data.build import extensions_of, listed_keys
+    from imagier.data.sources.folder import FolderSource
+    from imagier.data.sources.index import index_files
+    from imagier.data.store_plan import plan
+    from imagier.errors import UserError
+    from imagier.train.disk import replacing
+
+    out = args.output_root or args.data_root
+    if args.input_list and not args.paired:
+        print("--input_list: has no effect without --paired")
+    kinds = extensions_of(args.config)
+    only = listed_keys(args.input_list, kinds) if args.input_list and args.paired else None
+    planned = plan(FolderSource(args.data_root, kinds), list(kinds), paired=args.paired, only=only)
+    sequences: dict[str, Any] = {kind: planned.sequences(kind) for kind in kinds}
+    base = args.data_root.resolve().name
+    if args.paired:  # as the reference: with the name of the folder, behind which it puts the type
+        of_all = next(iter(sequences.values()))
+        sequences = {base if name == "." else f"{base}/{name}": names for name, names in of_all.items()}
+    try:
+        for name, text in reversed(index_files(sequences, kinds).items()):
+            with replacing(out / name) as file:
+                file.write(text.encode())
+    except OSError as error:
+        raise UserError(f"{out}: {error.strerror}; name another folder with --output_root") from error
+    counts = ", ".join(f"{len(keys):,} {kind} ({kinds[kind]})" for kind, keys in planned.keys.items())
+    print(f"{out}: {counts}")
+    if args.paired:
+        print(f"upload the files as BUCKET/.../{base}/<type>/...: the lists count on the name {base}")
+    return 0
+
+
+def _folder_if_any(text: str) -> Path | None:
+    return writable_folder(text) if text else None

@@ -1,0 +1,202 @@
+"""`imagier data build`, and the store that a run then opens."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+from pictures import noise, png
+from pictures import write as file
+from small_config import read, write
+from stores import EXTENSIONS, contents, folder, reference_lmdb
+
+from imagier.cli import build, main
+from imagier.data.sources.folder import FolderSource
+from imagier.data.sources.lmdb import LmdbSource
+from imagier.data.sources.opening import open_local
+from imagier.data.sources.shards import ShardsSource
+
+KEYS = ["./top", "a/1", "a/2", "b/1"]
+CONFIG = """
+trainer: {type: imaginaire.trainers.some_other}  # nothing but input_types counts
+data:
+  input_types:
+  - images: {ext: jpg, num_channels: 3, pre_aug_ops: anything}
+  - maps: {ext: png}
+  - made: {computed_on_the_fly: true}
+"""
+SCRIPT = Path(__file__).parents[2] / "scripts" / "build_lmdb.py"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    return folder(tmp_path / "files", KEYS)
+
+
+def arguments(files: Path, *more: str, out: str = "out") -> list[str]:
+    return [
+        *["--data_root", str(files), "--config", str(files.parent / "c.yaml")],
+        *["--output_root", str(files.parent / out), *more],
+    ]
+
+
+def run(store: str, files: Path, *more: str, out: str = "out") -> int:
+    return main(["data", "build", store, *arguments(files, *more, out=out)])
+
+
+def refused(files: Path, capsys: pytest.CaptureFixture[str], *more: str, store: str = "lmdb", out: str = "out") -> str:
+    """The one line about a mistake, after which there is nothing new."""
+    before = sorted(files.parent.rglob("*"))
+    assert run(store, files, *more, out=out) == 2
+    line = capsys.readouterr().err.rstrip("\n")
+    assert "\n" not in line
+    assert sorted(files.parent.rglob("*")) == before
+    return line
+
+
+def test_the_reference_script_takes_all_its_flags_and_makes_its_layout(files: Path) -> None:
+    flags = ["--paired", "--large", "--metadata_factor", "0.75", "--remove_missing", "--overwrite", "--input_list", ""]
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments(files, *flags)], check=True, capture_output=True, text=True
+    )
+    assert ended.stdout.splitlines()[:2] == [
+        "--metadata_factor: needed no more, the LMDB grows as it has to",
+        "--large: needed no more",
+    ]
+    out = files.parent / "out"
+    names = {".": ["top"], "a": ["1", "2"], "b": ["1"]}
+    assert (out / "all_filenames.json").read_text() == json.dumps(names, indent=4)
+    assert json.loads((out / "metadata.json").read_text()) == EXTENSIONS
+    for kind, ext in EXTENSIONS.items():
+        options = {"readonly": True, "lock": False, "readahead": False, "meminit": False, "max_readers": 126}
+        with lmdb.open(str(out / kind), **options) as environment, environment.begin() as transaction:
+            values = {bytes(key).decode("ascii"): bytes(value) for key, value in transaction.cursor()}
+        assert values == {key: (files / kind / f"{key}.{ext}").read_bytes() for key in KEYS}
+
+
+@pytest.mark.parametrize("store", ["lmdb", "shards"])
+def test_types_of_their_own_keep_their_own_names(files: Path, store: str) -> None:
+    (files / "maps" / "b" / "1.png").unlink()
+    assert run(store, files) == 0
+    assert contents(open_local(files.parent / "out", EXTENSIONS)) == contents(FolderSource(files, EXTENSIONS))
+    if store == "lmdb":
+        names = json.loads((files.parent / "out" / "all_filenames.json").read_text())
+        assert names["maps"] == {".": ["top"], "a": ["1", "2"]}
+
+
+def test_what_was_built_is_told(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "maps" / "b" / "1.png").unlink()
+    assert run("shards", files, "--paired", "--remove_missing") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == ["building shards: 6 of them", "reading it back: 6 of them"]
+    assert told[2] == f"{files.parent}/out: 3 images (jpg), 3 maps (png); 1 samples left out, which lack a file"
+    assert told[3].startswith("0.0 MB in 6 files, all read back and compared, in ")
+
+
+def test_a_list_chooses_the_samples(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list.txt").write_text("b/1.jpg\na/2.jpg\n\ntop.jpg\n")
+    assert run("lmdb", files, "--paired", "--input_list", str(tmp_path / "list.txt")) == 0
+    assert LmdbSource(tmp_path / "out", EXTENSIONS).keys("maps") == ["b/1", "a/2", "./top"]
+    capsys.readouterr()
+    (tmp_path / "list.txt").write_text("b/7.jpg\n")
+    line = refused(files, capsys, "--paired", "--input_list", str(tmp_path / "list.txt"), out="other")
+    assert line.startswith(f"{files}/images/b/7.jpg: not there; add it")
+    line = refused(files, capsys, "--paired", "--input_list", str(tmp_path / "nowhere"), out="other")
+    assert line == f"--input_list {tmp_path}/nowhere: No such file or directory"
+
+
+def test_flags_that_say_nothing_without_paired_are_told(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("shards", files, "--remove_missing") == 0
+    assert capsys.readouterr().out.splitlines()[0] == "--remove_missing: has no effect without --paired"
+
+
+def test_numbers_of_objects_go_with_the_files(files: Path, tmp_path: Path) -> None:
+    (files / "all_indices.json").write_text('{"a": [0, 1]}')
+    assert run("lmdb", files) == 0
+    assert (tmp_path / "out" / "all_indices.json").read_text() == '{"a": [0, 1]}'
+
+
+def test_parts_of_sequences_become_sequences(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    values = {kind: {"a/1": b"one", "a/2": b"two"} for kind in EXTENSIONS}
+    reference_lmdb(tmp_path / "files", values, {"a___000___": ["1"], "a___001___": ["1", "2"]})
+    assert run("shards", tmp_path / "files", "--paired") == 0
+    made = open_local(tmp_path / "out", EXTENSIONS)
+    assert {key: made.read("maps", key) for key in made.keys("maps")} == {
+        "a___000___/1": b"one",
+        "a___001___/1": b"one",
+        "a___001___/2": b"two",
+    }
+
+
+def test_mistakes_are_told_in_one_line_and_nothing_is_left(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(files, capsys, out="files")
+    assert line == f"--output_root {files}: holds the files to be read; build elsewhere"
+    assert refused(files, capsys, "--overwrite", out=".").endswith("holds the files to be read; build elsewhere")
+    assert refused(files, capsys, "--config", "nowhere.yaml").startswith("nowhere.yaml: cannot read the config")
+    config = files.parent / "c.yaml"
+    config.write_text("data: {}")
+    assert refused(files, capsys) == f"{config}:1: data.input_types: names no type of files; " + (
+        "list them as '- images: {ext: jpg}'"
+    )
+    config.write_text("data:\n  input_types:\n  - images: {ext: jpg}\n  - maps: {num_channels: 1}")
+    assert refused(files, capsys) == f"{config}:4: data.input_types.maps: needs ext, the extension of its files"
+    config.write_text("data: {input_types: [images: {ext: webp}]}")
+    assert refused(files, capsys).startswith(f"{files}/images: no file ends in .webp")
+
+
+def test_a_store_is_not_built_over_another(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("lmdb", files) == 0
+    capsys.readouterr()
+    line = refused(files, capsys, store="shards")
+    assert line == f"{files.parent}/out: is there already; build elsewhere, or replace it: --overwrite"
+    assert run("shards", files, "--overwrite") == 0
+    assert isinstance(open_local(files.parent / "out", EXTENSIONS), ShardsSource)
+
+
+def test_the_samples_of_a_seed_are_the_same_from_every_store(tmp_path: Path) -> None:
+    write(tmp_path)
+    for number, key in enumerate(["a/1", "a/2", "b/1"]):
+        file(tmp_path / "folder" / "images" / f"{key}.png", png(noise(70, 90, seed=number)))
+        file(tmp_path / "folder" / "seg_maps" / f"{key}.png", png(noise(70, 90, 1, seed=number, below=4)))
+    config, _ = read(tmp_path / "small.yaml", f"data.train.roots={tmp_path}/folder")
+    split = config.run.data.train
+    assert split is not None
+    plain = build.dataset(config.run.data, split, seed=3, training=True)
+    for store in ("lmdb", "shards"):
+        flags = ["--data_root", str(tmp_path / "folder"), "--config", str(tmp_path / "small.yaml"), "--paired"]
+        assert main(["data", "build", store, *flags, "--output_root", str(tmp_path / store)]) == 0
+        split = dataclasses.replace(split, roots=[str(tmp_path / store)])
+        made = build.dataset(config.run.data, split, seed=3, training=True)
+        for place in ((0, 0), (0, 1), (7, 2)):
+            one, other = plain[place], made[place]
+            assert one.keys == other.keys
+            assert one.arrays.keys() == other.arrays.keys()
+            assert all(np.array_equal(one.arrays[name], other.arrays[name]) for name in one.arrays)
+
+
+def test_a_run_opens_what_the_config_says_or_else_what_lies_there(tmp_path: Path) -> None:
+    kinds = {"images": "png", "seg_maps": "png"}
+    folder(tmp_path / "folder", ["a/1"], kinds)
+    write(tmp_path)
+    for store in ("lmdb", "shards"):
+        flags = ["--data_root", str(tmp_path / "folder"), "--config", str(tmp_path / "small.yaml")]
+        assert main(["data", "build", store, *flags, "--output_root", str(tmp_path / store)]) == 0
+
+    def opened(*overrides: str) -> list[type]:
+        config, _ = read(tmp_path / "small.yaml", *overrides)
+        assert config.run.data.train is not None
+        return [type(source) for source in build.sources(config.run.data, config.run.data.train)]
+
+    roots = f"data.train.roots=[{tmp_path}/lmdb, {tmp_path}/folder, {tmp_path}/shards]"
+    assert opened(roots) == [LmdbSource, FolderSource, ShardsSource]
+    for store, cls in (("lmdb", LmdbSource), ("folder", FolderSource), ("shards", ShardsSource)):
+        assert opened(f"data.train.roots={tmp_path}/{store}", f"data.train.dataset_type={store}") == [cls]
+    assert opened(f"data.train.roots={tmp_path}/lmdb", "data.train.is_lmdb=true") == [LmdbSource]

@@ -1,0 +1,276 @@
+"""What a cache on disk holds: what was put in, never too much of it, and nothing that is damaged."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pictures import write
+
+from imagier.data.sources.disk_cache import DiskCache, shared_cache
+
+KB = 1024
+fork = multiprocessing.get_context("fork")
+
+
+def entries(folder: Path) -> list[Path]:
+    """All files that hold what was stored."""
+    return [path for path in folder.glob("imagier-cache/??/*") if path.is_file()]
+
+
+def taken(folder: Path) -> int:
+    """Bytes of all files in a folder, however deep; one that goes meanwhile counts as gone."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def content(key: str, size: int) -> bytes:
+    return random.Random(key).randbytes(size)
+
+
+def elsewhere(work: Callable[[], object]) -> int:
+    """Does something in another process; returns its exit code."""
+    process = fork.Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def test_what_was_stored_is_found_by_every_process_that_names_the_folder(tmp_path: Path) -> None:
+    first = DiskCache(tmp_path, 100 * KB)
+    assert first.get("a") is None
+    elsewhere(lambda: DiskCache(tmp_path, 100 * KB).put("a", content("a", 5000)))
+    first.put("猫/../b\n", b"")
+    assert first.get("a") == content("a", 5000)
+    assert DiskCache(tmp_path, 100 * KB).get("猫/../b\n") == b""
+    assert first.get("b") is None
+
+
+def test_it_never_takes_more_than_its_bound(tmp_path: Path) -> None:
+    bound = 64 * KB
+    cache = DiskCache(tmp_path, bound)
+    rng = random.Random(0)
+    for i in range(200):
+        cache.put(f"{i}", content(f"{i}", rng.choice([10, 3000, 9000, 30_000])))
+        assert taken(tmp_path) <= bound
+        assert cache.get(f"{i}") is not None
+    assert taken(tmp_path) > bound / 2
+
+
+def fill(folder: Path, bound: int, worker: int) -> None:
+    cache = DiskCache(folder, bound)
+    for i in range(60):
+        key = f"{(worker * 7 + i) % 90}"
+        found = cache.get(key)
+        assert found in (None, content(key, 3000)), "an entry that was never stored"
+        if found is None:
+            cache.put(key, content(key, 3000))
+
+
+def test_processes_that_share_it_keep_its_bound_together(tmp_path: Path) -> None:
+    bound = 100 * KB
+    workers = [fork.Process(target=fill, args=(tmp_path, bound, number)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    most = 0
+    while any(worker.is_alive() for worker in workers):
+        most = max(most, taken(tmp_path))
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    assert bound / 2 < most <= bound
+
+
+def test_what_was_used_last_stays_longest(tmp_path: Path) -> None:
+    """At any moment, what is left was all used later than anything that is gone."""
+    cache = DiskCache(tmp_path, 80 * KB)
+    used: list[str] = []
+    rng = random.Random(1)
+    for _ in range(150):
+        key = f"{rng.randrange(30)}"
+        if cache.get(key) is None:
+            cache.put(key, content(key, 6000))
+        used = [other for other in used if other != key] + [key]
+        there = [cache._path(other).exists() for other in used]
+        assert there == sorted(there)
+        assert there[-8:] == [True] * len(there[-8:])
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "zeros", "longer"])
+def test_a_damaged_entry_counts_as_none_and_can_be_stored_again(tmp_path: Path, damage: str) -> None:
+    cache = DiskCache(tmp_path, 100 * KB)
+    cache.put("a", content("a", 5000))
+    (path,) = entries(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[1234] ^= 1
+    damaged = {"flip": bytes(data), "cut": data[:2000], "empty": b"", "zeros": bytes(len(data)), "longer": data + b"x"}
+    path.write_bytes(damaged[damage])
+    assert cache.get("a") is None
+    path.write_bytes(damaged[damage])
+    assert (
+        DiskCache(tmp_path, 100 * KB).part("a", 5000, 10, 20, lambda: [content("a", 5000)]) == content("a", 5000)[10:30]
+    )
+    cache.put("a", content("a", 5000))
+    assert cache.get("a") == content("a", 5000)
+
+
+def test_what_is_larger_than_the_bound_is_not_stored(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path, 20 * KB)
+    cache.put("small", b"small")
+    cache.put("large", bytes(20 * KB))
+    assert (cache.get("large"), cache.get("small")) == (None, b"small")
+    assert cache.part("large", 20 * KB, 0, 10, lambda: pytest.fail("fetched for nothing")) is None
+
+
+def test_files_that_are_not_its_own_are_left_alone(tmp_path: Path) -> None:
+    mine = [write(tmp_path / name, bytes(30_000)) for name in ("holiday.jpg", "ab/cd", "imagier-cache/notes.txt")]
+    cache = DiskCache(tmp_path, 20 * KB)
+    for i in range(20):
+        cache.put(f"{i}", content(f"{i}", 6000))
+    assert all(path.stat().st_size == 30_000 for path in mine)
+
+
+def test_a_smaller_bound_holds_from_the_start(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path, 100 * KB)
+    for i in range(10):
+        cache.put(f"{i}", content(f"{i}", 6000))
+    smaller = DiskCache(tmp_path, 30 * KB)
+    assert taken(tmp_path) <= 30 * KB
+    assert (smaller.get("9"), smaller.get("0")) == (content("9", 6000), None)
+
+
+@pytest.mark.parametrize("lost", ["everything", "the count", "a count that is none"])
+def test_it_goes_on_where_someone_tidied_up(tmp_path: Path, lost: str) -> None:
+    cache = DiskCache(tmp_path, 30 * KB)
+    cache.put("a", content("a", 6000))
+    if lost == "everything":
+        shutil.rmtree(tmp_path / "imagier-cache")
+    else:
+        (tmp_path / "imagier-cache" / "taken").unlink()
+    if lost == "a count that is none":
+        (tmp_path / "imagier-cache" / "taken").write_bytes(b"")
+    for i in range(10):
+        cache.put(f"{i}", content(f"{i}", 6000))
+        assert taken(tmp_path) <= 30 * KB
+    assert cache.get("9") == content("9", 6000)
+
+
+# Large entries
+
+
+def test_a_part_is_read_from_an_entry_that_is_fetched_once(tmp_path: Path) -> None:
+    data = content("shard", 50_000)
+    fetched = tmp_path / "fetched"
+
+    def fetch() -> Iterator[bytes]:
+        with fetched.open("a") as file:
+            file.write("once ")
+        return (data[at : at + 7000] for at in range(0, len(data), 7000))
+
+    def ask() -> None:
+        cache = DiskCache(tmp_path, 100 * KB)
+        for offset, length in ((0, 10), (49_990, 10), (49_990, 100), (20_000, 0), (123, 40_000)):
+            assert cache.part("shard", len(data), offset, length, fetch) == data[offset : offset + length]
+
+    workers = [fork.Process(target=ask) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    assert fetched.read_text() == "once "
+
+
+def test_an_entry_that_came_short_is_not_taken_for_whole(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path, 100 * KB)
+    assert cache.part("shard", 9000, 0, 10, lambda: [bytes(5000)]) is None
+    assert cache.part("shard", 9000, 0, 10, lambda: [content("shard", 9000)]) == content("shard", 9000)[:10]
+
+
+def test_a_process_that_is_killed_while_it_stores_leaves_nothing_to_be_read_and_its_room_is_used(
+    tmp_path: Path,
+) -> None:
+    def die() -> Iterator[bytes]:
+        yield content("a", 5000)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    cache = DiskCache(tmp_path, 40 * KB)
+    assert elsewhere(lambda: cache.part("a", 9000, 0, 10, die)) == -signal.SIGKILL
+    assert len(entries(tmp_path)) == 1  # unfinished
+    assert cache.get("a") is None
+    for i in range(20):
+        cache.put(f"{i}", content(f"{i}", 9000))
+    assert taken(tmp_path) <= 40 * KB
+    assert sum(cache.get(f"{i}") is not None for i in range(20)) == 3
+
+
+# Where nothing can be written
+
+
+def told(folder: Path, *, bytes_of_a_file: int | None = None) -> list[str]:
+    """What is said by two processes that fill a cache in a folder where files cannot grow beyond a size."""
+    log = folder / "said" if folder.is_dir() else Path(os.environ["SAID"])
+
+    def say(line: str) -> None:
+        with log.open("a") as file:
+            file.write(f"{line}\n")
+
+    def use(cache: DiskCache) -> None:
+        for i in range(3):
+            cache.put(f"{i}", bytes(9000))
+            assert cache.get(f"{i}") is None
+            assert cache.part(f"{i}", 9000, 0, 10, lambda: [bytes(9000)]) is None
+
+    def limited() -> None:
+        if bytes_of_a_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_of_a_file, bytes_of_a_file))
+        cache = DiskCache(folder, 100 * KB, say)
+        use(cache)
+        assert elsewhere(lambda: use(cache)) == 0
+
+    assert elsewhere(limited) == 0
+    return log.read_text().splitlines()
+
+
+def test_a_full_disk_is_told_once_and_what_is_there_is_still_read(tmp_path: Path) -> None:
+    DiskCache(tmp_path, 100 * KB).put("before", b"as it was")
+    (line,) = told(tmp_path, bytes_of_a_file=5000)
+    assert line == (
+        f"{tmp_path}/imagier-cache: the cache cannot be written (File too large); going on without storing more in it"
+    )
+    assert DiskCache(tmp_path, 100 * KB).get("before") == b"as it was"
+    assert len(entries(tmp_path)) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAID", str(tmp_path / "said"))
+    write(tmp_path / "file")
+    (line,) = told(tmp_path / "file" / "folder")
+    assert "the cache cannot be written (Not a directory); going on without" in line
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_serves_what_it_holds(tmp_path: Path) -> None:
+    DiskCache(tmp_path, 100 * KB).put("a", b"there")
+    lines: list[str] = []
+    for path in [*tmp_path.rglob("*"), tmp_path]:
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    cache = DiskCache(tmp_path, 100 * KB, lines.append)
+    cache.put("b", b"new")
+    assert (cache.get("a"), cache.get("b"), len(lines)) == (b"there", None, 1)
+
+
+def test_sources_that_name_the_same_folder_share_a_cache(tmp_path: Path) -> None:
+    assert shared_cache(str(tmp_path), 1000) is shared_cache(str(tmp_path), 1000)
+    assert shared_cache(str(tmp_path), 1000) is not shared_cache(str(tmp_path), 2000)

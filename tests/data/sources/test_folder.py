@@ -1,0 +1,105 @@
+"""Folders as people have them: with links, with foreign names, on disks that say no."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from pictures import write
+from stores import as_somebody, folder
+
+from imagier.data.sources.folder import FolderSource
+from imagier.errors import UserError
+
+PNG = {"images": "png"}
+
+
+def message(source: FolderSource) -> str:
+    """What is said of a folder that cannot be listed: one line."""
+    with pytest.raises(UserError) as caught:
+        source.keys("images")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["..", ".", "../..", "../../images"])
+def test_a_link_back_to_a_folder_around_it_is_named(tmp_path: Path, target: str) -> None:
+    write(tmp_path / "images" / "s" / "a.png")
+    (tmp_path / "images" / "s" / "loop").symlink_to(target)
+    lines = message(FolderSource(tmp_path, PNG))
+    assert lines.startswith(f"{tmp_path}/images/s/loop") and lines.endswith(
+        ": a link to a folder that it lies in, and so without end; remove it"
+    )
+
+
+def test_two_links_to_one_folder_are_two_sequences(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere" / "a.png", b"a")
+    (tmp_path / "images").mkdir()
+    for name in ("x", "y"):
+        (tmp_path / "images" / name).symlink_to(tmp_path / "elsewhere")
+    source = FolderSource(tmp_path, PNG)
+    assert source.keys("images") == ["x/a", "y/a"]
+    assert source.read("images", "y/a") == b"a"
+
+
+def test_a_link_to_itself_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "self").symlink_to("self")
+    assert message(FolderSource(tmp_path, PNG)) == (
+        f"{tmp_path}/images/self: cannot be listed: Too many levels of symbolic links"
+    )
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"s\xff/a.png"])
+def test_a_name_that_is_not_utf8_is_named_in_a_way_that_can_be_printed(tmp_path: Path, name: bytes) -> None:
+    write(Path(os.fsdecode(bytes(tmp_path / "images") + b"/" + name)))
+    lines = message(FolderSource(tmp_path, PNG))
+    assert lines.isascii() and lines.isprintable()
+    assert "the name is not UTF-8; rename it" in lines
+    assert ascii(os.fsdecode(name))[1:-1] in lines
+
+
+def test_a_folder_that_may_not_be_listed_is_an_error_and_not_empty(tmp_path: Path) -> None:
+    write(tmp_path / "images" / "good" / "a.png")
+    write(tmp_path / "images" / "closed" / "b.png")
+    (tmp_path / "images" / "closed").chmod(0)
+    source = FolderSource(tmp_path, PNG)
+    with as_somebody(tmp_path / "images"):
+        assert message(source) == f"{tmp_path}/images/closed: cannot be listed: Permission denied"
+
+
+def test_a_file_that_may_not_be_read_or_that_vanished_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "images" / "a.png")
+    source = FolderSource(tmp_path, PNG)
+    path.chmod(0)
+    with as_somebody(path), pytest.raises(UserError, match=rf"^{path}: Permission denied$"):
+        source.read("images", "./a")
+    path.unlink()
+    for look in (source.read, source.modified):
+        with pytest.raises(UserError, match=rf"^{path}: No such file or directory$"):
+            look("images", "./a")
+
+
+def test_all_keys_are_one_shard(tmp_path: Path) -> None:
+    source = FolderSource(folder(tmp_path, ["a/1", "b/1", "b/2"], PNG), PNG)
+    assert source.shards("images") == [3]
+    assert source.keys("images") == ["a/1", "b/1", "b/2"]
+    write(tmp_path / "images" / "c.png")
+    assert source.shards("images") == [3], "it is not listed twice"
+
+
+def test_a_change_shows_in_the_time(tmp_path: Path) -> None:
+    path = write(tmp_path / "images" / "a.png")
+    source = FolderSource(tmp_path, PNG)
+    os.utime(path, ns=(0, 10**18))
+    assert source.modified("images", "./a") == 10**18
+    os.utime(path, ns=(0, 10**18 + 1))
+    assert source.modified("images", "./a") == 10**18 + 1
+
+
+def test_it_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    source = FolderSource(folder(tmp_path, ["a/1"], PNG), PNG)
+    again = pickle.loads(pickle.dumps(source))
+    assert again.read("images", "a/1") == source.read("images", "a/1")

@@ -1,0 +1,226 @@
+"""LMDB in the reference's layout, in stores that the package lmdb alone has written."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import pytest
+from stores import EXTENSIONS, as_somebody, contents, read_there, reference_lmdb
+from torch.utils.data import DataLoader
+
+from imagier.data.sources.lmdb import LmdbSource
+from imagier.errors import UserError
+
+VALUES = {
+    "images": {"city/1": b"image 1", "city/2": b"image 2", "./top": b"image top"},
+    "maps": {"city/1": b"map 1", "city/2": b"map 2", "./top": b"map top", "city/left over": b""},
+}
+PAIRED = {"city": ["2", "1"], ".": ["top"]}
+UNPAIRED = {"images": {"city": ["1", "2"]}, "maps": {".": ["top"], "city": ["2"]}}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return reference_lmdb(tmp_path / "store", VALUES, PAIRED)
+
+
+def said(root: Path, extensions: dict[str, str] = EXTENSIONS) -> str:
+    """The one line about a store that cannot be opened."""
+    with pytest.raises(UserError) as caught:
+        LmdbSource(root, extensions)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_keys_are_those_of_the_list_in_its_order_and_values_those_of_the_environment(store: Path) -> None:
+    source = LmdbSource(store, EXTENSIONS)
+    assert source.keys("images") == source.keys("maps") == ["city/2", "city/1", "./top"]
+    assert source.shards("images") == [3]
+    assert contents(source) == {(kind, key): VALUES[kind][key] for kind in VALUES for key in source.keys("images")}
+
+
+def test_types_of_their_own_have_lists_of_their_own(tmp_path: Path) -> None:
+    source = LmdbSource(reference_lmdb(tmp_path / "store", VALUES, UNPAIRED), EXTENSIONS)
+    assert source.keys("images") == ["city/1", "city/2"]
+    assert source.keys("maps") == ["./top", "city/2"]
+
+
+def test_the_extension_is_that_of_the_store_whatever_the_config_says(store: Path) -> None:
+    (store / "metadata.json").write_text(json.dumps({"images": "PNG", "maps": "png"}))
+    assert LmdbSource(store, {"images": "jpg"}).extension("images") == "png"
+
+
+def test_parts_of_a_sequence_have_the_files_of_the_whole(tmp_path: Path) -> None:
+    values = {"images": {"a/1": b"1", "a/2": b"2", "b___000___/1": b"a sequence that is called so"}}
+    names = {"a___000___": ["1"], "a___001___": ["1", "2"], "b___000___": ["1"]}
+    source = LmdbSource(reference_lmdb(tmp_path / "store", values, names), {"images": "jpg"})
+    assert {key: source.read("images", key) for key in source.keys("images")} == {
+        "a___000___/1": b"1",
+        "a___001___/1": b"1",
+        "a___001___/2": b"2",
+        "b___000___/1": b"a sequence that is called so",
+    }
+
+
+def test_one_root_serves_a_training_and_a_validation_set_in_one_process(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(store)
+    one, other = LmdbSource(store, EXTENSIONS), LmdbSource(tmp_path / "link", {"images": "jpg"})
+    assert one.read("images", "./top") == other.read("images", "./top") == b"image top"
+    third = LmdbSource(store, EXTENSIONS)  # while the others are open
+    assert third.read("maps", "./top") == b"map top"
+    with pytest.raises(lmdb.Error, match="already open"):
+        lmdb.open(str(store / "images"), readonly=True, lock=False)  # why it must be shared
+
+
+def test_a_store_that_was_replaced_is_read_anew(store: Path, tmp_path: Path) -> None:
+    before = LmdbSource(store, EXTENSIONS)
+    assert before.read("images", "./top") == b"image top"
+    new = reference_lmdb(tmp_path / "new", {"images": {"./top": b"new"}, "maps": {"./top": b""}}, {".": ["top"]})
+    store.rename(tmp_path / "old")
+    new.rename(store)
+    assert LmdbSource(store, EXTENSIONS).read("images", "./top") == b"new"
+    assert before.read("images", "./top") == b"image top"
+
+
+def _owner(source: LmdbSource) -> bool:
+    source.read("images", "./top")
+    return source._environments["images"]._owner == os.getpid()
+
+
+def test_a_forked_process_does_not_use_the_handle_that_it_came_with(store: Path) -> None:
+    source = LmdbSource(store, EXTENSIONS)
+    assert _owner(source)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(_owner, (source,))
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_it_is_read_by_processes_that_get_it_open(store: Path, method: str) -> None:
+    source = LmdbSource(store, EXTENSIONS)
+    assert source.read("images", "city/1") == b"image 1"  # open here, before the others come
+    keys = source.keys("images")
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        read = pool.map(read_there, [(source, key) for key in keys] * 4, chunksize=1)
+    assert [data for _, data in read] == [VALUES["images"][key] for key in keys] * 4
+    assert os.getpid() not in {pid for pid, _ in read}
+    assert source.read("images", "city/2") == b"image 2"
+
+
+def test_any_number_of_workers_reads_the_same(store: Path) -> None:
+    source = LmdbSource(store, EXTENSIONS)
+    items: Any = [(kind, key) for kind in EXTENSIONS for key in source.keys(kind)] * 3
+    served = {
+        workers: list(DataLoader(items, batch_size=None, num_workers=workers, collate_fn=lambda i: source.read(*i)))
+        for workers in (0, 1, 2)
+    }
+    assert served[0] == served[1] == served[2] == [VALUES[kind][key] for kind, key in items]
+
+
+def test_no_handle_is_open_until_the_first_read(store: Path) -> None:
+    source = LmdbSource(store, EXTENSIONS)
+    assert str(store) not in Path("/proc/self/maps").read_text()
+    source.read("maps", "city/1")
+    maps = Path("/proc/self/maps").read_text()
+    assert f"{store}/maps/data.mdb" in maps and f"{store}/images" not in maps
+    again = pickle.loads(pickle.dumps(source))
+    assert contents(again) == contents(source)
+
+
+def test_a_store_without_write_permission_is_read_and_nothing_is_written(store: Path) -> None:
+    folders = [store, store / "images", store / "maps"]
+    for path in folders:
+        for lock in path.glob("lock.mdb"):
+            lock.unlink()
+    before = [path.stat().st_mtime_ns for path in folders]
+    for path in folders:
+        path.chmod(0o555)
+    with as_somebody(store / "images"):
+        assert LmdbSource(store, EXTENSIONS).read("maps", "city/1") == b"map 1"
+    assert [path.stat().st_mtime_ns for path in folders] == before
+    for path in folders:
+        path.chmod(0o755)
+
+
+MEND = "the store is damaged, or was never finished: build it again (`imagier data build lmdb`)"
+
+
+@pytest.mark.parametrize("name", ["all_filenames.json", "metadata.json"])
+def test_a_store_without_its_lists_is_no_store(store: Path, name: str) -> None:
+    (store / name).unlink()
+    assert said(store) == f"{store}: no {name}: no LMDB store; {MEND}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("all_filenames.json", "{", "not JSON"),
+        ("all_filenames.json", "[]", "expected {sequence: [name]} or {type: {sequence: [name]}}"),
+        ("all_filenames.json", '{"a": [1]}', "expected {sequence: [name]} or {type: {sequence: [name]}}"),
+        ("all_filenames.json", '{"a": "b"}', "expected {sequence: [name]} or {type: {sequence: [name]}}"),
+        ("metadata.json", '["png"]', "expected {type: extension}"),
+        ("metadata.json", "\x00\xff", "not JSON"),
+    ],
+)
+def test_lists_that_say_something_else_are_named(store: Path, name: str, text: str, why: str) -> None:
+    (store / name).write_bytes(text.encode("latin1"))
+    assert said(store) == f"{store}/{name}: {why}; {MEND}"
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "", "a/../../b", "\ud800"])
+def test_a_list_with_names_that_lead_elsewhere_is_refused(store: Path, name: str) -> None:
+    (store / "all_filenames.json").write_text(json.dumps({"city": ["1", name], "" if name else "x": ["/a"]}))
+    assert "which cannot be the name of a file" in said(store)
+
+
+def test_an_empty_list_is_told(store: Path) -> None:
+    (store / "all_filenames.json").write_text("{}")
+    assert said(store) == f"{store}/all_filenames.json: lists no files of input type 'images'; {MEND}"
+
+
+def test_a_type_that_the_store_lacks_is_told_with_those_that_it_has(store: Path) -> None:
+    assert said(store, {"depth": "png"}) == f"{store}: has no input type 'depth'; it has: images, maps"
+
+
+def test_an_environment_that_is_missing_or_something_else_is_told(store: Path) -> None:
+    data = store / "images" / "data.mdb"
+    data.write_bytes(b"something else" * 1000)
+    assert said(store) == f"{data}: cannot be opened ({store}/images: MDB_INVALID: File is not an LMDB file); {MEND}"
+    data.write_bytes(b"")
+    assert said(store).startswith(f"{data}: cannot be opened (")
+    data.unlink()
+    assert said(store) == f"{data}: No such file or directory; {MEND}"
+
+
+def test_a_file_that_was_cut_off_is_told_before_reading_it_would_end_the_process(tmp_path: Path) -> None:
+    values = {"images": {f"s/{i}": bytes(5000) for i in range(100)}}
+    store = reference_lmdb(tmp_path / "store", values, {"s": [str(i) for i in range(100)]})
+    data = store / "images" / "data.mdb"
+    whole = data.stat().st_size
+    os.truncate(data, whole // 2)
+    assert said(store, {"images": "jpg"}) == f"{data}: cut off, has {whole // 2:,} of {whole:,} bytes; {MEND}"
+
+
+def test_a_store_of_which_files_were_never_written_is_told(store: Path) -> None:
+    (store / "all_filenames.json").write_text(json.dumps({"city": [str(i) for i in range(9)]}))
+    assert said(store) == f"{store}/images/data.mdb: has 3 entries, all_filenames.json lists 9; {MEND}"
+
+
+def test_a_file_that_is_listed_and_not_there_is_told_when_it_is_read(store: Path) -> None:
+    (store / "all_filenames.json").write_text(json.dumps({"city": ["1", "3", "x" * 600]}))
+    source = LmdbSource(store, EXTENSIONS)
+    for key in ("city/3", f"city/{'x' * 600}"):
+        with pytest.raises(UserError) as caught:
+            source.read("images", key)
+        assert str(caught.value).startswith(f"{store}/images/data.mdb[{key}]: no such entry")
+
+
+def test_without_the_package_the_command_that_installs_it_is_told(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    assert said(store) == "LMDB: the package lmdb is not installed; run: pip install 'imagier[lmdb]'"

@@ -1,0 +1,83 @@
+"""Sets of small files for tests of stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import lmdb
+import numpy as np
+from pictures import write
+
+from imagier.data.source import Source
+
+EXTENSIONS = {"images": "jpg", "maps": "png"}
+
+
+def folder(root: Path, keys: Sequence[str], kinds: Mapping[str, str] = EXTENSIONS, *, most_bytes: int = 2000) -> Path:
+    """A folder with a file of random bytes for every key and type; the same at every call."""
+    rng = np.random.default_rng(0)
+    for kind, ext in kinds.items():
+        for key in keys:
+            write(root / kind / f"{key}.{ext}", rng.bytes(int(rng.integers(most_bytes))))
+    return root
+
+
+def contents(source: Source) -> dict[tuple[str, str], bytes]:
+    """All that a source holds, in its order."""
+    return {(kind, key): source.read(kind, key) for kind in EXTENSIONS for key in source.keys(kind)}
+
+
+def read_there(item: tuple[Source, str]) -> tuple[int, bytes]:
+    """What a process reads, and which one it is; light to import, for those that are spawned."""
+    return os.getpid(), item[0].read("images", item[1])
+
+
+def reference_lmdb(root: Path, values: Mapping[str, Mapping[str, bytes]], filenames: object) -> Path:
+    """An LMDB as the reference's script lays it out, written by the package lmdb alone. values: by type and key."""
+    for kind, of_type in values.items():
+        (root / kind).mkdir(parents=True)
+        with lmdb.open(str(root / kind), map_size=2**24) as environment, environment.begin(write=True) as transaction:
+            for key, value in of_type.items():
+                transaction.put(key.encode("ascii"), value)
+    (root / "all_filenames.json").write_text(json.dumps(filenames, indent=4))
+    (root / "metadata.json").write_text(json.dumps({kind: EXTENSIONS[kind] for kind in values}, indent=4))
+    return root
+
+
+def tar(path: Path, members: Sequence[tuple[str, bytes] | tarfile.TarInfo]) -> Path:
+    """A tar archive of files, or of headers alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                archive.addfile(info, BytesIO(member[1]))
+    return path
+
+
+@contextmanager
+def as_somebody(*reached: Path) -> Iterator[None]:
+    """Without the rights of the superuser, who may do everything; the folders up to `reached` can be passed."""
+    if os.geteuid() != 0:
+        yield
+        return
+    closed = [folder for path in reached for folder in path.parents if folder.stat().st_mode & 0o755 != 0o755]
+    modes = {folder: folder.stat().st_mode for folder in closed}
+    for folder in closed:
+        folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for folder, mode in modes.items():
+            folder.chmod(mode)
