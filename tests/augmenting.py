@@ -47,6 +47,52 @@ def augment(keys: Mapping[str, Any], images: Images, *numbers: float, masks: tup
     return Augmenter(keys, masks)(images, Scripted(0.5, 0.5, *numbers))
 
 
+def by_hand(keys: Mapping[str, Any], images: Images, masks: tuple[str, ...], rng: random.Random) -> tuple[Images, bool]:
+    """The frequent operations, step after step, written once more from their description alone."""
+    draws = [rng.random(), rng.random()]
+    images = {name: resized(x, _first_size(keys, images), name in masks) for name, x in images.items()}
+    flipped = False
+    for key, value in keys.items():
+        if key == "resize_smallest_side" or value is False:
+            continue
+        height, width = next(iter(images.values())).shape[:2]
+        draws.append(rng.random())
+        if key == "random_scale_limit":
+            scale = 1 + value * rng.random()
+            size = int(height * scale), int(width * scale)
+            # OpenCV's rounding differs from `nearest` where the formula gives a whole number
+            kinds = {name: cv2.INTER_NEAREST if name in masks else cv2.INTER_LINEAR for name in images}
+            images = {name: resized(x, size, False, kinds[name]) for name, x in images.items()}
+        elif key == "rotate":
+            matrix = cv2.getRotationMatrix2D((width / 2, height / 2), -value + 2 * value * rng.random(), 1)
+            images = {name: _warped(x, matrix, name in masks) for name, x in images.items()}
+        elif key == "horizontal_flip" and draws[-1] < 0.5:
+            flipped = True
+            images = {name: np.flip(x, 1) for name, x in images.items()}
+        elif key == "random_rotate_90" and draws[-1] < 0.5:
+            for _ in range(rng.randint(0, 3)):
+                images = {name: np.flip(x.transpose(1, 0, 2), 0) for name, x in images.items()}
+        elif key == "random_crop_h_w":
+            crop_h, crop_w = map(int, value.split(","))
+            y, x0 = int((height - crop_h) * rng.random()), int((width - crop_w) * rng.random())
+            images = {name: x[y : y + crop_h, x0 : x0 + crop_w] for name, x in images.items()}
+    return images, flipped
+
+
+def _first_size(keys: Mapping[str, Any], images: Images) -> tuple[int, int]:
+    height, width = np.array([x.shape[:2] for x in images.values()]).max(axis=0)
+    side = keys["resize_smallest_side"]
+    longest = int(np.round(side * max(height, width) / min(height, width)))
+    return (side, longest) if height <= width else (longest, side)
+
+
+def _warped(picture: np.ndarray, matrix: np.ndarray, is_mask: bool) -> np.ndarray:
+    flags = cv2.INTER_NEAREST if is_mask else cv2.INTER_LINEAR
+    size = picture.shape[1::-1]
+    picture = np.ascontiguousarray(picture)
+    return cv2.warpAffine(picture, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101).reshape(picture.shape)
+
+
 def same_size(height: int, width: int) -> dict[str, str]:
     """A first resize that does nothing to pictures of this size."""
     return {"resize_h_w": f"{height}, {width}"}
@@ -62,4 +108,5 @@ def nearest(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 def resized(picture: np.ndarray, size: tuple[int, int], is_mask: bool, interpolation: int = cv2.INTER_LINEAR) -> Any:
     if is_mask:
         return nearest(picture, *size)
+    picture = np.ascontiguousarray(picture)
     return cv2.resize(picture, size[::-1], interpolation=interpolation).reshape(*size, picture.shape[2])

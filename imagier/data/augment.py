@@ -1,7 +1,7 @@
 """Random changes of a sample: resize, crop, flip, rotate, colour. One draw serves all pictures of the sample.
 
-Order, sizes, interpolation and the sequence of random numbers are those of the configs' augmentation keys as the
-reference ran them: first one resize, then every other key in the order of the config.
+Order, sizes and the sequence of random numbers are those of the configs' augmentation keys as the reference ran them:
+first one resize, then every other key in the order of the config. What moves pixels is composed into one warp.
 """
 
 from __future__ import annotations
@@ -9,16 +9,21 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
 
+from imagier.data import color, warp
+from imagier.data.color import Change
+from imagier.data.warp import Moves, Size, Step
 from imagier.errors import UserError
 
 Images = dict[str, np.ndarray]
-Size = tuple[int, int]
+
+_Stage = tuple[Sequence[Step], Sequence[Change]]
+"""What is done to all pictures, first moves, then changes of values."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,52 @@ class Augmented:
 
     images: Images
     is_flipped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One draw of all augmentations, for any number of pictures, frames and key points that belong together."""
+
+    resized: Size
+    """The size after the first resize, before scale and crop."""
+    size: Size
+    """The size of everything that comes out."""
+    is_flipped: bool
+    stages: Sequence[_Stage]
+    masks: frozenset[str]
+    interpolation: int
+    plans: dict[Any, list[tuple[Moves, Sequence[Change]]]] = field(default_factory=dict, init=False, repr=False)
+    """What the stages come to for pictures of a size: worked out once for all that have it."""
+
+    def apply(self, name: str, picture: np.ndarray, extent: tuple[float, float] | None = None) -> np.ndarray:
+        """A picture H x W x C of the input type `name` -> the same, augmented, of `size`, contiguous.
+
+        extent: height and width of what it shows, in its pixels, if that is not its shape (see warp.resize).
+        """
+        is_mask = name in self.masks
+        rest = cv2.INTER_NEAREST if is_mask else cv2.INTER_LINEAR
+        first = rest if is_mask else self.interpolation
+        for moves, changes in self._plan(picture.shape[:2], extent):
+            picture = moves(picture, first, rest)
+            first = rest
+            for change in [] if is_mask else changes:
+                picture = change(picture)
+        return picture
+
+    def _plan(self, size: Size, extent: tuple[float, float] | None) -> list[tuple[Moves, Sequence[Change]]]:
+        if (size, extent) not in self.plans:
+            begin = warp.resize(size, self.resized, extent)
+            self.plans[size, extent] = [(Moves(steps), each) for steps, each in _merged([(begin, []), *self.stages])]
+        return self.plans[size, extent]
+
+    def points(self, points: np.ndarray, size: Size) -> np.ndarray:
+        """Points ... x D, x and y first, in the pixels of a picture of a stored size -> the same, float32.
+
+        They move as the pixels do whose centres have whole numbers; those that leave the picture are kept, and so is
+        what else there is of each.
+        """
+        steps = [step for steps, _ in self.stages for step in steps]
+        return warp.move_points(points, [*warp.resize(size, self.resized), *steps])
 
 
 class Augmenter:
@@ -45,19 +96,41 @@ class Augmenter:
 
     def __call__(self, images: Images, rng: random.Random) -> Augmented:
         """Pictures H x W x C by input type (sizes may differ) -> the same, all of one size, from one set of draws."""
+        drawn = self.draw(original_size(images), rng)
+        return Augmented({name: drawn.apply(name, x) for name, x in images.items()}, drawn.is_flipped)
+
+    def draw(self, size: Size, rng: random.Random) -> Drawn:
+        """All that is random, for pictures of which `size` is the largest height and width (`original_size`).
+
+        UserError if a crop is larger than the picture.
+        """
         rng.random()  # the sequence of draws keeps the gates of always-on operations
         rng.random()
-        size = self.target_size(original_size(images))
-        images = {name: _resize(x, size, self._filter(name, self.interpolation)) for name, x in images.items()}
-        flipped = False
+        size = resized = self.target_size(size)
+        stages, flipped = [], False
         for name, op in self.ops:
             gate = rng.random()
-            images = op(images, self.masks, gate, rng)
+            steps, changes = op(size, gate, rng)
+            stages.append((steps, changes))
+            size = steps[-1].after if steps else size
             flipped ^= name == "horizontal_flip" and gate < 0.5
-        return Augmented({name: np.ascontiguousarray(x) for name, x in images.items()}, flipped)
+        return Drawn(
+            resized=resized,
+            size=size,
+            is_flipped=flipped,
+            stages=stages,
+            masks=self.masks,
+            interpolation=self.interpolation,
+        )
 
-    def _filter(self, name: str, interpolation: int) -> int:
-        return cv2.INTER_NEAREST if name in self.masks else interpolation
+    def needed_size(self, size: Size) -> Size:
+        """The size below which a picture, stored at `size`, would lose what may be seen of it after augmentation."""
+        keys = self._arguments[0]
+        if "random_resize_h_w_aspect" in keys:
+            return size  # the smaller its box, the more is seen of it
+        height, width = self.target_size(size)
+        scale = 1 + keys.get("random_scale_limit", 0)
+        return math.ceil(height * scale), math.ceil(width * scale)
 
 
 def original_size(images: Images) -> Size:
@@ -88,6 +161,27 @@ def output_size(keys: Mapping[str, Any]) -> Size | None:
     return crop_size(keys) or (_aspect_size(keys) if "random_resize_h_w_aspect" in keys else None)
 
 
+def _merged(stages: Sequence[_Stage]) -> list[tuple[list[Step], list[Change]]]:
+    """The fewest stages that come to the same.
+
+    Values that change pixel by pixel may do so after a move of whole pixels, and also after one that resamples if
+    there is a resampling before it that it can be composed with.
+    """
+    merged: list[tuple[list[Step], list[Change]]] = [([], [])]
+    for steps, changes in stages:
+        before, waiting = merged[-1]
+        waits = all(change.by_pixel for change in waiting) and (_resamples(before) or not _resamples(steps))
+        if steps and waiting and not waits:
+            merged.append(([], []))
+        merged[-1][0].extend(steps)
+        merged[-1][1].extend(changes)
+    return merged
+
+
+def _resamples(steps: Sequence[Step]) -> bool:
+    return any(step.resample for step in steps)
+
+
 def _first_resize(keys: Mapping[str, Any]) -> Callable[[Size], Size]:
     if "resize_h_w" in keys:
         fixed = parse_h_w(keys["resize_h_w"])
@@ -111,65 +205,29 @@ def _keep_aspect(size: Size, smallest: Size) -> Size:
     return round(least_w * height / width), least_w
 
 
-def _resize(x: np.ndarray, size: Size, interpolation: int) -> np.ndarray:
-    if x.shape[:2] == size:
-        return x
-    return _with_channels(cv2.resize(x, size[::-1], interpolation=interpolation), x)
-
-
-def _with_channels(x: np.ndarray, like: np.ndarray) -> np.ndarray:
-    return x.reshape(*x.shape[:2], like.shape[2])
-
-
-# Every operation: (images, masks, gate, rng) -> images. `gate` is the draw that decides whether it runs.
-_Op = Callable[[Images, frozenset[str], float, random.Random], Images]
+_Op = Callable[[Size, float, random.Random], _Stage]
+"""(size so far, the draw that decides whether the operation runs, source of its parameters) -> what is to be done."""
 
 
 def _rotate(limit: float) -> _Op:
-    def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
-        angle = rng.uniform(-limit, limit)
-        if limit == 0:
-            return images
-        out = {}
-        for name, x in images.items():
-            height, width = x.shape[:2]
-            matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
-            flags = cv2.INTER_NEAREST if name in masks else cv2.INTER_LINEAR
-            turned = cv2.warpAffine(x, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-            out[name] = _with_channels(turned, x)
-        return out
-
-    return run
+    return lambda size, gate, rng: (warp.turn(size, rng.uniform(-limit, limit)), [])
 
 
 def _random_rotate_90(_: object) -> _Op:
-    def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
-        if gate >= 0.5:
-            return images
-        turns = rng.randint(0, 3)
-        return {name: np.rot90(x, turns) for name, x in images.items()}
-
-    return run
+    return lambda size, gate, rng: (warp.quarter_turns(size, rng.randint(0, 3)) if gate < 0.5 else [], [])
 
 
 def _random_scale(limit: float) -> _Op:
-    def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
+    def draw(size: Size, gate: float, rng: random.Random) -> _Stage:
         scale = rng.uniform(1, 1 + limit)
-        return {
-            name: _resize(
-                x,
-                (int(x.shape[0] * scale), int(x.shape[1] * scale)),
-                cv2.INTER_NEAREST if name in masks else cv2.INTER_LINEAR,
-            )
-            for name, x in images.items()
-        }
+        return warp.resize(size, (int(size[0] * scale), int(size[1] * scale))), []
 
-    return run
+    return draw
 
 
 def _random_resize_aspect(text: str) -> _Op:
     """The largest box of a random aspect that fits into the picture, at a random place, resized."""
-    size = _aspect_size({"random_resize_h_w_aspect": text})
+    after = _aspect_size({"random_resize_h_w_aspect": text})
     try:
         smallest, largest = map(float, text.replace("(", " ").replace(")", " ").split(",")[2:])
     except ValueError:
@@ -178,20 +236,16 @@ def _random_resize_aspect(text: str) -> _Op:
         raise UserError(f"random_resize_h_w_aspect: expected 'h, w, (smallest aspect, largest aspect)', got {text!r}")
     low, high = math.log(smallest), math.log(largest)
 
-    def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
+    def draw(size: Size, gate: float, rng: random.Random) -> _Stage:
         aspect = math.exp(rng.uniform(low, high))
         top, left = rng.random(), rng.random()
-        out = {}
-        for name, x in images.items():
-            height, width = x.shape[:2]
-            box_w = min(width, round(height * aspect))
-            box_h = min(height, round(box_w / aspect))
-            y, x0 = int((height - box_h) * top), int((width - box_w) * left)
-            box = np.ascontiguousarray(x[y : y + box_h, x0 : x0 + box_w])
-            out[name] = _resize(box, size, cv2.INTER_NEAREST if name in masks else cv2.INTER_LINEAR)
-        return out
+        height, width = size
+        box_w = min(width, round(height * aspect))
+        box_h = min(height, round(box_w / aspect))
+        y, x = int((height - box_h) * top), int((width - box_w) * left)
+        return [*warp.crop(size, y, x, (box_h, box_w)), *warp.resize((box_h, box_w), after)], []
 
-    return run
+    return draw
 
 
 def _aspect_size(keys: Mapping[str, Any]) -> Size:
@@ -199,140 +253,33 @@ def _aspect_size(keys: Mapping[str, Any]) -> Size:
 
 
 def _random_crop(text: str) -> _Op:
-    size = parse_h_w(text)
+    after = parse_h_w(text)
 
-    def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
+    def draw(size: Size, gate: float, rng: random.Random) -> _Stage:
         top, left = rng.random(), rng.random()
-        return {
-            name: _crop(x, int((x.shape[0] - size[0]) * top), int((x.shape[1] - size[1]) * left), size)
-            for name, x in images.items()
-        }
+        return warp.crop(size, int((size[0] - after[0]) * top), int((size[1] - after[1]) * left), after), []
 
-    return run
+    return draw
 
 
 def _center_crop(text: str) -> _Op:
-    size = parse_h_w(text)
-
-    def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
-        return {
-            name: _crop(x, (x.shape[0] - size[0]) // 2, (x.shape[1] - size[1]) // 2, size) for name, x in images.items()
-        }
-
-    return run
-
-
-def _crop(x: np.ndarray, top: int, left: int, size: Size) -> np.ndarray:
-    height, width = x.shape[:2]
-    if size[0] > height or size[1] > width:
-        raise UserError(
-            f"crop {size[0]} x {size[1]} is larger than the image, {height} x {width} after resizing; "
-            "lower the crop or raise resize_smallest_side"
-        )
-    return x[top : top + size[0], left : left + size[1]]
+    after = parse_h_w(text)
+    return lambda size, gate, rng: (
+        warp.crop(size, (size[0] - after[0]) // 2, (size[1] - after[1]) // 2, after),
+        [],
+    )
 
 
 def _horizontal_flip(_: object) -> _Op:
-    def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
-        return {name: x[:, ::-1] for name, x in images.items()} if gate < 0.5 else images
-
-    return run
+    return lambda size, gate, rng: (warp.mirror(size) if gate < 0.5 else [], [])
 
 
-def _on_pictures(images: Images, masks: frozenset[str], change: Callable[[np.ndarray], np.ndarray]) -> Images:
-    """Changes the values of 8-bit pictures that are no masks."""
-    return {
-        name: x if name in masks or x.dtype != np.uint8 else _with_channels(change(np.ascontiguousarray(x)), x)
-        for name, x in images.items()
-    }
+def _of_values(prepare: Callable[[Mapping[str, Any]], color.Draw]) -> Callable[[Any], _Op]:
+    def op(options: Mapping[str, Any]) -> _Op:
+        draw = prepare(options)
+        return lambda size, gate, rng: ([], [change] if (change := draw(gate, rng)) else [])
 
-
-def _pair(limit: float | Sequence[float]) -> tuple[float, float]:
-    return (limit[0], limit[1]) if isinstance(limit, Sequence) else (-limit, limit)
-
-
-def _table(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
-def _contrast(options: Mapping[str, Any]) -> _Op:
-    contrast, brightness = _pair(options["contrast_limit"]), _pair(options["brightness_limit"])
-
-    def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
-        if gate >= options["p"]:
-            return images
-        factor = 1 + rng.uniform(*contrast)
-        shift = rng.uniform(*brightness)
-        table = np.clip(np.arange(256) * factor + shift * 255, 0, 255).astype(np.uint8)
-        return _on_pictures(images, masks, lambda x: cv2.LUT(x, table))
-
-    return run
-
-
-def _odd_sizes(limit: int | Sequence[int]) -> list[int]:
-    low, high = (limit[0], limit[1]) if isinstance(limit, Sequence) else (3, limit)
-    if not 3 <= low <= high or low % 2 == 0:
-        raise UserError(f"blur_limit: expected a number from 3, or an odd one and a larger one, got {limit!r}")
-    return list(range(low, high + 1, 2))
-
-
-def _blur(options: Mapping[str, Any]) -> _Op:
-    sizes = _odd_sizes(options["blur_limit"])
-
-    def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
-        if gate >= options["p"]:
-            return images
-        size = rng.choice(sizes)
-        return _on_pictures(images, masks, lambda x: cv2.blur(x, (size, size)))
-
-    return run
-
-
-def _motion_blur(options: Mapping[str, Any]) -> _Op:
-    sizes = _odd_sizes(options["blur_limit"])
-
-    def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
-        if gate >= options["p"]:
-            return images
-        size = rng.choice(sizes)
-        ends = rng.sample([(x, y) for x in range(size) for y in range(size)], 2)
-        kernel = np.zeros((size, size), np.float32)
-        cv2.line(kernel, ends[0], ends[1], 1.0, thickness=1)
-        kernel /= kernel.sum()
-        return _on_pictures(images, masks, lambda x: cv2.filter2D(x, -1, kernel))
-
-    return run
-
-
-def _compression(options: Mapping[str, Any]) -> _Op:
-    def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
-        if gate >= options["p"]:
-            return images
-        quality = rng.randint(int(options["quality_lower"]), 100)
-
-        def through_jpeg(x: np.ndarray) -> np.ndarray:
-            if x.shape[2] == 4:
-                raise UserError("compression: JPEG has no alpha channel; drop the channel or the augmentation")
-            _, data = cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, quality])
-            decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-            assert decoded is not None
-            return decoded
-
-        return _on_pictures(images, masks, through_jpeg)
-
-    return run
-
-
-def _gamma(options: Mapping[str, Any]) -> _Op:
-    low, high = int(options["gamma_limit_lb"]), int(options["gamma_limit_ub"])
-
-    def run(images: Images, masks: frozenset[str], gate: float, rng: random.Random) -> Images:
-        if gate >= options["p"]:
-            return images
-        table = _table(255 * (np.arange(256) / 255) ** (rng.randint(low, high) / 100))
-        return _on_pictures(images, masks, lambda x: cv2.LUT(x, table))
-
-    return run
+    return op
 
 
 def _opencv_constant(name: str) -> int:
@@ -350,9 +297,9 @@ _OPS: dict[str, Callable[[Any], _Op]] = {
     "random_crop_h_w": _random_crop,
     "center_crop_h_w": _center_crop,
     "horizontal_flip": _horizontal_flip,
-    "contrast": _contrast,
-    "blur": _blur,
-    "motion_blur": _motion_blur,
-    "compression": _compression,
-    "gamma": _gamma,
+    "contrast": _of_values(color.contrast),
+    "blur": _of_values(color.blur),
+    "motion_blur": _of_values(color.motion_blur),
+    "compression": _of_values(color.compression),
+    "gamma": _of_values(color.gamma),
 }

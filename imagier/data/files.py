@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from imagier.data.augment import Augmenter
-from imagier.data.sample import InputType, Number, Sample, load
-from imagier.data.source import Source, unique_names
+from imagier.data.items import Items
+from imagier.data.sample import InputType, Number, Sample, load, load_stored
+from imagier.data.source import Source
 from imagier.errors import UserError
 
 
@@ -25,12 +27,15 @@ class Files:
         augmentations: Mapping[str, Any],
         interpolator: str,
         use_dont_care: bool,
+        root_weights: Sequence[float] | None = None,
+        reduced_jpeg: bool = False,
     ) -> None:
         self.kind = kind
         self.use_dont_care = use_dont_care
         self.augmenter = Augmenter(augmentations, [kind.name] if kind.is_mask else [], interpolator)
-        self.items = [(source, key) for source in sources for key in source.keys(kind.name)]
-        self.names = unique_names(key for _, key in self.items)
+        self.needed = self.augmenter.needed_size if reduced_jpeg else None
+        self.items = Items(sources, [source.keys(kind.name) for source in sources], root_weights)
+        self.names = self.items.names
 
     def __len__(self) -> int:
         return len(self.items)
@@ -42,20 +47,29 @@ class Files:
 
     def augmented(self, place: int, rng: random.Random) -> tuple[np.ndarray, dict[str, Number]]:
         """A picture changed by draws of its own, and what is then known of it: is it mirrored, how large was it."""
-        array = self.load(place)
-        try:
-            augmented = self.augmenter({self.kind.name: array}, rng)
-        except UserError as error:
-            source, key = self.items[place]
-            raise UserError(f"{source.where(self.kind.name, key)}: {error}") from error
+        source, key = self.items[place]
         name = self.kind.name
-        numbers: dict[str, Number] = {f"is_flipped_{name}": augmented.is_flipped}
-        numbers[f"original_h_w_{name}"] = array.shape[:2]
-        return augmented.images[name], numbers
+        stored = load_stored(source, [self.kind], key, self.use_dont_care, self.needed)[name]
+        try:
+            drawn = self.augmenter.draw(stored.size, rng)
+            array = drawn.apply(name, stored.array, stored.extent)
+        except UserError as error:
+            raise UserError(f"{source.where(name, key)}: {error}") from error
+        return array, {f"is_flipped_{name}": drawn.is_flipped, f"original_h_w_{name}": stored.size}
 
-    def class_name(self, place: int) -> str:
-        """The outermost folder of a file, which names its class; "." for files right under the type."""
-        return self.items[place][1].split("/")[0]
+    def draw(self, rng: random.Random) -> int:
+        """The place of a random file."""
+        return self.items.draw(rng)
+
+    def class_names(self) -> list[str]:
+        """The outermost folder of every file, which names its class; "." for files right under the type."""
+        return [sys.intern(key.partition("/")[0]) for keys in self.items.keys for key in keys]
+
+
+def numbered(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """The place of each name among the classes, int32."""
+    number = {name: i for i, name in enumerate(classes)}
+    return np.array([number[name] for name in names], np.int32)
 
 
 def files_by_type(sources: Sequence[Source], input_types: Sequence[InputType], **options: Any) -> dict[str, Files]:

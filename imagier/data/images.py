@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from imagier.data.files import Files, sample_of
+from imagier.data.files import Files, numbered, sample_of
 from imagier.data.sample import InputType, Sample, random_source
 from imagier.data.source import Source
 
@@ -17,6 +17,8 @@ IMAGES = "images"
 class Dataset:
     """A file's class is its outermost folder. In training a file is drawn, whatever the index; else it is that file."""
 
+    paired: ClassVar[bool] = False
+    """Files of all types belong together by name."""
     input_names: ClassVar[Sequence[str]] = (IMAGES,)
 
     classes: Sequence[str]
@@ -32,6 +34,8 @@ class Dataset:
         use_dont_care: bool = False,
         training: bool = False,
         seed: int = 0,
+        root_weights: Sequence[float] | None = None,
+        reduced_jpeg: bool = False,
     ) -> None:
         """UserError if a source lacks the type."""
         (kind,) = input_types
@@ -41,23 +45,29 @@ class Dataset:
             augmentations=augmentations,
             interpolator=interpolator,
             use_dont_care=use_dont_care,
+            root_weights=root_weights,
+            reduced_jpeg=reduced_jpeg,
         )
         self.training = training
         self.seed = seed
-        names = [self.files.class_name(i) for i in range(len(self.files))]
+        names = self.files.class_names()
         self.classes = sorted(set(names))
-        number = {name: i for i, name in enumerate(self.classes)}
-        self.labels = [number[name] for name in names]
+        self.labels = numbered(names, self.classes)
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        """All as one: its files are drawn."""
+        return [len(self)]
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """The sample of (epoch, index). First the file is drawn, then its augmentation."""
         epoch, index = key
         rng = random_source(self.seed, epoch, index)
-        place = rng.choice(range(len(self.files))) if self.training else index
-        return sample_of({IMAGES: self.files}, {IMAGES: place}, rng, labels=self.labels[place])
+        place = self.files.draw(rng) if self.training else index
+        return sample_of({IMAGES: self.files}, {IMAGES: place}, rng, labels=int(self.labels[place]))
 
     def load(self, index: int) -> dict[str, np.ndarray]:
         """The picture as stored, checked. UserError with the name of a file that is wrong."""

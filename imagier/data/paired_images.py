@@ -7,9 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from imagier.data.augment import Augmenter, original_size
-from imagier.data.sample import InputType, Number, Sample, load, random_source
-from imagier.data.source import Source, unique_names
+from imagier.data.augment import Augmenter
+from imagier.data.items import Items, blocks
+from imagier.data.keys import Keys
+from imagier.data.sample import InputType, Number, Sample, Stored, load_stored, random_source
+from imagier.data.source import Source
+from imagier.data.warp import Size
 from imagier.errors import UserError
 
 Key = tuple[int, int]
@@ -17,9 +20,16 @@ Key = tuple[int, int]
 
 
 class Dataset:
-    """All samples of a split, from one or several roots, in the order of the roots and of the names in them."""
+    """All samples of a split, from one or several roots, in the order of the roots and of the names in them.
 
+    Key points are in the pixels of the type `image`, or else of the first type of pictures, and move as these do.
+    """
+
+    paired: ClassVar[bool] = True
+    """Files of all types belong together by name."""
     classes: ClassVar[Sequence[str]] = ()
+    reads_points: ClassVar[bool] = True
+    """Types may be key points."""
 
     def __init__(
         self,
@@ -31,43 +41,84 @@ class Dataset:
         use_dont_care: bool = False,
         training: bool = False,
         seed: int = 0,
+        root_weights: Sequence[float] | None = None,
+        reduced_jpeg: bool = False,
     ) -> None:
-        """training: the same here, sample `index` is always the same files. UserError if one lacks a picture."""
+        """training: without root_weights the same here, sample `index` is always the same files; with them it is drawn.
+
+        UserError if a sample lacks a picture.
+        """
         self.input_types = input_types
         self.use_dont_care = use_dont_care
         self.seed = seed
+        self.draws = training and root_weights is not None
+        self.reduced_jpeg = reduced_jpeg
+        self.pictures = [kind.name for kind in input_types if not kind.is_points]
         masks = [kind.name for kind in input_types if kind.is_mask]
         self.augmenter = Augmenter(augmentations, masks, interpolator)
-        self.items = [(source, key) for source in sources for key in _paired_keys(source, input_types)]
-        self.names = unique_names(key for _, key in self.items)
+        self.items = Items(sources, [paired_keys(source, input_types) for source in sources], root_weights)
+        self.blocks = [len(self)] if self.draws else blocks(sources, input_types[0].name, len(self))
 
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def names(self) -> Keys:
+        """What each sample is called where its pictures are written."""
+        return self.items.names
+
     def __getitem__(self, key: Key) -> Sample:
         """The sample `index`, augmented as in epoch `epoch`."""
         epoch, index = key
-        arrays = self.load(index)
+        rng = random_source(self.seed, epoch, index)
+        place = self.items.draw(rng) if self.draws else index
+        stored = self._stored(place, reduced=self.reduced_jpeg)
+        sizes = {name: stored[name].size for name in self.pictures}
+        largest = max(size[0] for size in sizes.values()), max(size[1] for size in sizes.values())
         try:
-            augmented = self.augmenter(arrays, random_source(self.seed, epoch, index))
+            drawn = self.augmenter.draw(largest, rng)
+            arrays = {
+                name: drawn.apply(name, each.array, each.extent)
+                if name in sizes
+                else drawn.points(each.array, sizes["image" if "image" in sizes else self.pictures[0]])
+                for name, each in stored.items()
+            }
         except UserError as error:
-            raise UserError(f"{self.where(index)}: {error}") from error
-        numbers: dict[str, Number] = {"original_h_w": original_size(arrays), "is_flipped": augmented.is_flipped}
-        numbers |= {f"original_h_w_{name}": array.shape[:2] for name, array in arrays.items()}
-        return Sample(augmented.images, dict.fromkeys(augmented.images, self.names[index]), numbers)
+            raise UserError(f"{self.where(place)}: {error}") from error
+        numbers: dict[str, Number] = {"original_h_w": largest, "is_flipped": drawn.is_flipped}
+        numbers |= {f"original_h_w_{name}": size for name, size in sizes.items()}
+        return Sample(arrays, dict.fromkeys(arrays, self.names[place]), numbers)
 
     def load(self, index: int) -> dict[str, np.ndarray]:
-        """The pictures of a sample as stored, checked. UserError with the name of a file that is wrong."""
-        source, key = self.items[index]
-        return {kind.name: load(source, kind, key, self.use_dont_care) for kind in self.input_types}
+        """The pictures H x W x C and key points P x D of a sample as stored, checked. UserError names a wrong file."""
+        return {name: each.array for name, each in self._stored(index).items()}
 
     def where(self, index: int) -> str:
         """What to call a sample in a message: the file of its first type."""
         source, key = self.items[index]
         return source.where(self.input_types[0].name, key)
 
+    def _stored(self, place: int, reduced: bool = False) -> dict[str, Stored]:
+        source, key = self.items[place]
+        needed = self.augmenter.needed_size if reduced else None
+        stored = load_stored(source, self.input_types, key, self.use_dont_care, needed)
+        check_turned(source, key, {name: stored[name].size for name in self.pictures})
+        return stored
 
-def _paired_keys(source: Source, input_types: Sequence[InputType]) -> list[str]:
+
+def check_turned(source: Source, key: str, sizes: Mapping[str, Size]) -> None:
+    """UserError if one picture of a sample lies on its side."""
+    first, size = next(iter(sizes.items()), ("", (0, 0)))
+    for name, other in sizes.items():
+        if other == size[::-1] and size[0] != size[1]:
+            raise UserError(
+                f"{source.where(name, key)}: is {other[0]} x {other[1]}, but its partner {source.where(first, key)} is "
+                f"{size[0]} x {size[1]}: one of them lies on its side, perhaps by the orientation in its EXIF part; "
+                "store both alike"
+            )
+
+
+def paired_keys(source: Source, input_types: Sequence[InputType]) -> list[str]:
     """The keys of the first type, each of which every other type must have too."""
     first, *others = [kind.name for kind in input_types]
     keys = source.keys(first)

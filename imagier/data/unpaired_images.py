@@ -19,6 +19,8 @@ class Dataset:
     begins again at its end.
     """
 
+    paired: ClassVar[bool] = False
+    """Files of all types belong together by name."""
     classes: ClassVar[Sequence[str]] = ()
 
     def __init__(
@@ -31,6 +33,8 @@ class Dataset:
         use_dont_care: bool = False,
         training: bool = False,
         seed: int = 0,
+        root_weights: Sequence[float] | None = None,
+        reduced_jpeg: bool = False,
     ) -> None:
         """UserError if a source lacks a type."""
         self.files = files_by_type(
@@ -39,6 +43,8 @@ class Dataset:
             augmentations=augmentations,
             interpolator=interpolator,
             use_dont_care=use_dont_care,
+            root_weights=root_weights,
+            reduced_jpeg=reduced_jpeg,
         )
         self.training = training
         self.seed = seed
@@ -46,12 +52,17 @@ class Dataset:
     def __len__(self) -> int:
         return max(len(files) for files in self.files.values())
 
+    @property
+    def blocks(self) -> Sequence[int]:
+        """All as one: its files are drawn."""
+        return [len(self)]
+
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """The sample of (epoch, index). First the files are drawn, type by type, then their augmentations."""
         epoch, index = key
         rng = random_source(self.seed, epoch, index)
         if self.training:
-            places = {name: rng.choice(range(len(files))) for name, files in self.files.items()}
+            places = {name: files.draw(rng) for name, files in self.files.items()}
         else:
             places = {name: index % len(files) for name, files in self.files.items()}
         return sample_of(self.files, places, rng)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from augmenting import augment, nearest, resized, same_size
+from augmenting import Scripted, augment, nearest, resized, same_size
 from pictures import noise, smooth
 
 from imagier.data.augment import Augmenter
@@ -108,10 +108,12 @@ def test_random_aspect_is_the_largest_box_of_that_aspect_somewhere_in_the_whole_
 
 
 def test_random_aspect_after_a_resize_takes_its_box_from_the_resized_picture() -> None:
-    picture = smooth(40, 60)
-    keys = {"resize_h_w": "20, 20", "random_resize_h_w_aspect": "10, 10, (1, 1)"}
-    out = augment(keys, {"a": picture}).images["a"]
-    np.testing.assert_array_equal(out, resized(resized(picture, (20, 20), False), (10, 10), False))
+    y, x = np.mgrid[:40, :60]
+    picture = np.stack([4 * y, 4 * x], axis=2).astype(np.uint8)
+    keys = {"resize_h_w": "20, 40", "random_resize_h_w_aspect": "10, 10, (1, 1)"}
+    out = augment(keys, {"a": picture}, 0.9, 0.9, 0.9, 0.5).images["a"]
+    expected = resized(resized(picture, (20, 40), False)[:, 10:30], (10, 10), False)
+    assert np.abs(out.astype(int) - expected).max() <= 1
 
 
 ALL_GREYS = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
@@ -194,3 +196,89 @@ def test_changes_of_colour_leave_masks_and_16_bit_pictures_alone(op: str) -> Non
 def test_compression_of_a_picture_with_alpha_is_refused() -> None:
     with pytest.raises(UserError, match=r"^compression: .*alpha"):
         augment({**same_size(8, 8), "compression": {"quality_lower": 90, "p": 1.0}}, {"a": noise(8, 8, 4)})
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the functions that resample, as they are called."""
+    calls: list[str] = []
+    for name in ("resize", "warpAffine", "remap"):
+        original = getattr(cv2, name)
+
+        def counting(*args: object, name: str = name, original: object = original, **options: object) -> np.ndarray:
+            calls.append(name)
+            return original(*args, **options)  # type: ignore[operator]
+
+        monkeypatch.setattr(cv2, name, counting)
+    return calls
+
+
+DARKER = {"contrast": {"brightness_limit": 0.0, "contrast_limit": [-0.5, -0.5], "p": 1.0}}
+BLURRED = {"blur": {"blur_limit": 3, "p": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "warps"),
+    [
+        ({"resize_h_w": "20, 30", "random_scale_limit": 0.5, "rotate": 20}, 1),
+        ({"resize_h_w": "20, 30", **DARKER, "random_scale_limit": 0.5, "rotate": 20}, 1),
+        ({"resize_h_w": "20, 30", "random_scale_limit": 0.5, **DARKER, "rotate": 20, "random_crop_h_w": "8, 8"}, 1),
+        ({"resize_h_w": "20, 30", "rotate": 20, **BLURRED, "horizontal_flip": True, "random_crop_h_w": "8, 8"}, 1),
+        ({"resize_h_w": "20, 30", **BLURRED, "rotate": 20}, 2),  # it looks at neighbours: not before they are there
+    ],
+)
+def test_a_picture_is_resampled_once_unless_its_neighbours_are_looked_at_in_between(
+    keys: dict, warps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = {"images": noise(40, 50)}
+    calls = counted(monkeypatch)
+    augment(keys, images, *[0.4] * 12)
+    assert len(calls) == warps
+
+
+def test_values_that_change_pixel_by_pixel_between_moves_change_as_in_the_order_of_the_config() -> None:
+    picture, half = smooth(40, 60), np.floor(np.arange(256) * 0.5).astype(np.uint8)
+    keys = {"resize_h_w": "20, 30", **DARKER, "random_scale_limit": 0.5}
+    out = augment(keys, {"a": picture}, 0.4, 0.5, 0.5, 0.9, 0.4).images["a"]
+    by_hand = resized(half[resized(picture, (20, 30), False)], (24, 36), False)
+    assert np.abs(out.astype(int) - by_hand).max() <= 3
+    # where the picture is resampled by one operation alone: to the last bit
+    out = augment(keys, {"a": by_hand[:20, :30]}, 0.4, 0.5, 0.5, 0.9, 0.4).images["a"]
+    np.testing.assert_array_equal(out, resized(half[by_hand[:20, :30]], (24, 36), False))
+    keys = {"resize_h_w": "20, 30", **DARKER, "horizontal_flip": True}
+    out = augment(keys, {"a": picture}, 0.4, 0.5, 0.5, 0.1).images["a"]
+    np.testing.assert_array_equal(out, half[resized(picture, (20, 30), False)][:, ::-1])
+
+
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+@pytest.mark.parametrize("stored", [(96, 128), (91, 123), (95, 121)])
+def test_a_picture_at_reduced_scale_is_placed_as_the_whole_one(stored: tuple[int, int], reduction: int) -> None:
+    """Its last row and column may show less of the picture than they are wide."""
+    height, width = stored
+    y, x = np.mgrid[: -(-height // reduction) * reduction, : -(-width // reduction) * reduction]
+    blocks = (y.shape[0] // reduction, reduction, y.shape[1] // reduction, reduction, 2)
+    reduced = np.stack([2 * y, 2 * x], axis=2).reshape(blocks).mean(axis=(1, 3))
+    for keys in ({"resize_h_w": "10, 13"}, {"resize_h_w": "10, 13", "random_scale_limit": 0.2}):
+        drawn = Augmenter(keys, []).draw(stored, Scripted(0.5, 0.5, 0.5, 0.5))
+        extent = (height / reduction, width / reduction)
+        out = drawn.apply("images", reduced.astype(np.float32), extent) / 2
+        rows, columns = np.mgrid[: out.shape[0], : out.shape[1]]
+        expected = (
+            np.stack([(rows + 0.5) * height / out.shape[0], (columns + 0.5) * width / out.shape[1]], axis=2) - 0.5
+        )
+        assert np.abs(out - expected)[1:-1, 1:-1].max() < reduction / 64 + 0.01  # OpenCV places by 1/32 pixel
+
+
+@pytest.mark.parametrize(
+    ("keys", "needed"),
+    [
+        ({"resize_smallest_side": 256}, (256, 341)),
+        ({"resize_smallest_side": 256, "random_scale_limit": 0.2}, (308, 410)),
+        ({"resize_h_w": "100, 50", "random_crop_h_w": "8, 8"}, (100, 50)),
+        ({"random_crop_h_w": "64, 64"}, (64, 64)),
+        ({"resize_h_w": "100, 50", "random_resize_h_w_aspect": "64, 64, (0.5, 2)"}, (480, 640)),
+    ],
+)
+def test_needed_of_a_picture_is_its_size_after_the_resize_and_the_largest_scale(
+    keys: dict, needed: tuple[int, int]
+) -> None:
+    assert Augmenter(keys, []).needed_size((480, 640)) == needed

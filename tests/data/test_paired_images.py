@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from pictures import Memory, noise, png, write
+from pictures import Memory, encoded, noise, png, smooth, write
+from PIL import Image
 
 from imagier.data.paired_images import Dataset
 from imagier.data.sample import InputType, Number
@@ -156,3 +160,168 @@ def test_a_class_beyond_the_config_passes_where_there_is_a_class_for_the_rest() 
     source = memory("./a")
     source.files["maps", "./a"] = png(np.full((4, 4, 1), 7, np.uint8))
     assert dataset(source, use_dont_care=True)[0, 0].arrays["maps"].max() == 7
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_a_photograph_that_exif_turns_and_its_map_that_it_does_not_are_told(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    write(tmp_path / "images" / "a.jpg", encoded(smooth(16, 24), "JPEG", exif=exif))
+    write(tmp_path / "maps" / "a.png", png(noise(16, 24, 1, below=5)))
+    source = FolderSource(tmp_path, {"images": "jpg", "maps": "png"})
+    turned = dataset(source)
+    says = (
+        rf"maps/a\.png: is 16 x 24, but its partner {tmp_path}/images/a\.jpg is 24 x 16: one of them lies on its side"
+    )
+    for take in (lambda: turned.load(0), lambda: turned[0, 0]):
+        with pytest.raises(UserError, match=says):
+            take()
+    write(tmp_path / "maps" / "a.png", png(noise(24, 16, 1, below=5)))
+    assert turned[0, 0].numbers["original_h_w"] == (24, 16)
+
+
+# JPEG at reduced scale
+
+SMALL = {"resize_smallest_side": 32, "random_scale_limit": 0.2, "horizontal_flip": True, "random_crop_h_w": "32, 32"}
+
+
+def photographs(root: Path, height: int, width: int, **options: Any) -> FolderSource:
+    write(root / "images" / "a.jpg", encoded(smooth(height, width), "JPEG", quality=95, **options))
+    write(root / "maps" / "a.png", png(noise(4, 5, 1, below=5).repeat(height // 4, 0).repeat(width // 5, 1)))
+    return FolderSource(root, {"images": "jpg", "maps": "png"})
+
+
+def modes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """With what each file is decoded."""
+    seen: list[int] = []
+    original = cv2.imdecode
+
+    def decode(data: np.ndarray, mode: int) -> Any:
+        seen.append(mode if mode == cv2.IMREAD_UNCHANGED else mode & ~cv2.IMREAD_IGNORE_ORIENTATION)
+        return original(data, mode)
+
+    monkeypatch.setattr(cv2, "imdecode", decode)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("size", "mode"),
+    [
+        ((320, 400), cv2.IMREAD_REDUCED_COLOR_8),
+        ((304, 400), cv2.IMREAD_REDUCED_COLOR_4),  # an eighth is 38, and the largest scale makes 39 of 32
+        ((80, 100), cv2.IMREAD_REDUCED_COLOR_2),
+        ((76, 100), cv2.IMREAD_COLOR),
+    ],
+)
+def test_a_jpeg_is_decoded_no_larger_than_its_augmentations_need(
+    tmp_path: Path, size: tuple[int, int], mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = photographs(tmp_path, *size)
+    seen = modes(monkeypatch)
+    plain, reduced = dataset(source, augmentations=SMALL), dataset(source, augmentations=SMALL, reduced_jpeg=True)
+    for epoch in range(3):
+        one, other = plain[epoch, 0], reduced[epoch, 0]
+        assert one.numbers == other.numbers
+        assert one.numbers["original_h_w_images"] == size
+        np.testing.assert_array_equal(one.arrays["maps"], other.arrays["maps"])
+        difference = np.abs(one.arrays["images"].astype(int) - other.arrays["images"])
+        assert difference.mean() < 2  # the plain way takes 4 pixels of the many, the other their mean
+    assert seen == [cv2.IMREAD_COLOR, cv2.IMREAD_UNCHANGED, mode, cv2.IMREAD_UNCHANGED] * 3
+    np.testing.assert_array_equal(reduced.load(0)["images"], plain.load(0)["images"])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_that_exif_turns_has_its_size_and_its_place_at_reduced_scale_too(
+    tmp_path: Path, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = (317, 403) if orientation == 1 else (316, 404)
+    write(tmp_path / "images" / "a.jpg", encoded(smooth(*stored), "JPEG", quality=95, exif=exif))
+    source = FolderSource(tmp_path, {"images": "jpg"})
+    pair = [
+        Dataset([source], input_types=[IMAGES], augmentations={"resize_h_w": "32, 32"}, reduced_jpeg=reduced)[0, 0]
+        for reduced in (False, True)
+    ]
+    assert pair[0].numbers == pair[1].numbers
+    assert pair[1].numbers["original_h_w"] == (stored if orientation < 5 else stored[::-1])
+    assert np.abs(pair[0].arrays["images"].astype(int) - pair[1].arrays["images"]).mean() < 2
+
+
+def test_masks_and_other_formats_are_never_decoded_at_reduced_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("images", "names"):
+        write(tmp_path / kind / "a.jpg", encoded(smooth(320, 400), "JPEG"))
+    write(tmp_path / "depth" / "a.png", encoded(smooth(320, 400), "PNG"))
+    kinds = [IMAGES, InputType(name="names", ext="jpg", is_mask=True), InputType(name="depth", ext="png")]
+    source = FolderSource(tmp_path, {"images": "jpg", "names": "jpg", "depth": "png"})
+    seen = modes(monkeypatch)
+    Dataset([source], input_types=kinds, augmentations=SMALL, reduced_jpeg=True)[0, 0]
+    assert seen == [cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_COLOR, cv2.IMREAD_UNCHANGED]
+
+
+# Roots with weights
+
+
+def weighted(**options: Any) -> Dataset:
+    """One sample, three samples, two."""
+    sources = [memory("a/0", name="a"), memory("b/0", "b/1", "b/2", name="b"), memory("c/0", "c/1", name="c")]
+    return dataset(*sources, augmentations={"resize_h_w": "2, 2"}, root_weights=[3, 1, 2.0], **options)
+
+
+def test_in_training_roots_are_drawn_by_their_weights_and_samples_of_a_root_alike() -> None:
+    data = weighted(training=True)
+    drawn = Counter(data[epoch, index].keys["images"] for epoch in range(200) for index in range(6))
+    odds = {"a/0": 3 / 6, "b/0": 1 / 18, "b/1": 1 / 18, "b/2": 1 / 18, "c/0": 1 / 6, "c/1": 1 / 6}
+    assert len(data) == 6
+    assert drawn.keys() == odds.keys()
+    for key, share in odds.items():
+        assert abs(drawn[key] - 1200 * share) < 4 * (1200 * share * (1 - share)) ** 0.5
+
+
+def test_what_is_drawn_depends_on_seed_epoch_and_index_alone() -> None:
+    places = [(seed, epoch, index) for seed in (0, 5) for epoch in range(3) for index in range(6)]
+
+    def drawn(place: tuple[int, int, int]) -> str:
+        return weighted(training=True, seed=place[0])[place[1:]].keys["images"]
+
+    first = {place: drawn(place) for place in places}
+    random.seed(1)
+    assert {place: drawn(place) for place in reversed(places)} == first
+    assert len(set(first.values())) == 6
+
+
+def test_held_out_samples_are_never_drawn() -> None:
+    data = weighted(training=False)
+    assert [data[0, i].keys["images"] for i in range(6)] == ["a/0", "b/0", "b/1", "b/2", "c/0", "c/1"]
+
+
+def test_a_drawn_sample_that_is_wrong_is_named() -> None:
+    data = weighted(training=True)
+    for source in data.items.sources:
+        for key in source.files:  # type: ignore[attr-defined]
+            source.files[key] = b""  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"^[abc]/images/[abc]/\d\.png: the file is empty"):
+        data[0, 0]
+
+
+# Blocks
+
+
+@dataclass(frozen=True)
+class Sharded(Memory):
+    """Two files lie together, then all others."""
+
+    def shards(self, kind: str) -> list[int]:
+        return [2, len(self.keys(kind)) - 2]
+
+
+def test_blocks_are_the_shards_of_all_roots_in_their_order_and_else_one() -> None:
+    plain, sharded = memory("a", "b", "c"), Sharded(memory("0", "1", "2", "3", "4").files)
+    assert list(dataset(plain).blocks) == [3]
+    assert list(dataset(plain, plain).blocks) == [6]
+    assert list(dataset(sharded).blocks) == [2, 3]
+    assert list(dataset(sharded, plain, sharded).blocks) == [2, 3, 3, 2, 3]
+    assert list(dataset(sharded, root_weights=[1.0], training=True).blocks) == [5]
+    assert list(dataset(sharded, root_weights=[1.0]).blocks) == [2, 3]
