@@ -82,6 +82,9 @@ class Recipe(ABC):
     reads: ClassVar[Sequence[str]] = ()
     """What a step reads of a batch: input types of the config, and `label`, which its input_labels make up."""
 
+    clips: ClassVar[bool] = False
+    """Batches are of clips, with a dimension of frames behind that of samples."""
+
     loss_weight: Mapping[str, float]
     """Weight of every loss in its player's total; of a part ("gan/a") also one of its own ("gan_a"), on top of it."""
 

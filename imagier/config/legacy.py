@@ -27,6 +27,8 @@ _MOVED: dict[Place, Place] = {
     ("trainer", "perceptual_mode"): ("trainer", "perceptual_loss", "mode"),
     ("trainer", "perceptual_layers"): ("trainer", "perceptual_loss", "layers"),
     ("dis", "image_channels"): ("dis", "num_image_channels"),
+    ("single_frame_epoch",): ("trainer", "single_frame_epoch"),
+    ("num_epochs_temporal_step",): ("trainer", "num_epochs_temporal_step"),
 }
 """Keys whose meaning has another place here, for methods that know that place and not the key."""
 
@@ -41,6 +43,9 @@ class _Retired(NamedTuple):
     default: Any = False
     """What it held where a config did not give it, and so says nothing: dropped without a line."""
 
+
+_CREDENTIALS = ("aws_credentials_file",)
+_ONLY_REMOTE = "only needed for data in an object store"
 
 _RETIRED: dict[Place, _Retired] = {
     ("trainer", "hparam_to_tensorboard"): _Retired("had no effect"),
@@ -78,7 +83,7 @@ _RETIRED: dict[Place, _Retired] = {
     ("gen", "version"): _Retired("had no effect"),
     ("gen", "activation_norm_params", "cond_dims"): _Retired("is counted from the data section"),
     ("data", "val", "drop_last"): _Retired("every held-out sample counts"),
-    ("aws_credentials_file",): _Retired("only needed for data in an object store"),
+    _CREDENTIALS: _Retired(_ONLY_REMOTE),
     ("common",): _Retired("this method takes nothing from it"),
     ("local_rank",): _Retired("is set at run time", 0),
     ("source_filename",): _Retired("is set at run time"),
@@ -120,36 +125,37 @@ _REFUSED: dict[Place, str] = {
 
 # The same for keys of the sections data and test_data, and of their splits: what it is that cannot be read.
 _UNREADABLE = {
-    "keypoint_data_types": "key points",
     "input_few_shot_labels": "few-shot labels",
     "initial_few_shot_K": "few-shot data",
-    "num_frames_G": "video",
-    "num_frames_D": "video",
-    "first_last_only": "video",
-    "sample_far_frames_more": "video",
+    "num_frames_G": "keys of video generators",
+    "num_frames_D": "keys of video generators",
+    "first_last_only": "few-shot video",
+    "sample_far_frames_more": "few-shot video",
     "has_foreground": "the foreground of people",
     "output_h_w": "the crops of few-shot video",
     "for_face_dataset": "face key points",
     "for_pose_dataset": "poses",
-    "cache": "object stores",
-    "move_dont_care": "the op move_dont_care",
-    "rename_inputs": "the op rename_inputs",
 }
 _UNREADABLE_IN_SPLITS = {
-    "initial_sequence_length": "video",
-    "max_sequence_length": "video",
-    "individual_video_frame_augmentations": "video",
+    "individual_video_frame_augmentations": "few-shot video",
 }
 
 # Data set types whose pictures make no label, and the keys that tell how to make one.
 _WITHOUT_LABEL = ("images", "unpaired_images", "unpaired_few_shot_images")
 _WITHOUT_CLASSES = ("paired_images", "unpaired_images")
-_LABEL_KEYS = ("input_labels", "full_data_ops", "one_hot_num_classes")
+_OF_STILLS = ("paired_images", *_WITHOUT_LABEL)
+_CLIP_KEYS: dict[Place, Any] = {
+    ("initial_sequence_length",): None,
+    ("max_sequence_length",): 100,
+    ("augmentations", "max_time_step"): 1,
+}
+_LABEL_KEYS = ("input_labels", "full_data_ops", "one_hot_num_classes", "move_dont_care", "rename_inputs")
 
 _DATA = ("data", "test_data")
 _SPLITS = ("train", "val", "test")
 _LABEL_OPS = "imaginaire.model_utils.label::"
-_KNOWN_OPS = {f"{_LABEL_OPS}make_one_hot": "make_one_hot", f"{_LABEL_OPS}concat_labels": "concat_labels"}
+_KNOWN_OPS = {f"{_LABEL_OPS}{op}": op for op in ("make_one_hot", "concat_labels", "move_dont_care")}
+_KNOWN_OPS["imaginaire.model_utils.rename_inputs::rename_inputs"] = "rename_inputs"
 
 
 def modernize(document: Document) -> list[str]:
@@ -160,6 +166,7 @@ def modernize(document: Document) -> list[str]:
     _rename_values(document)
     _move_keys(document)
     _list_roots(document)
+    _move_credentials(document)
     _refuse(document)
     _rewrite_ops(document)
     return _retire(document)
@@ -200,6 +207,28 @@ def _list_roots(document: Document) -> None:
                 document.set(place, [roots] if roots else [])
 
 
+def _move_credentials(document: Document) -> None:
+    """The credentials to each section that reads from an object store; elsewhere they have no effect."""
+    path = document.get(_CREDENTIALS)
+    for section in _DATA if path not in _OFF else ():
+        place = (section, *_CREDENTIALS)
+        if _is_remote(document, section) and not _is_there(document, place):
+            document.set(place, path, document.origin(_CREDENTIALS))
+    if path not in _OFF and any(_is_remote(document, section) for section in _DATA):
+        document.drop(_CREDENTIALS)
+
+
+def _is_remote(document: Document, section: str) -> bool:
+    """Whether a split of the section lies in an object store."""
+    for split in _SPLITS:
+        roots = document.get((section, split, "roots"))
+        roots = roots if isinstance(roots, list) else []
+        is_store = document.get((section, split, "dataset_type")) == "object_store"
+        if is_store or any(str(root).startswith("s3://") for root in roots):
+            return True
+    return False
+
+
 def _refuse(document: Document) -> None:
     refused = dict(_REFUSED)
     for section in _DATA:
@@ -207,7 +236,6 @@ def _refuse(document: Document) -> None:
         for split in _SPLITS:
             for key, what in _UNREADABLE_IN_SPLITS.items():
                 refused[section, split, key] = f"this version cannot read {what}"
-            refused[section, split, "augmentations", "max_time_step"] = "this version cannot read video"
     for place, why in refused.items():
         if not _is_there(document, place) or _is_taken(document, place):
             continue
@@ -230,6 +258,8 @@ def _rewrite_ops(document: Document) -> None:
                     document.refuse(place, f"this version has no op {op!r}")
         _refuse_ops(document, (section, "full_data_post_aug_ops"))
         for place in _input_types(document, section):
+            if document.get((*place, "pre_aug_ops")) == "decode_json" and place[-1] in _points(document, section):
+                document.drop((*place, "pre_aug_ops"))  # it is how key points are read
             for key in ("pre_aug_ops", "post_aug_ops"):
                 _refuse_ops(document, (*place, key))
 
@@ -242,6 +272,12 @@ def _refuse_ops(document: Document, place: Place) -> None:
         document.drop(place)
     else:
         document.refuse(place, f"this version has no op {text!r}")
+
+
+def _points(document: Document, section: str) -> list[Any]:
+    """The types that hold key points."""
+    names = document.get((section, "keypoint_data_types"))
+    return names if isinstance(names, list) else []
 
 
 def _input_types(document: Document, section: str) -> list[Place]:
@@ -264,11 +300,14 @@ def _retire(document: Document) -> list[str]:
         retired |= _keys_of_other_types(document, (section, "lr_policy"), schema.LrPolicy, _POLICY_KEYS)
     for section in _DATA:
         type_ = str(document.get((section, "type"), "paired_images")).rpartition(".")[2]
+        if not _is_remote(document, section):
+            retired |= {(section, key): _Retired(_ONLY_REMOTE) for key in ("cache", *_CREDENTIALS)}
         retired[section, "paired"] = _Retired("follows from the type of the data set", type_.startswith("paired"))
         if type_ in _WITHOUT_LABEL:
             retired |= {(section, key): _Retired(f"had no effect on {type_}") for key in _LABEL_KEYS}
         if type_ in _WITHOUT_CLASSES:
             retired[section, "num_classes"] = _Retired(f"had no effect on {type_}")
+        retired |= _keys_of_clips(document, section, type_)
         for place in _input_types(document, section):
             for key in ("use_dont_care", "interpolator"):
                 retired |= {(*place, key): _Retired("only that of the data section has an effect")}
@@ -279,6 +318,21 @@ def _retire(document: Document) -> list[str]:
         if document.drop(place) not in (None, "", {}, [], default):
             notes.append(f"{document.origin(place)}: {'.'.join(map(str, place))}: {why}; dropped")
     return notes
+
+
+def _keys_of_clips(document: Document, section: str, type_: str) -> dict[Place, _Retired]:
+    """What says how long clips are where there are none."""
+    retired: dict[Place, _Retired] = {}
+    for split in _SPLITS:
+        of_split = str(document.get((section, split, "type")) or type_).rpartition(".")[2]
+        if of_split in _OF_STILLS:
+            why = f"has no effect on {of_split}"
+        elif split != "train":
+            why = "only that of the training set has an effect"
+        else:
+            continue
+        retired |= {(section, split, *place): _Retired(why, default) for place, default in _CLIP_KEYS.items()}
+    return retired
 
 
 def _keys_of_other_types(

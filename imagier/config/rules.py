@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from imagier.config import schema
+from imagier.config import label_ops, schema
 from imagier.config.find import did_you_mean, find
 from imagier.config.load import Place
 
@@ -20,6 +22,10 @@ def broken_rules(run: schema.Run) -> Iterator[Broken]:
     """Every broken rule: where, and what to do."""
     for name, optimizer in (("gen_opt", run.gen_opt), ("dis_opt", run.dis_opt)):
         yield from _optimizer(optimizer, (name,))
+    if run.keep_every is not None and run.keep_last is None:
+        yield ("keep_every",), "needs keep_last, without which all checkpoints stay"
+    if run.keep_best is not None and run.data.val is None:
+        yield ("keep_best",), f"needs data.val, the held-out set on which {run.keep_best} is measured"
     yield from _data(run.data, ("data",))
     if run.data.train is None:
         yield ("data", "train"), "missing section"
@@ -47,43 +53,53 @@ def _optimizer(optimizer: schema.Optimizer, place: Place) -> Iterator[Broken]:
 
 
 def broken_rules_of_the_method(
-    data: schema.Data, method: str, reads: Sequence[str], networks: Mapping[str, Mapping[str, Any]]
+    data: schema.Data, method: str, reads: Sequence[str], clips: bool, networks: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Broken]:
     """What the data lack that a method reads, or have with other channels than its networks are for.
 
-    reads: as Recipe.reads. networks: the options of each, by its section.
+    reads, clips: as Recipe.reads, Recipe.clips. networks: the options of each, by its section.
     """
+    if _has_clips(data.type) != clips:
+        kinds = ("stills", "clips") if clips else ("clips", "stills")
+        yield ("data", "type"), f"gives {kinds[0]}, but {method} reads {kinds[1]}"
     if "label" in reads and not data.input_labels:
         yield ("data", "input_labels"), f"is empty; name the types that make up the label, which {method} reads"
     key = "num_image_channels"
     channels = {f"{section}.{key}": options[key] for section, options in networks.items() if key in options}
-    sets: list[tuple[Place, list[dict[str, schema.InputType]], list[str]]]
-    sets = [(("data",), data.input_types, data.input_image)]
+    sets: list[tuple[Place, schema.Data]] = [(("data",), data)]
     if data.val is not None and data.val.input_types is not None:
-        sets.append((("data", "val"), data.val.input_types, data.val.input_image or []))
-    for place, entries, image in sets:
-        yield from _pictures(entries, [name for name in reads if name != "label"], channels, method, place)
+        own = replace(data, input_types=data.val.input_types, input_image=data.val.input_image or [])
+        sets.append((("data", "val"), own))
+    for place, of_place in sets:
+        called = {name: made.name for name, made in label_ops.made(of_place).items()}
+        needed = [name for name in reads if name != "label"]
+        yield from _pictures(of_place.input_types, called, needed, channels, method, place)
+        image = [called.get(name, name) for name in of_place.input_image]
         if "images" in reads and image != ["images"]:
             yield (*place, "input_image"), f"must be [images], which {method} reads; got [{', '.join(image)}]"
 
 
 def _pictures(
     entries: Sequence[Mapping[str, schema.InputType]],
+    called: Mapping[str, str],
     needed: Sequence[str],
     channels: Mapping[str, int],
     method: str,
     place: Place,
 ) -> Iterator[Broken]:
+    """called: the name in a batch of each input type."""
+    of_config = {name: kind for kind, name in called.items()}
     found = {name: (index, options) for index, entry in enumerate(entries) for name, options in entry.items()}
     for name in needed:
-        if name not in found:
+        if name not in of_config:
             yield (*place, "input_types"), f"lacks {name}, which {method} reads"
             continue
-        index, options = found[name]
+        kind = of_config[name]
+        index, options = found[kind]
         for key, number in channels.items():
             if options.num_channels not in (None, number):
                 message = f"is {options.num_channels}, but {key} is {number}; make them the same"
-                yield (*place, "input_types", index, name, "num_channels"), message
+                yield (*place, "input_types", index, kind, "num_channels"), message
 
 
 def _data(data: schema.Data, place: Place) -> Iterator[Broken]:
@@ -91,40 +107,38 @@ def _data(data: schema.Data, place: Place) -> Iterator[Broken]:
     yield from _input_types(data.input_types, data.type, (*place, "input_types"))
     named = {name: options for entry in data.input_types for name, options in entry.items()}
     yield from _names(data.input_image, named, (*place, "input_image"))
-    yield from _names(data.input_labels, named, (*place, "input_labels"))
-    for name in data.one_hot_num_classes:
-        if name not in named:
-            yield (*place, "one_hot_num_classes", name), f"no input type {name!r}{did_you_mean(name, list(named))}"
-    one_hot = _one_hot(data)
-    yield from _classes(data.input_types, one_hot, (*place, "input_types"))
-    if data.val is not None:
-        yield from _classes(data.val.input_types or [], one_hot, (*place, "val", "input_types"))
-    if one_hot != data.one_hot_num_classes:
-        yield (*place, "full_data_ops"), "lacks make_one_hot, without which one_hot_num_classes has no effect"
-    if data.full_data_ops and "make_one_hot" in data.full_data_ops and not one_hot:
-        yield (*place, "full_data_ops"), "make_one_hot needs one_hot_num_classes"
-    for name in [*data.input_labels, *data.input_image]:
-        if name in named and named[name].num_channels is None and name not in one_hot:
+    for where, message in label_ops.wrong_ops(data):
+        yield (*place, *where), message
+    yield from _points(data, named, place)
+    yield from _classes(data.input_types, _one_hot(data), (*place, "input_types"))
+    if data.val is not None and data.val.input_types is not None:
+        one_hot = _one_hot(replace(data, input_types=data.val.input_types))
+        yield from _classes(data.val.input_types, one_hot, (*place, "val", "input_types"))
+    in_label = [name for name, made in label_ops.made(data).items() if made.name in data.input_labels]
+    for name in [*in_label, *data.input_image]:
+        if name in named and named[name].num_channels is None and name not in _one_hot(data):
             yield (*place, "input_types"), f"{name} needs num_channels"
     for key, split in (("train", data.train), ("val", data.val), ("test", data.test)):
         if split is not None:
             yield from _split(split, data.input_labels, (*place, key))
+            yield from _root_weights(split, split.type or data.type, (*place, key))
+            yield from _shuffle(split, (*place, key))
+            if _has_clips(split.type or data.type):
+                yield from _clips(split, (*place, key))
 
 
 def _one_hot(data: schema.Data) -> Mapping[str, int]:
     """The types that are expanded into a channel per class, and how many those are."""
-    return {} if data.full_data_ops and "make_one_hot" not in data.full_data_ops else data.one_hot_num_classes
+    found = {name: made.num_classes for name, made in label_ops.made(data).items()}
+    return {name: number for name, number in found.items() if number is not None}
 
 
 def _label_lengths(data: schema.Data) -> list[int]:
     """Channels of the types that make up the label, in order, as far as the config tells."""
-    named = {name: options for entry in data.input_types for name, options in entry.items()}
-    one_hot = _one_hot(data)
-    return [
-        one_hot[name] + data.use_dont_care if name in one_hot else named[name].num_channels or 0
-        for name in data.input_labels
-        if name in named
-    ]
+    channels = {name: options.num_channels or 0 for entry in data.input_types for name, options in entry.items()}
+    channels |= {name: number + data.use_dont_care for name, number in _one_hot(data).items()}
+    by_name = {made.name: channels[name] for name, made in label_ops.made(data).items()}
+    return [by_name[name] for name in data.input_labels if name in by_name]
 
 
 def _classes(
@@ -167,12 +181,83 @@ def _input_types(entries: Sequence[Mapping[str, schema.InputType]], type_: str, 
             seen.add(name)
 
 
+def _clips(split: schema.Split, place: Place) -> Iterator[Broken]:
+    if place[-1] != "train":
+        if split.batch_size != 1:
+            yield (*place, "batch_size"), "must be 1: here the frames of a video come one after the other"
+    elif split.initial_sequence_length is None:
+        yield place, "needs initial_sequence_length, the number of frames of a clip"
+    elif split.max_sequence_length < split.initial_sequence_length:
+        yield (*place, "max_sequence_length"), "must not be less than initial_sequence_length"
+
+
+def _has_clips(type_: str) -> bool:
+    """Whether the samples of a data set type have frames."""
+    return _of_dataset(type_, "clips", False)
+
+
+def _points(data: schema.Data, named: Mapping[str, schema.InputType], place: Place) -> Iterator[Broken]:
+    """Key points belong to pictures, and are none themselves."""
+    points = data.keypoint_data_types
+    yield from _names(points, named, (*place, "keypoint_data_types"))
+    if points and not _of_dataset(data.type, "reads_points", False):
+        yield (*place, "keypoint_data_types"), f"{data.type} reads no key points"
+    if points and all(name in points for name in named):
+        yield (*place, "keypoint_data_types"), "leaves no type of pictures, in whose pixels the points could be"
+    for index, entry in enumerate(data.input_types):
+        for name, options in entry.items():
+            here = (*place, "input_types", index, name)
+            if name not in points and options.ext == "json":
+                yield (*here, "ext"), f"a picture is no JSON; if it holds key points, add {name} to keypoint_data_types"
+            elif name in points and options.ext not in (None, "json"):
+                yield (*here, "ext"), f"must be json: keypoint_data_types says that {name} holds key points"
+            elif name in points and (options.is_mask or name in [*_one_hot(data), *data.input_image]):
+                yield here, "is taken for a picture, but keypoint_data_types says that it holds key points"
+    for position, name in enumerate(data.input_labels):
+        if name in points:
+            yield (*place, "input_labels", position), f"{name} holds key points, which make no channels of a label"
+
+
+def _root_weights(split: schema.Split, type_: str, place: Place) -> Iterator[Broken]:
+    weights, here = split.root_weights, (*place, "root_weights")
+    if weights is None:
+        return
+    if place[-1] != "train":
+        yield here, "only samples of the training set are drawn; remove it here"
+    if len(weights) != len(split.roots):
+        yield here, f"has {len(weights)} numbers for {len(split.roots)} roots; give one for each"
+    if "root_weights" not in _keywords(type_):
+        yield here, f"{type_} does not draw by weights"
+
+
+def _shuffle(split: schema.Split, place: Place) -> Iterator[Broken]:
+    if split.shuffle == "samples":
+        return
+    if place[-1] != "train":
+        yield (*place, "shuffle"), "only the training set is shuffled; remove it here"
+    if split.root_weights is not None:
+        yield (*place, "shuffle"), "root_weights draw from all shards at any time; remove one of the two"
+
+
+def _keywords(type_: str) -> Collection[str]:
+    """Those of the constructor of a data set type."""
+    try:
+        return inspect.signature(find("data", type_, "Dataset")).parameters
+    except LookupError:
+        return ("root_weights",)  # told by `_dataset_type`
+
+
 def _needed_names(type_: str) -> Sequence[str]:
     """The names that the input types of a data set type must have; none where any will do."""
+    return _of_dataset(type_, "input_names", ())
+
+
+def _of_dataset(type_: str, name: str, default: Any) -> Any:
+    """What the class of a data set type says of itself."""
     try:
-        return vars(find("data", type_, "Dataset")).get("input_names", ())
+        return vars(find("data", type_, "Dataset")).get(name, default)
     except LookupError:
-        return ()  # told by `_dataset_type`
+        return default  # told by `_dataset_type`
 
 
 def _names(names: Sequence[str], known: Collection[str], place: Place) -> Iterator[Broken]:
@@ -184,10 +269,8 @@ def _names(names: Sequence[str], known: Collection[str], place: Place) -> Iterat
 def _split(split: schema.Split, labels: Sequence[str], place: Place) -> Iterator[Broken]:
     if not split.roots:
         yield (*place, "roots"), "is empty; name at least one folder"
-    if split.dataset_type not in (None, "folder"):
-        yield (*place, "dataset_type"), "only folders can be read by this version"
-    elif split.is_lmdb and split.dataset_type is None:
-        yield (*place, "is_lmdb"), "only folders can be read by this version"
+    if split.dataset_type not in ("object_store", "shards") and any(root.startswith("s3://") for root in split.roots):
+        yield (*place, "dataset_type"), "must be object_store or shards: a root begins with s3://"
     yield from _own_type(split, labels, place)
     yield from _augmentations(split.augmentations, (*place, "augmentations"))
 

@@ -121,6 +121,9 @@ class Trainer:
     """Keep pictures as N x H x W x C in memory; faster on most devices."""
     accumulate: Positive = 1
     """Batches whose gradients are added up before an update."""
+    on_nonfinite: Literal["skip", "rollback", "stop"] = "skip"
+    """After a gradient that is not finite, which is never applied: go on, go on from the last checkpoint with other
+    data, or end the run."""
     strict_resume: bool = True
     """A checkpoint must fit the networks exactly."""
     image_to_tensorboard: bool = False
@@ -192,6 +195,7 @@ class AugmentationKeys(TypedDict, total=False):
     motion_blur: BlurOptions
     compression: CompressionOptions
     gamma: GammaOptions
+    max_time_step: Positive
 
 
 def _keep_order(value: Any, handler: Any) -> Any:
@@ -207,11 +211,22 @@ class Split:
     """One part of a data set: train, val or test."""
 
     roots: list[str]
+    root_weights: list[PositiveFloat] | None = None
+    """train: how often a sample is drawn from each root, in the order of `roots`; None takes all samples alike."""
     batch_size: Positive = 1
     """Per process and update."""
     augmentations: Augmentations
-    dataset_type: Literal["folder", "lmdb", "object_store"] | None = None
+    initial_sequence_length: Positive | None = None
+    """Clips, in training: how many frames they have, first."""
+    max_sequence_length: Positive = 100
+    """Clips, in training: how many they may have at most, where the method makes them longer."""
+    shuffle: Literal["samples", "shards"] = "samples"
+    """train: an epoch's order is one of all samples, or one of shards with the samples of a few mixed, which reads each
+    shard once."""
+    dataset_type: Literal["folder", "lmdb", "shards", "object_store"] | None = None
+    """What the roots are; None looks at them."""
     is_lmdb: bool = False
+    """lmdb, if dataset_type is not given."""
     type: str | None = None
     """val: read by another data set type; input_types and input_image must then be given too."""
     input_types: list[dict[str, InputType]] | None = None
@@ -227,6 +242,16 @@ Interpolator = Literal[
     "INTER_LINEAR_EXACT",
     "INTER_NEAREST_EXACT",
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """Copies of what was read from an object store, on a local disk."""
+
+    root: str
+    """A folder; several runs may share it."""
+    size_GB: PositiveFloat
+    """The most that it may take, in units of 10**9 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,12 +275,26 @@ class Data:
     num_classes: Positive | None = None
     """Sets with classes: how many the training set may have at most."""
     full_data_ops: str | None = None
-    """make_one_hot and concat_labels, comma-separated; without it both are done. Without make_one_hot, classes stay
-    numbers."""
+    """Of rename_inputs, move_dont_care, make_one_hot and concat_labels, comma-separated, those that are done, in this
+    order; without it the last two. Without make_one_hot, classes stay numbers."""
+    move_dont_care: dict[str, Count] = field(default_factory=dict)
+    """Types and a number: that and all beyond become it."""
+    rename_inputs: dict[str, str] = field(default_factory=dict)
+    """Names in a batch, and the types that get them."""
+    keypoint_data_types: list[str] = field(default_factory=list)
+    """Types that hold key points, in JSON: lists of [x, y, ...]. They move as the pixels of the pictures do."""
     interpolator: Interpolator = "INTER_LINEAR"
     """OpenCV name, for the first resize of pictures."""
+    reduced_jpeg: bool = False
+    """Decode a JPEG at 1/2, 1/4 or 1/8 of its sides where the picture stays as large as what is made of it."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """A sample that cannot be read ends the run, or is told, counted and skipped."""
     val_data_loader_not_distributed: bool = False
     """Every rank reads the whole validation set."""
+    cache: Cache | None = None
+    """Object stores: None reads every object from the store each time."""
+    aws_credentials_file: str | None = None
+    """Object stores: a JSON file of arguments for the client of boto3; None takes what boto3 finds by itself."""
     train: Split | None = None
     val: Split | None = None
     test: Split | None = None
@@ -285,6 +324,12 @@ class Run:
     snapshot_save_epoch: Positive = BIG
     """Epochs between two checkpoints."""
     snapshot_save_start_epoch: Count = 0
+    keep_last: Positive | None = None
+    """How many of the latest checkpoints stay; None: all."""
+    keep_every: Positive | None = None
+    """With keep_last: checkpoints of the multiples of so many iterations stay, too."""
+    keep_best: Literal["L1", "PSNR", "L1 changed"] | None = None
+    """The checkpoint with the best held-out value of this metric stays, too; best_checkpoint.txt names it."""
     metrics_iter: Positive | None = None
     """Iterations between two evaluations; None takes snapshot_save_iter."""
     metrics_epoch: Positive | None = None

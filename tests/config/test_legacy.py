@@ -101,9 +101,14 @@ RETIRED: list[tuple[str, str, list[str], str]] = [
     ("data.paired", "false", ["true"], "follows from the type"),
     ("test_data.paired", "false", ["true"], "follows from the type"),
     ("data.val.drop_last", "true", ["false"], "every held-out sample counts"),
+    ("data.train.initial_sequence_length", "4", ["None"], "has no effect on paired_images"),
+    ("data.train.max_sequence_length", "16", ["100"], "has no effect on paired_images"),
+    ("data.train.augmentations.max_time_step", "2", ["1"], "has no effect on paired_images"),
     ("data.input_types.0.images.use_dont_care", "true", ["false"], "only that of the data section"),
     ("data.input_types.0.images.interpolator", "INTER_AREA", ["None"], "only that of the data section"),
     ("aws_credentials_file", "a.json", ["''"], "only needed for data in an object store"),
+    ("data.aws_credentials_file", "a.json", ["''"], "only needed for data in an object store"),
+    ("data.cache", "{root: x}", ["{}", "None"], "only needed for data in an object store"),
     ("common", "{a: 1}", ["{}", ""], "takes nothing from it"),
     ("local_rank", "3", ["0"], "is set at run time"),
     ("source_filename", "a.yaml", ["''"], "is set at run time"),
@@ -129,6 +134,33 @@ def test_a_retired_key_is_dropped_with_a_line_if_it_says_something(
         assert notes == []
 
 
+REMOTE = ["dataset_type=object_store", "roots=['s3://bucket/set']"]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("says_so", REMOTE)
+def test_credentials_go_to_the_sections_that_read_from_an_object_store(
+    tmp_path: Path, split: str, says_so: str
+) -> None:
+    test_data = "test_data={test: {roots: [here]}}"
+    document, notes = modern(tmp_path, "aws_credentials_file=a.json", f"data.{split}.{says_so}", test_data)
+    assert notes == []
+    assert document.get(("data", "aws_credentials_file")) == "a.json"
+    assert document.origin(("data", "aws_credentials_file")) == "command line"
+    assert "aws_credentials_file" not in document.get(("test_data",))
+    assert "aws_credentials_file" not in document.tree
+
+
+def test_credentials_of_a_section_count_before_those_of_all(tmp_path: Path) -> None:
+    own = ["data.aws_credentials_file=b.json", f"test_data={{test: {{{REMOTE[0].replace('=', ': ')}}}}}"]
+    document, notes = modern(tmp_path, "aws_credentials_file=a.json", f"data.val.{REMOTE[0]}", *own)
+    assert notes == []
+    assert [document.get((section, "aws_credentials_file")) for section in ("data", "test_data")] == [
+        "b.json",
+        "a.json",
+    ]
+
+
 def test_the_line_about_a_retired_key_names_file_and_line(tmp_path: Path) -> None:
     path = write(tmp_path, swap(TEXT, "  gan_mode: hinge\n", "  gan_mode: hinge\n  amp_gp: true\n"))
     config, notes = read(path)
@@ -141,25 +173,17 @@ REFUSED = [
     ("gen.num_labels", "5", "is counted from the data section; remove it here"),
     ("dis.num_labels", "5", "is counted from the data section; remove it here"),
     ("gen.activation_norm_params.partial", "true", "this version has no partial convolutions"),
-    ("data.keypoint_data_types", "[poses]", "this version cannot read key points"),
     ("data.input_few_shot_labels", "[seg_maps]", "this version cannot read few-shot labels"),
     ("data.initial_few_shot_K", "1", "this version cannot read few-shot data"),
-    ("data.num_frames_G", "2", "this version cannot read video"),
-    ("data.num_frames_D", "2", "this version cannot read video"),
-    ("data.first_last_only", "true", "this version cannot read video"),
-    ("data.sample_far_frames_more", "true", "this version cannot read video"),
+    ("data.num_frames_G", "2", "this version cannot read keys of video generators"),
+    ("data.num_frames_D", "2", "this version cannot read keys of video generators"),
+    ("data.first_last_only", "true", "this version cannot read few-shot video"),
+    ("data.sample_far_frames_more", "true", "this version cannot read few-shot video"),
     ("data.has_foreground", "true", "this version cannot read the foreground of people"),
     ("data.output_h_w", "64, 64", "this version cannot read the crops of few-shot video"),
     ("data.for_face_dataset", "{add_upper_face: true}", "this version cannot read face key points"),
     ("data.for_pose_dataset", "{pose_type: both}", "this version cannot read poses"),
-    ("data.cache", "{root: x}", "this version cannot read object stores"),
-    ("data.move_dont_care", "{seg_maps: 3}", "this version cannot read the op move_dont_care"),
-    ("data.rename_inputs", "{a: b}", "this version cannot read the op rename_inputs"),
-    ("data.train.initial_sequence_length", "4", "this version cannot read video"),
-    ("data.train.max_sequence_length", "16", "this version cannot read video"),
-    ("data.train.individual_video_frame_augmentations", "{x: 1}", "this version cannot read video"),
-    ("data.train.augmentations.max_time_step", "2", "this version cannot read video"),
-    ("test_data.test.augmentations.max_time_step", "2", "this version cannot read video"),
+    ("data.train.individual_video_frame_augmentations", "{x: 1}", "this version cannot read few-shot video"),
     ("data.full_data_ops", "imaginaire.model_utils.fs_vid2vid::crop_face_from_data", "no op 'imaginaire.model_utils"),
     ("data.full_data_post_aug_ops", "my::op", "this version has no op 'my::op'"),
     ("data.input_types.0.images.pre_aug_ops", "decode_json", "this version has no op 'decode_json'"),
@@ -215,11 +239,11 @@ def test_that_an_unpaired_set_is_not_paired_says_nothing(tmp_path: Path, paired:
 
 def test_refused_and_other_errors_are_told_at_once(tmp_path: Path) -> None:
     text = swap(TEXT, "  num_filters: 8\n", "  num_labels: 7\n  num_filter: 8\n")
-    text = swap(text, "  type: paired_images\n", "  type: paired_images\n  cache: {root: x}\n  nam: x\n")
+    text = swap(text, "  type: paired_images\n", "  type: paired_images\n  input_few_shot_labels: [x]\n  nam: x\n")
     assert errors(write(tmp_path, text)) == [
         "small.yaml:10: gen.num_labels: is counted from the data section; remove it here",
         "small.yaml:11: gen.num_filter: unknown key; did you mean 'num_filters'?",
-        "small.yaml:18: data.cache: this version cannot read object stores",
+        "small.yaml:18: data.input_few_shot_labels: this version cannot read few-shot labels",
         "small.yaml:19: data.nam: unknown key; did you mean 'name'?",
     ]
 
@@ -232,6 +256,11 @@ class Discriminator:
 class Recipe:
     def __init__(self, *, gen, dis, aug_policy: str = ""): ...
 """
+OWN_OF_CLIPS = """
+class Recipe:
+    clips = True
+    def __init__(self, *, gen, dis, single_frame_epoch: int, num_epochs_temporal_step: int): ...
+"""
 
 
 @pytest.fixture
@@ -240,6 +269,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lab_of_legacy").mkdir()
     (tmp_path / "lab_of_legacy" / "__init__.py").touch()
     (tmp_path / "lab_of_legacy" / "nets.py").write_text(OWN)
+    (tmp_path / "lab_of_legacy" / "clips.py").write_text(OWN_OF_CLIPS)
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -256,6 +286,29 @@ def test_a_key_that_the_named_class_takes_is_left_to_it(
     assert config.gen.options == {"version": 2, "activation_norm_params": {}}
     assert config.dis.options == {"num_labels": 9}
     assert config.recipe.options == {"aug_policy": "color"}
+
+
+@pytest.mark.usefixtures("lab")
+def test_keys_of_the_growth_of_clips_move_to_the_method_that_reads_clips(tmp_path: Path) -> None:
+    overrides = ["trainer={type: lab_of_legacy.clips}", "single_frame_epoch=5", "num_epochs_temporal_step=40"]
+    clips = ["data.type=imaginaire.datasets.paired_videos", "data.train.initial_sequence_length=4"]
+    config, notes = read(write(tmp_path), *overrides, *clips, "data.train.augmentations.max_time_step=3")
+    assert notes == []
+    assert config.recipe.options == {"single_frame_epoch": 5, "num_epochs_temporal_step": 40}
+    (line,) = errors(write(tmp_path), *overrides)
+    assert line == "small.yaml:16: data.type: gives stills, but lab_of_legacy.clips reads clips"
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize(
+    "key", ["initial_sequence_length=4", "max_sequence_length=16", "augmentations.max_time_step=2"]
+)
+def test_keys_of_clips_say_something_of_the_training_set_alone(tmp_path: Path, key: str) -> None:
+    own = ["trainer={type: lab_of_legacy.clips, single_frame_epoch: 0, num_epochs_temporal_step: 1}"]
+    clips = [*own, "data.type=paired_videos", "data.train.initial_sequence_length=4"]
+    assert read(write(tmp_path), *clips, f"data.train.{key}")[1] == []
+    (note,) = read(write(tmp_path), *clips, f"data.val.{key}")[1]
+    assert note.endswith("only that of the training set has an effect; dropped")
 
 
 @pytest.mark.usefixtures("lab")

@@ -52,12 +52,22 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
     (
         ["data.type=loader"],
         [
-            "data.type: no data set type 'loader'; there are: images, paired_images, unpaired_few_shot_images, "
-            "unpaired_images"
+            "data.type: no data set type 'loader'; there are: images, paired_images, paired_videos, "
+            "unpaired_few_shot_images, unpaired_images"
         ],
         ["data.type=paired_images"],
     ),
     (["data.train="], ["data.train: missing section"], ["data.val="]),
+    (
+        ["keep_every=100"],
+        ["keep_every: needs keep_last, without which all checkpoints stay"],
+        ["keep_every=100", "keep_last=2"],
+    ),
+    (
+        ["keep_best=PSNR", "data.val="],
+        ["keep_best: needs data.val, the held-out set on which PSNR is measured"],
+        ["keep_best=PSNR"],
+    ),
     (
         ["data.input_types.0={}"],
         ["data.input_image.0: no input type 'images'; there are: seg_maps"],
@@ -123,17 +133,27 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
         ["data.full_data_ops: make_one_hot needs one_hot_num_classes"],
         ["data.full_data_ops='make_one_hot, concat_labels'"],
     ),
+    (
+        ["data.type=paired_videos"],
+        ["data.train: needs initial_sequence_length, the number of frames of a clip"],
+        ["data.type=paired_images"],
+    ),
+    (
+        ["data.type=paired_videos", "data.train.initial_sequence_length=4", "data.train.max_sequence_length=3"],
+        ["data.train.max_sequence_length: must not be less than initial_sequence_length"],
+        ["data.train.max_sequence_length=3"],
+    ),
+    (
+        ["data.type=paired_videos", "data.train.initial_sequence_length=4", "data.val.batch_size=2"],
+        ["data.val.batch_size: must be 1: here the frames of a video come one after the other"],
+        ["data.val.batch_size=2"],
+    ),
     (["data.train.roots=[]"], ["data.train.roots: is empty; name at least one folder"], ["data.train.roots=[a]"]),
     (["data.val.roots=''"], ["data.val.roots: is empty; name at least one folder"], ["data.val.roots='a'"]),
     (
-        ["data.train.dataset_type=lmdb", "data.train.is_lmdb=true"],
-        ["data.train.dataset_type: only folders can be read by this version"],
-        ["data.train.dataset_type=folder", "data.train.is_lmdb=true"],  # dataset_type counts
-    ),
-    (
-        ["data.val.is_lmdb=true"],
-        ["data.val.is_lmdb: only folders can be read by this version"],
-        ["data.val.is_lmdb=false"],
+        ["data.val.roots=['s3://bucket/set']"],
+        ["data.val.dataset_type: must be object_store or shards: a root begins with s3://"],
+        ["data.val.roots=['s3://bucket/set']", "data.val.dataset_type=shards"],
     ),
     (
         [f"data.val={OWN}input_types: [{SEG}]}}"],
@@ -235,6 +255,44 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
         ["test_data.input_labels: make a label of other channels (3) than those of data (4); let them agree"],
         [TESTED, "test_data.one_hot_num_classes={a: 3}", "test_data.use_dont_care=true"],
     ),
+    (
+        ["data.keypoint_data_types=[mark, seg_maps]", "data.input_types.0.marks={ext: json}"],
+        [
+            "data.keypoint_data_types.0: no input type 'mark'; did you mean 'marks'?",
+            "data.input_types.0.marks.ext: a picture is no JSON; if it holds key points, add marks to "
+            "keypoint_data_types",
+            "data.input_types.1.seg_maps.ext: must be json: keypoint_data_types says that seg_maps holds key points",
+            "data.input_labels.0: seg_maps holds key points, which make no channels of a label",
+        ],
+        ["data.keypoint_data_types=[marks]", "data.input_types.0.marks={ext: json}"],
+    ),
+    (
+        ["data.keypoint_data_types=[marks]", "data.input_types.0.marks={ext: json, is_mask: true}"],
+        [
+            "data.input_types.0.marks: is taken for a picture, but keypoint_data_types says that it holds key points",
+        ],
+        ["data.keypoint_data_types=[marks]", "data.input_types.0.marks={ext: json}"],
+    ),
+    (
+        ["data.train.root_weights=[1.0, 2.0]"],
+        ["data.train.root_weights: has 2 numbers for 1 roots; give one for each"],
+        ["data.train.root_weights=[1.0]"],
+    ),
+    (
+        ["data.val.root_weights=[1.0]"],
+        ["data.val.root_weights: only samples of the training set are drawn; remove it here"],
+        ["data.train.root_weights=[3.0]"],
+    ),
+    (
+        ["data.val.shuffle=shards"],
+        ["data.val.shuffle: only the training set is shuffled; remove it here"],
+        ["data.val.shuffle=samples", "data.train.shuffle=shards"],
+    ),
+    (
+        ["data.train.shuffle=shards", "data.train.root_weights=[1.0]"],
+        ["data.train.shuffle: root_weights draw from all shards at any time; remove one of the two"],
+        ["data.train.shuffle=samples", "data.train.root_weights=[1.0]"],
+    ),
 ]
 
 
@@ -298,12 +356,22 @@ METHOD_RULES: list[tuple[list[str], list[str], list[str]]] = [
         ["data.input_image=[images]"],
     ),
     (
+        ["data.type=paired_videos", "data.train.initial_sequence_length=4"],
+        ["data.type: gives clips, but spade reads stills"],
+        ["data.type=paired_images"],
+    ),
+    (
         ["data.input_types.0={photos: {ext: png, num_channels: 3}}", "data.input_image=[photos]"],
         [
             "data.input_image: must be [images], which spade reads; got [photos]",
             "data.input_types: lacks images, which spade reads",
         ],
-        [f"data.input_types.0={{{IMAGES}}}"],
+        [
+            "data.input_types.0={photos: {ext: png, num_channels: 3}}",
+            "data.input_image=[photos]",
+            "data.rename_inputs={images: photos}",
+            "data.full_data_ops='rename_inputs, make_one_hot, concat_labels'",
+        ],
     ),
     (
         [f"data.val={OWN}input_types: [{SEG}], input_image: [seg_maps]}}"],

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from imagier.data.label import Expander
 from imagier.data.sample import InputType
+from imagier.nn.instances import instance_edges, instance_ids
 from imagier.recipe import Batch
 
 CLASSES = 5
@@ -142,3 +143,86 @@ def test_a_map_of_three_channels_gives_the_classes_of_all_three() -> None:
     label = Expander(TYPES, ["seg"])(Batch({"seg": classes}))["label"]
     union = torch.stack([one_hot(channel, CLASSES) for channel in classes.split(1, dim=3)]).amax(dim=0)
     assert torch.equal(label, union)
+
+
+# Clips
+
+
+def test_a_clip_is_its_frames() -> None:
+    """Whatever is done to a clip is what is done to the stills that it is made of."""
+    frames = 3
+    clip = Batch({name: torch.stack([tensor] * frames, dim=1) for name, tensor in STORED.tensors.items()})
+    clip = clip.updated(seg=torch.stack([(STORED["seg"] + t) % CLASSES for t in range(frames)], dim=1))
+    expander = Expander(TYPES, ["seg", "edges", "more_seg", "instances"], use_dont_care=True)
+    ready = expander(clip)
+    assert ready["label"].shape == (2, frames, CLASSES + 1 + 1 + 4 + 1, 4, 6)
+    for t in range(frames):
+        still = expander(Batch({name: tensor[:, t] for name, tensor in clip.tensors.items()}))
+        for name, tensor in still.tensors.items():
+            assert torch.equal(ready[name][:, t], tensor), name
+
+
+def test_classes_of_a_clip_are_torch_s_one_hot() -> None:
+    classes = torch.randint(CLASSES, (2, 3, 4, 6, 1), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    label = Expander(TYPES, ["seg"])(Batch({"seg": classes}))["label"]
+    assert torch.equal(label, F.one_hot(classes[..., 0].long(), CLASSES).movedim(-1, -3).float())
+
+
+def test_every_frame_of_a_clip_is_channels_last_in_memory_if_stills_are() -> None:
+    clip = Batch({"images": numbers(3).unsqueeze(1).repeat(1, 2, 1, 1, 1), "seg": numbers(1, 5)[:, None]})
+    usual, turned = (Expander(TYPES, ["seg"], channels_last=last)(clip) for last in (False, True))
+    for name in ("images", "label"):
+        assert torch.equal(usual[name], turned[name])
+        assert usual[name].is_contiguous()
+        assert turned[name].flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+# Ops
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+@pytest.mark.parametrize("dont_care", [3, 4, 700])
+def test_values_from_dont_care_on_become_it(dont_care: int, dtype: torch.dtype) -> None:
+    stored = torch.tensor([0, 2, 3, 4, 5, 255], dtype=dtype).reshape(1, 2, 3, 1)
+    moved = torch.tensor([min(value, dont_care) for value in stored.flatten().tolist()]).reshape(1, 1, 2, 3)
+    kind = InputType(name="seg", ext="png", num_channels=1, is_mask=True, dont_care=dont_care)
+    plain = Expander([kind], [])(Batch({"seg": stored}))["seg"]
+    torch.testing.assert_close(plain, moved / (255 if dtype == torch.uint8 else 1))
+    classes = InputType(name="seg", ext="png", num_channels=1, is_mask=True, num_classes=5, dont_care=dont_care)
+    label = Expander([classes], ["seg"], use_dont_care=True)(Batch({"seg": stored}))["label"]
+    assert torch.equal(label, one_hot(moved.clamp(max=5).movedim(1, -1), 6))
+
+
+def test_a_type_has_its_new_name_in_a_batch_and_in_the_label() -> None:
+    kinds = [
+        InputType(name="photos", ext="png", num_channels=3, renamed="images"),
+        InputType(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=5, renamed="seg"),
+        InputType(name="joints", ext="json", is_points=True, renamed="poses"),
+    ]
+    joints = torch.rand(2, 7, 2)
+    expander = Expander(kinds, ["seg"])
+    ready = expander(Batch({"photos": numbers(3), "maps": numbers(1, 5), "joints": joints}))
+    assert expander.label_lengths == {"seg": 5}
+    assert set(ready.tensors) == {"images", "label", "poses"}
+    assert torch.equal(ready["label"], one_hot(numbers(1, 5), 5))
+    assert torch.equal(ready["poses"], joints)
+
+
+@pytest.mark.parametrize("around", [(2,), (2, 3)])
+def test_maps_of_instances_of_8_and_of_16_bits_give_the_same_edges_and_ids(around: tuple[int, ...]) -> None:
+    """Of 8 bits they come as id / 255, of 16 bits as they are."""
+    ids = torch.randint(1, 200, (*around, 5, 7, 1), generator=torch.Generator().manual_seed(0))
+    both = [
+        Expander(TYPES, ["instances"])(Batch({"instances": ids.to(dtype)}))["label"]
+        for dtype in (torch.uint8, torch.int32)
+    ]
+    torch.testing.assert_close(both[0] * 255, both[1])
+    for label in both:
+        assert torch.equal(instance_ids(label), ids.movedim(-1, -3))
+        assert torch.equal(instance_edges(label), instance_edges(both[1]))
+
+
+def test_light_beyond_1_stays_as_it_is() -> None:
+    hdr = torch.tensor([0.0, 0.25, 1.0, 40.0]).reshape(1, 2, 2, 1)
+    kind = InputType(name="sky", ext="hdr", num_channels=1)
+    assert torch.equal(Expander([kind], [])(Batch({"sky": hdr}))["sky"], hdr.movedim(-1, -3))

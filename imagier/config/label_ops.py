@@ -1,0 +1,129 @@
+"""What the label ops of a data section, in their order, make of its input types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from imagier.config import schema
+from imagier.config.find import did_you_mean
+from imagier.config.load import Place
+
+ONE_HOT, MOVE, RENAME, CONCAT = "make_one_hot", "move_dont_care", "rename_inputs", "concat_labels"
+
+_KEYS = {ONE_HOT: "one_hot_num_classes", MOVE: "move_dont_care", RENAME: "rename_inputs"}
+"""The key that says to which types an op is done, and how."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What becomes of an input type."""
+
+    name: str
+    """What it is called in a batch."""
+    num_classes: int | None = None
+    """It is expanded into one channel for each."""
+    dont_care: int | None = None
+    """Values from this on become this."""
+
+
+def ops(data: schema.Data) -> list[str]:
+    """The ops, in their order."""
+    if data.full_data_ops is None:
+        return [ONE_HOT, CONCAT]
+    return [op.strip() for op in data.full_data_ops.split(",") if op.strip()]
+
+
+def made(data: schema.Data) -> dict[str, Made]:
+    """What becomes of each input type."""
+    return _Names.after(data).types
+
+
+def wrong_ops(data: schema.Data) -> Iterator[tuple[Place, str]]:
+    """What cannot be done: a place in the section, and what is wrong there."""
+    yield from _Names.after(data).wrong
+    for op, key in _KEYS.items():
+        wanted = {ONE_HOT: data.one_hot_num_classes, MOVE: data.move_dont_care, RENAME: data.rename_inputs}[op]
+        key = key if key != op else "the key of that name"
+        if op in ops(data) and data.full_data_ops is not None and not wanted:
+            yield ("full_data_ops",), f"{op} needs {key}"
+        if wanted and op not in ops(data):
+            yield ("full_data_ops",), f"lacks {op}, without which {key} has no effect"
+
+
+@dataclass
+class _Names:
+    """Who is called what while the ops are done, one after the other."""
+
+    types: dict[str, Made]
+    """By the names in the config."""
+    called: dict[str, str]
+    """The name in the config of what has this name now."""
+    wrong: list[tuple[Place, str]] = field(default_factory=list)
+
+    @classmethod
+    def after(cls, data: schema.Data) -> _Names:
+        """Done with all ops."""
+        kinds = [name for entry in data.input_types for name in entry]
+        names = cls({name: Made(name) for name in kinds}, {name: name for name in kinds})
+        for op in ops(data):
+            if op == ONE_HOT:
+                for name, number in data.one_hot_num_classes.items():
+                    names.expand(name, number)
+            elif op == MOVE:
+                for name, number in data.move_dont_care.items():
+                    names.move(name, number)
+            elif op == RENAME:
+                for new, old in data.rename_inputs.items():
+                    names.rename(new, old)
+            elif op == CONCAT:
+                names.check(data.input_labels)
+                names.called = {name: kind for name, kind in names.called.items() if name not in data.input_labels}
+        if CONCAT not in ops(data):
+            names.check(data.input_labels)
+        return names
+
+    def check(self, labels: list[str]) -> None:
+        """Notes labels that are not there."""
+        for index, name in enumerate(labels):
+            if name not in self.called:
+                self.wrong.append((("input_labels", index), self.unknown(name)))
+
+    def expand(self, name: str, number: int) -> None:
+        """Gives a channel to each of so many classes."""
+        kind = self.kind(name, (_KEYS[ONE_HOT], name))
+        if kind is not None:
+            self.types[kind] = replace(self.types[kind], num_classes=number)
+
+    def move(self, name: str, number: int) -> None:
+        """Makes don't-care what is from a number on."""
+        kind = self.kind(name, (_KEYS[MOVE], name))
+        if kind is None:
+            return
+        if self.types[kind].num_classes is not None:
+            message = f"{MOVE} must come before {ONE_HOT}, which makes channels of {name}"
+            self.wrong.append((("full_data_ops",), message))
+        self.types[kind] = replace(self.types[kind], dont_care=number)
+
+    def rename(self, new: str, old: str) -> None:
+        """Calls one by another name."""
+        kind = self.kind(old, (_KEYS[RENAME], new))
+        if kind is None:
+            return
+        if new in self.called:
+            self.wrong.append(((_KEYS[RENAME], new), "is the name of another input type"))
+        else:
+            self.called[new] = self.called.pop(old)
+            self.types[kind] = replace(self.types[kind], name=new)
+
+    def kind(self, name: str, place: Place) -> str | None:
+        """What is called so now; noted at a place if nothing is."""
+        if name not in self.called:
+            self.wrong.append((place, self.unknown(name)))
+        return self.called.get(name)
+
+    def unknown(self, name: str) -> str:
+        """Says that nothing is called so."""
+        if name in {made.name for made in self.types.values()}:
+            return f"{name} is part of the label by then; put {CONCAT} at the end of full_data_ops"
+        return f"no input type {name!r}{did_you_mean(name, list(self.called))}"
