@@ -98,13 +98,13 @@ def test_several_mistakes_are_a_line_each(config: Path, capsys: pytest.CaptureFi
     tree["trainer"]["gan_mode"] = "hing"
     tree["gen"]["num_filter"] = 1
     del tree["dis"]
-    tree["data"]["cache"] = {"root": "x"}
+    tree["data"]["has_foreground"] = True
     config.write_text(yaml.safe_dump(tree))
     lines = told(capsys, *train_on(config, "max_itr=3"))
     assert [line.split(": ")[1] for line in lines] == [
         "max_itr",
         "dis",
-        "data.cache",
+        "data.has_foreground",
         "gen.num_filter",
         "trainer.gan_mode",
     ]

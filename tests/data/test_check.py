@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from imagier.data.check import quick_check
-from imagier.data.sample import Sample
+from imagier.data.check import MOST_AUGMENTED, quick_check
+from imagier.data.sample import InputType, Sample
 from imagier.errors import UserError
 
 
@@ -17,25 +17,31 @@ class Noted:
 
     classes = ()
 
-    def __init__(self, length: int, *broken: int, seconds: float = 0.0) -> None:
+    def __init__(self, length: int, *broken: int, seconds: float = 0.0, maps: np.ndarray | None = None) -> None:
+        """maps: what every sample holds as its map."""
+        self.maps = np.zeros((4, 4, 1), np.uint8) if maps is None else maps
         self.length = length
         self.broken = broken
         self.seconds = seconds
         self.now = 1000.0
         self.read: list[int] = []
+        self.made: list[int] = []
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        raise AssertionError("a check needs no augmentation")
+        epoch, index = key
+        assert epoch == 0
+        self.made.append(index)
+        return Sample({"maps": self.maps}, {"maps": f"s/{index}"})
 
     def load(self, index: int) -> dict[str, np.ndarray]:
         self.read.append(index)
         self.now += self.seconds
         if index in self.broken:
             raise UserError(f"images/{index}.png: broken")
-        return {}
+        return {"maps": self.maps}
 
 
 def test_all_broken_files_of_a_small_set_are_named() -> None:
@@ -72,3 +78,50 @@ def test_a_check_that_runs_out_of_time_has_looked_at_all_parts_of_the_set(monkey
     quick_check(dataset, seconds=2.95)
     assert len(dataset.read) == 30
     assert {index // 250 for index in dataset.read} == {0, 1, 2, 3}
+
+
+class Cropped(Noted):
+    """A data set whose crop is larger than some pictures."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        if key[1] % 3 == 0:
+            raise UserError(f"s/{key[1]}: crop 8 x 8 is larger than the image")
+        return super().__getitem__(key)
+
+
+class Uneven(Noted):
+    """A data set whose augmented pictures have several sizes."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        size = 4 if key[1] != 7 else 5
+        return Sample({"maps": np.zeros((4, size, 1), np.uint8)}, {"maps": f"s/{key[1]}"})
+
+
+def test_a_few_samples_are_made_as_for_a_batch() -> None:
+    dataset = Noted(1000)
+    quick_check(dataset)
+    assert len(dataset.made) == MOST_AUGMENTED
+    assert set(dataset.made) <= set(dataset.read)
+
+
+def test_a_crop_that_does_not_fit_is_told_with_the_file() -> None:
+    assert sorted(quick_check(Cropped(6))) == [f"s/{i}: crop 8 x 8 is larger than the image" for i in (0, 3)]
+
+
+def test_pictures_that_fit_in_no_batch_are_told_once_unless_a_batch_is_one_sample() -> None:
+    (line,) = quick_check(Uneven(10), batch_size=2)
+    assert "s/7 (4 x 5 x 1 uint8)" in line
+    assert "4 x 4 x 1" in line
+    assert quick_check(Uneven(10), batch_size=1) == []
+
+
+@pytest.mark.parametrize(("used", "lines"), [(2, 1), (3, 0), (6, 0)])
+def test_classes_of_which_most_are_not_there_are_worth_a_line_and_no_more(used: int, lines: int) -> None:
+    kind = InputType(name="maps", ext="png", num_classes=6)
+    told: list[str] = []
+    dataset = Noted(5, maps=np.arange(16, dtype=np.uint8).reshape(4, 4, 1) % used)
+    assert quick_check(dataset, kinds=[kind], tell=told.append) == []
+    assert len(told) == lines
+    if lines:
+        assert "one_hot_num_classes.maps is 6" in told[0]
+        assert "hold only 2 of them (0, 1)" in told[0]

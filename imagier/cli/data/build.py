@@ -97,12 +97,15 @@ def _without_effect(args: argparse.Namespace) -> list[str]:
         lines.append("--metadata_factor: needed no more, the LMDB grows as it has to")
     if args.large:
         lines.append("--large: needed no more")
-    lines += [
-        f"--{name}: has no effect without --paired"
-        for name in ("input_list", "remove_missing")
-        if getattr(args, name) and not args.paired
-    ]
-    return lines
+    return lines + without_pairs(args)
+
+
+def without_pairs(args: argparse.Namespace) -> list[str]:
+    """A line for every flag that says nothing without --paired."""
+    if args.paired:
+        return []
+    given = {"--input_list": args.input_list, "--remove_missing": args.remove_missing}
+    return [f"{flag}: has no effect without --paired" for flag, value in given.items() if value]
 
 
 def extensions_of(config: Path) -> dict[str, str]:
@@ -136,8 +139,9 @@ def listed_keys(path: str, kinds: dict[str, str]) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file (UTF-8)"
         raise UserError(f"--input_list {path}: {reason}") from error
-    first = next(iter(kinds.values()))
-    keys = [line.strip().removesuffix(".jpg").removesuffix(f".{first}") for line in lines if line.strip()]
+    extensions = (".jpg", f".{next(iter(kinds.values()))}")  # the reference's lists always say jpg
+    names = [line.strip() for line in lines if line.strip()]
+    keys = [name.removesuffix(next(filter(name.endswith, extensions), "")) for name in names]
     return [key if "/" in key else f"./{key}" for key in keys]
 
 

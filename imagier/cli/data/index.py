@@ -24,11 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--input_list", metavar="FILE", default="", help="with --paired: the samples to take, a line each, seq/name.jpg"
     )
+    add("--remove_missing", action="store_true", help="with --paired: leave out samples that lack a file")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes all_filenames.json and metadata.json; returns the exit status. UserError if files are missing."""
-    from imagier.cli.data.build import extensions_of, listed_keys
+    from imagier.cli.data.build import extensions_of, listed_keys, without_pairs
     from imagier.data.sources.folder import FolderSource
     from imagier.data.sources.index import index_files
     from imagier.data.store_plan import plan
@@ -36,11 +37,12 @@ def run(args: argparse.Namespace) -> int:
     from imagier.train.disk import replacing
 
     out = args.output_root or args.data_root
-    if args.input_list and not args.paired:
-        print("--input_list: has no effect without --paired")
+    for line in without_pairs(args):
+        print(line)
     kinds = extensions_of(args.config)
     only = listed_keys(args.input_list, kinds) if args.input_list and args.paired else None
-    planned = plan(FolderSource(args.data_root, kinds), list(kinds), paired=args.paired, only=only)
+    source = FolderSource(args.data_root, kinds)
+    planned = plan(source, list(kinds), paired=args.paired, remove_missing=args.remove_missing, only=only)
     sequences: dict[str, Any] = {kind: planned.sequences(kind) for kind in kinds}
     base = args.data_root.resolve().name
     if args.paired:  # as the reference: with the name of the folder, behind which it puts the type
@@ -53,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"{out}: {error.strerror}; name another folder with --output_root") from error
     counts = ", ".join(f"{len(keys):,} {kind} ({kinds[kind]})" for kind, keys in planned.keys.items())
-    print(f"{out}: {counts}")
+    removed = f"; {planned.removed:,} samples left out, which lack a file" if planned.removed else ""
+    print(f"{out}: {counts}{removed}")
     if args.paired:
         print(f"upload the files as BUCKET/.../{base}/<type>/...: the lists count on the name {base}")
     return 0

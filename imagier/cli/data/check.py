@@ -1,0 +1,28 @@
+"""`imagier data check`: the doctor for data sets."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from imagier.cli.arguments import writable_file
+
+QUICK_FILES, QUICK_SECONDS = 200, 3.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add = parser.add_argument
+    add("config", type=Path, metavar="CONFIG", help="the YAML of the experiment")
+    add("--html", type=writable_file, metavar="FILE", help="also write all that was found, with pictures, as a page")
+    add("--json", type=writable_file, metavar="FILE", help="also write all that was found, with every file's name")
+    add("--workers", type=int, metavar="N", help="processes that read (default: one a core, at most 16)")
+    add("--quick", action="store_true", help=f"read up to {QUICK_FILES} files of a type, for {QUICK_SECONDS:g} seconds")
+    add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examines the set; returns the exit status: 1 where a run would stop."""
+    from imagier.cli.data.examination import examine
+
+    return examine(args)

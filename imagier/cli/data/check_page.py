@@ -1,0 +1,156 @@
+"""What the doctor found, as a page that opens anywhere and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import jinja2
+
+from imagier.cli.data.pictures import Shown, class_colours, css, shown
+from imagier.data.doctor import summary
+from imagier.data.doctor.column import Column
+from imagier.data.doctor.diagnosis import Diagnosis
+from imagier.data.doctor.finding import Finding
+from imagier.data.doctor.look import picture
+from imagier.data.doctor.note import NOTHING
+from imagier.data.doctor.summary import Bin
+from imagier.errors import UserError
+
+ROWS, PICTURES, EXAMPLES = 1000, 12, 5
+PICTURE_PX, EXAMPLE_PX = 150, 88
+MOST_FOLDERS = 60
+_LONGEST_CAPTION = 24
+
+
+def page(diagnosis: Diagnosis, *, title: str, facts: str, quick: bool) -> str:
+    """The page as HTML; it needs nothing from elsewhere. facts: a line about what was done."""
+    columns = [column for chapter in diagnosis.chapters for column in chapter.columns]
+    return template("check.html").render(
+        title=title,
+        facts=facts,
+        quick=quick,
+        errors=diagnosis.errors,
+        warnings=len(diagnosis.findings) - diagnosis.errors,
+        lines=[(line, _examples(column)) for line, column in zip(summary.summary(diagnosis), columns)],
+        findings=[_finding(finding) for finding in diagnosis.findings],
+        classes=_classes(columns),
+        sizes=_sizes(columns),
+        folders=_folders(columns),
+    )
+
+
+def as_json(diagnosis: Diagnosis) -> Iterator[str]:
+    """The findings with all their rows, in pieces: there may be very many."""
+    lines = [asdict(line) for line in summary.summary(diagnosis)]
+    yield f'{{\n "files": {json.dumps(lines, indent=1)},\n "findings": ['
+    for number, finding in enumerate(diagnosis.findings):
+        head = {"severity": finding.severity.value, "where": finding.where, "what": finding.what}
+        start = json.dumps({**head, "advice": finding.advice})[:-1]
+        yield f'{"," if number else ""}\n  {start}, "count": {len(finding.rows)}, "rows": ['
+        for i, row in enumerate(finding.rows):
+            yield f"{',' if i else ''}\n   {json.dumps(row.text)}"
+        yield "]}"
+    yield "\n ]\n}\n"
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of the pages of `imagier data`."""
+    pages = jinja2.PackageLoader("imagier.cli.data", "pages")
+    return jinja2.Environment(autoescape=True, loader=pages, trim_blocks=True, lstrip_blocks=True).get_template(name)
+
+
+def _examples(column: Column) -> list[Shown]:
+    """A few pictures from all over a column."""
+    seen = column.seen
+    count = min(EXAMPLES, len(seen))
+    places = [int(seen[i * len(seen) // count]) for i in range(count)]
+    return [one for place in places for one in _shown(column, place, EXAMPLE_PX)]
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    gallery = []
+    for row in finding.rows.first(PICTURES):
+        pictures = [one for column, place in row.pictures for one in _shown(column, place, PICTURE_PX)]
+        if pictures:
+            gallery.append((_short(row.text), pictures))
+    return {
+        "severity": finding.severity.value,
+        "where": finding.where,
+        "what": finding.what,
+        "advice": finding.advice,
+        "count": len(finding.rows),
+        "rows": [row.text for row in finding.rows.first(ROWS)],
+        "gallery": gallery,
+    }
+
+
+def _shown(column: Column, place: int, side_px: int) -> list[Shown]:
+    """The picture, or none where there is none to be seen."""
+    if column.kind.is_points:
+        return []
+    try:
+        array = picture(*column.items[place], column.kind)
+    except UserError:
+        return []
+    return [shown(array, column.kind, column.where(place), side_px)]
+
+
+def _short(text: str) -> str:
+    """The text without the folders of the files in it, and without a long explanation, which stands below."""
+    name, _, words = text.partition(": ")
+    if len(words) > _LONGEST_CAPTION:
+        text = name
+    return " ".join(word.rpartition("/")[2] if word.count("/") > 1 else word for word in text.split(" "))
+
+
+def _classes(columns: Sequence[Column]) -> list[tuple[str, list[str], list[dict[str, Any]], float]]:
+    """For every type with classes: its name, the splits, a row for each class, the largest share."""
+    found = []
+    for name in dict.fromkeys(column.kind.name for column in columns if column.kind.num_classes is not None):
+        of_type = [column for column in columns if column.kind.name == name and len(column.seen)]
+        if not of_type:
+            continue
+        known = of_type[0].kind.num_classes or 0
+        colours = class_colours(known)
+        lines = summary.classes(of_type)
+        rows = [
+            {
+                **asdict(line),
+                "colour": css(colours[line.number]),
+                "beyond": known <= line.number != NOTHING,
+                "percent": " / ".join(map(_percent, line.pixels)),
+            }
+            for line in lines
+        ]
+        most = max((share for line in lines for share in line.pixels), default=0.0) or 1.0
+        found.append((name, [column.part.name for column in of_type], rows, most))
+    return found
+
+
+def _percent(share: float) -> str:
+    return "0" if share == 0 else "<0.01%" if share < 1e-4 else f"{share:.2%}" if share < 0.01 else f"{share:.1%}"
+
+
+def _sizes(columns: Sequence[Column]) -> list[tuple[str, list[Bin], list[Bin]]]:
+    """The distribution of sizes of the columns that hold more than one."""
+    found = []
+    for column in columns:
+        common = summary.common_sizes(column)
+        if len(common) > 1:
+            found.append((str(column), common, summary.aspects(column)))
+    return found
+
+
+def _folders(columns: Sequence[Column]) -> list[tuple[str, list[Bin]]]:
+    """Files by outermost folder, of the columns that have several folders."""
+    found = []
+    for column in columns:
+        counts = [Bin(name, count) for name, count in column.folders().items()]
+        if len(counts) > 1:
+            rest = sum(one.count for one in counts[MOST_FOLDERS:])
+            more = [Bin(f"{len(counts) - MOST_FOLDERS} others", rest)] if rest else []
+            found.append((str(column), [*counts[:MOST_FOLDERS], *more]))
+    return found

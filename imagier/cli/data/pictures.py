@@ -1,0 +1,93 @@
+"""Stored arrays as pictures for people, inside a page."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from imagier.data.doctor.note import NOTHING
+from imagier.data.sample import InputType
+from imagier.nn.colorize import palette
+
+NOTHING_COLOUR, BEYOND_COLOUR = (48, 48, 52), (255, 0, 255)
+"""Of the value that stands for no class, and of classes that the config does not know."""
+
+POINT_COLOUR = (0, 200, 60)
+
+_PNG_UP_TO_PX = 128
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture in a page."""
+
+    uri: str
+    name: str
+    width: int
+    height: int
+    """The size at which it is shown, in CSS px."""
+    pixels: bool
+    """Its pixels are to be seen as squares."""
+
+
+def shown(array: np.ndarray, kind: InputType, name: str, side_px: int) -> Shown:
+    """A picture H x W x C as stored, at most `side_px` high and wide; a small one is enlarged 2, 3, ... times."""
+    return _shown(for_people(array, kind), name, side_px, names=kind.is_mask)
+
+
+def with_points(array: np.ndarray, kind: InputType, points: np.ndarray, name: str, side_px: int) -> Shown:
+    """The same, with key points P x D marked in it; those outside are not to be seen."""
+    canvas = for_people(array, kind).copy()
+    radius = max(1, round(max(canvas.shape[:2]) / 80))
+    for x, y in points[:, :2].clip(-1e6, 1e6).round().astype(int).tolist():
+        cv2.circle(canvas, (x, y), radius, POINT_COLOUR, cv2.FILLED)
+    return _shown(canvas, name, side_px, names=False)
+
+
+def for_people(array: np.ndarray, kind: InputType) -> np.ndarray:
+    """A picture H x W x C as stored -> H x W x 3, uint8: names in colours, numbers from black to white."""
+    if array.shape[2] == 1 and kind.num_classes is not None:
+        return class_colours(kind.num_classes)[array[..., 0].astype(np.int64).clip(0, 65535)]
+    if array.shape[2] == 1 and kind.is_mask and array.dtype != np.float32 and len(np.unique(array)) > 2:
+        return palette(256).numpy()[array[..., 0].astype(np.int64) % 256]
+    if array.dtype != np.uint8 or (kind.is_mask and array.max() < 2):
+        array = _stretched(array)
+    if array.shape[2] in (3, 4):
+        return np.ascontiguousarray(array[..., :3])
+    return np.repeat(array[..., :1], 3, axis=2)
+
+
+def class_colours(num_classes: int) -> np.ndarray:
+    """65536 x 3, uint8: the colour of every value in a map of classes."""
+    colours = np.full((65536, 3), BEYOND_COLOUR, np.uint8)
+    colours[NOTHING] = NOTHING_COLOUR
+    colours[:num_classes] = palette(num_classes).numpy()
+    return colours
+
+
+def css(colour: np.ndarray) -> str:
+    """A colour for a style sheet."""
+    return f"rgb({', '.join(map(str, colour.tolist()))})"
+
+
+def _shown(picture: np.ndarray, name: str, side_px: int, *, names: bool) -> Shown:
+    height, width = picture.shape[:2]
+    factor = side_px / max(height, width)
+    if factor < 1:
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST if names else cv2.INTER_AREA)
+    times = max(1, int(factor))
+    # JPEG would smear the colours of names, and saves little where there are few pixels.
+    png = names or max(height, width) <= _PNG_UP_TO_PX
+    data = cv2.imencode(".png" if png else ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+    uri = f"data:image/{'png' if png else 'jpeg'};base64,{base64.b64encode(data).decode()}"
+    return Shown(uri, name, picture.shape[1] * times, picture.shape[0] * times, names or times > 1)
+
+
+def _stretched(array: np.ndarray) -> np.ndarray:
+    values = np.nan_to_num(array.astype(np.float32))
+    low, high = values.min(), values.max()
+    return ((values - low) * (255 / max(high - low, 1e-9))).round().astype(np.uint8)

@@ -1,0 +1,37 @@
+"""`imagier data preview`: what the networks will see."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from imagier.cli.arguments import DEFAULT_SEED, seed, writable_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add = parser.add_argument
+    add("config", type=Path, metavar="CONFIG", help="the YAML of the experiment")
+    add("out", type=writable_file, metavar="OUT.html", help="the page to write")
+    add("--samples", type=_positive, default=6, metavar="N", help="samples to show (default %(default)s)")
+    add("--draws", type=_positive, default=4, metavar="K", help="augmentations of each (default %(default)s)")
+    add("--seed", type=seed, default=DEFAULT_SEED, help="seed of the augmentations (default %(default)s)")
+    add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the page; returns the exit status."""
+    from imagier.cli.data.parts import read_config, write
+    from imagier.cli.data.preview_page import page
+
+    config = read_config(args.config, args.overrides)
+    text = page(config, title=args.config.stem, samples=args.samples, draws=args.draws, seed=args.seed)
+    write(args.out, [text])
+    print(f"{args.out}: {args.samples} samples, {args.draws} augmentations of each")
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 on")
+    return int(text)

@@ -1,0 +1,204 @@
+"""Faults of a split as a whole, and of splits beside each other: partners, sizes, classes, copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from imagier.data.doctor.column import Column, Part, Partners, partners
+from imagier.data.doctor.copies import Copies
+from imagier.data.doctor.finding import Finding, Row, Rows, Severity, files_of, number_of, of_wrong_files
+from imagier.data.doctor.sizes import Samples, outcomes, samples
+
+_ENLARGED = 2
+_STRETCHED = 1.02
+
+
+def faults_of_partners(columns: Sequence[Column]) -> Iterator[Finding]:
+    """What lacks a partner in a paired part, in both directions."""
+    first = columns[0]
+    for other in partners(columns):
+        missing = np.flatnonzero(other.places < 0)
+        if len(missing):
+            yield Finding(
+                Severity.ERROR,
+                str(other.column),
+                f"{number_of(len(missing), 'file', len(first))} of {first.kind.name} without a partner of this type",
+                f"add them, or remove the files of {first.kind.name}",
+                _missing(first, missing, other.column),
+            )
+        if len(other.left_over):
+            yield Finding(
+                Severity.WARNING,
+                str(other.column),
+                f"{number_of(len(other.left_over), 'file', len(other.column))} without a partner in {first.kind.name}, "
+                "which will never be read",
+                f"add those of {first.kind.name}, or remove these",
+                files_of(other.column, other.left_over),
+            )
+
+
+def _missing(first: Column, places: np.ndarray, column: Column) -> Rows:
+    def row(i: int) -> Row:
+        source, key = first.items[int(places[i])]
+        name = f"{source.where(column.kind.name, key)}: partner of {source.where(first.kind.name, key)}"
+        return Row(name, ((first, int(places[i])),))
+
+    return Rows(len(places), row)
+
+
+def faults_of_sizes(part: Part, columns: Sequence[Column]) -> Iterator[Finding]:
+    """Pictures that are too small for the augmentations, or come out of them with different sizes."""
+    for group in samples(part, columns):
+        if len(group.places):
+            yield from _faults_of_sizes(part, group)
+    if part.paired:
+        for other in partners(columns):
+            yield from _shapes(columns[0], other)
+
+
+def _faults_of_sizes(part: Part, group: Samples) -> Iterator[Finding]:
+    found, which = outcomes(part, group.sizes)
+    fails = np.array([bool(outcome.message) for outcome in found])
+    too_small = np.flatnonzero(fails[which])
+    where = group.column.part.name if part.paired else str(group.column)
+
+    def text(place: int) -> str:
+        at = int(np.searchsorted(group.places, place))
+        return f"{group.column.where(place)}: {found[which[at]].message}"
+
+    if len(too_small):
+        yield Finding(
+            of_wrong_files(part, len(too_small), len(group.places)),
+            where,
+            f"{number_of(len(too_small), 'picture', len(group.places))} too small for the augmentations",
+            "lower the crop, raise resize_smallest_side, or remove the pictures",
+            files_of(group.column, group.places[too_small], text),
+        )
+    sizes = sorted({size for outcome in found for size in outcome.sizes if not outcome.message})
+    if len(sizes) > 1 and part.batch_size > 1:
+        shown = ", ".join(f"{height} x {width}" for height, width in sizes[:3])
+        yield Finding(
+            Severity.ERROR,
+            where,
+            f"augmented pictures have {len(sizes)} different sizes ({shown}{', ...' if len(sizes) > 3 else ''}), which "
+            "no batch can hold together",
+            "add a crop (random_crop_h_w or center_crop_h_w) to the augmentations, or use batch_size: 1",
+        )
+    yield from _enlarged(group, found, which, where)
+
+
+def _enlarged(group: Samples, found: Sequence, which: np.ndarray, where: str) -> Iterator[Finding]:
+    made = np.array([min((min(size) for size in outcome.sizes), default=0) for outcome in found])
+    small = np.flatnonzero(made[which] > _ENLARGED * group.sizes.min(axis=1))
+    if len(small):
+
+        def text(place: int) -> str:
+            height, width = group.sizes[int(np.searchsorted(group.places, place))]
+            return f"{group.column.where(place)}: {height} x {width}"
+
+        yield Finding(
+            Severity.WARNING,
+            where,
+            f"{number_of(len(small), 'picture', len(group.places))} to be enlarged more than {_ENLARGED} times",
+            "train at a smaller size, or remove them: blurred pictures teach blurred pictures",
+            files_of(group.column, group.places[small], text),
+        )
+
+
+def _shapes(first: Column, other: Partners) -> Iterator[Finding]:
+    """Partners of different shapes, which are stretched to one; and those that lie on their side, which end a run."""
+    both = np.flatnonzero(other.places >= 0)
+    mine, theirs = first.notes[both], other.column.notes[other.places[both]]
+    known = (mine["width"] > 0) & (theirs["width"] > 0)
+    lying = known & (mine["height"] == theirs["width"]) & (mine["width"] == theirs["height"])
+    lying &= mine["height"] != mine["width"]
+    aspects = [notes["height"] / np.maximum(notes["width"], 1) for notes in (mine, theirs)]
+    ratio = np.where(known, aspects[0] / np.where(known, aspects[1], 1), 1)
+    stretched = known & ~lying & (np.maximum(ratio, 1 / ratio) > _STRETCHED)
+    for severity, which, what, advice in (
+        (
+            of_wrong_files(first.part, int(lying.sum()), len(both)),
+            lying,
+            "lying on their side beside",
+            "store both alike; the orientation in the EXIF part of one of them may be wrong",
+        ),
+        (
+            Severity.WARNING,
+            stretched,
+            "of another shape than",
+            "check that they belong together: they are resized to one size, which stretches one of them",
+        ),
+    ):
+        if which.any():
+            count = number_of(int(which.sum()), "file", len(both))
+            rows = _pairs(first, other, both[which])
+            what = f"{count} {what} their partners in {first.kind.name}"
+            yield Finding(severity, str(other.column), what, advice, rows)
+
+
+def _pairs(first: Column, other: Partners, places: np.ndarray) -> Rows:
+    def row(i: int) -> Row:
+        pictures = (first, int(places[i])), (other.column, int(other.places[places[i]]))
+        sizes = [f"{c.where(at)} ({c.notes[at]['height']} x {c.notes[at]['width']})" for c, at in pictures]
+        return Row(" and ".join(sizes), pictures)
+
+    return Rows(len(places), row)
+
+
+def faults_of_classes(train: Column, held_out: Sequence[Column]) -> Iterator[Finding]:
+    """Classes that the config knows and the maps do not, and classes that are held out, but never seen in training."""
+    count = train.kind.num_classes
+    if count is None or not len(train.seen):
+        return
+    there = train.files[:count] > 0
+    absent = np.flatnonzero(~there)
+    if len(absent):
+        yield Finding(
+            Severity.WARNING,
+            str(train),
+            f"{number_of(len(absent), 'class', count)} in none of the {len(train.seen):,} maps: {_ranges(absent)}",
+            f"check the maps, or lower one_hot_num_classes.{train.kind.name}; each class costs a channel",
+        )
+    for column in held_out:
+        new = np.flatnonzero((column.files[:count] > 0) & ~there)
+        if len(new):
+            yield Finding(
+                Severity.WARNING,
+                str(column),
+                f"{number_of(len(new), 'class')} not seen in training: {_ranges(new)}",
+                "move some of these files to the training set, or expect nothing for these classes",
+            )
+
+
+def faults_of_copies(copies: Copies, *, exact: bool) -> Iterator[Finding]:
+    """Pictures that are there twice."""
+    if not len(copies.pairs):
+        return
+    inside = copies.column is copies.other
+    looks = "the same pixels as" if exact else "the look of"
+
+    def row(i: int) -> Row:
+        mine, theirs = map(int, copies.pairs[i])
+        text = f"{copies.column.where(mine)} {'=' if exact else '≈'} {copies.other.where(theirs)}"
+        return Row(text, ((copies.column, mine), (copies.other, theirs)))
+
+    yield Finding(
+        Severity.WARNING,
+        str(copies.column),
+        f"{number_of(len(copies.pairs), 'picture', len(copies.column.seen))} with {looks} one "
+        + ("before" if inside else f"of {copies.other.part.name}"),
+        "remove them, unless they are meant to count more"
+        if inside
+        else f"remove them from one of the two: what {copies.other.part.name} has shown, {copies.column.part.name} "
+        "cannot test",
+        Rows(len(copies.pairs), row),
+    )
+
+
+def _ranges(ids: np.ndarray) -> str:
+    """ "0, 4-7, 9"."""
+    groups = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
+    shown = [str(group[0]) if len(group) == 1 else f"{group[0]}-{group[-1]}" for group in groups]
+    return ", ".join(shown[:12]) + (", ..." if len(shown) > 12 else "")

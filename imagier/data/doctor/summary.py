@@ -1,0 +1,131 @@
+"""The findings' background in numbers: what there is of each type in each split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from imagier.data.doctor.column import Column
+from imagier.data.doctor.diagnosis import Diagnosis
+
+
+@dataclass(frozen=True)
+class Line:
+    """A type of a split, in words."""
+
+    part: str
+    kind: str
+    files: int
+    read: int
+    folders: int
+    """Outermost ones: in sets with classes, a class each."""
+    sizes: str
+    channels: str
+    bits: str
+    values: str
+
+
+def summary(diagnosis: Diagnosis) -> list[Line]:
+    """A line for every type of every split."""
+    return [_line(column) for chapter in diagnosis.chapters for column in chapter.columns]
+
+
+def _line(column: Column) -> Line:
+    notes = column.notes[column.seen]
+    if not len(notes):
+        return Line(column.part.name, column.kind.name, len(column), 0, len(column.folders()), "", "", "", "")
+    return Line(
+        part=column.part.name,
+        kind=column.kind.name,
+        files=len(column),
+        read=len(notes),
+        folders=len(column.folders()),
+        sizes=_sizes(notes),
+        channels=_set(notes["channels"]),
+        bits=_set(notes["bits"]),
+        values=f"{notes['low'].min():g} to {notes['high'].max():g}",
+    )
+
+
+def _sizes(notes: np.ndarray) -> str:
+    """ "64 x 64", or "48 to 600 x 64 to 800"."""
+    sides = [(int(notes[side].min()), int(notes[side].max())) for side in ("height", "width")]
+    return " x ".join(str(low) if low == high else f"{low} to {high}" for low, high in sides)
+
+
+def _set(values: np.ndarray) -> str:
+    return ", ".join(map(str, np.unique(values)))
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One bar of a distribution."""
+
+    name: str
+    count: int
+
+
+def common_sizes(column: Column, most: int = 12) -> list[Bin]:
+    """The most frequent sizes, and how many files have them."""
+    notes = column.notes[column.seen]
+    sides = np.stack([notes["height"], notes["width"]], axis=1)
+    sizes, counts = np.unique(sides, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    bins = [Bin(f"{sizes[i][0]} x {sizes[i][1]}", int(counts[i])) for i in order[:most]]
+    rest = int(counts[order[most:]].sum())
+    return [*bins, Bin(f"{len(sizes) - most} others", rest)] if rest else bins
+
+
+_ASPECTS = (1 / 4, 1 / 2, 2 / 3, 3 / 4, 9 / 10, 10 / 9, 4 / 3, 3 / 2, 2, 4)
+_ASPECT_NAMES = (
+    "wider than 4:1",
+    "4:1 to 2:1",
+    "2:1 to 3:2",
+    "3:2 to 4:3",
+    "4:3 to 10:9",
+    "square",
+    "9:10 to 3:4",
+    "3:4 to 2:3",
+    "2:3 to 1:2",
+    "1:2 to 1:4",
+    "taller than 1:4",
+)
+
+
+def aspects(column: Column) -> list[Bin]:
+    """How many files have which shape, from the widest to the tallest there is; nothing if all have one."""
+    notes = column.notes[column.seen]
+    ratios = notes["height"] / np.maximum(notes["width"], 1)
+    counts = np.bincount(np.digitize(ratios, _ASPECTS), minlength=len(_ASPECT_NAMES))
+    there = np.flatnonzero(counts)
+    if len(there) < 2:
+        return []
+    return [Bin(_ASPECT_NAMES[i], int(counts[i])) for i in range(there[0], there[-1] + 1)]
+
+
+@dataclass(frozen=True)
+class ClassLine:
+    """A class of a label map."""
+
+    number: int
+    pixels: Sequence[float]
+    """Its share of all pixels, by split."""
+    files: Sequence[int]
+    """Files that hold it, by split."""
+
+
+def classes(columns: Sequence[Column]) -> list[ClassLine]:
+    """Every class that occurs in columns of the same type, or that the config knows."""
+    known = columns[0].kind.num_classes or 0
+    there = np.flatnonzero(sum(column.files for column in columns))
+    totals = [max(int(column.pixels.sum()), 1) for column in columns]
+    return [
+        ClassLine(
+            int(number),
+            [float(column.pixels[number]) / total for column, total in zip(columns, totals)],
+            [int(column.files[number]) for column in columns],
+        )
+        for number in np.union1d(np.arange(known), there)
+    ]
