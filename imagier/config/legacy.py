@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 from imagier.config import schema
 from imagier.config.find import CLASSES, find
 from imagier.config.load import Document, Place
+from imagier.config.rules import has_clips
 
 _TYPE_PREFIXES = (
     "imaginaire.generators.",
@@ -307,7 +308,7 @@ def _retire(document: Document) -> list[str]:
             retired |= {(section, key): _Retired(f"had no effect on {type_}") for key in _LABEL_KEYS}
         if type_ in _WITHOUT_CLASSES:
             retired[section, "num_classes"] = _Retired(f"had no effect on {type_}")
-        retired |= _keys_of_clips(document, section, type_)
+        retired |= _keys_of_clips(document, section)
         for place in _input_types(document, section):
             for key in ("use_dont_care", "interpolator"):
                 retired |= {(*place, key): _Retired("only that of the data section has an effect")}
@@ -320,11 +321,15 @@ def _retire(document: Document) -> list[str]:
     return notes
 
 
-def _keys_of_clips(document: Document, section: str, type_: str) -> dict[Place, _Retired]:
-    """What says how long clips are where there are none."""
+def _keys_of_clips(document: Document, section: str) -> dict[Place, _Retired]:
+    """What says how long clips are where there are none, and how many frames of a held-out video lie side by side."""
     retired: dict[Place, _Retired] = {}
     for split in _SPLITS:
-        of_split = str(document.get((section, split, "type")) or type_).rpartition(".")[2]
+        named = str(document.get((section, split, "type")) or document.get((section, "type"), "paired_images"))
+        of_split = named.rpartition(".")[2]
+        if split != "train" and has_clips(named):
+            why = "frames of a video come one after the other, one a batch"
+            retired[section, split, "batch_size"] = _Retired(why, 1)
         if of_split in _OF_STILLS:
             why = f"has no effect on {of_split}"
         elif split != "train":

@@ -59,9 +59,11 @@ def broken_rules_of_the_method(
 
     reads, clips: as Recipe.reads, Recipe.clips. networks: the options of each, by its section.
     """
-    if _has_clips(data.type) != clips:
-        kinds = ("stills", "clips") if clips else ("clips", "stills")
-        yield ("data", "type"), f"gives {kinds[0]}, but {method} reads {kinds[1]}"
+    own_type = None if data.val is None else data.val.type
+    for here, type_ in ((("data", "type"), data.type), (("data", "val", "type"), own_type)):
+        if type_ is not None and has_clips(type_) != clips:
+            kinds = ("stills", "clips") if clips else ("clips", "stills")
+            yield here, f"gives {kinds[0]}, but {method} reads {kinds[1]}"
     if "label" in reads and not data.input_labels:
         yield ("data", "input_labels"), f"is empty; name the types that make up the label, which {method} reads"
     key = "num_image_channels"
@@ -104,6 +106,8 @@ def _pictures(
 
 def _data(data: schema.Data, place: Place) -> Iterator[Broken]:
     yield from _dataset_type(data.type, (*place, "type"))
+    if data.reduced_jpeg and not _takes(data.type, "reduced_jpeg"):
+        yield (*place, "reduced_jpeg"), f"{data.type} does not decode at reduced scale; remove it here"
     yield from _input_types(data.input_types, data.type, (*place, "input_types"))
     named = {name: options for entry in data.input_types for name, options in entry.items()}
     yield from _names(data.input_image, named, (*place, "input_image"))
@@ -123,7 +127,7 @@ def _data(data: schema.Data, place: Place) -> Iterator[Broken]:
             yield from _split(split, data.input_labels, (*place, key))
             yield from _root_weights(split, split.type or data.type, (*place, key))
             yield from _shuffle(split, (*place, key))
-            if _has_clips(split.type or data.type):
+            if key == "train" and has_clips(data.type):
                 yield from _clips(split, (*place, key))
 
 
@@ -182,16 +186,13 @@ def _input_types(entries: Sequence[Mapping[str, schema.InputType]], type_: str, 
 
 
 def _clips(split: schema.Split, place: Place) -> Iterator[Broken]:
-    if place[-1] != "train":
-        if split.batch_size != 1:
-            yield (*place, "batch_size"), "must be 1: here the frames of a video come one after the other"
-    elif split.initial_sequence_length is None:
+    if split.initial_sequence_length is None:
         yield place, "needs initial_sequence_length, the number of frames of a clip"
     elif split.max_sequence_length < split.initial_sequence_length:
         yield (*place, "max_sequence_length"), "must not be less than initial_sequence_length"
 
 
-def _has_clips(type_: str) -> bool:
+def has_clips(type_: str) -> bool:
     """Whether the samples of a data set type have frames."""
     return _of_dataset(type_, "clips", False)
 
@@ -226,7 +227,7 @@ def _root_weights(split: schema.Split, type_: str, place: Place) -> Iterator[Bro
         yield here, "only samples of the training set are drawn; remove it here"
     if len(weights) != len(split.roots):
         yield here, f"has {len(weights)} numbers for {len(split.roots)} roots; give one for each"
-    if "root_weights" not in _keywords(type_):
+    if not _takes(type_, "root_weights"):
         yield here, f"{type_} does not draw by weights"
 
 
@@ -239,12 +240,12 @@ def _shuffle(split: schema.Split, place: Place) -> Iterator[Broken]:
         yield (*place, "shuffle"), "root_weights draw from all shards at any time; remove one of the two"
 
 
-def _keywords(type_: str) -> Collection[str]:
-    """Those of the constructor of a data set type."""
+def _takes(type_: str, keyword: str) -> bool:
+    """Whether the constructor of a data set type has a keyword."""
     try:
-        return inspect.signature(find("data", type_, "Dataset")).parameters
+        return keyword in inspect.signature(find("data", type_, "Dataset")).parameters
     except LookupError:
-        return ("root_weights",)  # told by `_dataset_type`
+        return True  # told by `_dataset_type`
 
 
 def _needed_names(type_: str) -> Sequence[str]:

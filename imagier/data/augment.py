@@ -56,7 +56,8 @@ class Drawn:
         """
         is_mask = name in self.masks
         rest = cv2.INTER_NEAREST if is_mask else cv2.INTER_LINEAR
-        first = rest if is_mask else self.interpolation
+        resizes = (extent or picture.shape[:2]) != self.resized
+        first = self.interpolation if resizes and not is_mask else rest  # else it would serve whatever comes next
         for moves, changes in self._plan(picture.shape[:2], extent):
             picture = moves(picture, first, rest)
             first = rest
@@ -156,9 +157,11 @@ def crop_size(keys: Mapping[str, Any]) -> Size | None:
 
 def output_size(keys: Mapping[str, Any]) -> Size | None:
     """The size of all augmented pictures, where it does not depend on the picture."""
-    if "resize_h_w" in keys and "random_scale_limit" not in keys:
-        return crop_size(keys) or parse_h_w(keys["resize_h_w"])
-    return crop_size(keys) or (_aspect_size(keys) if "random_resize_h_w_aspect" in keys else None)
+    if crop_size(keys) is not None:
+        return crop_size(keys)
+    if "random_resize_h_w_aspect" in keys:
+        return _aspect_size(keys)
+    return parse_h_w(keys["resize_h_w"]) if "resize_h_w" in keys and "random_scale_limit" not in keys else None
 
 
 def _merged(stages: Sequence[_Stage]) -> list[tuple[list[Step], list[Change]]]:

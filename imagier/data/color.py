@@ -101,8 +101,11 @@ def compression(options: Mapping[str, Any]) -> Draw:
         quality = rng.randint(int(options["quality_lower"]), 100)
 
         def through_jpeg(x: np.ndarray) -> np.ndarray:
-            if x.shape[2] == 4:
-                raise UserError("compression: JPEG has no alpha channel; drop the channel or the augmentation")
+            if x.shape[2] not in (1, 3):
+                raise UserError(
+                    f"compression: a JPEG has 1 or 3 channels, and this picture {x.shape[2]}; drop the others (alpha), "
+                    "or the augmentation"
+                )
             _, data = cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, quality])
             decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
             assert decoded is not None

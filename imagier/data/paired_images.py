@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -102,19 +102,18 @@ class Dataset:
         source, key = self.items[place]
         needed = self.augmenter.needed_size if reduced else None
         stored = load_stored(source, self.input_types, key, self.use_dont_care, needed)
-        check_turned(source, key, {name: stored[name].size for name in self.pictures})
+        check_turned({name: stored[name].size for name in self.pictures}, lambda name: source.where(name, key))
         return stored
 
 
-def check_turned(source: Source, key: str, sizes: Mapping[str, Size]) -> None:
-    """UserError if one picture of a sample lies on its side."""
+def check_turned(sizes: Mapping[str, Size], where: Callable[[str], str]) -> None:
+    """UserError if one picture of a sample lies on its side. where: what to call that of a type."""
     first, size = next(iter(sizes.items()), ("", (0, 0)))
     for name, other in sizes.items():
         if other == size[::-1] and size[0] != size[1]:
             raise UserError(
-                f"{source.where(name, key)}: is {other[0]} x {other[1]}, but its partner {source.where(first, key)} is "
-                f"{size[0]} x {size[1]}: one of them lies on its side, perhaps by the orientation in its EXIF part; "
-                "store both alike"
+                f"{where(name)}: is {other[0]} x {other[1]}, but its partner {where(first)} is {size[0]} x {size[1]}: "
+                "one of them lies on its side, perhaps by the orientation that its file tells (EXIF); store both alike"
             )
 
 

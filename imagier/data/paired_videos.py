@@ -169,7 +169,7 @@ class Dataset:
         sequence, frames = place
         tracks, strip = self._tracks(sequence), self.strips[sequence]
         moments = [tracks.load(strip, number, self.needed) for number in frames]
-        self._check_points(moments, place)
+        self._check_alike(moments, place)
         sizes = {name: _largest([moment[name].size for moment in moments]) for name in self.pictures}
         largest = _largest(list(sizes.values()))
         try:
@@ -193,23 +193,27 @@ class Dataset:
             for name, each in moment.items()
         }
 
-    def _check_points(self, moments: Sequence[Mapping[str, Stored]], place: _Place) -> None:
-        """UserError if a frame has more or fewer key points than the one before."""
+    def _check_alike(self, moments: Sequence[Mapping[str, Stored]], place: _Place) -> None:
+        """UserError if a frame has other channels or bits, or more or fewer key points, than the one before."""
         for kind in self.input_types:
-            shapes = [moment[kind.name].array.shape for moment in moments] if kind.is_points else []
-            for number, before, shape in zip(place.frames[1:], shapes, shapes[1:]):
-                if shape != before:
+            forms = [_form(moment[kind.name].array, kind) for moment in moments]
+            for number, before, form in zip(place.frames[1:], forms, forms[1:]):
+                if form != before:
                     where = self._tracks(place.sequence).where(kind.name, self.strips[place.sequence], number)
-                    raise UserError(
-                        f"{where}: holds {shape[0]} x {shape[1]} numbers, but {before[0]} x {before[1]} in the frame "
-                        "before; correct the file"
-                    )
+                    raise UserError(f"{where}: holds {form}, but {before} in the frame before; correct the file")
 
     def _tracks(self, sequence: int) -> Tracks:
         return self.roots[self.root_of[sequence]]
 
     def _where(self, sequence: int, number: int) -> str:
         return self._tracks(sequence).where(self.input_types[0].name, self.strips[sequence], number)
+
+
+def _form(array: np.ndarray, kind: InputType) -> str:
+    """What frames of a clip must have in common; pictures are resized to one size."""
+    if kind.is_points:
+        return f"{array.shape[0]} x {array.shape[1]} numbers"
+    return f"pixels of {array.shape[2]} x {array.dtype}"
 
 
 def _largest(sizes: Sequence[Size]) -> Size:

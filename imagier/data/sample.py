@@ -165,12 +165,17 @@ class _File:
             raise UserError(
                 f"{self.where}: holds {array.dtype} values; convert it to 8 or 16 bits without sign, or to float32"
             )
-        if array.dtype == np.uint16 and kind.normalize:
-            raise UserError(
-                f"{self.where}: holds 16-bit values, which are numbers and no light, but input type {kind.name!r} says "
-                "normalize: true; convert the file to 8 bits"
-            )
+        check_light(array, kind, self.where)
         return array
+
+
+def check_light(array: np.ndarray, kind: InputType, where: str) -> None:
+    """UserError, with the file's name, if what is to be brought to [-1, 1] has no known range."""
+    if array.dtype == np.uint16 and kind.normalize:
+        raise UserError(
+            f"{where}: holds 16-bit values, which are numbers and no light, but input type {kind.name!r} says "
+            "normalize: true; convert the file to 8 bits"
+        )
 
 
 def check_classes(array: np.ndarray, kind: InputType, ignore: bool, where: str) -> None:

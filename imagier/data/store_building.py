@@ -203,8 +203,9 @@ class _Site:
 
     def check(self, overwrite: bool) -> None:
         """UserError if there is something that must stay."""
-        if self.out.exists() and self.folder.exists() and not self.store.exists():
-            shutil.rmtree(self.folder, ignore_errors=True)  # a kill came between the end and the tidying up
+        if self._is_cut_off():
+            with self.locked():  # or else another run is about to begin
+                self._recover()
         is_taken = self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir()))
         if is_taken and not (overwrite and self.out.is_dir()):
             raise UserError(f"{one_line(str(self.out))}: is there already; build elsewhere, or replace it: --overwrite")
@@ -268,7 +269,18 @@ class _Site:
             shutil.rmtree(self.replaced, ignore_errors=True)
             self.out.rename(self.replaced)
         self.store.rename(self.out)
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)  # over NFS, a lock that is held stays; that harms nobody
+
+    def _is_cut_off(self) -> bool:
+        """Whether a kill came in the middle of `publish`."""
+        return self.replaced.exists() or (self.out.exists() and self.folder.exists() and not self.store.exists())
+
+    def _recover(self) -> None:
+        """Ends what was cut off: where the new store is not in its place yet, the old one goes back to it."""
+        if not self.out.exists() and self.replaced.exists():
+            self.replaced.rename(self.out)
+        elif self.out.exists() and not self.store.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _records(journal: Path) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from imagier.data.source import Source, one_line
 from imagier.errors import UserError
@@ -24,7 +25,7 @@ class Plan:
     removed: int = 0
     """Keys that are left out, since some type lacks them."""
 
-    @property
+    @cached_property
     def is_grouped(self) -> bool:
         """Whether all types have the same keys, asked for or not, so that a sample's files can lie together."""
         first, *others = self.keys.values()

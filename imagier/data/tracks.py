@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from imagier.data.keys import Keys
 from imagier.data.paired_images import check_turned, paired_keys
-from imagier.data.sample import InputType, Stored, check_classes, load_stored
+from imagier.data.sample import InputType, Stored, check_classes, check_light, load_stored
 from imagier.data.source import Source
 from imagier.data.video_files import EXTENSIONS, OpenVideos, count_frames
 from imagier.data.warp import Size
@@ -64,12 +64,13 @@ class Tracks:
             key = self.keys[strip.start + number]
             enough = None if self.films else needed
             stored = load_stored(self.source, self.singles, key, self.use_dont_care, enough)
-            pictures = [kind.name for kind in self.singles if not kind.is_points]
-            check_turned(self.source, key, {name: stored[name].size for name in pictures})
-        return {
+        moment = {
             kind.name: self._film_frame(kind, strip, number) if kind.name in self.films else stored[kind.name]
             for kind in self.input_types
         }
+        sizes = {kind.name: moment[kind.name].size for kind in self.input_types if not kind.is_points}
+        check_turned(sizes, lambda name: self.where(name, strip, number))
+        return moment
 
     def where(self, kind: str, strip: Strip, number: int) -> str:
         """What to call a frame in a message."""
@@ -87,6 +88,7 @@ class Tracks:
         channels = 1 if kind.num_classes is not None else kind.num_channels
         opened = partial(self.source.open, kind.name, key)
         array = self.videos.frame(number, where, opened, channels=channels, exact=kind.is_mask)
+        check_light(array, kind, where)
         check_classes(array, kind, self.use_dont_care, self.where(kind.name, strip, number))
         return Stored(array, array.shape[:2])
 

@@ -208,7 +208,7 @@ def _opened(file: BinaryIO, where: str) -> tuple[InputContainer, VideoStream]:
     if _is_cut_off_matroska(file):
         raise _cut_off(where)
     try:
-        container = av.open(file, "r")
+        container = av.open(file, "r", metadata_errors="replace")  # a title may be in any encoding
     except av.FFmpegError as error:
         raise UserError(
             f"{where}: not a video, cut off or damaged ({error.strerror}); restore it or remove it from the set"
@@ -217,6 +217,10 @@ def _opened(file: BinaryIO, where: str) -> tuple[InputContainer, VideoStream]:
     if not streams:
         raise UserError(f"{where}: has no pictures; remove it from the set")
     stream = streams[0]
+    if stream.codec_context is None:
+        raise UserError(
+            f"{where}: has pictures in a format that cannot be decoded; write it anew (ffmpeg), or remove it"
+        )
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
         raise _without_times(where)  # an avi file does not tell in which order such frames are shown
     stream.codec_context.thread_count = 1  # the workers are the parallelism, and threads would read ahead

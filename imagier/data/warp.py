@@ -53,15 +53,23 @@ def resize(before: Size, after: Size, extent: tuple[float, float] | None = None)
     shown_h, shown_w = extent or before
     if (shown_h, shown_w) == after:
         return []
-    y, x = shown_h / after[0], shown_w / after[1]
-    source: Affine = (x, 0, (x - 1) / 2, 0, y, (y - 1) / 2)
+    source = _scaling((shown_h, shown_w), after)
 
     def resample(picture: np.ndarray, interpolation: int) -> np.ndarray:
         if (shown_h, shown_w) != before:
-            return _affine(picture, source, after, cv2.INTER_LINEAR)
+            if interpolation == cv2.INTER_LINEAR:
+                return _affine(picture, source, after, interpolation)
+            # A warp cannot do all that cv2.resize can (INTER_AREA), which needs a picture that fills its pixels.
+            picture = _affine(picture, _scaling((shown_h, shown_w), before), before, cv2.INTER_LINEAR)
         return cv2.resize(picture, after[::-1], interpolation=interpolation)
 
     return [Step(source, before, after, resample)]
+
+
+def _scaling(before: tuple[float, float], after: Size) -> Affine:
+    """A point of a picture of the height and width `after` -> the same in one of `before`."""
+    y, x = before[0] / after[0], before[1] / after[1]
+    return x, 0, (x - 1) / 2, 0, y, (y - 1) / 2
 
 
 def turn(size: Size, angle: float) -> list[Step]:

@@ -312,6 +312,22 @@ def test_keys_of_clips_say_something_of_the_training_set_alone(tmp_path: Path, k
 
 
 @pytest.mark.usefixtures("lab")
+def test_frames_of_a_held_out_video_come_one_a_batch_whatever_a_config_says(tmp_path: Path) -> None:
+    own = ["trainer={type: lab_of_legacy.clips, single_frame_epoch: 0, num_epochs_temporal_step: 1}"]
+    clips = [*own, "data.type=imaginaire.datasets.paired_videos", "data.train.initial_sequence_length=4"]
+    alone, notes = read(write(tmp_path), *clips, "data.train.batch_size=2", "data.val.batch_size=1")
+    assert notes == []
+    config, notes = read(write(tmp_path), *clips, "data.train.batch_size=2", "data.val.batch_size=2")
+    assert config == alone
+    assert notes == [
+        "command line: data.val.batch_size: frames of a video come one after the other, one a batch; dropped"
+    ]
+    stills, notes = read(write(tmp_path), "data.val.batch_size=2")
+    assert stills.run.data.val is not None
+    assert (stills.run.data.val.batch_size, notes) == (2, [])
+
+
+@pytest.mark.usefixtures("lab")
 def test_what_stands_deeper_in_the_section_of_a_users_own_class_is_left_to_it(tmp_path: Path) -> None:
     own = "gen={type: lab_of_legacy.nets, activation_norm_params: {cond_dims: 3, partial: 1}}"
     config, notes = read(write(tmp_path), own)

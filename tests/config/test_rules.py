@@ -143,11 +143,6 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
         ["data.train.max_sequence_length: must not be less than initial_sequence_length"],
         ["data.train.max_sequence_length=3"],
     ),
-    (
-        ["data.type=paired_videos", "data.train.initial_sequence_length=4", "data.val.batch_size=2"],
-        ["data.val.batch_size: must be 1: here the frames of a video come one after the other"],
-        ["data.val.batch_size=2"],
-    ),
     (["data.train.roots=[]"], ["data.train.roots: is empty; name at least one folder"], ["data.train.roots=[a]"]),
     (["data.val.roots=''"], ["data.val.roots: is empty; name at least one folder"], ["data.val.roots='a'"]),
     (
@@ -328,6 +323,21 @@ def test_a_crop_after_a_resize_of_random_aspect_is_not_judged(tmp_path: Path) ->
     )
 
 
+def test_an_option_that_a_users_own_data_set_does_not_take_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lab_of_rules").mkdir()
+    (tmp_path / "lab_of_rules" / "__init__.py").touch()
+    (tmp_path / "lab_of_rules" / "sets.py").write_text("class Dataset:\n    def __init__(self, sources): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own, reduced = "data.type=lab_of_rules.sets", "data.reduced_jpeg=true"
+    assert errors(write(tmp_path), own, reduced) == [
+        "command line: data.reduced_jpeg: lab_of_rules.sets does not decode at reduced scale; remove it here"
+    ]
+    read(write(tmp_path), own)
+    read(write(tmp_path), reduced)
+
+
 def test_broken_rules_of_all_sections_are_told_at_once(tmp_path: Path) -> None:
     found = errors(write(tmp_path), "gen_opt.skip_grad=true", "data.train.roots=[]", "data.input_image.0=x")
     assert {line.split(": ")[1] for line in found} == {"gen_opt.skip_grad", "data.train.roots", "data.input_image.0"}
@@ -359,6 +369,11 @@ METHOD_RULES: list[tuple[list[str], list[str], list[str]]] = [
         ["data.type=paired_videos", "data.train.initial_sequence_length=4"],
         ["data.type: gives clips, but spade reads stills"],
         ["data.type=paired_images"],
+    ),
+    (
+        [f"data.val={OWN}input_types: [{SEG}, {IMAGES}], input_image: [images]}}", "data.val.type=paired_videos"],
+        ["data.val.type: gives clips, but spade reads stills"],
+        [f"data.val={OWN}input_types: [{SEG}, {IMAGES}], input_image: [images]}}", "data.val.type=paired_images"],
     ),
     (
         ["data.input_types.0={photos: {ext: png, num_channels: 3}}", "data.input_image=[photos]"],

@@ -92,6 +92,16 @@ def test_the_interpolator_serves_the_first_resize_of_pictures_and_nothing_else()
     np.testing.assert_array_equal(out["map"], augment(keys, images, 0.5, 0.5).images["map"])
 
 
+def test_where_there_is_no_first_resize_the_interpolator_serves_nothing() -> None:
+    picture = smooth(20, 30)
+    for keys in ({"random_scale_limit": 1.0}, {"rotate": 20}):
+        linear, cubic = (
+            Augmenter({**same_size(20, 30), **keys}, [], name)({"a": picture}, Scripted(0.5, 0.5, 0.5, 0.7)).images["a"]
+            for name in ("INTER_LINEAR", "INTER_CUBIC")
+        )
+        np.testing.assert_array_equal(cubic, linear)
+
+
 # The draws
 
 
@@ -254,6 +264,7 @@ def test_an_augmenter_survives_pickling() -> None:
         ({"resize_h_w": "24, 28"}, None, (24, 28)),
         ({"resize_h_w": "24, 28", "random_scale_limit": 0.1}, None, None),
         ({"random_resize_h_w_aspect": "24, 28, (0.9, 1.1)"}, None, (24, 28)),
+        ({"resize_h_w": "20, 40", "random_resize_h_w_aspect": "24, 28, (0.9, 1.1)"}, None, (24, 28)),
     ],
 )
 def test_the_size_of_what_comes_out_is_known_where_it_does_not_depend_on_the_picture(

@@ -193,9 +193,10 @@ def test_changes_of_colour_leave_masks_and_16_bit_pictures_alone(op: str) -> Non
     assert unchanged == {"map", "depth"}
 
 
-def test_compression_of_a_picture_with_alpha_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^compression: .*alpha"):
-        augment({**same_size(8, 8), "compression": {"quality_lower": 90, "p": 1.0}}, {"a": noise(8, 8, 4)})
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_compression_of_a_picture_with_channels_that_no_jpeg_has_is_refused(channels: int) -> None:
+    with pytest.raises(UserError, match=rf"^compression: .* this picture {channels}; drop the others \(alpha\)"):
+        augment({**same_size(8, 8), "compression": {"quality_lower": 90, "p": 1.0}}, {"a": noise(8, 8, channels)})
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -266,6 +267,21 @@ def test_a_picture_at_reduced_scale_is_placed_as_the_whole_one(stored: tuple[int
             np.stack([(rows + 0.5) * height / out.shape[0], (columns + 0.5) * width / out.shape[1]], axis=2) - 0.5
         )
         assert np.abs(out - expected)[1:-1, 1:-1].max() < reduction / 64 + 0.01  # OpenCV places by 1/32 pixel
+
+
+def test_a_picture_at_reduced_scale_is_resized_by_the_interpolator_too() -> None:
+    """Area: the mean of what falls into a pixel. Linear would skip most of a checkerboard."""
+    y, x = np.mgrid[:40, :52]
+    board = ((y + x) % 2 * 200).astype(np.float32)[..., None]
+    for stored in ((80, 104), (79, 103)):
+        drawn = Augmenter({"resize_h_w": "10, 13"}, [], "INTER_AREA").draw(stored, Scripted(0.5, 0.5))
+        out = drawn.apply("images", board, (stored[0] / 2, stored[1] / 2))
+        assert np.abs(out - 100).max() < 20
+    ramp = np.stack([2 * y + 0.5, 2 * x + 0.5], axis=2).astype(np.float32)  # its pixels' places in the stored picture
+    out = drawn.apply("images", ramp, (stored[0] / 2, stored[1] / 2))
+    expected = np.stack(np.mgrid[:10, :13], axis=2) + 0.5
+    expected = expected * np.array(stored) / (10, 13) - 0.5
+    assert np.abs(out - expected)[1:-1, 1:-1].max() < 0.05
 
 
 @pytest.mark.parametrize(

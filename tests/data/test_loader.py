@@ -6,13 +6,18 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from counted import Counted, content, loader, places, taken
 from pictures import Memory, noise, png
 
 from imagier.data.loader import Loader
@@ -20,38 +25,6 @@ from imagier.data.paired_images import Dataset
 from imagier.data.sample import InputType, Sample
 from imagier.errors import UserError
 from imagier.recipe import Batch, Position
-
-
-class Counted:
-    """Samples that hold nothing but where they come from: a picture 1 x 1 of (epoch, index)."""
-
-    classes = ()
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        array = np.array(key, np.uint16).reshape(1, 1, 2)
-        return Sample({"at": array}, {"at": f"./{key[1]}"})
-
-    def load(self, index: int) -> dict[str, np.ndarray]:
-        return self[0, index].arrays
-
-
-def loader(dataset: Any, batch_size: int, **options: Any) -> Loader:
-    return Loader(dataset, batch_size, device=torch.device("cpu"), finish=lambda batch: batch, **options)
-
-
-def places(batch: Batch) -> list[tuple[int, int]]:
-    """(epoch, index) of every sample."""
-    return [tuple(place) for place in batch["at"].flatten(1).tolist()]
-
-
-def taken(stream: Iterator[tuple[Batch, Position]], count: int) -> list[tuple[list[tuple[int, int]], Position]]:
-    return [(places(batch), position) for batch, position in islice(stream, count)]
 
 
 def augmented(length: int, **options: Any) -> Dataset:
@@ -63,11 +36,6 @@ def augmented(length: int, **options: Any) -> Dataset:
     kinds = [InputType(name="images", ext="png"), InputType(name="maps", ext="png", is_mask=True)]
     keys = {"resize_h_w": "6, 6", "rotate": 30, "random_scale_limit": 0.5, "horizontal_flip": True}
     return Dataset([Memory(files)], input_types=kinds, augmentations={**keys, "random_crop_h_w": "4, 4"}, **options)
-
-
-def content(batch: Batch) -> tuple[dict[str, list], dict[str, list[str]]]:
-    """All that a batch holds, to be compared with =="""
-    return {name: tensor.tolist() for name, tensor in batch.tensors.items()}, batch.keys
 
 
 # What a batch holds
@@ -106,26 +74,50 @@ def test_a_batch_is_finished_by_what_the_loader_was_given() -> None:
 # Training
 
 
-@pytest.mark.parametrize("world", [1, 2])
-def test_every_sample_of_an_epoch_is_seen_once_and_the_tail_is_dropped(world: int) -> None:
-    ranks = [loader(Counted(11), 2, seed=3, shuffle=True, rank=rank, world=world) for rank in range(world)]
-    steps = 11 // (2 * world)
-    assert {rank.steps_per_epoch for rank in ranks} == {steps}
-    orders = []
-    streams = [rank.stream(Position()) for rank in ranks]
-    for epoch in range(3):
-        seen = [place for _ in range(steps) for stream in streams for place in places(next(stream)[0])]
-        assert {at for at, _ in seen} == {epoch}
-        assert len({index for _, index in seen}) == steps * 2 * world
-        orders.append([index for _, index in seen])
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("length", [16, 17, 23])
+def test_ranks_together_see_every_sample_of_every_epoch_exactly_once(world: int, length: int) -> None:
+    streams = [
+        loader(Counted(length), 2, seed=3, shuffle=True, rank=rank, world=world).stream(Position())
+        for rank in range(world)
+    ]
+    steps = loader(Counted(length), 2, world=world).steps_in(3)
+    seen = [place for _ in range(steps) for stream in streams for place in places(next(stream)[0])]
+    assert [epoch for epoch, _ in seen] == sorted(epoch for epoch, _ in seen)
+    orders = [[index for at, index in seen if at == epoch] for epoch in range(3)]
+    for order in orders:
+        assert sorted(order) == list(range(length))
     assert orders[0] != orders[1] != orders[2]
     assert orders[0] != sorted(orders[0])
 
 
-def test_over_many_epochs_no_sample_is_left_out() -> None:
-    stream = loader(Counted(5), 4, shuffle=True).stream(Position())
-    left_out = [10 - sum(index for _, index in places(batch)) for batch, _ in islice(stream, 60)]
-    assert set(left_out) == set(range(5))
+def test_what_is_left_of_an_epoch_begins_the_first_batch_of_the_next() -> None:
+    batches = taken(loader(Counted(5), 2).stream(Position()), 5)
+    assert [batch for batch, _ in batches] == [
+        [(0, 0), (0, 1)],
+        [(0, 2), (0, 3)],
+        [(0, 4), (1, 0)],
+        [(1, 1), (1, 2)],
+        [(1, 3), (1, 4)],
+    ]
+    ends = [Position(0, 2), Position(0, 4), Position(1, 1), Position(1, 3), Position(2, 0)]
+    assert [position for _, position in batches] == ends
+
+
+@pytest.mark.parametrize("length", [8, 9, 11, 23])
+@pytest.mark.parametrize("epochs", [0, 1, 2, 5, 10**9])
+def test_so_many_epochs_take_the_steps_that_are_told(length: int, epochs: int) -> None:
+    made = loader(Counted(length), 2, world=4)
+    assert made.steps_per_epoch == length // 8
+    steps = made.steps_in(epochs)
+    assert (steps - 1) * 8 < epochs * length <= steps * 8
+
+
+def test_the_last_of_those_steps_ends_the_epoch() -> None:
+    for epochs, length in ((1, 8), (1, 9), (2, 11), (5, 23)):
+        made = loader(Counted(length), 2, world=4)
+        ends = [position.epoch for _, position in taken(made.stream(Position()), made.steps_in(epochs))]
+        assert ends[-1] >= epochs > max([0, *ends[:-1]])
 
 
 def test_the_order_is_a_function_of_the_seed_and_the_epoch() -> None:
@@ -136,16 +128,13 @@ def test_the_order_is_a_function_of_the_seed_and_the_epoch() -> None:
     assert len({tuple(i for _, i in order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
 
-def test_without_shuffling_samples_come_in_order() -> None:
-    batches = taken(loader(Counted(5), 2).stream(Position()), 3)
-    assert [place for batch, _ in batches for place in batch] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
-
-
 @pytest.mark.parametrize("length", [12, 13, 15])
-def test_a_position_counts_the_samples_of_all_ranks_and_turns_over_after_the_last_full_batch(length: int) -> None:
+def test_a_position_counts_the_samples_of_all_ranks(length: int) -> None:
     for rank in range(2):
-        batches = taken(loader(Counted(length), 2, rank=rank, world=2).stream(Position()), 4)
-        assert [position for _, position in batches] == [Position(0, 4), Position(0, 8), Position(1, 0), Position(1, 4)]
+        batches = taken(loader(Counted(length), 2, rank=rank, world=2).stream(Position()), 9)
+        taken_of_all = [position.epoch * length + position.samples for _, position in batches]
+        assert taken_of_all == [4 * step for step in range(1, 10)]
+        assert all(position.samples < length for _, position in batches)
 
 
 @pytest.mark.parametrize(("world", "rank"), [(1, 0), (2, 1)])
@@ -201,11 +190,34 @@ def test_once_covers_everything_once_over_all_ranks_in_order(length: int, world:
         assert all(len(batch) == 2 for batch in batches[:-1])
 
 
+@pytest.mark.parametrize("blocks", [None, [15, 1, 1]])
+def test_a_training_set_has_as_many_whole_batches_on_each_rank(blocks: list[int] | None) -> None:
+    """What all ranks do together on its first batches would else never end."""
+    for rank in range(3):
+        made = loader(Counted(17), 2, shuffle=True, blocks=blocks, rank=rank, world=3)
+        assert [len(batch) for batch in islice(made.once(), made.steps_per_epoch)] == [2, 2]
+
+
 def test_once_ends_after_the_most_batches() -> None:
     short = loader(Counted(9), 2)
     short.most_batches = 2
     for _ in range(2):
         assert [places(batch) for batch in short.once()] == [[(0, 0), (0, 1)], [(0, 2), (0, 3)]]
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_ranks_read_whole_blocks_and_no_batch_reaches_over_the_end_of_one(world: int, num_workers: int) -> None:
+    blocks = [3, 1, 8, 2, 5]
+    block_of = [number for number, length in enumerate(blocks) for _ in range(length)]
+    seen: list[tuple[int, list[int]]] = []
+    for rank in range(world):
+        made = loader(Counted(19), 2, blocks=blocks, rank=rank, world=world, num_workers=num_workers)
+        seen += [(rank, [index for _, index in places(batch)]) for batch in made.once()]
+    assert sorted(index for _, batch in seen for index in batch) == list(range(19))
+    assert all(len({block_of[index] for index in batch}) == 1 for _, batch in seen)
+    assert len({(rank, block_of[batch[0]]) for rank, batch in seen}) == len(blocks), "a block was shared"
+    assert [batch for _, batch in sorted(seen)] == [batch for _, batch in seen], "not in order"
 
 
 @pytest.mark.parametrize(
@@ -220,16 +232,79 @@ def test_some_are_spread_evenly_and_the_same_on_all_ranks(count: int, expected: 
 # Workers
 
 
+def stopped_twice(start: Callable[[Position], Iterator[tuple[Batch, Position]]], at: Position) -> list[Any]:
+    """The content of eight batches from a position on, of which three and then two are taken before a new start."""
+    found: list[Any] = []
+    for count in (3, 2, 3):
+        stream = start(at)
+        for _ in range(count):
+            batch, at = next(stream)
+            found.append((content(batch), at))
+        stream.close()  # type: ignore[attr-defined]
+    return found
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize("num_workers", [1, 4])
-def test_workers_change_neither_the_order_nor_a_byte(num_workers: int) -> None:
-    data = augmented(5, seed=4)
+@pytest.mark.parametrize("blocks", [None, [3, 2, 4]])
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_workers_change_neither_the_order_nor_a_byte(num_workers: int, blocks: list[int] | None) -> None:
+    data = augmented(9, seed=4)
+    options = {"seed": 4, "shuffle": True, "blocks": blocks}
     start = Position(1, 2)
-    by_itself = islice(loader(data, 2, seed=4, shuffle=True).stream(start), 4)
-    by_workers = islice(loader(data, 2, seed=4, shuffle=True, num_workers=num_workers).stream(start), 4)
-    for (batch, position), (same, at) in zip(by_itself, by_workers, strict=True):
-        assert content(batch) == content(same)
-        assert position == at
+    expected = [(content(batch), at) for batch, at in islice(loader(data, 2, **options).stream(start), 8)]
+    assert stopped_twice(loader(data, 2, **options, num_workers=num_workers).stream, start) == expected
+
+
+@pytest.mark.slow  # every worker imports torch
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_that_are_not_forked_bring_the_same(method: str, request: pytest.FixtureRequest) -> None:
+    data = augmented(9, seed=4)
+    expected = [content(batch) for batch, _ in islice(loader(data, 2, seed=4, shuffle=True).stream(Position()), 8)]
+    request.addfinalizer(partial(multiprocessing.set_start_method, multiprocessing.get_start_method(), force=True))
+    multiprocessing.set_start_method(method, force=True)
+    stream = loader(data, 2, seed=4, shuffle=True, num_workers=2).stream(Position())
+    assert [content(batch) for batch, _ in islice(stream, 8)] == expected
+
+
+def test_workers_live_as_long_as_the_stream() -> None:
+    stream = loader(Counted(6), 2, num_workers=2, shuffle=True).stream(Position())
+    next(stream)
+    workers = set(multiprocessing.active_children())
+    epochs = {position.epoch for _, position in islice(stream, 12)}
+    assert epochs >= {1, 2, 3}
+    assert set(multiprocessing.active_children()) == workers
+    stream.close()
+    assert not any(worker.is_alive() for worker in workers)
+
+
+def test_a_worker_that_is_faster_does_not_overtake() -> None:
+    class Waiting(Counted):
+        """The first sample is there when the second one is."""
+
+        second = multiprocessing.Event()
+
+        def __getitem__(self, key: tuple[int, int]) -> Sample:
+            assert key[1] != 0 or self.second.wait(10)
+            if key[1] == 1:
+                self.second.set()
+            return super().__getitem__(key)
+
+    batches = taken(loader(Waiting(4), 1, num_workers=2).stream(Position()), 4)
+    assert [batch for batch, _ in batches] == [[(0, index)] for index in range(4)]
+
+
+def test_no_draw_of_the_run_depends_on_what_is_loaded() -> None:
+    before = torch.get_rng_state()
+    for num_workers in (0, 1):
+        list(loader(augmented(3), 2, num_workers=num_workers).once())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_workers_hand_over_pictures_in_shared_memory() -> None:
+    (batch,) = loader(augmented(2), 2, num_workers=1).once()
+    assert batch["images"].is_shared()
+    (batch,) = loader(augmented(2), 2).once()
+    assert not batch["images"].is_shared()
 
 
 def test_persistent_workers_serve_every_pass_even_after_one_that_was_broken_off() -> None:
@@ -309,14 +384,42 @@ def test_some_are_those_as_large_as_the_first() -> None:
     assert batch.keys["images"] == ["./0", "./2", "./3"]
 
 
-def test_workers_outlive_the_signal_that_ends_a_process_group_and_not_their_run() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_workers_outlive_the_signals_that_go_to_a_process_group_and_not_their_run(number: int) -> None:
     stream = loader(Counted(40), 1, num_workers=1).stream(Position())
     next(stream)
     (worker,) = multiprocessing.active_children()
     assert worker.pid is not None
-    os.kill(worker.pid, signal.SIGTERM)
+    os.kill(worker.pid, number)
     assert len(taken(stream, 20)) == 20  # more than was read ahead
     assert worker.is_alive()
-    stream.close()
+    stream.close()  # type: ignore[attr-defined]
     worker.join(5)
     assert not worker.is_alive()
+
+
+ENDS = """
+import sys
+sys.path[:0] = {paths}
+from counted import Counted, loader
+from imagier.recipe import Position
+
+stream = loader(Counted(40), 1, num_workers=1).stream(Position())
+kept = loader(Counted(4), 1, num_workers=1, persistent_workers=True)
+next(stream), list(kept.once())
+ring = [stream, kept]
+ring.append(ring)  # not to be freed before the end
+print("done", flush=True)
+{end}
+"""
+
+
+@pytest.mark.slow  # imports torch
+@pytest.mark.parametrize(("end", "status"), [("", 0), ("sys.exit(3)", 3), ("raise ValueError('ours')", 1)])
+def test_a_program_ends_whatever_workers_it_has_left(end: str, status: int) -> None:
+    tests = Path(__file__).parents[1]
+    program = ENDS.format(paths=[str(tests), str(tests.parent)], end=end)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "done\n"
+    assert ended.returncode == status
+    assert ended.stderr == "" if status != 1 else ended.stderr.endswith("ValueError: ours\n")

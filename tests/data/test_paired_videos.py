@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import png, write
-from videos import counting, number_of, numbered
+from pictures import noise, png, write
+from videos import counting, number_of, numbered, video
 
 from imagier.data.loader import Loader
 from imagier.data.paired_videos import LEAST_STEPS, Dataset
@@ -298,7 +298,25 @@ def test_frames_with_different_numbers_of_points_are_told(root: Path, tmp_path: 
         write(tmp_path / "images" / "s" / f"{t}.png", png(numbered(t)))
         write(tmp_path / "points" / "s" / f"{t}.json", json.dumps([[1, 2]] * (t + 1)).encode())
     clips = dataset(tmp_path, kinds=kinds, training=True, initial_sequence_length=2)
-    with pytest.raises(UserError, match=r"^[^:]*points/s/1\.json: holds 2 x 2 numbers, but 1 x 2 in the frame before"):
+    with pytest.raises(UserError, match=r"^[^:]*points/s/1\.json: holds 2 x 2 numbers, but 1 x 2 numbers in the frame"):
+        clips[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "says"),
+    [
+        (noise(16, 64, 3), noise(16, 64, 4), "pixels of 4 x uint8, but pixels of 3 x uint8"),
+        (noise(16, 64, 1), noise(16, 64, 1, below=65536), "pixels of 1 x uint16, but pixels of 1 x uint8"),
+    ],
+)
+def test_frames_that_do_not_fit_into_one_clip_are_told(
+    tmp_path: Path, first: np.ndarray, second: np.ndarray, says: str
+) -> None:
+    write(tmp_path / "images" / "s" / "0.png", png(first))
+    write(tmp_path / "images" / "s" / "1.png", png(second))
+    kinds = [InputType(name="images", ext="png")]
+    clips = dataset(tmp_path, kinds=kinds, training=True, initial_sequence_length=2)
+    with pytest.raises(UserError, match=rf"^[^:]*images/s/1\.png: holds {says} in the frame before; correct the file$"):
         clips[0, 0]
 
 
@@ -385,6 +403,25 @@ def test_a_wrong_class_is_told_with_the_name_of_its_file_or_frame(root: Path) ->
     ids = InputType(name="images", ext="mkv", is_mask=True, num_classes=4)
     with pytest.raises(UserError, match=r"images/b\.mkv: is stored as bgr0, which does not keep ids as they are"):
         dataset(root, kinds=[ids])[0, 9]
+
+
+def test_a_film_whose_maps_lie_on_their_side_is_told(root: Path, tmp_path: Path) -> None:
+    write(tmp_path / "images" / "s.mkv", counting(2))
+    for t in range(2):
+        write(tmp_path / "maps" / "s" / f"{t}.png", png(np.zeros((64, 16, 1), np.uint8)))
+    films = dataset(tmp_path, "films")
+    for take in (lambda: films[0, 1], lambda: films.load(1)):
+        with pytest.raises(UserError, match=r"maps/s/1\.png: is 64 x 16, but its partner .*s\.mkv, frame 1 is 16 x 64"):
+            take()
+
+
+def test_a_film_of_more_than_8_bits_is_not_taken_for_light(tmp_path: Path) -> None:
+    deep = [np.full((16, 64, 1), 40_000, np.uint16)] * 2
+    write(tmp_path / "images" / "s.mkv", video(deep, pixels="gray10le"))
+    grey = {"name": "images", "ext": "mkv", "num_channels": 1}
+    with pytest.raises(UserError, match=r"images/s\.mkv: holds 16-bit values, which are numbers and no light"):
+        dataset(tmp_path, kinds=[InputType(**grey, normalize=True)])[0, 0]  # type: ignore[arg-type]
+    assert dataset(tmp_path, kinds=[InputType(**grey)])[0, 0].arrays["images"].max() == 625  # type: ignore[arg-type]
 
 
 def test_a_crop_that_does_not_fit_names_the_frame(root: Path) -> None:

@@ -234,6 +234,20 @@ def test_sound_alone_is_no_video() -> None:
     assert refused(file.getvalue()) == {"has no pictures; remove it from the set"}
 
 
+def test_a_format_without_a_decoder_is_told() -> None:
+    data = counting(3)
+    assert b"V_FFV1" in data
+    says = "has pictures in a format that cannot be decoded; write it anew (ffmpeg), or remove it"
+    assert refused(data.replace(b"V_FFV1", b"V_NONE")) == {says}
+
+
+def test_a_title_in_any_encoding_does_no_harm() -> None:
+    data = counting(3)
+    assert b"Lavf" in data  # who wrote it
+    film = opened(data.replace(b"Lavf", "Lévf".encode("latin-1")))
+    assert [number_of(film.frame(number)) for number in range(3)] == [0, 1, 2]
+
+
 def test_an_avi_file_that_does_not_tell_the_order_of_its_frames_is_told() -> None:
     data = counting(LENGTH, form="avi", **H264)
     assert refused(data) == {"does not say when each frame is shown; write it anew (ffmpeg -i FILE NEW.mp4)"}

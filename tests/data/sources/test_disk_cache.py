@@ -215,6 +215,21 @@ def test_a_process_that_is_killed_while_it_stores_leaves_nothing_to_be_read_and_
     assert sum(cache.get(f"{i}") is not None for i in range(20)) == 3
 
 
+def test_a_kill_right_before_a_file_is_made_leaves_none_that_is_not_counted(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path, 40 * KB)
+    cache.put("a", content("a", 9000))
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def store() -> None:
+        cache._note = die  # type: ignore[method-assign, assignment]
+        cache.put("b", content("b", 9000))
+
+    assert elsewhere(store) == -signal.SIGKILL
+    assert len(entries(tmp_path)) == 1
+
+
 # Where nothing can be written
 
 

@@ -11,6 +11,7 @@ from pictures import write
 from stores import as_somebody, folder
 
 from imagier.data.sources.folder import FolderSource
+from imagier.data.sources.opening import open_local
 from imagier.errors import UserError
 
 PNG = {"images": "png"}
@@ -68,6 +69,18 @@ def test_a_folder_that_may_not_be_listed_is_an_error_and_not_empty(tmp_path: Pat
     source = FolderSource(tmp_path, PNG)
     with as_somebody(tmp_path / "images"):
         assert message(source) == f"{tmp_path}/images/closed: cannot be listed: Permission denied"
+
+
+def test_a_root_that_may_not_be_looked_into_is_told(tmp_path: Path) -> None:
+    root = folder(tmp_path / "root", ["a/1"], PNG)
+    root.chmod(0)
+    with as_somebody(root):
+        for opened in (FolderSource, open_local):
+            with pytest.raises(UserError, match=rf"^{root}.*: Permission denied; check `roots`"):
+                opened(root, PNG).keys("images")
+    root.chmod(0o711)  # may be passed, but not listed
+    with as_somebody(root), pytest.raises(UserError, match=rf"^{root}: Permission denied; check `roots`"):
+        open_local(root, {"maps": "png"})
 
 
 def test_a_file_that_may_not_be_read_or_that_vanished_is_named(tmp_path: Path) -> None:

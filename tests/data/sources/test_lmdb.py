@@ -7,7 +7,11 @@ import multiprocessing
 import os
 import pickle
 import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lmdb
@@ -123,6 +127,43 @@ def test_any_number_of_workers_reads_the_same(store: Path) -> None:
     assert served[0] == served[1] == served[2] == [VALUES[kind][key] for kind, key in items]
 
 
+def test_a_set_can_be_opened_while_another_thread_begins_to_read_the_same_root(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look at a store that is opened must not close what is read meanwhile."""
+    source = LmdbSource(store, {"images": "jpg"})
+    reads: list[Future[bytes]] = []
+
+    class Watched:
+        """A handle: another thread reads while it is looked at, and is in the midst of it when it is closed."""
+
+        def __init__(self, handle: Any) -> None:
+            self.handle = handle
+            self.closed = threading.Event()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.handle, name)
+
+        def stat(self) -> Any:
+            reads.append(pool.submit(source.read, "images", "./top"))
+            time.sleep(0.05)
+            return self.handle.stat()
+
+        def begin(self, **options: Any) -> Any:
+            self.closed.wait(0.1)
+            return self.handle.begin(**options)
+
+        def close(self) -> None:
+            self.handle.close()
+            self.closed.set()
+
+    watched = SimpleNamespace(**{**vars(lmdb), "open": lambda *where, **how: Watched(lmdb.open(*where, **how))})
+    monkeypatch.setattr("imagier.data.sources.lmdb.lmdb_package", lambda: watched)
+    with ThreadPoolExecutor(1) as pool:
+        LmdbSource(store, {"images": "jpg"})
+        assert [read.result() for read in reads] == [b"image top"]
+
+
 def test_no_handle_is_open_until_the_first_read(store: Path) -> None:
     source = LmdbSource(store, EXTENSIONS)
     assert str(store) not in Path("/proc/self/maps").read_text()
@@ -185,7 +226,9 @@ def test_an_empty_list_is_told(store: Path) -> None:
 
 
 def test_a_type_that_the_store_lacks_is_told_with_those_that_it_has(store: Path) -> None:
-    assert said(store, {"depth": "png"}) == f"{store}: has no input type 'depth'; it has: images, maps"
+    assert said(store, {"depth": "png"}) == (
+        f"{store}/all_filenames.json: lists no input type 'depth'; it has: images, maps"
+    )
 
 
 def test_an_environment_that_is_missing_or_something_else_is_told(store: Path) -> None:
@@ -219,6 +262,14 @@ def test_a_file_that_is_listed_and_not_there_is_told_when_it_is_read(store: Path
         with pytest.raises(UserError) as caught:
             source.read("images", key)
         assert str(caught.value).startswith(f"{store}/images/data.mdb[{key}]: no such entry")
+
+
+def test_a_file_that_is_gone_is_told_when_it_is_asked_for_its_time(store: Path) -> None:
+    source = LmdbSource(store, EXTENSIONS)
+    assert source.modified("images", "city/1") == (store / "images" / "data.mdb").stat().st_mtime_ns
+    (store / "images" / "data.mdb").unlink()
+    with pytest.raises(UserError, match=r"images/data.mdb: No such file or directory; "):
+        source.modified("images", "city/1")
 
 
 def test_without_the_package_the_command_that_installs_it_is_told(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

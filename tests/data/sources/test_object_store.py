@@ -124,6 +124,14 @@ def test_the_reference_s_lists_lead_to_its_objects(
     assert source.extension("images") == "jpg"
 
 
+def test_a_sequence_with_the_name_of_the_root_is_no_root_where_types_stand_for_themselves(server: S3Server) -> None:
+    lists = {"all_filenames.json": {"images": {"cats": ["1"]}}, "metadata.json": {"images": "jpg"}}
+    files = {f"cats/{name}": json.dumps(tree).encode() for name, tree in lists.items()}
+    bucket = server.new_bucket({**files, "cats/images/cats/1.jpg": b"a cat"})
+    source = ObjectStoreSource(S3Folder(f"{bucket}/cats", server.credentials, patience=AT_ONCE), {"images": "jpg"})
+    assert {key: source.read("images", key) for key in source.keys("images")} == {"cats/1": b"a cat"}
+
+
 def test_the_stream_of_a_training_is_that_from_the_folder(root: Path, server: S3Server) -> None:
     expected = content(loader(FolderSource(root / "bucket" / "set", KINDS)).stream(Position(1, 2)), 9)
     for num_workers in (0, 2):
@@ -179,7 +187,7 @@ def test_a_server_that_dies_in_mid_epoch_and_comes_back_costs_no_sample(root: Pa
         ({"all_filenames.json": b"{}"}, r"all_filenames.json: lists no files of input type 'images'; .*"),
         (
             {"all_filenames.json": b'{"../x": ["a"]}'},
-            r"all_filenames.json: lists '../x/a', which can be no file's name.*",
+            r"all_filenames.json: lists '../x/a', which cannot be the name of a file; .*",
         ),
     ],
 )
@@ -239,6 +247,31 @@ def test_parts_of_objects_are_those_of_the_files(root: Path, tmp_path: Path, ser
     assert there.where("") == "s3://bucket/set/images/a/deep/"
     copy = pickle.loads(pickle.dumps(there))
     assert copy.read(here.names()[0], 3, 4) == here.read(here.names()[0], 3, 4)
+
+
+def test_what_lies_in_folders_below_is_not_of_a_folder(server: S3Server) -> None:
+    bucket = server.new_bucket({"sets/a": b"a", "sets/train/0.tar": b"", "sets/val/0.tar": b"", "sets2": b""})
+    assert remote(server, f"{bucket}/sets", None).names() == ["a"]
+
+
+def test_an_archive_that_was_cut_off_at_a_member_is_told_as_in_a_folder(server: S3Server) -> None:
+    whole = shard({"s/1.images.png": bytes(512)})
+    bucket = server.new_bucket({"set/a.tar": whole[:1024]})
+    said = line(lambda: ShardsSource(remote(server, f"{bucket}/set", None), {"images": "png"}))
+    assert said == f"s3://{bucket}/set/a.tar: damaged or cut off (no end); make or copy it again"
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("size", [9, 100, 300])
+def test_another_object_under_the_name_of_one_that_was_listed_is_told(
+    server: S3Server, tmp_path: Path, size: int, cached: bool
+) -> None:
+    bucket = server.new_bucket({"set/a": bytes(100)})
+    folder = remote(server, f"{bucket}/set", DiskCache(tmp_path, 10**6) if cached else None)
+    assert folder.size("a") == 100
+    server.s3.put_object(Bucket=bucket, Key="set/a", Body=b"x" * size)
+    said = line(lambda: folder.read("a", 50, 10))
+    assert said == f"s3://{bucket}/set/a: was replaced after the run had listed it; start the run again"
 
 
 def test_a_folder_without_objects_is_told(server: S3Server) -> None:

@@ -23,7 +23,7 @@ from imagier.data.sources.shard_names import INDEX, key_and_field, member_name
 from imagier.data.sources.shard_writer import ShardWriter
 from imagier.data.sources.shards import ShardsSource
 from imagier.data.store_building import build
-from imagier.data.store_plan import plan
+from imagier.data.store_plan import Plan, plan
 from imagier.errors import UserError
 
 KEYS = ["./top", "a/0001", "a/0002", "b/deep/v1.0 final", "b/猫", "b/100%", "b/x%2Ey"]
@@ -218,6 +218,16 @@ def swollen_index(root: Path) -> bytes:
     return file.getvalue()
 
 
+def odd_header(root: Path, text: bytes) -> bytes:
+    """Of an array, whose header numpy reads as if it were a program's."""
+    header = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117) + b"\n"
+    file = io.BytesIO()
+    with zipfile.ZipFile(root / INDEX) as whole, zipfile.ZipFile(file, "w") as archive:
+        for name in whole.namelist():
+            archive.writestr(name, header if name == "ends0.npy" else whole.read(name))
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -242,6 +252,10 @@ def swollen_index(root: Path) -> bytes:
         ),
         compressed_index,
         swollen_index,
+        lambda root: odd_header(root, b"{'descr': ("),
+        lambda root: odd_header(root, b"'''text"),
+        lambda root: odd_header(root, b"a\n  b\n c"),
+        lambda root: odd_header(root, b"{'descr': '<i8', 'fortran_order': False, 'shape': (%d,)}" % 10**30),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -366,6 +380,35 @@ def test_a_shard_that_changes_or_vanishes_while_it_is_read_is_told(tmp_path: Pat
         pickle.loads(pickle.dumps(source)).read("maps", last)
     with pytest.raises(UserError, match=r"\*\.tar\[s/nothing\.maps\.png\]: no such member"):
         source.read("maps", "s/nothing")
+
+
+def test_a_file_is_whole_though_the_system_brings_it_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux reads 2 GiB at most at a time, some network disks less."""
+    data = bytes(range(250))
+    tar(tmp_path / "a.tar", [("s/1.images.jpg", data), ("s/2.images.jpg", b"")])
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, length, offset: pread(file, min(length, 99), offset))
+    source = shards(tmp_path, {"images": "jpg"})
+    assert [source.read("images", "s/1"), source.read("images", "s/2")] == [data, b""]
+    assert LocalFiles(tmp_path).read("a.tar", 512, 200) == data[:200]
+
+
+def test_whether_types_lie_together_is_found_out_once_and_not_for_each_file(tmp_path: Path) -> None:
+    """A comparison of all keys for each of them would take hours."""
+    compared = []
+
+    class Keys(list[str]):
+        def __eq__(self, other: object) -> bool:
+            compared.append(1)
+            return super().__eq__(other)
+
+    writer = ShardWriter(tmp_path, Plan({"images": Keys(KEYS), "maps": Keys(KEYS)}, EXTENSIONS, False), shard_bytes=10)
+    for kind, key in writer.order(0):
+        if writer.is_due(kind):
+            writer.commit()
+        writer.add(kind, key, bytes(20))
+    writer.close()
+    assert len(compared) == 1
 
 
 def test_a_shard_that_may_not_be_read_is_told(tmp_path: Path) -> None:
