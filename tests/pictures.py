@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -54,10 +55,16 @@ class Memory:
     def keys(self, kind: str) -> list[str]:
         return [key for its_kind, key in self.files if its_kind == kind]
 
+    def shards(self, kind: str) -> list[int]:
+        return [len(self.keys(kind))]
+
     def read(self, kind: str, key: str) -> bytes:
         if (kind, key) not in self.files:
             raise UserError(f"{self.where(kind, key)}: No such file or directory")
         return self.files[kind, key]
+
+    def open(self, kind: str, key: str) -> BinaryIO:
+        return io.BytesIO(self.read(kind, key))
 
     def where(self, kind: str, key: str) -> str:
         return f"{self.name}/{kind}/{key}.png"

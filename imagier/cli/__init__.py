@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
     """Runs a command line; returns the exit status (status.py). A mistake of the user's is told on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in argv if not word.startswith("-")), None)
-    parser = argparse.ArgumentParser(prog=program, description="Trains image generators.", formatter_class=_columns)
+    parser = argparse.ArgumentParser(prog=program, description="Trains image generators.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     module = None
     for name, text in COMMANDS.items():
@@ -55,11 +55,6 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
         return status.FAILED
     except KeyboardInterrupt:
         return status.KILLED
-
-
-def _columns(prog: str) -> argparse.HelpFormatter:
-    """With room for the longest name of a command before what it does."""
-    return argparse.HelpFormatter(prog, max_help_position=30)
 
 
 def script(command: str) -> int:

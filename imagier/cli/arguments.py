@@ -62,6 +62,15 @@ def writable_folder(text: str) -> Path:
     return path
 
 
+def writable_file(text: str) -> Path:
+    """The path of a file that can be written, new or old. ArgumentTypeError where it cannot; nothing is made."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file")
+    writable_folder(str(path.parent))
+    return path
+
+
 def _nearest(path: Path) -> Path:
     """The first of a path and the folders around it that is there."""
     try:

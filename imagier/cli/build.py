@@ -12,14 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imagier.config import schema
+from imagier.config import label_ops, schema
 from imagier.config.check import Component, Config
 from imagier.config.find import find
 from imagier.data.augment import crop_size, output_size
 from imagier.data.label import Expander
 from imagier.data.loader import Dataset, Loader
 from imagier.data.sample import InputType
-from imagier.data.sources.folder import FolderSource
+from imagier.data.source import Source
+from imagier.data.sources.disk_cache import shared_cache
+from imagier.data.sources.object_store import is_remote, open_remote
+from imagier.data.sources.opening import open_local
 from imagier.errors import UserError
 from imagier.nn.average import ModelAverage, reestimate_batch_norm
 from imagier.nn.init import initialize
@@ -31,12 +34,13 @@ from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 from imagier.train.view import View
 
+GROWTH_OF_CLIPS = ("single_frame_epoch", "num_epochs_temporal_step")
+"""Keys of a recipe that its data set reads too: in which epoch clips have how many frames."""
+
 
 def input_types(data: schema.Data) -> list[InputType]:
     """The input types of a data section, in order."""
-    one_hot = data.one_hot_num_classes
-    if data.full_data_ops is not None and "make_one_hot" not in data.full_data_ops:
-        one_hot = {}
+    made = label_ops.made(data)
     return [
         InputType(
             name=name,
@@ -44,7 +48,10 @@ def input_types(data: schema.Data) -> list[InputType]:
             num_channels=options.num_channels,
             normalize=options.normalize,
             is_mask=options.is_mask,
-            num_classes=one_hot.get(name),
+            num_classes=made[name].num_classes,
+            dont_care=made[name].dont_care,
+            renamed=made[name].name,
+            is_points=name in data.keypoint_data_types,
         )
         for entry in data.input_types
         for name, options in entry.items()
@@ -64,22 +71,46 @@ def for_validation(data: schema.Data) -> schema.Data:
     return dataclasses.replace(data, type=val.type, input_types=val.input_types, input_image=val.input_image)
 
 
-def dataset(data: schema.Data, split: schema.Split, seed: int, *, training: bool = False) -> Dataset:
+def dataset(
+    data: schema.Data, split: schema.Split, seed: int, *, training: bool = False, **of_clips: int | None
+) -> Dataset:
     """The data set of one split. UserError if its folders or files are not as the config says.
 
-    training: draw files, where the data set type does so in training.
+    training: draw files, where the data set type does so in training. of_clips: what a data set type of clips needs to
+    know of the training (samples_per_step, the growth of a clip); others do not ask for it.
     """
-    kinds = input_types(data)
-    extensions = {kind.name: kind.ext for kind in kinds}
-    return find("data", data.type, "Dataset")(
-        [FolderSource(root, extensions) for root in split.roots],
-        input_types=kinds,
+    cls = find("data", data.type, "Dataset")
+    of_some = {
+        "root_weights": split.root_weights,
+        "reduced_jpeg": data.reduced_jpeg,
+        "initial_sequence_length": split.initial_sequence_length,
+        "max_sequence_length": split.max_sequence_length,
+        **of_clips,
+    }
+    wanted = inspect.signature(cls).parameters
+    return cls(
+        sources(data, split),
+        input_types=input_types(data),
         augmentations=split.augmentations,
         interpolator=data.interpolator,
         use_dont_care=data.use_dont_care,
         training=training,
         seed=seed,
+        **{name: value for name, value in of_some.items() if name in wanted},
     )
+
+
+def sources(data: schema.Data, split: schema.Split) -> list[Source]:
+    """The stores of a split's files, one a root. UserError if one is not there."""
+    extensions = {kind.name: kind.ext for kind in input_types(data)}
+    store = split.dataset_type or ("lmdb" if split.is_lmdb else None)
+    cache = shared_cache(data.cache.root, int(data.cache.size_GB * 1e9)) if data.cache else None
+    return [
+        open_remote(root, extensions, store, credentials_file=data.aws_credentials_file, cache=cache)
+        if is_remote(root, store)
+        else open_local(root, extensions, store)
+        for root in split.roots
+    ]
 
 
 def expander(data: schema.Data, channels_last: bool) -> Expander:
@@ -91,8 +122,9 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
     """Batches for training: each holds the samples of all updates of an iteration. UserError if there is none."""
     data, options = config.run.data, config.recipe.options
     assert data.train is not None
-    updates = max(options.get("dis_step", 1), options.get("gen_step", 1))
-    samples = dataset(data, data.train, seed, training=True)
+    batch_size = samples_per_iteration(config)
+    growth = {key: options[key] for key in GROWTH_OF_CLIPS if key in options}
+    samples = dataset(data, data.train, seed, training=True, samples_per_step=batch_size * runtime.world, **growth)
     if data.num_classes is not None and len(samples.classes) > data.num_classes:
         raise UserError(
             f"data.num_classes: is {data.num_classes}, but the training set has {len(samples.classes)} classes "
@@ -100,13 +132,16 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
         )
     loader = Loader(
         samples,
-        data.train.batch_size * updates * config.trainer.accumulate,
+        batch_size,
         device=runtime.device,
         finish=expander(data, config.trainer.channels_last),
         seed=seed,
         shuffle=True,
+        blocks=samples.blocks if data.train.shuffle == "shards" else None,
+        on_error="replace" if data.on_error == "skip" else "stop",
         num_workers=data.num_workers,
         pin_memory=runtime.pins_memory,
+        copier=runtime.copier(),
         rank=runtime.rank,
         world=runtime.world,
     )
@@ -118,17 +153,29 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
     return loader
 
 
+def samples_per_iteration(config: Config) -> int:
+    """Samples that a rank takes in an iteration of the training, for all its updates."""
+    options, train = config.recipe.options, config.run.data.train
+    assert train is not None
+    return train.batch_size * max(options.get("dis_step", 1), options.get("gen_step", 1)) * config.trainer.accumulate
+
+
 def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: schema.Split, seed: int) -> Loader:
-    """Batches of a validation or test split, in order; each rank sees its share."""
+    """Batches of a validation or test split, in order; each rank sees its share, of videos whole ones."""
     alone = data.val_data_loader_not_distributed
+    samples = dataset(data, split, seed)
+    clips = vars(find("data", data.type, "Dataset")).get("clips", False)
     return Loader(
-        dataset(data, split, seed),
+        samples,
         split.batch_size,
         device=runtime.device,
         finish=expander(data, config.trainer.channels_last),
+        blocks=samples.blocks if clips else None,
+        on_error="leave out" if data.on_error == "skip" else "stop",
         num_workers=data.num_workers,
         persistent_workers=data.persistent_workers,
         pin_memory=runtime.pins_memory,
+        copier=runtime.copier(),
         rank=0 if alone else runtime.rank,
         world=1 if alone else runtime.world,
     )
@@ -143,7 +190,7 @@ def facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
     known = {
         "label_lengths": lengths,
         "label_channels": sum(lengths.values()),
-        "one_hot": [kind.name for kind in kinds if kind.num_classes is not None],
+        "one_hot": [kind.renamed or kind.name for kind in kinds if kind.num_classes is not None],
         "image_channels": sum(channels[name] or 0 for name in data.input_image),
     }
     return known if size is None else {**known, "crop_h_w": size}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import copy
 import shutil
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from imagier.config.check import Config
 from imagier.config.schema import BIG, Cudnn
 from imagier.errors import UserError
 from imagier.train import runtime as runtimes
+from imagier.train.compare import first_difference
 from imagier.train.runtime import Runtime
-from imagier.train.trainer import Trainer
 
 STEPS = 4
 HELD_OUT_BATCHES = 2
@@ -44,21 +43,12 @@ def debug(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
         middle = next(args.logdir.glob(f"epoch_*_iteration_{STEPS // 2:09d}_checkpoint.pt"))
         args.logdir, args.checkpoint, args.resume = folder / "continued", middle, 1
         continued = run_once(config, args, runtime, held_out_batches=HELD_OUT_BATCHES)
-    different = first_difference(whole, continued)
+    states = [{name: player.state_dict() for name, player in run.players.items()} for run in (whole, continued)]
+    different = first_difference(*states)
     if runtime.is_main:
         verdict = f"differs in {different}" if different else "is the same run, bit for bit"
         print(f"resume check: continuing from iteration {STEPS // 2} {verdict}")
     return 1 if different else 0
-
-
-def first_difference(one: Trainer, other: Trainer) -> str | None:
-    """The name of the first tensor in which two runs differ; None if there is none."""
-    for player in one.players:
-        theirs = dict(_flat(other.players[player].state_dict()))
-        for name, value in _flat(one.players[player].state_dict()):
-            if not torch.equal(torch.as_tensor(value), torch.as_tensor(theirs[name])):
-                return f"{player}.{name}"
-    return None
 
 
 def _short(config: Config) -> Config:
@@ -69,21 +59,10 @@ def _short(config: Config) -> Config:
         logging_iter=1,
         snapshot_save_iter=STEPS // 2,
         snapshot_save_start_iter=0,
+        keep_last=None,
         image_save_iter=STEPS // 2,
         metrics_iter=STEPS // 2,
         data=replace(config.run.data, num_workers=0),
         cudnn=Cudnn(deterministic=True, benchmark=False),
     )
     return replace(config, run=run)
-
-
-def _flat(state: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """The leaves of nested mappings and lists, with their dotted names."""
-    if isinstance(state, Mapping):
-        for key, child in state.items():
-            yield from _flat(child, f"{name}.{key}" if name else str(key))
-    elif isinstance(state, list | tuple):
-        for index, child in enumerate(state):
-            yield from _flat(child, f"{name}.{index}")
-    elif state is not None:
-        yield name, state

@@ -5,25 +5,34 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from imagier.cli import build, status
-from imagier.cli.start import Start
+from imagier.cli import build, sinks, status
+from imagier.cli.saving import checkpoints, first_save, saver_of, survey_of
+from imagier.cli.start import Say, Start
 from imagier.config.check import Config
 from imagier.data.loader import Loader
 from imagier.train.clock import Stopwatch
-from imagier.train.hooks import evaluation, files, report, tensorboard
-from imagier.train.hooks.checkpoints import Checkpoints
+from imagier.train.hooks import evaluation, report
+from imagier.train.hooks.checkpoints import Keeper
 from imagier.train.hooks.console import Console
+from imagier.train.hooks.health import SAMPLES, Health
 from imagier.train.hooks.log import Log, Sink
 from imagier.train.hooks.pictures import Pictures
 from imagier.train.hooks.profile import Profile
-from imagier.train.hooks.wandb import WandB
+from imagier.train.hooks.tolerant import TolerantHook
 from imagier.train.hooks.watchdog import Watchdog
+from imagier.train.runtime import Runtime
+from imagier.train.saver import Saver
 from imagier.train.trainer import Hook, Trainer
 from imagier.train.view import View
 
 PICTURE_ROWS = 8
+
+HEALTH_EVERY = 100
+"""Iterations between two readings of a run's health, or more, if it is logged less often."""
 
 
 class Hooks:
@@ -39,62 +48,81 @@ class Hooks:
         held_out: Loader | None,
         total_steps: int,
         stopwatch: Stopwatch | None,
+        kept: Mapping[str, Any],
     ) -> None:
+        """kept: the extras of the checkpoint that the run goes on from."""
         runtime = trainer.runtime
         console = Console(total_steps=total_steps, from_step=trainer.step, is_main=runtime.is_main)
         self.sinks: list[Sink] = [console]
+        self.saver: Saver | None = None
+        wandb_id: str | None = kept.get("wandb_id")
         if runtime.is_main:
-            self.sinks += _files(config, args, start, trainer.step)
+            self.saver = saver_of(config.run, start, runtime, console.say)
+            more, wandb_id = sinks.of_first_rank(config, args, start, trainer.step, wandb_id, console.say)
+            self.sinks += more
         self.log = Log(
             self.sinks,
             every=config.run.logging_iter,
             samples_per_step=training.batch_size * training.world,
             log_names=trainer.recipe.log_names,
             stopwatch=stopwatch,
+            tallies=partial(_skipped, [training, *([held_out] if held_out is not None else [])]),
         )
         average = config.trainer.model_average_config
         calibration = average.num_batch_norm_estimation_iterations if average.enabled else 0
         view = View(build.calibrated(training, calibration, runtime))
         self.evaluation = self._evaluation(config, view, training, held_out, start.seed)
-        self.all: list[Hook] = [
-            self.log,
-            console,
-            self._checkpoints(config, start, view if calibration else None, trainer, _survey(trainer, view, held_out)),
-            self._pictures(config, start, view, held_out or training),
-        ]
+
+        def extras() -> dict[str, Any]:
+            statistics = build.measured_batch_norm(view, trainer) if calibration else {}
+            return {"seed": start.seed, "wandb_id": wandb_id, "batch_norm": statistics}
+
+        self.health = self._health(config, view, training, held_out, start.seed, console.say)
+        survey = survey_of(trainer, view, held_out)
+        saves_early = first_save(config.run, training) < total_steps
+        saves = checkpoints(config.run, self.saver, extras, self._keepers(), survey=survey, prepares=saves_early)
+        saves.load_state_dict(kept, runtime.device)
+        self._remember_scores(trainer.step)
+        shown = self._pictures(config, start, view, held_out or training)
+        self.all: list[Hook] = [self.log, console, self.health, saves, TolerantHook(shown, "a picture", console.say)]
         if self.evaluation is not None:
             self.all.append(self.evaluation)
-        if runtime.is_main and args.profile:
-            self.all.append(Profile(start.logdir, runtime.device))
         if runtime.is_main:
-            self.all.append(report.Report(start.logdir, shlex.join(sys.argv), start.seed, self.evaluation))
+            self.all += self._pages(args, start, runtime, console.say)
         self._watchdog = None
         if args.step_timeout is not None:  # the last: what the others do is part of a step
             self._watchdog = Watchdog(start.logdir, args.step_timeout, rank=runtime.rank, status=status.HUNG)
             self.all.append(self._watchdog)
 
-    def _checkpoints(
-        self,
-        config: Config,
-        start: Start,
-        view: View | None,
-        trainer: Trainer,
-        survey: Callable[[Trainer], None] | None,
-    ) -> Checkpoints:
-        """Saves; with the measured batch norm statistics of the average, where there is one (`view`)."""
-        run = config.run
-        return Checkpoints(
-            start.logdir,
-            lambda: {
-                "log": self.log.state_dict(trainer.runtime),
-                "seed": start.seed,
-                "batch_norm": build.measured_batch_norm(view, trainer) if view is not None else {},
-            },
-            every=run.snapshot_save_iter,
-            start=run.snapshot_save_start_iter,
-            every_epochs=run.snapshot_save_epoch,
-            start_epoch=run.snapshot_save_start_epoch,
-            survey=survey,
+    def _keepers(self) -> dict[str, Keeper]:
+        """Whose state belongs to the run, by its name in a checkpoint."""
+        keepers: dict[str, Keeper] = {"log": self.log, "health": self.health}
+        if self.evaluation is not None:
+            keepers["evaluation"] = self.evaluation
+        return keepers
+
+    def _pages(self, args: argparse.Namespace, start: Start, runtime: Runtime, say: Say) -> list[Hook]:
+        """What is written about a run, by the first rank."""
+        command = shlex.join(sys.argv)
+        page = report.Report(start.logdir, command, start.seed, self.evaluation, self.health.verdicts.standing)
+        pages: list[Hook] = [TolerantHook(page, report.NAME, say)]
+        if args.profile:
+            pages.insert(0, TolerantHook(Profile(start.logdir, runtime.device), "the profile", say))
+        return pages
+
+    def _health(
+        self, config: Config, view: View, training: Loader, held_out: Loader | None, seed: int, say: Say
+    ) -> Health:
+        """Reads now and then how the run is."""
+        return Health(
+            partial(training.some, SAMPLES),
+            held_out.some(SAMPLES) if held_out is not None else None,
+            training.once,
+            view,
+            self.log.write,
+            say,
+            every=max(HEALTH_EVERY, config.run.logging_iter),
+            seed=seed,
         )
 
     def _pictures(self, config: Config, start: Start, view: View, samples: Loader) -> Pictures:
@@ -125,42 +153,40 @@ class Hooks:
             every=run.metrics_iter or run.snapshot_save_iter,
             every_epochs=run.metrics_epoch or run.snapshot_save_epoch,
             seed=seed,
+            scored=self._scored,
         )
 
+    def _scored(self, step: int, scores: evaluation.Scores) -> None:
+        if self.saver is not None:
+            self.saver.note(step, scores)
+
+    def _remember_scores(self, step: int) -> None:
+        """Those of checkpoints, up to a step: they were measured after these were written."""
+        if self.saver is not None and self.evaluation is not None:
+            for entry in self.saver.files.entries:
+                if entry.step <= step:
+                    self.evaluation.remember(entry.step, entry.metrics)
+
+    @property
+    def unsaved(self) -> str | None:
+        """Why the last state of the run is not on the disk; None if it is."""
+        return self.saver.unsaved if self.saver is not None else None
+
+    def finish_saving(self) -> None:
+        """Waits until every checkpoint so far is on the disk, or is known not to be."""
+        if self.saver is not None:
+            self.saver.close()
+
     def close(self) -> None:
-        """Finishes the files, and ends the watch."""
+        """Finishes the files, the last checkpoint first, and ends the watch."""
+        self.finish_saving()
         if self._watchdog is not None:
             self._watchdog.close()
         for sink in self.sinks:
             sink.close()
 
 
-def _survey(trainer: Trainer, view: View, held_out: Loader | None) -> Callable[[Trainer], None] | None:
-    """What the recipe stores of the held-out set before a checkpoint, if it does."""
-    if held_out is None or not trainer.recipe.surveys:
-        return None
-
-    def survey(trainer: Trainer) -> None:
-        with view.averaged(trainer) as recipe:
-            recipe.survey(held_out.once(), trainer.runtime.gathered)
-
-    return survey
-
-
-def _files(config: Config, args: argparse.Namespace, start: Start, from_step: int) -> list[Sink]:
-    sinks: list[Sink] = [files.JsonLines(start.logdir, from_step=from_step)]
-    if tensorboard.is_installed():
-        pictures = config.trainer.image_to_tensorboard
-        sinks.append(tensorboard.TensorBoard(start.logdir, from_step=from_step, pictures=pictures))
-    if args.wandb:
-        whole = {**config.resolved(), "dataset": config.run.data.name, "seed": start.seed}
-        sinks.append(
-            WandB(
-                start.logdir,
-                project=args.wandb_name,
-                run_id=args.wandb_id,
-                resuming=start.continues,
-                config=whole,
-            )
-        )
-    return sinks
+def _skipped(loaders: Sequence[Loader]) -> dict[str, int]:
+    """How often samples were skipped, if broken ones are."""
+    skipping = [loader.skipped for loader in loaders if loader.on_error != "stop"]
+    return {"data/skipped": sum(skipping)} if skipping else {}

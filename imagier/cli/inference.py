@@ -18,6 +18,7 @@ from imagier.errors import UserError
 from imagier.recipe import Recipe
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
+from imagier.train.checkpoint_files import latest
 from imagier.train.hooks.pictures import to_uint8, write_picture
 from imagier.train.runtime import Runtime
 
@@ -95,7 +96,7 @@ def trained(config: Config, args: argparse.Namespace, runtime: Runtime) -> Recip
 def _checkpoint(config: Config, args: argparse.Namespace) -> Path:
     if args.checkpoint is not None:
         return args.checkpoint
-    found = checkpoint.latest(args.logdir) if args.logdir is not None else None
+    found = latest(args.logdir) if args.logdir is not None else None
     if found is not None:
         return found
     weight = config.run.pretrained_weight

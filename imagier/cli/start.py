@@ -13,6 +13,10 @@ from typing import Any
 from imagier.cli.reference_checkpoint import translated
 from imagier.errors import UserError
 from imagier.train import checkpoint
+from imagier.train.checkpoint_files import LATEST, CheckpointFiles, Keep, listed
+from imagier.train.disk import remove_temporaries
+from imagier.train.hooks import pictures, profile
+from imagier.train.manifest import Entry
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 from imagier.train.view import averages
@@ -30,6 +34,10 @@ class Start:
     state: dict[str, Any] | None = None
     continues: bool = False
     """All of the checkpoint counts, not its weights alone."""
+    passed_over: tuple[Path, ...] = ()
+    """Later checkpoints, which cannot be read."""
+    notes: tuple[str, ...] = ()
+    """What is to be told about them."""
 
     @staticmethod
     def find(args: argparse.Namespace, runtime: Runtime) -> Start:
@@ -37,23 +45,23 @@ class Start:
         stem = args.config.stem if args.config is not None else "run"
         logdir = args.logdir or Path(runtime.shared(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{stem}"))
         seed = runtime.shared(random.SystemRandom().randint(0, 10000)) if args.randomized_seed else args.seed
-        path = args.checkpoint or checkpoint.latest(logdir)
-        if path is None:
+        found = _newest(logdir, runtime) if args.checkpoint is None else _named(args.checkpoint)
+        if found is None:
             return Start(logdir, seed)
-        state = checkpoint.load(path)
+        path, state = found.path, found.state
         resume = args.resume if args.resume is not None else int(args.checkpoint is None)
         if not resume:
-            if (logdir / checkpoint.LATEST).exists():
+            if (logdir / LATEST).exists():
                 raise UserError(
                     f"{logdir}: holds another run, whose log would be lost; choose another --logdir, or --resume 1"
                 )
             return Start(logdir, seed, path, state)
         # The data order and all noise follow from the seed: a continued run keeps it.
         seed = int(state.get("extras", {}).get("seed", seed))
-        return Start(logdir, seed, path, state, continues=True)
+        return Start(logdir, seed, path, state, True, found.passed_over, found.notes)
 
     def restore(self, trainer: Trainer, *, strict: bool, say: Say) -> dict[str, Any]:
-        """Loads the checkpoint into a trainer; returns what the hooks kept in it, nothing for a new run.
+        """Loads the checkpoint into a trainer, once; returns what the hooks kept in it, nothing for a new run.
 
         strict: every tensor must match; else those that do not are told. UserError if the checkpoint does not fit.
         """
@@ -75,10 +83,11 @@ class Start:
             state, misfits = checkpoint.fitted(state, networks, averaged, self.path, strict=strict)
         for line in misfits:
             say(line)
-        if continues:
-            return checkpoint.restore(trainer, state, self.path)
-        checkpoint.restore_weights(trainer, state, self.path)
-        return {}
+        kept = checkpoint.restore(trainer, state, self.path) if continues else {}
+        if not continues:
+            checkpoint.restore_weights(trainer, state, self.path)
+        self.state.clear()  # a mapped file keeps its room on the disk after it was removed
+        return kept
 
     def _begins_coarser(self, trainer: Trainer, state: Mapping[str, Any], say: Say) -> bool:
         """Whether the generator could take over a smaller one's weights; the critic begins anew."""
@@ -91,9 +100,41 @@ class Start:
             average.restart()
         return True
 
+    def files(self, keep: Keep, say: Say) -> CheckpointFiles:
+        """What this run's checkpoints are added to. Removes what a process that was killed left behind."""
+        for folder in (self.logdir, self.logdir / pictures.FOLDER, self.logdir / profile.FOLDER):
+            remove_temporaries(folder)
+        entries: list[Entry] = []
+        if self.continues:
+            entries, notes = listed(self.logdir, [path.name for path in self.passed_over])
+            for note in notes:
+                say(note)
+        files = CheckpointFiles(self.logdir, keep, entries)
+        if self.path is not None and self.path.parent == self.logdir:
+            files.last_good = self.path.name
+        return files
+
     def __str__(self) -> str:
         if self.path is None:
             what = "a new run"
         else:
             what = f"continues from {self.path.name}" if self.continues else f"begins with the weights of {self.path}"
         return f"{self.logdir}: {what}; seed {self.seed}"
+
+
+def _newest(logdir: Path, runtime: Runtime) -> checkpoint.Found | None:
+    """The checkpoint that a folder's run goes on from: the first rank looks for it, the others take the same."""
+    found, problem = None, None
+    if runtime.is_main:
+        try:
+            found = checkpoint.newest(logdir)
+        except UserError as error:
+            problem = str(error)
+    path, problem = runtime.shared((None if found is None else found.path, problem))
+    if problem is not None:
+        raise UserError(problem)
+    return found if found is not None or path is None else _named(path)
+
+
+def _named(path: Path) -> checkpoint.Found:
+    return checkpoint.Found(path, checkpoint.load(path))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console as RichConsole
 from rich.table import Table
 
 from imagier.cli import build, status
 from imagier.cli.hooks import Hooks
+from imagier.cli.saving import first_save
 from imagier.cli.start import Say, Start
 from imagier.cli.stopping import Stop, listening, slurm_job
 from imagier.config.check import Config, check
@@ -17,16 +20,24 @@ from imagier.config.legacy import modernize
 from imagier.config.load import load
 from imagier.config.schema import BIG
 from imagier.data.check import quick_check
+from imagier.data.faults import told_of_dead_workers
 from imagier.data.loader import Loader
-from imagier.errors import UserError
+from imagier.errors import RunError, UserError
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
+from imagier.train.checkpoint_files import latest
 from imagier.train.clock import Stopwatch
+from imagier.train.disk import reason, replacing
+from imagier.train.guard import Guard, NonFinite
 from imagier.train.hooks import evaluation, report, tensorboard
+from imagier.train.recorder import FlightRecorder
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Trainer, no_clock
 
 CONFIG = "config.yaml"
+
+MOST_ROLLBACKS = 3
+"""So often a run goes back to the same checkpoint."""
 
 Run = Callable[[Config, argparse.Namespace, Runtime], int]
 
@@ -38,7 +49,16 @@ def started(args: argparse.Namespace, run: Run) -> int:
     try:
         for note in notes:
             say_for(runtime)(note)
-        return run(config, args, runtime)
+        with told_of_dead_workers():
+            return run(config, args, runtime)
+    except RuntimeError as error:
+        if runtime.world == 1 or not runtimes.is_lost_contact(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise RunError(
+            f"rank {runtime.rank}: another rank has ended, or cannot be reached ({reason}); the first line that any "
+            "rank wrote says why; started again, the run goes on from its last checkpoint"
+        ) from error
     finally:
         runtimes.stop(runtime)
 
@@ -75,7 +95,7 @@ def run_once(
     runtimes.set_cudnn(deterministic=config.run.cudnn.deterministic, benchmark=config.run.cudnn.benchmark)
     say(_choose_precision(config, runtime))
     training, held_out = _loaders(config, runtime, start.seed, held_out_batches)
-    _check_data(runtime, [loader for loader in (training, held_out) if loader is not None])
+    _check_data(config, runtime, training, held_out, say)
     recipe = build.recipe(config, runtime, start.seed, style_classes=len(training.dataset.classes))
     players = build.players(config, recipe, runtime)
     stopwatch = Stopwatch(runtime) if config.run.speed_benchmark else None
@@ -87,7 +107,7 @@ def run_once(
         accumulate=config.trainer.accumulate,
         clock=stopwatch or no_clock,
     )
-    total_steps = min(config.run.max_iter, config.run.max_epoch * training.steps_per_epoch)
+    total_steps = min(config.run.max_iter, training.steps_in(config.run.max_epoch))
     _announce(config, trainer, training, held_out, start, total_steps, say)
     if args.dry_run:
         say(config.dump())
@@ -97,23 +117,63 @@ def run_once(
             network.compile()
     kept = start.restore(trainer, strict=config.trainer.strict_resume, say=say)
     _write_config(config, start, runtime)
-    hooks = Hooks(config, args, start, trainer, training, held_out, total_steps, stopwatch)
-    if "log" in kept:
-        hooks.log.load_state_dict(kept["log"], runtime.device)
+    hooks = Hooks(config, args, start, trainer, training, held_out, total_steps, stopwatch, kept)
     trainer.hooks = hooks.all
+    _run(config, args, start, trainer, training, hooks, total_steps, say)
+    return trainer
+
+
+def _run(
+    config: Config,
+    args: argparse.Namespace,
+    start: Start,
+    trainer: Trainer,
+    training: Loader,
+    hooks: Hooks,
+    total_steps: int,
+    say: Say,
+) -> None:
+    """Trains until something ends it, and says what it was. RunError if the last state is not on the disk."""
+    record = FlightRecorder(trainer, start.logdir)
+    trainer.guard = Guard(trainer.players, trainer.runtime, policy=config.trainer.on_nonfinite, record=record, say=say)
     job = slurm_job()
     if job is not None:
         say(str(job))
     first_step = trainer.step
     with listening(Stop(config.run.max_iter, config.run.max_epoch, max_time=args.max_time, job=job, say=say)) as stop:
         try:
-            trainer.fit(training.stream(trainer.position), stop)
+            _fit(trainer, training, stop, start, hooks, say)
         finally:
             hooks.close()
-    _conclude(trainer, start, hooks.evaluation, total_steps, say)
-    if job is not None and job.is_over() and first_step < trainer.step < total_steps and runtime.is_main:
+    _conclude(trainer, start, hooks, total_steps, say)
+    if job is not None and job.is_over() and first_step < trainer.step < total_steps and trainer.runtime.is_main:
         say(job.requeue())
-    return trainer
+    if hooks.unsaved is not None:
+        raise RunError(hooks.unsaved)
+
+
+def _fit(trainer: Trainer, training: Loader, stop: Stop, start: Start, hooks: Hooks, say: Say) -> None:
+    """Trains; where numbers go bad and the config says rollback, from the last checkpoint on, with the data after."""
+    gone_back_to: Counter[Path] = Counter()
+    assert trainer.guard is not None
+    while True:
+        try:
+            return trainer.fit(training.stream(trainer.position), stop)
+        except NonFinite as error:
+            if trainer.guard.policy != "rollback":
+                raise
+            hooks.finish_saving()
+            path = trainer.runtime.shared(latest(start.logdir))
+            if path is None:
+                raise NonFinite(f"{error}; and there is no checkpoint to go back to") from error
+            if gone_back_to[path] == MOST_ROLLBACKS:
+                raise NonFinite(f"{error}; {path.name} was gone back to {MOST_ROLLBACKS} times already") from error
+            gone_back_to[path] += 1
+            position = trainer.position
+            checkpoint.restore(trainer, checkpoint.load(path), path)
+            trainer.position = position  # the same data again would do the same again
+            trainer.guard.restart()
+            say(f"{error}; back to iteration {trainer.step:,} ({path.name}), with the data after")
 
 
 def say_for(runtime: Runtime) -> Say:
@@ -137,11 +197,15 @@ def _loaders(config: Config, runtime: Runtime, seed: int, held_out_batches: int 
     return training, held_out
 
 
-def _check_data(runtime: Runtime, loaders: Sequence[Loader]) -> None:
+def _check_data(config: Config, runtime: Runtime, training: Loader, held_out: Loader | None, say: Say) -> None:
     """Reads some samples of each set; all ranks end if a file is wrong, and the first one says which."""
     problems: list[str] = []
     if runtime.is_main:
-        problems = [line for loader in loaders for line in quick_check(loader.dataset)]
+        kinds = build.input_types(config.run.data)
+        skips = config.run.data.on_error == "skip"
+        problems += quick_check(training.dataset, batch_size=training.batch_size, kinds=kinds, tell=say, skips=skips)
+        if held_out is not None:
+            problems += quick_check(held_out.dataset, batch_size=held_out.batch_size, skips=skips)
     if runtime.largest(len(problems)):
         shown, more = problems[:20], len(problems) - 20
         raise UserError("\n".join([*shown, *([f"... and {more} more files"] if more > 0 else [])]))
@@ -162,35 +226,43 @@ def _announce(
     )
     held = f", {len(held_out.dataset):,} held out" if held_out is not None else ""
     say(f"{config.trainer.type}: parameters {counts}; {len(training.dataset):,} samples{held}")
+    for note in start.notes:
+        say(note)
     say(str(start))
     if config.trainer.image_to_tensorboard and not tensorboard.is_installed():
         say("trainer.image_to_tensorboard: TensorBoard is not installed (pip install tensorboard): no pictures for it")
     run = config.run
     if total_steps >= BIG:
         say("this run has no end: neither max_iter nor max_epoch is set")
-    first_save = min(run.snapshot_save_iter, run.snapshot_save_epoch * training.steps_per_epoch)
-    if first_save >= total_steps:
+    if first_save(run, training) >= total_steps:
         say("no checkpoint before the end: neither snapshot_save_iter nor snapshot_save_epoch comes before it")
 
 
 def _write_config(config: Config, start: Start, runtime: Runtime) -> None:
+    problem = None
     if runtime.is_main:
-        start.logdir.mkdir(parents=True, exist_ok=True)
-        with checkpoint.replacing(start.logdir / CONFIG) as file:
-            file.write(config.dump().encode())
+        try:
+            with replacing(start.logdir / CONFIG) as file:
+                file.write(config.dump().encode())
+        except OSError as error:
+            problem = f"{start.logdir}: cannot be written to: {reason(error)}; make room, or name another --logdir"
+    if problem := runtime.shared(problem):
+        raise UserError(problem)
 
 
-def _conclude(
-    trainer: Trainer, start: Start, evaluated: evaluation.Evaluation | None, total_steps: int, say: Say
-) -> None:
+def _conclude(trainer: Trainer, start: Start, hooks: Hooks, total_steps: int, say: Say) -> None:
     """The last lines of a run: what was reached, and where everything is."""
     if trainer.step < total_steps:
-        say(f"stopped at iteration {trainer.step:,} of {total_steps:,}; --logdir {start.logdir} goes on from there")
+        goes_on = f"; --logdir {start.logdir} goes on from there" if hooks.unsaved is None else ""
+        say(f"stopped at iteration {trainer.step:,} of {total_steps:,}{goes_on}")
         return
+    evaluated = hooks.evaluation
     if evaluated is not None and evaluated.last and trainer.runtime.is_main:
         headings, *rows = evaluation.table(evaluated.last)
         table = Table(*headings)
         for row in rows:
             table.add_row(*row)
         RichConsole(highlight=False).print(table)
+        if any(best.step != trainer.step for best in evaluated.best.values()):
+            say(evaluation.line(evaluated.best))
     say(f"finished at iteration {trainer.step:,}; see {start.logdir / report.NAME}")

@@ -43,6 +43,10 @@ def _least_side(network: nn.Module, normalised: int) -> int:
             side = max(side, normalised)
         elif isinstance(layer, nn.Conv2d):
             kernel, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
-            reflected = padding + 1 if layer.padding_mode == "reflect" else 1
-            side = max((side - 1) * stride + kernel - 2 * padding, reflected)
+            padded = {"reflect": padding + 1, "circular": padding}.get(layer.padding_mode, 1)  # what torch pads
+            side = max((side - 1) * stride + kernel - 2 * padding, padded)
+        elif isinstance(layer, nn.AvgPool2d):
+            sizes = (layer.stride, layer.kernel_size, layer.padding)
+            stride, kernel, padding = (size if isinstance(size, int) else size[0] for size in sizes)
+            side = (side - 1) * stride + kernel - 2 * padding
     return side

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from imagier.errors import UserError
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, Order, ResBlock
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
+from imagier.nn.least_size import least_size
 from imagier.nn.norm import Norm, norm2d
 
 Aggregation = Literal["conv", "pool"]
@@ -73,15 +74,17 @@ class ResidualCritic(nn.Module):
             layers += [block, BlurredHalf() if anti_aliased else nn.AvgPool2d(2)]
         self.model = nn.Sequential(*layers, _aggregating(aggregation, widths[-1]))
         self.classifier = nn.Linear(widths[-1], 1)
+        self.least_size = least_size(self.model)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
         """N x C x H x W -> one score per picture, [N x 1]; the aggregated features, [[N x F x 1 x 1]].
 
         In the lists of the multi-scale patch critic, of which this is a single scale. UserError if pictures are not of
-        the one size that the aggregating convolution needs.
+        the one size that the aggregating convolution needs, or if nothing would be left of them.
         """
         if self.aggregation == "conv":
             self._check_size(*images.shape[-2:])
+        self.least_size.check(images, "dis", "lower num_layers or first_kernel_size")
         features = self.model(images)
         return [self.classifier(features.flatten(1))], [[features]]
 
@@ -96,16 +99,16 @@ class ResidualCritic(nn.Module):
             )
 
 
-class BlurredHalf(nn.Module):
+class BlurredHalf(nn.AvgPool2d):
     """Halves a map after a low-pass filter, so that what is too fine does not turn into something coarse (Zhang 2019).
 
-    The filter is the outer product of (1, 3, 3, 1) / 8 with itself; beyond the border are zeros.
+    A weighted mean of 4 x 4 pixels: by the outer product of (1, 3, 3, 1) / 8 with itself; beyond the border are zeros.
     """
 
     kernel: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(4, stride=2, padding=1)
         line = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
         self.register_buffer("kernel", torch.outer(line, line))
 
@@ -113,7 +116,7 @@ class BlurredHalf(nn.Module):
         """N x C x H x W -> N x C x H//2 x W//2."""
         channels = x.shape[1]
         kernel = self.kernel.to(x.dtype).expand(channels, 1, -1, -1)
-        return F.conv2d(x, kernel, stride=2, padding=1, groups=channels)
+        return F.conv2d(x, kernel, stride=self.stride, padding=self.padding, groups=channels)
 
 
 def _leaky() -> nn.Module:

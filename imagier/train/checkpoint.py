@@ -1,9 +1,9 @@
-"""Checkpoints on disk: whole or not there at all."""
+"""What a checkpoint holds: written, read, and given back to a run."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import copy
 import pickle
 import re
 import zipfile
@@ -11,16 +11,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.recipe import Position
+from imagier.train.checkpoint_files import LATEST, Unusable, earlier, pointed, save_state, verify, write_state
+from imagier.train.manifest import entry_of
 from imagier.train.trainer import Trainer
 
-LATEST = "latest_checkpoint.txt"
 FORMAT = 1
 
 _KINDS = {
@@ -53,78 +54,92 @@ MOST_NAMES = 12
 """Longer lists of tensors are told by what their names have in common."""
 
 
-def path_of(logdir: Path, epoch: int, step: int) -> Path:
-    """Where the checkpoint of a moment lies."""
-    return logdir / f"epoch_{epoch:05d}_iteration_{step:09d}_checkpoint.pt"
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint to go on from."""
+
+    path: Path
+    state: dict[str, Any]
+    passed_over: tuple[Path, ...] = ()
+    """Later ones that cannot be read."""
+    notes: tuple[str, ...] = ()
+    """What is to be told about these."""
 
 
-def latest(logdir: Path) -> Path | None:
-    """The checkpoint that latest_checkpoint.txt names, None if there is no such file. UserError if it names none."""
-    pointer = logdir / LATEST
-    try:
-        first_line = pointer.read_text().split("\n")[0]
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{pointer}: is not text; write the name of a checkpoint into it, or remove it to start afresh"
-        ) from error
-    words = first_line.split()
-    if not words:
-        raise UserError(f"{pointer}: is empty; write the name of a checkpoint into it, or remove it to start afresh")
-    path = logdir / words[-1]
-    if not path.is_file():
-        raise UserError(f"{pointer}: names {path.name}, which is not there; correct it, or remove it to start afresh")
-    return path
+def newest(logdir: Path) -> Found | None:
+    """The newest checkpoint of a folder that is whole; None if it holds no run.
 
-
-def save(logdir: Path, trainer: Trainer, extras: dict[str, Any]) -> Path:
-    """Writes the whole state of a run and points latest_checkpoint.txt at it.
-
-    extras: what other parts of the run want to keep (tensors, numbers, text, and mappings and lists of these).
+    That is the one that latest_checkpoint.txt names, or if it is missing or damaged the one before. UserError if it
+    names nothing, and if none can be read.
     """
-    path = path_of(logdir, trainer.position.epoch, trainer.step)
-    write(path, trainer, extras)
-    with replacing(logdir / LATEST) as file:
-        file.write(f"latest_checkpoint: {path.name}\n".encode())
-    return path
+    path = pointed(logdir)
+    if path is None:
+        return None
+    passed_over: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    while True:
+        try:
+            return Found(path, load(path), passed_over, notes)
+        except Unusable as error:
+            before = [other for other in earlier(path) if other not in passed_over]
+            if not before:
+                raise UserError(
+                    f"{error}; no other is there to go on from: correct {logdir / LATEST}, or remove it to start afresh"
+                ) from error
+            notes += (f"{error}; going back to {before[0].name}",)
+            passed_over += (path,)
+            path = before[0]
 
 
-def write(path: Path, trainer: Trainer, extras: dict[str, Any]) -> None:
-    """Writes the whole state of a run to a file; `extras` as in `save`."""
-    state = {
+def save(logdir: Path, trainer: Trainer, extras: Mapping[str, Any]) -> Path:
+    """Writes the whole state of a run at once, adds it to the manifest, and points latest_checkpoint.txt at it.
+
+    (What writes the checkpoints of a training is saver.py.) extras: what other parts of the run want to keep (tensors,
+    numbers, text, and mappings and lists of these). OSError if it is not on the disk; then all is as it was.
+    """
+    return save_state(logdir, state_of(trainer, extras))
+
+
+def write(path: Path, trainer: Trainer, extras: Mapping[str, Any]) -> None:
+    """Writes the whole state of a run to a file of any name, and nothing else; `extras` and errors as of `save`."""
+    write_state(path, state_of(trainer, extras))
+
+
+def state_of(trainer: Trainer, extras: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole state of a run, as a checkpoint holds it. Its tensors are those in use: the next step changes them."""
+    return {
         "format": FORMAT,
         "current_epoch": trainer.position.epoch,
         "current_iteration": trainer.step,
         "epoch_samples": trainer.position.samples,
         "players": {name: player.state_dict() for name, player in trainer.players.items()},
         "optimizers": _optimizers(trainer),
-        "extras": extras,
+        "extras": dict(extras),
     }
-    with replacing(path) as file:
-        torch.save(state, file)
 
 
 def load(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, of ours or of the reference's, on the CPU. Never runs code from the file.
 
-    UserError if it cannot be read.
+    UserError if it cannot be read; Unusable, which is one, if it is missing, or not what the manifest beside it says.
     """
+    if path.is_file() and (entry := entry_of(path)):
+        verify(path, entry)
     try:
         state = _read(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such checkpoint") from error
+        raise Unusable(f"{path}: no such checkpoint") from error
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign is None:
-            raise UserError(f"{path}: not a checkpoint, or damaged ({str(error).splitlines()[0]})") from error
+            raise Unusable(f"{path}: not a checkpoint, or damaged ({str(error).splitlines()[0]})") from error
         raise UserError(
             f"{path}: holds a {foreign[1]}, but only tensors, numbers and text are read; if you trust the file, "
             "load it with torch.load(..., weights_only=False), remove that, and save it again"
         ) from error
     except _DAMAGE as error:
         reason = str(error).partition("\n")[0] or "it ends early"
-        raise UserError(f"{path}: not a checkpoint, or damaged ({reason})") from error
+        raise Unusable(f"{path}: not a checkpoint, or damaged ({reason})") from error
     written_as = state.get("format") if isinstance(state, dict) else None
     if isinstance(written_as, int) and written_as > FORMAT:
         raise UserError(f"{path}: was written by a newer imagier (format {written_as}, here {FORMAT}); update this one")
@@ -165,7 +180,10 @@ def _read(path: Path) -> Any:
 
 
 def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Continues exactly where a checkpoint of ours was written; returns its extras."""
+    """Continues exactly where a checkpoint of ours was written; returns its extras.
+
+    Nothing of the run refers to the file afterwards, which may be removed.
+    """
     written_by = state.get("optimizers", {})
     for name, kind in _optimizers(trainer).items():
         if written_by.get(name, kind) != kind:
@@ -175,12 +193,14 @@ def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, An
             )
     with fitting(path):
         for name, player in trainer.players.items():
-            player.load_state_dict(state["players"][name])
+            saved = state["players"][name]
+            # An optimizer takes over tensors as they are. These lie in the mapped file: gone, it would end the process.
+            player.load_state_dict({**saved, "optimizer": copy.deepcopy(saved["optimizer"])})
             if player.average is not None and "average" not in state["players"][name]:
                 player.average.restart()
     trainer.step = state["current_iteration"]
     trainer.position = Position(state["current_epoch"], state["epoch_samples"])
-    return state["extras"]
+    return copy.deepcopy(state["extras"])
 
 
 def _optimizers(trainer: Trainer) -> dict[str, str]:
@@ -266,33 +286,6 @@ def listed(names: Sequence[str]) -> str:
         if len(groups) <= MOST_NAMES:
             break
     return ", ".join(group if group in names else f"{group}.* ({count})" for group, count in groups.items())
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Any:
-    """A binary file to write; takes the place of `path` once it is written and on the disk, or leaves it as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        file: IO[bytes]
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

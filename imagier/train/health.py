@@ -28,48 +28,48 @@ class Sign:
     """What is wrong, and what usually helps."""
 
 
-def _signs() -> list[Sign]:
-    return [
-        Sign(
-            "critic saturated",
-            lambda r: min(r.get(REAL_ACCURACY, 0), r.get(FAKE_ACCURACY, 0)) >= 0.99,
-            lambda r: (
-                f"it knows {min(r[REAL_ACCURACY], r[FAKE_ACCURACY]):.0%} of real and generated pictures, the generator "
-                "learns little from it; a smaller dis_opt.lr, a gradient penalty or DiffAugment helps"
-            ),
+def _jumps(player: str) -> Sign:
+    key = f"health/{player}_update_ratio"
+    return Sign(
+        f"{player} jumps",
+        lambda r: r.get(key, 0) > 0.1,
+        lambda r: f"each update changes its weights by {r[key]:.0%}; lower {player}_opt.lr",
+    )
+
+
+SIGNS = (
+    Sign(
+        "critic saturated",
+        lambda r: min(r.get(REAL_ACCURACY, 0), r.get(FAKE_ACCURACY, 0)) >= 0.99,
+        lambda r: (
+            f"it knows {min(r[REAL_ACCURACY], r[FAKE_ACCURACY]):.0%} of real and generated pictures, the generator "
+            "learns little from it; a smaller dis_opt.lr, a gradient penalty or DiffAugment helps"
         ),
-        Sign(
-            "critic lost",
-            lambda r: max(r.get(REAL_ACCURACY, 1) + r.get(FAKE_ACCURACY, 1) - 1, 0) <= 0.02,
-            lambda r: "it cannot tell real from generated pictures at all; a larger dis_opt.lr or dis_step helps",
+    ),
+    Sign(
+        "critic lost",
+        lambda r: r.get(REAL_ACCURACY, 1) + r.get(FAKE_ACCURACY, 1) <= 1.02,
+        lambda r: "it cannot tell real from generated pictures at all; a larger dis_opt.lr or dis_step helps",
+    ),
+    Sign(
+        "samples collapsed",
+        lambda r: r.get(DIVERSITY, 1) < 0.1,
+        lambda r: (
+            f"diversity {r[DIVERSITY]:.2g} of its largest: different inputs give nearly the same picture; go back to "
+            "an earlier checkpoint, with smaller learning rates"
         ),
-        Sign(
-            "samples collapsed",
-            lambda r: r.get(DIVERSITY, 1) < 0.1,
-            lambda r: (
-                f"diversity {r[DIVERSITY]:.2g} of its largest: different inputs give nearly the same picture; go back "
-                "to an earlier checkpoint, with smaller learning rates"
-            ),
+    ),
+    Sign(
+        "samples copied",
+        lambda r: r.get(NEAREST, 1) < 0.3,
+        lambda r: (
+            f"they are {r[NEAREST]:.2g} times as far from training pictures as held-out pictures are; more data, or "
+            "augmentation, helps"
         ),
-        Sign(
-            "samples copied",
-            lambda r: r.get(NEAREST, 1) < 0.3,
-            lambda r: (
-                f"they are {r[NEAREST]:.2g} times as far from training pictures as held-out pictures are; more data, "
-                "or augmentation, helps"
-            ),
-        ),
-        *(
-            Sign(
-                f"{player} jumps",
-                lambda r, key=f"health/{player}_update_ratio": r.get(key, 0) > 0.1,  # type: ignore[misc]
-                lambda r, key=f"health/{player}_update_ratio", player=player: (  # type: ignore[misc]
-                    f"each update changes its weights by {r[key]:.0%}; lower {player}_opt.lr"
-                ),
-            )
-            for player in ("gen", "dis")
-        ),
-    ]
+    ),
+    _jumps("gen"),
+    _jumps("dis"),
+)
 
 
 @dataclass
@@ -87,8 +87,7 @@ class Verdicts:
     """Turns readings, one after the other, into lines that are worth a person's time."""
 
     def __init__(self) -> None:
-        self._signs = _signs()
-        self._courses = {sign.name: _Course() for sign in self._signs}
+        self._courses = {sign.name: _Course() for sign in SIGNS}
         self._best: dict[str, float] = {}
         self._last: dict[str, float] = {}
 
@@ -103,7 +102,7 @@ class Verdicts:
             reading[DIVERSITY] /= self._best[DIVERSITY] or 1.0
         self._last = reading
         lines = []
-        for sign in self._signs:
+        for sign in SIGNS:
             lines += self._follow(sign, self._courses[sign.name], step, reading)
         return reading, lines
 
@@ -123,7 +122,7 @@ class Verdicts:
 
     def standing(self) -> list[str]:
         """What is wrong now."""
-        told = [(sign, self._courses[sign.name].since) for sign in self._signs]
+        told = [(sign, self._courses[sign.name].since) for sign in SIGNS]
         return [
             f"{sign.name} since iteration {since:,}: {sign.says(self._last)}"
             for sign, since in told

@@ -59,6 +59,8 @@ class Player:
         """L2 norm of the gradient of the last update, before clipping, a scalar on the device; NaN if a loss was not
         finite, which may leave gradients that are."""
         self._loss: Tensor | None = None
+        self.before_move: Callable[[], object] = _nothing
+        """Called by every update before anything of `moved` changes: somebody may still be copying it."""
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
 
     @property
@@ -95,6 +97,7 @@ class Player:
         self.gradient_norm = norm
         if self.clip_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.params, self.clip_grad_norm, norm)
+        self.before_move()
         if not (self.skip_large_grads and self._is_too_large(norm)):
             self._step(norm)
         if self.scaler is not None:
@@ -120,6 +123,12 @@ class Player:
         elif math.isfinite(norm):
             self.optimizer.step()
 
+    def moved(self) -> list[Tensor]:
+        """What `update` changes and nobody else: the weights, their moments, and the weights of the average."""
+        moments = [value for of in self.optimizer.state.values() for value in of.values() if isinstance(value, Tensor)]
+        average = [] if self.average is None else list(self.average.network.parameters())
+        return [*self.params, *moments, *average]
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that continuing bit for bit needs."""
         state: dict[str, Any] = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -141,3 +150,7 @@ class Player:
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and "average" in state:
             self.average.load_state_dict(state["average"])
+
+
+def _nothing() -> None:
+    """Nobody waits."""

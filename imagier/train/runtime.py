@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +24,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _BUCKET_BYTES = 25 * 2**20
+
+_LOST_CONTACT = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL")
+"""Words by which an error is known to come from talking to other ranks."""
 
 _RENDEZVOUS = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 """What ranks need to find each other."""
@@ -79,6 +82,10 @@ class Runtime:
         mark = torch.cuda.Event(blocking=True)
         mark.record(torch.cuda.current_stream(self.device))
         return mark.synchronize
+
+    def copier(self) -> SideStream | None:
+        """What copies batches to the device while it computes; None where there is nothing to copy beside."""
+        return SideStream(self.device) if self.device.type == "cuda" else None
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks and losses run."""
@@ -196,6 +203,29 @@ class Runtime:
         return f"{self.device.type} ({name}), {self.precision}{ranks}"
 
 
+class SideStream:
+    """Copies to a device, on a stream of its own, beside what that computes. Of pinned memory the CPU does not wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+
+    def __call__(self, tensors: Mapping[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
+        """Begins to copy. What it returns makes the device wait for the end of that, and returns the copies."""
+        with torch.cuda.stream(self.stream):
+            copies = {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
+        done = self.stream.record_event()
+
+        def arrived() -> dict[str, Tensor]:
+            computing = torch.cuda.current_stream(self.device)
+            computing.wait_event(done)
+            for copy in copies.values():
+                copy.record_stream(computing)  # or their memory would go to the next copy while it is still read
+            return copies
+
+        return arrived
+
+
 def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
     """Joins the process group of the environment, if there is one, and takes this process's device.
 
@@ -231,6 +261,11 @@ def stop(runtime: Runtime) -> None:
     runtime.control = None  # a group that outlives this may abort the interpreter while it shuts down
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def is_lost_contact(error: RuntimeError) -> bool:
+    """Whether torch says with it that another rank has ended, or cannot be reached any more."""
+    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in _LOST_CONTACT)
 
 
 def choose_precision(asked: str, amp: bool, device: torch.device) -> tuple[Precision, str]:

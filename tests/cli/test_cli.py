@@ -366,7 +366,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert stopped.value.code == 0
     said = capsys.readouterr().out
     for name, text in COMMANDS.items():
-        assert f"  {name} " in said
+        assert f"\n    {name}" in said
         assert text in said
 
 

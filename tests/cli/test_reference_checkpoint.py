@@ -34,6 +34,7 @@ from imagier.cli.reference_checkpoint import _parameters
 from imagier.cli.start import Start
 from imagier.errors import UserError
 from imagier.train import checkpoint
+from imagier.train.checkpoint_files import latest
 from imagier.train.optim import Madam
 from imagier.train.trainer import Trainer
 
@@ -365,7 +366,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny.write_config(folder / "tiny.yaml", tiny.write_data(folder / "data"))
     run("train", config, "--logdir", folder / "first", f"max_iter={EPOCH}")
     trainer = trainer_of(config_of(config))
-    path = checkpoint.latest(folder / "first")
+    path = latest(folder / "first")
     assert path is not None
     checkpoint.restore(trainer, checkpoint.load(path), path)
     (folder / "old").mkdir()
@@ -382,7 +383,7 @@ def run(command: str, config: Path, *words: object) -> None:
 
 
 def last(logdir: Path) -> dict:
-    path = checkpoint.latest(logdir)
+    path = latest(logdir)
     assert path is not None
     return checkpoint.load(path)
 
@@ -424,7 +425,7 @@ def test_a_converted_checkpoint_is_continued_bit_for_bit(
 def test_converting_what_is_ours_is_refused(
     experiment: Path, longer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = checkpoint.latest(longer)
+    path = latest(longer)
     assert main(["convert", str(path), str(tmp_path / "new.pt"), "--config", str(experiment)]) == 2
     assert "is a checkpoint of ours already" in capsys.readouterr().err
     assert not (tmp_path / "new.pt").exists()

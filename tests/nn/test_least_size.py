@@ -14,6 +14,7 @@ from imagier.nn.encoders import ContentEncoder, StyleEncoder
 from imagier.nn.least_size import LeastSize
 from imagier.nn.norm import Norm
 from imagier.nn.patch import MultiScalePatchCritic
+from imagier.nn.residual_critic import ResidualCritic
 
 ANY = LeastSize(0, 0)
 
@@ -32,6 +33,10 @@ def style(norm: Norm, **options: Any) -> nn.Module:
     return StyleEncoder(image_channels=1, num_filters=1, style_dims=1, norm=norm, **options)
 
 
+def residual(norm: Norm, **options: Any) -> nn.Module:
+    return ResidualCritic(1, num_filters=1, activation_norm_type=norm, aggregation="pool", **options)
+
+
 NETWORKS = [
     (critic, {"num_layers": 2, "kernel_size": 3, "num_discriminators": 1}),
     (critic, {"num_layers": 2, "kernel_size": 4, "num_discriminators": 2}),
@@ -43,6 +48,11 @@ NETWORKS = [
     (content, {"num_downsamples": 2, "num_res_blocks": 1, "order": "NACNAC", "weight_norm": "weight"}),
     (content, {"num_downsamples": 0, "num_res_blocks": 1}),
     (style, {"num_downsamples": 3, "weight_norm": "spectral"}),
+    (residual, {"num_layers": 2}),
+    (residual, {"num_layers": 2, "anti_aliased": True, "padding_mode": "reflect", "order": "CNACN"}),
+    (residual, {"num_layers": 1, "first_kernel_size": 9, "padding_mode": "reflect"}),
+    (residual, {"num_layers": 1, "first_kernel_size": 9, "padding_mode": "circular", "anti_aliased": True}),
+    (residual, {"num_layers": 0, "first_kernel_size": 4}),
 ]
 
 

@@ -118,3 +118,13 @@ def test_another_size_than_that_of_the_aggregating_convolution_is_the_users_mist
         made(torch.randn(1, 3, *size, dtype=torch.float64))
     made(torch.randn(1, 3, 19, 18, dtype=torch.float64))
     critic(aggregation="pool")(torch.randn(1, 3, *size, dtype=torch.float64))
+
+
+def test_pictures_of_which_nothing_would_be_left_are_the_users_mistake() -> None:
+    made = critic(aggregation="pool", num_layers=3)
+    with pytest.raises(UserError, match=r"dis needs pictures of at least 8 x 8 px, but got 7 x 40 px; .* num_layers"):
+        made(torch.randn(1, 3, 7, 40, dtype=torch.float64))
+    made(torch.randn(1, 3, 8, 8, dtype=torch.float64))
+    wide_kernel = critic(num_layers=0, first_kernel_size=9, padding_mode="reflect")
+    with pytest.raises(UserError, match=r"at least 5 x 5 px, but got 4 x 4 px; .* first_kernel_size"):
+        wide_kernel(torch.randn(1, 3, 4, 4, dtype=torch.float64))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from test_trainer import Line, trainer
 from imagier.errors import UserError
 from imagier.nn.average import ModelAverage
 from imagier.train import checkpoint
+from imagier.train.checkpoint_files import Unusable, latest
 
 
 def saved(folder: Path, **extras: object) -> Path:
@@ -23,17 +26,7 @@ def test_names_are_those_of_the_reference(tmp_path: Path) -> None:
     path = saved(tmp_path)
     assert path.name == "epoch_00000_iteration_000000000_checkpoint.pt"
     assert (tmp_path / "latest_checkpoint.txt").read_text() == f"latest_checkpoint: {path.name}\n"
-    assert checkpoint.latest(tmp_path) == path
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), checkpoint.replacing(path) as file:
-        file.write(b"half")
-        raise ZeroDivisionError
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
+    assert latest(tmp_path) == path
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
@@ -51,7 +44,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
 
 
 def test_damage_is_told_in_one_line(tmp_path: Path) -> None:
-    path = saved(tmp_path)
+    path = saved(tmp_path).rename(tmp_path / "unlisted.pt")
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError) as error:
         checkpoint.load(path)
@@ -60,17 +53,108 @@ def test_damage_is_told_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pointer", "message"),
-    [("", "is empty"), ("latest_checkpoint: gone.pt\n", r"names gone\.pt, which is not there")],
+    ("damage", "message"),
+    [
+        (lambda whole: whole[:-1], r"is damaged: it has [\d,]+ bytes, [\d,]+ were written"),
+        (lambda whole: whole[:999] + bytes([whole[999] ^ 1]) + whole[1000:], r"it is not what checkpoints\.json says"),
+    ],
 )
-def test_a_pointer_to_nothing_is_an_error_and_not_a_new_run(tmp_path: Path, pointer: str, message: str) -> None:
+def test_what_is_not_as_it_was_written_is_told_in_one_line(tmp_path: Path, damage: Any, message: str) -> None:
+    path = saved(tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(Unusable, match=message) as error:
+        checkpoint.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def saved_at(folder: Path, *steps: int) -> list[Path]:
+    run = trainer(Line())
+    paths = []
+    for run.step in steps:
+        paths.append(checkpoint.save(folder, run, {}))
+    return paths
+
+
+def break_file(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("break_it", [break_file, Path.unlink, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("manifest", [None, "", "{}", '{"format": 1, "checkpoints": [3]}'])
+def test_a_run_goes_on_from_the_one_before_if_the_newest_is_damaged_or_gone(
+    tmp_path: Path, break_it: Any, manifest: str | None
+) -> None:
+    """With a manifest, without one, and with a damaged one."""
+    first, second, third = saved_at(tmp_path, 10, 20, 30)
+    (tmp_path / "other.pt").write_bytes(first.read_bytes())
+    if manifest is not None:
+        (tmp_path / "checkpoints.json").write_text(manifest)
+    break_it(third)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert (found.path, found.state["current_iteration"], found.passed_over) == (second, 20, (third,))
+    (note,) = found.notes
+    assert note.startswith(f"{third}: ") and note.endswith(f"; going back to {second.name}")
+    assert "\n" not in note
+    break_it(second)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.path == first
+    break_it(first)
+    with pytest.raises(UserError, match=r"no other is there to go on from: correct \S+latest_checkpoint\.txt"):
+        checkpoint.newest(tmp_path)
+
+
+def test_a_whole_newest_is_taken_without_a_word(tmp_path: Path) -> None:
+    last = saved_at(tmp_path, 10, 30, 20)[-1]
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert (found.path, found.notes, found.passed_over) == (last, (), ())
+
+
+def test_one_that_was_written_by_nobody_here_is_never_gone_back_to(tmp_path: Path) -> None:
+    """The manifest lists what belongs to the run; a file that lies beside it may be another's."""
+    first, second = saved_at(tmp_path, 10, 30)
+    (tmp_path / "epoch_00000_iteration_000000020_checkpoint.pt").write_bytes(first.read_bytes())
+    break_file(second)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None and found.path == first
+
+
+def test_a_newer_version_or_foreign_content_is_a_mistake_to_mend_and_no_damage(tmp_path: Path) -> None:
+    path = saved_at(tmp_path, 10, 20)[-1]
+    state = copy.deepcopy(checkpoint.load(path))  # else it lies in the file itself
+    (tmp_path / "checkpoints.json").unlink()
+    torch.save({**state, "format": 2}, path)
+    with pytest.raises(UserError, match="written by a newer imagier"):
+        checkpoint.newest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pointer", "message", "at_start"),
+    [
+        ("", "is empty", "is empty"),
+        (
+            "latest_checkpoint: gone.pt\n",
+            r"names gone\.pt, which is not there",
+            r"gone\.pt: no such checkpoint; no other",
+        ),
+    ],
+)
+def test_a_pointer_to_nothing_is_an_error_and_not_a_new_run(
+    tmp_path: Path, pointer: str, message: str, at_start: str
+) -> None:
     (tmp_path / "latest_checkpoint.txt").write_text(pointer)
     with pytest.raises(UserError, match=message):
-        checkpoint.latest(tmp_path)
+        latest(tmp_path)
+    with pytest.raises(UserError, match=at_start):
+        checkpoint.newest(tmp_path)
 
 
 def test_no_pointer_is_a_new_run(tmp_path: Path) -> None:
-    assert checkpoint.latest(tmp_path) is None
+    assert latest(tmp_path) is None
+    assert checkpoint.newest(tmp_path) is None
 
 
 def test_weights_of_another_network_are_refused_with_the_file_and_the_reason(tmp_path: Path) -> None:
@@ -103,7 +187,7 @@ def test_weights_without_an_average_start_it_at_the_weights(tmp_path: Path) -> N
 
 
 def test_flipped_bits_and_cut_ends_are_told_in_one_line(tmp_path: Path) -> None:
-    path = saved(tmp_path)
+    path = saved(tmp_path).rename(tmp_path / "unlisted.pt")
     whole = path.read_bytes()
     rng = random.Random(0)
     for _ in range(60):
@@ -145,7 +229,7 @@ def test_a_file_of_the_reference_without_tensors_is_told(tmp_path: Path, network
 def test_a_pointer_that_is_not_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "latest_checkpoint.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"latest_checkpoint\.txt: is not text"):
-        checkpoint.latest(tmp_path)
+        latest(tmp_path)
 
 
 def test_another_type_of_optimizer_cannot_continue_a_run(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_trainer import Line, endless, trainer, until
+from test_trainer import CPU, Line, endless, trainer, until
 from torch import Tensor
 
 from imagier.recipe import Batch, Position
+from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.hooks import evaluation, files, report
 from imagier.train.hooks.checkpoints import Checkpoints
 from imagier.train.hooks.console import duration, line
@@ -24,6 +25,8 @@ from imagier.train.hooks.log import Log, Record, tagged
 from imagier.train.hooks.pictures import Pictures, read_picture, side_by_side, to_uint8
 from imagier.train.hooks.profile import Profile
 from imagier.train.hooks.report import Report
+from imagier.train.saver import Saver
+from imagier.train.snapshot import Snapshot
 from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View
 
@@ -85,6 +88,21 @@ def test_values_that_are_not_finite_are_left_out_and_counted() -> None:
     assert sink.records[0].scalars["nonfinite"] == 1
     assert "gen_update/GAN" not in sink.records[1].scalars
     assert sink.records[1].scalars["nonfinite"] == 2
+
+
+def test_what_others_count_is_logged_as_the_sum_over_all_ranks_once_there_is_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = {"data/skipped": 0}
+    sink, watched = Kept(), trainer(Line())
+    monkeypatch.setattr(type(watched.runtime), "total", lambda runtime, value: 2 * value)
+    tested = log(sink, every=1, tallies=lambda: counts)
+    for step, count in enumerate([0, 3], start=1):
+        counts["data/skipped"] = count
+        tested.after_step(watched, progress(step, {"gen": {"gan": 1.0}}))
+    assert "data/skipped" not in sink.records[0].scalars
+    assert sink.records[1].scalars["data/skipped"] == 6
+    assert "data: skipped 6" in line(sink.records[1], 2, 0.0)
 
 
 def test_a_period_goes_on_after_a_resume() -> None:
@@ -264,7 +282,8 @@ def test_checkpoints_come_on_their_periods_once_each_and_at_the_end(
     tmp_path: Path, periods: dict[str, int], expected: list[tuple[int, int]]
 ) -> None:
     """Epochs have two steps here."""
-    hook = Checkpoints(tmp_path, dict, **{"start": 0, "start_epoch": 0, **periods})
+    saver = Saver(CheckpointFiles(tmp_path), Snapshot(CPU))
+    hook = Checkpoints(saver, dict, {}, **{"start": 0, "start_epoch": 0, **periods})
     trainer(Line(), hooks=[hook]).fit(endless(), until(5))
     names = [f"epoch_{epoch:05d}_iteration_{step:09d}_checkpoint.pt" for epoch, step in expected]
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == names
@@ -276,10 +295,13 @@ def test_the_held_out_set_is_surveyed_before_each_checkpoint_unless_somebody_wai
 ) -> None:
     seen: list[tuple[int, int]] = []
 
+    saver = Saver(CheckpointFiles(tmp_path), Snapshot(CPU))
+
     def survey(watched: Trainer) -> None:
+        saver.close()
         seen.append((watched.step, len(list(tmp_path.glob("*.pt")))))
 
-    hook = Checkpoints(tmp_path, dict, every=2, start=0, every_epochs=99, start_epoch=0, survey=survey)
+    hook = Checkpoints(saver, dict, {}, every=2, start=0, every_epochs=99, start_epoch=0, survey=survey)
     trainer(Line(), hooks=[hook]).fit(endless(), lambda step, epoch: outcome if step == 5 else Outcome.GO_ON)
     assert seen == [(step, index) for index, step in enumerate(expected)]
     assert len(list(tmp_path.glob("*.pt"))) == 3
@@ -341,6 +363,11 @@ def test_wandb_offline_keeps_its_id_over_a_resume(tmp_path: Path, monkeypatch: p
     assert logged(resuming=True, step=2) == first
     assert logged(resuming=False, step=1) != first
     assert list((tmp_path / "wandb").glob(f"offline-run-*-{first}"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    sink = WandB(elsewhere, project="p", run_id=None, resuming=True, kept_id="abcd1234", config={})
+    sink.close()
+    assert (sink.run_id, (elsewhere / ID_FILE).read_text()) == ("abcd1234", "abcd1234\n"), "that of the checkpoint"
 
 
 def test_json_lines_are_json(tmp_path: Path) -> None:

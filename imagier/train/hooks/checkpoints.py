@@ -2,45 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-from imagier.train.checkpoint import save
+import torch
+
+from imagier.train.runtime import Runtime
+from imagier.train.saver import PATIENCE_S, Saver
 from imagier.train.trainer import Outcome, Progress, Trainer
 
 
+class Keeper(Protocol):
+    """A hook whose state belongs to the run: checkpoints keep it."""
+
+    def state_dict(self, runtime: Runtime) -> dict[str, Any]:
+        """Tensors, numbers, text, and mappings and lists of these. Called on all ranks; the first one's is kept."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Takes over what `state_dict` gave, on all ranks."""
+        ...
+
+
 class Checkpoints:
-    """Writes checkpoints into the log folder."""
+    """Decides when a checkpoint is written. The first rank writes, in the background but for the last one."""
 
     def __init__(
         self,
-        logdir: Path,
+        saver: Saver | None,
         extras: Callable[[], dict[str, Any]],
+        keepers: Mapping[str, Keeper],
         *,
         every: int,
         start: int,
         every_epochs: int,
         start_epoch: int,
         survey: Callable[[Trainer], None] | None = None,
+        prepares: bool = False,
     ) -> None:
-        """extras: what other hooks want kept, asked for at every save. survey: called before each, if there is time."""
-        self.logdir = logdir
+        """saver: None on all ranks but the first. extras, keepers: asked at every save, on all ranks.
+
+        survey: called before each, if there is time. prepares: get the memory for copies at the first step.
+        """
+        self.saver = saver
         self.extras = extras
+        self.keepers = keepers
         self.survey = survey
         self.every, self.start = every, start
         self.every_epochs, self.start_epoch = every_epochs, start_epoch
+        self._prepares = prepares
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
         step, epoch = progress.step, progress.epoch
+        if self.saver is not None:
+            self.saver.tell()
+            if self._prepares and not progress.last:  # not before there is a step: the optimizers have no moments yet
+                self.saver.prepare(trainer)
+        self._prepares = False
         by_step = step % self.every == 0 and step >= self.start
         by_epoch = progress.epoch_ended and epoch % self.every_epochs == 0 and epoch >= self.start_epoch
         if by_step or by_epoch or progress.outcome is not Outcome.GO_ON:
             if self.survey is not None and progress.outcome is not Outcome.INTERRUPTED:
                 self.survey(trainer)
-            extras = self.extras()
-            if trainer.runtime.is_main:
-                save(self.logdir, trainer, extras)
+            states = {name: keeper.state_dict(trainer.runtime) for name, keeper in self.keepers.items()}
+            self._save(trainer, progress, {**self.extras(), **states})
+
+    def _save(self, trainer: Trainer, progress: Progress, extras: dict[str, Any]) -> None:
+        if self.saver is None:
+            return
+        if progress.last:
+            self.saver.save_now(trainer, extras)
+        else:
+            # A checkpoint that somebody asked for is never left out.
+            self.saver.save(trainer, extras, None if progress.outcome is Outcome.SAVE else PATIENCE_S)
+
+    def load_state_dict(self, kept: Mapping[str, Any], device: torch.device) -> None:
+        """Gives every keeper what the extras of a checkpoint hold for it; one that is new there begins anew."""
+        for name, keeper in self.keepers.items():
+            if name in kept:
+                keeper.load_state_dict(kept[name], device)
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         """The last step saved already."""

@@ -45,7 +45,13 @@ class Console:
     def scalars(self, record: Record) -> None:
         if record.scalars.get("time/epoch", LONG_EPOCH_SECONDS) < LONG_EPOCH_SECONDS:
             return  # of a small data set, epochs would be more lines than the losses
+        if all(tag.startswith("health/") for tag in record.scalars):
+            return  # what they mean is said in words, if it means something
         self.out.print(line(record, self.total_steps, self._seconds_left(record.step)))
+
+    def say(self, line: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        self.out.print(line, markup=False)
 
     def picture(self, path: Path, step: int) -> None:
         """A person finds them in the log folder."""
@@ -74,7 +80,7 @@ def line(record: Record, total_steps: int, seconds_left: float) -> str:
     losses: dict[str, list[str]] = {}
     for tag, value in scalars.items():
         room, _, name = tag.partition("/")
-        if room != "optim" and "/" not in name:
+        if room not in ("optim", "health") and "/" not in name:
             losses.setdefault(room.removesuffix("_update"), []).append(f"{name or room} {value:.4g}")
     parts += [f"{room}: {' '.join(values)}" for room, values in losses.items()]
     return "  ".join([head, *parts])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +13,7 @@ from torch import Tensor
 from imagier.metrics.paired import l1, l1_changed, psnr
 from imagier.recipe import Batch, Recipe
 from imagier.train.hooks.log import Record
+from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, averages
 
@@ -20,7 +24,18 @@ METRICS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 """By name: (pictures, targets, what was there before), N x C x H x W in [0, 1] each -> N, NaN where not defined."""
 
+HIGHER_IS_BETTER = frozenset({"PSNR"})
+
 Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best value of a metric so far, and when it was measured."""
+
+    value: float
+    step: int
+
 
 GENERATOR = "generator"
 _COLOUR_SAMPLES = 512
@@ -42,8 +57,12 @@ class Evaluation:
         every: int,
         every_epochs: int,
         seed: int,
+        scored: Callable[[int, Scores], None] = lambda step, scores: None,
     ) -> None:
-        """batches: this rank's share of the held-out set. training: that of the training set."""
+        """batches: this rank's share of the held-out set. training: that of the training set.
+
+        scored: told of the generator's scores at a step.
+        """
         self.batches = batches
         self.training = training
         self.view = view
@@ -51,6 +70,9 @@ class Evaluation:
         self.every = every
         self.every_epochs = every_epochs
         self.seed = seed
+        self.scored = scored
+        self.best: dict[str, Best] = {}
+        """By metric."""
         self.last: dict[str, Scores] = {}
         """By name (the generator's, then the baselines'), after `after_fit`."""
 
@@ -67,11 +89,30 @@ class Evaluation:
         if self.last:
             self.last |= self._scores(trainer, trainer.recipe, self._baselines(trainer))
 
+    def remember(self, step: int, scores: Mapping[str, float]) -> None:
+        """Keeps those that are better than all before."""
+        for metric, value in scores.items():
+            best = self.best.get(metric)
+            sign = -1 if metric in HIGHER_IS_BETTER else 1
+            if math.isfinite(value) and (best is None or sign * value < sign * best.value):
+                self.best[metric] = Best(value, step)
+
+    def state_dict(self, runtime: Runtime) -> dict[str, Any]:
+        """The best scores so far."""
+        return {"best": {metric: [best.value, best.step] for metric, best in self.best.items()}}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Takes over the best scores of a saved run."""
+        self.best = {metric: Best(value, step) for metric, (value, step) in state["best"].items()}
+
     def _evaluate(self, trainer: Trainer, progress: Progress | None) -> dict[str, Scores]:
         suffix = "average" if averages(trainer) else "regular"
         rng = trainer.runtime.generator(self.seed)
         with self.view.averaged(trainer) as recipe:
             scores = self._scores(trainer, recipe, lambda batch: {GENERATOR: recipe.sample(batch, rng)})
+        if scores:
+            self.remember(trainer.step, scores[GENERATOR])
+            self.scored(trainer.step, scores[GENERATOR])
         if progress is not None and scores:
             values = {f"{metric}/{suffix}": value for metric, value in scores[GENERATOR].items()}
             self.write(Record(progress.step, progress.epoch, values))
@@ -135,6 +176,12 @@ def table(scores: Mapping[str, Scores]) -> list[list[str]]:
     there = [metric for metric in METRICS if any(metric in of_name for of_name in scores.values())]
     rows = [[name, *(_rounded(of_name.get(metric)) for metric in there)] for name, of_name in scores.items()]
     return [["held out", *there], *rows]
+
+
+def line(best: Mapping[str, Best]) -> str:
+    """The best scores for people, in one line."""
+    parts = [f"{metric} {score.value:.4g} at iteration {score.step:,}" for metric, score in best.items()]
+    return f"best so far: {', '.join(parts)}"
 
 
 def _rounded(score: float | None) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
-from imagier.train.checkpoint import replacing
+from imagier.train.disk import replacing
 from imagier.train.hooks.log import Record
 
 NAME = "metrics.jsonl"
 
 
 class JsonLines:
-    """Appends records to <logdir>/metrics.jsonl."""
+    """Appends records to <logdir>/metrics.jsonl. Where that fails (OSError), they wait for the next one."""
 
     def __init__(self, logdir: Path, *, from_step: int) -> None:
         """from_step: where the run continues; what an earlier, longer attempt wrote beyond it is removed."""
@@ -22,17 +23,35 @@ class JsonLines:
             kept = [line for line in self.path.read_text().splitlines() if _step(line) <= from_step]
             with replacing(self.path) as file:
                 file.write("".join(f"{line}\n" for line in kept if line).encode())
-        self.file = self.path.open("a", buffering=1)
+        self.file = self.path.open("ab", buffering=0)
+        self._size = self.path.stat().st_size
+        self._waiting = b""
 
     def scalars(self, record: Record) -> None:
         line = {"step": record.step, "epoch": record.epoch, "time": round(time.time(), 3), **record.scalars}
-        self.file.write(json.dumps(line) + "\n")
+        self._waiting += json.dumps(line).encode() + b"\n"
+        self._write()
 
     def picture(self, path: Path, step: int) -> None:
         """Pictures are files already."""
 
     def close(self) -> None:
-        self.file.close()
+        try:
+            self._write()
+        finally:
+            self.file.close()
+
+    def _write(self) -> None:
+        """Appends whole lines or nothing."""
+        left = memoryview(self._waiting)
+        try:
+            while left:
+                left = left[self.file.write(left) :]
+        except OSError:
+            os.truncate(self.file.fileno(), self._size)
+            raise
+        self._size += len(self._waiting)
+        self._waiting = b""
 
 
 def read(logdir: Path) -> list[dict[str, float]]:

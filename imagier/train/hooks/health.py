@@ -13,6 +13,7 @@ from imagier.recipe import Batch, Recipe
 from imagier.train.health import DIVERSITY, FAKE_ACCURACY, LOGITS_GAP, NEAREST, REAL_ACCURACY, Verdicts
 from imagier.train.hooks.log import Record
 from imagier.train.player import Player
+from imagier.train.runtime import Runtime
 from imagier.train.trainer import Progress, Trainer
 from imagier.train.view import View
 
@@ -20,6 +21,9 @@ SIDE_PX = 16
 """Pictures are compared at this size: by what is where, not by their detail."""
 
 MOST_TRAINING_PICTURES = 256
+
+SAMPLES = 8
+"""So many pictures are made for a reading."""
 
 
 class Health:
@@ -72,11 +76,11 @@ class Health:
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         """What stands at the end is in the report."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+    def state_dict(self, runtime: Runtime) -> dict[str, Any]:
+        """The course of the readings."""
         return self.verdicts.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Goes on from there."""
         self.verdicts.load_state_dict(state)
 

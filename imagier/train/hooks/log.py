@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,8 +51,11 @@ class Log:
         samples_per_step: int,
         log_names: Mapping[str, str],
         stopwatch: Stopwatch | None = None,
+        tallies: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
+        """tallies: what else this rank counts, by tag, the same tags on all ranks; sums that are not 0 are logged."""
         self.sinks = sinks
+        self.tallies = tallies
         self.stopwatch = stopwatch
         self.every = every
         self.samples_per_step = samples_per_step
@@ -129,6 +132,8 @@ class Log:
         rates = {f"optim/{name}_lr": player.lr for name, player in trainer.players.items()}
         memory = {"memory/peak_bytes": float(trainer.runtime.peak_memory_bytes())}
         problems = {"nonfinite": lost} if lost else {}
+        sums = {tag: float(trainer.runtime.total(count)) for tag, count in self.tallies().items()}
+        problems |= {tag: total for tag, total in sums.items() if total}
         self.write(Record(progress.step, progress.epoch, {**means, **rates, **speed, **memory, **problems}))
 
 

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagier.recipe import Batch
-from imagier.train.checkpoint import replacing
+from imagier.train.disk import replacing
 from imagier.train.hooks.log import Sink
 from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, averages
 
+FOLDER = "images"
 JPEG_QUALITY = 90
 
 
@@ -35,7 +36,7 @@ class Pictures:
         seed: int,
     ) -> None:
         """batch: the samples to show. every: periods in iterations, any of which makes a picture."""
-        self.folder = logdir / "images"
+        self.folder = logdir / FOLDER
         self.batch = batch
         self.view = view
         self.sinks = sinks

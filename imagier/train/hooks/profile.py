@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch.profiler import profile, schedule, supported_activities
 
-from imagier.train.checkpoint import replacing
+from imagier.train.disk import replacing
 from imagier.train.trainer import Progress, Trainer
 
+FOLDER = "profile"
 WAIT, WARMUP, ACTIVE = 5, 2, 3
 
 
@@ -20,7 +21,7 @@ class Profile:
     """
 
     def __init__(self, logdir: Path, device: torch.device) -> None:
-        self.folder = logdir / "profile"
+        self.folder = logdir / FOLDER
         self.on_accelerator = device.type != "cpu"
         self.profiler: profile | None = profile(
             activities=list(supported_activities()),

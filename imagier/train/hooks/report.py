@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -15,7 +15,7 @@ import jinja2
 import matplotlib
 from matplotlib.figure import Figure
 
-from imagier.train.checkpoint import replacing
+from imagier.train.disk import replacing
 from imagier.train.hooks import files
 from imagier.train.hooks.evaluation import Evaluation, table
 from imagier.train.hooks.pictures import encoded, read_picture
@@ -31,11 +31,20 @@ _VERSIONS = ("imagier", "torch", "numpy", "opencv-python-headless")
 class Report:
     """Writes <logdir>/report.html when a run ends: figures, curves, pictures over time, and how it was made."""
 
-    def __init__(self, logdir: Path, command: str, seed: int, evaluation: Evaluation | None) -> None:
+    def __init__(
+        self,
+        logdir: Path,
+        command: str,
+        seed: int,
+        evaluation: Evaluation | None,
+        verdicts: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """verdicts: what is wrong with the run at its end, in words."""
         self.logdir = logdir
         self.command = command
         self.seed = seed
         self.evaluation = evaluation
+        self.verdicts = verdicts
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
         """Nothing to report yet."""
@@ -57,6 +66,7 @@ class Report:
             title=self.logdir.name,
             facts=facts,
             scores=table(scores),
+            verdicts=self.verdicts(),
             curves=curves(records),
             pictures=_pictures(self.logdir / "images"),
         )

@@ -10,7 +10,7 @@ from imagier.train.hooks.pictures import read_picture
 
 
 class TensorBoard:
-    """Writes <logdir>/tensorboard."""
+    """Writes <logdir>/tensorboard. Its library writes in a thread, which a disk that fails (OSError) ends for good."""
 
     def __init__(self, logdir: Path, *, from_step: int, pictures: bool) -> None:
         """pictures: write them too, under the tag "Visualizations". UserError if tensorboard is not installed."""

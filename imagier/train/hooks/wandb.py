@@ -16,9 +16,17 @@ class WandB:
     """One W&B run per log folder; a resumed run goes on in the same W&B run."""
 
     def __init__(
-        self, logdir: Path, *, project: str, run_id: str | None, resuming: bool, config: dict[str, Any]
+        self,
+        logdir: Path,
+        *,
+        project: str,
+        run_id: str | None,
+        resuming: bool,
+        config: dict[str, Any],
+        kept_id: str | None = None,
     ) -> None:
-        """run_id: an id of the user's; else that in <logdir>/wandb_id.txt when resuming; else a new one.
+        """run_id: an id of the user's; else when resuming that in <logdir>/wandb_id.txt, or kept_id, that of the
+        checkpoint; else a new one.
 
         UserError if wandb is not installed or cannot start. Its environment variables count (WANDB_MODE=offline).
         """
@@ -28,9 +36,9 @@ class WandB:
             raise UserError("--wandb: Weights & Biases is not installed: pip install 'imagier[wandb]'") from error
         self.wandb = wandb
         id_file = logdir / ID_FILE
-        if run_id is None and resuming and id_file.exists():
-            run_id = id_file.read_text().strip()
-        run_id = run_id or secrets.token_hex(4)
+        if run_id is None and resuming:
+            run_id = id_file.read_text().strip() if id_file.exists() else kept_id
+        self.run_id = run_id = run_id or secrets.token_hex(4)
         try:
             self.run = wandb.init(
                 project=project, id=run_id, name=logdir.name, dir=str(logdir), resume="allow", config=config

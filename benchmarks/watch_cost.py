@@ -1,0 +1,58 @@
+"""What it costs to watch a run: the guard against bad numbers, and the health monitor. `python benchmarks/watch_cost.py`.
+
+The main job's SPADE, without data and pictures: steps that are watched against steps that are not, in turns. Prints the
+ratio of both, and what one reading of the monitor takes, as a share of the steps between two of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+from common import HERE, batch_of, config_of, interleaved, ratio, start, trainer_of
+from loop_overhead import CONFIG, fitting
+
+from imagier.cli.hooks import HEALTH_EVERY
+from imagier.train.guard import Guard
+from imagier.train.hooks.health import SAMPLES, Health
+from imagier.train.view import View
+
+STEPS = 3
+
+
+def main() -> None:
+    """Prints the ratio and the share."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=30)
+    args = parser.parse_args()
+    start(args.threads)
+    config = config_of(CONFIG)
+    assert config.run.data.train is not None
+    batch = batch_of(config, config.run.data.train.batch_size, 64)
+
+    plain, guarded = trainer_of(config), trainer_of(config)
+    guarded.guard = Guard(guarded.players, guarded.runtime)
+    runs = {"guarded": fitting(guarded, batch, STEPS), "plain": fitting(plain, batch, STEPS)}
+    seconds = interleaved(runs, args.rounds)
+    step_s = statistics.median(seconds["plain"]) / STEPS
+    print(f"{HERE.name}: {step_s * 1e3:.1f} ms a step")
+    print(f"guarded against plain: {ratio(seconds['guarded'], seconds['plain'])}")
+
+    few = batch_of(config, SAMPLES, 64)
+    view = View(lambda averaged: view.live(plain))  # type: ignore[arg-type, return-value]
+    monitor = Health(lambda: few, few, lambda: [batch], view, print, print, every=HEALTH_EVERY, seed=0)
+    monitor.measure(plain)  # reads the training pictures
+    readings = []
+    for _ in range(args.rounds):
+        begin = time.perf_counter()
+        monitor.measure(plain)
+        readings.append(time.perf_counter() - begin)
+    reading_s = statistics.median(readings)
+    share = reading_s / (step_s * HEALTH_EVERY)
+    print(f"a reading of {SAMPLES} samples: {reading_s * 1e3:.1f} ms, every {HEALTH_EVERY} iterations: {share:.2%}")
+
+
+if __name__ == "__main__":
+    main()

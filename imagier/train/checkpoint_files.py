@@ -1,0 +1,267 @@
+"""The checkpoints of a log folder: which is the latest, whether they are whole, and which of them stay."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from imagier.errors import UserError
+from imagier.train import manifest
+from imagier.train.disk import forget, reason, replacing
+from imagier.train.manifest import DamagedManifest, Entry
+
+LATEST = "latest_checkpoint.txt"
+BEST = "best_checkpoint.txt"
+
+_CHUNK_BYTES = 2**20
+
+
+class Unusable(UserError):
+    """A checkpoint that is missing, or not as it was written: the one before may do."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay. Of a file that this run did not write it is never asked."""
+
+    last: int | None = None
+    """So many of the latest; None: all."""
+    every: int | None = None
+    """Also those of the multiples of so many iterations."""
+    best: str | None = None
+    """Also the one with the best value of this metric."""
+    higher_is_better: bool = False
+
+    def best_of(self, entries: Sequence[Entry]) -> Entry | None:
+        """The entry with the best value of the metric, the earliest of several; None if none has one."""
+        if self.best is None:
+            return None
+        scored = [entry for entry in entries if self.best in entry.metrics]
+        sign = -1 if self.higher_is_better else 1
+        return min(scored, key=lambda entry: sign * entry.metrics[self.best or ""], default=None)
+
+    def superfluous(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Entries whose files may go."""
+        if self.last is None:
+            return []
+        written = [entry for entry in entries if entry.sha256 is not None]
+        best = self.best_of(entries)
+        older = [entry for entry in written[: -self.last] if entry is not best]
+        return [entry for entry in older if self.every is None or entry.step % self.every]
+
+
+ALL = Keep()
+
+
+class CheckpointFiles:
+    """Adds checkpoints to a log folder and removes those that need not stay. For one thread at a time.
+
+    It writes, in this order: the file, the manifest, latest_checkpoint.txt; only then it removes what is superfluous. A
+    process may die between any two of these.
+    """
+
+    def __init__(self, logdir: Path, keep: Keep = ALL, entries: Sequence[Entry] = ()) -> None:
+        self.logdir = logdir
+        self.keep = keep
+        self.entries = list(entries)
+        self.last_good: str | None = entries[-1].name if entries else None
+        """The name of the checkpoint that a run would go on from."""
+        self._best: str | None = None
+
+    def add(self, state: Mapping[str, Any]) -> list[str]:
+        """Writes the state of a run; returns what is to be told about it. OSError if it is not on the disk."""
+        epoch, step = state["current_epoch"], state["current_iteration"]
+        path = self.logdir / manifest.file_name(epoch, step)
+        others = [entry for entry in self.entries if entry.name != path.name]
+        if len(others) < len(self.entries):  # written once more: for a moment its hash would be another file's
+            self._record(others)
+        size, sha256 = write_state(path, state)
+        self._record([*others, Entry(path.name, step, epoch, size, sha256, round(time.time(), 3))])
+        _point(self.logdir / LATEST, path.name)
+        self.last_good = path.name
+        return self._prune()
+
+    def note(self, step: int, metrics: Mapping[str, float]) -> list[str]:
+        """Keeps the scores of the checkpoint of a step, if there is one; returns and raises what `add` does."""
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        noted = [replace(entry, metrics=finite) if entry.step == step else entry for entry in self.entries]
+        if noted == self.entries:
+            return []
+        self._record(noted)
+        best = self.keep.best_of(self.entries)
+        if best is not None and best.name != self._best:
+            _point(self.logdir / BEST, best.name)
+            self._best = best.name
+        return self._prune()
+
+    def _record(self, entries: Sequence[Entry]) -> None:
+        self.entries = list(entries)
+        manifest.write(self.logdir, self.entries)
+
+    def _prune(self) -> list[str]:
+        """Removes what is superfluous, if the newest can be read again from the disk."""
+        superfluous = self.keep.superfluous(self.entries)
+        if not superfluous:
+            return []
+        try:
+            forget(self.logdir / self.entries[-1].name)
+            verify(self.logdir / self.entries[-1].name, self.entries[-1])
+            for entry in superfluous:
+                (self.logdir / entry.name).unlink(missing_ok=True)
+            self._record([entry for entry in self.entries if entry not in superfluous])
+        except (OSError, Unusable) as error:  # what is gone already is dropped the next time
+            return [f"older checkpoints are not removed: {error}"]
+        return []
+
+
+def save_state(logdir: Path, state: Mapping[str, Any]) -> Path:
+    """Adds a checkpoint to a folder at once, keeping all that are there; returns its path."""
+    try:
+        entries = manifest.read(logdir)
+    except (FileNotFoundError, DamagedManifest):
+        entries = manifest.found(logdir)
+    files = CheckpointFiles(logdir, entries=entries)
+    files.add(state)
+    assert files.last_good is not None
+    return logdir / files.last_good
+
+
+def write_state(path: Path, state: Mapping[str, Any]) -> tuple[int, str]:
+    """Writes a file with torch.save; returns its size in bytes and its SHA-256. OSError if it is not on the disk."""
+    with replacing(path) as file:
+        hashed = _Hashed(file)
+        torch.save(state, hashed)  # type: ignore[arg-type]
+        if hashed.error is not None:
+            raise hashed.error
+    return hashed.size, hashed.sha256.hexdigest()
+
+
+def pointed(logdir: Path) -> Path | None:
+    """What latest_checkpoint.txt names, None if there is no such file. UserError if it names nothing."""
+    pointer = logdir / LATEST
+    try:
+        first_line = pointer.read_text().split("\n")[0]
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{pointer}: is not text; write the name of a checkpoint into it, or remove it to start afresh"
+        ) from error
+    words = first_line.split()
+    if not words:
+        raise UserError(f"{pointer}: is empty; write the name of a checkpoint into it, or remove it to start afresh")
+    return logdir / words[-1]
+
+
+def latest(logdir: Path) -> Path | None:
+    """The checkpoint that latest_checkpoint.txt names, None if there is no such file. UserError if it names none."""
+    path = pointed(logdir)
+    if path is not None and not path.is_file():
+        raise Unusable(
+            f"{logdir / LATEST}: names {path.name}, which is not there; correct it, or remove it to start afresh"
+        )
+    return path
+
+
+def earlier(path: Path) -> list[Path]:
+    """The checkpoints beside a file that were written by the same run before it, the latest first.
+
+    Those of the manifest; where there is none, or none that can be read, those whose names say so.
+    """
+    at = manifest.moment(path.name)
+    if at is None:
+        return []
+    try:
+        listed = manifest.read(path.parent)
+    except (FileNotFoundError, DamagedManifest):
+        listed = manifest.found(path.parent)
+    steps = sorted(((entry.step, entry.name) for entry in listed if entry.step < at[1]), reverse=True)
+    return [path.parent / name for _, name in steps]
+
+
+def verify(path: Path, entry: Entry) -> None:
+    """Unusable if a file is not what was written, by its size and hash."""
+    try:
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise Unusable(f"{path}: is damaged: it has {size:,} bytes, {entry.bytes:,} were written")
+        if entry.sha256 is not None and _sha256(path) != entry.sha256:
+            raise Unusable(
+                f"{path}: is damaged: it is not what {manifest.NAME} says; if you changed it, give it another name"
+            )
+    except OSError as error:
+        raise Unusable(f"{path}: cannot be read ({reason(error)})") from error
+
+
+def listed(logdir: Path, unusable: Collection[str] = ()) -> tuple[list[Entry], list[str]]:
+    """What the manifest of a run that goes on says, as far as the files agree; and what is to be told about it.
+
+    unusable: names of checkpoints that were found damaged, and told.
+    """
+    path = logdir / manifest.NAME
+    try:
+        entries = manifest.read(logdir)
+    except FileNotFoundError:
+        return [entry for entry in manifest.found(logdir) if entry.name not in unusable], []
+    except DamagedManifest as error:
+        entries = [entry for entry in manifest.found(logdir) if entry.name not in unusable]
+        return entries, [f"{path}: is damaged ({error}); made again from the {len(entries)} checkpoints that are there"]
+    good = [entry for entry in entries if entry.name not in unusable and _size(logdir / entry.name) == entry.bytes]
+    dropped = [entry.name for entry in entries if entry not in good and entry.name not in unusable]
+    return good, [f"{path}: no longer there, or not as written: {', '.join(dropped)}"] if dropped else []
+
+
+class _Hashed:
+    """A file that counts and hashes what is written to it.
+
+    It keeps its first error for later: torch's writer, told in the middle of its work, hides it behind another one.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+        self.error: OSError | None = None
+
+    def write(self, data: memoryview) -> int:
+        """Takes it all, or forgets it where the disk has failed before."""
+        if self.error is None:
+            try:
+                self.file.write(data)
+                self.size += len(data)
+                self.sha256.update(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """What is left in the buffer."""
+        try:
+            self.file.flush()
+        except OSError as error:
+            self.error = self.error or error
+
+
+def _point(pointer: Path, name: str) -> None:
+    """Writes latest_checkpoint.txt or best_checkpoint.txt."""
+    with replacing(pointer) as file:
+        file.write(f"{pointer.stem}: {name}\n".encode())
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            found.update(chunk)
+    return found.hexdigest()

@@ -1,0 +1,93 @@
+"""checkpoints.json: what was written into a log folder, with sizes and hashes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from imagier.train.disk import replacing
+
+NAME = "checkpoints.json"
+FORMAT = 1
+
+_NAME = r"epoch_(\d+)_iteration_(\d+)_checkpoint\.pt"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint."""
+
+    name: Annotated[str, Field(pattern=f"^{_NAME}$")]
+    step: int
+    epoch: int
+    bytes: int
+    sha256: str | None
+    """None of a file that was found, not written: an older version's, or the reference's."""
+    time: float
+    """When it was written, in seconds since 1970."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Scores on held-out samples, by the name of the metric, once they are known."""
+
+
+@dataclass(frozen=True)
+class _Whole:
+    format: int
+    checkpoints: list[Entry]
+
+
+_WHOLE = TypeAdapter(_Whole)
+
+
+class DamagedManifest(ValueError):
+    """A checkpoints.json that nobody can have written; says in what."""
+
+
+def file_name(epoch: int, step: int) -> str:
+    """The reference's name for the checkpoint of a moment."""
+    return f"epoch_{epoch:05d}_iteration_{step:09d}_checkpoint.pt"
+
+
+def moment(name: str) -> tuple[int, int] | None:
+    """Epoch and step of a file of that name; None if it is no checkpoint's."""
+    match = re.fullmatch(_NAME, name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def read(logdir: Path) -> list[Entry]:
+    """All entries, in the order in which they were written. FileNotFoundError or DamagedManifest if there are none."""
+    try:
+        return _WHOLE.validate_json((logdir / NAME).read_bytes()).checkpoints
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DamagedManifest(f"{where}: {first['msg']}" if where else first["msg"]) from error
+
+
+def write(logdir: Path, entries: Iterable[Entry]) -> None:
+    """Replaces checkpoints.json."""
+    with replacing(logdir / NAME) as file:
+        file.write(_WHOLE.dump_json(_Whole(FORMAT, list(entries)), indent=1) + b"\n")
+
+
+def found(logdir: Path) -> list[Entry]:
+    """Entries for the checkpoints in a folder, by their names alone, the latest step last."""
+    entries = []
+    for path in logdir.glob("*.pt"):
+        if at := moment(path.name):
+            about = path.stat()
+            entries.append(Entry(path.name, at[1], at[0], about.st_size, None, about.st_mtime))
+    return sorted(entries, key=lambda entry: entry.step)
+
+
+def entry_of(path: Path) -> Entry | None:
+    """What the manifest beside a file says about it; None if there is nothing, or nothing that can be read."""
+    try:
+        listed = read(path.parent)
+    except (OSError, DamagedManifest):
+        return None
+    return next((entry for entry in listed if entry.name == path.name), None)

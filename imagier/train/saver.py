@@ -1,0 +1,160 @@
+"""Writes the checkpoints of a training in a thread of its own, and says what came of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+from imagier.train import memory
+from imagier.train.checkpoint import state_of
+from imagier.train.checkpoint_files import CheckpointFiles
+from imagier.train.disk import reason
+from imagier.train.snapshot import Snapshot, size_bytes
+from imagier.train.trainer import Trainer
+
+PATIENCE_S = 10.0
+"""So long a save waits for the one before, which a slow disk holds up; then it is left out."""
+
+MOST_OF_FREE_MEMORY = 0.5
+"""A copy of the state that needs a larger share of the memory that is left is not made."""
+
+
+class Saver:
+    """Saves copies of a run's state behind its back, one after the other.
+
+    Every method is for the thread of the training. What failed is told by the next call of any of them; a disk that
+    fails ends no run, and every save is a new attempt.
+    """
+
+    def __init__(self, files: CheckpointFiles, snapshot: Snapshot, say: Callable[[str], None] = print) -> None:
+        self.files = files
+        self.say = say
+        self.unsaved: str | None = None
+        """Why the last save is not on the disk, and what is; None if it is there."""
+        self._snapshot: Snapshot | None = snapshot
+        """None if there is no memory for one."""
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+        self._copied = Event()
+        """Whether all that is to be saved was copied."""
+        self._copied.set()
+        self._jobs: deque[_Job] = deque()
+
+    def prepare(self, trainer: Trainer) -> None:
+        """Gets the memory for copies, in the background; or decides that there is not enough, and says so."""
+        state = state_of(trainer, {})
+        needed, free = size_bytes(state), memory.free_bytes()
+        if free is not None and needed > MOST_OF_FREE_MEMORY * free:
+            self._snapshot = None
+            self.say(
+                f"training waits for its checkpoints: a copy of the state needs {needed / 2**30:.1f} GiB of the host's "
+                f"memory, of which {free / 2**30:.1f} GiB are left"
+            )
+            return
+        self._submit("", self._reserve, state)
+
+    def save(self, trainer: Trainer, extras: Mapping[str, Any], patience_s: float | None = PATIENCE_S) -> None:
+        """Copies the run's state as it is now, and writes it later.
+
+        What only an update of a player changes is copied behind its back, too; the next update waits for that.
+        patience_s: how long to wait for the save before, if it is not written yet; None: until it is. `extras` as of
+        checkpoint.save.
+        """
+        written = self._wait(patience_s)
+        if self._snapshot is None:
+            return self.save_now(trainer, extras)
+        if not written:
+            self.say(
+                f"iteration {trainer.step:,} is not saved: the checkpoint before it is still being written; "
+                "the next period tries again"
+            )
+            return None
+        still = [tensor for player in trainer.players.values() for tensor in player.moved()]
+        copied, complete = self._snapshot.take(state_of(trainer, extras), still)
+        if not trainer.runtime.is_asynchronous:  # else the device does one after the other by itself
+            self._copied.clear()
+        for player in trainer.players.values():
+            player.before_move = self._copied.wait
+
+        def write() -> list[str]:
+            try:
+                complete()
+            finally:
+                self._copied.set()
+            return self.files.add(copied)
+
+        return self._submit(f"iteration {trainer.step:,}", write)
+
+    def save_now(self, trainer: Trainer, extras: Mapping[str, Any]) -> None:
+        """Writes the run's state, and waits until it is on the disk, or is known not to be."""
+        self._wait(None)
+        self._submit(f"iteration {trainer.step:,}", self.files.add, state_of(trainer, extras))
+        self._wait(None)
+
+    def note(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keeps the scores of the checkpoint of a step, if there is one."""
+        self._submit("", self.files.note, step, dict(metrics))
+
+    def tell(self) -> None:
+        """Says what has come of the saves so far."""
+        while self._jobs and self._jobs[0].future.done():
+            self._settle(self._jobs.popleft())
+
+    def close(self) -> None:
+        """Waits until all is written. It may be called again, and anything else after it, too."""
+        self._wait(None)
+
+    def _wait(self, patience_s: float | None) -> bool:
+        """Whether everything has come to its end."""
+        done = not wait([job.future for job in self._jobs], patience_s).not_done
+        self.tell()
+        return done
+
+    def _submit(self, what: str, work: Callable[..., list[str]], *args: Any) -> None:
+        self.tell()
+        self._jobs.append(_Job(what, self._thread.submit(work, *args)))
+
+    def _settle(self, job: _Job) -> None:
+        try:
+            lines = job.future.result()
+        except OSError as error:
+            self._failed(job, error)
+            return
+        for line in lines:
+            self.say(line)
+        if job.saves:
+            if self.unsaved is not None:
+                self.say(f"{job.saves} is saved")
+            self.unsaved = None
+
+    def _failed(self, job: _Job, error: OSError) -> None:
+        if not job.saves:
+            self.say(f"{self.files.logdir}: the scores of a checkpoint are not kept: {reason(error)}")
+            return
+        there = self.files.last_good
+        good = f"the last good checkpoint is {self.files.logdir / there}" if there else "there is no checkpoint yet"
+        self.unsaved = f"{job.saves} could not be saved: {reason(error)}; {good}"
+        self.say(self.unsaved)
+
+    def _reserve(self, state: Mapping[str, Any]) -> list[str]:
+        assert self._snapshot is not None
+        try:
+            self._snapshot.reserve(state)
+        except RuntimeError as error:  # torch's for memory that is not to be had
+            self._snapshot = None
+            return [f"training waits for its checkpoints: no memory for a copy of the state ({_first_line(error)})"]
+        return []
+
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class _Job:
+    saves: str
+    """The moment that it saves; empty if it does something else."""
+    future: Future[list[str]]
