@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
 import pytest
+from filelock import FileLock
 from pictures import noise, png
 from pictures import write as file
 from small_config import read, write
 from stores import EXTENSIONS, contents, folder, reference_lmdb
 
 from imagier.cli import build, main
+from imagier.cli.data.build import listed_keys
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.lmdb import LmdbSource
 from imagier.data.sources.opening import open_local
@@ -112,6 +117,25 @@ def test_a_list_chooses_the_samples(files: Path, tmp_path: Path, capsys: pytest.
     assert line == f"--input_list {tmp_path}/nowhere: No such file or directory"
 
 
+@pytest.mark.parametrize(("ext", "line", "key"), [("jpg", "a.jpg.jpg", "./a.jpg"), ("png", "s/b.png.jpg", "s/b.png")])
+def test_one_extension_is_taken_from_a_line_of_a_list(tmp_path: Path, ext: str, line: str, key: str) -> None:
+    (tmp_path / "list.txt").write_text(line)
+    assert listed_keys(str(tmp_path / "list.txt"), {"images": ext}) == [key]
+
+
+def test_an_index_of_samples_that_lack_a_file_is_refused_or_leaves_them_out(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "maps" / "b" / "1.png").unlink()
+    index = ["data", "index", "--data_root", str(files), "--config", str(files.parent / "c.yaml"), "--paired"]
+    assert main(index) == 2
+    assert "leave such out with --remove_missing" in capsys.readouterr().err
+    assert main([*index, "--remove_missing"]) == 0
+    assert capsys.readouterr().out.startswith(f"{files}: 3 images (jpg), 3 maps (png); 1 samples left out, which lack")
+    names = json.loads((files / "all_filenames.json").read_text())
+    assert names == {"files": ["top"], "files/a": ["1", "2"]}
+
+
 def test_flags_that_say_nothing_without_paired_are_told(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("shards", files, "--remove_missing") == 0
     assert capsys.readouterr().out.splitlines()[0] == "--remove_missing: has no effect without --paired"
@@ -159,6 +183,69 @@ def test_a_store_is_not_built_over_another(files: Path, capsys: pytest.CaptureFi
     assert line == f"{files.parent}/out: is there already; build elsewhere, or replace it: --overwrite"
     assert run("shards", files, "--overwrite") == 0
     assert isinstance(open_local(files.parent / "out", EXTENSIONS), ShardsSource)
+
+
+class Killed(BaseException):
+    """Ends a build at once; what is on the disk then is what a kill leaves."""
+
+
+def killed_at_rename(files: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build over another store, killed before so many folders were put in their places."""
+    rename, left = Path.rename, [number]
+
+    def renamed(path: Path, to: Path) -> Path:
+        if path.is_dir():
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+        return rename(path, to)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "rename", renamed)
+        run("lmdb", files, "--overwrite")
+
+
+def test_an_old_store_is_not_lost_by_a_kill_between_its_end_and_the_new_one_s_begin(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("shards", files) == 0
+    killed_at_rename(files, 1, monkeypatch)
+    assert not (files.parent / "out").exists()
+    assert run("lmdb", files) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert isinstance(open_local(files.parent / "out", EXTENSIONS), ShardsSource)
+    assert run("lmdb", files, "--overwrite") == 0
+    assert isinstance(open_local(files.parent / "out", EXTENSIONS), LmdbSource)
+    assert not (files.parent / ".out.partial").exists()
+
+
+def test_a_finished_store_is_one_though_its_folder_of_work_cannot_be_removed(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over NFS, a file that is open, as the lock is, leaves a trace in its folder until it is closed."""
+    rmdir = os.rmdir
+
+    def busy(path: Path | str, **options: Any) -> None:
+        if str(path).endswith(".partial"):
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+        rmdir(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", busy)
+        assert run("lmdb", files) == 0
+    assert contents(open_local(files.parent / "out", EXTENSIONS)) == contents(FolderSource(files, EXTENSIONS))
+    assert run("shards", files, "--overwrite") == 0
+    assert not (files.parent / ".out.partial").exists()
+
+
+def test_a_run_that_begins_is_not_disturbed_by_another(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files.parent / "out").mkdir()
+    hidden = files.parent / ".out.partial"
+    hidden.mkdir()
+    with FileLock(hidden / "lock"):  # it has not made its store yet
+        assert run("lmdb", files) == 2
+        assert capsys.readouterr().err == f"{files.parent}/out: another run is building it; wait for its end\n"
+        assert hidden.is_dir()
 
 
 def test_the_samples_of_a_seed_are_the_same_from_every_store(tmp_path: Path) -> None:

@@ -148,11 +148,11 @@ class DiskCache:
                 taken = self._make_room(_on_disk(size))
             if taken + _on_disk(size) > self.size_bytes:
                 raise PermissionError(errno.EACCES, "what others stored there cannot be removed")
+            self._note(taken + _on_disk(size))  # first: a kill right here must not leave a file that nobody counts
             number, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
             os.close(number)
             try:
                 os.truncate(name, size + _CRC_BYTES)
-                self._note(taken + _on_disk(size))
             except OSError:
                 _remove(Path(name))
                 raise
@@ -180,7 +180,7 @@ class DiskCache:
             yield stat.st_mtime_ns, _on_disk(stat.st_size - _CRC_BYTES), path
 
     def _noted(self) -> int:
-        """How many bytes are taken: never less than it is, more if files were removed from outside."""
+        """How many bytes are taken: never less than it is, more where files were removed or never finished."""
         try:
             return int((self.folder / "taken").read_text())
         except (FileNotFoundError, ValueError):

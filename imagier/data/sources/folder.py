@@ -22,13 +22,16 @@ class FolderSource:
         self.root = Path(root)
         self.extensions = dict(extensions)
         self._counts: dict[str, int] = {}
-        if not self.root.is_dir():
+        if not os.path.isdir(self.root):  # noqa: PTH112 - a Path's raises where it may not look
             raise UserError(f"{self.root}: no such folder; check `roots` in the data section")
 
     def keys(self, kind: str) -> list[str]:
         folder = self.root / kind
-        if not folder.is_dir():
-            raise UserError(f"{self.root}: no folder {kind!r} for the input type of that name; {self._folders()}")
+        try:
+            if not folder.is_dir():
+                raise UserError(f"{self.root}: no folder {kind!r} for the input type of that name; {self._folders()}")
+        except OSError as error:
+            raise UserError(f"{one_line(error.filename)}: {error.strerror}; check `roots`") from error
         suffix = f".{self.extensions[kind]}"
         keys: list[str] = []
         for sequence, names in sorted(_files(str(folder), suffix)):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from imagier.data.keys import Keys
+from imagier.data.source import wrong_key
 from imagier.errors import UserError
 
 FILENAMES = "all_filenames.json"
@@ -15,29 +18,39 @@ FILENAMES = "all_filenames.json"
 METADATA = "metadata.json"
 """{type: extension}"""
 
-Sequences = dict[str, list[str]]
+_Sequences = dict[str, list[str]]
 """Names of files without extension, by sequence."""
 
-_PAIRED = TypeAdapter(Sequences)
-_UNPAIRED = TypeAdapter(dict[str, Sequences])
+_PAIRED = TypeAdapter(_Sequences)
+_UNPAIRED = TypeAdapter(dict[str, _Sequences])
 _EXTENSIONS = TypeAdapter(dict[str, str])
 
 
 def read_index(
-    filenames: bytes, metadata: bytes, where: str, mend: str = "make it with `imagier data index`"
-) -> tuple[dict[str, Sequences], dict[str, str]]:
-    """The sequences of every input type, in the order of the file, and the extension of each type.
+    filenames: bytes, metadata: bytes, kinds: Collection[str], where: str, mend: str, base: str | None = None
+) -> tuple[dict[str, Keys], dict[str, str]]:
+    """The keys of input types, in the order of the file, and all extensions. Types that belong together share theirs.
 
-    where: the folder of both files, for messages; mend: what to do. UserError if they are something else.
+    where: the folder of both files, for messages; mend: what to do if they are something else. base: the path of that
+    folder in a bucket, as far as sequences may be listed with it in front; without it they are keys as they stand.
+    UserError if the files are something else, or lack a type.
     """
     at = f"{where}/{METADATA}"
     extensions: dict[str, str] = _checked(_EXTENSIONS, _parsed(metadata, at, mend), at, f"{{type: extension}}; {mend}")
     at = f"{where}/{FILENAMES}"
     tree = _parsed(filenames, at, mend)
+    is_paired = not (isinstance(tree, dict) and any(isinstance(value, dict) for value in tree.values()))
     shapes = f"{{sequence: [name]}} or {{type: {{sequence: [name]}}}}; {mend}"
-    if isinstance(tree, dict) and any(isinstance(value, dict) for value in tree.values()):
-        return _checked(_UNPAIRED, tree, at, shapes), extensions
-    return dict.fromkeys(extensions, _checked(_PAIRED, tree, at, shapes)), extensions
+    listed: dict[str, Any] = _checked(_PAIRED if is_paired else _UNPAIRED, tree, at, shapes)
+    there = extensions.keys() if is_paired else listed.keys() & extensions.keys()
+    for kind in kinds:
+        if kind not in there:
+            raise UserError(f"{at}: lists no input type {kind!r}; it has: {', '.join(sorted(there)) or 'none'}")
+    if is_paired:
+        root = None if base is None else _root_in(listed, base)
+        return dict.fromkeys(kinds, _keys(listed, root, next(iter(kinds)), at, mend)), extensions
+    root = None if base is None else ""
+    return {kind: _keys(listed[kind], root, kind, at, mend) for kind in kinds}, extensions
 
 
 def index_files(sequences: Mapping[str, Any], extensions: Mapping[str, str]) -> dict[str, str]:
@@ -48,7 +61,7 @@ def index_files(sequences: Mapping[str, Any], extensions: Mapping[str, str]) -> 
 def _parsed(data: bytes, where: str, mend: str) -> Any:
     try:
         return json.loads(data)
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; nested without end
         raise UserError(f"{where}: not JSON; {mend}") from error
 
 
@@ -57,3 +70,34 @@ def _checked(shape: TypeAdapter, tree: Any, where: str, expected: str) -> Any:
         return shape.validate_python(tree, strict=True)
     except ValidationError as error:
         raise UserError(f"{where}: expected {expected}") from error
+
+
+def _keys(sequences: _Sequences, root: str | None, kind: str, at: str, mend: str) -> Keys:
+    """root: what is no part of the keys; None if paths are not to be touched at all."""
+    keys = [
+        f"{path if root is None else _sequence(path, root)}/{name}"
+        for path, names in sequences.items()
+        for name in names
+    ]
+    if not keys:
+        raise UserError(f"{at}: lists no files of input type {kind!r}; {mend}")
+    wrong = wrong_key(keys)
+    if wrong is not None:
+        raise UserError(f"{at}: lists {wrong!a}, which cannot be the name of a file; correct it")
+    return Keys(keys)
+
+
+def _root_in(sequences: _Sequences, base: str) -> str:
+    """What all sequences begin with, if it is the path of the root, or the last part of it; else nothing.
+
+    So the reference lists those of paired types, and those alone.
+    """
+    listed = {_sequence(path, "") for path in sequences}
+    roots = (base, posixpath.basename(base))
+    return next((root for root in roots if root and all(f"{path}/".startswith(f"{root}/") for path in listed)), "")
+
+
+def _sequence(path: str, root: str) -> str:
+    """A sequence as it is called in a folder ("a/b", or "." for the folder itself), from how it is listed."""
+    path = posixpath.normpath(path)
+    return path[len(root) :].lstrip("/") or "." if root else path

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 from weakref import WeakValueDictionary
 
 from imagier.data.keys import Keys
-from imagier.data.source import one_line, whole_sequence, wrong_key
-from imagier.data.sources.index import FILENAMES, METADATA, Sequences, read_index
+from imagier.data.source import one_line, whole_sequence
+from imagier.data.sources.index import FILENAMES, METADATA, read_index
 from imagier.errors import UserError
 
 DATA = "data.mdb"
@@ -39,19 +39,11 @@ class LmdbSource:
         """extensions: its keys are the types that will be read. UserError if the store lacks one or is not whole."""
         self.root = Path(root)
         where = one_line(str(self.root))
-        sequences, self.extensions = read_index(self._list(FILENAMES), self._list(METADATA), where, _MEND)
-        blocks: dict[int, Keys] = {}  # types that belong together have one list
-        self._keys = {}
-        self._environments = {}
-        for kind in extensions:
-            if kind not in sequences or kind not in self.extensions:
-                there = ", ".join(sorted(sequences.keys() & self.extensions.keys())) or "none"
-                raise UserError(f"{where}: has no input type {kind!r}; it has: {there}")
-            block = id(sequences[kind])
-            blocks[block] = blocks.get(block) or self._listed(kind, sequences[kind])
-            self._keys[kind] = blocks[block]
-            self._environments[kind] = _environment(self.root / kind)
-            self._environments[kind].check(blocks[block])
+        filenames, metadata = self._list(FILENAMES), self._list(METADATA)
+        self._keys, self.extensions = read_index(filenames, metadata, extensions.keys(), where, _MEND)
+        self._environments = {kind: _environment(self.root / kind) for kind in extensions}
+        for kind, environment in self._environments.items():
+            environment.check(self._keys[kind])
 
     def keys(self, kind: str) -> list[str]:
         return list(self._keys[kind])
@@ -88,16 +80,6 @@ class LmdbSource:
         except OSError as error:
             raise UserError(f"{one_line(str(self.root / name))}: {error.strerror}") from error
 
-    def _listed(self, kind: str, sequences: Sequences) -> Keys:
-        keys = [f"{sequence}/{name}" for sequence, names in sequences.items() for name in names]
-        where = one_line(str(self.root / FILENAMES))
-        wrong = wrong_key(keys)
-        if wrong is not None:
-            raise UserError(f"{where}: lists {wrong!a}, which cannot be the name of a file; correct it")
-        if not keys:
-            raise UserError(f"{where}: lists no files of input type {kind!r}; {_MEND}")
-        return Keys(keys)
-
 
 class _Environment:
     """One LMDB environment, open in any number of processes, in each by its own handle from the first read on.
@@ -130,12 +112,14 @@ class _Environment:
 
     def check(self, keys: Keys) -> None:
         """UserError unless the file is whole and has as many entries as there are keys."""
-        in_use = self._owner == os.getpid()
-        self._open(lmdb_package())
-        stat = self._handle.stat()
-        entries, needed = stat["entries"], stat["psize"] * (self._handle.info()["last_pgno"] + 1)
-        if not in_use:
-            self._close()  # what a process opened before it forked, its children had better not have
+        lmdb = lmdb_package()
+        with self._opening:
+            in_use = self._owner == os.getpid()
+            handle = self._handle if in_use else self._opened(lmdb)
+            stat = handle.stat()
+            entries, needed = stat["entries"], stat["psize"] * (handle.info()["last_pgno"] + 1)
+            if not in_use:
+                handle.close()  # what a process opened before it forked, its children had better not have
         size = Path(self.folder, DATA).stat().st_size
         if size < needed:  # to read what is missing would end the process
             raise UserError(f"{self._where()}: cut off, has {size:,} of {needed:,} bytes; {_MEND}")
@@ -143,26 +127,28 @@ class _Environment:
             raise UserError(f"{self._where()}: has {entries:,} entries, {FILENAMES} lists {len(keys):,}; {_MEND}")
 
     def modified(self) -> int:
-        """When the file was last written, in ns."""
-        return Path(self.folder, DATA).stat().st_mtime_ns
+        """When the file was last written, in ns. UserError if it is gone."""
+        try:
+            return Path(self.folder, DATA).stat().st_mtime_ns
+        except OSError as error:
+            raise UserError(f"{self._where()}: {error.strerror}; {_MEND}") from error
 
     def _open(self, lmdb: ModuleType) -> None:
         with self._opening:
             if self._owner == os.getpid():
                 return
-            self._close()  # the copy of another process's handle
-            try:
-                self._handle = lmdb.open(self.folder, readonly=True, lock=False, readahead=False, meminit=False)
-            except lmdb.Error as error:
-                why = "no such file" if not Path(self.folder, DATA).is_file() else error
-                raise UserError(f"{self._where()}: cannot be opened ({why}); {_MEND}") from error
+            self._handle = self._opened(lmdb)
             self._owner = os.getpid()
 
-    def _close(self) -> None:
+    def _opened(self, lmdb: ModuleType) -> Any:
         if self._handle is not None:
-            self._handle.close()
-        self._handle = None
-        self._owner = 0
+            self._handle.close()  # the copy of another process's handle
+            self._handle = None
+        try:
+            return lmdb.open(self.folder, readonly=True, lock=False, readahead=False, meminit=False)
+        except lmdb.Error as error:
+            why = "no such file" if not Path(self.folder, DATA).is_file() else error
+            raise UserError(f"{self._where()}: cannot be opened ({why}); {_MEND}") from error
 
     def _where(self) -> str:
         return one_line(f"{self.folder}/{DATA}")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, BinaryIO
 
-from imagier.data.keys import Keys
-from imagier.data.source import Source, one_line, whole_sequence, wrong_key
+from imagier.data.source import Source, whole_sequence
 from imagier.data.sources.disk_cache import DiskCache
-from imagier.data.sources.index import FILENAMES, METADATA, Sequences, read_index
+from imagier.data.sources.index import FILENAMES, METADATA, read_index
 from imagier.data.sources.s3 import PATIENCE, Bucket, Listed, Patience, read_credentials
 from imagier.data.sources.shards import ShardsSource
 from imagier.errors import UserError
 
 SCHEME = "s3://"
+_MEND = "make it with `imagier data index`"
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 
@@ -45,7 +45,7 @@ def open_remote(
 
 
 class S3Folder:
-    """The objects of a bucket whose keys begin with a path; their names are what comes behind it."""
+    """The objects of a bucket that lie under a path; their names are what comes behind it."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class S3Folder:
         self._server = self.bucket.endpoint if cache is not None else ""
 
     def names(self) -> list[str]:
-        """All of them, sorted. UserError if there are none."""
+        """Those right under the path, sorted, as of a flat folder. UserError if there are none."""
         return list(self._listed)
 
     def size(self, name: str) -> int:
@@ -76,7 +76,7 @@ class S3Folder:
 
     def where(self, name: str) -> str:
         """What to call one in a message."""
-        return one_line(self.bucket.where(self.key(name)))
+        return self.bucket.where(self.key(name))
 
     def fetch(self, name: str) -> bytes:
         """All bytes of one: from the cache, or for the cache too."""
@@ -91,14 +91,18 @@ class S3Folder:
         return found
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        """A part of one that is in `names`, fewer bytes at its end. With a cache, all of it is fetched at once."""
+        """A part of one that is in `names`, fewer bytes at its end. With a cache, all of it is fetched at once.
+
+        UserError if it is no longer the one that was listed.
+        """
         key, listed = self.key(name), self._listed[name]
+        length = max(0, min(length, listed.size - offset))  # to ask for what lies behind the end is an error
         if self.cache is not None:
             entry = self._entry(f"{key} {listed.version}")
-            found = self.cache.part(entry, listed.size, offset, length, lambda: self.bucket.parts(key, listed.size))
+            found = self.cache.part(entry, listed.size, offset, length, lambda: self.bucket.parts(key, listed))
             if found is not None:
                 return found
-        return self.bucket.read(key, offset, length)
+        return self.bucket.read(key, offset, length, listed.version)
 
     @cached_property
     def _listed(self) -> dict[str, Listed]:
@@ -115,7 +119,7 @@ class S3Folder:
 class ObjectStoreSource:
     """Objects root/type/sequence/name.ext; root/all_filenames.json lists them, root/metadata.json has the extensions.
 
-    Where all sequences are listed with the name of the root in front, as the reference lists those of paired types, it
+    Where all sequences of paired types are listed with the name of the root in front, as the reference lists them, it
     is no part of them.
     """
 
@@ -123,17 +127,8 @@ class ObjectStoreSource:
         """extensions: its keys are the types that will be read. UserError if they are not listed."""
         self.folder = folder
         filenames, metadata = (folder.bucket.read(folder.key(name)) for name in (FILENAMES, METADATA))
-        sequences, self.extensions = read_index(filenames, metadata, folder.where("").rstrip("/"))
-        root = _root_in(sequences.values(), folder.path)
-        blocks: dict[int, Keys] = {}  # types that belong together have one list
-        self._keys = {}
-        for kind in extensions:
-            if kind not in sequences or kind not in self.extensions:
-                there = ", ".join(sorted(sequences.keys() & self.extensions.keys())) or "none"
-                raise UserError(f"{folder.where(FILENAMES)}: lists no input type {kind!r}; it has: {there}")
-            block = id(sequences[kind])
-            blocks[block] = blocks.get(block) or self._listed(kind, sequences[kind], root)
-            self._keys[kind] = blocks[block]
+        where = folder.where("").rstrip("/")
+        self._keys, self.extensions = read_index(filenames, metadata, extensions.keys(), where, _MEND, folder.path)
 
     def keys(self, kind: str) -> list[str]:
         return list(self._keys[kind])
@@ -156,29 +151,6 @@ class ObjectStoreSource:
     def extension(self, kind: str) -> str:
         return self.extensions[kind].lower()
 
-    def _listed(self, kind: str, sequences: Sequences, root: str) -> Keys:
-        keys = [f"{_sequence(path, root)}/{name}" for path, names in sequences.items() for name in names]
-        at = self.folder.where(FILENAMES)
-        if not keys:
-            raise UserError(f"{at}: lists no files of input type {kind!r}; make it again with `imagier data index`")
-        wrong = wrong_key(keys)
-        if wrong is not None:
-            raise UserError(f"{at}: lists {wrong!a}, which can be no file's name; correct it")
-        return Keys(keys)
-
     def _name(self, kind: str, key: str) -> str:
         # In a key of S3, a dot is no folder.
         return f"{kind}/{whole_sequence(key).removeprefix('./')}.{self.extensions[kind]}"
-
-
-def _root_in(of_types: Iterable[Sequences], path: str) -> str:
-    """What all listed sequences begin with, if it is the path of the root, or the last part of it; else nothing."""
-    listed = {_sequence(name, "") for sequences in of_types for name in sequences}
-    roots = (path, posixpath.basename(path))
-    return next((root for root in roots if root and all(f"{name}/".startswith(f"{root}/") for name in listed)), "")
-
-
-def _sequence(path: str, root: str) -> str:
-    """A sequence as it is called in a folder ("a/b", or "." for the folder itself), from how it is listed."""
-    path = posixpath.normpath(path)
-    return path[len(root) :].lstrip("/") or "." if root else path

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from imagier.data.source import Source
+from imagier.data.source import Source, one_line
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.lmdb import DATA, LmdbSource
 from imagier.data.sources.shard_files import LocalFiles
 from imagier.data.sources.shard_names import COMPRESSED, SHARD
 from imagier.data.sources.shards import ShardsSource
+from imagier.errors import UserError
 
 
 def open_local(root: str | Path, extensions: Mapping[str, str], store: str | None = None) -> Source:
@@ -18,7 +19,10 @@ def open_local(root: str | Path, extensions: Mapping[str, str], store: str | Non
 
     UserError if it cannot be read.
     """
-    store = store or store_type(Path(root), extensions)
+    try:
+        store = store or store_type(Path(root), extensions)
+    except OSError as error:
+        raise UserError(f"{one_line(error.filename or str(root))}: {error.strerror}; check `roots`") from error
     if store == "lmdb":
         return LmdbSource(root, extensions)
     if store == "shards":

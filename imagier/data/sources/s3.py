@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from imagier.data.source import one_line
 from imagier.data.sources.disk_cache import tell
 from imagier.errors import UserError
 
@@ -101,24 +102,30 @@ class Bucket:
 
     def where(self, key: str) -> str:
         """What to call an object in a message."""
-        return f"s3://{self.name}/{key}"
+        return one_line(f"s3://{self.name}/{key}")
 
-    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """An object, or `length` bytes of it, fewer at its end. UserError if it cannot be read."""
+    def read(self, key: str, offset: int = 0, length: int | None = None, version: str | None = None) -> bytes:
+        """An object, or `length` bytes of it, fewer at its end. version: as listed, if no other will do.
+
+        UserError if it cannot be read.
+        """
         if length == 0:
             return b""
-        part = {} if length is None else {"Range": f"bytes={offset}-{offset + length - 1}"}
-        return self._patiently(key, lambda s3: s3.get_object(Bucket=self.name, Key=key, **part)["Body"].read())
+        which = {} if length is None else {"Range": f"bytes={offset}-{offset + length - 1}"}
+        if version is not None:
+            which["IfMatch"] = version
+        return self._patiently(key, lambda s3: s3.get_object(Bucket=self.name, Key=key, **which)["Body"].read())
 
-    def parts(self, key: str, size: int) -> Iterator[bytes]:
-        """A large object of that size in pieces."""
-        return (self.read(key, at, min(_PART_BYTES, size - at)) for at in range(0, size, _PART_BYTES))
+    def parts(self, key: str, listed: Listed) -> Iterator[bytes]:
+        """A large object in pieces."""
+        for at in range(0, listed.size, _PART_BYTES):
+            yield self.read(key, at, min(_PART_BYTES, listed.size - at), listed.version)
 
     def list(self, prefix: str) -> dict[str, Listed]:
-        """The objects whose keys begin so, in the order of their keys. UserError if there is no list."""
+        """The objects whose keys begin so, without a further "/", in the order of their keys. UserError if unlisted."""
 
         def listed(s3: Any) -> dict[str, Listed]:
-            pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+            pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix, Delimiter="/")
             items = [item for page in pages for item in page.get("Contents", [])]
             return {item["Key"]: Listed(item["Size"], item["ETag"]) for item in items}
 
@@ -203,6 +210,8 @@ def _refusal(answer: Mapping[str, Any], bucket: str, where: str) -> str:
         return f"{where}: {code} ({status}), the server is busy or broken"
     if code == "NoSuchBucket":
         return f"{bucket}: no such bucket; check `roots`, and endpoint_url if the server is not Amazon's"
+    if status in (412, 416):
+        return f"{where}: was replaced after the run had listed it; start the run again"
     if status == 404:
         return f"{where}: no such object; check `roots`, and whether it was uploaded"
     if code in _CREDENTIALS:

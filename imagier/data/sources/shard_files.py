@@ -57,8 +57,14 @@ class LocalFiles:
     def read(self, name: str, offset: int, length: int) -> bytes:
         try:
             file = self._file(name)  # held here: another thread may make room, and files close when nobody holds them
-            # A part is read by its place, without a position that processes or threads could share.
-            return os.pread(file.fileno(), length, offset)
+            parts: list[bytes] = []
+            while length > 0:  # a call of the system brings 2 GiB at most
+                # A part is read by its place, without a position that processes or threads could share.
+                parts.append(os.pread(file.fileno(), length, offset))
+                if not parts[-1]:
+                    break
+                length, offset = length - len(parts[-1]), offset + len(parts[-1])
+            return b"".join(parts)
         except OSError as error:
             raise UserError(f"{self.where(name)}: {error.strerror}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tokenize
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,11 @@ _AHEAD_BYTES = 2**18
 _LONGEST_HEADER_BYTES = 2**20
 """A member's name and times; an archive that says it has more of them wants to fill the memory."""
 
+_NOT_AN_INDEX = (
+    *(ValueError, TypeError, LookupError, EOFError, MemoryError, RuntimeError, OverflowError),
+    *(zipfile.BadZipFile, SyntaxError, tokenize.TokenError),
+)
+"""What zipfile and numpy raise for a file that is damaged, or made to do harm."""
 
 _Size = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -98,13 +104,13 @@ def _kept(files: ShardFiles, shards: Mapping[str, int]) -> ShardIndex | None:
     data = files.read(INDEX, 0, files.size(INDEX))
     try:
         found = _loaded(data)
-    except (ValueError, TypeError, LookupError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile):
+    except _NOT_AN_INDEX:
         return None
     return found if found.shards == shards else None
 
 
 def _loaded(data: bytes) -> ShardIndex:
-    """One of the listed errors if it is not what `dump` wrote."""
+    """One of _NOT_AN_INDEX if it is not what `dump` wrote."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise ValueError("compressed, and so of any size")

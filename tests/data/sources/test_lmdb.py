@@ -202,6 +202,7 @@ def test_a_store_without_its_lists_is_no_store(store: Path, name: str) -> None:
     ("name", "text", "why"),
     [
         ("all_filenames.json", "{", "not JSON"),
+        ("all_filenames.json", "[" * 100_000, "not JSON"),
         ("all_filenames.json", "[]", "expected {sequence: [name]} or {type: {sequence: [name]}}"),
         ("all_filenames.json", '{"a": [1]}', "expected {sequence: [name]} or {type: {sequence: [name]}}"),
         ("all_filenames.json", '{"a": "b"}', "expected {sequence: [name]} or {type: {sequence: [name]}}"),
