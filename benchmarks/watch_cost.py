@@ -1,4 +1,4 @@
-"""What it costs to watch a run: the guard against bad numbers, and the health monitor. `python benchmarks/watch_cost.py`.
+"""What it costs to watch a run: the guard and the health monitor. `python benchmarks/watch_cost.py`.
 
 The main job's SPADE, without data and pictures: steps that are watched against steps that are not, in turns. Prints the
 ratio of both, and what one reading of the monitor takes, as a share of the steps between two of them.

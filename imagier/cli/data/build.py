@@ -12,8 +12,8 @@ from imagier.cli.arguments import folder, writable_folder
 from imagier.cli.progress import progress
 
 if TYPE_CHECKING:
-    from imagier.data.store_building import Writer
-    from imagier.data.store_plan import Plan
+    from imagier.data.building.engine import Writer
+    from imagier.data.building.plan import Plan
 
 _INDICES = "all_indices.json"
 """Numbers of the objects in each file of a video, which some sets have beside their files."""
@@ -46,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Builds the store; returns the exit status. UserError if it cannot be made."""
+    from imagier.data.building.engine import build
+    from imagier.data.building.plan import plan
     from imagier.data.sources.opening import open_local
-    from imagier.data.store_building import build
-    from imagier.data.store_plan import plan
     from imagier.errors import UserError
 
     if args.data_root.resolve().is_relative_to(args.output_root.resolve()):
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _writer(args: argparse.Namespace) -> Callable[[Path, Plan], Writer]:
-    from imagier.data.sources.lmdb_writer import LmdbWriter
-    from imagier.data.sources.shard_writer import ShardWriter
+    from imagier.data.building.lmdb_writer import LmdbWriter
+    from imagier.data.building.shard_writer import ShardWriter
 
     if args.store == "lmdb":
         return LmdbWriter

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draws the sets; returns the exit status."""
-    from imagier.data.openmoji_tones import render_tones
+    from imagier.data.demo.openmoji_tones import render_tones
 
     out = args.out if args.out is not None else Path("data", f"openmoji_tones{args.size}")
     start = time.perf_counter()

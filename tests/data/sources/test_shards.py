@@ -17,13 +17,13 @@ import pytest
 import webdataset
 from stores import EXTENSIONS, as_somebody, contents, folder, read_there, tar
 
+from imagier.data.building.engine import build
+from imagier.data.building.plan import Plan, plan
+from imagier.data.building.shard_writer import ShardWriter
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.shard_files import MOST_OPEN, LocalFiles
 from imagier.data.sources.shard_names import INDEX, key_and_field, member_name
-from imagier.data.sources.shard_writer import ShardWriter
 from imagier.data.sources.shards import ShardsSource
-from imagier.data.store_building import build
-from imagier.data.store_plan import Plan, plan
 from imagier.errors import UserError
 
 KEYS = ["./top", "a/0001", "a/0002", "b/deep/v1.0 final", "b/猫", "b/100%", "b/x%2Ey"]

@@ -12,12 +12,12 @@ from typing import BinaryIO
 
 import numpy as np
 
+from imagier.data.building.plan import Plan
 from imagier.data.source import Source, one_line
 from imagier.data.sources.shard_files import LocalFiles
 from imagier.data.sources.shard_index import index_of
 from imagier.data.sources.shard_names import INDEX, key_and_field, member_name, shard_name
 from imagier.data.sources.shards import ShardsSource
-from imagier.data.store_plan import Plan
 from imagier.errors import UserError
 
 _UNFINISHED = ".part"

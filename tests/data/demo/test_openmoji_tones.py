@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from imagier.cli import data as command
-from imagier.data import emoji, openmoji_tones
-from imagier.data.openmoji_tones import PAINTS, SEEN, TONES, UNSEEN, Summary, render_tones, toned
+from imagier.data.demo import emoji, openmoji_tones
+from imagier.data.demo.openmoji_tones import PAINTS, SEEN, TONES, UNSEEN, Summary, render_tones, toned
 from imagier.errors import UserError
 
 pytest.importorskip("resvg_py")

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from imagier.data.building.plan import Plan
 from imagier.data.source import Source, one_line
 from imagier.data.sources.index import index_files
 from imagier.data.sources.lmdb import DATA, LmdbSource, lmdb_package
-from imagier.data.store_plan import Plan
 from imagier.errors import UserError
 
 COMMIT_BYTES = 2**26

@@ -16,8 +16,8 @@ from typing import BinaryIO, Protocol, TypeVar
 import numpy as np
 from filelock import FileLock, Timeout
 
+from imagier.data.building.plan import Plan
 from imagier.data.source import Source, one_line
-from imagier.data.store_plan import Plan
 from imagier.errors import UserError
 
 Told = Callable[[int, int], None]

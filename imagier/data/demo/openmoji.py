@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imagier.data import emoji
-from imagier.data.emoji import Pixels, alike, chance, families, package_svgs, untoned
+from imagier.data.demo import emoji
+from imagier.data.demo.emoji import Pixels, alike, chance, families, package_svgs, untoned
 
 MANIFEST = "openmoji.json"
 # Emoji of one line art. The bare frame of the flags has 331, the next (a clock's face) 12: anything between parts them.

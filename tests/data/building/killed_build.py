@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from imagier.data.building.engine import Built, Progress, Writer, build
+from imagier.data.building.lmdb_writer import LmdbWriter
+from imagier.data.building.plan import Plan, plan
+from imagier.data.building.shard_writer import ShardWriter
 from imagier.data.sources.folder import FolderSource
-from imagier.data.sources.lmdb_writer import LmdbWriter
-from imagier.data.sources.shard_writer import ShardWriter
-from imagier.data.store_building import Built, Progress, Writer, build
-from imagier.data.store_plan import Plan, plan
 
 KINDS = {"images": "jpg", "maps": "png"}
 WRITERS: dict[str, Callable[[Path, Plan], Writer]] = {

@@ -17,13 +17,13 @@ import pytest
 from filelock import FileLock
 from stores import EXTENSIONS, contents, folder
 
+from imagier.data.building.engine import Built, build
+from imagier.data.building.lmdb_writer import LmdbWriter
+from imagier.data.building.plan import Plan, plan
+from imagier.data.building.shard_writer import ShardWriter
 from imagier.data.source import Source
 from imagier.data.sources.folder import FolderSource
-from imagier.data.sources.lmdb_writer import LmdbWriter
 from imagier.data.sources.opening import open_local, store_type
-from imagier.data.sources.shard_writer import ShardWriter
-from imagier.data.store_building import Built, build
-from imagier.data.store_plan import Plan, plan
 from imagier.errors import UserError
 
 from . import killed_build
@@ -82,7 +82,7 @@ def test_a_store_of_a_store_of_a_store_is_the_same(tmp_path: Path, files: Path) 
 
 
 def test_an_lmdb_grows_far_beyond_the_map_that_it_begins_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imagier.data.sources.lmdb_writer._FIRST_MAP_BYTES", 2**14)
+    monkeypatch.setattr("imagier.data.building.lmdb_writer._FIRST_MAP_BYTES", 2**14)
     source = FolderSource(folder(tmp_path / "files", KEYS, most_bytes=20_000), EXTENSIONS)
     made(source, tmp_path / "out", "lmdb")
     assert (tmp_path / "out" / "images" / "data.mdb").stat().st_size > 2**18

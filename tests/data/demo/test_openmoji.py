@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from imagier.cli import data as command
-from imagier.data import emoji, openmoji
-from imagier.data.openmoji import Summary, render_openmoji, val_names
+from imagier.data.demo import emoji, openmoji
+from imagier.data.demo.openmoji import Summary, render_openmoji, val_names
 from imagier.errors import UserError
 
 pytest.importorskip("resvg_py")

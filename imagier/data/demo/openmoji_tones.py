@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from imagier.data import emoji
-from imagier.data.emoji import SKIN_TONES, Pixels, chance, families, package_svgs
+from imagier.data.demo import emoji
+from imagier.data.demo.emoji import SKIN_TONES, Pixels, chance, families, package_svgs
 from imagier.errors import UserError
 
 _Choice = TypeVar("_Choice")
