@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from imagier.cli import status
 
@@ -15,7 +16,7 @@ COMMANDS = {
     "verify-resume": "prove that a continued run is the run that was never stopped",
     "infer": "write a picture for every input",
     "convert": "make a checkpoint of one that the reference wrote",
-    "data": "make data sets",
+    "data": "make, check and preview data sets",
     "schema": "write a JSON Schema of configs, for editors",
 }
 
@@ -43,6 +44,9 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
 
     from imagier.errors import RunError, UserError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a sign shows its number
+            stream.reconfigure(errors="backslashreplace")
     if "" not in sys.path:
         sys.path.append("")  # `type: my_lab.nets` in a config names a module of the current folder
     try:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from imagier.config import label_ops, schema
 from imagier.config.check import Component, Config
 from imagier.config.find import find
+from imagier.config.rules import has_clips
 from imagier.data.augment import crop_size, output_size
 from imagier.data.label import Expander
 from imagier.data.loader import Dataset, Loader
@@ -164,7 +165,7 @@ def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: 
     """Batches of a validation or test split, in order; each rank sees its share, of videos whole ones."""
     alone = data.val_data_loader_not_distributed
     samples = dataset(data, split, seed)
-    clips = vars(find("data", data.type, "Dataset")).get("clips", False)
+    clips = has_clips(data.type)
     return Loader(
         samples,
         split.batch_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,7 +94,9 @@ def told_of_dead_workers(workers: Sequence[BaseProcess] = ()) -> Iterator[None]:
         died = _DIED.match(str(error))
         if died is None:
             raise
-        raise _death(died[1], f"{error} {error.__cause__}") from error  # how it died, one or the other says
+        words = f"{error} {error.__cause__}"  # how it died, one or the other says
+        _let_go(error)
+        raise _death(died[1], words) from error
     except (OSError, EOFError) as error:
         ended = wait([worker.sentinel for worker in workers], timeout=1) if workers else []
         for worker in workers:
@@ -101,8 +104,16 @@ def told_of_dead_workers(workers: Sequence[BaseProcess] = ()) -> Iterator[None]:
                 worker.join(1)
                 code = worker.exitcode or 0
                 how = f"signal: {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
+                _let_go(error)
                 raise _death(str(worker.pid), how) from error
         raise
+
+
+def _let_go(error: BaseException) -> None:
+    """Frees what the frames of an error hold: torch ends the other workers once nobody holds its iterator."""
+    for each in (error, error.__cause__, error.__context__):
+        if each is not None:
+            traceback.clear_frames(each.__traceback__)
 
 
 def _death(pid: str, words: str) -> RunError:

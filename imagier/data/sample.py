@@ -191,6 +191,8 @@ def check_classes(array: np.ndarray, kind: InputType, ignore: bool, where: str) 
             f"{where}: has {array.shape[2]} channels, but a map of the classes of one_hot_num_classes.{kind.name} has "
             "one; convert the file"
         )
+    if array.dtype == np.float32:
+        raise UserError(f"{where}: holds fractions, but classes are whole numbers; save the map with 8 or 16 bits")
     if ignore or kind.dont_care is not None:
         return
     largest = int(array.max())

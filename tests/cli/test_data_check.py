@@ -62,6 +62,25 @@ def test_the_page_opens_without_anything_from_elsewhere_and_has_pictures(good: P
     assert "Nothing wrong" in text
 
 
+def test_names_of_types_are_never_cut(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = shutil.copytree(good, tmp_path / "renamed")
+    name = "segmentation_maps_of_the_scene"
+    for split in ("train", "val"):
+        (data / split / "seg_maps").rename(data / split / name)
+    config = experiment(tmp_path, data)
+    config.write_text(config.read_text().replace("seg_maps", name))
+    assert checked(config) == 0
+    assert capsys.readouterr().out.count(f"│ {name} │") == 2
+
+
+def test_classes_beyond_the_last_are_marked_unless_there_is_a_class_for_them(good: Path, tmp_path: Path) -> None:
+    config = experiment(tmp_path, good)
+    for use_dont_care, marked in (("false", 1), ("true", 0)):
+        where = ["data.one_hot_num_classes.seg_maps=3", f"data.use_dont_care={use_dont_care}"]
+        checked(config, "--html", tmp_path / "p.html", *where)
+        assert (tmp_path / "p.html").read_text().count('<div class="beyond">') == marked
+
+
 def test_a_broken_set_exits_with_1_and_all_files_are_in_page_and_json(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,12 +81,21 @@ def test_sizes_mirroring_classes_and_the_batch_are_told(config: Path) -> None:
     assert preview(config, "--samples", 6) == 0
     text = page(config)
     assert "32 × 32, mirrored" in text
+    assert re.findall(r"<li>(\w+)", text)[:3] == ["resize_h_w", "horizontal_flip", "random_crop_h_w"]
     assert "random_crop_h_w <b>32, 32</b>" in text
     legend = text[text.index('<div class="legend">') :]
     assert all(f"</span>{number}</span>" in legend for number in range(4))
     batch = text[text.index("A batch of the training") :]
     assert re.search(r"<code>label</code></td><td>2 × 4 × 32 × 32</td><td>float32</td><td>0 to 1", batch)
     assert re.search(r"<code>images</code></td><td>2 × 3 × 32 × 32</td>", batch)
+
+
+def test_one_draw_of_a_training_is_not_called_an_evaluation(config: Path) -> None:
+    assert preview(config, "--samples", 1, "--draws", 1) == 0
+    train, val = page(config).split("<h2>val</h2>")
+    assert "draw 1" in train
+    assert "as evaluated" not in train
+    assert "as evaluated" in val
 
 
 def test_names_of_classes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +131,13 @@ def test_numbers_are_shown_from_black_to_white() -> None:
     wide = (np.arange(12, dtype=np.uint16) * 5000).reshape(3, 4, 1)
     assert for_people(wide, kind)[0, 0, 0] == 0
     assert for_people(wide, kind)[-1, -1, 0] == 255
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_without_end_are_shown_as_the_brightest_and_the_darkest() -> None:
+    kind = InputType(name="depth", ext="tiff", num_channels=1)
+    array = np.array([[np.inf, 0.0], [-np.inf, np.nan]], np.float32)[..., None]
+    assert for_people(array, kind)[..., 0].tolist() == [[255, 128], [0, 128]]
 
 
 def test_a_picture_is_made_smaller_to_fit_and_enlarged_a_whole_number_of_times() -> None:

@@ -247,5 +247,13 @@ def test_a_map_of_classes_has_one_channel() -> None:
             check_classes(noise(4, 4, 3, below=5), kind(None, num_classes=10), ignore, WHERE)
 
 
+@pytest.mark.parametrize("ignore", [True, False])
+@pytest.mark.parametrize("value", [1.0, float("nan")])
+def test_a_map_of_classes_holds_whole_numbers(value: float, ignore: bool) -> None:
+    array = np.full((4, 4, 1), value, np.float32)
+    with pytest.raises(UserError, match="holds fractions, but classes are whole numbers"):
+        check_classes(array, kind(1, num_classes=10), ignore, WHERE)
+
+
 def test_a_type_without_classes_may_hold_any_number() -> None:
     check_classes(noise(4, 4, 1, below=65536), kind(1), False, WHERE)

@@ -7,15 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import jinja2
-
-from imagier.cli.data.pictures import Shown, class_colours, css, shown
+from imagier.cli.data.pictures import Shown, class_colours, css, shown, template
 from imagier.data.doctor import summary
 from imagier.data.doctor.column import Column
 from imagier.data.doctor.diagnosis import Diagnosis
 from imagier.data.doctor.finding import Finding
-from imagier.data.doctor.look import picture
-from imagier.data.doctor.note import NOTHING
+from imagier.data.doctor.look import NOTHING, picture
 from imagier.data.doctor.summary import Bin
 from imagier.errors import UserError
 
@@ -54,12 +51,6 @@ def as_json(diagnosis: Diagnosis) -> Iterator[str]:
             yield f"{',' if i else ''}\n   {json.dumps(row.text)}"
         yield "]}"
     yield "\n ]\n}\n"
-
-
-def template(name: str) -> jinja2.Template:
-    """A template of the pages of `imagier data`."""
-    pages = jinja2.PackageLoader("imagier.cli.data", "pages")
-    return jinja2.Environment(autoescape=True, loader=pages, trim_blocks=True, lstrip_blocks=True).get_template(name)
 
 
 def _examples(column: Column) -> list[Shown]:
@@ -113,14 +104,16 @@ def _classes(columns: Sequence[Column]) -> list[tuple[str, list[str], list[dict[
         of_type = [column for column in columns if column.kind.name == name and len(column.seen)]
         if not of_type:
             continue
-        known = of_type[0].kind.num_classes or 0
+        kind = of_type[0].kind
+        known = kind.num_classes or 0
+        any_goes = of_type[0].part.use_dont_care or kind.dont_care is not None
         colours = class_colours(known)
         lines = summary.classes(of_type)
         rows = [
             {
                 **asdict(line),
                 "colour": css(colours[line.number]),
-                "beyond": known <= line.number != NOTHING,
+                "beyond": known <= line.number != NOTHING and not any_goes,
                 "percent": " / ".join(map(_percent, line.pixels)),
             }
             for line in lines
@@ -138,6 +131,8 @@ def _sizes(columns: Sequence[Column]) -> list[tuple[str, list[Bin], list[Bin]]]:
     """The distribution of sizes of the columns that hold more than one."""
     found = []
     for column in columns:
+        if column.kind.is_points:
+            continue
         common = summary.common_sizes(column)
         if len(common) > 1:
             found.append((str(column), common, summary.aspects(column)))
@@ -148,7 +143,7 @@ def _folders(columns: Sequence[Column]) -> list[tuple[str, list[Bin]]]:
     """Files by outermost folder, of the columns that have several folders."""
     found = []
     for column in columns:
-        counts = [Bin(name, count) for name, count in column.folders().items()]
+        counts = [Bin(name, count) for name, count in column.folders.items()]
         if len(counts) > 1:
             rest = sum(one.count for one in counts[MOST_FOLDERS:])
             more = [Bin(f"{len(counts) - MOST_FOLDERS} others", rest)] if rest else []

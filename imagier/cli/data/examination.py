@@ -27,6 +27,8 @@ from imagier.train import runtime as runtimes
 WOULD_FAIL = 1
 FILES_SHOWN = 3
 MOST_WORKERS = 16
+WIDTH_IN_FILES = 160
+"""Columns of the table where there is no terminal that says how many it has."""
 
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
 
@@ -37,7 +39,7 @@ def examine(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     diagnosis = _diagnosis(config, args)
     seconds = time.perf_counter() - start
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_IN_FILES)
     console.print(_counts(summary(diagnosis)))
     for finding in diagnosis.findings:
         console.print(_told(finding), soft_wrap=True)
@@ -97,6 +99,8 @@ def _finding(name: str, problem: str) -> Finding:
 
 def _counts(lines: Sequence[Line]) -> Table:
     table = Table("split", "type", "files", "folders", "height x width", "channels", "bits", "values")
+    for column in table.columns[:2]:
+        column.no_wrap = True  # a name that is cut is none
     for column in table.columns[2:]:
         column.justify = "right"
     for line in lines:
@@ -131,4 +135,5 @@ def _verdict(diagnosis: Diagnosis, seconds: float) -> Text:
 
 
 def _facts(diagnosis: Diagnosis, seconds: float) -> str:
-    return f"{sum(line.read for line in summary(diagnosis)):,} files read in {seconds:.1f} s"
+    read = sum(len(column.seen) for chapter in diagnosis.chapters for column in chapter.columns)
+    return f"{read:,} files read in {seconds:.1f} s"

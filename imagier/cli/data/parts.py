@@ -11,6 +11,7 @@ from imagier.config.check import Config, check
 from imagier.config.find import find
 from imagier.config.legacy import modernize
 from imagier.config.load import load
+from imagier.config.rules import has_clips
 from imagier.data.doctor.column import Part
 from imagier.errors import UserError
 from imagier.train.disk import replacing
@@ -39,20 +40,24 @@ def splits(config: Config) -> Iterator[tuple[str, schema.Data, schema.Split]]:
 def part(config: Config, name: str, data: schema.Data, split: schema.Split) -> Part:
     """A split for the doctor. UserError if a root is not there."""
     kinds = build.input_types(data)
-    traits = vars(find("data", data.type, "Dataset"))
     return Part(
         name=name,
         sources=build.sources(data, split),
         input_types=kinds,
         augmentations=split.augmentations,
         interpolator=data.interpolator,
-        paired=traits.get("paired", False),
-        clips=traits.get("clips", False),
+        paired=is_paired(data.type),
+        clips=has_clips(data.type),
         use_dont_care=data.use_dont_care,
         skips=data.on_error == "skip",
         batch_size=build.samples_per_iteration(config) if name == "train" else split.batch_size,
         labels=frozenset(kind.name for kind in kinds if (kind.renamed or kind.name) in data.input_labels),
     )
+
+
+def is_paired(type_: str) -> bool:
+    """Whether files of all types belong together by name in a data set type."""
+    return bool(vars(find("data", type_, "Dataset")).get("paired", False))
 
 
 def write(path: Path, pieces: Iterable[str]) -> None:

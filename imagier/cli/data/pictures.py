@@ -1,4 +1,4 @@
-"""Stored arrays as pictures for people, inside a page."""
+"""What the pages of `imagier data` are made of: their templates, and stored arrays as pictures for people."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import base64
 from dataclasses import dataclass
 
 import cv2
+import jinja2
 import numpy as np
 
-from imagier.data.doctor.note import NOTHING
+from imagier.data.doctor.look import NOTHING
 from imagier.data.sample import InputType
 from imagier.nn.colorize import palette
 
@@ -18,6 +19,8 @@ NOTHING_COLOUR, BEYOND_COLOUR = (48, 48, 52), (255, 0, 255)
 POINT_COLOUR = (0, 200, 60)
 
 _PNG_UP_TO_PX = 128
+
+_LARGE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,12 @@ class Shown:
     """The size at which it is shown, in CSS px."""
     pixels: bool
     """Its pixels are to be seen as squares."""
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of the pages of `imagier data`."""
+    pages = jinja2.PackageLoader("imagier.cli.data", "pages")
+    return jinja2.Environment(autoescape=True, loader=pages, trim_blocks=True, lstrip_blocks=True).get_template(name)
 
 
 def shown(array: np.ndarray, kind: InputType, name: str, side_px: int) -> Shown:
@@ -88,6 +97,6 @@ def _shown(picture: np.ndarray, name: str, side_px: int, *, names: bool) -> Show
 
 
 def _stretched(array: np.ndarray) -> np.ndarray:
-    values = np.nan_to_num(array.astype(np.float32))
+    values = np.nan_to_num(array.astype(np.float64), posinf=_LARGE, neginf=-_LARGE)
     low, high = values.min(), values.max()
     return ((values - low) * (255 / max(high - low, 1e-9))).round().astype(np.uint8)

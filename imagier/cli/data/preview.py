@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args.config, args.overrides)
     text = page(config, title=args.config.stem, samples=args.samples, draws=args.draws, seed=args.seed)
     write(args.out, [text])
-    print(f"{args.out}: {args.samples} samples, {args.draws} augmentations of each")
+    print(f"{args.out}: samples as they are stored, and as the networks get them")
     return 0
 
 

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 
 from imagier.cli import build
-from imagier.cli.data.check_page import template
-from imagier.cli.data.parts import splits
-from imagier.cli.data.pictures import Shown, class_colours, css, shown, with_points
+from imagier.cli.data.parts import is_paired, splits
+from imagier.cli.data.pictures import Shown, class_colours, css, shown, template, with_points
 from imagier.config import schema
 from imagier.config.check import Config
-from imagier.config.find import find
-from imagier.data.doctor.look import is_video, picture
-from imagier.data.doctor.note import NOTHING
+from imagier.config.rules import has_clips
+from imagier.data.doctor.look import NOTHING, is_video, picture
 from imagier.data.items import Items
 from imagier.data.loader import Dataset
 from imagier.data.sample import InputType, Sample
@@ -80,10 +78,8 @@ def _class_name(number: int, kind: InputType) -> str:
 
 
 def _section(name: str, data: schema.Data, split: schema.Split, much: Draws, legend: Legend) -> dict[str, Any]:
-    traits = vars(find("data", data.type, "Dataset"))
-    clips, paired = traits.get("clips", False), traits.get("paired", False)
     # The files of a sample stay the same from draw to draw where there is no training; but only there are clips.
-    dataset = build.dataset(data, split, much.seed, training=clips and name == "train")
+    dataset = build.dataset(data, split, much.seed, training=has_clips(data.type) and name == "train")
     stored = _Stored(data, split)
     count = min(much.samples, len(dataset))
     blocks = []
@@ -94,9 +90,9 @@ def _section(name: str, data: schema.Data, split: schema.Split, much: Draws, leg
     return {
         "name": name,
         "type": data.type,
-        "draws_files": name == "train" and not paired,
+        "draws_files": name == "train" and not is_paired(data.type),
         "samples": len(dataset),
-        "augmentations": [(key, _text(value)) for key, value in split.augmentations.items()],
+        "augmentations": _in_order(split.augmentations),
         "blocks": blocks,
         "draws": much.draws,
     }
@@ -131,13 +127,14 @@ class _Stored:
     """The files of a split, by the names that samples have."""
 
     def __init__(self, data: schema.Data, split: schema.Split) -> None:
-        paired = vars(find("data", data.type, "Dataset")).get("paired", False)
         sources = build.sources(data, split)
         self.kinds = {kind.name: kind for kind in build.input_types(data)}
         first = next(iter(self.kinds))
         of_first = Items(sources, [source.keys(first) for source in sources])
         self.items = {
-            name: of_first if paired or name == first else Items(sources, [source.keys(name) for source in sources])
+            name: of_first
+            if is_paired(data.type) or name == first
+            else Items(sources, [source.keys(name) for source in sources])
             for name in self.kinds
         }
 
@@ -180,6 +177,12 @@ def _label(numbers: Mapping[str, Any], classes: Sequence[str], name: str) -> str
         if key in numbers:
             return f"class {numbers[key]}: {classes[numbers[key]]}"
     return ""
+
+
+def _in_order(augmentations: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Keys and values in the order in which they are carried out: first the resize, wherever it stands."""
+    keys = sorted(augmentations, key=lambda key: key not in ("resize_h_w", "resize_smallest_side"))
+    return [(key, _text(augmentations[key])) for key in keys]
 
 
 def _text(value: object) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from imagier.data.doctor.look import is_video
-from imagier.data.doctor.note import NOTE, Flag, Look
+from imagier.data.doctor.look import NOTE, Flag, Look, is_video
 from imagier.data.items import Items
 from imagier.data.sample import InputType
 from imagier.data.source import Source
@@ -88,6 +88,11 @@ class Column:
             self.files[values] += 1
 
     @property
+    def looked_at(self) -> int:
+        """How many files were opened, whatever came of it: all, unless the examination is a quick one."""
+        return int(np.count_nonzero(self.notes["flags"] & Flag.UNSEEN == 0))
+
+    @property
     def seen(self) -> np.ndarray:
         """Places of the files that could be read."""
         return np.flatnonzero(self.notes["flags"] & (Flag.UNSEEN | Flag.UNREADABLE) == 0)
@@ -96,6 +101,7 @@ class Column:
         """Places of the files with any of these flags."""
         return np.flatnonzero(self.notes["flags"] & flag)
 
+    @cached_property
     def folders(self) -> dict[str, int]:
         """Files per outermost folder: that is a picture's class, where there are classes."""
         counts: dict[str, int] = {}

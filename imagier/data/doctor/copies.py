@@ -11,8 +11,7 @@ from scipy.spatial import cKDTree
 from torch.utils.data import Dataset
 
 from imagier.data.doctor.column import Column
-from imagier.data.doctor.look import picture
-from imagier.data.doctor.note import LUMA_PX, luma
+from imagier.data.doctor.look import LUMA_PX, luma, picture
 from imagier.data.doctor.reading import FILES_AT_ONCE, Told, in_parallel
 from imagier.errors import UserError
 
@@ -22,7 +21,7 @@ CANDIDATES = 8
 # How far a copy may be from its original: the largest difference of brightness (of 255) among n x n cells, the mean one
 # of colour among 8 x 8, and the correlation of brightness. Of emoji of 64 px, made half as large and compressed as
 # JPEG of quality 50, 99 of 100 copies are found, and no two different ones of 2128 are taken for copies; photographs
-# of usual size change less. (tests/data/test_doctor_copies.py)
+# of usual size change less. (tests/data/doctor/test_copies.py)
 _DIFFERENCE_4, _DIFFERENCE_8, _DIFFERENCE_16, _COLOUR_8, _CORRELATION = 10, 16, 40, 12, 0.97
 
 _CONTRAST = 8

@@ -90,7 +90,7 @@ def _tested(chapters: Sequence[Chapter]) -> Iterator[tuple[Column, list[Column]]
 
 def _copies(chapters: Sequence[Chapter], workers: int, bar: Bar) -> Iterator[Finding]:
     for train, held_out in _tested(chapters):
-        if train.kind.is_mask or train.kind.name in train.part.labels:
+        if train.kind.is_points or train.kind.is_mask or train.kind.name in train.part.labels:
             continue  # two pictures may well have the same label
         for column in [] if train.part.clips else [train, *held_out]:  # frames of a video may well be the same
             yield from faults_of_copies(repeated(column), exact=True)

@@ -1,29 +1,88 @@
-"""Reads one file as training does, and notes what it is: a picture, key points, or a video."""
+"""What one file is: read as training reads it, and noted in a fixed number of bytes, however large it is."""
 
 from __future__ import annotations
 
+import enum
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
-from imagier.data.doctor.note import LUMA_PX, NOTE, Flag, Look, holds_mixtures, luma
 from imagier.data.header import read_header
 from imagier.data.points import decode_points
-from imagier.data.sample import InputType, check_classes, decode
+from imagier.data.sample import InputType, check_classes, check_light, decode
 from imagier.data.source import Source
 from imagier.data.video_files import EXTENSIONS, Video
 from imagier.errors import UserError
 
+LUMA_PX = 8
+
+NOTE = np.dtype(
+    [
+        ("flags", "<u2"),
+        ("channels", "u1"),
+        ("bits", "u1"),
+        ("height", "<u4"),
+        ("width", "<u4"),
+        ("low", "<f4"),
+        ("high", "<f4"),
+        ("digest", "<u8"),
+        ("luma", "u1", (LUMA_PX, LUMA_PX)),
+    ]
+)
+"""low, high: the smallest and the largest value. digest: of size and pixels, so that a file saved anew has it too.
+
+Key points have only height and width: how many they are, and how many numbers each has.
+"""
+
+NOTHING = 255
+"""The value that stands for no class in 8-bit maps."""
+
+_SHARE_OF_THIRDS, _LEAST_THIRDS = 0.15, 20
 _WEBP_LOSSY = b"VP8 "
+
+
+class Flag(enum.IntFlag):
+    """What can be said of a file with yes or no."""
+
+    UNSEEN = enum.auto()
+    UNREADABLE = enum.auto()
+    WRONG_FORM = enum.auto()
+    """It has other channels or bits than the config expects."""
+    WRONG_CLASS = enum.auto()
+    NOT_FINITE = enum.auto()
+    CONSTANT = enum.auto()
+    """Every pixel is the same."""
+    TURNED = enum.auto()
+    """It is turned or mirrored when it is read, as EXIF says."""
+    LOSSY = enum.auto()
+    """A format that does not keep the values of pixels."""
+    MIXED = enum.auto()
+    """A map of names that has been blurred or compressed: it holds mixtures of names, which are others."""
+
+
+WRONG = Flag.UNREADABLE | Flag.WRONG_FORM | Flag.WRONG_CLASS
+"""Training stops at such a file."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of one file after it has been read."""
+
+    note: np.ndarray
+    """Of dtype NOTE, without dimensions."""
+    message: str = ""
+    """Why training would stop at it, with its name."""
+    values: tuple[np.ndarray, np.ndarray] | None = None
+    """The values that occur and the pixels with each: of 8-bit pictures of one channel, and of maps of classes."""
 
 
 def look(source: Source, key: str, kind: InputType, *, use_dont_care: bool) -> Look:
     """What is known of a file. What is wrong with it is noted, not raised."""
     try:
         if kind.is_points:
-            decode_points(source.read(kind.name, key), source.where(kind.name, key))
-            return Look(np.zeros((), NOTE))
+            return _look_at_points(source, key, kind)
         if is_video(source, kind):
             return _look_at_video(source, key, kind, use_dont_care)
         return _look_at_picture(source, key, kind, use_dont_care)
@@ -53,13 +112,41 @@ def is_video(source: Source, kind: InputType) -> bool:
     return source.extension(kind.name) in EXTENSIONS
 
 
+def luma(array: np.ndarray, side_px: int) -> np.ndarray:
+    """A picture H x W x C as stored -> its brightness in side_px x side_px cells, float32 in [0, 255]."""
+    cells = cv2.resize(array, (side_px, side_px), interpolation=cv2.INTER_AREA).astype(np.float32)
+    cells = cells.reshape(side_px, side_px, -1)
+    grey = cells[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32) if cells.shape[2] >= 3 else cells.mean(axis=2)
+    if array.dtype == np.uint8:
+        return grey
+    scale = 1 / 257 if array.dtype == np.uint16 else 255
+    return np.clip(np.nan_to_num(grey * np.float32(scale)), 0, 255)
+
+
+def holds_mixtures(names: np.ndarray) -> bool:
+    """Whether a map H x W of names (8 or 16 bits) has been smoothed or compressed somewhere on its way.
+
+    Both put a third value between two areas. Of the places where the value left of a pixel is not the one right of it
+    (or above and below), the pixel itself is another one in less than 5 of 100 in clean maps, even in small ones of
+    many areas; in 20 to 80 after interpolation, blur or JPEG. (tests/data/doctor/test_look.py)
+    """
+    changes = third = 0
+    for rows in (names, names.T):
+        before, here, after = rows[:, :-2], rows[:, 1:-1], rows[:, 2:]
+        change = before != after
+        changes += np.count_nonzero(change)
+        # A line of the value for nothing may well be drawn between two areas.
+        third += np.count_nonzero(change & (here != before) & (here != after) & (here != NOTHING))
+    return third >= _LEAST_THIRDS and third > _SHARE_OF_THIRDS * changes
+
+
 def _look_at_picture(source: Source, key: str, kind: InputType, use_dont_care: bool) -> Look:
     where, extension = source.where(kind.name, key), source.extension(kind.name)
     data = source.read(kind.name, key)
     array, message = _decoded(data, kind, extension, where)
     flags = Flag.WRONG_FORM
     if not message:
-        flags, message = _of_classes(array, kind, use_dont_care, where)
+        flags, message = _judged(array, kind, use_dont_care, where)
     header = read_header(data, where)
     if header is not None and header.orientation != 1:
         flags |= Flag.TURNED
@@ -68,18 +155,24 @@ def _look_at_picture(source: Source, key: str, kind: InputType, use_dont_care: b
     return Look(_noted(array, kind, flags), message, _values(array, kind))
 
 
+def _look_at_points(source: Source, key: str, kind: InputType) -> Look:
+    note = np.zeros((), NOTE)
+    note["height"], note["width"] = decode_points(source.read(kind.name, key), source.where(kind.name, key)).shape
+    return Look(note)
+
+
 def _look_at_video(source: Source, key: str, kind: InputType, use_dont_care: bool) -> Look:
     """Every frame is decoded; the size and the look are those of the one in the middle."""
     video = _opened(source, key, kind)
     flags, message = Flag(0), ""
     low, high, pixels = np.inf, -np.inf, np.zeros(65536, np.int64)
-    digest = hashlib.sha256()
+    digests = []
     try:
         for number in range(len(video)):
             frame = video.frame(number)
             if not message:
-                flags, message = _of_classes(frame, kind, use_dont_care, f"{video.where}, frame {number}")
-            digest.update(_digest(frame))
+                flags, message = _judged(frame, kind, use_dont_care, f"{video.where}, frame {number}")
+            digests.append(_digest(frame))
             low, high = min(low, frame.min()), max(high, frame.max())
             values = _values(frame, kind)
             if values is not None:
@@ -89,8 +182,10 @@ def _look_at_video(source: Source, key: str, kind: InputType, use_dont_care: boo
     finally:
         video.close()
     note["flags"] = int(note["flags"]) | flags
+    if len(set(digests)) > 1:
+        note["flags"] &= ~np.uint16(Flag.CONSTANT)  # between two scenes the frame in the middle may be black
     note["low"], note["high"] = low, high
-    note["digest"] = int.from_bytes(digest.digest()[:8], "little")
+    note["digest"] = int.from_bytes(hashlib.sha256(b"".join(digests)).digest()[:8], "little")
     there = np.flatnonzero(pixels)
     return Look(note, message, (there, pixels[there]) if len(there) else None)
 
@@ -98,7 +193,11 @@ def _look_at_video(source: Source, key: str, kind: InputType, use_dont_care: boo
 def _opened(source: Source, key: str, kind: InputType) -> Video:
     channels = 1 if kind.num_classes is not None else kind.num_channels
     exact = kind.is_mask or kind.num_classes is not None
-    return Video(source.open(kind.name, key), source.where(kind.name, key), channels=channels, exact=exact)
+    video = Video(source.open(kind.name, key), source.where(kind.name, key), channels=channels, exact=exact)
+    if not len(video):
+        video.close()
+        raise UserError(f"{video.where}: shows no frame; restore it or remove it from the set")
+    return video
 
 
 def _decoded(data: bytes, kind: InputType, extension: str, where: str) -> tuple[np.ndarray, str]:
@@ -109,11 +208,14 @@ def _decoded(data: bytes, kind: InputType, extension: str, where: str) -> tuple[
         return decode(data, replace(kind, num_channels=None, normalize=False), extension, where), str(error)
 
 
-def _of_classes(array: np.ndarray, kind: InputType, use_dont_care: bool, where: str) -> tuple[Flag, str]:
+def _judged(array: np.ndarray, kind: InputType, use_dont_care: bool, where: str) -> tuple[Flag, str]:
+    """Why training would not take a picture that can be decoded."""
     try:
+        check_light(array, kind, where)
         check_classes(array, kind, use_dont_care, where)
     except UserError as error:
-        return (Flag.WRONG_CLASS if array.shape[2] == 1 else Flag.WRONG_FORM), str(error)
+        is_map = kind.num_classes is not None and array.shape[2] == 1
+        return (Flag.WRONG_CLASS if is_map else Flag.WRONG_FORM), str(error)
     return Flag(0), ""
 
 

@@ -8,9 +8,12 @@ import numpy as np
 
 from imagier.data.doctor.column import Column
 from imagier.data.doctor.finding import Finding, Severity, files_of, number_of, of_wrong_files
-from imagier.data.doctor.note import NOTHING, WRONG, Flag
+from imagier.data.doctor.look import NOTHING, WRONG, Flag
 
 _FEW_NAMES, _LARGEST_NAME = 64, 127
+
+_ALIKE = {"bits": "bits", "channels": "channels"}
+"""Fields of a note that pictures of a batch have in common, and what they are called."""
 
 Rule = Callable[[Column], Iterator[Finding]]
 
@@ -48,9 +51,9 @@ def _wrong_classes(column: Column) -> Iterator[Finding]:
     ids = [int(i) for i in np.flatnonzero(column.files) if i >= classes and i != NOTHING]
     shown = ", ".join(f"{i} (in {number_of(int(column.files[i]), 'file')})" for i in ids[:8])
     yield Finding(
-        of_wrong_files(column.part, len(places), len(column)),
+        of_wrong_files(column.part, len(places), column.looked_at),
         str(column),
-        f"{number_of(len(places), 'map', len(column.seen))} with classes beyond {classes - 1}, the last one of "
+        f"{number_of(len(places), 'map', column.looked_at)} with classes beyond {classes - 1}, the last one of "
         f"one_hot_num_classes.{column.kind.name}: {shown}{', ...' if len(ids) > 8 else ''}",
         "correct the maps or the number, or set use_dont_care: true, which makes one class of all others",
         files_of(column, places, column.message),
@@ -97,7 +100,7 @@ def _turned(column: Column) -> Iterator[Finding]:
         Flag.TURNED,
         "file",
         "turned when read, as their EXIF data say",
-        "see in `imagier data preview` whether their partners fit the turned pictures; if not, turn the files",
+        "see in `imagier data preview` whether they stand upright and fit their partners; if not, turn the files",
         Severity.WARNING,
     )
 
@@ -146,7 +149,8 @@ def _forms(column: Column) -> Iterator[Finding]:
     good = column.seen[column.notes["flags"][column.seen] & WRONG == 0]
     if column.part.batch_size == 1 or not len(good):
         return
-    for field, called in (("bits", "bits"), ("channels", "channels")):
+    fields = {"height": "points", "width": "numbers a point"} if column.kind.is_points else _ALIKE
+    for field, called in fields.items():
         values, counts = np.unique(column.notes[field][good], return_counts=True)
         if len(values) == 1:
             continue
@@ -184,11 +188,10 @@ def _flagged(
 ) -> Iterator[Finding]:
     places = column.flagged(flag)
     if len(places):
-        looked_at = int(np.count_nonzero(column.notes["flags"] & Flag.UNSEEN == 0))
         yield Finding(
-            severity or of_wrong_files(column.part, len(places), looked_at),
+            severity or of_wrong_files(column.part, len(places), column.looked_at),
             str(column),
-            f"{number_of(len(places), thing, looked_at)} {what}",
+            f"{number_of(len(places), thing, column.looked_at)} {what}",
             advice,
             files_of(column, places, column.message),
         )

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from imagier.data.augment import Augmenter
 from imagier.data.doctor.column import Column, Part, Partners, partners
 from imagier.data.doctor.copies import Copies
 from imagier.data.doctor.finding import Finding, Row, Rows, Severity, files_of, number_of, of_wrong_files
-from imagier.data.doctor.sizes import Samples, outcomes, samples
+from imagier.data.sample import InputType
+from imagier.data.warp import Size
+from imagier.errors import UserError
+
+_DRAWS = 6
+"""Some augmentations turn a picture, or make it larger, now and then."""
 
 _ENLARGED = 2
 _STRETCHED = 1.02
@@ -50,16 +58,16 @@ def _missing(first: Column, places: np.ndarray, column: Column) -> Rows:
 
 def faults_of_sizes(part: Part, columns: Sequence[Column]) -> Iterator[Finding]:
     """Pictures that are too small for the augmentations, or come out of them with different sizes."""
-    for group in samples(part, columns):
+    for group in _samples(part, columns):
         if len(group.places):
             yield from _faults_of_sizes(part, group)
     if part.paired:
-        for other in partners(columns):
+        for other in partners([column for column in columns if not column.kind.is_points]):
             yield from _shapes(columns[0], other)
 
 
-def _faults_of_sizes(part: Part, group: Samples) -> Iterator[Finding]:
-    found, which = outcomes(part, group.sizes)
+def _faults_of_sizes(part: Part, group: _Samples) -> Iterator[Finding]:
+    found, which = _outcomes(part, group.sizes)
     fails = np.array([bool(outcome.message) for outcome in found])
     too_small = np.flatnonzero(fails[which])
     where = group.column.part.name if part.paired else str(group.column)
@@ -89,7 +97,7 @@ def _faults_of_sizes(part: Part, group: Samples) -> Iterator[Finding]:
     yield from _enlarged(group, found, which, where)
 
 
-def _enlarged(group: Samples, found: Sequence, which: np.ndarray, where: str) -> Iterator[Finding]:
+def _enlarged(group: _Samples, found: Sequence[_Outcome], which: np.ndarray, where: str) -> Iterator[Finding]:
     made = np.array([min((min(size) for size in outcome.sizes), default=0) for outcome in found])
     small = np.flatnonzero(made[which] > _ENLARGED * group.sizes.min(axis=1))
     if len(small):
@@ -147,12 +155,73 @@ def _pairs(first: Column, other: Partners, places: np.ndarray) -> Rows:
     return Rows(len(places), row)
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """What one augmentation is drawn for: a picture, or in a paired set the pictures of a sample together."""
+
+    column: Column
+    """The column of the pictures, or of the first one of each sample."""
+    places: np.ndarray
+    """Of the samples whose files could all be read."""
+    sizes: np.ndarray
+    """len(places) x 2, height and width: the largest of each among the pictures of a sample."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What becomes of pictures of one size."""
+
+    sizes: frozenset[Size]
+    message: str = ""
+    """Why they cannot be augmented."""
+
+
+def _samples(part: Part, columns: Sequence[Column]) -> list[_Samples]:
+    """All that is augmented in a part."""
+    if not part.paired:
+        return [_Samples(column, column.seen, _sizes(column, column.seen)) for column in columns]
+    first = columns[0]
+    good = np.zeros(len(first), bool)
+    good[first.seen] = True
+    sizes = _sizes(first, np.arange(len(first)))
+    for other in partners(columns):
+        there = np.zeros(len(other.column) + 1, bool)  # the last one, at -1, stands for a partner that is missing
+        there[other.column.seen] = True
+        good &= there[other.places]
+        sizes = np.maximum(sizes, _sizes(other.column, other.places))
+    places = np.flatnonzero(good)
+    return [_Samples(first, places, sizes[places])]
+
+
+def _outcomes(part: Part, sizes: np.ndarray) -> tuple[list[_Outcome], np.ndarray]:
+    """What becomes of N x 2 sizes: of every different one, and which of these each is. Augmentations are tried."""
+    different, which = np.unique(sizes, axis=0, return_inverse=True)
+    augmenter = Augmenter(part.augmentations, [], part.interpolator)
+    return [_outcome(augmenter, size) for size in map(tuple, different.tolist())], which.ravel()
+
+
+def _outcome(augmenter: Augmenter, size: Size) -> _Outcome:
+    try:
+        return _Outcome(frozenset(augmenter.draw(size, random.Random(draw)).size for draw in range(_DRAWS)))
+    except UserError as error:
+        return _Outcome(frozenset(), str(error))
+
+
+def _sizes(column: Column, places: np.ndarray) -> np.ndarray:
+    if column.kind.is_points:
+        return np.zeros((len(places), 2), column.notes["height"].dtype)
+    return np.stack([column.notes[side][places] for side in ("height", "width")], axis=1)
+
+
 def faults_of_classes(train: Column, held_out: Sequence[Column]) -> Iterator[Finding]:
-    """Classes that the config knows and the maps do not, and classes that are held out, but never seen in training."""
+    """Classes that the config knows and the maps do not, and classes that are held out, but never seen in training.
+
+    Nothing is said of a training set of which only a part was read: the others may hold them.
+    """
     count = train.kind.num_classes
-    if count is None or not len(train.seen):
+    if count is None or not len(train.seen) or train.looked_at < len(train):
         return
-    there = train.files[:count] > 0
+    there = _classes_in(train, train.kind)
     absent = np.flatnonzero(~there)
     if len(absent):
         yield Finding(
@@ -162,7 +231,7 @@ def faults_of_classes(train: Column, held_out: Sequence[Column]) -> Iterator[Fin
             f"check the maps, or lower one_hot_num_classes.{train.kind.name}; each class costs a channel",
         )
     for column in held_out:
-        new = np.flatnonzero((column.files[:count] > 0) & ~there)
+        new = np.flatnonzero(_classes_in(column, train.kind) & ~there)
         if len(new):
             yield Finding(
                 Severity.WARNING,
@@ -170,6 +239,16 @@ def faults_of_classes(train: Column, held_out: Sequence[Column]) -> Iterator[Fin
                 f"{number_of(len(new), 'class')} not seen in training: {_ranges(new)}",
                 "move some of these files to the training set, or expect nothing for these classes",
             )
+
+
+def _classes_in(column: Column, kind: InputType) -> np.ndarray:
+    """Which classes the maps of a column hold, after the op move_dont_care."""
+    count, nothing = kind.num_classes or 0, kind.dont_care
+    there = column.files[:count] > 0
+    if nothing is not None and nothing < count:
+        there[nothing] = column.files[nothing:].any()
+        there[nothing + 1 :] = False
+    return there
 
 
 def faults_of_copies(copies: Copies, *, exact: bool) -> Iterator[Finding]:

@@ -11,8 +11,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from imagier.data.doctor.column import Column
-from imagier.data.doctor.look import look
-from imagier.data.doctor.note import Look
+from imagier.data.doctor.look import Look, look
 from imagier.data.faults import told_of_dead_workers
 
 FILES_AT_ONCE = 16

@@ -34,18 +34,17 @@ def summary(diagnosis: Diagnosis) -> list[Line]:
 
 def _line(column: Column) -> Line:
     notes = column.notes[column.seen]
-    if not len(notes):
-        return Line(column.part.name, column.kind.name, len(column), 0, len(column.folders()), "", "", "", "")
+    pictures = len(notes) > 0 and not column.kind.is_points
     return Line(
         part=column.part.name,
         kind=column.kind.name,
         files=len(column),
         read=len(notes),
-        folders=len(column.folders()),
-        sizes=_sizes(notes),
-        channels=_set(notes["channels"]),
-        bits=_set(notes["bits"]),
-        values=f"{notes['low'].min():g} to {notes['high'].max():g}",
+        folders=len(column.folders),
+        sizes=_sizes(notes) if pictures else "",
+        channels=_set(notes["channels"]) if pictures else "",
+        bits=_set(notes["bits"]) if pictures else "",
+        values=f"{notes['low'].min():g} to {notes['high'].max():g}" if pictures else "",
     )
 
 

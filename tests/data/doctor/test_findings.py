@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
-from doctoring import areas, examined, files, found, part, texts, through_jpeg
+from doctoring import IMAGES, MAPS, areas, examined, files, found, part, texts, through_jpeg
 from pictures import encoded, noise, png, smooth
 
 from imagier.data.doctor.finding import Rows, Severity, number_of
@@ -74,6 +77,46 @@ def test_absent_classes_and_classes_that_only_val_has_are_warnings() -> None:
     assert found(diagnosis, "in none of").what == "2 of 4 classes in none of the 4 maps: 2-3"
     assert found(diagnosis, "not seen in training").where == "val, maps"
     assert diagnosis.errors == 0
+
+
+def test_classes_that_move_dont_care_makes_are_not_missed() -> None:
+    kind = replace(MAPS, num_classes=5, dont_care=4)
+    content = files(4)
+    assert found(examined(part(content, input_types=[IMAGES, kind])), "in none of").what.endswith(": 4")
+    content["maps", "s/01"] = png(np.full((32, 40, 1), 255, np.uint8))
+    assert not examined(part(content, input_types=[IMAGES, kind])).findings
+
+
+def test_classes_are_not_missed_where_most_maps_were_not_read() -> None:
+    content = files(6)
+    for i in range(5):
+        content["maps", f"s/{i:02d}"] = png(np.full((32, 40, 1), i % 2, np.uint8))
+    held_out = part(files(3, seed=50), "val")
+    assert not examined(part(content), held_out, most=2).findings
+    assert not [f for f in examined(part(content), held_out).findings if "class" in f.what]
+
+
+def test_a_quick_look_judges_wrong_maps_by_those_that_it_read() -> None:
+    content = {
+        key: png(np.full((32, 40, 1), 9, np.uint8)) if key[0] == "maps" else data for key, data in files(9).items()
+    }
+    finding = found(examined(part(content, skips=True), most=3), "beyond")
+    assert finding.severity is Severity.ERROR
+    assert finding.what.startswith("3 of 3 maps")
+
+
+def test_key_points_must_be_as_many_in_each_file_of_a_batch_and_are_no_copies() -> None:
+    kind = InputType(name="points", ext="json", is_points=True)
+    content = files(4)
+    for i in range(4):
+        content["points", f"s/{i:02d}"] = json.dumps([[1, 2]] * (4 if i == 2 else 5)).encode()
+    parts = [part(content, name, input_types=[IMAGES, MAPS, kind]) for name in ("train", "val")]
+    assert not [f for f in examined(*parts).findings if "pixels" in f.what and "points" in f.where]
+    finding = found(examined(parts[0]), "no batch can hold together")
+    assert finding.severity is Severity.ERROR
+    assert finding.where == "train, points"
+    assert texts(finding) == ["train/points/s/02.png"]
+    assert examined(part(content, input_types=[IMAGES, MAPS, kind], batch_size=1)).errors == 0
 
 
 def test_pictures_of_one_colour_are_a_warning() -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
-from doctoring import IMAGES, MAPS, areas
+from doctoring import IMAGES, MAPS, areas, grown, through_jpeg
 from pictures import Memory, encoded, noise, png, smooth
 from PIL import Image
+from videos import video
 
-from imagier.data.doctor.look import look, picture
-from imagier.data.doctor.note import Flag, Look
+from imagier.data.doctor.look import Flag, Look, holds_mixtures, look, luma, picture
 from imagier.data.sample import InputType, load
+from imagier.data.tracks import Tracks
+from imagier.data.video_files import OpenVideos
 from imagier.errors import UserError
 
 
@@ -141,10 +143,14 @@ def test_a_float_picture_with_nan_is_flagged() -> None:
 
 def test_key_points_are_read_too() -> None:
     kind = InputType(name="points", ext="json", is_points=True)
-    assert at(json.dumps([[1, 2], [3, 4]]).encode(), kind).note["flags"] == 0
+    whole = at(json.dumps([[1, 2], [3, 4], [5, 6]]).encode(), kind).note
+    assert (whole["flags"], whole["height"], whole["width"]) == (0, 3, 2)
     seen = at(b"[[1, 2], [3", kind)
     assert seen.note["flags"] == Flag.UNREADABLE
     assert "s/a" in seen.message
+
+
+FILM = InputType(name="images", ext="mkv", num_channels=3)
 
 
 class Films(Memory):
@@ -154,36 +160,119 @@ class Films(Memory):
         return "mkv"
 
 
-def film(folder: Path, frames: list[np.ndarray]) -> bytes:
-    """A video file that keeps every value."""
-    import av
-
-    with av.open(str(folder / "film.mkv"), "w") as container:
-        stream = container.add_stream("ffv1", rate=5)
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "bgr0"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return (folder / "film.mkv").read_bytes()
-
-
-def test_all_frames_of_a_video_are_looked_at(tmp_path: Path) -> None:
+def test_all_frames_of_a_video_are_looked_at() -> None:
     frames = [smooth(32, 48, seed=i) for i in range(5)]
     frames[3][:] = 255
     frames[4][:] = 0
-    kind = InputType(name="images", ext="mkv", num_channels=3)
-    source = Films({("images", "s"): film(tmp_path, frames)})
-    seen = look(source, "s", kind, use_dont_care=False)
+    source = Films({("images", "s"): video(frames)})
+    seen = look(source, "s", FILM, use_dont_care=False)
     assert (seen.note["height"], seen.note["width"], seen.note["low"], seen.note["high"]) == (32, 48, 0, 255)
     assert seen.message == ""
-    np.testing.assert_array_equal(picture(source, "s", kind), frames[2])
-    other = Films({("images", "s"): film(tmp_path, [*frames[:4], frames[0]])})
-    assert look(other, "s", kind, use_dont_care=False).note["digest"] != seen.note["digest"]
+    np.testing.assert_array_equal(picture(source, "s", FILM), frames[2])
+    other = Films({("images", "s"): video([*frames[:4], frames[0]])})
+    assert look(other, "s", FILM, use_dont_care=False).note["digest"] != seen.note["digest"]
 
 
-def test_a_video_that_is_cut_off_is_noted(tmp_path: Path) -> None:
-    data = film(tmp_path, [smooth(32, 48, seed=i) for i in range(5)])
-    kind = InputType(name="images", ext="mkv", num_channels=3)
-    seen = look(Films({("images", "s"): data[: len(data) // 2]}), "s", kind, use_dont_care=False)
+def test_a_video_that_is_cut_off_is_noted() -> None:
+    data = video([smooth(32, 48, seed=i) for i in range(5)])
+    seen = look(Films({("images", "s"): data[: len(data) // 2]}), "s", FILM, use_dont_care=False)
     assert seen.note["flags"] == Flag.UNREADABLE
     assert seen.message
+
+
+def test_a_film_without_a_frame_is_noted() -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4", options={"movflags": "empty_moov"}) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        container.start_encoding()
+    seen = look(Films({("images", "s"): file.getvalue()}), "s", FILM, use_dont_care=False)
+    assert seen.note["flags"] == Flag.UNREADABLE
+    assert "shows no frame" in seen.message
+
+
+def test_a_film_is_of_one_colour_only_if_all_of_it_is() -> None:
+    black, other = np.zeros((32, 48, 3), np.uint8), smooth(32, 48)
+    for frames, constant in (([other, black, other], False), ([black] * 3, True)):
+        seen = look(Films({("images", "s"): video(frames)}), "s", FILM, use_dont_care=False)
+        assert bool(seen.note["flags"] & Flag.CONSTANT) == constant
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_frames_of_more_than_8_bits_are_numbers_and_no_light(normalize: bool) -> None:
+    kind = InputType(name="images", ext="mkv", num_channels=1, normalize=normalize)
+    source = Films({("images", "s"): video([noise(32, 48, 1, below=65536)] * 3, pixels="gray10le")})
+    tracks = Tracks(source, [kind], OpenVideos(), use_dont_care=False)
+    seen = look(source, "s", kind, use_dont_care=False)
+    if normalize:
+        with pytest.raises(UserError) as raised:
+            tracks.load(tracks.strips[0], 0)
+        assert seen.message.partition(": ")[2] == str(raised.value).partition(": ")[2]
+    else:
+        tracks.load(tracks.strips[0], 0)
+    assert seen.note["flags"] == (Flag.WRONG_FORM if normalize else 0)
+
+
+def smoothed(names: np.ndarray, how: str) -> np.ndarray:
+    """A map as one of the usual mistakes leaves it."""
+    if how == "jpeg":
+        return through_jpeg(names, 80)
+    if how == "blur":
+        return cv2.GaussianBlur(names, (0, 0), 1.5)[..., None]
+    interpolation = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}[how]
+    return grown(names, 0.7, interpolation)
+
+
+@pytest.mark.parametrize("classes", [2, 4, 12, 150])
+@pytest.mark.parametrize("factor", [1, 0.25, 1.5])
+def test_clean_maps_hold_no_mixtures_also_if_resized_by_nearest_neighbour(classes: int, factor: float) -> None:
+    for seed in range(10):
+        names = areas(96, seed=seed, classes=12, below=classes)
+        assert not holds_mixtures(grown(names, factor, cv2.INTER_NEAREST)[..., 0])
+
+
+@pytest.mark.parametrize("how", ["linear", "area", "blur", "jpeg"])
+@pytest.mark.parametrize("classes", [20, 150])
+def test_maps_hold_mixtures_after_they_were_smoothed_or_compressed(classes: int, how: str) -> None:
+    found = [holds_mixtures(smoothed(areas(96, seed=i, classes=12, below=classes), how)[..., 0]) for i in range(10)]
+    assert np.mean(found) >= 0.9
+
+
+@pytest.mark.parametrize("how", ["linear", "area", "blur", "jpeg"])
+def test_a_mask_of_two_values_holds_mixtures_after_it_was_smoothed(how: str) -> None:
+    mask = (areas(96, seed=1, classes=2) % 2 * 255).astype(np.uint8)
+    assert not holds_mixtures(mask[..., 0])
+    assert holds_mixtures(smoothed(mask, how)[..., 0])
+
+
+def test_lines_of_the_value_for_nothing_between_areas_are_no_mixtures() -> None:
+    names = areas(96, seed=3, classes=12)[..., 0]
+    edges = np.zeros(names.shape, bool)
+    edges[:, 1:] |= names[:, 1:] != names[:, :-1]
+    edges[1:] |= names[1:] != names[:-1]
+    assert not holds_mixtures(np.where(edges, np.uint8(255), names))
+
+
+def test_a_map_of_few_pixels_is_not_judged() -> None:
+    assert not holds_mixtures(noise(2, 2, 1)[..., 0])
+    assert not holds_mixtures(noise(1, 500, 1, below=3)[..., 0][:, :3])
+
+
+@pytest.mark.parametrize("side", [4, 8])
+def test_luma_is_the_mean_of_the_weighted_colours_in_each_cell(side: int) -> None:
+    picture = noise(32, 48)
+    weighted = picture.astype(np.float64) @ [0.299, 0.587, 0.114]
+    cells = weighted.reshape(side, 32 // side, side, 48 // side).mean(axis=(1, 3))
+    np.testing.assert_allclose(luma(picture, side), cells, atol=1)  # OpenCV rounds the mean of each colour
+
+
+def test_luma_is_the_same_for_8_bits_16_bits_and_floats() -> None:
+    picture = noise(16, 16)
+    expected = luma(picture, 8)
+    np.testing.assert_allclose(luma(picture.astype(np.uint16) * 257, 8), expected, atol=1)
+    np.testing.assert_allclose(luma(picture.astype(np.float32) / 255, 8), expected, atol=1)
+
+
+def test_luma_of_a_broken_float_picture_is_a_number() -> None:
+    picture = np.full((8, 8, 1), np.nan, np.float32)
+    assert np.isfinite(luma(picture, 4)).all()
