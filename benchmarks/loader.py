@@ -1,16 +1,21 @@
-"""How fast samples come: the SPADE pipeline against reading and decoding alone. `python benchmarks/loader.py`.
+"""How fast samples come: from each source, beside decoding alone and the plain way. `python benchmarks/loader.py`.
 
-Makes a set of 640 x 480 JPEG pictures with label maps of 183 classes and edge maps (PNG) in a temporary folder, and
-serves 256 x 256 crops of it. Samples a second on one core, and with workers.
+Makes a set of 640 x 480 JPEG pictures with label maps of 183 classes and edge maps (PNG), as a folder, an LMDB and tar
+shards in a temporary folder, and serves 256 x 256 crops of it. All runs take turns; rates are medians, and ratios
+medians of the ratios round by round. `--memory`: what worker processes hold over three epochs of 200,000 samples.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import multiprocessing
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,84 +24,250 @@ import cv2
 import numpy as np
 import torch
 from common import HERE, config_of, start
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from imagier.cli import build
+from imagier.cli import build, main
+from imagier.data.collate import collate
+from imagier.data.faults import Guarded
+from imagier.data.loader import Loader
+from imagier.data.paired_images import Dataset
+from imagier.data.sample import InputType
 from imagier.recipe import Position
 from imagier.train.runtime import Runtime
 
 CONFIG = HERE / "spade_reference_size.yaml"
+KINDS = ("images", "seg_maps", "edge_maps")
 SAMPLES = 64
-HEIGHT, WIDTH = 480, 640
+BATCH = 8
+HEIGHT, WIDTH, CROP = 480, 640, 256
+CLASSES = 183
+KEYS = 200_000
+DECODING, PLAIN = "decoding alone", "the plain way"
+
+
+def run() -> None:
+    """Prints samples a second, or the memory of workers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--memory", action="store_true", help="the memory of workers over three epochs, instead")
+    parser.add_argument("--workers", type=int, default=2, help="--memory: how many (default 2)")
+    args = parser.parse_args()
+    start(threads=1)
+    cv2.setNumThreads(0)
+    if args.memory:
+        memory(args.workers)
+        return
+    print(f"load of the machine over the last minute: {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as folder:
+        speed(Path(folder), args.rounds)
+    print(f"load of the machine over the last minute: {os.getloadavg()[0]:.1f}")
 
 
 def write_set(root: Path) -> None:
     """Blurred noise as photographs, cells as label maps, their borders as edges."""
     rng = np.random.default_rng(0)
-    for kind in ("images", "seg_maps", "edge_maps"):
+    for kind in KINDS:
         (root / kind).mkdir(parents=True)
     for index in range(SAMPLES):
         noise = rng.integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
         picture = cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-        cells = rng.integers(0, 183, (8, 10), np.uint8)
+        cells = rng.integers(0, CLASSES, (8, 10), np.uint8)
         classes = cv2.resize(cells, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
-        cv2.imwrite(str(root / "images" / f"{index}.jpg"), picture)
-        cv2.imwrite(str(root / "seg_maps" / f"{index}.png"), classes)
-        cv2.imwrite(str(root / "edge_maps" / f"{index}.png"), cv2.Canny(classes, 1, 1))
+        cv2.imwrite(str(root / "images" / f"{index:03d}.jpg"), picture)
+        cv2.imwrite(str(root / "seg_maps" / f"{index:03d}.png"), classes)
+        cv2.imwrite(str(root / "edge_maps" / f"{index:03d}.png"), cv2.Canny(classes, 1, 1))
 
 
-def per_second(run: Callable[[], int], rounds: int) -> float:
-    """Samples a second, the median of some rounds."""
-    rates = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        count = run()
-        rates.append(count / (time.perf_counter() - begin))
-    return statistics.median(rates)
+def stores(folder: Path) -> dict[str, Path]:
+    """The same set in every kind of store, by what it is called."""
+    roots = {"folder": folder / "files", "LMDB": folder / "lmdb", "tar shards": folder / "shards"}
+    write_set(roots["folder"])
+    for name, store in (("LMDB", "lmdb"), ("tar shards", "shards")):
+        words = ["data", "build", store, "--data_root", roots["folder"], "--output_root", roots[name]]
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert main([*map(str, words), "--config", str(CONFIG), "--paired", "--shard_mb", "1"]) == 0
+    return roots
 
 
-def main() -> None:
-    """Prints samples a second."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    args = parser.parse_args()
-    start(threads=1)
-    cv2.setNumThreads(0)
-    with tempfile.TemporaryDirectory() as folder:
-        write_set(Path(folder))
-        measure(folder, args.rounds)
+# Speed
 
 
-def measure(root: str, rounds: int) -> None:
-    """Decoding alone, samples as a worker makes them, and batches as the trainer gets them."""
-    overrides = [f"data.train.roots=[{root}]", "data.train.batch_size=4"]
-    config = config_of(CONFIG, overrides)
-    assert config.run.data.train is not None
-    data = build.dataset(config.run.data, config.run.data.train, seed=0)
-    runtime = Runtime(torch.device("cpu"))
+def speed(folder: Path, rounds: int) -> None:
+    """Prints the table: on one core without processes, then as a process hands batches over."""
+    roots = stores(folder)
+    loaders = {name: training(root) for name, root in roots.items()}
+    plain = Plain(roots["folder"])
+    decoding = partial(decode_all, roots["folder"])
+    inside: dict[str, Callable[[], int]] = {
+        DECODING: decoding,
+        **{name: partial(collate_all, loader) for name, loader in loaders.items()},
+        PLAIN: partial(collate_plainly, plain),
+    }
+    table("on one core, batches as a worker makes them (time of the processor)", inside, rounds, time.process_time)
+    streams = {name: training(root, num_workers=1).stream(Position()) for name, root in roots.items()}
+    across: dict[str, Callable[[], int]] = {
+        DECODING: decoding,
+        # Two batches were read ahead while others had their turn; in this many they do not count much.
+        **{name: partial(taken, stream, 4 * SAMPLES // BATCH) for name, stream in streams.items()},
+        PLAIN: partial(taken, endless(plain), SAMPLES // BATCH),
+    }
+    table("one worker process, batches as the run gets them", across, rounds, time.perf_counter)
+    expanded = training(roots["folder"], device_work=True).stream(Position())
+    whole: dict[str, Callable[[], int]] = {"folder": partial(taken, expanded, SAMPLES // BATCH)}
+    table("no worker, labels expanded on the same core (time of the processor)", whole, rounds, time.process_time)
 
-    def decoded() -> int:
-        return sum(1 for index in range(len(data)) if data.load(index))
 
-    def augmented() -> int:
-        return sum(1 for index in range(len(data)) if data[0, index])
+def table(heading: str, runs: Mapping[str, Callable[[], int]], rounds: int, clock: Callable[[], float]) -> None:
+    """Runs, which return how many samples they read, take turns. A line for each: its rate, its ratios to two."""
+    each: dict[str, list[float]] = {name: [] for name in runs}
+    for at in range(rounds + 1):
+        for name, run in runs.items():
+            begin = clock()
+            samples = run()
+            if at > 0:  # the first is to warm up
+                each[name].append((clock() - begin) / samples)
+    print(f"\n{heading}, {rounds} rounds")
+    for name, seconds in each.items():
+        line = f"  {name:16} {1 / statistics.median(seconds):7.1f} samples/s"
+        for other in (DECODING, PLAIN) if len(runs) > 1 else ():
+            line += f"   of {other} {statistics.median(a / b for a, b in zip(each[other], seconds)):6.2f}"
+        print(line)
 
-    decoding, worker = per_second(decoded, rounds), per_second(augmented, rounds)
-    print(f"reading and decoding alone: {decoding:.0f} samples/s on one core")
-    print(
-        f"with augmentation, as a worker makes them: {worker:.0f} samples/s on one core, {worker / decoding:.2f} of it"
+
+def training(root: Path, *, num_workers: int = 0, device_work: bool = False) -> Loader:
+    """The loader of a training on the CPU; without `device_work` batches stay as they were handed over."""
+    words = [f"data.train.roots=[{root}]", f"data.train.batch_size={BATCH}", f"data.num_workers={num_workers}"]
+    loader = build.train_loader(config_of(CONFIG, words), Runtime(torch.device("cpu")), seed=0)
+    if not device_work:
+        loader.finish = lambda batch: batch
+    return loader
+
+
+def decode_all(root: Path) -> int:
+    """Reads and decodes every file of the set, and nothing else; returns the number of samples."""
+    for index in range(SAMPLES):
+        for kind, ext in zip(KINDS, ("jpg", "png", "png")):
+            data = (root / kind / f"{index:03d}.{ext}").read_bytes()
+            mode = cv2.IMREAD_COLOR if ext == "jpg" else cv2.IMREAD_UNCHANGED
+            assert cv2.imdecode(np.frombuffer(data, np.uint8), mode) is not None
+    return SAMPLES
+
+
+def collate_all(loader: Loader) -> int:
+    """What a worker does for an epoch; returns the number of samples."""
+    guarded = Guarded(loader.dataset, "stop")
+    for at in range(0, SAMPLES, BATCH):
+        assert collate([guarded[0, index] for index in range(at, at + BATCH)]).error is None
+    return SAMPLES
+
+
+def taken(stream: Iterator[object], batches: int) -> int:
+    """Takes batches; returns the number of their samples."""
+    return sum(BATCH for _ in islice(stream, batches))
+
+
+# The plain way
+
+
+class Plain(torch.utils.data.Dataset):
+    """What one would write first: Pillow, one-hot labels and floats in the worker, torch's own collate."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        picture, classes, edges = (
+            Image.open(self.root / kind / f"{index:03d}.{ext}") for kind, ext in zip(KINDS, ("jpg", "png", "png"))
+        )
+        scale = CROP / min(picture.size)
+        size = (round(picture.width * scale), round(picture.height * scale))
+        left, top = (np.random.randint(0, side - CROP + 1) for side in size)  # noqa: NPY002 - what one writes first
+        box = (left, top, left + CROP, top + CROP)
+        picture = picture.convert("RGB").resize(size, Image.Resampling.BILINEAR).crop(box)
+        classes = classes.resize(size, Image.Resampling.NEAREST).crop(box)
+        edges = edges.resize(size, Image.Resampling.BILINEAR).crop(box)
+        image = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255
+        numbers = torch.from_numpy(np.asarray(classes).copy()).long()
+        one_hot = torch.zeros(CLASSES + 1, CROP, CROP).scatter_(0, numbers[None].clamp(max=CLASSES), 1.0)
+        edge = torch.from_numpy(np.asarray(edges).copy())[None].float() / 255
+        return {"images": (image - 0.5) / 0.5, "label": torch.cat([one_hot, edge])}
+
+
+def collate_plainly(plain: Plain) -> int:
+    """What a worker does for an epoch; returns the number of samples."""
+    return sum(len(batch["label"]) for batch in DataLoader(plain, batch_size=BATCH))
+
+
+def endless(plain: Plain) -> Iterator[object]:
+    """Batches of a worker process, epoch after epoch."""
+    loader = DataLoader(plain, batch_size=BATCH, num_workers=1, persistent_workers=True, shuffle=True)
+    while True:
+        yield from loader
+
+
+# Memory
+
+
+class OnePicture:
+    """A store of many keys, all of which name the same small files."""
+
+    def __init__(self) -> None:
+        grey = np.zeros((8, 8), np.uint8)
+        self.data = {"images": cv2.imencode(".png", np.dstack([grey] * 3))[1].tobytes()}
+        self.data["seg_maps"] = cv2.imencode(".png", grey)[1].tobytes()
+
+    def keys(self, kind: str) -> list[str]:
+        return [f"{number // 1000:06d}/{number:012d}" for number in range(KEYS)]
+
+    def shards(self, kind: str) -> list[int]:
+        return [KEYS]
+
+    def read(self, kind: str, key: str) -> bytes:
+        return self.data[kind]
+
+    def where(self, kind: str, key: str) -> str:
+        return f"{kind}/{key}"
+
+    def extension(self, kind: str) -> str:
+        return "png"
+
+
+def memory(num_workers: int) -> None:
+    """Prints what each worker holds, ten times an epoch: PSS counts shared pages by the share, private ones alone."""
+    kinds = [InputType(name="images", ext="png"), InputType(name="seg_maps", ext="png", is_mask=True, num_classes=2)]
+    data = Dataset([OnePicture()], input_types=kinds, augmentations={"random_crop_h_w": "8, 8"})  # type: ignore[list-item]
+    loader = Loader(
+        data, 50, device=torch.device("cpu"), finish=lambda batch: batch, shuffle=True, num_workers=num_workers
     )
-    for workers in (0, 2):
-        config = config_of(CONFIG, [*overrides, f"data.num_workers={workers}"])
-        loader = build.train_loader(config, runtime, seed=0)
-        stream = loader.stream(Position())
-        next(stream)
-        rate = per_second(partial(_taken, stream, loader.batch_size), rounds)
-        print(f"batches on the device, labels expanded, {workers} workers: {rate:.0f} samples/s")
+    stream = loader.stream(Position())
+    tenth = loader.steps_per_epoch // 10
+    print(f"{KEYS:,} samples of two types, {num_workers} workers; MiB, the mean of the workers")
+    print("epoch      RSS      PSS  private      run's own RSS")
+    first = 0.0
+    for step in range(31):
+        for _ in range(1 if step == 0 else tenth):
+            next(stream)
+        workers = [held(child.pid) for child in multiprocessing.active_children() if child.pid is not None]
+        rss, pss, private = (statistics.mean(of_worker[name] for of_worker in workers) for name in _FIELDS)
+        first = first or private
+        print(f"{step / 10:5.1f}  {rss:7.1f}  {pss:7.1f}  {private:7.1f}  {held(os.getpid())['Rss']:7.1f}")
+    print(f"private memory of a worker grew by {private - first:.1f} MiB")
 
 
-def _taken(stream: Iterator[object], batch_size: int) -> int:
-    return sum(batch_size for _ in islice(stream, SAMPLES // batch_size))
+_FIELDS = ("Rss", "Pss", "Private_Dirty")
+
+
+def held(pid: int) -> dict[str, float]:
+    """Memory of a process in MiB, by field."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    found = {line.partition(":")[0]: line.split()[1] for line in lines[1:]}
+    return {name: int(found[name]) / 1024 for name in _FIELDS}
 
 
 if __name__ == "__main__":
-    main()
+    run()
