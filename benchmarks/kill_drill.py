@@ -9,6 +9,7 @@ must be those of an undisturbed run, bit for bit; no process and no temporary fi
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import random
@@ -36,19 +37,22 @@ from imagier.train.trainer import Trainer
 
 STEPS = 60
 SAVE_EVERY = 3
-LONGEST_LIFE_S = 6.0
+CALLS_OF_A_SAVE = 6
+"""System calls by which a save changes files: three are written, each is opened and renamed."""
 MOST_LIVES_S = 120.0
 
 
 class Drill:
     """One run, killed until it is at its end."""
 
-    def __init__(self, folder: Path, config: Path, seed: int, ranks: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, config: Path, seed: int, ranks: int, steps: int) -> None:
         self.config = config
         self.ranks = ranks
+        self.steps = steps
         self.rng = random.Random(seed)
         self.logdir = folder / f"killed_{ranks}_{seed}"
+        kinds = ["save", "loader", "moment"] if ranks == 1 else ["rank", "save", "moment"]
+        self.kinds = itertools.cycle(kinds[seed % 3 :] + kinds[: seed % 3])
         self.deaths: Counter[str] = Counter()
         self.problems: list[str] = []
         self.sessions: list[int] = []
@@ -57,14 +61,9 @@ class Drill:
         """Lives and deaths; after so many deaths a life that nobody ends."""
         ended = False
         while not ended:
-            fate = self.fate() if sum(self.deaths.values()) < most_kills else None
+            fate = next(self.kinds) if sum(self.deaths.values()) < most_kills else None
             ended = self.live(fate)
             self.inspect()
-
-    def fate(self) -> str:
-        """How the next life ends."""
-        kinds = ["moment", "save", "loader"] if self.ranks == 1 else ["moment", "save", "rank"]
-        return self.rng.choice(kinds)
 
     def live(self, fate: str | None) -> bool:
         """One life; True if the run is at its end."""
@@ -97,7 +96,7 @@ class Drill:
         os.dup2(log, 2)
         os.environ.update(environment)
         if fate is not None:
-            FATES[fate](rng, self.logdir)
+            FATES[fate](rng, self.steps)
         words = ["train", "--config", str(self.config), "--logdir", str(self.logdir), "--device", "cpu"]
         code = 1
         try:
@@ -129,16 +128,16 @@ class Drill:
             self.problems.append(f"processes are left: {orphans}")
 
 
-def at_a_moment(rng: random.Random, logdir: Path) -> None:
+def at_a_moment(rng: random.Random, steps: int) -> None:
     """Dies some time after the life began."""
-    timer = threading.Timer(rng.uniform(0, LONGEST_LIFE_S), os.kill, (os.getpid(), signal.SIGKILL))
+    timer = threading.Timer(rng.uniform(0, 1 + steps / 12), os.kill, (os.getpid(), signal.SIGKILL))
     timer.daemon = True
     timer.start()
 
 
-def in_a_save(rng: random.Random, logdir: Path) -> None:
+def in_a_save(rng: random.Random, steps: int) -> None:
     """Dies at one of the system calls that change a file of the run."""
-    left = rng.randrange(1, 60)
+    left = rng.randrange(1, CALLS_OF_A_SAVE * (steps // SAVE_EVERY) // 2)
 
     def watch(event: str, details: tuple) -> None:
         nonlocal left
@@ -152,15 +151,15 @@ def in_a_save(rng: random.Random, logdir: Path) -> None:
     sys.addaudithook(watch)
 
 
-def in_the_loader(rng: random.Random, logdir: Path) -> None:
+def in_the_loader(rng: random.Random, steps: int) -> None:
     """A process that reads data dies, after some steps."""
-    at = rng.randrange(1, 10)
+    at = rng.randrange(1, steps // 4)
     _after_steps(at, lambda: [os.kill(child.pid, signal.SIGKILL) for child in multiprocessing.active_children()])
 
 
-def in_a_step(rng: random.Random, logdir: Path) -> None:
+def in_a_step(rng: random.Random, steps: int) -> None:
     """This rank dies after some steps; the others must not wait for it."""
-    _after_steps(rng.randrange(1, 10), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    _after_steps(rng.randrange(1, steps // 4), lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def _after_steps(steps: int, act: Callable[[], object]) -> None:
@@ -231,12 +230,12 @@ def write_experiment(folder: Path, steps: int) -> Path:
 def drilled(folder: Path, kills: int, steps: int, ranks: int, seed: int) -> tuple[Counter[str], list[str]]:
     """Drills until there were so many deaths; returns how many of each kind, and what went wrong."""
     config = write_experiment(folder, steps)
-    whole = Drill(folder, config, seed=-1, ranks=ranks)
+    whole = Drill(folder, config, -1, ranks, steps)
     whole.run(0)
     deaths: Counter[str] = Counter()
     problems = list(whole.problems)
     while sum(deaths.values()) < kills and not problems:
-        drill = Drill(folder, config, seed, ranks)
+        drill = Drill(folder, config, seed, ranks, steps)
         drill.run(kills - sum(deaths.values()))
         drill.conclude(whole.logdir)
         print(
@@ -254,14 +253,17 @@ def run() -> int:
     """Prints how many deaths of each kind there were; returns 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="deaths, at least; a quarter of them with two ranks")
-    parser.add_argument("--steps", type=int, default=STEPS, help="iterations of a run")
+    parser.add_argument("--steps", type=int, default=STEPS, help="iterations of a run, at least 9")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
     begin = time.monotonic()
     total: Counter[str] = Counter()
     failed = False
-    for ranks, kills in ((1, args.kills - args.kills // 4), (2, args.kills // 4)):
+    shares = {1: args.kills - args.kills // 4, 2: args.kills // 4}
+    for ranks, kills in shares.items():
+        if not kills:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             deaths, problems = drilled(Path(folder), kills, args.steps, ranks, args.seed)
         total += Counter({f"{name}, {ranks} rank(s)": count for name, count in deaths.items()})

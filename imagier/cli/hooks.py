@@ -75,16 +75,15 @@ class Hooks:
 
         def extras() -> dict[str, Any]:
             statistics = build.measured_batch_norm(view, trainer) if calibration else {}
-            return {"seed": start.seed, "wandb_id": wandb_id, "batch_norm": statistics}
+            return {**start.kept(), "wandb_id": wandb_id, "batch_norm": statistics}
 
         self.health = self._health(config, view, training, held_out, start.seed, console.say)
         survey = survey_of(trainer, view, held_out)
         saves_early = first_save(config.run, training) < total_steps
-        saves = checkpoints(config.run, self.saver, extras, self._keepers(), survey=survey, prepares=saves_early)
-        saves.load_state_dict(kept, runtime.device)
-        self._remember_scores(trainer.step)
-        shown = self._pictures(config, start, view, held_out or training)
-        self.all: list[Hook] = [self.log, console, self.health, saves, TolerantHook(shown, "a picture", console.say)]
+        self.saves = checkpoints(config.run, self.saver, extras, self._keepers(), survey=survey, prepares=saves_early)
+        self.go_on_from(kept, trainer)
+        shown = TolerantHook(self._pictures(config, start, view, held_out or training), "a picture", console.say)
+        self.all: list[Hook] = [self.log, console, self.health, self.saves, shown]
         if self.evaluation is not None:
             self.all.append(self.evaluation)
         if runtime.is_main:
@@ -93,6 +92,11 @@ class Hooks:
         if args.step_timeout is not None:  # the last: what the others do is part of a step
             self._watchdog = Watchdog(start.logdir, args.step_timeout, rank=runtime.rank, status=status.HUNG)
             self.all.append(self._watchdog)
+
+    def go_on_from(self, kept: Mapping[str, Any], trainer: Trainer) -> None:
+        """Gives each the state that a checkpoint's extras hold for it, once the trainer has its own."""
+        self.saves.load_state_dict(kept, trainer.runtime.device)
+        self._remember_scores(trainer.step)
 
     def _keepers(self) -> dict[str, Keeper]:
         """Whose state belongs to the run, by its name in a checkpoint."""

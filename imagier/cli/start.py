@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from imagier.cli.reference_checkpoint import translated
 from imagier.errors import UserError
 from imagier.train import checkpoint
-from imagier.train.checkpoint_files import LATEST, CheckpointFiles, Keep, listed
+from imagier.train.checkpoint_files import LATEST, CheckpointFiles, Keep, listed, pointed
 from imagier.train.disk import remove_temporaries
 from imagier.train.hooks import pictures, profile
 from imagier.train.manifest import Entry
@@ -34,6 +35,8 @@ class Start:
     state: dict[str, Any] | None = None
     continues: bool = False
     """All of the checkpoint counts, not its weights alone."""
+    began_with: str | None = None
+    """The --checkpoint with which the run began, in this process or in one before; by it a run is known again."""
     passed_over: tuple[Path, ...] = ()
     """Later checkpoints, which cannot be read."""
     notes: tuple[str, ...] = ()
@@ -41,24 +44,27 @@ class Start:
 
     @staticmethod
     def find(args: argparse.Namespace, runtime: Runtime) -> Start:
-        """A given checkpoint, else the latest of the log folder, else nothing. UserError if a given one is missing."""
-        stem = args.config.stem if args.config is not None else "run"
-        logdir = args.logdir or Path(runtime.shared(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{stem}"))
+        """A given checkpoint, else the latest of the log folder, else nothing. UserError if a given one is missing.
+
+        A run that began with a given one and was started again goes on from its own latest.
+        """
+        logdir = args.logdir or _new_folder(args, runtime)
         seed = runtime.shared(random.SystemRandom().randint(0, 10000)) if args.randomized_seed else args.seed
-        found = _newest(logdir, runtime) if args.checkpoint is None else _named(args.checkpoint)
+        found, continues = _chosen(args, logdir, runtime)
         if found is None:
             return Start(logdir, seed)
         path, state = found.path, found.state
-        resume = args.resume if args.resume is not None else int(args.checkpoint is None)
-        if not resume:
+        if not continues:
             if (logdir / LATEST).exists():
                 raise UserError(
                     f"{logdir}: holds another run, whose log would be lost; choose another --logdir, or --resume 1"
                 )
-            return Start(logdir, seed, path, state)
+            return Start(logdir, seed, path, state, began_with=_text(args.checkpoint))
+        extras = state.get("extras", {})
         # The data order and all noise follow from the seed: a continued run keeps it.
-        seed = int(state.get("extras", {}).get("seed", seed))
-        return Start(logdir, seed, path, state, True, found.passed_over, found.notes)
+        seed = int(extras.get("seed", seed))
+        began_with = _text(args.checkpoint) or extras.get("began_with")
+        return Start(logdir, seed, path, state, True, began_with, found.passed_over, found.notes)
 
     def restore(self, trainer: Trainer, *, strict: bool, say: Say) -> dict[str, Any]:
         """Loads the checkpoint into a trainer, once; returns what the hooks kept in it, nothing for a new run.
@@ -100,8 +106,15 @@ class Start:
             average.restart()
         return True
 
+    def kept(self) -> dict[str, Any]:
+        """What checkpoints keep of it."""
+        return {"seed": self.seed, "began_with": self.began_with}
+
     def files(self, keep: Keep, say: Say) -> CheckpointFiles:
-        """What this run's checkpoints are added to. Removes what a process that was killed left behind."""
+        """What this run's checkpoints are added to. Removes what a process that was killed left behind.
+
+        From here on latest_checkpoint.txt names the checkpoint that the run goes on from.
+        """
         for folder in (self.logdir, self.logdir / pictures.FOLDER, self.logdir / profile.FOLDER):
             remove_temporaries(folder)
         entries: list[Entry] = []
@@ -110,8 +123,10 @@ class Start:
             for note in notes:
                 say(note)
         files = CheckpointFiles(self.logdir, keep, entries)
-        if self.path is not None and self.path.parent == self.logdir:
+        if self.continues and self.path is not None and self.path.parent == self.logdir:
             files.last_good = self.path.name
+            if pointed(self.logdir) != self.path:
+                files.point(self.path.name)
         return files
 
     def __str__(self) -> str:
@@ -122,7 +137,40 @@ class Start:
         return f"{self.logdir}: {what}; seed {self.seed}"
 
 
-def _newest(logdir: Path, runtime: Runtime) -> checkpoint.Found | None:
+def _new_folder(args: argparse.Namespace, runtime: Runtime) -> Path:
+    """A folder by the time. UserError where the run may be started again, and would not find it."""
+    if _number("TORCHELASTIC_MAX_RESTARTS"):
+        raise UserError("--logdir is missing: ranks that torchrun starts again must find their run; name its folder")
+    if _number("SLURM_RESTART_COUNT"):
+        raise UserError("--logdir is missing: a job that is queued again must find its run; name its folder")
+    stem = args.config.stem if args.config is not None else "run"
+    return Path(runtime.shared(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{stem}"))
+
+
+def _chosen(args: argparse.Namespace, logdir: Path, runtime: Runtime) -> tuple[checkpoint.Found | None, bool]:
+    """The checkpoint to begin from, and whether all of it counts.
+
+    With --checkpoint FILE and --resume 1 a person may go back to it; a launcher that starts the run again does not.
+    """
+    if args.checkpoint is None:
+        return newest(logdir, runtime), args.resume != 0
+    is_restart = _number("TORCHELASTIC_RESTART_COUNT") or _number("SLURM_RESTART_COUNT")
+    own = newest(logdir, runtime) if args.resume != 1 or is_restart else None
+    if own is not None and own.state.get("extras", {}).get("began_with") == str(args.checkpoint):
+        return own, True
+    return _named(args.checkpoint), args.resume == 1
+
+
+def _number(name: str) -> int:
+    """What a launcher's environment says."""
+    return int(os.environ.get(name) or 0)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def newest(logdir: Path, runtime: Runtime) -> checkpoint.Found | None:
     """The checkpoint that a folder's run goes on from: the first rank looks for it, the others take the same."""
     found, problem = None, None
     if runtime.is_main:

@@ -110,7 +110,7 @@ class SlurmJob:
 
     def __str__(self) -> str:
         stops = time.strftime("%F %T", time.localtime(self.stops))
-        return f"Slurm job {self.job_id}: at {stops} the run saves, and the job is queued again"
+        return f"Slurm job {self.job_id}: at {stops} the run saves"
 
 
 def slurm_job() -> SlurmJob | None:

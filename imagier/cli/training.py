@@ -13,7 +13,7 @@ from rich.table import Table
 from imagier.cli import build, status
 from imagier.cli.hooks import Hooks
 from imagier.cli.saving import first_save
-from imagier.cli.start import Say, Start
+from imagier.cli.start import Say, Start, newest
 from imagier.cli.stopping import Stop, listening, slurm_job
 from imagier.config.check import Config, check
 from imagier.config.legacy import modernize
@@ -25,7 +25,6 @@ from imagier.data.loader import Loader
 from imagier.errors import RunError, UserError
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
-from imagier.train.checkpoint_files import latest
 from imagier.train.clock import Stopwatch
 from imagier.train.disk import reason, replacing
 from imagier.train.guard import Guard, NonFinite
@@ -137,8 +136,9 @@ def _run(
     record = FlightRecorder(trainer, start.logdir)
     trainer.guard = Guard(trainer.players, trainer.runtime, policy=config.trainer.on_nonfinite, record=record, say=say)
     job = slurm_job()
+    requeues = job is not None and args.logdir is not None  # in another folder the run would begin anew each time
     if job is not None:
-        say(str(job))
+        say(f"{job}, and the job is {'queued again' if requeues else 'not queued again, for want of a --logdir'}")
     first_step = trainer.step
     with listening(Stop(config.run.max_iter, config.run.max_epoch, max_time=args.max_time, job=job, say=say)) as stop:
         try:
@@ -146,10 +146,11 @@ def _run(
         finally:
             hooks.close()
     _conclude(trainer, start, hooks, total_steps, say)
-    if job is not None and job.is_over() and first_step < trainer.step < total_steps and trainer.runtime.is_main:
-        say(job.requeue())
     if hooks.unsaved is not None:
         raise RunError(hooks.unsaved)
+    got_further = first_step < trainer.step < total_steps
+    if job is not None and requeues and job.is_over() and got_further and trainer.runtime.is_main:
+        say(job.requeue())
 
 
 def _fit(trainer: Trainer, training: Loader, stop: Stop, start: Start, hooks: Hooks, say: Say) -> None:
@@ -163,17 +164,21 @@ def _fit(trainer: Trainer, training: Loader, stop: Stop, start: Start, hooks: Ho
             if trainer.guard.policy != "rollback":
                 raise
             hooks.finish_saving()
-            path = trainer.runtime.shared(latest(start.logdir))
-            if path is None:
+            found = newest(start.logdir, trainer.runtime)
+            if found is None:
                 raise NonFinite(f"{error}; and there is no checkpoint to go back to") from error
-            if gone_back_to[path] == MOST_ROLLBACKS:
-                raise NonFinite(f"{error}; {path.name} was gone back to {MOST_ROLLBACKS} times already") from error
-            gone_back_to[path] += 1
+            if gone_back_to[found.path] == MOST_ROLLBACKS:
+                name = found.path.name
+                raise NonFinite(f"{error}; {name} was gone back to {MOST_ROLLBACKS} times already") from error
+            gone_back_to[found.path] += 1
             position = trainer.position
-            checkpoint.restore(trainer, checkpoint.load(path), path)
+            kept = checkpoint.restore(trainer, found.state, found.path)
             trainer.position = position  # the same data again would do the same again
             trainer.guard.restart()
-            say(f"{error}; back to iteration {trainer.step:,} ({path.name}), with the data after")
+            hooks.go_on_from(kept, trainer)
+            for note in found.notes:
+                say(note)
+            say(f"{error}; back to iteration {trainer.step:,} ({found.path.name}), with the data after")
 
 
 def say_for(runtime: Runtime) -> Say:

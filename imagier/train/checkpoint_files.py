@@ -84,9 +84,13 @@ class CheckpointFiles:
             self._record(others)
         size, sha256 = write_state(path, state)
         self._record([*others, Entry(path.name, step, epoch, size, sha256, round(time.time(), 3))])
-        _point(self.logdir / LATEST, path.name)
-        self.last_good = path.name
+        self.point(path.name)
         return self._prune()
+
+    def point(self, name: str) -> None:
+        """Makes a checkpoint that is there the one that a run goes on from; raises what `add` does."""
+        _point(self.logdir / LATEST, name)
+        self.last_good = name
 
     def note(self, step: int, metrics: Mapping[str, float]) -> list[str]:
         """Keeps the scores of the checkpoint of a step, if there is one; returns and raises what `add` does."""

@@ -6,6 +6,7 @@ averaged over the ranks before, so a bad number on one rank is one on all, and a
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Iteration:
     buffers: list[Tensor]
     """Those of all networks as they were before it."""
     norms: Callable[[], list[float]]
-    """Of the gradient of every player; waits until they are known."""
+    """Player.gradient_norm of every player; waits until they are known."""
 
 
 class Recorder(Protocol):
@@ -98,8 +99,8 @@ class Guard:
         if self._buffers:
             torch._foreach_copy_(self._before, self._buffers)
 
-    def close(self) -> None:
-        """Looks at what has not been looked at yet."""
+    def settle(self) -> None:
+        """Looks at what has not been looked at yet, which waits for the device; raises what `check` does."""
         while self._waiting:
             self._judge(self._waiting.popleft())
 
@@ -111,13 +112,14 @@ class Guard:
 
     def _judge(self, iteration: Iteration) -> None:
         named = dict(zip(self.players, iteration.norms()))
-        bad = [name for name, norm in named.items() if not _is_finite(norm)]
+        bad = [name for name, norm in named.items() if not math.isfinite(norm)]
         if not bad:
             self._in_a_row = 0
             return
         self._in_a_row += 1
-        # A loss scaler overflows now and then on its way to the right scale; that alone is nothing to tell.
-        expected = all(self.players[name].scaler is not None for name in bad)
+        # A loss scaler overflows now and then on its way to the right scale; that alone is nothing to tell. It scales
+        # gradients: a loss that is not finite is none of its doing.
+        expected = all(self.players[name].scaler is not None and named[name] == math.inf for name in bad)
         if expected and self._in_a_row <= MOST_IN_A_ROW:
             return
         self.bad += 1
@@ -161,7 +163,3 @@ class Guard:
 def _norm(player: Player) -> Tensor:
     assert player.gradient_norm is not None, "a player is updated in every iteration"
     return player.gradient_norm
-
-
-def _is_finite(value: float) -> bool:
-    return abs(value) < float("inf")  # False for NaN too

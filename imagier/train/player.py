@@ -56,8 +56,8 @@ class Player:
         self.average = average
         self.params = [p for group in optimizer.param_groups for p in group["params"]]
         self.gradient_norm: Tensor | None = None
-        """L2 norm of the gradient of the last update, before clipping, a scalar on the device; NaN if a loss was not
-        finite, which may leave gradients that are."""
+        """L2 norm of the gradient of the last update, before clipping, a scalar on the device: infinite if the gradient
+        was not finite, NaN if the loss was not, which may leave a gradient that is."""
         self._loss: Tensor | None = None
         self.before_move: Callable[[], object] = _nothing
         """Called by every update before anything of `moved` changes: somebody may still be copying it."""
@@ -88,13 +88,14 @@ class Player:
         A gradient or a loss that is not finite moves nothing.
         """
         losses = [self._loss.clone()] if self._loss is not None else []
-        self._loss = None
         self.runtime.average_gradients(self.params, losses)
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.params if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients).float() + sum(0 * loss.sum() for loss in losses)
-        self.gradient_norm = norm
+        if self.scaler is not None:
+            for loss in losses:  # the scaler looks at gradients alone
+                gradients[0].masked_fill_(~loss.isfinite(), math.nan)
+            self.scaler.unscale_(self.optimizer)
+        size = nn.utils.get_total_norm(gradients).float().nan_to_num(nan=math.inf, posinf=math.inf)
+        self.gradient_norm = norm = size + sum(0 * loss.sum() for loss in losses)
         if self.clip_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.params, self.clip_grad_norm, norm)
         self.before_move()
@@ -102,9 +103,14 @@ class Player:
             self._step(norm)
         if self.scaler is not None:
             self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.drop_gradients()
         if self.average is not None:
             self.average.update()
+
+    def drop_gradients(self) -> None:
+        """Forgets what `backward` has added up."""
+        self._loss = None
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _is_too_large(self, norm: Tensor) -> bool:
         """For `skip_large_grads`; waits for the device. Not for what a scaler skips by itself, and counts."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from imagier.recipe import Batch, Losses
+from imagier.train.checkpoint_files import write_state
+from imagier.train.disk import reason
 from imagier.train.guard import Iteration
 from imagier.train.trainer import Trainer
 
@@ -31,14 +34,13 @@ class FlightRecorder:
         self.logdir = logdir
 
     def __call__(self, bad: Iteration, history: Mapping[int, Mapping[str, float]]) -> str:
-        """Writes it all down; returns the finding and the folder. To be called by all ranks."""
+        """Writes it all down; returns the finding and the folder. To be called by all ranks, at the same step."""
         runtime = self.trainer.runtime
         folder = self.logdir / FOLDER / f"iteration_{bad.step:09d}"
         found = replayed(self.trainer, bad)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             batch = {name: tensor.cpu() for name, tensor in bad.batch.tensors.items()}
-            torch.save({"tensors": batch, "keys": bad.batch.keys}, folder / BATCH.format(rank=runtime.rank))
+            write_state(folder / BATCH.format(rank=runtime.rank), {"tensors": batch, "keys": bad.batch.keys})
             report = {
                 "iteration": bad.step,
                 "epoch": bad.position.epoch,
@@ -51,45 +53,60 @@ class FlightRecorder:
             }
             (folder / REPORT.format(rank=runtime.rank)).write_text(json.dumps(report, indent=1))
         except OSError as error:
-            return f"{found}; nothing was written down ({folder}: {error.strerror})"
+            return f"{found}; nothing was written down ({folder}: {reason(error)})"
         return f"{found}; its batch and the {len(history)} iterations up to it: {folder}"
 
 
 def replayed(trainer: Trainer, bad: Iteration) -> str:
     """Computes an iteration again and says where the first number that is not finite comes from.
 
-    Weights, buffers, gradients and randomness are afterwards what they were.
+    Weights, buffers and gradients are afterwards what they were; randomness is a function of the step. All ranks
+    compute side by side, for networks may talk to other ranks, and end at the same place: where one finds something.
     """
     networks = trainer.recipe.networks
     kept = {name: [buffer.clone() for buffer in network.buffers()] for name, network in networks.items()}
     try:
-        return _found(trainer, bad)
+        with closing(_searched(trainer, bad)) as places:
+            for found in places:
+                if finder := trainer.runtime.largest(0 if found is None else trainer.runtime.rank + 1):
+                    return found or f"it began on rank {finder - 1}, whose report says where"
+        return "computed again, all was finite"
     finally:
         with torch.no_grad():
             for name, network in networks.items():
                 for buffer, before in zip(network.buffers(), kept[name]):
                     buffer.copy_(before)
         for player in trainer.players.values():
-            player.optimizer.zero_grad(set_to_none=True)
+            player.drop_gradients()
 
 
-def _found(trainer: Trainer, bad: Iteration) -> str:
-    if wrong := [name for name, tensor in bad.batch.tensors.items() if not _is_finite(tensor)]:
+def _searched(trainer: Trainer, bad: Iteration) -> Generator[str | None, None, None]:
+    """What this rank finds, place by place; the places are the same on all ranks."""
+    networks = trainer.recipe.networks
+    yield _in_what_is_there(bad.batch, networks)
+    with _watched(networks) as findings:
+        for name, losses in trainer.gradients(bad.batch, bad.step - 1, bad.position.epoch):
+            yield findings[0] if findings else _in_a_phase(name, losses, networks[name])
+        yield findings[0] if findings else None
+
+
+def _in_what_is_there(batch: Batch, networks: Mapping[str, nn.Module]) -> str | None:
+    if wrong := [name for name, tensor in batch.tensors.items() if not _is_finite(tensor)]:
         return f"the batch itself is not finite ({', '.join(wrong)})"
-    for name, network in trainer.recipe.networks.items():
+    for name, network in networks.items():
         for key, tensor in network.state_dict().items():
             if not _is_finite(tensor):
                 return f"the weights are not finite ({name}.{key})"
-    with _watched(trainer.recipe.networks) as findings:
-        for name, losses in trainer.gradients(bad.batch, bad.step - 1, bad.position.epoch):
-            if findings:
-                return findings[0]
-            if wrong := [loss for loss, value in losses.items() if not _is_finite(value)]:
-                return f"all modules gave finite numbers, the loss {name}/{wrong[0]} did not"
-            for key, parameter in trainer.recipe.networks[name].named_parameters():
-                if parameter.grad is not None and not _is_finite(parameter.grad):
-                    return f"all modules and losses gave finite numbers, the gradient of {name}.{key} is not"
-    return findings[0] if findings else "computed again, all was finite"
+    return None
+
+
+def _in_a_phase(name: str, losses: Losses, network: nn.Module) -> str | None:
+    if wrong := [loss for loss, value in losses.items() if not _is_finite(value)]:
+        return f"all modules gave finite numbers, the loss {name}/{wrong[0]} did not"
+    for key, parameter in network.named_parameters():
+        if parameter.grad is not None and not _is_finite(parameter.grad):
+            return f"all modules and losses gave finite numbers, the gradient of {name}.{key} is not"
+    return None
 
 
 @contextmanager

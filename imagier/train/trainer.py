@@ -126,7 +126,7 @@ class Trainer:
             for hook in self.hooks:
                 hook.after_step(self, progress)
         if self.guard is not None:
-            self.guard.close()
+            self.guard.settle()
         for hook in self.hooks:
             hook.after_fit(self, progress)
 

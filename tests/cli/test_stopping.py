@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -14,6 +15,7 @@ import tiny
 
 from imagier.cli import main, status
 from imagier.cli.stopping import SLURM_MARGIN_S, SlurmJob, Stop, listening
+from imagier.train import checkpoint_files
 from imagier.train.hooks.console import Console
 from imagier.train.trainer import Outcome, Progress, Trainer
 
@@ -137,6 +139,41 @@ def test_at_the_end_of_its_slurm_job_a_run_saves_and_queues_the_job_again(
     assert len(steps_saved(tmp_path / "run")) == 1
     assert called.read_text() == "requeue 17"
     assert "job 17 is queued again, and goes on from here" in capsys.readouterr().out
+
+
+def job_that_ends_soon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Slurm job around this process; the file that is there once the job was queued again."""
+    called = folder / "called"
+    monkeypatch.setenv("PATH", str(fake_scontrol(folder / "bin", f"open({str(called)!r}, 'a')")))
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 2))
+    return called
+
+
+def test_a_job_whose_last_state_is_not_on_the_disk_is_not_queued_again(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would do the same again, and again."""
+
+    def full(path: Path, state: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_files, "write_state", full)
+    called = job_that_ends_soon(tmp_path, monkeypatch)
+    assert train(experiment, tmp_path / "run", "max_iter=1000000") == status.FAILED
+    assert not called.exists()
+
+
+def test_a_job_without_a_logdir_is_not_queued_again(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would begin anew in another folder, and again."""
+    called = job_that_ends_soon(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--config", str(experiment), "--device", "cpu", "max_iter=1000000"]
+    assert main(words) == status.INTERRUPTED
+    assert "and the job is not queued again, for want of a --logdir" in capsys.readouterr().out
+    assert not called.exists()
 
 
 @pytest.mark.parametrize(

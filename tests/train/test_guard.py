@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +17,21 @@ from torch import Tensor, nn
 
 from imagier.cli import main, status
 from imagier.cli.build import optimizer
+from imagier.cli.hooks import Hooks
 from imagier.config.schema import Optimizer
 from imagier.data.loader import Loader
 from imagier.nn.average import ModelAverage
 from imagier.recipe import Batch, Losses, Moment, Position, Recipe
-from imagier.train import schedule
+from imagier.train import checkpoint, schedule
+from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.guard import MOST_IN_A_ROW, Guard, Iteration, NonFinite
+from imagier.train.hooks.checkpoints import Checkpoints
+from imagier.train.manifest import file_name
 from imagier.train.player import Player
 from imagier.train.recorder import FlightRecorder
 from imagier.train.runtime import Runtime
+from imagier.train.saver import Saver
+from imagier.train.snapshot import Snapshot
 from imagier.train.trainer import Outcome, Trainer
 
 CPU = Runtime(torch.device("cpu"))
@@ -149,6 +157,48 @@ def test_a_loss_that_is_not_finite_counts_although_its_gradient_is() -> None:
     assert player.gradient_norm is not None and player.gradient_norm.isnan()
 
 
+def scaled(tested: Trainer) -> Trainer:
+    """With the loss scaler of fp16."""
+    tested.players["gen"].scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    return tested
+
+
+def test_a_loss_scaler_sees_a_loss_that_is_not_finite_although_its_gradient_is() -> None:
+    player = scaled(trainer()).players["gen"]
+    weight = player.network.last.weight
+    before = weight.detach().clone()
+    player.backward((torch.tensor(NAN) - weight).abs().sum() + weight.sum())
+    assert weight.grad is not None and weight.grad.isfinite().all()
+    player.update()
+    assert torch.equal(weight, before)
+    assert player.gradient_norm is not None and player.gradient_norm.isnan()
+
+
+def test_a_scalers_overflow_is_not_told_but_a_bad_batch_is_and_leaves_no_statistics() -> None:
+    told: list[str] = []
+    tested = trainer(say=told.append)
+    tested.recipe.loss_weight = {"mse": 1e3}
+    tested.players["gen"].scaler = scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    fit(tested, 3, lambda step: False)
+    assert scaler.get_scale() < 2.0**127 and told == []
+    fit(tested, 6, lambda step: step == 1)
+    assert len(told) == 1 and told[0].startswith("iteration 5: not applied")
+    assert all(tensor.isfinite().all() for tensor in state(tested).values())
+
+
+@pytest.mark.parametrize("runtime", [CPU, OnTime(torch.device("cpu"))], ids=["at once", "one step late"])
+def test_a_checkpoint_never_holds_what_a_bad_iteration_left(runtime: Runtime, tmp_path: Path) -> None:
+    tested = trainer(runtime)
+    saver = Saver(CheckpointFiles(tmp_path), Snapshot(runtime))
+    tested.hooks = [Checkpoints(saver, dict, {}, every=4, start=0, every_epochs=1000, start_epoch=0)]
+    fit(tested, 6, lambda step: step in (3, 5))  # the iterations before the saves
+    saver.close()
+    for step in (4, 6):
+        saved = checkpoint.load(tmp_path / file_name(0, step))["players"]["gen"]
+        for network in (saved["network"], saved["average"]["network"]):
+            assert all(tensor.isfinite().all() for tensor in network.values())
+
+
 def test_a_guard_changes_no_bit_of_a_good_run() -> None:
     guarded, plain = trainer(), trainer()
     plain.guard = None
@@ -260,6 +310,48 @@ def test_a_replay_changes_nothing(tmp_path: Path) -> None:
     assert all(p.grad is None for p in tested.players["gen"].params)
 
 
+class Moody(nn.Module):
+    """Makes bad numbers of good ones when told to."""
+
+    bad = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * NAN if self.bad else x
+
+
+def test_the_iteration_after_a_replay_is_a_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tested = trainer()
+    tested.recipe.networks["gen"].norm = moody = Moody()
+    tested.guard = guard = Guard(tested.players, CPU, record=FlightRecorder(tested, tmp_path), say=lambda line: None)
+    step = tested.train_step
+
+    def train_step(batch: Batch) -> dict[str, Losses]:
+        moody.bad = tested.step == 3
+        return step(batch)
+
+    monkeypatch.setattr(tested, "train_step", train_step)
+    fit(tested, 6, lambda step: False)
+    assert guard.bad == 1
+
+
+class Second(Runtime):
+    """A runtime of two ranks, of which the other finds something at a place."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(torch.device("cpu"))
+        self.left = place
+
+    def largest(self, value: int) -> int:
+        self.left -= 1
+        return 2 if self.left < 0 else value
+
+
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["its batch", "its losses", "the end"])
+def test_a_replay_ends_on_all_ranks_where_one_finds_something(tmp_path: Path, place: int) -> None:
+    found = replayed(trainer(Second(place)), good_batch(), tmp_path)
+    assert found.startswith("it began on rank 1, whose report says where; ")
+
+
 def test_a_record_holds_the_batch_and_the_iterations_before(tmp_path: Path) -> None:
     batch = good_batch()
     replayed(trainer(), batch, tmp_path)
@@ -325,6 +417,65 @@ def test_a_run_that_rolls_back_goes_on_from_the_last_checkpoint_with_the_data_af
     assert train(experiment, tmp_path / "other", "max_iter=7") == status.DONE
     trained = [files for i, files in enumerate(served) if i != 2]
     assert trained[:5] == [files for i, files in enumerate(whole) if i != 2][:5], "no batch comes twice, none is lost"
+
+
+def test_hooks_go_back_too(experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, 4)
+    assert train(experiment, tmp_path / "run", "trainer.on_nonfinite=rollback", "logging_iter=10") == status.DONE
+    kept = checkpoint.load(next((tmp_path / "run").glob("*_iteration_000000006_checkpoint.pt")))["extras"]
+    assert kept["log"]["steps"] == 6, "iteration 3, which was gone back over, counts once"
+
+
+def test_going_back_passes_over_a_checkpoint_that_is_damaged(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(monkeypatch, 5)
+    before = Hooks.finish_saving
+
+    def finish_saving(self: Hooks) -> None:
+        before(self)
+        if len(steps := sorted((tmp_path / "run").glob("*.pt"))) == 2:
+            steps[1].write_bytes(b"damaged")
+
+    monkeypatch.setattr(Hooks, "finish_saving", finish_saving)
+    assert train(experiment, tmp_path / "run", "trainer.on_nonfinite=rollback") == status.DONE
+    said = capsys.readouterr().out
+    assert "is damaged" in said and "back to iteration 2 (" in said
+
+
+SPOILT_ON_ONE_RANK = """
+import sys
+from imagier.cli import main
+from imagier.data.loader import Loader
+
+before = Loader.stream
+
+def stream(self, start):
+    for number, (batch, position) in enumerate(before(self, start)):
+        bad = number == 2 and self.rank == 1
+        yield batch.updated(images=batch["images"] * float("nan")) if bad else batch, position
+
+Loader.stream = stream
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_two_ranks_that_compute_together_answer_alike_to_what_one_has_met(
+    experiment: Path, tmp_path: Path, policy: str
+) -> None:
+    """Their batch norms add up over both ranks: one that looked for the fault alone would wait for ever."""
+    script = tmp_path / "spoilt.py"
+    script.write_text(SPOILT_ON_ONE_RANK)
+    words = ["train", "--config", str(experiment), "--logdir", str(tmp_path / "run"), "--device", "cpu"]
+    words += [f"trainer.on_nonfinite={policy}", "gen.activation_norm_params.activation_norm_type=sync_batch"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run([*launcher, str(script), *words], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "it began on rank 1, whose report says where" in done.stdout
+    report = json.loads((tmp_path / "run" / "nonfinite" / "iteration_000000003" / "report_rank1.json").read_text())
+    assert report["found"] == "the batch itself is not finite (images)"
 
 
 def test_going_back_again_and_again_ends(

@@ -69,6 +69,22 @@ def test_a_step_that_takes_too_long_writes_down_where_each_thread_is(
     assert "test_a_step_that_takes_too_long" in written, "this thread's stack, where it waits"
 
 
+def test_a_disk_that_is_gone_keeps_no_run_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("imagier.train.hooks.watchdog.OTHERS_S", 0)
+    ended, over = [], threading.Event()
+
+    def end(code: int) -> None:
+        ended.append(code)
+        over.set()
+
+    dog = Watchdog(tmp_path / "gone", 0.05, status=76, end=end)
+    dog.after_step(TRAINER, progress(7))
+    assert over.wait(30) and ended == [76]
+    assert "after iteration 7" in capfd.readouterr().err
+
+
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
     config = tiny.write_config(tmp_path / "tiny.yaml", tiny.write_data(tmp_path / "data"))

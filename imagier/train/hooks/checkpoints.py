@@ -62,6 +62,8 @@ class Checkpoints:
         by_step = step % self.every == 0 and step >= self.start
         by_epoch = progress.epoch_ended and epoch % self.every_epochs == 0 and epoch >= self.start_epoch
         if by_step or by_epoch or progress.outcome is not Outcome.GO_ON:
+            if trainer.guard is not None:  # what a bad iteration left in buffers must not be saved
+                trainer.guard.settle()
             if self.survey is not None and progress.outcome is not Outcome.INTERRUPTED:
                 self.survey(trainer)
             states = {name: keeper.state_dict(trainer.runtime) for name, keeper in self.keepers.items()}

@@ -100,8 +100,7 @@ class Log:
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Continues the period of a saved run."""
         self.tags, self.steps = state["tags"], state["steps"]
-        if state["sums"] is not None:
-            self.sums, self.counts = state["sums"].to(device), state["counts"].to(device)
+        self.sums, self.counts = (None if x is None else x.to(device) for x in (state["sums"], state["counts"]))
 
     def _add(self, losses: Mapping[str, Losses]) -> None:
         named = tagged(losses, self.log_names)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from imagier.train.trainer import Progress, Trainer
@@ -67,11 +68,12 @@ class Watchdog:
             f"rank {self.rank}: no step for longer than --step_timeout ({self.timeout_s:g} s) after iteration "
             f"{self.step}; where each thread is, stands in {self.path}"
         )
-        with self.path.open("w") as file:
+        with suppress(OSError):  # a disk that is gone may be why it hangs
+            print(told, file=sys.stderr)
+            faulthandler.dump_traceback(2, all_threads=True)  # stderr itself, whatever stands in for it
+        with suppress(OSError), self.path.open("w") as file:
             file.write(told + "\n\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
-        print(told, file=sys.stderr)
-        faulthandler.dump_traceback(2, all_threads=True)  # stderr itself, whatever stands in for it
         self._over.wait(OTHERS_S)
         self.end(self.status)
