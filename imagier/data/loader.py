@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import os
 import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -27,6 +30,9 @@ from imagier.data.prefetch import Arrived, Copier, one_ahead
 from imagier.data.sample import Sample
 from imagier.errors import RunError
 from imagier.recipe import Batch, Position
+
+PARENT_CHECK_S = 2.0
+"""A worker looks so often whether its run is still there."""
 
 
 class Dataset(Protocol):
@@ -173,7 +179,7 @@ class Loader:
             batch_sampler=keys,
             num_workers=self.num_workers,
             collate_fn=collate,
-            worker_init_fn=_start_worker,
+            worker_init_fn=partial(_start_worker, os.getpid()),
             pin_memory=self.pin_memory,
             persistent_workers=persistent_workers,
             generator=torch.Generator(),  # else seeds for the workers, unused here, would be drawn from the global one
@@ -264,8 +270,20 @@ def _kill(workers: Sequence[BaseProcess]) -> None:
         worker.kill()
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(parent: int, worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
     # Signals go to a whole process group: what they ask for is for the run to do, and its workers end with it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), name="parent watch", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process once it has another parent: its own was killed.
+
+    torch's workers look too, but take for their parent whoever it is when they begin; a run that is killed while they
+    are being forked would leave them behind for ever.
+    """
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os._exit(1)

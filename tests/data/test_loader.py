@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -20,7 +21,7 @@ import torch
 from counted import Counted, content, loader, places, taken
 from pictures import Memory, noise, png
 
-from imagier.data.loader import Loader
+from imagier.data.loader import Loader, _start_worker
 from imagier.data.paired_images import Dataset
 from imagier.data.sample import InputType, Sample
 from imagier.errors import UserError
@@ -423,3 +424,17 @@ def test_a_program_ends_whatever_workers_it_has_left(end: str, status: int) -> N
     assert ended.stdout == "done\n"
     assert ended.returncode == status
     assert ended.stderr == "" if status != 1 else ended.stderr.endswith("ValueError: ours\n")
+
+
+def test_a_worker_that_begins_when_its_run_is_dead_already_ends() -> None:
+    """As when a run is killed while it forks: nobody is left to end the worker."""
+    worker = multiprocessing.get_context("fork").Process(target=_idle_worker)
+    worker.start()
+    worker.join(30)
+    assert worker.exitcode == 1
+
+
+def _idle_worker() -> None:
+    no_process_of_ours = 1
+    _start_worker(no_process_of_ours, 0)
+    threading.Event().wait()
