@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ _BUCKET_BYTES = 25 * 2**20
 
 _LOST_CONTACT = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL")
 """Words by which an error is known to come from talking to other ranks."""
+
+LAST_OPERATION_S = 0.2
+"""So long a process group may need to let go of its last operation; microseconds, as a rule."""
 
 _RENDEZVOUS = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 """What ranks need to find each other."""
@@ -258,9 +262,14 @@ def _from_environment(name: str, default: int) -> int:
 
 def stop(runtime: Runtime) -> None:
     """Leaves the process group."""
-    runtime.control = None  # a group that outlives this may abort the interpreter while it shuts down
+    group, runtime.control = runtime.control, None
     if dist.is_initialized():
         dist.destroy_process_group()
+    if group is not None:
+        # A thread of the group may still hold its last operation, and with it the group, whose end in a thread of its
+        # own aborts the process. So does one that outlives the interpreter. Hence it ends here, a moment later.
+        time.sleep(LAST_OPERATION_S)
+        del group
 
 
 def is_lost_contact(error: RuntimeError) -> bool:
