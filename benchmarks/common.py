@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from imagier.cli import build
-from imagier.config.check import Config, check
-from imagier.config.legacy import modernize
-from imagier.config.load import load
+from imagier.config.check import Config
+from imagier.config.read import read
 from imagier.recipe import Batch
 from imagier.train.runtime import Precision, Runtime, keep_freed_memory
 from imagier.train.trainer import Trainer
@@ -31,9 +30,8 @@ def start(threads: int) -> None:
 
 def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
     """A checked config."""
-    document = load(path, overrides)
-    modernize(document)
-    return check(document)
+    config, _ = read(path, overrides)
+    return config
 
 
 def trainer_of(config: Config, precision: Precision = "fp32") -> Trainer:

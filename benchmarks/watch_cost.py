@@ -13,9 +13,9 @@ import time
 from common import HERE, batch_of, config_of, interleaved, ratio, start, trainer_of
 from loop_overhead import CONFIG, fitting
 
-from imagier.cli.hooks import HEALTH_EVERY
+from imagier.cli.hooks import FEW, HEALTH_EVERY
 from imagier.train.guard import Guard
-from imagier.train.hooks.health import SAMPLES, Health
+from imagier.train.hooks.health import Health
 from imagier.train.view import View
 
 STEPS = 3
@@ -40,7 +40,7 @@ def main() -> None:
     print(f"{HERE.name}: {step_s * 1e3:.1f} ms a step")
     print(f"guarded against plain: {ratio(seconds['guarded'], seconds['plain'])}")
 
-    few = batch_of(config, SAMPLES, 64)
+    few = batch_of(config, FEW, 64)
     view = View(lambda averaged: view.live(plain))  # type: ignore[arg-type, return-value]
     monitor = Health(lambda: few, few, lambda: [batch], view, print, print, every=HEALTH_EVERY, seed=0)
     monitor.measure(plain)  # reads the training pictures
@@ -51,7 +51,7 @@ def main() -> None:
         readings.append(time.perf_counter() - begin)
     reading_s = statistics.median(readings)
     share = reading_s / (step_s * HEALTH_EVERY)
-    print(f"a reading of {SAMPLES} samples: {reading_s * 1e3:.1f} ms, every {HEALTH_EVERY} iterations: {share:.2%}")
+    print(f"a reading of {FEW} samples: {reading_s * 1e3:.1f} ms, every {HEALTH_EVERY} iterations: {share:.2%}")
 
 
 if __name__ == "__main__":

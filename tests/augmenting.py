@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
-from imagier.data.augment import Augmented, Augmenter
+from imagier.data.augment import Augmenter, largest
 
 Images = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Pictures after augmentation, all of one size."""
+
+    images: Images
+    is_flipped: bool
 
 
 class Scripted(random.Random):
@@ -44,7 +53,13 @@ class Scripted(random.Random):
 
 def augment(keys: Mapping[str, Any], images: Images, *numbers: float, masks: tuple[str, ...] = ("map",)) -> Augmented:
     """Augments with these draws after the two that start the sequence."""
-    return Augmenter(keys, masks)(images, Scripted(0.5, 0.5, *numbers))
+    return carried_out(Augmenter(keys, masks), images, Scripted(0.5, 0.5, *numbers))
+
+
+def carried_out(augmenter: Augmenter, images: Images, rng: random.Random) -> Augmented:
+    """Pictures H x W x C by input type (sizes may differ) -> the same, all of one size, from one set of draws."""
+    drawn = augmenter.draw(largest([x.shape[:2] for x in images.values()]), rng)
+    return Augmented({name: drawn.apply(name, x) for name, x in images.items()}, drawn.is_flipped)
 
 
 def by_hand(keys: Mapping[str, Any], images: Images, masks: tuple[str, ...], rng: random.Random) -> tuple[Images, bool]:

@@ -12,10 +12,16 @@ END = 2**63
 """torch and the files of a run hold a seed as an integer of 64 bits with a sign."""
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The flag that names the device, as runtime.start takes it."""
+    devices = ("auto", "cpu", "cuda", "mps")
+    parser.add_argument("--device", choices=devices, default="auto", help="where to compute (default auto)")
+
+
 def add_process(parser: argparse.ArgumentParser) -> None:
     """The flags that say what a process runs on, as runtime.start takes them."""
+    add_device(parser)
     add = parser.add_argument
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute (default auto)")
     add(
         "--local_rank",
         "--local-rank",
@@ -37,6 +43,13 @@ def seed(text: str) -> int:
     """A seed. ArgumentTypeError unless it is a whole number from 0 on, below 2**63."""
     if not (text.isascii() and text.isdecimal() and int(text[:20]) < END):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 to 2**63 - 1")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A count. ArgumentTypeError unless it is a whole number from 1 on."""
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 on")
     return int(text)
 
 

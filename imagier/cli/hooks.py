@@ -14,11 +14,12 @@ from imagier.cli.saving import checkpoints, first_save, saver_of, survey_of
 from imagier.cli.start import Say, Start
 from imagier.config.check import Config
 from imagier.data.loader import Loader
+from imagier.recipe import Batch
 from imagier.train.clock import Stopwatch
 from imagier.train.hooks import evaluation, report
 from imagier.train.hooks.checkpoints import Keeper
 from imagier.train.hooks.console import Console
-from imagier.train.hooks.health import SAMPLES, Health
+from imagier.train.hooks.health import Health
 from imagier.train.hooks.log import Log, Sink
 from imagier.train.hooks.pictures import Pictures
 from imagier.train.hooks.profile import Profile
@@ -29,7 +30,8 @@ from imagier.train.saver import Saver
 from imagier.train.trainer import Hook, Trainer
 from imagier.train.view import View
 
-PICTURE_ROWS = 8
+FEW = 8
+"""Samples that are looked at again and again: the rows of pictures, and those by which a run's health is read."""
 
 HEALTH_EVERY = 100
 """Iterations between two readings of a run's health, or more, if it is logged less often."""
@@ -68,8 +70,7 @@ class Hooks:
             stopwatch=stopwatch,
             tallies=partial(_skipped, [training, *([held_out] if held_out is not None else [])]),
         )
-        average = config.trainer.model_average_config
-        calibration = average.num_batch_norm_estimation_iterations if average.enabled else 0
+        calibration = _calibration(config)
         view = View(build.calibrated(training, calibration, runtime))
         self.evaluation = self._evaluation(config, view, training, held_out, start.seed)
 
@@ -77,12 +78,13 @@ class Hooks:
             statistics = build.measured_batch_norm(view, trainer) if calibration else {}
             return {**start.kept(), "wandb_id": wandb_id, "batch_norm": statistics}
 
-        self.health = self._health(config, view, training, held_out, start.seed, console.say)
+        few = (held_out or training).some(FEW)
+        self.health = self._health(config, view, training, few if held_out else None, start.seed, console.say)
         survey = survey_of(trainer, view, held_out)
         saves_early = first_save(config.run, training) < total_steps
         self.saves = checkpoints(config.run, self.saver, extras, self._keepers(), survey=survey, prepares=saves_early)
         self.go_on_from(kept, trainer)
-        shown = TolerantHook(self._pictures(config, start, view, held_out or training), "a picture", console.say)
+        shown = TolerantHook(self._pictures(config, start, view, few), "a picture", console.say)
         self.all: list[Hook] = [self.log, console, self.health, self.saves, shown]
         if self.evaluation is not None:
             self.all.append(self.evaluation)
@@ -115,12 +117,12 @@ class Hooks:
         return pages
 
     def _health(
-        self, config: Config, view: View, training: Loader, held_out: Loader | None, seed: int, say: Say
+        self, config: Config, view: View, training: Loader, held_out: Batch | None, seed: int, say: Say
     ) -> Health:
         """Reads now and then how the run is."""
         return Health(
-            partial(training.some, SAMPLES),
-            held_out.some(SAMPLES) if held_out is not None else None,
+            partial(training.some, FEW),
+            held_out,
             training.once,
             view,
             self.log.write,
@@ -129,12 +131,12 @@ class Hooks:
             seed=seed,
         )
 
-    def _pictures(self, config: Config, start: Start, view: View, samples: Loader) -> Pictures:
+    def _pictures(self, config: Config, start: Start, view: View, few: Batch) -> Pictures:
         """Shows some samples again and again."""
         run = config.run
         return Pictures(
             start.logdir,
-            samples.some(PICTURE_ROWS),
+            few,
             view,
             self.sinks,
             every=[run.image_save_iter, run.metrics_iter or run.snapshot_save_iter],
@@ -188,6 +190,12 @@ class Hooks:
             self._watchdog.close()
         for sink in self.sinks:
             sink.close()
+
+
+def _calibration(config: Config) -> int:
+    """The batches on which batch norms of the average are measured."""
+    average = config.trainer.model_average_config
+    return average.num_batch_norm_estimation_iterations if average.enabled else 0
 
 
 def _skipped(loaders: Sequence[Loader]) -> dict[str, int]:

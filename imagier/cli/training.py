@@ -15,9 +15,8 @@ from imagier.cli.hooks import Hooks
 from imagier.cli.saving import first_save
 from imagier.cli.start import Say, Start, newest
 from imagier.cli.stopping import Stop, listening, slurm_job
-from imagier.config.check import Config, check
-from imagier.config.legacy import modernize
-from imagier.config.load import load
+from imagier.config.check import Config
+from imagier.config.read import read
 from imagier.config.schema import BIG
 from imagier.data.check import quick_check
 from imagier.data.faults import told_of_dead_workers
@@ -75,11 +74,8 @@ def read_config(args: argparse.Namespace) -> tuple[Config, list[str]]:
         if args.logdir is None or not (args.logdir / CONFIG).is_file():
             raise UserError("--config is missing: name the YAML of the experiment, or the --logdir of a run")
         path = args.logdir / CONFIG
-    document = load(path, args.overrides)
-    notes = modernize(document)
-    if args.num_workers is not None:
-        document.set(("data", "num_workers"), args.num_workers, origin="command line")
-    return check(document), notes
+    workers = [] if args.num_workers is None else [f"data.num_workers={args.num_workers}"]
+    return read(path, [*args.overrides, *workers])
 
 
 def run_once(

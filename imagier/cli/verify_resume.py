@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from imagier.cli import status
-from imagier.cli.arguments import DEFAULT_SEED, seed, writable_folder
+from imagier.cli.arguments import DEFAULT_SEED, add_device, seed, writable_folder
 from imagier.errors import RunError
 
 SMALLEST_STEPS = 6
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("config", type=Path, help="the experiment")
     add("--steps", type=int, default=12, metavar="N", help="iterations of each run (default 12, at least 6)")
     add("--ranks", type=int, default=1, metavar="N", help="train in so many processes, started by torchrun")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute (default auto)")
+    add_device(parser)
     add("--seed", type=seed, default=DEFAULT_SEED, help="seed of everything random (default %(default)s)")
     add("--folder", type=writable_folder, metavar="DIR", help="keep the runs here (default: they are thrown away)")
     add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
@@ -58,12 +58,12 @@ def cases(steps: int) -> list[Case]:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, interrupts, compares; returns 0 if all is the same bit for bit, 1 if not."""
-    from imagier.cli.training import read_config
+    from imagier.config.read import read
     from imagier.errors import UserError
 
     if args.steps < SMALLEST_STEPS:
         raise UserError(f"--steps {args.steps}: needs at least {SMALLEST_STEPS}, to be stopped within")
-    read_config(argparse.Namespace(**vars(args), logdir=None, num_workers=None))  # its mistakes are told at once
+    read(args.config, args.overrides)  # its mistakes are told at once
     with _folder(args.folder) as folder:
         return _compared(args, folder)
 
@@ -115,7 +115,6 @@ def _train(
         *args.overrides,
         "max_epoch=1000000000",
         f"max_iter={args.steps - 1 if kill else steps}",
-        "logging_iter=1",
     ]
     command += ["image_save_iter=1000000000", f"snapshot_save_iter={1 if kill else 1000000000}", "data.val=null"]
     command += ["logging_iter=1", "cudnn.deterministic=true", "cudnn.benchmark=false"]

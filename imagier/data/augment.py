@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,18 +20,8 @@ from imagier.data.color import Change
 from imagier.data.warp import Moves, Size, Step
 from imagier.errors import UserError
 
-Images = dict[str, np.ndarray]
-
 _Stage = tuple[Sequence[Step], Sequence[Change]]
 """What is done to all pictures, first moves, then changes of values."""
-
-
-@dataclass(frozen=True)
-class Augmented:
-    """Pictures after augmentation, all of one size."""
-
-    images: Images
-    is_flipped: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +85,8 @@ class Augmenter:
     def __reduce__(self) -> tuple[Any, ...]:
         return Augmenter, self._arguments  # its operations are closures, which cannot be sent to a spawned worker
 
-    def __call__(self, images: Images, rng: random.Random) -> Augmented:
-        """Pictures H x W x C by input type (sizes may differ) -> the same, all of one size, from one set of draws."""
-        drawn = self.draw(original_size(images), rng)
-        return Augmented({name: drawn.apply(name, x) for name, x in images.items()}, drawn.is_flipped)
-
     def draw(self, size: Size, rng: random.Random) -> Drawn:
-        """All that is random, for pictures of which `size` is the largest height and width (`original_size`).
+        """All that is random, for pictures of which `size` is the largest height and width (`largest`).
 
         UserError if a crop is larger than the picture.
         """
@@ -134,9 +119,9 @@ class Augmenter:
         return math.ceil(height * scale), math.ceil(width * scale)
 
 
-def original_size(images: Images) -> Size:
-    """The largest height and the largest width among the pictures."""
-    return max(x.shape[0] for x in images.values()), max(x.shape[1] for x in images.values())
+def largest(sizes: Collection[Size]) -> Size:
+    """The largest height and the largest width."""
+    return max(height for height, _ in sizes), max(width for _, width in sizes)
 
 
 def parse_h_w(text: str | int) -> Size:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from imagier.data.augment import Augmenter
+from imagier.data.augment import Augmenter, largest
 from imagier.data.items import Items, blocks
 from imagier.data.keys import Keys
 from imagier.data.sample import InputType, Number, Sample, Stored, load_stored, random_source
@@ -74,9 +74,9 @@ class Dataset:
         place = self.items.draw(rng) if self.draws else index
         stored = self._stored(place, reduced=self.reduced_jpeg)
         sizes = {name: stored[name].size for name in self.pictures}
-        largest = max(size[0] for size in sizes.values()), max(size[1] for size in sizes.values())
+        original = largest(sizes.values())
         try:
-            drawn = self.augmenter.draw(largest, rng)
+            drawn = self.augmenter.draw(original, rng)
             arrays = {
                 name: drawn.apply(name, each.array, each.extent)
                 if name in sizes
@@ -85,7 +85,7 @@ class Dataset:
             }
         except UserError as error:
             raise UserError(f"{self.where(place)}: {error}") from error
-        numbers: dict[str, Number] = {"original_h_w": largest, "is_flipped": drawn.is_flipped}
+        numbers: dict[str, Number] = {"original_h_w": original, "is_flipped": drawn.is_flipped}
         numbers |= {f"original_h_w_{name}": size for name, size in sizes.items()}
         return Sample(arrays, dict.fromkeys(arrays, self.names[place]), numbers)
 

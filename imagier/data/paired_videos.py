@@ -8,14 +8,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from imagier.data.augment import Augmenter, Drawn
+from imagier.data.augment import Augmenter, Drawn, largest
 from imagier.data.clip_length import ClipLength
 from imagier.data.order import Key
 from imagier.data.sample import InputType, Number, Sample, Stored, random_source
 from imagier.data.source import Source, unique_names
 from imagier.data.tracks import Tracks
 from imagier.data.video_files import OpenVideos
-from imagier.data.warp import Size
 from imagier.errors import UserError
 
 LEAST_STEPS = 8
@@ -170,15 +169,15 @@ class Dataset:
         tracks, strip = self._tracks(sequence), self.strips[sequence]
         moments = [tracks.load(strip, number, self.needed) for number in frames]
         self._check_alike(moments, place)
-        sizes = {name: _largest([moment[name].size for moment in moments]) for name in self.pictures}
-        largest = _largest(list(sizes.values()))
+        sizes = {name: largest([moment[name].size for moment in moments]) for name in self.pictures}
+        original = largest(sizes.values())
         try:
-            drawn = self.augmenter.draw(largest, rng)
+            drawn = self.augmenter.draw(original, rng)
             changed = [self._changed(drawn, moment) for moment in moments]
             arrays = {name: np.stack([moment[name] for moment in changed]) for name in changed[0]}
         except UserError as error:
             raise UserError(f"{self._where(sequence, frames[0])}: {error}") from error
-        numbers: dict[str, Number] = {"original_h_w": largest, "is_flipped": drawn.is_flipped}
+        numbers: dict[str, Number] = {"original_h_w": original, "is_flipped": drawn.is_flipped}
         numbers |= {f"original_h_w_{name}": size for name, size in sizes.items()}
         numbers |= {"sequence": sequence, "frame": frames[0], "time_step": frames.step}
         key = f"{self.names[sequence]}/{tracks.name(strip, frames[0])}"
@@ -214,11 +213,6 @@ def _form(array: np.ndarray, kind: InputType) -> str:
     if kind.is_points:
         return f"{array.shape[0]} x {array.shape[1]} numbers"
     return f"pixels of {array.shape[2]} x {array.dtype}"
-
-
-def _largest(sizes: Sequence[Size]) -> Size:
-    """The largest height and the largest width."""
-    return max(height for height, _ in sizes), max(width for _, width in sizes)
 
 
 def _drawn_root(roots: np.ndarray, weights: Sequence[float], rng: random.Random) -> int:

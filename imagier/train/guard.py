@@ -96,8 +96,7 @@ class Guard:
             self._judge(self._waiting.popleft())
         # At most one iteration waits, and needs its copy: two copies take turns.
         self._before, self._spare = self._spare, self._before
-        if self._buffers:
-            torch._foreach_copy_(self._before, self._buffers)
+        copy(self._before, self._buffers)
 
     def settle(self) -> None:
         """Looks at what has not been looked at yet, which waits for the device; raises what `check` does."""
@@ -152,12 +151,15 @@ class Guard:
 
     def _restore(self, buffers: list[Tensor]) -> None:
         """Statistics that were measured on bad activations would stay bad for ever."""
-        with torch.no_grad():
-            for buffer, before in zip(self._buffers, buffers):
-                buffer.copy_(before)
-            for copied in (self._before, self._spare):
-                for buffer, now in zip(copied, self._buffers):
-                    buffer.copy_(now)
+        copy(self._buffers, buffers)
+        copy(self._before, self._buffers)
+        copy(self._spare, self._buffers)
+
+
+def copy(to: list[Tensor], what: list[Tensor]) -> None:
+    """Copies buffers into others, all at once; there may be none."""
+    if to:
+        torch._foreach_copy_(to, what)
 
 
 def _norm(player: Player) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from imagier.recipe import Batch, Losses
 from imagier.train.checkpoint_files import write_state
 from imagier.train.disk import reason
-from imagier.train.guard import Iteration
+from imagier.train.guard import Iteration, copy
 from imagier.train.trainer import Trainer
 
 FOLDER = "nonfinite"
@@ -63,8 +63,8 @@ def replayed(trainer: Trainer, bad: Iteration) -> str:
     Weights, buffers and gradients are afterwards what they were; randomness is a function of the step. All ranks
     compute side by side, for networks may talk to other ranks, and end at the same place: where one finds something.
     """
-    networks = trainer.recipe.networks
-    kept = {name: [buffer.clone() for buffer in network.buffers()] for name, network in networks.items()}
+    buffers = [buffer for network in trainer.recipe.networks.values() for buffer in network.buffers()]
+    kept = [buffer.clone() for buffer in buffers]
     try:
         with closing(_searched(trainer, bad)) as places:
             for found in places:
@@ -72,10 +72,7 @@ def replayed(trainer: Trainer, bad: Iteration) -> str:
                     return found or f"it began on rank {finder - 1}, whose report says where"
         return "computed again, all was finite"
     finally:
-        with torch.no_grad():
-            for name, network in networks.items():
-                for buffer, before in zip(network.buffers(), kept[name]):
-                    buffer.copy_(before)
+        copy(buffers, kept)
         for player in trainer.players.values():
             player.drop_gradients()
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from augmenting import Scripted, augment, by_hand, nearest, resized, same_size
+from augmenting import Scripted, augment, by_hand, carried_out, nearest, resized, same_size
 from pictures import noise, smooth
 
-from imagier.data.augment import Augmenter, crop_size, original_size, output_size, parse_h_w
+from imagier.data.augment import Augmenter, crop_size, largest, output_size, parse_h_w
 from imagier.errors import UserError
 
 # The first resize
@@ -50,7 +50,7 @@ def test_a_crop_alone_squashes_the_whole_picture_to_its_size(key: str) -> None:
 
 def test_pictures_of_several_sizes_end_at_one_size_found_from_the_largest_height_and_width() -> None:
     images = {"images": noise(10, 8), "map": noise(5, 16, 1), "depth": noise(4, 4, 1)}
-    assert original_size(images) == (10, 16)
+    assert largest([x.shape[:2] for x in images.values()]) == (10, 16)
     out = augment({"resize_smallest_side": 5}, images)
     assert {name: x.shape for name, x in out.images.items()} == {
         "images": (5, 8, 3),
@@ -84,7 +84,7 @@ def test_pictures_are_resized_linearly_without_antialias_within_one_grey_level_o
 def test_the_interpolator_serves_the_first_resize_of_pictures_and_nothing_else() -> None:
     images = {"images": smooth(20, 20), "map": noise(20, 20, 1)}
     keys = {"resize_h_w": "10, 10", "random_scale_limit": 1.0}
-    out = Augmenter(keys, ["map"], "INTER_AREA")(images, Scripted(0.5, 0.5, 0.5, 0.5)).images
+    out = carried_out(Augmenter(keys, ["map"], "INTER_AREA"), images, Scripted(0.5, 0.5, 0.5, 0.5)).images
     means = images["images"].reshape(10, 2, 10, 2, 3).mean(axis=(1, 3))
     first = resized(images["images"], (10, 10), False, cv2.INTER_AREA)
     assert np.abs(first - means).max() <= 1
@@ -96,7 +96,9 @@ def test_where_there_is_no_first_resize_the_interpolator_serves_nothing() -> Non
     picture = smooth(20, 30)
     for keys in ({"random_scale_limit": 1.0}, {"rotate": 20}):
         linear, cubic = (
-            Augmenter({**same_size(20, 30), **keys}, [], name)({"a": picture}, Scripted(0.5, 0.5, 0.5, 0.7)).images["a"]
+            carried_out(
+                Augmenter({**same_size(20, 30), **keys}, [], name), {"a": picture}, Scripted(0.5, 0.5, 0.5, 0.7)
+            ).images["a"]
             for name in ("INTER_LINEAR", "INTER_CUBIC")
         )
         np.testing.assert_array_equal(cubic, linear)
@@ -128,7 +130,7 @@ DRAWS: list[tuple[dict[str, Any], list[tuple]]] = [
 @pytest.mark.parametrize(("keys", "draws"), DRAWS, ids=[f"{next(iter(keys))}-{len(draws)}" for keys, draws in DRAWS])
 def test_the_sequence_of_draws_is_that_of_the_reference(keys: dict, draws: list[tuple]) -> None:
     rng = Scripted(*[0.3] * 20)
-    Augmenter({**same_size(8, 8), **keys}, [])({"images": noise(8, 8)}, rng)
+    carried_out(Augmenter({**same_size(8, 8), **keys}, []), {"images": noise(8, 8)}, rng)
     assert rng.asked == [("random",), ("random",), *draws]
 
 
@@ -139,7 +141,7 @@ ALWAYS = {"rotate", "random_scale_limit", "random_crop_h_w", "center_crop_h_w"}
 def test_an_operation_whose_gate_is_closed_draws_no_parameter(keys: dict, draws: list[tuple]) -> None:
     images = {"images": noise(8, 8)}
     rng = Scripted(0.5, 0.5, 0.95)
-    out = Augmenter({**same_size(8, 8), **keys}, [])(images, rng)
+    out = carried_out(Augmenter({**same_size(8, 8), **keys}, []), images, rng)
     assert rng.asked == [("random",)] * (2 + bool(draws))
     np.testing.assert_array_equal(out.images["images"], images["images"])
 
@@ -183,7 +185,7 @@ def test_a_list_with_one_operation_that_resamples_is_bit_identical_to_a_second_w
         "edges": smooth(*stored, 1, seed=seed),
     }
     masks = ("map", "instances")
-    out = Augmenter(keys, masks)(images, random.Random(seed))
+    out = carried_out(Augmenter(keys, masks), images, random.Random(seed))
     expected, flipped = by_hand(keys, images, masks, random.Random(seed))
     assert out.is_flipped == flipped
     for name in images:
@@ -205,8 +207,10 @@ def test_one_draw_serves_all_types(seed: int) -> None:
         "gamma": {"gamma_limit_lb": 50, "gamma_limit_ub": 150, "p": 0.5},
     }
     picture = noise(20, 24)
-    out = Augmenter(keys, ["map", "copy"])(
-        {"a": picture, "map": picture, "b": picture, "copy": picture}, random.Random(seed)
+    out = carried_out(
+        Augmenter(keys, ["map", "copy"]),
+        {"a": picture, "map": picture, "b": picture, "copy": picture},
+        random.Random(seed),
     ).images
     np.testing.assert_array_equal(out["a"], out["b"])
     np.testing.assert_array_equal(out["map"], out["copy"])
@@ -225,7 +229,7 @@ def test_masks_keep_to_their_values_whatever_happens() -> None:
         "random_resize_h_w_aspect": "16, 16, (0.5, 2)",
     }
     classes = np.array([3, 100, 255], np.uint8)[noise(20, 24, 1, below=3)]
-    out = Augmenter(keys, ["map"])({"map": classes, "images": noise(20, 24)}, random.Random(1)).images
+    out = carried_out(Augmenter(keys, ["map"]), {"map": classes, "images": noise(20, 24)}, random.Random(1)).images
     assert set(np.unique(out["map"])) == {3, 100, 255}
 
 
@@ -250,7 +254,7 @@ def test_an_augmenter_survives_pickling() -> None:
     copy = pickle.loads(pickle.dumps(augmenter))
     images = {"images": noise(20, 30), "map": noise(20, 30, 1)}
     for seed in range(4):
-        out = [one(images, random.Random(seed)).images for one in (augmenter, copy)]
+        out = [carried_out(one, images, random.Random(seed)).images for one in (augmenter, copy)]
         for name in images:
             np.testing.assert_array_equal(out[0][name], out[1][name])
 

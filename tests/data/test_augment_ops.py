@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from augmenting import Scripted, augment, nearest, resized, same_size
+from augmenting import Scripted, augment, carried_out, nearest, resized, same_size
 from pictures import noise, smooth
 
 from imagier.data.augment import Augmenter
@@ -94,7 +94,7 @@ def test_random_aspect_is_the_largest_box_of_that_aspect_somewhere_in_the_whole_
     y, x = np.mgrid[:height, :width]
     picture = np.stack([y, x], axis=2).astype(np.uint8)  # holds its own coordinates
     keys = {"random_resize_h_w_aspect": "211, 307, (0.5, 2)"}
-    out = Augmenter(keys, ["a"])({"a": picture}, random.Random(seed)).images["a"]
+    out = carried_out(Augmenter(keys, ["a"]), {"a": picture}, random.Random(seed)).images["a"]
     assert out.shape == (211, 307, 2)
     (top, left), (bottom, right) = out[0, 0].astype(int), out[-1, -1].astype(int) + 1
     np.testing.assert_array_equal(out, nearest(picture[top:bottom, left:right], 211, 307))
@@ -151,7 +151,7 @@ def test_motion_blur_spreads_a_point_evenly_along_a_line(seed: int) -> None:
     point, flat = np.zeros((2, 21, 21, 1), np.uint8)
     point[10, 10], flat[:] = 255, 77
     keys = {**same_size(21, 21), "motion_blur": {"blur_limit": 9, "p": 1.0}}
-    out = Augmenter(keys, [])({"point": point, "flat": flat}, random.Random(seed)).images
+    out = carried_out(Augmenter(keys, []), {"point": point, "flat": flat}, random.Random(seed)).images
     np.testing.assert_array_equal(out["flat"], flat)
     rows, columns, _ = np.nonzero(out["point"])
     length = len(rows)

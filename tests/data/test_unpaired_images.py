@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from augmenting import carried_out
 from pictures import Memory, noise, png, write
 
 from imagier.data.augment import Augmenter
@@ -88,7 +89,7 @@ def test_files_are_drawn_first_then_augmentations_in_the_order_of_the_types(kind
         for kind in kinds:
             letter, number = keys[kind.name].split("/")
             stored = noise(4, 5, seed=int(number) + 100 * (letter == "b"))
-            augmented = Augmenter(RANDOM, [])({kind.name: stored}, rng)
+            augmented = carried_out(Augmenter(RANDOM, []), {kind.name: stored}, rng)
             np.testing.assert_array_equal(sample.arrays[kind.name], augmented.images[kind.name])
             assert sample.numbers[f"is_flipped_{kind.name}"] == augmented.is_flipped
             assert sample.numbers[f"original_h_w_{kind.name}"] == (4, 5)

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from augmenting import Scripted, augment, by_hand
+from augmenting import Scripted, augment, by_hand, carried_out
 from pictures import noise, smooth
 
 from imagier.data.augment import Augmenter, Drawn
@@ -51,7 +51,7 @@ def test_one_warp_is_the_steps_one_by_one_to_interpolation(chain: str, seed: int
         "small map": regions(60, 80),
     }
     masks = ("map", "small map")
-    out = Augmenter(CHAINS[chain], masks)(images, random.Random(seed))
+    out = carried_out(Augmenter(CHAINS[chain], masks), images, random.Random(seed))
     expected, flipped = by_hand(CHAINS[chain], images, masks, random.Random(seed))
     assert out.is_flipped == flipped
     for name in images:

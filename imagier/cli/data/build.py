@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagier.cli.arguments import folder, writable_folder
+from imagier.cli.arguments import folder, positive, writable_folder
 from imagier.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--remove_missing", action="store_true", help="with --paired: leave out samples that lack a file")
     add("--overwrite", action="store_true", help="replace what is there, once the new store is finished")
-    add("--shard_mb", type=_positive, default=256, metavar="MB", help="about so large is a shard (default 256)")
-    add("--workers", type=_positive, default=8, metavar="N", help="threads that read (default 8)")
+    add("--shard_mb", type=positive, default=256, metavar="MB", help="about so large is a shard (default 256)")
+    add("--workers", type=positive, default=8, metavar="N", help="threads that read (default 8)")
     add("--metadata_factor", type=float, help="taken, but needed no more: an LMDB grows as it has to")
     add("--large", action="store_true", help="taken, but needed no more")
 
@@ -143,9 +143,3 @@ def listed_keys(path: str, kinds: dict[str, str]) -> list[str]:
     names = [line.strip() for line in lines if line.strip()]
     keys = [name.removesuffix(next(filter(name.endswith, extensions), "")) for name in names]
     return [key if "/" in key else f"./{key}" for key in keys]
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 on")
-    return int(text)

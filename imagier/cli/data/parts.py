@@ -7,10 +7,9 @@ from pathlib import Path
 
 from imagier.cli import build
 from imagier.config import schema
-from imagier.config.check import Config, check
+from imagier.config.check import Config
 from imagier.config.find import find
-from imagier.config.legacy import modernize
-from imagier.config.load import load
+from imagier.config.read import read
 from imagier.config.rules import has_clips
 from imagier.data.doctor.column import Part
 from imagier.errors import UserError
@@ -22,10 +21,10 @@ def read_config(path: Path, overrides: Sequence[str]) -> Config:
 
     UserError names all that is wrong with it.
     """
-    document = load(path, overrides)
-    for note in modernize(document):
+    config, notes = read(path, overrides)
+    for note in notes:
         print(note)
-    return check(document)
+    return config
 
 
 def splits(config: Config) -> Iterator[tuple[str, schema.Data, schema.Split]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from imagier.cli.arguments import DEFAULT_SEED, seed, writable_file
+from imagier.cli.arguments import DEFAULT_SEED, positive, seed, writable_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,8 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("config", type=Path, metavar="CONFIG", help="the YAML of the experiment")
     add("out", type=writable_file, metavar="OUT.html", help="the page to write")
-    add("--samples", type=_positive, default=6, metavar="N", help="samples to show (default %(default)s)")
-    add("--draws", type=_positive, default=4, metavar="K", help="augmentations of each (default %(default)s)")
+    add("--samples", type=positive, default=6, metavar="N", help="samples to show (default %(default)s)")
+    add("--draws", type=positive, default=4, metavar="K", help="augmentations of each (default %(default)s)")
     add("--seed", type=seed, default=DEFAULT_SEED, help="seed of the augmentations (default %(default)s)")
     add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
 
@@ -29,9 +29,3 @@ def run(args: argparse.Namespace) -> int:
     write(args.out, [text])
     print(f"{args.out}: samples as they are stored, and as the networks get them")
     return 0
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 on")
-    return int(text)

@@ -22,9 +22,6 @@ SIDE_PX = 16
 
 MOST_TRAINING_PICTURES = 256
 
-SAMPLES = 8
-"""So many pictures are made for a reading."""
-
 
 class Health:
     """Reads, every so many iterations, on the first rank alone:
