@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imagier.cli import build
 from imagier.config.check import Config
 from imagier.config.read import read
 from imagier.recipe import Batch
+from imagier.run import build_data, build_training
 from imagier.train.runtime import Precision, Runtime, keep_freed_memory
 from imagier.train.trainer import Trainer
 
@@ -37,22 +37,22 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
 def trainer_of(config: Config, precision: Precision = "fp32") -> Trainer:
     """A trainer for a config, on the CPU, without data and hooks."""
     runtime = Runtime(torch.device("cpu"), precision=precision)
-    recipe = build.recipe(config, runtime, seed=0)
+    recipe = build_training.recipe(config, runtime, seed=0)
     recipe.train()
-    players = build.players(config, recipe, runtime)
+    players = build_training.players(config, recipe, runtime)
     return Trainer(recipe, players, runtime, seed=0, accumulate=config.trainer.accumulate)
 
 
 def batch_of(config: Config, rows: int, size: int, regions: int = 40, classes: int = 20) -> Batch:
-    """A batch as the loader would give it: noise as pictures, and label maps of `regions` cells of `classes` classes.
+    """A batch as the loader would give it: noise as images, and label maps of `regions` cells of `classes` classes.
 
     Raw label channels (edges) are 0 or 1, one pixel in twenty being 1.
     """
     rng = torch.Generator().manual_seed(0)
     data = config.run.data
     layers = []
-    expander = build.expander(data, config.trainer.channels_last)
-    one_hot = {kind.name: kind.num_classes for kind in build.input_types(data)}
+    expander = build_data.expander(data, config.trainer.channels_last)
+    one_hot = {kind.name: kind.num_classes for kind in build_data.input_types(data)}
     for name, channels in expander.label_lengths.items():
         if one_hot[name] is None:
             layers.append((torch.rand(rows, channels, size, size, generator=rng) < 0.05).float())

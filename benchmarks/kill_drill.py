@@ -30,7 +30,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import tiny
 
-from imagier.cli import main, training  # noqa: F401 - imported before forking: a life is short
+from imagier.cli import main
 from imagier.train import checkpoint
 from imagier.train.compare import first_difference
 from imagier.train.trainer import Trainer

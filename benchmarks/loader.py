@@ -1,6 +1,6 @@
 """How fast samples come: from each source, beside decoding alone and the plain way. `python benchmarks/loader.py`.
 
-Makes a set of 640 x 480 JPEG pictures with label maps of 183 classes and edge maps (PNG), as a folder, an LMDB and tar
+Makes a set of 640 x 480 JPEG images with label maps of 183 classes and edge maps (PNG), as a folder, an LMDB and tar
 shards in a temporary folder, and serves 256 x 256 crops of it. All runs take turns; rates are medians, and ratios
 medians of the ratios round by round. `--memory`: what worker processes hold over three epochs of 200,000 samples.
 """
@@ -28,13 +28,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from imagier.cli import build, main
-from imagier.data.collate import collate
-from imagier.data.faults import Guarded
-from imagier.data.loader import Loader
-from imagier.data.paired_images import Dataset
-from imagier.data.sample import InputType
+from imagier.cli import main
+from imagier.data.datasets.paired_images import Dataset
+from imagier.data.decoding.sample import InputType
+from imagier.data.loading.collate import collate
+from imagier.data.loading.faults import Guarded
+from imagier.data.loading.loader import Loader
 from imagier.recipe import Position
+from imagier.run import build_data
 from imagier.train.runtime import Runtime
 
 CONFIG = HERE / "spade_reference_size.yaml"
@@ -72,10 +73,10 @@ def write_set(root: Path) -> None:
         (root / kind).mkdir(parents=True)
     for index in range(SAMPLES):
         noise = rng.integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
-        picture = cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        image = cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
         cells = rng.integers(0, CLASSES, (8, 10), np.uint8)
         classes = cv2.resize(cells, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
-        cv2.imwrite(str(root / "images" / f"{index:03d}.jpg"), picture)
+        cv2.imwrite(str(root / "images" / f"{index:03d}.jpg"), image)
         cv2.imwrite(str(root / "seg_maps" / f"{index:03d}.png"), classes)
         cv2.imwrite(str(root / "edge_maps" / f"{index:03d}.png"), cv2.Canny(classes, 1, 1))
 
@@ -139,7 +140,7 @@ def table(heading: str, runs: Mapping[str, Callable[[], int]], rounds: int, cloc
 def training(root: Path, *, num_workers: int = 0, device_work: bool = False) -> Loader:
     """The loader of a training on the CPU; without `device_work` batches stay as they were handed over."""
     words = [f"data.train.roots=[{root}]", f"data.train.batch_size={BATCH}", f"data.num_workers={num_workers}"]
-    loader = build.train_loader(config_of(CONFIG, words), Runtime(torch.device("cpu")), seed=0)
+    loader = build_data.train_loader(config_of(CONFIG, words), Runtime(torch.device("cpu")), seed=0)
     if not device_work:
         loader.finish = lambda batch: batch
     return loader
@@ -181,17 +182,17 @@ class Plain(torch.utils.data.Dataset):
         return SAMPLES
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        picture, classes, edges = (
+        image, classes, edges = (
             Image.open(self.root / kind / f"{index:03d}.{ext}") for kind, ext in zip(KINDS, ("jpg", "png", "png"))
         )
-        scale = CROP / min(picture.size)
-        size = (round(picture.width * scale), round(picture.height * scale))
+        scale = CROP / min(image.size)
+        size = (round(image.width * scale), round(image.height * scale))
         left, top = (np.random.randint(0, side - CROP + 1) for side in size)  # noqa: NPY002 - what one writes first
         box = (left, top, left + CROP, top + CROP)
-        picture = picture.convert("RGB").resize(size, Image.Resampling.BILINEAR).crop(box)
+        image = image.convert("RGB").resize(size, Image.Resampling.BILINEAR).crop(box)
         classes = classes.resize(size, Image.Resampling.NEAREST).crop(box)
         edges = edges.resize(size, Image.Resampling.BILINEAR).crop(box)
-        image = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255
+        image = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
         numbers = torch.from_numpy(np.asarray(classes).copy()).long()
         one_hot = torch.zeros(CLASSES + 1, CROP, CROP).scatter_(0, numbers[None].clamp(max=CLASSES), 1.0)
         edge = torch.from_numpy(np.asarray(edges).copy())[None].float() / 255
@@ -213,13 +214,13 @@ def endless(plain: Plain) -> Iterator[object]:
 # Memory
 
 
-class OnePicture:
+class OneImage:
     """A store of many keys, all of which name the same small files."""
 
     def __init__(self) -> None:
-        grey = np.zeros((8, 8), np.uint8)
-        self.data = {"images": cv2.imencode(".png", np.dstack([grey] * 3))[1].tobytes()}
-        self.data["seg_maps"] = cv2.imencode(".png", grey)[1].tobytes()
+        gray = np.zeros((8, 8), np.uint8)
+        self.data = {"images": cv2.imencode(".png", np.dstack([gray] * 3))[1].tobytes()}
+        self.data["seg_maps"] = cv2.imencode(".png", gray)[1].tobytes()
 
     def keys(self, kind: str) -> list[str]:
         return [f"{number // 1000:06d}/{number:012d}" for number in range(KEYS)]
@@ -240,7 +241,7 @@ class OnePicture:
 def memory(num_workers: int) -> None:
     """Prints what each worker holds, ten times an epoch: PSS counts shared pages by the share, private ones alone."""
     kinds = [InputType(name="images", ext="png"), InputType(name="seg_maps", ext="png", is_mask=True, num_classes=2)]
-    data = Dataset([OnePicture()], input_types=kinds, augmentations={"random_crop_h_w": "8, 8"})  # type: ignore[list-item]
+    data = Dataset([OneImage()], input_types=kinds, augmentations={"random_crop_h_w": "8, 8"})  # type: ignore[list-item]
     loader = Loader(
         data, 50, device=torch.device("cpu"), finish=lambda batch: batch, shuffle=True, num_workers=num_workers
     )

@@ -17,9 +17,9 @@ from common import HERE, batch_of, config_of, interleaved, ratio, start, trainer
 from torch import Tensor, nn
 
 from imagier.losses.feature_matching import feature_matching
-from imagier.losses.gan import critic_fake, critic_real, generator_loss
+from imagier.losses.gan import dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.perceptual import PerceptualLoss
-from imagier.recipe import Batch, Losses, Moment, Position, Recipe
+from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.train import schedule
 from imagier.train.hooks.log import Log
 from imagier.train.player import Player
@@ -46,14 +46,14 @@ def spade_by_hand(batch: Batch) -> Callable[[], None]:
         fake = gen(label)["fake_images"]
         real_scores, _ = dis(label, images)
         fake_scores, _ = dis(label, fake.detach())
-        loss = weight.gan * (critic_real(real_scores, mode) + critic_fake(fake_scores, mode))
+        loss = weight.gan * (dis_real_loss(real_scores, mode) + dis_fake_loss(fake_scores, mode))
         loss.backward(inputs=list(dis.parameters()))
         optimizers["dis"].step()
         optimizers["dis"].zero_grad()
         with torch.no_grad():
             _, real_features = dis(label, images)
         fake_scores, fake_features = dis(label, fake)
-        loss = weight.gan * generator_loss(fake_scores, mode)
+        loss = weight.gan * gen_loss(fake_scores, mode)
         loss = loss + weight.feature_matching * feature_matching(fake_features, real_features)
         loss = loss + weight.l1 * F.l1_loss(fake, images)
         loss = loss + weight.perceptual * perceptual(fake, images)
@@ -74,7 +74,7 @@ class OneLayer(Recipe):
     def __init__(self) -> None:
         self.gen, self.dis = nn.Linear(1, 1), nn.Linear(1, 1)
 
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+    def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         fake = self.gen(batch["x"])
         yield "dis", {"gan": self.dis(fake.detach()).mean() - self.dis(batch["x"]).mean()}
         yield "gen", {"gan": -self.dis(fake).mean()}

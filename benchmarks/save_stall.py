@@ -19,10 +19,10 @@ import torch
 from common import ratio, start
 from torch import Tensor, nn
 
-from imagier.recipe import Batch, Losses, Moment, Recipe
+from imagier.recipe import Batch, Losses, Recipe, StepContext
 from imagier.train import schedule
 from imagier.train.checkpoint import state_of, write
-from imagier.train.checkpoint_files import CheckpointFiles, Keep
+from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.saver import Saver
@@ -44,7 +44,7 @@ class Deep(Recipe):
     def __init__(self, layers: int) -> None:
         self.gen = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(layers)))
 
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+    def step(self, batch: Batch, now: StepContext) -> Iterator[tuple[str, Losses]]:
         yield "gen", {"error": self.gen(batch["x"]).square().mean()}
 
     def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
@@ -69,7 +69,9 @@ def trainer_of(parameters: int) -> Trainer:
 @contextmanager
 def saver_in(folder: Path, trainer: Trainer) -> Iterator[Saver]:
     """What a run saves with, its memory being there."""
-    saver = Saver(CheckpointFiles(folder, Keep(last=1)), Snapshot(trainer.runtime))  # old ones are removed, too
+    saver = Saver(
+        CheckpointFiles(folder, RetentionPolicy(last=1)), Snapshot(trainer.runtime)
+    )  # old ones are removed, too
     saver.prepare(trainer)
     saver.close()
     yield saver

@@ -1,6 +1,6 @@
 """What it costs to watch a run: the guard and the health monitor. `python benchmarks/watch_cost.py`.
 
-The main job's SPADE, without data and pictures: steps that are watched against steps that are not, in turns. Prints the
+The main job's SPADE, without data and images: steps that are watched against steps that are not, in turns. Prints the
 ratio of both, and what one reading of the monitor takes, as a share of the steps between two of them.
 """
 
@@ -13,7 +13,7 @@ import time
 from common import HERE, batch_of, config_of, interleaved, ratio, start, trainer_of
 from loop_overhead import CONFIG, fitting
 
-from imagier.cli.hooks import FEW, HEALTH_EVERY
+from imagier.run.hooks import FEW, HEALTH_EVERY
 from imagier.train.guard import Guard
 from imagier.train.hooks.health import Health
 from imagier.train.view import View
@@ -43,7 +43,7 @@ def main() -> None:
     few = batch_of(config, FEW, 64)
     view = View(lambda averaged: view.live(plain))  # type: ignore[arg-type, return-value]
     monitor = Health(lambda: few, few, lambda: [batch], view, print, print, every=HEALTH_EVERY, seed=0)
-    monitor.measure(plain)  # reads the training pictures
+    monitor.measure(plain)  # reads the training images
     readings = []
     for _ in range(args.rounds):
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The contract between a method and everything around it: Batch, Moment, Losses, Recipe."""
+"""The contract between a method and everything around it: Batch, StepContext, Losses, Recipe."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepContext:
     """When a training step happens, and its private source of randomness."""
 
     step: int
@@ -70,7 +70,7 @@ class Moment:
 
 
 class Recipe(ABC):
-    """One method (one paper): which losses move which network, and how pictures are made.
+    """One method (one paper): which losses move which network, and how images are made.
 
     Final: a recipe is written, never subclassed further. Loss names are the keys of `loss_weight`, optionally
     followed by "/part": parts share the weight of their loss.
@@ -95,8 +95,8 @@ class Recipe(ABC):
     """Whether one forward of the generator serves the updates of all players. A trainer that would hold the graphs of
     many parts of a batch at once sets it to False, for two forwards with smaller graphs."""
 
-    surveys: bool = False
-    """Whether `survey` has something to do."""
+    has_before_checkpoint: bool = False
+    """Whether `before_checkpoint` has something to do."""
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -116,7 +116,7 @@ class Recipe(ABC):
             network.train()
 
     @abstractmethod
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+    def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """Yields (player, losses); the loop updates that player before it asks for the next."""
 
     def total(self, losses: Losses) -> Tensor:
@@ -127,12 +127,12 @@ class Recipe(ABC):
         return torch.stack(weighted).sum()
 
     def check_weights(self, *losses: str) -> None:
-        """UserError if one of these losses of a critic has no weight."""
+        """UserError if one of these losses of a discriminator has no weight."""
         for name in losses:
             whole, _, part = name.partition("/")
             if self._weight(name) <= 0:
                 key = f"{whole} or {whole}_{part}" if part else whole
-                raise UserError(f"loss_weight.{key} must be more than 0, or the critic would learn nothing")
+                raise UserError(f"loss_weight.{key} must be more than 0, or the discriminator would learn nothing")
 
     def _weight(self, name: str) -> float:
         whole, _, part = name.partition("/")
@@ -144,28 +144,28 @@ class Recipe(ABC):
 
     @abstractmethod
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        """Pictures for a batch, N x 3 x H x W in [-1, 1]."""
+        """Images for a batch, N x 3 x H x W in [-1, 1]."""
 
     infer: Callable[..., list[Tensor]]
-    """(batch, rng, **inference_args of the config) -> a picture per sample, 1 or 3 x H x W, to be cut to [-1, 1].
+    """(batch, rng, **inference_args of the config) -> an image per sample, 1 or 3 x H x W, to be cut to [-1, 1].
 
     An argument `seed` gets the run's, which is the same on all ranks; `rng` differs.
     """
 
     def infer_names(self, batch: Batch, *args: Any, **inference_args: Any) -> list[str]:
-        """What to call the pictures that `infer` makes of a batch with these arguments, "sequence/name" each.
+        """What to call the images that `infer` makes of a batch with these arguments, "sequence/name" each.
 
-        A name that comes again in a run is taken for the same picture. (A recipe names the arguments that it knows;
+        A name that comes again in a run is taken for the same image. (A recipe names the arguments that it knows;
         `*args` stands here for the type checker alone.)
         """
         return next(iter(batch.keys.values()))
 
     @abstractmethod
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """What a picture of the training shows left of the results, N x 3 x H x W in [-1, 1] each."""
+        """What an image of the training shows left of the results, N x 3 x H x W in [-1, 1] each."""
 
     def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """The results that a picture of the training shows, N x 3 x H x W in [-1, 1] each."""
+        """The results that an image of the training shows, N x 3 x H x W in [-1, 1] each."""
         return {"fake": self.sample(batch, rng)}
 
     def prepare(self, batch: Batch) -> Batch:
@@ -173,21 +173,23 @@ class Recipe(ABC):
         return batch
 
     def target(self, batch: Batch) -> Tensor | None:
-        """The pictures that `sample` should reproduce, N x 3 x H x W in [-1, 1]; None where there is no such thing."""
+        """The images that `sample` should reproduce, N x 3 x H x W in [-1, 1]; None where there is no such thing."""
         return None
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        """Pictures that need no training and that `sample` should beat at coming near the target, by what they are."""
+        """Images that need no training and that `sample` should beat at coming near the target, by what they are."""
         return {}
 
-    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:
-        """What the critics think of real and of generated pictures, tensors of any shape: above 0 is "real".
+    def discriminator_logits(
+        self, batch: Batch, rng: torch.Generator
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:
+        """What the discriminators think of real and of generated images, tensors of any shape: above 0 is "real".
 
-        For a look at their balance; None for a method without a critic.
+        For a look at their balance; None for a method without a discriminator.
         """
         return None
 
-    def load_coarser(self, weights: Mapping[str, Tensor]) -> list[str] | None:
+    def warm_start(self, weights: Mapping[str, Tensor]) -> list[str] | None:
         """Begins with what fits of the weights of a smaller generator, where the method grows its networks.
 
         weights: by our state-dict names; those that this generator does not have may be by the reference's. Returns the
@@ -199,7 +201,7 @@ class Recipe(ABC):
         """Loads the pretrained networks that losses use, and returns them; only training needs it."""
         return ()
 
-    def survey(  # noqa: B027 - most have nothing to do
+    def before_checkpoint(  # noqa: B027 - most have nothing to do
         self, held_out: Iterable[Batch], gathered: Callable[[Sequence[Tensor]], Tensor]
     ) -> None:
         """Stores in buffers of the networks what a checkpoint, soon to be written, should know of the held-out set.
@@ -211,12 +213,12 @@ class Recipe(ABC):
 
 
 def shown(images: Tensor) -> Tensor:
-    """N x 1 or 3 x H x W -> the same as pictures to look at, N x 3 x H x W, float32, cut to [-1, 1]."""
+    """N x 1 or 3 x H x W -> the same as images to look at, N x 3 x H x W, float32, cut to [-1, 1]."""
     return images.float().clamp(-1, 1).expand(-1, 3, -1, -1)
 
 
 def fitted(batch: Batch, names: Sequence[str], *, multiple: int, smallest_px: int) -> Batch:
-    """A batch whose pictures (bicubic) and `label` (nearest) have sides that networks can halve and double again.
+    """A batch whose images (bicubic) and `label` (nearest) have sides that networks can halve and double again.
 
     names: the tensors N x C x H x W in question, as far as they are there. Their sides are rounded down to multiples.
     UserError if one is smaller than `smallest_px`.
@@ -229,7 +231,7 @@ def fitted(batch: Batch, names: Sequence[str], *, multiple: int, smallest_px: in
         height, width = batch[name].shape[-2:]
         if min(height, width) < least:
             raise UserError(
-                f"{name} of {height} x {width} px: these networks need sides from {least} px on; enlarge the pictures "
+                f"{name} of {height} x {width} px: these networks need sides from {least} px on; enlarge the images "
                 "(augmentations), or take networks of fewer halvings"
             )
         size = (height // multiple * multiple, width // multiple * multiple)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tiny
 import yaml
-from pictures import png, smooth, write
+from images import png, smooth, write
 
 METHOD = """
 from torch import nn
@@ -51,11 +51,11 @@ def write_set(folder: Path, type_: str) -> Path:
     for split, seed in (("train", 0), ("val", 100)):
         for number, kind in enumerate(FOLDERS[type_]):
             for i in range(PER_FOLDER):
-                picture = smooth(32, 40, seed=seed + 10 * number + i)
+                image = smooth(32, 40, seed=seed + 10 * number + i)
                 if kind.startswith("maps"):
                     rows = np.repeat(np.arange(4, dtype=np.uint8) % 3, 8)
-                    picture = np.repeat(rows, 40).reshape(32, 40, 1)
-                write(folder / "data" / split / kind / f"{i}.png", png(picture))
+                    image = np.repeat(rows, 40).reshape(32, 40, 1)
+                write(folder / "data" / split / kind / f"{i}.png", png(image))
     names = list(dict.fromkeys(kind.partition("/")[0] for kind in FOLDERS[type_]))
     config = tiny.config(folder / "data")
     method = f"lab_of_{type_}"

@@ -10,14 +10,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from imagier.data.augment import Augmenter, largest
+from imagier.data.augmentation.augment import Augmenter, largest
 
 Images = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Augmented:
-    """Pictures after augmentation, all of one size."""
+    """Images after augmentation, all of one size."""
 
     images: Images
     is_flipped: bool
@@ -57,7 +57,7 @@ def augment(keys: Mapping[str, Any], images: Images, *numbers: float, masks: tup
 
 
 def carried_out(augmenter: Augmenter, images: Images, rng: random.Random) -> Augmented:
-    """Pictures H x W x C by input type (sizes may differ) -> the same, all of one size, from one set of draws."""
+    """Images H x W x C by input type (sizes may differ) -> the same, all of one size, from one set of draws."""
     drawn = augmenter.draw(largest([x.shape[:2] for x in images.values()]), rng)
     return Augmented({name: drawn.apply(name, x) for name, x in images.items()}, drawn.is_flipped)
 
@@ -101,27 +101,27 @@ def _first_size(keys: Mapping[str, Any], images: Images) -> tuple[int, int]:
     return (side, longest) if height <= width else (longest, side)
 
 
-def _warped(picture: np.ndarray, matrix: np.ndarray, is_mask: bool) -> np.ndarray:
+def _warped(image: np.ndarray, matrix: np.ndarray, is_mask: bool) -> np.ndarray:
     flags = cv2.INTER_NEAREST if is_mask else cv2.INTER_LINEAR
-    size = picture.shape[1::-1]
-    picture = np.ascontiguousarray(picture)
-    return cv2.warpAffine(picture, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101).reshape(picture.shape)
+    size = image.shape[1::-1]
+    image = np.ascontiguousarray(image)
+    return cv2.warpAffine(image, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101).reshape(image.shape)
 
 
 def same_size(height: int, width: int) -> dict[str, str]:
-    """A first resize that does nothing to pictures of this size."""
+    """A first resize that does nothing to images of this size."""
     return {"resize_h_w": f"{height}, {width}"}
 
 
-def nearest(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+def nearest(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """source index = min(floor(target index * source length / target length), source length - 1)"""
-    rows = np.minimum(np.arange(height) * picture.shape[0] // height, picture.shape[0] - 1)
-    columns = np.minimum(np.arange(width) * picture.shape[1] // width, picture.shape[1] - 1)
-    return picture[rows][:, columns]
+    rows = np.minimum(np.arange(height) * image.shape[0] // height, image.shape[0] - 1)
+    columns = np.minimum(np.arange(width) * image.shape[1] // width, image.shape[1] - 1)
+    return image[rows][:, columns]
 
 
-def resized(picture: np.ndarray, size: tuple[int, int], is_mask: bool, interpolation: int = cv2.INTER_LINEAR) -> Any:
+def resized(image: np.ndarray, size: tuple[int, int], is_mask: bool, interpolation: int = cv2.INTER_LINEAR) -> Any:
     if is_mask:
-        return nearest(picture, *size)
-    picture = np.ascontiguousarray(picture)
-    return cv2.resize(picture, size[::-1], interpolation=interpolation).reshape(*size, picture.shape[2])
+        return nearest(image, *size)
+    image = np.ascontiguousarray(image)
+    return cv2.resize(image, size[::-1], interpolation=interpolation).reshape(*size, image.shape[2])

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from imagier.data.loader import Loader
-from imagier.data.sample import Sample
+from imagier.data.decoding.sample import Sample
+from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch, Position
 
 
 class Counted:
-    """Samples that hold nothing but where they come from: a picture 1 x 1 of (epoch, index)."""
+    """Samples that hold nothing but where they come from: an image 1 x 1 of (epoch, index)."""
 
     classes = ()
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pictures import Memory, png, smooth
+from images import Memory, png, smooth
 
-from imagier.data.doctor.column import Part
-from imagier.data.doctor.diagnosis import Diagnosis, diagnose
-from imagier.data.doctor.finding import Finding
-from imagier.data.sample import InputType
+from imagier.data.decoding.sample import InputType
+from imagier.tools.doctor.diagnosis import Diagnosis, diagnose
+from imagier.tools.doctor.file_table import Split
+from imagier.tools.doctor.finding import Finding
 
 IMAGES = InputType(name="images", ext="png", num_channels=3)
 MAPS = InputType(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=4)
@@ -32,7 +32,7 @@ def areas(size: int = 48, *, seed: int = 0, classes: int = 4, below: int | None 
 
 
 def files(count: int = 6, *, seed: int = 0) -> dict[tuple[str, str], bytes]:
-    """Good pairs of pictures and maps of classes 0 to 3."""
+    """Good pairs of images and maps of classes 0 to 3."""
     found = {}
     for i in range(count):
         found["images", f"s/{i:02d}"] = png(smooth(32, 40, seed=seed + i))
@@ -40,7 +40,7 @@ def files(count: int = 6, *, seed: int = 0) -> dict[tuple[str, str], bytes]:
     return found
 
 
-def part(content: Mapping[tuple[str, str], bytes], name: str = "train", **options: Any) -> Part:
+def part(content: Mapping[tuple[str, str], bytes], name: str = "train", **options: Any) -> Split:
     """A part with files in memory."""
     defaults: dict[str, Any] = {
         "sources": [Memory(dict(content), name)],
@@ -49,10 +49,10 @@ def part(content: Mapping[tuple[str, str], bytes], name: str = "train", **option
         "batch_size": 2,
         "labels": frozenset({"maps"}),
     }
-    return Part(name=name, **{**defaults, **options})
+    return Split(name=name, **{**defaults, **options})
 
 
-def examined(*parts: Part, workers: int = 0, **options: Any) -> Diagnosis:
+def examined(*parts: Split, workers: int = 0, **options: Any) -> Diagnosis:
     """What the doctor finds, without a bar."""
     return diagnose(parts, workers=workers, bar=no_bar, **options)
 
@@ -74,15 +74,15 @@ def texts(finding: Finding) -> list[str]:
     return [row.text for row in finding.rows]
 
 
-def grown(picture: np.ndarray, factor: float, interpolation: int = cv2.INTER_AREA) -> np.ndarray:
-    """A picture resized."""
-    height, width, channels = picture.shape
+def grown(image: np.ndarray, factor: float, interpolation: int = cv2.INTER_AREA) -> np.ndarray:
+    """An image resized."""
+    height, width, channels = image.shape
     size = round(width * factor), round(height * factor)
-    return cv2.resize(picture, size, interpolation=interpolation).reshape(size[1], size[0], channels)
+    return cv2.resize(image, size, interpolation=interpolation).reshape(size[1], size[0], channels)
 
 
-def through_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
-    """What JPEG makes of a picture."""
-    mode = cv2.IMREAD_COLOR if picture.shape[2] == 3 else cv2.IMREAD_GRAYSCALE
-    decoded = cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], mode)
-    return decoded.reshape(*picture.shape)
+def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """What JPEG makes of an image."""
+    mode = cv2.IMREAD_COLOR if image.shape[2] == 3 else cv2.IMREAD_GRAYSCALE
+    decoded = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], mode)
+    return decoded.reshape(*image.shape)

@@ -78,7 +78,7 @@ class Formulas:
         return x
 
     def decoded(self, content: Tensor, code: Tensor) -> Tensor:
-        """N x C x h x w, N x P -> picture."""
+        """N x C x h x w, N x P -> image."""
         prefix = "generator.decoder.decoder"
         last = self.count(prefix) - 1
 
@@ -97,7 +97,7 @@ class Formulas:
                 x = shortcut + layer(doubled(layer(x, f"{block}_0", 2)), f"{block}_1", 2)
         return self.conv(x, f"{prefix}.{last}", padding=3).tanh()
 
-    # Critic
+    # Discriminator
 
     def scores(self, images: Tensor, labels: Tensor, *, num_layers: int, mode: str) -> tuple[Tensor, Tensor]:
         """Scores N x 1 x h x w and pooled features."""
@@ -133,7 +133,7 @@ def leaky(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0.2 * x)
 
 
-def randomise(network: nn.Module) -> nn.Module:
+def randomize(network: nn.Module) -> nn.Module:
     """The network in double precision and eval mode, no weight of which is 0 or 1 any more."""
     with torch.no_grad():
         for parameter in network.parameters():
@@ -142,8 +142,8 @@ def randomise(network: nn.Module) -> nn.Module:
 
 
 def batch(count: int = 2, height: int = 16, width: int = 16, *, num_classes: int = 5) -> Batch:
-    """Pictures of noise and classes, as the data set makes them."""
-    pictures = {name: torch.rand(count, 3, height, width) * 2 - 1 for name in ("images_content", "images_style")}
+    """Images of noise and classes, as the data set makes them."""
+    images = {name: torch.rand(count, 3, height, width) * 2 - 1 for name in ("images_content", "images_style")}
     labels = {name: torch.randint(num_classes, (count,)) for name in ("labels_content", "labels_style")}
-    keys = {name: [f"{name}/{i}" for i in range(count)] for name in pictures}
-    return Batch({**pictures, **labels}, keys)
+    keys = {name: [f"{name}/{i}" for i in range(count)] for name in images}
+    return Batch({**images, **labels}, keys)

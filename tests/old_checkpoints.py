@@ -12,11 +12,11 @@ from parity import NETWORKS, names_of
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from imagier.cli import build
 from imagier.config.check import Config, check
-from imagier.config.legacy import modernize
+from imagier.config.legacy import translate_legacy
 from imagier.config.load import load
 from imagier.recipe import Recipe
+from imagier.run import build_training
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
@@ -27,14 +27,14 @@ CPU = Runtime(torch.device("cpu"))
 def config_of(path: Path, *overrides: str) -> Config:
     """The checked config of a file."""
     document = load(path, list(overrides))
-    modernize(document)
+    translate_legacy(document)
     return check(document)
 
 
 def trainer_of(config: Config, seed: int = 0) -> Trainer:
     """A trainer with fresh networks, and no networks of losses."""
-    recipe = build.untrained(config, CPU, seed)
-    return Trainer(recipe, build.players(config, recipe, CPU), CPU, seed=seed)
+    recipe = build_training.untrained(config, CPU, seed)
+    return Trainer(recipe, build_training.players(config, recipe, CPU), CPU, seed=seed)
 
 
 def recorded_state(case: str, player: str) -> dict[str, Tensor]:

@@ -22,12 +22,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from imagier.cli import build
 from imagier.config.check import check
-from imagier.config.legacy import modernize
+from imagier.config.legacy import translate_legacy
 from imagier.config.load import load
 from imagier.nn.reference_names import reference_names
 from imagier.recipe import Batch, Recipe
+from imagier.run import build_training
 from imagier.train.hooks.log import tagged
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
@@ -100,17 +100,17 @@ class Rebuilt:
     def __init__(self, case: Case, vgg: Path, **steps: int) -> None:
         overrides = ["trainer.reference_order=true", *(f"trainer.{k}={v}" for k, v in steps.items())]
         document = load(case.folder / "config.yaml", overrides)
-        modernize(document)
+        translate_legacy(document)
         if document.get(("trainer", "perceptual_loss")):
             document.set(("trainer", "perceptual_loss", "weights_path"), str(vgg))
         config = check(document)
         runtime = Runtime(torch.device("cpu"))
-        self.recipe: Recipe = build.recipe(config, runtime, seed=0)
+        self.recipe: Recipe = build_training.recipe(config, runtime, seed=0)
         self.names = {name: names_of(network) for name, network in self.recipe.networks.items()}
         for name, network in self.recipe.networks.items():
             load_reference_weights(network, self.names[name], case.state, f"net_{NETWORKS[name]}.")
         self.recipe.train()
-        self.players: dict[str, Player] = build.players(config, self.recipe, runtime)
+        self.players: dict[str, Player] = build_training.players(config, self.recipe, runtime)
         self.trainer = Trainer(self.recipe, self.players, runtime, seed=0, accumulate=config.trainer.accumulate)
         self.captured: dict[str, dict[str, Any]] = {"generate": {}, "judge": {}}
         for method in self.captured:
@@ -173,8 +173,8 @@ def _inference(case: Case, process: str, recipe: Recipe) -> dict[str, Any]:
     if not case.draws(process) and options.get("random_style"):
         options.pop("random_style")
     with torch.no_grad():
-        pictures = recipe.infer(recipe.prepare(case.raw_batch()), torch.Generator(), **options)
-    return {f"{process}.images": torch.stack(pictures)}
+        images = recipe.infer(recipe.prepare(case.raw_batch()), torch.Generator(), **options)
+    return {f"{process}.images": torch.stack(images)}
 
 
 def _forward_backward(case: Case, process: str, rebuilt: Rebuilt) -> dict[str, Any]:
@@ -225,15 +225,15 @@ class Group:
 
     count: int = 0
     absolute: float = 0.0
-    relative: float = 0.0
+    relativistic_logits: float = 0.0
     of_limit: float = 0.0
     worst: str = ""
 
-    def add(self, name: str, absolute: float, relative: float, of_limit: float) -> None:
+    def add(self, name: str, absolute: float, relativistic_logits: float, of_limit: float) -> None:
         """Notes one comparison: its errors, and the error as a share of what is allowed."""
         self.count += 1
         self.absolute = max(self.absolute, absolute)
-        self.relative = max(self.relative, relative)
+        self.relativistic_logits = max(self.relativistic_logits, relativistic_logits)
         if of_limit >= self.of_limit:
             self.of_limit, self.worst = of_limit, name
 
@@ -275,7 +275,7 @@ def _note(groups: dict[str, Group], name: str, ours: Any, expected: Tensor, larg
         return
     error = (ours - expected).abs().max().item() if expected.numel() else 0.0
     scale = expected.abs().max().item() if expected.numel() else 0.0
-    limit = 2e-4 * max(1.0, scale)  # pictures and codes
+    limit = 2e-4 * max(1.0, scale)  # images and codes
     if kind == "loss":
         limit = 1e-5 * scale + 1e-5
     elif kind == "disout":
@@ -303,7 +303,7 @@ def report(case: Case, vgg: Path) -> bool:
     print(f"  {'results':<16}{'number':>7}{'largest abs':>13}{'largest rel':>13}{'of limit':>10}  ")
     for name, group in groups.items():
         verdict = "pass" if group.of_limit <= 1 else f"FAIL at {group.worst}"
-        errors = f"{group.absolute:>13.2e}{group.relative:>13.2e}{group.of_limit:>9.1%}"
+        errors = f"{group.absolute:>13.2e}{group.relativistic_logits:>13.2e}{group.of_limit:>9.1%}"
         print(f"  {name:<16}{group.count:>7}{errors}  {verdict}")
     for name in missing:
         print(f"  {name}: FAIL, no such result here")

@@ -50,7 +50,7 @@ def instance(w: Weights, name: str, x: Tensor) -> Tensor:
 
 
 def layer_2d(w: Weights, name: str, x: Tensor) -> Tensor:
-    """Layer norm of a whole picture."""
+    """Layer norm of a whole image."""
     rows = x.flatten(1)
     rows = (rows - rows.mean(dim=1, keepdim=True)) / (rows.std(dim=1, keepdim=True) + 1e-5)
     return rows.view_as(x) * w[f"{name}.gamma"][:, None, None] + w[f"{name}.beta"][:, None, None]
@@ -117,7 +117,7 @@ def residual(
 
 
 def content(w: Weights, name: str, x: Tensor, *, halvings: int, blocks: int, order: str, norm: NormFn) -> Tensor:
-    """The content code of pictures."""
+    """The content code of images."""
     x = block(w, f"{name}.model.0", x, padding=3, mode="reflect", norm=norm, act=F.relu)
     for index in range(1, halvings + 1):
         x = block(w, f"{name}.model.{index}", x, padding=1, stride=2, mode="reflect", norm=norm, act=F.relu)
@@ -127,7 +127,7 @@ def content(w: Weights, name: str, x: Tensor, *, halvings: int, blocks: int, ord
 
 
 def style(w: Weights, name: str, x: Tensor, *, halvings: int, norm: NormFn) -> Tensor:
-    """The style code of pictures, N x Z x 1 x 1."""
+    """The style code of images, N x Z x 1 x 1."""
     halvings = max(halvings, 2)
     x = block(w, f"{name}.model.0", x, padding=3, mode="reflect", norm=norm, act=F.relu)
     for index in range(1, halvings + 1):
@@ -158,7 +158,7 @@ def decoded(
     norm: NormFn,
     output: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
-    """Pictures of content codes."""
+    """Images of content codes."""
     for index in range(blocks):
         x = residual(w, f"{name}.decoder.{index}", x, order=order, mode="reflect", norm=norm, act=F.relu)
     for index in range(doublings):
@@ -173,10 +173,10 @@ def leaky(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0.2 * x)
 
 
-def residual_critic(
+def residual_discriminator(
     w: Weights, x: Tensor, *, layers: int, first_kernel: int, mode: str, norm: NormFn, order: str, pool: bool
 ) -> tuple[Tensor, Tensor]:
-    """Score and features of pictures, in eval mode."""
+    """Score and features of images, in eval mode."""
     x = block(w, "model.0", x, padding=(first_kernel - 1) // 2, mode=mode, norm=norm, act=leaky)
     for index in range(layers):
         x = residual(w, f"model.{1 + 2 * index}", x, order=order, mode=mode, norm=norm, act=leaky)

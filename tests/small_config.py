@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imagier.config.check import Config, check
-from imagier.config.legacy import modernize
+from imagier.config.legacy import translate_legacy
 from imagier.config.load import ConfigError, load
 
 TEXT = """\
@@ -59,7 +59,7 @@ def write(folder: Path, text: str = TEXT) -> Path:
 def read(path: Path, *overrides: str) -> tuple[Config, list[str]]:
     """The config of a file, and the lines about what was dropped."""
     document = load(path, overrides)
-    notes = modernize(document)
+    notes = translate_legacy(document)
     return check(document), notes
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import lmdb
 import numpy as np
-from pictures import write
+from images import write
 
-from imagier.data.source import Source
+from imagier.data.sources.source import Source
 
 EXTENSIONS = {"images": "jpg", "maps": "png"}
 

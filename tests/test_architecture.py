@@ -23,8 +23,10 @@ ARROWS = {
     "data": {"recipe"},
     "models": {"recipe", "nn", "losses"},
     "train": {"recipe", "metrics"},
-    "cli": {"recipe", "nn", "metrics", "config", "losses", "data", "models", "train"},
-    "__init__": set(),
+    "run": {"recipe", "nn", "metrics", "config", "losses", "data", "models", "train"},
+    "tools": {"recipe", "nn", "metrics", "config", "losses", "data", "models", "train", "run"},
+    "cli": {"recipe", "nn", "metrics", "config", "losses", "data", "models", "train", "run", "tools"},
+    "__init__": {"run"},
     "__main__": {"cli"},
 }
 """What each room may import from imagier besides itself and the errors."""
@@ -81,6 +83,38 @@ def rooms_imported(tree: ast.AST) -> Iterator[str]:
 def test_imports_follow_the_allowed_arrows(path: Path) -> None:
     allowed = ARROWS[room_of(path)] | {room_of(path), "errors"}
     assert set(rooms_imported(parsed(path))) <= allowed
+
+
+def modules_imported(path: Path) -> set[str]:
+    """The modules of imagier that a file imports, wherever in it."""
+    known = {module_of(other) for other in FILES}
+    found = set()
+    for module, names in imports(parsed(path)):
+        found |= {f"{module}.{name}" for name in names} & known or {module} & known
+    return found
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Every way from a module back to itself that a walk along the imports comes across."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def walk(module: str, way: list[str]) -> None:
+        if module in way:
+            found.append([*way[way.index(module) :], module])
+        elif module not in done:
+            for imported in sorted(arrows.get(module, ())):
+                walk(imported, [*way, module])
+            done.add(module)
+
+    for module in sorted(arrows):
+        walk(module, [])
+    return found
+
+
+def test_no_two_files_import_each_other_not_even_in_a_roundabout_way() -> None:
+    assert circles({module_of(path): modules_imported(path) for path in FILES}) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"]]
 
 
 @each_file

@@ -26,10 +26,10 @@ from contract.experiment import (
 from torch import Tensor
 
 from imagier.config.check import check
-from imagier.config.legacy import modernize
+from imagier.config.legacy import translate_legacy
 from imagier.config.load import load
 from imagier.nn.reference_names import reference_names
-from imagier.recipe import Batch, Moment, Position, Recipe
+from imagier.recipe import Batch, Position, Recipe, StepContext
 from imagier.train import checkpoint
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
@@ -92,7 +92,7 @@ def test_a_step_yields_known_players_and_finite_losses_all_of_which_have_weights
     batch = batch_of(config)
     before = {key: tensor.clone() for key, tensor in batch.tensors.items()}
     seen, named = [], set()
-    for player, losses in recipe.step(batch, Moment(0, 0, rng())):
+    for player, losses in recipe.step(batch, StepContext(0, 0, rng())):
         seen.append(player)
         for loss, value in losses.items():
             assert value.shape == (), loss
@@ -119,8 +119,8 @@ def test_every_weight_of_every_player_moves(name: str, data: Path) -> None:
 
 
 @each_experiment
-def test_what_the_critic_thinks_follows_from_its_loss(name: str, data: Path) -> None:
-    """A critic that learns alone takes real pictures for more real than generated ones; a look changes nothing."""
+def test_what_the_discriminator_thinks_follows_from_its_loss(name: str, data: Path) -> None:
+    """A discriminator that learns alone takes real images for more real than generated ones; a look changes nothing."""
     config = config_of(name, data)
     trainer = warm(name, data)
     trainer.recipe.train()
@@ -131,16 +131,16 @@ def test_what_the_critic_thinks_follows_from_its_loss(name: str, data: Path) -> 
             network.eval()
         before = states(trainer)
         with torch.no_grad():
-            leanings = trainer.recipe.leanings(trainer.recipe.prepare(batch), rng())
+            discriminator_logits = trainer.recipe.discriminator_logits(trainer.recipe.prepare(batch), rng())
         assert all(torch.equal(before[key], tensor) for key, tensor in states(trainer).items())
         trainer.recipe.train()
-        assert leanings is not None
-        real, fake = (torch.cat([x.flatten() for x in side]) for side in leanings)
+        assert discriminator_logits is not None
+        real, fake = (torch.cat([x.flatten() for x in side]) for side in discriminator_logits)
         return float(real.mean() - fake.mean())
 
     first = gap()
     for _ in range(30):
-        for player, losses in trainer.recipe.step(batch, Moment(0, 0, rng())):
+        for player, losses in trainer.recipe.step(batch, StepContext(0, 0, rng())):
             if player == "dis":
                 trainer.players["dis"].backward(trainer.recipe.total(losses))
                 trainer.players["dis"].update()
@@ -156,7 +156,7 @@ def test_each_phase_moves_its_player_alone(name: str, data: Path) -> None:
     def learned(player: str) -> list[Tensor]:
         return [parameter.detach().clone() for parameter in networks[player].parameters()]
 
-    phases = trainer.recipe.step(batch_of(config), Moment(0, 0, rng()))
+    phases = trainer.recipe.step(batch_of(config), StepContext(0, 0, rng()))
     for player, losses in phases:
         before = {other: learned(other) for other in networks}
         trainer.players[player].backward(trainer.recipe.total(losses))
@@ -167,27 +167,27 @@ def test_each_phase_moves_its_player_alone(name: str, data: Path) -> None:
 
 
 @each_experiment
-def test_pictures_have_the_shape_and_range_that_is_promised(name: str, data: Path) -> None:
+def test_images_have_the_shape_and_range_that_is_promised(name: str, data: Path) -> None:
     trainer = trainer_of(config_of(name, data))
     recipe = trainer.recipe
     batch = prepared(trainer, data, name)
     with torch.no_grad():
-        pictures = {"sample": recipe.sample(batch, rng()), **recipe.inputs(batch), **recipe.outputs(batch, rng())}
-        pictures |= recipe.baselines(batch)
+        images = {"sample": recipe.sample(batch, rng()), **recipe.inputs(batch), **recipe.outputs(batch, rng())}
+        images |= recipe.baselines(batch)
         target = recipe.target(batch)
         inferred = recipe.infer(batch, rng())
         names = recipe.infer_names(batch)
     if target is not None:
-        pictures["target"] = target
-    for kind, picture in {**pictures, "infer": torch.stack(inferred)}.items():
-        assert picture.shape == (len(batch), 3, SIZE, SIZE), kind
-        assert picture.isfinite().all(), kind
-        assert kind == "infer" or picture.abs().max() <= 1, kind
+        images["target"] = target
+    for kind, image in {**images, "infer": torch.stack(inferred)}.items():
+        assert image.shape == (len(batch), 3, SIZE, SIZE), kind
+        assert image.isfinite().all(), kind
+        assert kind == "infer" or image.abs().max() <= 1, kind
     assert len(set(names)) == len(inferred)
 
 
 @each_experiment
-def test_the_same_random_source_paints_the_same_picture_and_nobody_draws_elsewhere(name: str, data: Path) -> None:
+def test_the_same_random_source_paints_the_same_image_and_nobody_draws_elsewhere(name: str, data: Path) -> None:
     trainer = warm(name, data)
     recipe = trainer.recipe
     raw = batch_of(config_of(name, data))
@@ -195,7 +195,7 @@ def test_the_same_random_source_paints_the_same_picture_and_nobody_draws_elsewhe
     global_source = torch.get_rng_state()
     with torch.no_grad():
         first, again = recipe.sample(batch, rng()), recipe.sample(batch, rng())
-    list(recipe.step(raw, Moment(0, 0, rng())))
+    list(recipe.step(raw, StepContext(0, 0, rng())))
     assert torch.equal(first, again)
     assert torch.equal(torch.get_rng_state(), global_source)
 
@@ -293,7 +293,7 @@ def test_constructors_are_schemas(method: str) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())
 def test_every_config_is_valid_and_says_how_to_get_its_data_and_how_to_start(path: Path) -> None:
     document = load(path)
-    assert modernize(document) == []
+    assert translate_legacy(document) == []
     check(document)
     header = path.read_text().partition("\n\n")[0]
     assert "# Data:" in header

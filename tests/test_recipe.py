@@ -1,4 +1,4 @@
-"""The contract: totals, weights, and what all methods do to pictures."""
+"""The contract: totals, weights, and what all methods do to images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagier.errors import UserError
-from imagier.recipe import Batch, Losses, Moment, Recipe, fitted, shown
+from imagier.recipe import Batch, Losses, Recipe, StepContext, fitted, shown
 
 
 class Weighing(Recipe):
@@ -19,7 +19,7 @@ class Weighing(Recipe):
     def __init__(self, **weights: float) -> None:
         self.loss_weight = weights
 
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+    def step(self, batch: Batch, now: StepContext) -> Iterator[tuple[str, Losses]]:
         raise NotImplementedError
 
     def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ def test_a_player_must_have_something_to_learn() -> None:
         ({"gan": 1.0}, ["gan"], None),
     ],
 )
-def test_a_weight_that_a_critic_cannot_do_without_is_named(
+def test_a_weight_that_a_discriminator_cannot_do_without_is_named(
     weights: dict[str, float], losses: list[str], message: str | None
 ) -> None:
     made = Weighing(**weights)
@@ -61,19 +61,19 @@ def test_a_weight_that_a_critic_cannot_do_without_is_named(
     else:
         with pytest.raises(UserError) as caught:
             made.check_weights(*losses)
-        assert str(caught.value) == f"{message}, or the critic would learn nothing"
+        assert str(caught.value) == f"{message}, or the discriminator would learn nothing"
 
 
-def test_pictures_to_look_at_have_three_channels_and_end_at_1() -> None:
-    grey = torch.tensor([-3.0, 0.25, 3.0], dtype=torch.bfloat16).view(1, 1, 1, 3)
-    seen = shown(grey)
+def test_images_to_look_at_have_three_channels_and_end_at_1() -> None:
+    gray = torch.tensor([-3.0, 0.25, 3.0], dtype=torch.bfloat16).view(1, 1, 1, 3)
+    seen = shown(gray)
     assert seen.dtype == torch.float32
     assert seen[0, :, 0].tolist() == [[-1, 0.25, 1]] * 3
-    colours = torch.rand(2, 3, 4, 5)
-    assert torch.equal(shown(colours), colours)
+    colors = torch.rand(2, 3, 4, 5)
+    assert torch.equal(shown(colors), colors)
 
 
-def test_pictures_and_labels_are_brought_to_multiples_each_in_its_way_and_what_fits_stays() -> None:
+def test_images_and_labels_are_brought_to_multiples_each_in_its_way_and_what_fits_stays() -> None:
     given = Batch(
         {"images": torch.rand(1, 3, 9, 14), "label": torch.rand(1, 2, 9, 14), "other": torch.rand(1, 3, 8, 12)}
     )

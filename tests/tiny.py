@@ -12,15 +12,15 @@ SIZE = 32
 
 
 def write_data(folder: Path, *, train: int = 10, val: int = 5) -> Path:
-    """Pictures with label maps of 4 classes, in folder/train and folder/val."""
+    """Images with label maps of 4 classes, in folder/train and folder/val."""
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
         for kind in ("images", "seg_maps"):
             (folder / split / kind).mkdir(parents=True, exist_ok=True)
         for index in range(count):
             classes = cv2.resize(rng.integers(0, 4, (4, 4), np.uint8), (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)
-            picture = np.stack([classes * 60, 255 - classes * 50, classes * 20 + 90], axis=2).astype(np.uint8)
-            cv2.imwrite(str(folder / split / "images" / f"{index:03d}.png"), picture)
+            image = np.stack([classes * 60, 255 - classes * 50, classes * 20 + 90], axis=2).astype(np.uint8)
+            cv2.imwrite(str(folder / split / "images" / f"{index:03d}.png"), image)
             cv2.imwrite(str(folder / split / "seg_maps" / f"{index:03d}.png"), classes)
     return folder
 

@@ -1,6 +1,6 @@
-"""A gallery picture from the last picture of a training: `python docs/gallery/make.py LOGDIR OUT.png --show 1 3 0`.
+"""A gallery image from the last image of a training: `python docs/gallery/make.py LOGDIR OUT.png --show 1 3 0`.
 
-Samples stand side by side, and below each other the columns of the training's picture that --show names, in that order
+Samples stand side by side, and below each other the columns of the training's image that --show names, in that order
 (negative ones count from the end).
 """
 
@@ -16,12 +16,12 @@ GAP_PX = 4
 
 
 def main() -> None:
-    """Reads the picture, cuts it and writes it anew."""
+    """Reads the image, cuts it and writes it anew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logdir", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--show", type=int, nargs="+", required=True, help="columns of the training's picture")
-    parser.add_argument("--samples", type=int, nargs="*", help="rows of the training's picture (default: all)")
+    parser.add_argument("--show", type=int, nargs="+", required=True, help="columns of the training's image")
+    parser.add_argument("--samples", type=int, nargs="*", help="rows of the training's image (default: all)")
     parser.add_argument("--scale", type=int, default=2)
     args = parser.parse_args()
     newest = sorted((args.logdir / "images").glob("epoch_*_iteration_*.jpg"))[-1]

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from imagier.cli import status
+from imagier.run import status
 
 COMMANDS = {
     "train": "train the networks of a config",
     "submit": "queue a training on a cluster",
     "verify-resume": "prove that a continued run is the run that was never stopped",
-    "infer": "write a picture for every input",
+    "infer": "write an image for every input",
     "convert": "make a checkpoint of one that the reference wrote",
     "data": "make, check and preview data sets",
     "schema": "write a JSON Schema of configs, for editors",

@@ -6,8 +6,6 @@ import argparse
 import tempfile
 from pathlib import Path
 
-DEFAULT_SEED = 2
-
 END = 2**63
 """torch and the files of a run hold a seed as an integer of 64 bits with a sign."""
 
@@ -34,7 +32,7 @@ def add_process(parser: argparse.ArgumentParser) -> None:
 
 def add_drawing(parser: argparse.ArgumentParser, out: str) -> None:
     """The flags of the commands that draw a data set. out: where it goes if nobody says so, for people."""
-    parser.add_argument("--size", type=int, default=64, metavar="PX", help="width and height of a picture (default 64)")
+    parser.add_argument("--size", type=int, default=64, metavar="PX", help="width and height of an image (default 64)")
     parser.add_argument("--out", type=writable_folder, metavar="DIR", help=f"the folder to make (default {out})")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that draw (default: one a core, at most 8)")
 

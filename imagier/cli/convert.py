@@ -19,6 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the new checkpoint; returns the exit status."""
-    from imagier.cli.conversion import convert
+    from imagier.run.conversion import convert
 
     return convert(args)

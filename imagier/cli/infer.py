@@ -1,4 +1,4 @@
-"""`imagier infer`: writes a picture for every input."""
+"""`imagier infer`: writes an image for every input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", type=Path, help="the experiment; may be left out if --logdir holds the config.yaml of a run")
     add("--checkpoint", type=Path, metavar="FILE", help="the weights (default: the latest checkpoint of --logdir)")
     add("--logdir", type=folder, metavar="DIR", help="folder of a run")
-    add("--output_dir", type=writable_folder, required=True, metavar="DIR", help="where the pictures go")
+    add("--output_dir", type=writable_folder, required=True, metavar="DIR", help="where the images go")
     add("--seed", type=seed, default=0, help="seed of random styles (default 0)")
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data (default: num_workers of the data)")
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the pictures; returns the exit status."""
-    from imagier.cli.inference import infer
-    from imagier.cli.training import started
+    """Writes the images; returns the exit status."""
+    from imagier.run.inference import infer
+    from imagier.run.training import started
 
     return started(args, infer)

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from imagier.cli import status
 from imagier.cli import train as training_command
 from imagier.cli.train import duration
 from imagier.errors import UserError
+from imagier.run import status
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def checked(words: list[str]) -> list[str]:
     if args.logdir is None:
         raise UserError("--logdir is missing: a job that is queued again must find its run; name the folder of it")
 
-    from imagier.cli.training import read_config
+    from imagier.run.training import read_config
 
     read_config(args)
     return words

@@ -6,7 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
-from imagier.cli.arguments import DEFAULT_SEED, add_process, seed, writable_folder
+from imagier.cli.arguments import add_process, seed, writable_folder
+from imagier.run.options import DEFAULT_SEED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--debug",
         action="store_true",
-        help="try everything in a few slow steps: training with anomaly detection, saving, pictures, continuing",
+        help="try everything in a few slow steps: training with anomaly detection, saving, images, continuing",
     )
     add("--dry-run", action="store_true", help="check config and data, print the whole config, and stop")
     add("--profile", action="store_true", help="measure some iterations; table and trace go to <logdir>/profile")
@@ -57,8 +58,8 @@ def _add_wandb(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit status."""
-    from imagier.cli.debug import debug
-    from imagier.cli.training import started, train
+    from imagier.run.debug import debug
+    from imagier.run.training import started, train
 
     return started(args, debug if args.debug else train)
 

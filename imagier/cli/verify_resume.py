@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imagier.cli import status
-from imagier.cli.arguments import DEFAULT_SEED, add_device, seed, writable_folder
+from imagier.cli.arguments import add_device, seed, writable_folder
 from imagier.errors import RunError
+from imagier.run import status
+from imagier.run.options import DEFAULT_SEED
 
 SMALLEST_STEPS = 6
 

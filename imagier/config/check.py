@@ -18,7 +18,7 @@ from typing_extensions import is_typeddict
 
 from imagier.config import schema
 from imagier.config.find import CLASSES, did_you_mean, find
-from imagier.config.load import ConfigError, Document, Place, dump
+from imagier.config.load import ConfigError, Document, KeyPath, dump
 from imagier.config.rules import broken_rules, broken_rules_of_the_method
 
 FACTS = ("label_channels", "label_lengths", "one_hot", "image_channels", "crop_h_w", "style_classes", "gen", "dis")
@@ -73,16 +73,16 @@ def check(document: Document) -> Config:
     dis = checker.component("dis")
     recipe = checker.component("trainer", beside=schema.Trainer)
     if run is not None:
-        for place, message in broken_rules(run):
-            checker.error(place, message)
+        for key_path, message in broken_rules(run):
+            checker.error(key_path, message)
     if checker.errors:
         raise ConfigError(checker.lines())
     assert run is not None and gen is not None and dis is not None and recipe is not None
     reads, clips = vars(recipe.cls).get("reads", ()), vars(recipe.cls).get("clips", False)
-    for place, message in broken_rules_of_the_method(
+    for key_path, message in broken_rules_of_the_method(
         run.data, recipe.type, reads, clips, {"gen": gen.options, "dis": dis.options}
     ):
-        checker.error(place, message)
+        checker.error(key_path, message)
     checker.check_inference_args(run.inference_args, recipe.cls)
     if checker.errors:
         raise ConfigError(checker.lines())
@@ -103,18 +103,18 @@ class _Checker:
     """Collects errors, with the file and line of each."""
 
     document: Document
-    errors: list[tuple[Place, str]]
+    errors: list[tuple[KeyPath, str]]
 
-    def error(self, place: Place, message: str) -> None:
-        self.errors.append((place, message))
+    def error(self, key_path: KeyPath, message: str) -> None:
+        self.errors.append((key_path, message))
 
     def lines(self) -> list[str]:
         """The errors as "file:line: key: message", in the order of the file; those of the command line first."""
         lines: dict[str, int] = {}
-        for place, message in self.errors:
-            origin = self.document.origin(place)
+        for key_path, message in self.errors:
+            origin = self.document.origin(key_path)
             number = origin.rpartition(":")[2]
-            key = f"{'.'.join(map(str, place))}: " if place else ""
+            key = f"{'.'.join(map(str, key_path))}: " if key_path else ""
             lines[f"{origin}: {key}{message}"] = int(number) if number.isdecimal() else 0
         return sorted(lines, key=lambda line: lines[line])
 
@@ -163,14 +163,14 @@ class _Checker:
         for name in given.keys() - known:
             self.error(("inference_args", name), f"{recipe.__name__} has no such argument{did_you_mean(name, known)}")
 
-    def validated(self, model: type, place: Place, value: Any) -> Any:
+    def validated(self, model: type, key_path: KeyPath, value: Any) -> Any:
         """`value` as an object of a dataclass; None, with the errors noted, if it does not fit."""
         ready = _json_ready(value, [model])
         try:
             return adapter(model).validate_json(json.dumps(ready))
         except ValidationError as error:
             for where, messages in _grouped(error, ready).items():
-                self.error((*place, *where), _message(messages, where, model))
+                self.error((*key_path, *where), _message(messages, where, model))
             return None
 
 
@@ -222,20 +222,20 @@ def _json_ready(value: Any, hints: Sequence[Any]) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _grouped(error: ValidationError, value: Any) -> dict[Place, list[dict[str, Any]]]:
+def _grouped(error: ValidationError, value: Any) -> dict[KeyPath, list[dict[str, Any]]]:
     """pydantic's errors by the place in the file; its own markers (of unions, of wrappers) taken out of the place."""
-    groups: dict[Place, list[dict[str, Any]]] = {}
+    groups: dict[KeyPath, list[dict[str, Any]]] = {}
     for item in error.errors(include_url=False):
-        place: Place = ()
+        key_path: KeyPath = ()
         node: Any = value
         for part in item["loc"]:
             inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
             if inside:
                 node = node[part]
-                place = (*place, part)
+                key_path = (*key_path, part)
             elif item["type"] in ("missing", "missing_argument") and part == item["loc"][-1]:
-                place = (*place, part)
-        groups.setdefault(place, []).append(dict(item))
+                key_path = (*key_path, part)
+        groups.setdefault(key_path, []).append(dict(item))
     return groups
 
 
@@ -252,12 +252,12 @@ _EXPECTED = {
 }
 
 
-def _message(items: list[dict[str, Any]], place: Place, model: type) -> str:
+def _message(items: list[dict[str, Any]], key_path: KeyPath, model: type) -> str:
     first = items[0]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown key{did_you_mean(str(place[-1]), _keys_at(model, place[:-1]))}"
+        return f"unknown key{did_you_mean(str(key_path[-1]), _keys_at(model, key_path[:-1]))}"
     if first["type"] in ("missing", "missing_keyword_only_argument", "missing_argument"):
-        return "missing section" if _keys_at(model, place) else "missing; it has no default"
+        return "missing section" if _keys_at(model, key_path) else "missing; it has no default"
     if first["type"] == "literal_error":
         choices = first["ctx"]["expected"]
         names = [choice.strip(" '") for choice in choices.replace(" or ", ",").split(",")]
@@ -269,13 +269,13 @@ def _message(items: list[dict[str, Any]], place: Place, model: type) -> str:
     return f"{message[0].lower()}{message[1:]}, got {first['input']!r}"
 
 
-def _keys_at(model: type, place: Place) -> list[str]:
+def _keys_at(model: type, key_path: KeyPath) -> list[str]:
     """The keys that the schema knows at a place."""
     hints: list[Any] = [model]
-    for key in place:
+    for key in key_path:
         hints = list(_below(hints, key))
     options = [option for hint in hints for option in _alternatives(hint) if _is_section(option)]
-    classes = CLASSES if model is schema.Run and not place else ()
+    classes = CLASSES if model is schema.Run and not key_path else ()
     return [*classes, *(key for option in options for key in typing.get_type_hints(option))]
 
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from typing_extensions import is_protocol
 
-ROOMS = {"models": "imagier.models", "data": "imagier.data"}
+ROOMS = {"models": "imagier.models", "data": "imagier.data.datasets"}
 
 CLASSES = {"gen": "Generator", "dis": "Discriminator", "trainer": "Recipe"}
 """The sections that name a class of a model, and which."""

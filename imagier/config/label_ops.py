@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from imagier.config import schema
 from imagier.config.find import did_you_mean
-from imagier.config.load import Place
+from imagier.config.load import KeyPath
 
 ONE_HOT, MOVE, RENAME, CONCAT = "make_one_hot", "move_dont_care", "rename_inputs", "concat_labels"
 
@@ -39,7 +39,7 @@ def made(data: schema.Data) -> dict[str, Made]:
     return _Names.after(data).types
 
 
-def wrong_ops(data: schema.Data) -> Iterator[tuple[Place, str]]:
+def wrong_ops(data: schema.Data) -> Iterator[tuple[KeyPath, str]]:
     """What cannot be done: a place in the section, and what is wrong there."""
     yield from _Names.after(data).wrong
     for op, key in _KEYS.items():
@@ -59,7 +59,7 @@ class _Names:
     """By the names in the config."""
     called: dict[str, str]
     """The name in the config of what has this name now."""
-    wrong: list[tuple[Place, str]] = field(default_factory=list)
+    wrong: list[tuple[KeyPath, str]] = field(default_factory=list)
 
     @classmethod
     def after(cls, data: schema.Data) -> _Names:
@@ -116,10 +116,10 @@ class _Names:
             self.called[new] = self.called.pop(old)
             self.types[kind] = replace(self.types[kind], name=new)
 
-    def kind(self, name: str, place: Place) -> str | None:
+    def kind(self, name: str, key_path: KeyPath) -> str | None:
         """What is called so now; noted at a place if nothing is."""
         if name not in self.called:
-            self.wrong.append((place, self.unknown(name)))
+            self.wrong.append((key_path, self.unknown(name)))
         return self.called.get(name)
 
     def unknown(self, name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from imagier.config import schema
 from imagier.config.find import CLASSES, find
-from imagier.config.load import Document, Place
+from imagier.config.load import Document, KeyPath
 from imagier.config.rules import has_clips
 
 _TYPE_PREFIXES = (
@@ -19,12 +19,12 @@ _TYPE_PREFIXES = (
     "imaginaire.datasets.",
 )
 
-_RENAMED_TYPES: dict[Place, dict[str, str]] = {
+_RENAMED_TYPES: dict[KeyPath, dict[str, str]] = {
     ("dis", "type"): {"multires_patch": "pix2pixHD", "coco_funit": "funit"},
     ("trainer", "type"): {"coco_funit": "funit"},
 }
 
-_MOVED: dict[Place, Place] = {
+_MOVED: dict[KeyPath, KeyPath] = {
     ("trainer", "perceptual_mode"): ("trainer", "perceptual_loss", "mode"),
     ("trainer", "perceptual_layers"): ("trainer", "perceptual_loss", "layers"),
     ("dis", "image_channels"): ("dis", "num_image_channels"),
@@ -48,7 +48,7 @@ class _Retired(NamedTuple):
 _CREDENTIALS = ("aws_credentials_file",)
 _ONLY_REMOTE = "only needed for data in an object store"
 
-_RETIRED: dict[Place, _Retired] = {
+_RETIRED: dict[KeyPath, _Retired] = {
     ("trainer", "hparam_to_tensorboard"): _Retired("had no effect"),
     ("trainer", "distributed_data_parallel"): _Retired(
         "had no effect; gradients are averaged with torch.distributed", "pytorch"
@@ -95,8 +95,8 @@ _RETIRED: dict[Place, _Retired] = {
 _FUNIT_METRICS = ("use_kid", "use_fid", "val_sample_size", "kid_num_subsets", "kid_sample_size", "kid_subset_size")
 """Keys of `trainer` that did something in one method alone."""
 
-_CRITIC_SWITCHES = ("patch_dis", "patch_wise")
-"""Keys of `dis` that choose between two critics, each of which reads keys that the other does not."""
+_DISCRIMINATOR_SWITCHES = ("patch_dis", "patch_wise")
+"""Keys of `dis` that choose between two discriminators, each of which reads keys that the other does not."""
 
 _PATCH_ONLY = ("num_discriminators", "kernel_size")
 _RESIDUAL_ONLY = ("first_kernel_size", "padding_mode", "aggregation", "order", "anti_aliased")
@@ -118,7 +118,7 @@ _POLICY_KEYS: dict[str, tuple[str, ...]] = {
 _COUNTED = "is counted from the data section; remove it here"
 
 # Keys that mean something which cannot be done here: an error that says so.
-_REFUSED: dict[Place, str] = {
+_REFUSED: dict[KeyPath, str] = {
     ("gen", "num_labels"): _COUNTED,
     ("dis", "num_labels"): _COUNTED,
     ("gen", "activation_norm_params", "partial"): "this version has no partial convolutions",
@@ -141,11 +141,11 @@ _UNREADABLE_IN_SPLITS = {
     "individual_video_frame_augmentations": "few-shot video",
 }
 
-# Data set types whose pictures make no label, and the keys that tell how to make one.
+# Data set types whose images make no label, and the keys that tell how to make one.
 _WITHOUT_LABEL = ("images", "unpaired_images", "unpaired_few_shot_images")
 _WITHOUT_CLASSES = ("paired_images", "unpaired_images")
 _OF_STILLS = ("paired_images", *_WITHOUT_LABEL)
-_CLIP_KEYS: dict[Place, Any] = {
+_CLIP_KEYS: dict[KeyPath, Any] = {
     ("initial_sequence_length",): None,
     ("max_sequence_length",): 100,
     ("augmentations", "max_time_step"): 1,
@@ -159,7 +159,7 @@ _KNOWN_OPS = {f"{_LABEL_OPS}{op}": op for op in ("make_one_hot", "concat_labels"
 _KNOWN_OPS["imaginaire.model_utils.rename_inputs::rename_inputs"] = "rename_inputs"
 
 
-def modernize(document: Document) -> list[str]:
+def translate_legacy(document: Document) -> list[str]:
     """Rewrites the reference's spellings in place; returns one line for every key that was dropped.
 
     What means something that cannot be done here is noted in the document, for `check` to tell with all that is wrong.
@@ -175,25 +175,29 @@ def modernize(document: Document) -> list[str]:
 
 def _rename_values(document: Document) -> None:
     """Module paths to names, "None" to null, and "" to "none" where a norm is meant."""
-    for place, value in list(document.walk()):
+    for key_path, value in list(document.walk()):
         if not isinstance(value, str):
             continue
-        if place[-1] == "type":
+        if key_path[-1] == "type":
             for prefix in _TYPE_PREFIXES:
                 value = value.removeprefix(prefix)
-            document.set(place, _RENAMED_TYPES.get(place, {}).get(value, value))
-        if value in ("", "None") and str(place[-1]).endswith(("norm_type", "nonlinearity")):
-            document.set(place, "none")
+            document.set(key_path, _RENAMED_TYPES.get(key_path, {}).get(value, value))
+        if value in ("", "None") and str(key_path[-1]).endswith(("norm_type", "nonlinearity")):
+            document.set(key_path, "none")
         elif value == "None":
-            document.set(place, None)
+            document.set(key_path, None)
 
 
 def _move_keys(document: Document) -> None:
     """Keys to their other places, where the class of the section knows these alone."""
     moved = {old: new for old, new in _MOVED.items() if _is_there(document, old) and not _is_taken(document, old)}
     for old, new in moved.items():
-        together = [place for place, target in _MOVED.items() if target[:-1] == new[:-1]]
-        if _is_taken(document, new) and all(place in moved for place in together) and not _is_there(document, new):
+        together = [key_path for key_path, target in _MOVED.items() if target[:-1] == new[:-1]]
+        if (
+            _is_taken(document, new)
+            and all(key_path in moved for key_path in together)
+            and not _is_there(document, new)
+        ):
             origin = document.origin(old)
             document.set(new, document.drop(old), origin)
 
@@ -202,19 +206,19 @@ def _list_roots(document: Document) -> None:
     """One root given as text becomes a list."""
     for section in _DATA:
         for split in _SPLITS:
-            place = (section, split, "roots")
-            roots = document.get(place)
+            key_path = (section, split, "roots")
+            roots = document.get(key_path)
             if isinstance(roots, str):
-                document.set(place, [roots] if roots else [])
+                document.set(key_path, [roots] if roots else [])
 
 
 def _move_credentials(document: Document) -> None:
     """The credentials to each section that reads from an object store; elsewhere they have no effect."""
     path = document.get(_CREDENTIALS)
     for section in _DATA if path not in _OFF else ():
-        place = (section, *_CREDENTIALS)
-        if _is_remote(document, section) and not _is_there(document, place):
-            document.set(place, path, document.origin(_CREDENTIALS))
+        key_path = (section, *_CREDENTIALS)
+        if _is_remote(document, section) and not _is_there(document, key_path):
+            document.set(key_path, path, document.origin(_CREDENTIALS))
     if path not in _OFF and any(_is_remote(document, section) for section in _DATA):
         document.drop(_CREDENTIALS)
 
@@ -237,42 +241,42 @@ def _refuse(document: Document) -> None:
         for split in _SPLITS:
             for key, what in _UNREADABLE_IN_SPLITS.items():
                 refused[section, split, key] = f"this version cannot read {what}"
-    for place, why in refused.items():
-        if not _is_there(document, place) or _is_taken(document, place):
+    for key_path, why in refused.items():
+        if not _is_there(document, key_path) or _is_taken(document, key_path):
             continue
-        if document.get(place) in _OFF:
-            document.drop(place)
+        if document.get(key_path) in _OFF:
+            document.drop(key_path)
         else:
-            document.refuse(place, why)
+            document.refuse(key_path, why)
 
 
 def _rewrite_ops(document: Document) -> None:
     """Op strings: the label ops are part of the pipeline; any other is refused."""
     for section in _DATA:
-        place: Place = (section, "full_data_ops")
-        text = document.get(place)
+        key_path: KeyPath = (section, "full_data_ops")
+        text = document.get(key_path)
         if isinstance(text, str):
             ops = [_KNOWN_OPS.get(op.strip(), op.strip()) for op in text.split(",") if op.strip()]
-            document.set(place, ", ".join(ops) or None)
+            document.set(key_path, ", ".join(ops) or None)
             for op in ops:
-                if op not in _KNOWN_OPS.values() and _is_there(document, place):
-                    document.refuse(place, f"this version has no op {op!r}")
+                if op not in _KNOWN_OPS.values() and _is_there(document, key_path):
+                    document.refuse(key_path, f"this version has no op {op!r}")
         _refuse_ops(document, (section, "full_data_post_aug_ops"))
-        for place in _input_types(document, section):
-            if document.get((*place, "pre_aug_ops")) == "decode_json" and place[-1] in _points(document, section):
-                document.drop((*place, "pre_aug_ops"))  # it is how key points are read
+        for key_path in _input_types(document, section):
+            if document.get((*key_path, "pre_aug_ops")) == "decode_json" and key_path[-1] in _points(document, section):
+                document.drop((*key_path, "pre_aug_ops"))  # it is how key points are read
             for key in ("pre_aug_ops", "post_aug_ops"):
-                _refuse_ops(document, (*place, key))
+                _refuse_ops(document, (*key_path, key))
 
 
-def _refuse_ops(document: Document, place: Place) -> None:
-    text = document.get(place)
-    if not _is_there(document, place):
+def _refuse_ops(document: Document, key_path: KeyPath) -> None:
+    text = document.get(key_path)
+    if not _is_there(document, key_path):
         return
     if text in _OFF:
-        document.drop(place)
+        document.drop(key_path)
     else:
-        document.refuse(place, f"this version has no op {text!r}")
+        document.refuse(key_path, f"this version has no op {text!r}")
 
 
 def _points(document: Document, section: str) -> list[Any]:
@@ -281,14 +285,14 @@ def _points(document: Document, section: str) -> list[Any]:
     return names if isinstance(names, list) else []
 
 
-def _input_types(document: Document, section: str) -> list[Place]:
+def _input_types(document: Document, section: str) -> list[KeyPath]:
     """The places of the options of each input type."""
-    places: list[Place] = []
+    key_paths: list[KeyPath] = []
     for around in ((section,), *((section, split) for split in _SPLITS)):
         entries = document.get((*around, "input_types"))
         for index, entry in enumerate(entries if isinstance(entries, list) else []):
-            places += [(*around, "input_types", index, name) for name in entry] if isinstance(entry, dict) else []
-    return places
+            key_paths += [(*around, "input_types", index, name) for name in entry] if isinstance(entry, dict) else []
+    return key_paths
 
 
 def _retire(document: Document) -> list[str]:
@@ -309,21 +313,21 @@ def _retire(document: Document) -> list[str]:
         if type_ in _WITHOUT_CLASSES:
             retired[section, "num_classes"] = _Retired(f"had no effect on {type_}")
         retired |= _keys_of_clips(document, section)
-        for place in _input_types(document, section):
+        for key_path in _input_types(document, section):
             for key in ("use_dont_care", "interpolator"):
-                retired |= {(*place, key): _Retired("only that of the data section has an effect")}
-    notes = _drop_keys_of_the_other_critic(document)
-    for place, (why, default) in retired.items():
-        if not _is_there(document, place) or _is_taken(document, place):
+                retired |= {(*key_path, key): _Retired("only that of the data section has an effect")}
+    notes = _drop_keys_of_the_other_discriminator(document)
+    for key_path, (why, default) in retired.items():
+        if not _is_there(document, key_path) or _is_taken(document, key_path):
             continue
-        if document.drop(place) not in (None, "", {}, [], default):
-            notes.append(f"{document.origin(place)}: {'.'.join(map(str, place))}: {why}; dropped")
+        if document.drop(key_path) not in (None, "", {}, [], default):
+            notes.append(f"{document.origin(key_path)}: {'.'.join(map(str, key_path))}: {why}; dropped")
     return notes
 
 
-def _keys_of_clips(document: Document, section: str) -> dict[Place, _Retired]:
+def _keys_of_clips(document: Document, section: str) -> dict[KeyPath, _Retired]:
     """What says how long clips are where there are none, and how many frames of a held-out video lie side by side."""
-    retired: dict[Place, _Retired] = {}
+    retired: dict[KeyPath, _Retired] = {}
     for split in _SPLITS:
         named = str(document.get((section, split, "type")) or document.get((section, "type"), "paired_images"))
         of_split = named.rpartition(".")[2]
@@ -336,52 +340,52 @@ def _keys_of_clips(document: Document, section: str) -> dict[Place, _Retired]:
             why = "only that of the training set has an effect"
         else:
             continue
-        retired |= {(section, split, *place): _Retired(why, default) for place, default in _CLIP_KEYS.items()}
+        retired |= {(section, split, *key_path): _Retired(why, default) for key_path, default in _CLIP_KEYS.items()}
     return retired
 
 
 def _keys_of_other_types(
-    document: Document, place: Place, section: type, keys: Mapping[str, Sequence[str]]
-) -> dict[Place, _Retired]:
+    document: Document, key_path: KeyPath, section: type, keys: Mapping[str, Sequence[str]]
+) -> dict[KeyPath, _Retired]:
     """What the type of a section does not read of the keys that each of its types reads."""
     defaults = {field.name: field.default for field in dataclasses.fields(section)}
-    type_ = document.get((*place, "type"), defaults["type"])
+    type_ = document.get((*key_path, "type"), defaults["type"])
     if not isinstance(type_, str) or type_ not in keys:
         return {}  # told by `check`
     others = {key for of_type in keys.values() for key in of_type}.difference(keys[type_])
-    return {(*place, key): _Retired(f"has no effect with type: {type_}", defaults[key]) for key in sorted(others)}
+    return {(*key_path, key): _Retired(f"has no effect with type: {type_}", defaults[key]) for key in sorted(others)}
 
 
-def _drop_keys_of_the_other_critic(document: Document) -> list[str]:
+def _drop_keys_of_the_other_discriminator(document: Document) -> list[str]:
     notes = []
-    for switch in _CRITIC_SWITCHES:
+    for switch in _DISCRIMINATOR_SWITCHES:
         if not _is_taken(document, ("dis", switch)):
             continue
         is_patch = document.get(("dis", switch), True)
-        for place in [("dis", key) for key in (_RESIDUAL_ONLY if is_patch else _PATCH_ONLY)]:
-            if _is_there(document, place) and "." not in str(document.get(("dis", "type"))):
+        for key_path in [("dis", key) for key in (_RESIDUAL_ONLY if is_patch else _PATCH_ONLY)]:
+            if _is_there(document, key_path) and "." not in str(document.get(("dis", "type"))):
                 why = f"has no effect with {switch}: {str(bool(is_patch)).lower()}"
-                if document.drop(place) is not None:
-                    notes.append(f"{document.origin(place)}: {'.'.join(place)}: {why}; dropped")
+                if document.drop(key_path) is not None:
+                    notes.append(f"{document.origin(key_path)}: {'.'.join(key_path)}: {why}; dropped")
     return notes
 
 
-def _is_there(document: Document, place: Place) -> bool:
-    section = document.get(place[:-1])
-    return isinstance(section, dict) and place[-1] in section
+def _is_there(document: Document, key_path: KeyPath) -> bool:
+    section = document.get(key_path[:-1])
+    return isinstance(section, dict) and key_path[-1] in section
 
 
-def _is_taken(document: Document, place: Place) -> bool:
+def _is_taken(document: Document, key_path: KeyPath) -> bool:
     """Whether the key may mean something to the class that its section names: it takes it, or is the user's own."""
-    name = document.get((*place[:1], "type"))
-    class_name = CLASSES.get(str(place[0]))
+    name = document.get((*key_path[:1], "type"))
+    class_name = CLASSES.get(str(key_path[0]))
     if class_name is None or not isinstance(name, str):
         return False
     try:
         cls = find("models", name, class_name)
     except LookupError:
         return False  # told by `check`
-    return "." in name or _takes(cls, [str(part) for part in place[1:]])
+    return "." in name or _takes(cls, [str(part) for part in key_path[1:]])
 
 
 def _takes(cls: type, path: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ import yaml
 
 from imagier.errors import UserError
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
 
 
@@ -26,68 +26,68 @@ class ConfigError(UserError):
 class Document:
     """The values of a config file with the overrides on top, and where each came from."""
 
-    def __init__(self, name: str, tree: dict[str, Any], origins: dict[Place, str]) -> None:
+    def __init__(self, name: str, tree: dict[str, Any], origins: dict[KeyPath, str]) -> None:
         self.name = name
         self.tree = tree
         self.origins = origins
-        self.refused: list[tuple[Place, str]] = []
+        self.refused: list[tuple[KeyPath, str]] = []
         """What was already found to be wrong: where, and what to do."""
 
-    def origin(self, place: Place) -> str:
+    def origin(self, key_path: KeyPath) -> str:
         """ "file:line" of a value, or of the nearest mapping around it."""
-        while place and place not in self.origins:
-            place = place[:-1]
-        return self.origins.get(place, self.name)
+        while key_path and key_path not in self.origins:
+            key_path = key_path[:-1]
+        return self.origins.get(key_path, self.name)
 
-    def get(self, place: Place, default: Any = None) -> Any:
+    def get(self, key_path: KeyPath, default: Any = None) -> Any:
         """The value at a place, or the default if there is none."""
         node: Any = self.tree
-        for key in place:
+        for key in key_path:
             if not _has(node, key):
                 return default
             node = node[key]
         return node
 
-    def set(self, place: Place, value: Any, origin: str | None = None) -> None:
+    def set(self, key_path: KeyPath, value: Any, origin: str | None = None) -> None:
         """Puts a value at a place, with the mappings that lead there; the origin stays unless one is given.
 
         ConfigError if the place leads through a value, or past the end of a list.
         """
         node: Any = self.tree
-        for depth, key in enumerate(place):
+        for depth, key in enumerate(key_path):
             if not (isinstance(node, dict) or _has(node, key)):
-                dotted = ".".join(map(str, place[:depth]))
+                dotted = ".".join(map(str, key_path[:depth]))
                 what = f"a list of {len(node)}" if isinstance(node, list) else "a value, not a section"
                 raise ConfigError([f"{origin}: {dotted}: is {what}; cannot set {key!r} in it"])
-            here = place[: depth + 1]
-            is_new = here == place or self.get(here) is None
+            here = key_path[: depth + 1]
+            is_new = here == key_path or self.get(here) is None
             if is_new:
-                node[key] = value if here == place else {}
+                node[key] = value if here == key_path else {}
             if is_new and origin is not None:
                 self.origins = {at: where for at, where in self.origins.items() if at[: depth + 1] != here}
                 self.origins[here] = origin
             node = node[key]
 
-    def drop(self, place: Place) -> Any:
+    def drop(self, key_path: KeyPath) -> Any:
         """Removes a value and returns it."""
-        return self.get(place[:-1]).pop(place[-1])
+        return self.get(key_path[:-1]).pop(key_path[-1])
 
-    def refuse(self, place: Place, why: str) -> None:
+    def refuse(self, key_path: KeyPath, why: str) -> None:
         """Removes a value that cannot be, and keeps the reason for the list of all that is wrong."""
-        self.drop(place)
-        self.refused.append((place, why))
+        self.drop(key_path)
+        self.refused.append((key_path, why))
 
-    def walk(self) -> Iterator[tuple[Place, Any]]:
+    def walk(self) -> Iterator[tuple[KeyPath, Any]]:
         """Every value that is no mapping and no list, with its place."""
-        stack: list[tuple[Place, Any]] = [((), self.tree)]
+        stack: list[tuple[KeyPath, Any]] = [((), self.tree)]
         while stack:
-            place, node = stack.pop()
+            key_path, node = stack.pop()
             if isinstance(node, dict):
-                stack += [((*place, key), child) for key, child in node.items()]
+                stack += [((*key_path, key), child) for key, child in node.items()]
             elif isinstance(node, list):
-                stack += [((*place, index), child) for index, child in enumerate(node)]
+                stack += [((*key_path, index), child) for index, child in enumerate(node)]
             else:
-                yield place, node
+                yield key_path, node
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Document:
@@ -142,11 +142,11 @@ for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
-def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
+def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        origins: dict[Place, str] = {(): f"{name}:1"}
+        origins: dict[KeyPath, str] = {(): f"{name}:1"}
         if node is not None:
             _note_lines(loader, node, (), name, origins, set())
         tree = {} if node is None else loader.construct_document(node)
@@ -164,7 +164,7 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
 
 
 def _note_lines(
-    loader: _Loader, node: yaml.Node, place: Place, name: str, origins: dict[Place, str], seen: set[yaml.Node]
+    loader: _Loader, node: yaml.Node, key_path: KeyPath, name: str, origins: dict[KeyPath, str], seen: set[yaml.Node]
 ) -> None:
     """Notes the line of every value below a node; two equal keys in one mapping are an error.
 
@@ -172,7 +172,7 @@ def _note_lines(
     """
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
-            here: Place = (*place, index)
+            here: KeyPath = (*key_path, index)
             origins[here] = f"{name}:{child.start_mark.line + 1}"
             _note_lines(loader, child, here, name, origins, seen)
     if not isinstance(node, yaml.MappingNode):
@@ -182,7 +182,7 @@ def _note_lines(
         seen.add(node)
         loader.flatten_mapping(node)
     for key_node, child in node.value:  # merged keys first: those of the mapping itself replace their lines
-        here = (*place, key_node.value)
+        here = (*key_path, key_node.value)
         origins[here] = f"{name}:{key_node.start_mark.line + 1}"
         _note_lines(loader, child, here, name, origins, seen)
 
@@ -209,11 +209,11 @@ def _apply(document: Document, override: str) -> None:
         value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError([f"command line: {dotted}: cannot read the value {text!r}"]) from error
-    place: Place = ()
+    key_path: KeyPath = ()
     for key in dotted.split("."):
-        inside_list = isinstance(document.get(place), list) and key.isdecimal()
-        place = (*place, int(key) if inside_list else key)
-    document.set(place, value, origin="command line")
+        inside_list = isinstance(document.get(key_path), list) and key.isdecimal()
+        key_path = (*key_path, int(key) if inside_list else key)
+    document.set(key_path, value, origin="command line")
 
 
 def _has(node: Any, key: str | int) -> bool:

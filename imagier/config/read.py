@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagier.config.check import Config, check
-from imagier.config.legacy import modernize
+from imagier.config.legacy import translate_legacy
 from imagier.config.load import load
 
 
@@ -16,5 +16,5 @@ def read(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
     UserError names all that is wrong with it.
     """
     document = load(path, overrides)
-    notes = modernize(document)
+    notes = translate_legacy(document)
     return check(document), notes

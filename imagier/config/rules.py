@@ -10,9 +10,9 @@ from typing import Any
 
 from imagier.config import label_ops, schema
 from imagier.config.find import did_you_mean, find
-from imagier.config.load import Place
+from imagier.config.load import KeyPath
 
-Broken = tuple[Place, str]
+Broken = tuple[KeyPath, str]
 
 _ASPECT = re.compile(r"\s*\d+\s*,\s*\d+\s*,\s*\(?\s*[\d.]+\s*,\s*[\d.]+\s*\)?\s*")
 _SIZES = frozenset({"resize_smallest_side", "resize_h_w", "random_crop_h_w", "center_crop_h_w"})
@@ -38,18 +38,18 @@ def broken_rules(run: schema.Run) -> Iterator[Broken]:
             yield ("test_data", "input_labels"), message
 
 
-def _optimizer(optimizer: schema.Optimizer, place: Place) -> Iterator[Broken]:
+def _optimizer(optimizer: schema.Optimizer, key_path: KeyPath) -> Iterator[Broken]:
     policy = optimizer.lr_policy
     if policy.type == "linear":
         for key in ("decay_start", "decay_end", "decay_target"):
             if getattr(policy, key) is None:
-                yield (*place, "lr_policy"), f"a linear policy needs {key}"
+                yield (*key_path, "lr_policy"), f"a linear policy needs {key}"
         if policy.decay_start is not None and policy.decay_end is not None and policy.decay_end <= policy.decay_start:
-            yield (*place, "lr_policy", "decay_end"), "must come after decay_start"
+            yield (*key_path, "lr_policy", "decay_end"), "must come after decay_start"
     if optimizer.type == "madam" and optimizer.scale is None:
-        yield (*place, "type"), "madam needs scale, the largest weight in root mean squares of its tensor"
+        yield (*key_path, "type"), "madam needs scale, the largest weight in root mean squares of its tensor"
     if optimizer.skip_grad and optimizer.clip_grad_norm is None:
-        yield (*place, "skip_grad"), "needs clip_grad_norm, the norm from which a gradient is skipped"
+        yield (*key_path, "skip_grad"), "needs clip_grad_norm, the norm from which a gradient is skipped"
 
 
 def broken_rules_of_the_method(
@@ -68,67 +68,67 @@ def broken_rules_of_the_method(
         yield ("data", "input_labels"), f"is empty; name the types that make up the label, which {method} reads"
     key = "num_image_channels"
     channels = {f"{section}.{key}": options[key] for section, options in networks.items() if key in options}
-    sets: list[tuple[Place, schema.Data]] = [(("data",), data)]
+    sets: list[tuple[KeyPath, schema.Data]] = [(("data",), data)]
     if data.val is not None and data.val.input_types is not None:
         own = replace(data, input_types=data.val.input_types, input_image=data.val.input_image or [])
         sets.append((("data", "val"), own))
-    for place, of_place in sets:
+    for key_path, of_place in sets:
         called = {name: made.name for name, made in label_ops.made(of_place).items()}
         needed = [name for name in reads if name != "label"]
-        yield from _pictures(of_place.input_types, called, needed, channels, method, place)
+        yield from _images(of_place.input_types, called, needed, channels, method, key_path)
         image = [called.get(name, name) for name in of_place.input_image]
         if "images" in reads and image != ["images"]:
-            yield (*place, "input_image"), f"must be [images], which {method} reads; got [{', '.join(image)}]"
+            yield (*key_path, "input_image"), f"must be [images], which {method} reads; got [{', '.join(image)}]"
 
 
-def _pictures(
+def _images(
     entries: Sequence[Mapping[str, schema.InputType]],
     called: Mapping[str, str],
     needed: Sequence[str],
     channels: Mapping[str, int],
     method: str,
-    place: Place,
+    key_path: KeyPath,
 ) -> Iterator[Broken]:
     """called: the name in a batch of each input type."""
     of_config = {name: kind for kind, name in called.items()}
     found = {name: (index, options) for index, entry in enumerate(entries) for name, options in entry.items()}
     for name in needed:
         if name not in of_config:
-            yield (*place, "input_types"), f"lacks {name}, which {method} reads"
+            yield (*key_path, "input_types"), f"lacks {name}, which {method} reads"
             continue
         kind = of_config[name]
         index, options = found[kind]
         for key, number in channels.items():
             if options.num_channels not in (None, number):
                 message = f"is {options.num_channels}, but {key} is {number}; make them the same"
-                yield (*place, "input_types", index, kind, "num_channels"), message
+                yield (*key_path, "input_types", index, kind, "num_channels"), message
 
 
-def _data(data: schema.Data, place: Place) -> Iterator[Broken]:
-    yield from _dataset_type(data.type, (*place, "type"))
+def _data(data: schema.Data, key_path: KeyPath) -> Iterator[Broken]:
+    yield from _dataset_type(data.type, (*key_path, "type"))
     if data.reduced_jpeg and not _takes(data.type, "reduced_jpeg"):
-        yield (*place, "reduced_jpeg"), f"{data.type} does not decode at reduced scale; remove it here"
-    yield from _input_types(data.input_types, data.type, (*place, "input_types"))
+        yield (*key_path, "reduced_jpeg"), f"{data.type} does not decode at reduced scale; remove it here"
+    yield from _input_types(data.input_types, data.type, (*key_path, "input_types"))
     named = {name: options for entry in data.input_types for name, options in entry.items()}
-    yield from _names(data.input_image, named, (*place, "input_image"))
+    yield from _names(data.input_image, named, (*key_path, "input_image"))
     for where, message in label_ops.wrong_ops(data):
-        yield (*place, *where), message
-    yield from _points(data, named, place)
-    yield from _classes(data.input_types, _one_hot(data), (*place, "input_types"))
+        yield (*key_path, *where), message
+    yield from _points(data, named, key_path)
+    yield from _classes(data.input_types, _one_hot(data), (*key_path, "input_types"))
     if data.val is not None and data.val.input_types is not None:
         one_hot = _one_hot(replace(data, input_types=data.val.input_types))
-        yield from _classes(data.val.input_types, one_hot, (*place, "val", "input_types"))
+        yield from _classes(data.val.input_types, one_hot, (*key_path, "val", "input_types"))
     in_label = [name for name, made in label_ops.made(data).items() if made.name in data.input_labels]
     for name in [*in_label, *data.input_image]:
         if name in named and named[name].num_channels is None and name not in _one_hot(data):
-            yield (*place, "input_types"), f"{name} needs num_channels"
+            yield (*key_path, "input_types"), f"{name} needs num_channels"
     for key, split in (("train", data.train), ("val", data.val), ("test", data.test)):
         if split is not None:
-            yield from _split(split, data.input_labels, (*place, key))
-            yield from _root_weights(split, split.type or data.type, (*place, key))
-            yield from _shuffle(split, (*place, key))
+            yield from _split(split, data.input_labels, (*key_path, key))
+            yield from _root_weights(split, split.type or data.type, (*key_path, key))
+            yield from _shuffle(split, (*key_path, key))
             if key == "train" and has_clips(data.type):
-                yield from _clips(split, (*place, key))
+                yield from _clips(split, (*key_path, key))
 
 
 def _one_hot(data: schema.Data) -> Mapping[str, int]:
@@ -146,36 +146,36 @@ def _label_lengths(data: schema.Data) -> list[int]:
 
 
 def _classes(
-    entries: Sequence[Mapping[str, schema.InputType]], one_hot: Collection[str], place: Place
+    entries: Sequence[Mapping[str, schema.InputType]], one_hot: Collection[str], key_path: KeyPath
 ) -> Iterator[Broken]:
     """Types that hold classes are maps of numbers, between which there is nothing."""
     for index, entry in enumerate(entries):
         for name, options in entry.items():
-            here = (*place, index, name)
+            here = (*key_path, index, name)
             if name in one_hot and not options.is_mask:
                 yield (*here, "is_mask"), "must be true: one_hot_num_classes says that these are classes"
             if name in one_hot and options.num_channels not in (None, 1):
                 yield (*here, "num_channels"), "must be 1: one_hot_num_classes says that these are classes"
 
 
-def _dataset_type(name: str, place: Place) -> Iterator[Broken]:
+def _dataset_type(name: str, key_path: KeyPath) -> Iterator[Broken]:
     try:
         find("data", name, "Dataset")
     except LookupError as error:
-        yield place, str(error.args[0])
+        yield key_path, str(error.args[0])
 
 
-def _input_types(entries: Sequence[Mapping[str, schema.InputType]], type_: str, place: Place) -> Iterator[Broken]:
+def _input_types(entries: Sequence[Mapping[str, schema.InputType]], type_: str, key_path: KeyPath) -> Iterator[Broken]:
     names = [name for entry in entries for name in entry]
     needed = _needed_names(type_)
     if names and needed and sorted(names) != sorted(needed):
-        yield place, f"{type_} reads {' and '.join(needed)}, neither more nor less; got {', '.join(names)}"
+        yield key_path, f"{type_} reads {' and '.join(needed)}, neither more nor less; got {', '.join(names)}"
     if not any(entries):
-        yield place, "is empty; name at least one input type"
+        yield key_path, "is empty; name at least one input type"
     seen: set[str] = set()
     for index, entry in enumerate(entries):
         for name, options in entry.items():
-            here = (*place, index, name)
+            here = (*key_path, index, name)
             if name in seen:
                 yield here, "stands here for the second time"
             if options.computed_on_the_fly:
@@ -185,11 +185,11 @@ def _input_types(entries: Sequence[Mapping[str, schema.InputType]], type_: str, 
             seen.add(name)
 
 
-def _clips(split: schema.Split, place: Place) -> Iterator[Broken]:
+def _clips(split: schema.Split, key_path: KeyPath) -> Iterator[Broken]:
     if split.initial_sequence_length is None:
-        yield place, "needs initial_sequence_length, the number of frames of a clip"
+        yield key_path, "needs initial_sequence_length, the number of frames of a clip"
     elif split.max_sequence_length < split.initial_sequence_length:
-        yield (*place, "max_sequence_length"), "must not be less than initial_sequence_length"
+        yield (*key_path, "max_sequence_length"), "must not be less than initial_sequence_length"
 
 
 def has_clips(type_: str) -> bool:
@@ -197,33 +197,33 @@ def has_clips(type_: str) -> bool:
     return _of_dataset(type_, "clips", False)
 
 
-def _points(data: schema.Data, named: Mapping[str, schema.InputType], place: Place) -> Iterator[Broken]:
-    """Key points belong to pictures, and are none themselves."""
+def _points(data: schema.Data, named: Mapping[str, schema.InputType], key_path: KeyPath) -> Iterator[Broken]:
+    """Key points belong to images, and are none themselves."""
     points = data.keypoint_data_types
-    yield from _names(points, named, (*place, "keypoint_data_types"))
+    yield from _names(points, named, (*key_path, "keypoint_data_types"))
     if points and not _of_dataset(data.type, "reads_points", False):
-        yield (*place, "keypoint_data_types"), f"{data.type} reads no key points"
+        yield (*key_path, "keypoint_data_types"), f"{data.type} reads no key points"
     if points and all(name in points for name in named):
-        yield (*place, "keypoint_data_types"), "leaves no type of pictures, in whose pixels the points could be"
+        yield (*key_path, "keypoint_data_types"), "leaves no type of images, in whose pixels the points could be"
     for index, entry in enumerate(data.input_types):
         for name, options in entry.items():
-            here = (*place, "input_types", index, name)
+            here = (*key_path, "input_types", index, name)
             if name not in points and options.ext == "json":
-                yield (*here, "ext"), f"a picture is no JSON; if it holds key points, add {name} to keypoint_data_types"
+                yield (*here, "ext"), f"an image is no JSON; if it holds key points, add {name} to keypoint_data_types"
             elif name in points and options.ext not in (None, "json"):
                 yield (*here, "ext"), f"must be json: keypoint_data_types says that {name} holds key points"
             elif name in points and (options.is_mask or name in [*_one_hot(data), *data.input_image]):
-                yield here, "is taken for a picture, but keypoint_data_types says that it holds key points"
+                yield here, "is taken for an image, but keypoint_data_types says that it holds key points"
     for position, name in enumerate(data.input_labels):
         if name in points:
-            yield (*place, "input_labels", position), f"{name} holds key points, which make no channels of a label"
+            yield (*key_path, "input_labels", position), f"{name} holds key points, which make no channels of a label"
 
 
-def _root_weights(split: schema.Split, type_: str, place: Place) -> Iterator[Broken]:
-    weights, here = split.root_weights, (*place, "root_weights")
+def _root_weights(split: schema.Split, type_: str, key_path: KeyPath) -> Iterator[Broken]:
+    weights, here = split.root_weights, (*key_path, "root_weights")
     if weights is None:
         return
-    if place[-1] != "train":
+    if key_path[-1] != "train":
         yield here, "only samples of the training set are drawn; remove it here"
     if len(weights) != len(split.roots):
         yield here, f"has {len(weights)} numbers for {len(split.roots)} roots; give one for each"
@@ -231,13 +231,13 @@ def _root_weights(split: schema.Split, type_: str, place: Place) -> Iterator[Bro
         yield here, f"{type_} does not draw by weights"
 
 
-def _shuffle(split: schema.Split, place: Place) -> Iterator[Broken]:
+def _shuffle(split: schema.Split, key_path: KeyPath) -> Iterator[Broken]:
     if split.shuffle == "samples":
         return
-    if place[-1] != "train":
-        yield (*place, "shuffle"), "only the training set is shuffled; remove it here"
+    if key_path[-1] != "train":
+        yield (*key_path, "shuffle"), "only the training set is shuffled; remove it here"
     if split.root_weights is not None:
-        yield (*place, "shuffle"), "root_weights draw from all shards at any time; remove one of the two"
+        yield (*key_path, "shuffle"), "root_weights draw from all shards at any time; remove one of the two"
 
 
 def _takes(type_: str, keyword: str) -> bool:
@@ -261,80 +261,80 @@ def _of_dataset(type_: str, name: str, default: Any) -> Any:
         return default  # told by `_dataset_type`
 
 
-def _names(names: Sequence[str], known: Collection[str], place: Place) -> Iterator[Broken]:
+def _names(names: Sequence[str], known: Collection[str], key_path: KeyPath) -> Iterator[Broken]:
     for position, name in enumerate(names):
         if name not in known:
-            yield (*place, position), f"no input type {name!r}{did_you_mean(name, list(known))}"
+            yield (*key_path, position), f"no input type {name!r}{did_you_mean(name, list(known))}"
 
 
-def _split(split: schema.Split, labels: Sequence[str], place: Place) -> Iterator[Broken]:
+def _split(split: schema.Split, labels: Sequence[str], key_path: KeyPath) -> Iterator[Broken]:
     if not split.roots:
-        yield (*place, "roots"), "is empty; name at least one folder"
+        yield (*key_path, "roots"), "is empty; name at least one folder"
     if split.dataset_type not in ("object_store", "shards") and any(root.startswith("s3://") for root in split.roots):
-        yield (*place, "dataset_type"), "must be object_store or shards: a root begins with s3://"
-    yield from _own_type(split, labels, place)
-    yield from _augmentations(split.augmentations, (*place, "augmentations"))
+        yield (*key_path, "dataset_type"), "must be object_store or shards: a root begins with s3://"
+    yield from _own_type(split, labels, key_path)
+    yield from _augmentations(split.augmentations, (*key_path, "augmentations"))
 
 
-def _own_type(split: schema.Split, labels: Sequence[str], place: Place) -> Iterator[Broken]:
+def _own_type(split: schema.Split, labels: Sequence[str], key_path: KeyPath) -> Iterator[Broken]:
     """A validation set may be read by another data set type than the training set, but must have its labels too."""
     parts = {"type": split.type, "input_types": split.input_types, "input_image": split.input_image}
     given = [key for key, value in parts.items() if value is not None]
-    if given and (place[-1] != "val" or len(given) < len(parts)):
+    if given and (key_path[-1] != "val" or len(given) < len(parts)):
         yield (
-            (*place, given[0]),
+            (*key_path, given[0]),
             "type, input_types and input_image stand in the section `val`, all three of them, or in none",
         )
     if split.type is not None:
-        yield from _dataset_type(split.type, (*place, "type"))
+        yield from _dataset_type(split.type, (*key_path, "type"))
     if split.input_types is not None:
-        yield from _input_types(split.input_types, split.type or "", (*place, "input_types"))
+        yield from _input_types(split.input_types, split.type or "", (*key_path, "input_types"))
         known = [name for entry in split.input_types for name in entry]
-        yield from _names(split.input_image or [], known, (*place, "input_image"))
+        yield from _names(split.input_image or [], known, (*key_path, "input_image"))
         for name in labels:
             if name not in known:
-                yield (*place, "input_types"), f"lacks {name}, which is one of input_labels"
+                yield (*key_path, "input_types"), f"lacks {name}, which is one of input_labels"
 
 
-def _augmentations(keys: schema.AugmentationKeys, place: Place) -> Iterator[Broken]:
+def _augmentations(keys: schema.AugmentationKeys, key_path: KeyPath) -> Iterator[Broken]:
     sizes: dict[str, tuple[int, int]] = {}
     for key in _SIZES & keys.keys():
         value = dict(keys)[key]
         size = _size(value)
         if size is None:
-            yield (*place, key), f"expected 'height, width' in pixels, got {value!r}"
+            yield (*key_path, key), f"expected 'height, width' in pixels, got {value!r}"
         else:
             sizes[key] = size
     if "resize_smallest_side" in keys and "resize_h_w" in keys:
-        yield (*place, "resize_h_w"), "excludes resize_smallest_side; keep one of them"
+        yield (*key_path, "resize_h_w"), "excludes resize_smallest_side; keep one of them"
     if not (_SIZES | {"random_resize_h_w_aspect"}) & keys.keys():
-        yield place, "needs one of resize_smallest_side, resize_h_w, random_crop_h_w, center_crop_h_w"
+        yield key_path, "needs one of resize_smallest_side, resize_h_w, random_crop_h_w, center_crop_h_w"
     for key in ("random_crop_h_w", "center_crop_h_w"):
         if key in sizes and "random_resize_h_w_aspect" not in keys:
-            yield from _crop_fits(sizes, key, place)
+            yield from _crop_fits(sizes, key, key_path)
     aspect = keys.get("random_resize_h_w_aspect")
     if aspect is not None and not _ASPECT.fullmatch(aspect):
         message = f"expected 'height, width, (smallest aspect, largest aspect)', got {aspect!r}"
-        yield (*place, "random_resize_h_w_aspect"), message
+        yield (*key_path, "random_resize_h_w_aspect"), message
     gamma = keys.get("gamma")
     if gamma is not None and gamma["gamma_limit_lb"] > gamma["gamma_limit_ub"]:
-        yield (*place, "gamma", "gamma_limit_ub"), "must not be less than gamma_limit_lb"
+        yield (*key_path, "gamma", "gamma_limit_ub"), "must not be less than gamma_limit_lb"
 
 
-def _crop_fits(sizes: dict[str, tuple[int, int]], key: str, place: Place) -> Iterator[Broken]:
+def _crop_fits(sizes: dict[str, tuple[int, int]], key: str, key_path: KeyPath) -> Iterator[Broken]:
     height, width = sizes[key]
     if "resize_h_w" in sizes:
         image_h, image_w = sizes["resize_h_w"]
         if height > image_h or width > image_w:
             yield (
-                (*place, key),
+                (*key_path, key),
                 f"a crop of {height}, {width} is larger than the image (resize_h_w: {image_h}, {image_w})",
             )
     elif "resize_smallest_side" in sizes:
         least_h, least_w = sizes["resize_smallest_side"]
         if height > least_h and width > least_w:
             yield (
-                (*place, key),
+                (*key_path, key),
                 (
                     f"a crop of {height}, {width} is larger than the image "
                     f"(resize_smallest_side: {least_h if least_h == least_w else f'{least_h}, {least_w}'})"

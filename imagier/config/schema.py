@@ -64,7 +64,7 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelAverage:
-    """The running average of the generator, which makes the pictures."""
+    """The running average of the generator, which makes the images."""
 
     enabled: bool = False
     beta: Share = 0.9999
@@ -73,9 +73,9 @@ class ModelAverage:
     num_batch_norm_estimation_iterations: Count = 30
     """Batches from which batch norm statistics of the average are measured, if it has any."""
     remove_sn: bool = True
-    """Average the normalised weights of layers with a spectral norm."""
+    """Average the normalized weights of layers with a spectral norm."""
     g_smooth_img: PositiveFloat | None = None
-    """Half-life in pictures; replaces beta."""
+    """Half-life in images; replaces beta."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class Trainer:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto follows amp_config.enabled: bf16 where the device is faster in it, fp16 on other GPUs, else fp32."""
     channels_last: bool = False
-    """Keep pictures as N x H x W x C in memory; faster on most devices."""
+    """Keep images as N x H x W x C in memory; faster on most devices."""
     accumulate: Positive = 1
     """Batches whose gradients are added up before an update."""
     on_nonfinite: Literal["skip", "rollback", "stop"] = "skip"
@@ -139,7 +139,7 @@ class InputType:
     normalize: bool = False
     """Bring values from [0, 1] to [-1, 1]."""
     is_mask: bool = False
-    """Values are names; resized by nearest neighbour."""
+    """Values are names; resized by nearest neighbor."""
     computed_on_the_fly: bool = False
     """Not read from disk, but made by an op."""
 
@@ -164,7 +164,7 @@ class BlurOptions(TypedDict):
 
 
 class CompressionOptions(TypedDict):
-    """The artefacts of JPEG, of a quality from the lower limit to 100."""
+    """The artifacts of JPEG, of a quality from the lower limit to 100."""
 
     quality_lower: Annotated[int, Field(ge=0, le=100)]
     p: Share
@@ -265,7 +265,7 @@ class Data:
     persistent_workers: bool = False
     input_types: list[dict[str, InputType]]
     input_image: list[str] = field(default_factory=list)
-    """Types that make up the picture."""
+    """Types that make up the image."""
     input_labels: list[str] = field(default_factory=list)
     """Types that make up the label, in order."""
     one_hot_num_classes: dict[str, Positive] = field(default_factory=dict)
@@ -282,11 +282,11 @@ class Data:
     rename_inputs: dict[str, str] = field(default_factory=dict)
     """Names in a batch, and the types that get them."""
     keypoint_data_types: list[str] = field(default_factory=list)
-    """Types that hold key points, in JSON: lists of [x, y, ...]. They move as the pixels of the pictures do."""
+    """Types that hold key points, in JSON: lists of [x, y, ...]. They move as the pixels of the images do."""
     interpolator: Interpolator = "INTER_LINEAR"
-    """OpenCV name, for the first resize of pictures."""
+    """OpenCV name, for the first resize of images."""
     reduced_jpeg: bool = False
-    """Decode a JPEG at 1/2, 1/4 or 1/8 of its sides where the picture stays as large as what is made of it."""
+    """Decode a JPEG at 1/2, 1/4 or 1/8 of its sides where the image stays as large as what is made of it."""
     on_error: Literal["stop", "skip"] = "stop"
     """A sample that cannot be read ends the run, or is told, counted and skipped."""
     val_data_loader_not_distributed: bool = False
@@ -315,7 +315,7 @@ class Run:
     logging_iter: Positive = 100
     """Iterations between two log lines."""
     image_save_iter: Positive = BIG
-    """Iterations between two pictures of the training that are kept."""
+    """Iterations between two images of the training that are kept."""
     image_display_iter: Positive = BIG
     """Iterations between two versions of images/current.jpg."""
     snapshot_save_iter: Positive = BIG

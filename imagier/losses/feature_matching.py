@@ -1,4 +1,4 @@
-"""Feature matching: generated pictures should move the critic's layers as real ones do (Wang et al. 2018, eq. 4)."""
+"""Feature matching: generated and real images should give alike features (Wang et al. 2018, eq. 4)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def feature_matching(fake: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Features per critic and layer -> scalar: the sum over layers, mean over critics, of the mean absolute difference.
+    """Features per discriminator and layer -> scalar: L1 distance, summed over layers, averaged over discriminators.
 
     No gradient goes to the real features.
     """

@@ -1,4 +1,4 @@
-"""Adversarial losses on logits: what the critic minimises, and what the generator minimises."""
+"""Adversarial losses on logits: what the discriminator minimizes, and what the generator minimizes."""
 
 from __future__ import annotations
 
@@ -42,39 +42,39 @@ _FORMULAS: dict[str, _Formulas] = {
 }
 
 
-def critic_real(outputs: Sequence[Tensor], mode: GanMode) -> Tensor:
-    """Critic's loss on real pictures: logits per critic -> scalar, the mean over critics of each one's mean."""
-    return _mean_over_critics(outputs, _FORMULAS[mode].real)
+def dis_real_loss(outputs: Sequence[Tensor], mode: GanMode) -> Tensor:
+    """Discriminator loss on real images: logits of each discriminator, of any shape -> scalar, their mean."""
+    return _mean_over_discriminators(outputs, _FORMULAS[mode].real)
 
 
-def critic_fake(outputs: Sequence[Tensor], mode: GanMode) -> Tensor:
-    """Critic's loss on generated pictures: logits per critic -> scalar, the mean over critics of each one's mean."""
-    return _mean_over_critics(outputs, _FORMULAS[mode].fake)
+def dis_fake_loss(outputs: Sequence[Tensor], mode: GanMode) -> Tensor:
+    """Discriminator loss on generated images: logits of each discriminator, of any shape -> scalar, their mean."""
+    return _mean_over_discriminators(outputs, _FORMULAS[mode].fake)
 
 
-def generator_loss(outputs: Sequence[Tensor], mode: GanMode, keep: float = 1.0, per_sample: bool = False) -> Tensor:
-    """Generator's loss: logits per critic of generated pictures -> scalar.
+def gen_loss(outputs: Sequence[Tensor], mode: GanMode, keep: float = 1.0, per_sample: bool = False) -> Tensor:
+    """Generator's loss: logits per discriminator of generated images -> scalar.
 
     With `keep` < 1 only that share of the logits counts, the largest ones (Sinha et al. 2020): of all logits
-    of a critic together, or of each sample's.
+    of a discriminator together, or of each sample's.
     """
     if keep < 1:
         outputs = [_largest(logits, keep, per_sample) for logits in outputs]
-    return _mean_over_critics(outputs, _FORMULAS[mode].generator)
+    return _mean_over_discriminators(outputs, _FORMULAS[mode].generator)
 
 
-def relative(outputs: Sequence[Tensor], to: Sequence[Tensor]) -> list[Tensor]:
-    """Logits less those of the opposite pictures, elementwise (relativistic GAN, Jolicoeur-Martineau 2018, eq. 5)."""
+def relativistic_logits(outputs: Sequence[Tensor], to: Sequence[Tensor]) -> list[Tensor]:
+    """Logits less those of the opposite images, elementwise (relativistic GAN, Jolicoeur-Martineau 2018, eq. 5)."""
     return [x - y for x, y in zip(outputs, to)]
 
 
-def leaning(outputs: Sequence[Tensor], mode: GanMode) -> list[Tensor]:
+def centered_logits(outputs: Sequence[Tensor], mode: GanMode) -> list[Tensor]:
     """Logits less the one that says nothing: what is above 0 leans towards "real"."""
     undecided = 0.5 if mode == "least_square" else 0.0
     return [x - undecided for x in outputs]
 
 
-def _mean_over_critics(outputs: Sequence[Tensor], formula: Callable[[Tensor], Tensor]) -> Tensor:
+def _mean_over_discriminators(outputs: Sequence[Tensor], formula: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.stack([formula(logits.float()).mean() for logits in outputs]).mean()
 
 

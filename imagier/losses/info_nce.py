@@ -32,7 +32,7 @@ class InfoNCE(nn.Module):
         single_direction: bool = False,
     ) -> None:
         """gather_distributed: the samples of all ranks are candidates, if there are several ranks.
-        flatten: compare features at every place; otherwise their means over the picture.
+        flatten: compare features at every place; otherwise their means over the image.
         single_direction: only samples of `a` look for their partners in `b`, not the other way round too.
         UserError: a temperature that is not in [0.01, 1], in which a learned one is kept.
         """

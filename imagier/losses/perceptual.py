@@ -1,4 +1,4 @@
-"""Perceptual loss: distance of two pictures in the features of a pretrained network (Johnson et al. 2016, eq. 2)."""
+"""Perceptual loss: distance of two images in the features of a pretrained network (Johnson et al. 2016, eq. 2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Criterion = Literal["l1", "l2", "mse", "info_nce"]
 ResizeMode = Literal["bilinear", "bicubic"]
 
 _PIXELWISE = {"l1": F.l1_loss, "l2": F.mse_loss, "mse": F.mse_loss}
-_TRAINED_PX = 224  # the side of the pictures that the networks were trained on
+_TRAINED_PX = 224  # the side of the images that the networks were trained on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,27 +37,27 @@ class PerceptualConfig:
     effect on the CPU, and in a run in bfloat16, in which the network is in bfloat16 anyway. It is never in float16, in
     which the gradient of a mean over many features falls below the smallest number."""
     criterion: Criterion = "l1"
-    """The distance of features: mean absolute (l1) or mean squared (l2, mse) difference, or telling the pictures of a
+    """The distance of features: mean absolute (l1) or mean squared (l2, mse) difference, or telling the images of a
     batch apart by them (info_nce)."""
     num_scales: int = 1
-    """Compare the pictures at this many sizes, each half of the one before, and add up."""
+    """Compare the images at this many sizes, each half of the one before, and add up."""
     resize: bool = False
-    """Compare the pictures at 224 x 224 pixels."""
+    """Compare the images at 224 x 224 pixels."""
     resize_mode: ResizeMode = "bilinear"
-    """How pictures are resized, also for the scales."""
+    """How images are resized, also for the scales."""
     info_nce_temperature: float = 0.07
     info_nce_gather_distributed: bool = True
-    """info_nce: the pictures of all ranks are to be told apart."""
+    """info_nce: the images of all ranks are to be told apart."""
     info_nce_flatten: bool = True
-    """info_nce: compare features at every place; otherwise their means over the picture."""
+    """info_nce: compare features at every place; otherwise their means over the image."""
     weights_path: str | None = None
     """File with the network's weights (.pth, .pt, .safetensors); by default torch's cache, or a download into it."""
 
 
 class PerceptualLoss(nn.Module):
-    """Weighted distance between the features of two batches of pictures, summed over layers and scales.
+    """Weighted distance between the features of two batches of images, summed over layers and scales.
 
-    The network is frozen: gradients flow to the first pictures only.
+    The network is frozen: gradients flow to the first images only.
     """
 
     def __init__(
@@ -119,9 +119,9 @@ class PerceptualLoss(nn.Module):
         return cls.from_config(config)
 
     def forward(self, inp: Tensor, target: Tensor, sample_weights: Tensor | None = None) -> Tensor:
-        """Two batches of pictures in [-1, 1], N x 3 x H x W -> float32 scalar. No gradient goes to `target`.
+        """Two batches of images in [-1, 1], N x 3 x H x W -> float32 scalar. No gradient goes to `target`.
 
-        `sample_weights`, of shape N, multiply the pictures' distances before the mean over the batch is taken.
+        `sample_weights`, of shape N, multiply the images' distances before the mean over the batch is taken.
         """
         assert sample_weights is None or sample_weights.shape == inp.shape[:1]
         inp, target = inp.float(), target.detach().float()

@@ -1,4 +1,4 @@
-"""Distances of pictures or features, place by place."""
+"""Distances of images or features, place by place."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """COCO-FUNIT: FUNIT whose style code also depends on the content, which keeps the content from being lost.
 
-Saito et al., COCO-FUNIT: Few-Shot Unsupervised Image Translation with a Content Conditioned Style Encoder, 2020. Critic
-and recipe are those of FUNIT (`type: funit`).
+Saito et al., COCO-FUNIT: Few-Shot Unsupervised Image Translation with a Content Conditioned Style Encoder, 2020.
+Discriminator and recipe are those of FUNIT (`type: funit`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from imagier.nn.reference_names import Rules
 
 
 class Generator(nn.Module):
-    """The content of one picture in the style of another, as that content asks for it."""
+    """The content of one image in the style of another, as that content asks for it."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Generator(nn.Module):
         self.mlp_style = MLP(style_dims + usb_dims, num_filters_mlp, style_dims)
 
     def forward(self, images_content: Tensor, images_style: Tensor, *, recon: bool = True) -> dict[str, Tensor]:
-        """Two pictures N x C x H x W in [-1, 1] (their sizes may differ) -> pictures in (-1, 1).
+        """Two images N x C x H x W in [-1, 1] (their sizes may differ) -> images in (-1, 1).
 
         `images_trans` is the content in the style of `images_style`; `images_recon`, if wanted, in its own. Both have
         the size of `images_content`, its sides rounded down to `size_multiple`.
@@ -81,7 +81,7 @@ class Generator(nn.Module):
         return made
 
     def decode(self, content: Tensor, style: Tensor) -> Tensor:
-        """Content N x c x h x w and style N x style_dims x 1 x 1 -> picture N x C x H x W in (-1, 1).
+        """Content N x c x h x w and style N x style_dims x 1 x 1 -> image N x C x H x W in (-1, 1).
 
         The style and the universal bias say what could be done, the content what of it suits (section 3 of the paper).
         """

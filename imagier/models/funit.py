@@ -1,7 +1,7 @@
-"""FUNIT: gives a picture the class of another one, of which training need not have seen any picture.
+"""FUNIT: gives an image the class of another one, of which training need not have seen any image.
 
 Liu et al., Few-Shot Unsupervised Image-to-Image Translation, 2019; in the improved form that Saito et al., COCO-FUNIT,
-2020, compare with: a projection critic (Miyato & Koyama 2018), and a style code that only scales and shifts.
+2020, compare with: a projection discriminator (Miyato & Koyama 2018), and a style code that only scales and shifts.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, leaning
+from imagier.losses.gan import GanMode, centered_logits, dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, ResBlock, double
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, ResBlock, upsample2x
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.diff_augment import augment, check_policy
 from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
 from imagier.nn.norm import AdaptiveNorm, NormParams, norm2d
 from imagier.nn.reference_names import Rules
-from imagier.recipe import Batch, Losses, Moment, fitted, shown
+from imagier.recipe import Batch, Losses, StepContext, fitted, shown
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -33,13 +33,13 @@ class LossWeights:
 
     gan: float
     feature_matching: float = 0.0
-    """Distance of the critic's pooled features of the translation from those of the style picture."""
+    """Distance of the discriminator's pooled features of the translation from those of the style image."""
     image_recon: float = 0.0
-    """Mean absolute difference of a picture from what becomes of it in its own style, in [-1, 1]."""
+    """Mean absolute difference of an image from what becomes of it in its own style, in [-1, 1]."""
 
 
 class Generator(nn.Module):
-    """The content of one picture in the style of another."""
+    """The content of one image in the style of another."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Generator(nn.Module):
         self.mlp = style_mlp(style_dims, num_filters_mlp, num_mlp_blocks)
 
     def forward(self, images_content: Tensor, images_style: Tensor, *, recon: bool = True) -> dict[str, Tensor]:
-        """Two pictures N x C x H x W in [-1, 1] (their sizes may differ) -> pictures in (-1, 1).
+        """Two images N x C x H x W in [-1, 1] (their sizes may differ) -> images in (-1, 1).
 
         `images_trans` is the content in the style of `images_style`; `images_recon`, if wanted, in its own. Both have
         the size of `images_content`, its sides rounded down to `size_multiple`.
@@ -97,7 +97,7 @@ class Generator(nn.Module):
         return made
 
     def decode(self, content: Tensor, style: Tensor) -> Tensor:
-        """Content N x c x h x w and style N x style_dims x 1 x 1 -> picture N x C x H x W in (-1, 1)."""
+        """Content N x c x h x w and style N x style_dims x 1 x 1 -> image N x C x H x W in (-1, 1)."""
         return self.decoder(content, self.mlp(style))
 
     def reference_rules(self) -> Rules:
@@ -109,7 +109,7 @@ GENERATOR_RULES: Rules = ((r"^decoder\.blocks\.", "decoder.decoder."), (r"^", "g
 
 
 def smallest_px(num_downsamples_content: int, num_downsamples_style: int) -> int:
-    """The least side of a picture of which nothing vanishes in the encoders and the paddings.
+    """The least side of an image of which nothing vanishes in the encoders and the paddings.
 
     A reflecting padding of p pixels needs p + 1. The first layer needs 4 pixels; the content, padded by 2 on its way
     up, 3; and what the last halving of the style encoder sees, 2.
@@ -142,9 +142,9 @@ class Decoder(nn.Module):
             conv = conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect", weight_norm=weight_norm)
             return ConvNormAct(conv, norm(outputs), nn.ReLU())
 
-        def doubling(inputs: int) -> DoublingBlock:
+        def doubling(inputs: int) -> UpBlock:
             half = inputs // 2
-            return DoublingBlock(layer(inputs, half, 5), layer(half, half, 5), layer(inputs, half, 1))
+            return UpBlock(layer(inputs, half, 5), layer(half, half, 5), layer(inputs, half, 1))
 
         to_image = conv2d(channels // 2**num_upsamples, image_channels, 7, padding=3, padding_mode="reflect")
         self.blocks = nn.ModuleList(
@@ -165,7 +165,7 @@ class Decoder(nn.Module):
         return to_image(x)
 
 
-class DoublingBlock(nn.Module):
+class UpBlock(nn.Module):
     """Residual block that doubles the size and halves the width; both of its branches end in a ReLU."""
 
     def __init__(self, block_0: ConvNormAct, block_1: ConvNormAct, shortcut: ConvNormAct) -> None:
@@ -177,7 +177,7 @@ class DoublingBlock(nn.Module):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """N x c x h x w, N x code_dims -> N x c/2 x 2h x 2w."""
         # A 1 x 1 convolution, an instance norm and a ReLU give the same before doubling as after it, for less work.
-        return double(self.shortcut(x, code)) + self.block_1(double(self.block_0(x, code)), code)
+        return upsample2x(self.shortcut(x, code)) + self.block_1(upsample2x(self.block_0(x, code)), code)
 
 
 class Discriminator(nn.Module):
@@ -242,13 +242,13 @@ class FewShotGenerator(Protocol):
     size_multiple: int
     """Contents whose sides are multiples of this keep their size."""
     smallest_px: int
-    """The least side of a picture."""
+    """The least side of an image."""
 
     def __call__(self, images_content: Tensor, images_style: Tensor, *, recon: bool = True) -> dict[str, Tensor]: ...
 
 
 class Recipe(BaseRecipe):
-    """Adversarial training on pictures of many classes; serves COCO-FUNIT's generator as well."""
+    """Adversarial training on images of many classes; serves COCO-FUNIT's generator as well."""
 
     reads: ClassVar[Sequence[str]] = ("images_content", "images_style")
 
@@ -265,8 +265,9 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
-        """aug_policy: DiffAugment (Zhao et al. 2020) of what the critic sees; "" for none. style_classes: how many the
-        data have.
+        """aug_policy: DiffAugment (Zhao et al. 2020) of what the discriminator sees; "" for none.
+
+        style_classes: number of classes in the data.
         """
         self.gen = gen
         self.dis = dis
@@ -284,22 +285,22 @@ class Recipe(BaseRecipe):
             )
         check_policy(aug_policy)
 
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
-        """One iteration: the critic learns, then the generator, which sees the critic already updated."""
+    def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
+        """One iteration: the discriminator learns, then the generator, which sees the discriminator already updated."""
         _require(batch, "images_content", "images_style", "labels_content", "labels_style")
         batch = self.prepare(batch)
         if self.one_forward:
-            fake = self.generate(batch, now.rng)
-            yield "dis", self.dis_losses(batch, fake, now.rng)
-            yield "gen", self.gen_losses(batch, fake, now.rng)
+            fake = self.generate(batch, ctx.rng)
+            yield "dis", self.dis_losses(batch, fake, ctx.rng)
+            yield "gen", self.gen_losses(batch, fake, ctx.rng)
             return
         parts = batch.split(max(self.gen_step, self.dis_step))
         for part in parts[: self.dis_step]:
             with torch.no_grad():
-                fake = self.generate(part, now.rng, recon=self.reference_order)
-            yield "dis", self.dis_losses(part, fake, now.rng)
+                fake = self.generate(part, ctx.rng, recon=self.reference_order)
+            yield "dis", self.dis_losses(part, fake, ctx.rng)
         for part in parts[: self.gen_step]:
-            yield "gen", self.gen_losses(part, self.generate(part, now.rng), now.rng)
+            yield "gen", self.gen_losses(part, self.generate(part, ctx.rng), ctx.rng)
 
     def generate(self, batch: Batch, rng: torch.Generator, *, recon: bool = True) -> dict[str, Tensor]:
         """The generator's outputs; without `images_recon` if it is not wanted."""
@@ -307,15 +308,15 @@ class Recipe(BaseRecipe):
         return self.gen(batch["images_content"], batch["images_style"], recon=recon)
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings pictures (bicubic) to sides that come back as they were."""
+        """Brings images (bicubic) to sides that come back as they were."""
         smallest_px = max(self.gen.smallest_px, self.dis.smallest_px)
         names = ("images_content", "images_style", "images")
         return fitted(batch, names, multiple=self.gen.size_multiple, smallest_px=smallest_px)
 
     def judge(self, batch: Batch, style: Tensor, trans: Tensor, recon: Tensor | None = None) -> dict[str, Tensor]:
-        """Scores and features of a real style picture and of generated ones.
+        """Scores and features of a real style image and of generated ones.
 
-        With `recon` it is the generator that learns from them, and those of the real picture have no graph.
+        With `recon` it is the generator that learns from them, and those of the real image have no graph.
         """
         fake_out, fake_features = self.dis(trans, batch["labels_style"])
         with torch.set_grad_enabled(recon is None):
@@ -331,30 +332,30 @@ class Recipe(BaseRecipe):
         return verdict
 
     def dis_losses(self, batch: Batch, fake: dict[str, Tensor], rng: torch.Generator) -> Losses:
-        """What the critic minimises; it never sees reconstructions as such."""
+        """What the discriminator minimizes; it never sees reconstructions as such."""
         style = augment(batch["images_style"], self.aug_policy, rng)
         trans = augment(fake["images_trans"].detach(), self.aug_policy, rng)
         verdict = self.judge(batch, style, trans)
         real, fake_ = [verdict["real_out_style"]], [verdict["fake_out_trans"]]
-        return {"gan": critic_real(real, self.gan_mode) + critic_fake(fake_, self.gan_mode)}
+        return {"gan": dis_real_loss(real, self.gan_mode) + dis_fake_loss(fake_, self.gan_mode)}
 
     def gen_losses(self, batch: Batch, fake: dict[str, Tensor], rng: torch.Generator) -> Losses:
-        """What the generator minimises."""
+        """What the generator minimizes."""
         trans = augment(fake["images_trans"], self.aug_policy, rng)
         recon = augment(fake["images_recon"], self.aug_policy, rng)
         verdict = self.judge(batch, batch["images_style"], trans, recon)
-        losses = {"gan": generator_loss([verdict["fake_out_trans"], verdict["fake_out_recon"]], self.gan_mode)}
+        losses = {"gan": gen_loss([verdict["fake_out_trans"], verdict["fake_out_recon"]], self.gan_mode)}
         if self.loss_weight["image_recon"]:
             losses["image_recon"] = l1(fake["images_recon"], batch["images_content"])
         if self.loss_weight["feature_matching"]:
             losses["feature_matching"] = l1(verdict["fake_features_trans"], verdict["real_features_style"])
         return losses
 
-    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+    def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         made = self.generate(batch, rng, recon=False)["images_trans"]
         verdict = self.judge(batch, batch["images_style"], made)
         real, fake = [verdict["real_out_style"]], [verdict["fake_out_trans"]]
-        return leaning(real, self.gan_mode), leaning(fake, self.gan_mode)
+        return centered_logits(real, self.gan_mode), centered_logits(fake, self.gan_mode)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The contents in the styles."""
@@ -376,16 +377,16 @@ class Recipe(BaseRecipe):
         return {name: shown(made[name]) for name in ("images_recon", "images_trans")}
 
     def infer(self, batch: Batch, rng: torch.Generator, *, keep_original_size: bool = True) -> list[Tensor]:
-        """One picture per sample; of the size that its content had before augmentation, where that is known."""
-        pictures = list(self.generate(batch, rng, recon=False)["images_trans"].float())
+        """One image per sample; of the size that its content had before augmentation, where that is known."""
+        images = list(self.generate(batch, rng, recon=False)["images_trans"].float())
         known = [name for name in ("original_h_w_images_content", "original_h_w") if name in batch]
         if not keep_original_size or not known:
-            return pictures
+            return images
         sizes = batch[known[0]].tolist()
-        return [F.interpolate(x[None], size=size, mode="nearest")[0] for x, size in zip(pictures, sizes)]
+        return [F.interpolate(x[None], size=size, mode="nearest")[0] for x, size in zip(images, sizes)]
 
     def infer_names(self, batch: Batch, **inference_args: Any) -> list[str]:
-        """What to call the pictures that `infer` makes: as the contents."""
+        """What to call the images that `infer` makes: as the contents."""
         return batch.keys["images_content"]
 
 

@@ -1,4 +1,4 @@
-"""MUNIT: translation between two domains of pictures without pairs, to any style of the other domain.
+"""MUNIT: translation between two domains of images without pairs, to any style of the other domain.
 
 Huang, Liu, Belongie & Kautz, Multimodal Unsupervised Image-to-Image Translation, 2018.
 """
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, leaning
+from imagier.losses.gan import GanMode, centered_logits, dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.gradient_penalty import gradient_penalty
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
@@ -22,12 +22,12 @@ from imagier.models.unit import DECODER_NAMES, Decoder
 from imagier.nn.blocks import Nonlinearity, Order
 from imagier.nn.conv import PaddingMode, WeightNorm
 from imagier.nn.diff_augment import augment, check_policy
-from imagier.nn.domain_critics import DomainCritics, PatchOptions, ResidualOptions
+from imagier.nn.domain_discriminators import DomainDiscriminators, PatchOptions, ResidualOptions
 from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, norm2d
 from imagier.nn.reference_names import Rules
-from imagier.nn.residual_critic import Aggregation, CriticOrder
-from imagier.recipe import Batch, Losses, Moment, fitted, shown
+from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
+from imagier.recipe import Batch, Losses, StepContext, fitted, shown
 from imagier.recipe import Recipe as BaseRecipe
 
 LARGEST_SHIFT = 0.05
@@ -56,39 +56,39 @@ class LossWeights:
     gan_a: float = 0.0
     gan_b: float = 0.0
     image_recon: float = 0.0
-    """Pictures against what their own content and style become."""
+    """Images against what their own content and style become."""
     style_recon: float = 0.0
     """Random styles against those that are read off the translations."""
     style_recon_a: float = 0.0
     style_recon_b: float = 0.0
     style_recon_within: float = 0.0
-    """Styles of pictures against those of their reconstructions."""
+    """Styles of images against those of their reconstructions."""
     style_recon_aa: float = 0.0
     style_recon_bb: float = 0.0
     content_recon: float = 0.0
-    """Contents of pictures against those of their translations."""
+    """Contents of images against those of their translations."""
     content_recon_a: float = 0.0
     content_recon_b: float = 0.0
     content_recon_within: float = 0.0
-    """Contents of pictures against those of their reconstructions."""
+    """Contents of images against those of their reconstructions."""
     content_recon_aa: float = 0.0
     content_recon_bb: float = 0.0
     kl: float = 0.0
-    """Styles of pictures against the standard normal; a sum over the batch."""
+    """Styles of images against the standard normal; a sum over the batch."""
     cycle_recon: float = 0.0
-    """Pictures against themselves after a translation to the other domain and back."""
+    """Images against themselves after a translation to the other domain and back."""
     perceptual: float = 0.0
-    """Translations against the pictures that they were made from."""
+    """Translations against the images that they were made from."""
     perceptual_a: float = 0.0
     perceptual_b: float = 0.0
     consistency_reg: float = 0.0
-    """What the critics see in pictures against what they see in the same, mirrored and shifted."""
+    """What the discriminators see in images against what they see in the same, mirrored and shifted."""
     gradient_penalty: float = 0.0
-    """Slope of the critics at real pictures: gamma of Mescheder et al. 2018, eq. 9 (not in the paper of MUNIT)."""
+    """Slope of the discriminators at real images: gamma of Mescheder et al. 2018, eq. 9 (not in the paper of MUNIT)."""
 
 
 class Generator(nn.Module):
-    """An autoencoder for each domain. Content of a, a style of b, decoder of b: a picture of a, translated to b."""
+    """An autoencoder for each domain. Content of a, a style of b, decoder of b: an image of a, translated to b."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Generator(nn.Module):
 
         self.latent_dim = latent_dim
         self.size_multiple = 2**num_downsamples_content
-        """Pictures whose sides are multiples of this keep their size."""
+        """Images whose sides are multiples of this keep their size."""
         self.smallest_px = max(4, 2 * self.size_multiple)
         """The least side that leaves the paddings enough to reflect."""
         self.autoencoder_a = autoencoder()
@@ -171,10 +171,10 @@ class Generator(nn.Module):
         cycle_recon: bool = True,
         within_latent_recon: bool = False,
     ) -> dict[str, Tensor]:
-        """Pictures of both domains, N x C x H x W in [-1, 1] -> what becomes of them, by name.
+        """Images of both domains, N x C x H x W in [-1, 1] -> what becomes of them, by name.
 
-        `content_x`, `style_x`: codes of a picture of x, N x C' x h x w and N x latent_dim x 1 x 1. `images_xy`: a
-        picture of x as one of y, in the style `style_y_rand`: the given random_y, or else that of the other picture
+        `content_x`, `style_x`: codes of an image of x, N x C' x h x w and N x latent_dim x 1 x 1. `images_xy`: an
+        image of x as one of y, in the style `style_y_rand`: the given random_y, or else that of the other image
         (linear without an `output_nonlinearity`, so it may leave [-1, 1]). With image_recon also `images_xx`; with
         latent_recon or cycle_recon `content_xy` and `style_xy`, the codes of `images_xy`; with within_latent_recon
         those of `images_xx`; with cycle_recon `images_xyx`, in its own style.
@@ -201,16 +201,16 @@ class Generator(nn.Module):
         return out
 
     def random_style(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """A standard normal style for each picture, N x latent_dim x 1 x 1."""
+        """A standard normal style for each image, N x latent_dim x 1 x 1."""
         return torch.randn((len(images), self.latent_dim, 1, 1), generator=rng, device=images.device)
 
     def translate(self, images: Tensor, style: Tensor, *, a2b: bool) -> Tensor:
-        """Pictures of one domain, N x C x H x W, to the other, in styles N x latent_dim x 1 x 1 of that one."""
+        """Images of one domain, N x C x H x W, to the other, in styles N x latent_dim x 1 x 1 of that one."""
         source, target = self._of_direction(a2b)
         return target.decode(source.content_encoder(images), style)
 
     def target_style(self, images: Tensor, *, a2b: bool) -> Tensor:
-        """The styles N x latent_dim x 1 x 1 of pictures of the domain that a translation goes to, N x C x H x W."""
+        """The styles N x latent_dim x 1 x 1 of images of the domain that a translation goes to, N x C x H x W."""
         return self._of_direction(a2b)[1].style_encoder(images)
 
     def _of_direction(self, a2b: bool) -> tuple[Autoencoder, Autoencoder]:
@@ -224,7 +224,7 @@ class Generator(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Pictures of one domain to content and style, and back."""
+    """Images of one domain to content and style, and back."""
 
     def __init__(
         self, style_encoder: StyleEncoder, content_encoder: ContentEncoder, decoder: Decoder, mlp: MLP
@@ -245,8 +245,8 @@ class Autoencoder(nn.Module):
         return self.decoder(content, self.mlp(style))
 
 
-class Discriminator(DomainCritics):
-    """A critic for each domain: patch critics at several scales, or a residual critic."""
+class Discriminator(DomainDiscriminators):
+    """A discriminator for each domain: patch discriminators at several scales, or a residual discriminator."""
 
     def __init__(
         self,
@@ -263,11 +263,12 @@ class Discriminator(DomainCritics):
         first_kernel_size: int | None = None,
         padding_mode: PaddingMode | None = None,
         aggregation: Aggregation | None = None,
-        order: CriticOrder | None = None,
+        order: DiscriminatorOrder | None = None,
         anti_aliased: bool | None = None,
     ) -> None:
-        """patch_wise: patch critics at num_discriminators (3) scales with kernel_size (3); else the residual critic,
-        with first_kernel_size (1), padding_mode (zeros), aggregation (conv), order (pre_act) and anti_aliased (false).
+        """patch_wise: patch discriminators at num_discriminators (3) scales with kernel_size (3); else the residual
+        one, with first_kernel_size (1), padding_mode (zeros), aggregation (conv), order (pre_act) and anti_aliased
+        (false).
 
         UserError where an option of the other kind is given.
         """
@@ -293,7 +294,7 @@ class Discriminator(DomainCritics):
 
 
 class Recipe(BaseRecipe):
-    """Adversarial training in both directions; pictures, contents and styles that survive a translation."""
+    """Adversarial training in both directions; images, contents and styles that survive a translation."""
 
     reads: ClassVar[Sequence[str]] = ("images_a", "images_b")
     log_names: ClassVar[Mapping[str, str]] = {
@@ -325,8 +326,8 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
-        """gan_recon: the critics of the generator judge reconstructions, too. aug_policy: changes of all pictures that
-        critics see, comma-separated: color, translation, cutout, translation_scale (DiffAugment).
+        """gan_recon: the discriminators see reconstructions, too. aug_policy: changes of all images that they see,
+        comma-separated: color, translation, cutout, translation_scale (DiffAugment).
         """
         check_policy(aug_policy)
         self.gen = gen
@@ -354,31 +355,31 @@ class Recipe(BaseRecipe):
         self.perceptual = PerceptualLoss.where_weighted(self.perceptual_config, *weights)
         return () if self.perceptual is None else (self.perceptual,)
 
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
-        """One iteration: the critics learn, then the generator, which sees the critics already updated."""
+    def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
+        """One iteration: discriminators first, then the generator, judged by the updated discriminators."""
         batch = self.prepare(batch)
         if self.one_forward:
-            fake = self._generate_to_learn(batch, now.rng)
-            yield "dis", self.dis_losses(batch, fake, now.rng)
-            yield "gen", self.gen_losses(batch, fake, now.rng)
+            fake = self._generate_to_learn(batch, ctx.rng)
+            yield "dis", self.dis_losses(batch, fake, ctx.rng)
+            yield "gen", self.gen_losses(batch, fake, ctx.rng)
             return
         recons = {"image_recon": self._judges_recons_in_vain, "latent_recon": False, "cycle_recon": False}
         parts = batch.split(max(self.gen_step, self.dis_step))
         for part in parts[: self.dis_step]:
             with torch.no_grad():
-                fake = self.generate(part, now.rng, **recons)
-            yield "dis", self.dis_losses(part, fake, now.rng)
+                fake = self.generate(part, ctx.rng, **recons)
+            yield "dis", self.dis_losses(part, fake, ctx.rng)
         for part in parts[: self.gen_step]:
-            yield "gen", self.gen_losses(part, self._generate_to_learn(part, now.rng), now.rng)
+            yield "gen", self.gen_losses(part, self._generate_to_learn(part, ctx.rng), ctx.rng)
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings pictures (bicubic) to sides that come back as they were."""
+        """Brings images (bicubic) to sides that come back as they were."""
         sides = {"multiple": self.gen.size_multiple, "smallest_px": self.gen.smallest_px}
         return fitted(batch, ("images_a", "images_b"), **sides)
 
     @property
     def _judges_recons_in_vain(self) -> bool:
-        """Whether the critics see reconstructions in their own update, where no loss is made of that."""
+        """Whether the discriminators see reconstructions in their own update, where no loss is made of that."""
         return self.gan_recon and self.reference_order
 
     def _generate_to_learn(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
@@ -398,26 +399,26 @@ class Recipe(BaseRecipe):
     ) -> dict[str, Tensor]:
         """The generator's outputs for `images_a` and `images_b`; flags as of Generator.forward.
 
-        Translations have random styles, drawn for those to a first, or else each that of the other picture.
+        Translations have random styles, drawn for those to a first, or else each that of the other image.
         """
         images = (batch["images_a"], batch["images_b"])
         styles = [self.gen.random_style(of_domain, rng) for of_domain in images] if random_style else []
         return self.gen(*images, *styles, **flags)
 
-    def judge(self, pictures: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The critics' scores and features of pictures by their way (DomainCritics)."""
-        return self.dis(pictures)
+    def judge(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The discriminators' scores and features of images by their way (DomainDiscriminators)."""
+        return self.dis(images)
 
     def dis_losses(self, batch: Batch, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
-        """What the critics minimise."""
+        """What the discriminators minimize."""
         ways = ("aa", "bb", "ba", "ab") if self._judges_recons_in_vain else ("ba", "ab")
         real = {way: batch[f"images_{way}"] for way in ("a", "b")}
         made = {way: fake[f"images_{way}"].detach() for way in ways}
         seen = self._augmented(real, rng)
         verdict = self.judge({**seen, **self._augmented(made, rng)})
         losses = {
-            "gan/a": critic_real(verdict["out_a"], self.gan_mode) + critic_fake(verdict["out_ba"], self.gan_mode),
-            "gan/b": critic_real(verdict["out_b"], self.gan_mode) + critic_fake(verdict["out_ab"], self.gan_mode),
+            "gan/a": dis_real_loss(verdict["out_a"], self.gan_mode) + dis_fake_loss(verdict["out_ba"], self.gan_mode),
+            "gan/b": dis_real_loss(verdict["out_b"], self.gan_mode) + dis_fake_loss(verdict["out_ab"], self.gan_mode),
         }
         if self.loss_weight["consistency_reg"]:
             losses["consistency_reg"] = self._inconsistency({**real, **made}, verdict, rng)
@@ -428,24 +429,22 @@ class Recipe(BaseRecipe):
             losses["gradient_penalty"] = torch.stack(penalties).sum()
         return losses
 
-    def _augmented(self, pictures: Mapping[str, Tensor], rng: torch.Generator) -> dict[str, Tensor]:
-        """Pictures as the critics see them."""
-        return {way: augment(images, self.aug_policy, rng) for way, images in pictures.items()}
+    def _augmented(self, images: Mapping[str, Tensor], rng: torch.Generator) -> dict[str, Tensor]:
+        """Images as the discriminators see them."""
+        return {way: augment(images, self.aug_policy, rng) for way, images in images.items()}
 
-    def _inconsistency(
-        self, pictures: Mapping[str, Tensor], verdict: Mapping[str, Any], rng: torch.Generator
-    ) -> Tensor:
-        """How much the critics' features differ for pictures that were mirrored and shifted, on both sides.
+    def _inconsistency(self, images: Mapping[str, Tensor], verdict: Mapping[str, Any], rng: torch.Generator) -> Tensor:
+        """How much the discriminators' features differ for images that were mirrored and shifted, on both sides.
 
-        Consistency regularisation (Zhang et al. 2020, eq. 4) of what they see wherever it is, since it moves with the
-        picture: of means over places. Mean over scales and layers, sum over the ways.
+        Consistency regularization (Zhang et al. 2020, eq. 4) of what they see wherever it is, since it moves with the
+        image: of means over places. Mean over scales and layers, sum over the ways.
         """
         ways = ("a", "b", "ab", "ba")
-        again = self.dis({way: random_shift(pictures[way].flip(3), rng) for way in ways})
+        again = self.dis({way: random_shift(images[way].flip(3), rng) for way in ways})
         return torch.stack([_distance(again[f"fea_{way}"], verdict[f"fea_{way}"]) for way in ways]).sum()
 
     def gen_losses(self, batch: Batch, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
-        """What the generator minimises."""
+        """What the generator minimizes."""
         images_a, images_b = batch["images_a"], batch["images_b"]
         losses = self._fooling(fake, rng)
         if self.perceptual is not None:
@@ -463,25 +462,25 @@ class Recipe(BaseRecipe):
         """The adversarial losses: of translations, or the mean of those and of reconstructions."""
         ways = ("aa", "bb", "ba", "ab") if self.gan_recon else ("ba", "ab")
         verdict = self.judge(self._augmented({way: fake[f"images_{way}"] for way in ways}, rng))
-        losses = {way: generator_loss(verdict[f"out_{way}"], self.gan_mode) for way in ways}
+        losses = {way: gen_loss(verdict[f"out_{way}"], self.gan_mode) for way in ways}
         if self.gan_recon:
             return {"gan/a": (losses["ba"] + losses["aa"]) / 2, "gan/b": (losses["ab"] + losses["bb"]) / 2}
         return {"gan/a": losses["ba"], "gan/b": losses["ab"]}
 
-    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+    def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         made = self.generate(batch, rng)
         ways = {"a": batch["images_a"], "b": batch["images_b"], "ab": made["images_ab"], "ba": made["images_ba"]}
         verdict = self.judge(ways)
         real, fake = [*verdict["out_a"], *verdict["out_b"]], [*verdict["out_ab"], *verdict["out_ba"]]
-        return leaning(real, self.gan_mode), leaning(fake, self.gan_mode)
+        return centered_logits(real, self.gan_mode), centered_logits(fake, self.gan_mode)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        """Pictures of a as pictures of b, each in the style of its `images_b`."""
+        """Images of a as images of b, each in the style of its `images_b`."""
         style = self.gen.target_style(batch["images_b"], a2b=True)
         return shown(self.gen.translate(batch["images_a"], style, a2b=True))
 
     def target(self, batch: Batch) -> Tensor | None:
-        """The pictures of b, where those are pairs: files of the same names, of the same size."""
+        """The images of b, where those are pairs: files of the same names, of the same size."""
         names_a, names_b = batch.keys.get("images_a"), batch.keys.get("images_b")
         are_pairs = names_a == names_b is not None and batch["images_a"].shape == batch["images_b"].shape
         return shown(batch["images_b"]) if are_pairs else None
@@ -493,7 +492,7 @@ class Recipe(BaseRecipe):
         return {name: shown(batch[name]) for name in ("images_a", "images_b")}
 
     def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Reconstructions; translations, each in the style of the other picture and in a random one; cycles."""
+        """Reconstructions; translations, each in the style of the other image and in a random one; cycles."""
         made = self.generate(batch, rng, random_style=False)
         random = self.generate(batch, rng, image_recon=False, latent_recon=False, cycle_recon=False)
         columns: dict[str, Tensor] = {}
@@ -504,7 +503,7 @@ class Recipe(BaseRecipe):
         return columns
 
     def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True, random_style: bool = True) -> list[Tensor]:
-        """The pictures of a as pictures of b, or the other way round; in a random style, or in that of the other."""
+        """The images of a as images of b, or the other way round; in a random style, or in that of the other."""
         content, style = _names(a2b)
         images = _given(batch, content, f"a2b: {str(a2b).lower()}")
         if random_style:
@@ -515,7 +514,7 @@ class Recipe(BaseRecipe):
         return list(self.gen.translate(images, styles, a2b=a2b).float())
 
     def infer_names(self, batch: Batch, *, a2b: bool = True, random_style: bool = True, **others: Any) -> list[str]:
-        """What to call the pictures that `infer` makes: as their contents, or "<content>_style_<style>"."""
+        """What to call the images that `infer` makes: as their contents, or "<content>_style_<style>"."""
         content, style = _names(a2b)
         if random_style:
             return batch.keys[content]
@@ -537,7 +536,7 @@ def random_shift(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _latent_losses(fake: Mapping[str, Tensor]) -> Losses:
-    """Contents and styles that were read off made pictures against those that they were made from."""
+    """Contents and styles that were read off made images against those that they were made from."""
     losses: Losses = {}
     if "style_ba" in fake:
         losses["style_recon/a"] = l1(fake["style_ba"], fake["style_a_rand"])

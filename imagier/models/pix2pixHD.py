@@ -1,4 +1,4 @@
-"""pix2pixHD: pictures from label maps, from coarse to fine, and objects whose looks can be chosen one by one.
+"""pix2pixHD: images from label maps, from coarse to fine, and objects whose looks can be chosen one by one.
 
 Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs, 2018.
 """
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.feature_matching import feature_matching
-from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, leaning, relative
+from imagier.losses.gan import GanMode, centered_logits, dis_fake_loss, dis_real_loss, gen_loss, relativistic_logits
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import ConvNormAct, Double, ResBlock
+from imagier.nn.blocks import ConvNormAct, ResBlock, Upsample2x
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.instances import (
@@ -32,16 +32,16 @@ from imagier.nn.instances import (
     segments,
 )
 from imagier.nn.norm import Norm, NormParams, norm2d
-from imagier.nn.patch import MultiScalePatchCritic
+from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules, reference_names
-from imagier.recipe import Batch, Losses, Moment, fitted, shown
+from imagier.recipe import Batch, Losses, StepContext, fitted, shown
 from imagier.recipe import Recipe as BaseRecipe
 
 INSTANCE_MAPS = "instance_maps"
 """The input type that, as the last one of a label, tells objects apart."""
 
 SMALLEST_SHARE = 0.0625
-"""Only instances that fill more of a picture than this count as examples of their class."""
+"""Only instances that fill more of an image than this count as examples of their class."""
 
 INSTANCES_OF_A_CLASS = 1000
 """Cityscapes' ids from here on are class x 1000 + number; below they are classes."""
@@ -52,7 +52,7 @@ WRAPPERS = ("", "module.", "module.module.", "module.averaged_model.")
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalGeneratorParams:
-    """The generator of the smallest picture."""
+    """The generator of the smallest image."""
 
     num_filters: int = 64
     num_downsamples: int = 4
@@ -61,7 +61,7 @@ class GlobalGeneratorParams:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalEnhancerParams:
-    """The networks around it, each of which doubles the sides of the picture."""
+    """The networks around it, each of which doubles the sides of the image."""
 
     num_enhancers: int = 1
     num_res_blocks: int = 3
@@ -84,7 +84,7 @@ class EncoderParams:
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the losses; one of 0 is not computed, but for that of the critics."""
+    """Weights of the losses; one of 0 is not computed, but for that of the discriminators."""
 
     gan: float
     feature_matching: float
@@ -209,7 +209,7 @@ class Generator(nn.Module):
 def _smallest_px(padding_mode: PaddingMode, norm: Norm, halvings: int, enhancers: int) -> int:
     """The least side that so many halvings leave enough of; the first kernel, of 7 px, comes after `enhancers` of them.
 
-    Of a single row there is nothing to reflect, and of a single value nothing to normalise.
+    Of a single row there is nothing to reflect, and of a single value nothing to normalize.
     """
     coarsest = 2 if padding_mode == "reflect" or norm == "instance" else 1
     first = {"reflect": 4, "circular": 3}.get(padding_mode, 1)
@@ -267,7 +267,7 @@ class _Parts:
 
     def up(self, widths: Sequence[int]) -> list[nn.Module]:
         """From each of the widths to the next at twice the size."""
-        pairs = [(Double(), self.layer(inputs, outputs)) for inputs, outputs in pairwise(widths)]
+        pairs = [(Upsample2x(), self.layer(inputs, outputs)) for inputs, outputs in pairwise(widths)]
         return [layer for pair in pairs for layer in pair]
 
     def bounded(self, inputs: int, outputs: int) -> ConvNormAct:
@@ -283,7 +283,7 @@ class _Parts:
 def global_layers(
     parts: _Parts, params: GlobalGeneratorParams, label_channels: int, image_channels: int | None
 ) -> nn.Sequential:
-    """Label N x L x H x W -> picture of the same size; without `image_channels`, `num_filters` features of it."""
+    """Label N x L x H x W -> image of the same size; without `image_channels`, `num_filters` features of it."""
     widths = [params.num_filters * 2**level for level in range(params.num_downsamples + 1)]
     return nn.Sequential(
         parts.layer(label_channels, widths[0], 7),
@@ -295,12 +295,12 @@ def global_layers(
 
 
 class LocalEnhancer(nn.Module):
-    """Adds to the features of a half as large picture what is only seen at the full size (section 3.1, figure 3)."""
+    """Adds to the features of a half as large image what is only seen at the full size (section 3.1, figure 3)."""
 
     def __init__(
         self, parts: _Parts, label_channels: int, width: int, *, num_res_blocks: int, image_channels: int | None
     ) -> None:
-        """width: features that it makes of twice as many; with `image_channels`, it makes a picture of these."""
+        """width: features that it makes of twice as many; with `image_channels`, it makes an image of these."""
         super().__init__()
         if not width:
             raise UserError("each enhancer has half the filters; raise global_generator.num_filters")
@@ -317,7 +317,7 @@ class LocalEnhancer(nn.Module):
 
 
 class FeatureEncoder(nn.Module):
-    """Describes the looks of every object in a picture by a few numbers (section 3.4)."""
+    """Describes the looks of every object in an image by a few numbers (section 3.4)."""
 
     def __init__(self, params: EncoderParams, *, image_channels: int, num_classes: int, is_cityscapes: bool) -> None:
         super().__init__()
@@ -337,11 +337,11 @@ class FeatureEncoder(nn.Module):
         )
 
     def forward(self, images: Tensor, instances: Tensor) -> Tensor:
-        """Pictures N x C x H x W in [-1, 1], maps N x 1 x H x W of ids -> looks N x M x H x W, one for each object."""
+        """Images N x C x H x W in [-1, 1], maps N x 1 x H x W of ids -> looks N x M x H x W, one for each object."""
         return average_by_instance(self.layers(images), instances)
 
     def examples(self, images: Tensor, instances: Tensor) -> tuple[Tensor, Tensor]:
-        """The classes [R] and looks R x M of all objects that are large enough; pictures and maps as in `forward`."""
+        """The classes [R] and looks R x M of all objects that are large enough; images and maps as in `forward`."""
         found = segments(instances)
         looks, sizes = segment_means(self.layers(images), found)
         large = sizes > SMALLEST_SHARE * instances[0].numel()
@@ -355,7 +355,7 @@ class FeatureEncoder(nn.Module):
         if self.clusters.is_empty():
             raise UserError(
                 "random_style draws from looks that a checkpoint keeps of objects, but this one has none: they come "
-                f"from the objects in data.val that fill more than {SMALLEST_SHARE:.2%} of their picture"
+                f"from the objects in data.val that fill more than {SMALLEST_SHARE:.2%} of their image"
             )
         found = segments(instances)
         classes = self._classes(found.ids).expand(len(instances), -1)
@@ -368,7 +368,7 @@ class FeatureEncoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Patch critics of label and picture at several sizes (section 3.2)."""
+    """Patch discriminators of label and image at several sizes (section 3.2)."""
 
     def __init__(
         self,
@@ -384,7 +384,7 @@ class Discriminator(nn.Module):
         weight_norm_type: WeightNorm = "spectral",
     ) -> None:
         super().__init__()
-        self.patch = MultiScalePatchCritic(
+        self.patch = MultiScalePatchDiscriminator(
             label_channels + image_channels,
             num_discriminators=num_discriminators,
             num_filters=num_filters,
@@ -401,7 +401,7 @@ class Discriminator(nn.Module):
 
     def reference_rules(self) -> Rules:
         """From our state-dict names to the reference's (nn/reference_names.py)."""
-        return ((r"^patch\.critics\.(\d+)\.layers\.(\d+)\.", r"model.discriminators.\1.layer\2.0."),)
+        return ((r"^patch\.discriminators\.(\d+)\.layers\.(\d+)\.", r"model.discriminators.\1.layer\2.0."),)
 
 
 class Recipe(BaseRecipe):
@@ -441,7 +441,7 @@ class Recipe(BaseRecipe):
         self.has_instances = INSTANCE_MAPS in label_lengths
         if self.has_instances and list(label_lengths)[-1] != INSTANCE_MAPS:
             raise UserError(f"{INSTANCE_MAPS} tells objects apart only as the last of data.input_labels; move it there")
-        self.surveys = gen.encoder is not None
+        self.has_before_checkpoint = gen.encoder is not None
         self.loss_weight = asdict(loss_weight)
         self.check_weights("gan")
         self.gan_mode: GanMode = gan_mode
@@ -457,30 +457,30 @@ class Recipe(BaseRecipe):
         self.perceptual = PerceptualLoss.where_weighted(self.perceptual_config, self.loss_weight["perceptual"])
         return () if self.perceptual is None else (self.perceptual,)
 
-    def load_coarser(self, weights: Mapping[str, Tensor]) -> list[str] | None:
+    def warm_start(self, weights: Mapping[str, Tensor]) -> list[str] | None:
         """Begins with a generator of fewer enhancers; None if that is not what the weights are of."""
         found = self.gen.fitting(weights)
         is_coarser = all(f"coarse.{name}" in found for name, _ in self.gen.coarse.named_parameters())
         return self.gen.from_coarser(weights) if is_coarser else None
 
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
-        """One iteration: the critic learns, then the generator, which sees the critic already updated."""
+    def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
+        """One iteration: the discriminator learns, then the generator, which sees the discriminator already updated."""
         batch = self.prepare(batch)
         if self.one_forward:
-            fake = self.generate(batch, now.rng)
+            fake = self.generate(batch, ctx.rng)
             yield "dis", self.dis_losses(batch, fake)
-            yield "gen", self.gen_losses(batch, fake, now)
+            yield "gen", self.gen_losses(batch, fake, ctx)
             return
         parts = batch.split(max(self.gen_step, self.dis_step))
         for part in parts[: self.dis_step]:
             with torch.no_grad():
-                fake = self.generate(part, now.rng)
+                fake = self.generate(part, ctx.rng)
             yield "dis", self.dis_losses(part, fake)
         for part in parts[: self.gen_step]:
-            yield "gen", self.gen_losses(part, self.generate(part, now.rng), now)
+            yield "gen", self.gen_losses(part, self.generate(part, ctx.rng), ctx)
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings pictures (bicubic) and labels (nearest) to sides that the generator can paint.
+        """Brings images (bicubic) and labels (nearest) to sides that the generator can paint.
 
         Where the label ends with ids of instances, their edges take that place, and the ids become `instance_maps`.
         """
@@ -505,7 +505,7 @@ class Recipe(BaseRecipe):
         return self.gen(batch["label"], images=batch["images"], instances=instances)
 
     def judge(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
-        """The critic's scores and features of real and generated pictures; of the real ones without a graph if so."""
+        """Scores and features of real and generated images; without a graph for real ones unless learn_from_real."""
         fake_outputs, fake_features = self.dis(batch["label"], fake)
         with torch.set_grad_enabled(learn_from_real):
             real_outputs, real_features = self.dis(batch["label"], batch["images"])
@@ -517,30 +517,34 @@ class Recipe(BaseRecipe):
         }
 
     def dis_losses(self, batch: Batch, fake: dict[str, Tensor]) -> Losses:
-        """What the critic minimises."""
+        """What the discriminator minimizes."""
         verdict = self.judge(batch, fake["fake_images"].detach(), learn_from_real=True)
         real, fake_ = self._compared(verdict)
-        return {"gan": critic_fake(fake_, self.gan_mode) + critic_real(real, self.gan_mode)}
+        return {"gan": dis_fake_loss(fake_, self.gan_mode) + dis_real_loss(real, self.gan_mode)}
 
-    def gen_losses(self, batch: Batch, fake: dict[str, Tensor], now: Moment) -> Losses:
-        """What the generator minimises."""
-        pictures, target = fake["fake_images"], batch["images"]
-        verdict = self.judge(batch, pictures, learn_from_real=False)
-        keep = max(self.topk_decay**now.epoch, self.topk_min)
-        losses = {"gan": generator_loss(self._compared(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
+    def gen_losses(self, batch: Batch, fake: dict[str, Tensor], ctx: StepContext) -> Losses:
+        """What the generator minimizes."""
+        images, target = fake["fake_images"], batch["images"]
+        verdict = self.judge(batch, images, learn_from_real=False)
+        keep = max(self.topk_decay**ctx.epoch, self.topk_min)
+        losses = {"gan": gen_loss(self._compared(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
         if self.loss_weight["feature_matching"]:
             losses["feature_matching"] = feature_matching(verdict["fake_features"], verdict["real_features"])
         if self.perceptual is not None:
-            losses["perceptual"] = self.perceptual(pictures, target)
+            losses["perceptual"] = self.perceptual(images, target)
         if self.loss_weight["l1"]:
-            losses["l1"] = l1(pictures, target)
+            losses["l1"] = l1(images, target)
         return losses
 
     def _compared(self, verdict: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         real, fake = verdict["real_outputs"], verdict["fake_outputs"]
-        return (relative(real, to=fake), relative(fake, to=real)) if self.relativistic else (real, fake)
+        return (
+            (relativistic_logits(real, to=fake), relativistic_logits(fake, to=real))
+            if self.relativistic
+            else (real, fake)
+        )
 
-    def survey(self, held_out: Iterable[Batch], gathered: Callable[[Sequence[Tensor]], Tensor]) -> None:
+    def before_checkpoint(self, held_out: Iterable[Batch], gathered: Callable[[Sequence[Tensor]], Tensor]) -> None:
         """Stores what objects of each class look like, to be drawn from at inference (section 3.4, clusters)."""
         encoder = self.gen.encoder
         if encoder is None:
@@ -549,22 +553,24 @@ class Recipe(BaseRecipe):
         examples = [encoder.examples(batch["images"], batch["instance_maps"]) for batch in batches]
         encoder.clusters.fit(gathered([classes for classes, _ in examples]), gathered([looks for _, looks in examples]))
 
-    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+    def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         verdict = self.judge(batch, self.generate(batch, rng)["fake_images"], learn_from_real=False)
-        return leaning(verdict["real_outputs"], self.gan_mode), leaning(verdict["fake_outputs"], self.gan_mode)
+        return centered_logits(verdict["real_outputs"], self.gan_mode), centered_logits(
+            verdict["fake_outputs"], self.gan_mode
+        )
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return shown(self.generate(batch, rng)["fake_images"])
 
     def infer(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> list[Tensor]:
-        """One picture per sample; objects look as in `images`, or as others of their class that the training kept."""
+        """One image per sample; objects look as in `images`, or as others of their class that the training kept."""
         return list(self.generate(batch, rng, random_style=random_style)["fake_images"].float())
 
     def target(self, batch: Batch) -> Tensor:
         return shown(batch["images"])
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        """The label itself, where it is a picture, such as line art."""
+        """The label itself, where it is an image, such as line art."""
         if self.has_instances or list(self.label_lengths.values()) not in ([1], [3]):
             return {}
         return {f"{name} as they are": shown(batch["label"] * 2 - 1) for name in self.label_lengths}
@@ -573,6 +579,6 @@ class Recipe(BaseRecipe):
         columns = {"images": shown(batch["images"])}
         parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
         for name, part in zip(self.label_lengths, parts):
-            is_picture = name not in self.one_hot and part.shape[1] in (1, 3)
-            columns[name] = shown(part * 2 - 1) if is_picture else colorize(part)
+            is_image = name not in self.one_hot and part.shape[1] in (1, 3)
+            columns[name] = shown(part * 2 - 1) if is_image else colorize(part)
         return columns

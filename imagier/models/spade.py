@@ -1,4 +1,4 @@
-"""SPADE / GauGAN: pictures from label maps.
+"""SPADE / GauGAN: images from label maps.
 
 Park et al., Semantic Image Synthesis with Spatially-Adaptive Normalization, 2019.
 """
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.feature_matching import feature_matching
-from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, leaning, relative
+from imagier.losses.gan import GanMode, centered_logits, dis_fake_loss, dis_real_loss, gen_loss, relativistic_logits
 from imagier.losses.kl import gaussian_kl
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, double
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, upsample2x
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
-from imagier.nn.patch import MultiScalePatchCritic
+from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules
-from imagier.recipe import Batch, Losses, Moment, fitted, shown
+from imagier.recipe import Batch, Losses, StepContext, fitted, shown
 from imagier.recipe import Recipe as BaseRecipe
 
-CRITIC_MULTIPLE = 32
-"""The feature pyramid of the critic halves pictures five times."""
+DISCRIMINATOR_MULTIPLE = 32
+"""The feature pyramid of the discriminator halves images five times."""
 
 MANY_CHANNELS = 16
 """From so many label channels on it pays to look which of them are 0 everywhere."""
@@ -59,7 +59,7 @@ class SpadeNormParams:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleEncoderParams:
-    """The network that reads the style off a picture."""
+    """The network that reads the style off an image."""
 
     num_filters: int = 128
     kernel_size: int = 3
@@ -69,7 +69,7 @@ class StyleEncoderParams:
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the losses; one of 0 is not computed, but for that of the critics."""
+    """Weights of the losses; one of 0 is not computed, but for that of the discriminators."""
 
     gan: float
     feature_matching: float
@@ -193,14 +193,14 @@ def _num_enhancers(crop_h_w: tuple[int, int]) -> int:
     """Pairs of blocks beyond the trunk, by the crop that the generator is trained on."""
     smallest = min(crop_h_w)
     enhancers = {512: 1, 1024: 2}
-    if not CRITIC_MULTIPLE <= smallest <= 256 and smallest not in enhancers:
-        known = f"from {CRITIC_MULTIPLE} to 256 px, of 512 px and of 1024 px"
+    if not DISCRIMINATOR_MULTIPLE <= smallest <= 256 and smallest not in enhancers:
+        known = f"from {DISCRIMINATOR_MULTIPLE} to 256 px, of 512 px and of 1024 px"
         raise UserError(f"a crop of {smallest} px: SPADE is defined for crops {known}")
     return enhancers.get(smallest, 0)
 
 
 class StyleEncoder(nn.Module):
-    """Mean and log variance of the style of a picture, which is seen at 256 x 256."""
+    """Mean and log variance of the style of an image, which is seen at 256 x 256."""
 
     def __init__(
         self, *, image_channels: int, style_dims: int, num_filters: int, kernel_size: int, weight_norm: WeightNorm
@@ -258,7 +258,7 @@ class _Parts:
         )
 
     def styled(self, inputs: int, outputs: int) -> NormActConv:
-        """A convolution whose input is normalised under the style; if there is none, not at all."""
+        """A convolution whose input is normalized under the style; if there is none, not at all."""
         norm: nn.Module = NoNorm()
         if self.code_dims:
             affine = self.norm_params.activation_norm_params.affine
@@ -277,7 +277,7 @@ class _Parts:
         return Stage(SpadeBlock(inputs, middle, self), between, SpadeBlock(middle, outputs, self))
 
     def image(self, inputs: int) -> NormActConv:
-        """Features to a picture before its tanh."""
+        """Features to an image before its tanh."""
         inputs += self.label_channels * self.image_sees_label
         conv = conv2d(inputs, self.image_channels, 5, padding=2, weight_norm=self.weight_norm)
         return NormActConv(NoNorm(), nn.LeakyReLU(LEAKY_SLOPE), conv)
@@ -310,7 +310,7 @@ class Decoder(nn.Module):
             self.to_image[str(512 * 2**level)] = parts.image(inputs // 2)
 
     def forward(self, maps: LabelMaps, code: Tensor | None) -> Tensor:
-        """Label and code N x code_dims -> picture in (-1, 1), N x C x H x W, sides rounded down to `base`."""
+        """Label and code N x code_dims -> image in (-1, 1), N x C x H x W, sides rounded down to `base`."""
         if self.style_mlp is not None:
             code = self.style_mlp(code)
         coarse = self._coarse(maps)
@@ -318,14 +318,14 @@ class Decoder(nn.Module):
         x = self.head_2(self.head_1(x, maps), maps)
         stages = list(self.up)
         for stage in stages[:3]:
-            x = stage(double(x), code, maps)
+            x = stage(upsample2x(x), code, maps)
         first, *finer = self.to_image.values()
-        x = double(x)
-        picture = first(self._with_label(x, maps), None)
+        x = upsample2x(x)
+        image = first(self._with_label(x, maps), None)
         for stage, to_image in zip(stages[3:], finer):
-            x = double(stage(x, None, maps))
-            picture = double(picture) + to_image(self._with_label(x, maps), None)
-        return torch.tanh(self.output_multiplier * picture)
+            x = upsample2x(stage(x, None, maps))
+            image = upsample2x(image) + to_image(self._with_label(x, maps), None)
+        return torch.tanh(self.output_multiplier * image)
 
     def _coarse(self, maps: LabelMaps) -> PartialMap:
         coarse = maps.coarse(self.base)
@@ -429,7 +429,7 @@ class LabelPyramid(nn.Module):
         features[-1] = self.context(features[-1])
         features = [lateral(x) for lateral, x in zip(self.lateral, features)]
         for level in reversed(range(len(self.merge))):
-            features[level] = self.merge[level](features[level] + double(features[level + 1]))
+            features[level] = self.merge[level](features[level] + upsample2x(features[level + 1]))
         return features
 
 
@@ -451,7 +451,7 @@ class LabelMaps:
         return PartialMap(self.by_size[size], self.channels)
 
     def coarse(self, base: int) -> PartialMap:
-        """The label at 1 / base of its size; by nearest neighbour if it has to be resized."""
+        """The label at 1 / base of its size; by nearest neighbor if it has to be resized."""
         height, width = (size // base for size in self.largest.shape[-2:])
         found = self.by_size.get(torch.Size((height, width)))
         if found is None:
@@ -469,7 +469,7 @@ def _beside(label: PartialMap, others: Tensor, label_channels: int) -> PartialMa
 
 
 class Discriminator(nn.Module):
-    """Patch critics at several scales, and a feature pyramid that compares the picture with its label map."""
+    """Patch discriminators at several scales, and a feature pyramid that compares the image with its label map."""
 
     def __init__(
         self,
@@ -489,7 +489,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.label_channels = label_channels
-        self.patch = MultiScalePatchCritic(
+        self.patch = MultiScalePatchDiscriminator(
             label_channels + image_channels,
             num_discriminators=num_discriminators,
             num_filters=num_filters,
@@ -499,9 +499,9 @@ class Discriminator(nn.Module):
             activation_norm_type=activation_norm_type,
             weight_norm_type=weight_norm_type,
         )
-        self.fpse: FeaturePyramidCritic | None = None
+        self.fpse: FeaturePyramidDiscriminator | None = None
         if use_fpse:
-            self.fpse = FeaturePyramidCritic(
+            self.fpse = FeaturePyramidDiscriminator(
                 label_channels,
                 image_channels,
                 num_filters=num_filters,
@@ -513,7 +513,8 @@ class Discriminator(nn.Module):
     def forward(
         self, label: Tensor, images: Tensor, channels: Tensor | None = None
     ) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """N x L x H x W, N x C x H x W -> scores per critic (the pyramid's first), features per patch critic and layer.
+        """N x L x H x W, N x C x H x W -> scores of each discriminator (the pyramid's first), features of each patch
+        discriminator and layer.
 
         `channels` as in the generator.
         """
@@ -524,14 +525,14 @@ class Discriminator(nn.Module):
     def reference_rules(self) -> Rules:
         """From our state-dict names to the reference's (nn/reference_names.py)."""
         return (
-            (r"^patch\.critics\.(\d)\.layers\.(\d+)\.", r"discriminators.\1.layer\2.0."),
+            (r"^patch\.discriminators\.(\d)\.layers\.(\d+)\.", r"discriminators.\1.layer\2.0."),
             (r"^fpse\.(output|seg|embedding)\.", r"fpse_discriminator.\1.layers.conv."),
             (r"^fpse\.", "fpse_discriminator."),
         )
 
 
-class FeaturePyramidCritic(nn.Module):
-    """Compares pictures and label maps in a semantic space at three scales (Liu et al., CC-FPSE, 2019, section 3.3)."""
+class FeaturePyramidDiscriminator(nn.Module):
+    """Compares images and label maps in a semantic space at three scales (Liu et al., CC-FPSE, 2019, section 3.3)."""
 
     def __init__(
         self,
@@ -567,7 +568,7 @@ class FeaturePyramidCritic(nn.Module):
         self.embedding = conv2d(label_channels, 2 * f, 1)
 
     def forward(self, label: Tensor, images: Tensor, channels: Tensor | None) -> list[Tensor]:
-        """Label and picture of sides that 32 divides -> scores N x 1 x h x w at 1/4, 1/8 and 1/16 of the size."""
+        """Label and image of sides that 32 divides -> scores N x 1 x h x w at 1/4, 1/8 and 1/16 of the size."""
         e2 = self.enc2(self.enc1(images))
         e3 = self.enc3(e2)
         e4 = self.enc4(e3)
@@ -638,25 +639,25 @@ class Recipe(BaseRecipe):
         self.perceptual = PerceptualLoss.where_weighted(self.perceptual_config, self.loss_weight["perceptual"])
         return () if self.perceptual is None else (self.perceptual,)
 
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
-        """One iteration: the critic learns, then the generator, which sees the critic already updated."""
+    def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
+        """One iteration: the discriminator learns, then the generator, which sees the discriminator already updated."""
         batch = self.prepare(batch)
         if self.one_forward:
-            fake = self.generate(batch, now.rng)
+            fake = self.generate(batch, ctx.rng)
             yield "dis", self.dis_losses(batch, fake)
-            yield "gen", self.gen_losses(batch, fake, now)
+            yield "gen", self.gen_losses(batch, fake, ctx)
             return
         parts = batch.split(max(self.gen_step, self.dis_step))
         for part in parts[: self.dis_step]:
             with torch.no_grad():
-                fake = self.generate(part, now.rng)
+                fake = self.generate(part, ctx.rng)
             yield "dis", self.dis_losses(part, fake)
         for part in parts[: self.gen_step]:
-            yield "gen", self.gen_losses(part, self.generate(part, now.rng), now)
+            yield "gen", self.gen_losses(part, self.generate(part, ctx.rng), ctx)
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings pictures (bicubic) and labels (nearest) to sides that both networks can halve often enough."""
-        multiple = math.lcm(CRITIC_MULTIPLE, self.gen.size_multiple)
+        """Brings images (bicubic) and labels (nearest) to sides that both networks can halve often enough."""
+        multiple = math.lcm(DISCRIMINATOR_MULTIPLE, self.gen.size_multiple)
         return _with_present_channels(fitted(batch, ("label", "images"), multiple=multiple, smallest_px=multiple))
 
     def generate(
@@ -682,7 +683,7 @@ class Recipe(BaseRecipe):
         return self.gen(*_label(batch), noise=noise, images=images, attributes=attributes)
 
     def judge(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
-        """The critic's scores and features of real and generated pictures; of the real ones without a graph if so."""
+        """Scores and features of real and generated images; without a graph for real ones unless learn_from_real."""
         label, channels = _label(batch)
         with torch.set_grad_enabled(learn_from_real):
             real_outputs, real_features = self.dis(label, batch["images"], channels)
@@ -695,34 +696,40 @@ class Recipe(BaseRecipe):
         }
 
     def dis_losses(self, batch: Batch, fake: dict[str, Tensor]) -> Losses:
-        """What the critic minimises."""
+        """What the discriminator minimizes."""
         verdict = self.judge(batch, fake["fake_images"].detach(), learn_from_real=True)
         real, fake_ = self._compared(verdict)
-        return {"gan/fake": critic_fake(fake_, self.gan_mode), "gan/true": critic_real(real, self.gan_mode)}
+        return {"gan/fake": dis_fake_loss(fake_, self.gan_mode), "gan/true": dis_real_loss(real, self.gan_mode)}
 
-    def gen_losses(self, batch: Batch, fake: dict[str, Tensor], now: Moment) -> Losses:
-        """What the generator minimises."""
-        pictures, target = fake["fake_images"], batch["images"]
-        verdict = self.judge(batch, pictures, learn_from_real=False)
-        keep = max(self.topk_decay**now.epoch, self.topk_min)
-        losses = {"gan": generator_loss(self._compared(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
+    def gen_losses(self, batch: Batch, fake: dict[str, Tensor], ctx: StepContext) -> Losses:
+        """What the generator minimizes."""
+        images, target = fake["fake_images"], batch["images"]
+        verdict = self.judge(batch, images, learn_from_real=False)
+        keep = max(self.topk_decay**ctx.epoch, self.topk_min)
+        losses = {"gan": gen_loss(self._compared(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
         if self.loss_weight["feature_matching"]:
             losses["feature_matching"] = feature_matching(verdict["fake_features"], verdict["real_features"])
         if self.loss_weight["kl"]:
-            losses["kl"] = gaussian_kl(fake["mu"], fake["logvar"]) if "mu" in fake else pictures.new_zeros(())
+            losses["kl"] = gaussian_kl(fake["mu"], fake["logvar"]) if "mu" in fake else images.new_zeros(())
         if self.perceptual is not None:
-            losses["perceptual"] = self.perceptual(pictures, target)
+            losses["perceptual"] = self.perceptual(images, target)
         if self.loss_weight["l1"]:
-            losses["l1"] = l1(pictures, target)
+            losses["l1"] = l1(images, target)
         return losses
 
     def _compared(self, verdict: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         real, fake = verdict["real_outputs"], verdict["fake_outputs"]
-        return (relative(real, to=fake), relative(fake, to=real)) if self.relativistic else (real, fake)
+        return (
+            (relativistic_logits(real, to=fake), relativistic_logits(fake, to=real))
+            if self.relativistic
+            else (real, fake)
+        )
 
-    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+    def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         verdict = self.judge(batch, self.generate(batch, rng)["fake_images"], learn_from_real=False)
-        return leaning(verdict["real_outputs"], self.gan_mode), leaning(verdict["fake_outputs"], self.gan_mode)
+        return centered_logits(verdict["real_outputs"], self.gan_mode), centered_logits(
+            verdict["fake_outputs"], self.gan_mode
+        )
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return shown(self.generate(batch, rng, random_style=True)["fake_images"])
@@ -731,7 +738,7 @@ class Recipe(BaseRecipe):
         return shown(batch["images"])
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        """The label itself, where it is a picture, such as line art."""
+        """The label itself, where it is an image, such as line art."""
         if list(self.label_lengths.values()) not in ([1], [3]):
             return {}
         return {f"{name} as they are": shown(batch["label"] * 2 - 1) for name in self.label_lengths}
@@ -740,8 +747,8 @@ class Recipe(BaseRecipe):
         columns = {"images": shown(batch["images"])}
         parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
         for name, part in zip(self.label_lengths, parts):
-            is_picture = name not in self.one_hot and part.shape[1] in (1, 3)
-            columns[name] = shown(part * 2 - 1) if is_picture else colorize(part)
+            is_image = name not in self.one_hot and part.shape[1] in (1, 3)
+            columns[name] = shown(part * 2 - 1) if is_image else colorize(part)
         return columns
 
     def infer(
@@ -754,17 +761,17 @@ class Recipe(BaseRecipe):
         keep_original_size: bool = False,
         seed: int = 0,
     ) -> list[Tensor]:
-        """One picture per sample; in a random style, in one for all (that of `seed`), or in that of `images`."""
+        """One image per sample; in a random style, in one for all (that of `seed`), or in that of `images`."""
         noise = None
         if use_fixed_random_style and self.gen.style_dims:
             fixed = torch.Generator(rng.device).manual_seed(seed)
             noise = torch.randn((1, self.gen.style_dims), generator=fixed, device=rng.device).expand(len(batch), -1)
         fake = self.generate(batch, rng, random_style=random_style or use_fixed_random_style, noise=noise)
-        pictures = list(fake["fake_images"].float())
+        images = list(fake["fake_images"].float())
         if keep_original_size:
             sizes = batch["original_h_w"].tolist()
-            pictures = [F.interpolate(x[None], size=size, mode="nearest")[0] for x, size in zip(pictures, sizes)]
-        return pictures
+            images = [F.interpolate(x[None], size=size, mode="nearest")[0] for x, size in zip(images, sizes)]
+        return images
 
 
 def _with_present_channels(batch: Batch) -> Batch:

@@ -1,4 +1,4 @@
-"""UNIT: translation between two domains of pictures without pairs, through a content code that both share.
+"""UNIT: translation between two domains of images without pairs, through a content code that both share.
 
 Liu, Breuel & Kautz, Unsupervised Image-to-Image Translation Networks, 2017; here without noise on the code, with an
 autoencoder of its own for each domain.
@@ -14,23 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, leaning
+from imagier.losses.gan import GanMode, centered_logits, dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import ConvNormAct, Double, Nonlinearity, NoNorm, Order, ResBlock, nonlinearity
+from imagier.nn.blocks import ConvNormAct, Nonlinearity, NoNorm, Order, ResBlock, Upsample2x, nonlinearity
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
-from imagier.nn.domain_critics import DomainCritics, PatchOptions, ResidualOptions
+from imagier.nn.domain_discriminators import DomainDiscriminators, PatchOptions, ResidualOptions
 from imagier.nn.encoders import ContentEncoder
 from imagier.nn.norm import Norm, norm2d
 from imagier.nn.reference_names import Rules
-from imagier.nn.residual_critic import Aggregation, CriticOrder
-from imagier.recipe import Batch, Losses, Moment, fitted, shown
+from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
+from imagier.recipe import Batch, Losses, StepContext, fitted, shown
 from imagier.recipe import Recipe as BaseRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the losses; one of 0 is not computed, but for that of the critics.
+    """Weights of the losses; one of 0 is not computed, but for that of the discriminators.
 
     A loss in parts can have a weight for each part, too, which comes on top of that of the whole.
     """
@@ -39,19 +39,19 @@ class LossWeights:
     gan_a: float = 0.0
     gan_b: float = 0.0
     image_recon: float = 0.0
-    """Pictures against what the autoencoder of their own domain makes of them."""
+    """Images against what the autoencoder of their own domain makes of them."""
     cycle_recon: float = 0.0
-    """Pictures against themselves after a translation to the other domain and back."""
+    """Images against themselves after a translation to the other domain and back."""
     cycle_recon_aba: float = 0.0
     cycle_recon_bab: float = 0.0
     perceptual: float = 0.0
-    """Translations against the pictures that they were made from."""
+    """Translations against the images that they were made from."""
     perceptual_a: float = 0.0
     perceptual_b: float = 0.0
 
 
 class Generator(nn.Module):
-    """An autoencoder for each domain. Code of a, decoder of b: a picture of a, translated to b."""
+    """An autoencoder for each domain. Code of a, decoder of b: an image of a, translated to b."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Generator(nn.Module):
             return Autoencoder(encoder, decoder)
 
         self.size_multiple = 2**num_downsamples_content
-        """Pictures whose sides are multiples of this keep their size."""
+        """Images whose sides are multiples of this keep their size."""
         self.smallest_px = max(4, 2 * self.size_multiple)
         """The least side that leaves the paddings enough to reflect."""
         self.autoencoder_a = autoencoder()
@@ -108,9 +108,9 @@ class Generator(nn.Module):
     def forward(
         self, images_a: Tensor, images_b: Tensor, *, image_recon: bool = True, cycle_recon: bool = True
     ) -> dict[str, Tensor]:
-        """Pictures of both domains, N x C x H x W in [-1, 1] -> what becomes of them, by name.
+        """Images of both domains, N x C x H x W in [-1, 1] -> what becomes of them, by name.
 
-        `content_x`: code of a picture of x, N x C' x h x w; `images_xy`: a picture of x as one of y (linear without an
+        `content_x`: code of an image of x, N x C' x h x w; `images_xy`: an image of x as one of y (linear without an
         `output_nonlinearity`, so it may leave [-1, 1]). With image_recon also `images_xx`, with cycle_recon
         `content_xy`, the code of `images_xy`, and `images_xyx`.
         """
@@ -126,7 +126,7 @@ class Generator(nn.Module):
         return out
 
     def translate(self, images: Tensor, *, a2b: bool) -> Tensor:
-        """Pictures of one domain -> the same as of the other, N x C x H x W each."""
+        """Images of one domain -> the same as of the other, N x C x H x W each."""
         source, target = self.autoencoder_a, self.autoencoder_b
         if not a2b:
             source, target = target, source
@@ -138,7 +138,7 @@ class Generator(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Pictures of one domain to content codes and back."""
+    """Images of one domain to content codes and back."""
 
     def __init__(self, content_encoder: ContentEncoder, decoder: Decoder) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Autoencoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Content codes to pictures: residual blocks, then doublings, each with a convolution that halves the width."""
+    """Content codes to images: residual blocks, then doublings, each with a convolution that halves the width."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class Decoder(nn.Module):
         width = in_channels
         for _ in range(num_upsamples):
             conv = conv2d(width, width // 2, 5, padding=2, padding_mode="reflect", weight_norm=weight_norm)
-            layers += [Double(), ConvNormAct(conv, norm(width // 2), nn.ReLU(), noise=noise)]
+            layers += [Upsample2x(), ConvNormAct(conv, norm(width // 2), nn.ReLU(), noise=noise)]
             width //= 2
         last = conv2d(width, image_channels, 7, padding=3, padding_mode="reflect")
         self.layers = nn.ModuleList([*layers, ConvNormAct(last, NoNorm(), nonlinearity(output))])
@@ -209,8 +209,8 @@ DECODER_NAMES: Rules = ((r"\.decoder\.layers\.", ".decoder.decoder."),)
 """From the state-dict names of a decoder here to the reference's."""
 
 
-class Discriminator(DomainCritics):
-    """A critic for each domain: patch critics that share their weights over all scales, or a residual critic."""
+class Discriminator(DomainDiscriminators):
+    """A discriminator for each domain: multi-scale patch (weights shared over scales) or residual."""
 
     def __init__(
         self,
@@ -227,11 +227,12 @@ class Discriminator(DomainCritics):
         first_kernel_size: int | None = None,
         padding_mode: PaddingMode | None = None,
         aggregation: Aggregation | None = None,
-        order: CriticOrder | None = None,
+        order: DiscriminatorOrder | None = None,
         anti_aliased: bool | None = None,
     ) -> None:
-        """patch_dis: the patch critic, with num_discriminators (3) scales and kernel_size (3); else the residual one,
-        with first_kernel_size (1), padding_mode (zeros), aggregation (conv), order (pre_act) and anti_aliased (false).
+        """patch_dis: the patch discriminator, with num_discriminators (3) scales and kernel_size (3); else the residual
+        one, with first_kernel_size (1), padding_mode (zeros), aggregation (conv), order (pre_act) and anti_aliased
+        (false).
 
         UserError where an option of the other kind is given.
         """
@@ -257,7 +258,7 @@ class Discriminator(DomainCritics):
 
 
 class Recipe(BaseRecipe):
-    """Adversarial training in both directions; autoencoders that reproduce pictures, directly and around a cycle."""
+    """Adversarial training in both directions; autoencoders that reproduce images, directly and around a cycle."""
 
     reads: ClassVar[Sequence[str]] = ("images_a", "images_b")
     log_names: ClassVar[Mapping[str, str]] = {
@@ -302,24 +303,24 @@ class Recipe(BaseRecipe):
         self.perceptual = PerceptualLoss.where_weighted(self.perceptual_config, *weights)
         return () if self.perceptual is None else (self.perceptual,)
 
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
-        """One iteration: the critics learn, then the generator, which sees the critics already updated."""
+    def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
+        """One iteration: discriminators first, then the generator, judged by the updated discriminators."""
         batch = self.prepare(batch)
         if self.one_forward:
-            fake = self._generate_to_learn(batch, now.rng)
+            fake = self._generate_to_learn(batch, ctx.rng)
             yield "dis", self.dis_losses(batch, fake)
             yield "gen", self.gen_losses(batch, fake)
             return
         parts = batch.split(max(self.gen_step, self.dis_step))
         for part in parts[: self.dis_step]:
             with torch.no_grad():
-                fake = self.generate(part, now.rng, image_recon=False, cycle_recon=False)
+                fake = self.generate(part, ctx.rng, image_recon=False, cycle_recon=False)
             yield "dis", self.dis_losses(part, fake)
         for part in parts[: self.gen_step]:
-            yield "gen", self.gen_losses(part, self._generate_to_learn(part, now.rng))
+            yield "gen", self.gen_losses(part, self._generate_to_learn(part, ctx.rng))
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings pictures (bicubic) to sides that come back as they were."""
+        """Brings images (bicubic) to sides that come back as they were."""
         sides = {"multiple": self.gen.size_multiple, "smallest_px": self.gen.smallest_px}
         return fitted(batch, ("images_a", "images_b"), **sides)
 
@@ -332,12 +333,12 @@ class Recipe(BaseRecipe):
         """The generator's outputs for `images_a` and `images_b`. Nothing here is random, but for `apply_noise`."""
         return self.gen(batch["images_a"], batch["images_b"], image_recon=image_recon, cycle_recon=cycle_recon)
 
-    def judge(self, pictures: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The critics' scores and features of pictures by their way (DomainCritics)."""
-        return self.dis(pictures)
+    def judge(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The discriminators' scores and features of images by their way (DomainDiscriminators)."""
+        return self.dis(images)
 
     def dis_losses(self, batch: Batch, fake: Mapping[str, Tensor]) -> Losses:
-        """What the critics minimise."""
+        """What the discriminators minimize."""
         verdict = self.judge(
             {
                 "a": batch["images_a"],
@@ -347,17 +348,17 @@ class Recipe(BaseRecipe):
             }
         )
         return {
-            "gan/a": critic_real(verdict["out_a"], self.gan_mode) + critic_fake(verdict["out_ba"], self.gan_mode),
-            "gan/b": critic_real(verdict["out_b"], self.gan_mode) + critic_fake(verdict["out_ab"], self.gan_mode),
+            "gan/a": dis_real_loss(verdict["out_a"], self.gan_mode) + dis_fake_loss(verdict["out_ba"], self.gan_mode),
+            "gan/b": dis_real_loss(verdict["out_b"], self.gan_mode) + dis_fake_loss(verdict["out_ab"], self.gan_mode),
         }
 
     def gen_losses(self, batch: Batch, fake: Mapping[str, Tensor]) -> Losses:
-        """What the generator minimises."""
+        """What the generator minimizes."""
         images_a, images_b = batch["images_a"], batch["images_b"]
         verdict = self.judge({"ab": fake["images_ab"], "ba": fake["images_ba"]})
         losses = {
-            "gan/a": generator_loss(verdict["out_ba"], self.gan_mode),
-            "gan/b": generator_loss(verdict["out_ab"], self.gan_mode),
+            "gan/a": gen_loss(verdict["out_ba"], self.gan_mode),
+            "gan/b": gen_loss(verdict["out_ab"], self.gan_mode),
         }
         if self.perceptual is not None:
             losses["perceptual/a"] = self.perceptual(fake["images_ab"], images_a)
@@ -369,19 +370,19 @@ class Recipe(BaseRecipe):
             losses["cycle_recon/bab"] = l1(fake["images_bab"], images_b)
         return losses
 
-    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+    def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         made = self.generate(batch, rng)
         ways = {"a": batch["images_a"], "b": batch["images_b"], "ab": made["images_ab"], "ba": made["images_ba"]}
         verdict = self.judge(ways)
         real, fake = [*verdict["out_a"], *verdict["out_b"]], [*verdict["out_ab"], *verdict["out_ba"]]
-        return leaning(real, self.gan_mode), leaning(fake, self.gan_mode)
+        return centered_logits(real, self.gan_mode), centered_logits(fake, self.gan_mode)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        """Pictures of a as pictures of b."""
+        """Images of a as images of b."""
         return shown(self.gen.translate(batch["images_a"], a2b=True))
 
     def target(self, batch: Batch) -> Tensor | None:
-        """The pictures of b, where those are pairs: files of the same names, of the same size."""
+        """The images of b, where those are pairs: files of the same names, of the same size."""
         names_a, names_b = batch.keys.get("images_a"), batch.keys.get("images_b")
         are_pairs = names_a == names_b is not None and batch["images_a"].shape == batch["images_b"].shape
         return shown(batch["images_b"]) if are_pairs else None
@@ -398,11 +399,11 @@ class Recipe(BaseRecipe):
         return {f"images_{way}": shown(made[f"images_{way}"]) for way in ways}
 
     def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True) -> list[Tensor]:
-        """The pictures of a as pictures of b, or the other way round."""
+        """The images of a as images of b, or the other way round."""
         return list(self.gen.translate(_source(batch, a2b), a2b=a2b).float())
 
     def infer_names(self, batch: Batch, *, a2b: bool = True, **others: Any) -> list[str]:
-        """What to call the pictures that `infer` makes: as their sources."""
+        """What to call the images that `infer` makes: as their sources."""
         return batch.keys["images_a" if a2b else "images_b"]
 
 

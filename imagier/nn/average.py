@@ -1,4 +1,4 @@
-"""The running average of a network's weights, which makes better pictures than the weights themselves."""
+"""The running average of a network's weights, which makes better images than the weights themselves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NotAveraged(nn.Module):
 class ModelAverage:
     """An exponential moving average of a network (Polyak & Juditsky 1992; for GANs, Yaz et al. 2019).
 
-    `network` is a copy without gradients. Of layers with a spectral norm it holds the normalised weight (`remove_sn`),
+    `network` is a copy without gradients. Of layers with a spectral norm it holds the normalized weight (`remove_sn`),
     so that using it costs nothing extra; or else every buffer as it is. Until `start_iteration` updates it is equal
     to the source, but for what a `NotAveraged` holds. Make it when the source is already on its device.
     """
@@ -67,7 +67,7 @@ class ModelAverage:
 
 
 def fold_spectral_norm(network: nn.Module) -> nn.Module:
-    """A copy of a network in which layers with a spectral norm are plain ones that hold the normalised weight."""
+    """A copy of a network in which layers with a spectral norm are plain ones that hold the normalized weight."""
     copied = copy.deepcopy(network)
     for module in list(copied.modules()):
         for name, child in module.named_children():

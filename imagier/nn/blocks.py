@@ -82,16 +82,16 @@ class NoNorm(nn.Module):
         return x
 
 
-class Double(nn.Module):
+class Upsample2x(nn.Module):
     """`double` as a layer, between others that may take a condition."""
 
     def forward(self, x: Tensor, *condition: Any) -> Tensor:
         """N x C x H x W -> N x C x 2H x 2W."""
-        return double(x)
+        return upsample2x(x)
 
 
-def double(x: Tensor) -> Tensor:
-    """N x C x H x W -> N x C x 2H x 2W, by nearest neighbour."""
+def upsample2x(x: Tensor) -> Tensor:
+    """N x C x H x W -> N x C x 2H x 2W, by nearest neighbor."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 

@@ -1,11 +1,11 @@
-"""Label maps as colours, so that people can look at them."""
+"""Label maps as colors, so that people can look at them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Cityscapes' own colours: of the 35 label ids (one row per id), and of the 19 classes that are trained, plus the rest.
+# Cityscapes' own colors: of the 35 label ids (one row per id), and of the 19 classes that are trained, plus the rest.
 _CITYSCAPES_IDS = """
     0,0,0 0,0,0 0,0,0 0,0,0 0,0,0 111,74,0 81,0,81 128,64,128 244,35,232 250,170,160 230,150,140 70,70,70 102,102,156
     190,153,153 180,165,180 150,100,100 150,120,90 153,153,153 153,153,153 250,170,30 220,220,0 107,142,35 152,251,152
@@ -18,7 +18,7 @@ _CITYSCAPES_TRAINED = """
 
 
 def palette(num_classes: int) -> Tensor:
-    """Colours of the classes, num_classes x 3, uint8: Cityscapes' for 35 and 20 classes, else Pascal VOC's scheme.
+    """Colors of the classes, num_classes x 3, uint8: Cityscapes' for 35 and 20 classes, else Pascal VOC's scheme.
 
     Pascal VOC (Everingham et al. 2010) spreads the bits of the class over the high bits of red, green and blue.
     """
@@ -32,9 +32,9 @@ def palette(num_classes: int) -> Tensor:
 
 
 def colorize(label: Tensor) -> Tensor:
-    """One-hot (or any score per class) N x K x H x W -> colours of the largest class, N x 3 x H x W in [-1, 1]."""
-    colours = palette(label.shape[1]).to(label.device).float() / 127.5 - 1
-    return colours[label.argmax(dim=1)].movedim(-1, 1)
+    """One-hot (or any score per class) N x K x H x W -> colors of the largest class, N x 3 x H x W in [-1, 1]."""
+    colors = palette(label.shape[1]).to(label.device).float() / 127.5 - 1
+    return colors[label.argmax(dim=1)].movedim(-1, 1)
 
 
 def _parse(table: str) -> Tensor:

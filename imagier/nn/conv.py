@@ -125,7 +125,7 @@ class SpectralConv2d(Conv2d):
 
     @torch.no_grad()
     def folded(self) -> Conv2d:
-        """A plain convolution that holds the normalised weight."""
+        """A plain convolution that holds the normalized weight."""
         plain = Conv2d(
             self.in_channels,
             self.out_channels,
@@ -150,7 +150,7 @@ class SpectralLinear(nn.Linear):
 
     @torch.no_grad()
     def folded(self) -> nn.Linear:
-        """A plain linear layer that holds the normalised weight."""
+        """A plain linear layer that holds the normalized weight."""
         return _take_over(nn.Linear(self.in_features, self.out_features, self.bias is not None), self, self.spectral)
 
 

@@ -1,4 +1,4 @@
-"""Differentiable augmentation: a critic that sees changed pictures overfits later (Zhao et al. 2020)."""
+"""Differentiable augmentation: a discriminator that sees changed images overfits later (Zhao et al. 2020)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from imagier.errors import UserError
 
 LARGEST_SHIFT = 0.125
-"""Pictures move by up to this share of a side, rounded to whole pixels (translation), or of half a side
+"""Images move by up to this share of a side, rounded to whole pixels (translation), or of half a side
 (translation_scale, which scales them by up to this much, too)."""
 
 CUTOUT_SHARE = 0.5
-"""Height and width of the grey box, as a share of the picture's, rounded to whole pixels."""
+"""Height and width of the gray box, as a share of the image's, rounded to whole pixels."""
 
 
 def check_policy(policy: str) -> None:
@@ -26,10 +26,10 @@ def check_policy(policy: str) -> None:
 
 
 def augment(images: Tensor, policy: str, rng: torch.Generator) -> Tensor:
-    """N x C x H x W -> the same, each picture changed by draws of its own; gradients flow through.
+    """N x C x H x W -> the same, each image changed by draws of its own; gradients flow through.
 
     policy: comma-separated names out of color, translation, cutout, translation_scale, applied in that order;
-    '' changes nothing. Pictures may leave their range.
+    '' changes nothing. Images may leave their range.
     """
     for name in _names(policy):
         images = _CHANGES[name](images, rng)
@@ -43,14 +43,14 @@ def _names(policy: str) -> list[str]:
 def _color(images: Tensor, rng: torch.Generator) -> Tensor:
     """Brightness by up to 0.5, saturation by 0 to 2, contrast by 0.5 to 1.5."""
     images = images + (_uniform(images, rng) - 0.5)
-    grey = images.mean(dim=1, keepdim=True)
-    images = (images - grey) * (2 * _uniform(images, rng)) + grey
+    gray = images.mean(dim=1, keepdim=True)
+    images = (images - gray) * (2 * _uniform(images, rng)) + gray
     level = images.mean(dim=(1, 2, 3), keepdim=True)
     return (images - level) * (_uniform(images, rng) + 0.5) + level
 
 
 def _translation(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Up to an eighth of the height and width in whole pixels, each way; grey (0) comes in from outside."""
+    """Up to an eighth of the height and width in whole pixels, each way; gray (0) comes in from outside."""
     height, width = images.shape[-2:]
     reach_y, reach_x = int(height * LARGEST_SHIFT + 0.5), int(width * LARGEST_SHIFT + 0.5)
     rows = _indices(height, images) + _integers(-reach_y, reach_y + 1, images, rng)
@@ -74,8 +74,8 @@ def _cutout(images: Tensor, rng: torch.Generator) -> Tensor:
 def _box(size: int, images: Tensor, rng: torch.Generator) -> Tensor:
     """Which of `size` rows (or columns) lie in the box of each sample, N x size, bool."""
     box = int(size * CUTOUT_SHARE + 0.5)
-    centre = _integers(0, size + (1 - box % 2), images, rng)
-    first = centre - box // 2
+    center = _integers(0, size + (1 - box % 2), images, rng)
+    first = center - box // 2
     rows = _indices(size, images)
     return (rows >= first) & (rows < first + box)
 

@@ -1,4 +1,4 @@
-"""Encoders of pictures that translation methods share: content, style, MLP (Huang et al. 2018, appendix B)."""
+"""Encoders of images that translation methods share: content, style, MLP (Huang et al. 2018, appendix B)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imagier.nn.norm import Norm, norm2d
 
 
 class ContentEncoder(nn.Module):
-    """What is where in a picture: features of 1/2^num_downsamples of its size."""
+    """What is where in an image: features of 1/2^num_downsamples of its size."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class ContentEncoder(nn.Module):
             widths = [num_filters, *(min(width, max_num_filters) for width in widths[1:])]
         self.out_channels = widths[-1]
         layers: list[nn.Module] = [_stem(image_channels, widths[0], norm, weight_norm)]
-        layers += [_halving(inputs, outputs, norm, weight_norm) for inputs, outputs in pairwise(widths)]
+        layers += [_down_block(inputs, outputs, norm, weight_norm) for inputs, outputs in pairwise(widths)]
         layers += [
             ResBlock(
                 self.out_channels,
@@ -52,13 +52,13 @@ class ContentEncoder(nn.Module):
         self.least_size = least_size(self.model)
 
     def forward(self, images: Tensor) -> Tensor:
-        """N x image_channels x H x W in [-1, 1] -> N x out_channels x h x w. UserError if pictures are too small."""
+        """N x image_channels x H x W in [-1, 1] -> N x out_channels x h x w. UserError if images are too small."""
         self.least_size.check(images, "gen: the content encoder", "lower its number of downsamplings")
         return self.model(images)
 
 
 class StyleEncoder(nn.Module):
-    """What a picture looks like: a code without place."""
+    """What an image looks like: a code without place."""
 
     def __init__(
         self,
@@ -75,14 +75,14 @@ class StyleEncoder(nn.Module):
         widths = [num_filters, 2 * num_filters, *[4 * num_filters] * (max(num_downsamples, 2) - 1)]
         self.model = nn.Sequential(
             _stem(image_channels, num_filters, norm, weight_norm),
-            *(_halving(inputs, outputs, norm, weight_norm) for inputs, outputs in pairwise(widths)),
+            *(_down_block(inputs, outputs, norm, weight_norm) for inputs, outputs in pairwise(widths)),
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(widths[-1], style_dims, 1),
         )
         self.least_size = least_size(self.model)
 
     def forward(self, images: Tensor) -> Tensor:
-        """N x image_channels x H x W in [-1, 1] -> N x style_dims x 1 x 1. UserError if pictures are too small."""
+        """N x image_channels x H x W in [-1, 1] -> N x style_dims x 1 x 1. UserError if images are too small."""
         self.least_size.check(images, "gen: the style encoder", "lower its number of downsamplings")
         return self.model(images)
 
@@ -108,6 +108,6 @@ def _stem(inputs: int, outputs: int, norm: Norm, weight_norm: WeightNorm) -> Con
     return ConvNormAct(conv, norm2d(norm, outputs), nn.ReLU())
 
 
-def _halving(inputs: int, outputs: int, norm: Norm, weight_norm: WeightNorm) -> ConvNormAct:
+def _down_block(inputs: int, outputs: int, norm: Norm, weight_norm: WeightNorm) -> ConvNormAct:
     conv = conv2d(inputs, outputs, 4, stride=2, padding=1, padding_mode="reflect", weight_norm=weight_norm)
     return ConvNormAct(conv, norm2d(norm, outputs), nn.ReLU())

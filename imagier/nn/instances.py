@@ -27,9 +27,9 @@ def instance_ids(stored: Tensor) -> Tensor:
 
 
 def instance_edges(instances: Tensor) -> Tensor:
-    """Instance maps N x 1 x H x W -> 1 where a pixel differs from one of its four neighbours, else 0; float32.
+    """Instance maps N x 1 x H x W -> 1 where a pixel differs from one of its four neighbors, else 0; float32.
 
-    Pixels on both sides of a border are marked; the rim of the picture is no border.
+    Pixels on both sides of a border are marked; the rim of the image is no border.
     """
     below = instances[..., 1:, :] != instances[..., :-1, :]
     right = instances[..., 1:] != instances[..., :-1]
@@ -84,9 +84,9 @@ def average_by_instance(x: Tensor, instances: Tensor) -> Tensor:
 
 
 class Clusters(NotAveraged):
-    """Features that are typical of the instances of a class: the centres of clusters of what was seen.
+    """Features that are typical of the instances of a class: the centers of clusters of what was seen.
 
-    Buffers cluster_0, cluster_1, ... of the classes, each num_clusters x width; rows without a centre are 0 and come
+    Buffers cluster_0, cluster_1, ... of the classes, each num_clusters x width; rows without a center are 0 and come
     last.
     """
 
@@ -97,37 +97,37 @@ class Clusters(NotAveraged):
 
     @torch.no_grad()
     def fit(self, classes: Tensor, features: Tensor) -> None:
-        """Replaces the centres by those of instances R x width and their classes [R]; classes beyond ours do not count.
+        """Replaces the centers by those of instances R x width and their classes [R]; classes beyond ours do not count.
 
-        A class with fewer different instances than clusters has as many centres. The order of instances does not count.
+        A class with fewer different instances than clusters has as many centers. The order of instances does not count.
         """
         rows, class_of = features.double().cpu().numpy(), classes.cpu().numpy()
         for index, cluster in enumerate(self.buffers()):
             cluster.zero_()
-            centres = _centres(rows[class_of == index], len(cluster))
-            cluster[: len(centres)] = torch.from_numpy(centres).to(cluster)
+            centers = _centers(rows[class_of == index], len(cluster))
+            cluster[: len(centers)] = torch.from_numpy(centers).to(cluster)
 
     def is_empty(self) -> bool:
-        """Whether there is no centre at all."""
+        """Whether there is no center at all."""
         return not any(cluster.any() for cluster in self.buffers())
 
     def draw(self, classes: Tensor, rng: torch.Generator) -> Tensor:
-        """Classes of any shape -> for each a centre of its class, drawn evenly, shape x width; 0 where it has none."""
+        """Classes of any shape -> for each a center of its class, drawn evenly, shape x width; 0 where it has none."""
         table = torch.stack(list(self.buffers()))
         counts = table.any(dim=2).sum(dim=1)
         known = classes.clamp(max=len(table) - 1)
         share = torch.rand(classes.shape, generator=rng, device=classes.device)
-        centres = table[known, (share * counts[known]).long()]
-        return centres.where((classes == known)[..., None], 0.0)
+        centers = table[known, (share * counts[known]).long()]
+        return centers.where((classes == known)[..., None], 0.0)
 
 
-def _centres(rows: np.ndarray, most: int) -> np.ndarray:
-    """Centres of clusters of rows (k-means++, Arthur & Vassilvitskii 2007), at most so many."""
+def _centers(rows: np.ndarray, most: int) -> np.ndarray:
+    """Centers of clusters of rows (k-means++, Arthur & Vassilvitskii 2007), at most so many."""
     from scipy.cluster.vq import kmeans2  # loads slowly, and only training needs it
 
     different = np.unique(rows, axis=0)
     if len(different) <= most:
         return different
     rows = rows[np.lexsort(rows.T)]
-    centres, _ = kmeans2(rows, most, iter=_KMEANS_STEPS, minit="++", rng=np.random.default_rng(0))
-    return centres
+    centers, _ = kmeans2(rows, most, iter=_KMEANS_STEPS, minit="++", rng=np.random.default_rng(0))
+    return centers

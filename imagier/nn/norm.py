@@ -27,7 +27,7 @@ class NormParams:
     num_groups: int = 4
     """Groups of channels (group)."""
     channel_only: bool = False
-    """Statistics over the channels of one pixel instead of the whole picture (layer_2d)."""
+    """Statistics over the channels of one pixel instead of the whole image (layer_2d)."""
 
 
 def norm2d(kind: Norm, channels: int, params: NormParams = NormParams()) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The patch critic: judges overlapping patches of a picture (Isola et al. 2017), at any scale (Wang et al. 2018)."""
+"""The patch discriminator (Isola et al. 2017) and its multi-scale form (Wang et al. 2018)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from imagier.nn.least_size import LeastSize, least_size
 from imagier.nn.norm import Norm, norm2d
 
 
-class PatchCritic(nn.Module):
-    """One score per patch. Halves the picture in layer 0 and in all but the last of `num_layers` further layers."""
+class PatchDiscriminator(nn.Module):
+    """One score per patch. Halves the image in layer 0 and in all but the last of `num_layers` further layers."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class PatchCritic(nn.Module):
         return outputs[-1], outputs[:-1]
 
 
-class MultiScalePatchCritic(nn.Module):
-    """Patch critics of a picture at several sizes, each half the one before (Wang et al. 2018, section 3.2)."""
+class MultiScalePatchDiscriminator(nn.Module):
+    """Patch discriminators of an image at several sizes, each half the one before (Wang et al. 2018, section 3.2)."""
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class MultiScalePatchCritic(nn.Module):
         weight_norm_type: WeightNorm,
         shared: bool = False,
     ) -> None:
-        """shared: one critic for all sizes."""
+        """shared: one discriminator for all sizes."""
         super().__init__()
         self.num_scales = num_discriminators
-        self.critics = nn.ModuleList(
-            PatchCritic(
+        self.discriminators = nn.ModuleList(
+            PatchDiscriminator(
                 in_channels,
                 num_filters=num_filters,
                 max_num_filters=max_num_filters,
@@ -79,23 +79,23 @@ class MultiScalePatchCritic(nn.Module):
             for _ in range(1 if shared else num_discriminators)
         )
         halvings = max(num_discriminators - 1, 0)
-        self.least_size = LeastSize(*(side << halvings for side in least_size(self.critics[:1])))
+        self.least_size = LeastSize(*(side << halvings for side in least_size(self.discriminators[:1])))
 
     def forward(self, x: Tensor, channels: Tensor | None = None) -> tuple[list[Tensor], list[list[Tensor]]]:
         """N x C x H x W (`channels` as in Conv2d) -> scores N x 1 x h x w per size; features per size and layer.
 
-        UserError if nothing would be left of a picture in the critic of the smallest size.
+        UserError if nothing would be left of an image in the discriminator of the smallest size.
         """
         self.least_size.check(x, "dis", "lower num_discriminators or num_layers")
         outputs, features = [], []
         for scale in range(self.num_scales):
-            x = half_size(x) if scale else x
-            scores, layers = self.critics[scale % len(self.critics)](x, channels)
+            x = downsample2x(x) if scale else x
+            scores, layers = self.discriminators[scale % len(self.discriminators)](x, channels)
             outputs.append(scores)
             features.append(layers)
         return outputs, features
 
 
-def half_size(x: Tensor) -> Tensor:
-    """N x C x H x W -> N x C x H//2 x W//2, bilinear with aligned corners (the pyramid of the multi-scale critics)."""
+def downsample2x(x: Tensor) -> Tensor:
+    """N x C x H x W -> N x C x H//2 x W//2, bilinear with aligned corners."""
     return F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=True, recompute_scale_factor=True)

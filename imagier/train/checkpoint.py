@@ -22,7 +22,8 @@ from imagier.train.checkpoint_files import LATEST, Unusable, earlier, pointed, s
 from imagier.train.manifest import entry_of
 from imagier.train.trainer import Trainer
 
-FORMAT = 1
+FORMAT = 2
+"""Raised whenever names inside a checkpoint change; older ones are upgraded when they are read."""
 
 _KINDS = {
     "format": int,
@@ -60,7 +61,7 @@ class Found:
 
     path: Path
     state: dict[str, Any]
-    passed_over: tuple[Path, ...] = ()
+    skipped: tuple[Path, ...] = ()
     """Later ones that cannot be read."""
     notes: tuple[str, ...] = ()
     """What is to be told about these."""
@@ -75,19 +76,19 @@ def newest(logdir: Path) -> Found | None:
     path = pointed(logdir)
     if path is None:
         return None
-    passed_over: tuple[Path, ...] = ()
+    skipped: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     while True:
         try:
-            return Found(path, load(path), passed_over, notes)
+            return Found(path, load(path), skipped, notes)
         except Unusable as error:
-            before = [other for other in earlier(path) if other not in passed_over]
+            before = [other for other in earlier(path) if other not in skipped]
             if not before:
                 raise UserError(
                     f"{error}; no other is there to go on from: correct {logdir / LATEST}, or remove it to start afresh"
                 ) from error
             notes += (f"{error}; going back to {before[0].name}",)
-            passed_over += (path,)
+            skipped += (path,)
             path = before[0]
 
 
@@ -145,7 +146,26 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: was written by a newer imagier (format {written_as}, here {FORMAT}); update this one")
     if flaw := _flaw(state):
         raise UserError(f"{path}: not a checkpoint: {flaw}")
-    return state
+    return _upgrade_from_0_1(state) if written_as == 1 else state
+
+
+def _upgrade_from_0_1(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of imagier 0.1 (format 1) with today's names of tensors and extras."""
+
+    def upgrade_network(of_network: dict[str, Any]) -> dict[str, Any]:
+        network = {_CRITICS.sub("discriminators.", name): tensor for name, tensor in of_network["network"].items()}
+        return {**of_network, "network": network}
+
+    players = {}
+    for name, player in state["players"].items():
+        players[name] = upgrade_network(player)
+        if "average" in player:
+            players[name]["average"] = upgrade_network(player["average"])
+    extras = {{"began_with": "init_from"}.get(key, key): value for key, value in state["extras"].items()}
+    return {**state, "format": FORMAT, "players": players, "extras": extras}
+
+
+_CRITICS = re.compile(r"\bcritics\.(?=\d)")
 
 
 def _flaw(state: Any) -> str | None:

@@ -28,7 +28,7 @@ class Unusable(UserError):
 
 
 @dataclass(frozen=True)
-class Keep:
+class RetentionPolicy:
     """Which checkpoints stay. Of a file that this run did not write it is never asked."""
 
     last: int | None = None
@@ -47,7 +47,7 @@ class Keep:
         sign = -1 if self.higher_is_better else 1
         return min(scored, key=lambda entry: sign * entry.metrics[self.best or ""], default=None)
 
-    def superfluous(self, entries: Sequence[Entry]) -> list[Entry]:
+    def expired(self, entries: Sequence[Entry]) -> list[Entry]:
         """Entries whose files may go."""
         if self.last is None:
             return []
@@ -57,17 +57,17 @@ class Keep:
         return [entry for entry in older if self.every is None or entry.step % self.every]
 
 
-ALL = Keep()
+ALL = RetentionPolicy()
 
 
 class CheckpointFiles:
     """Adds checkpoints to a log folder and removes those that need not stay. For one thread at a time.
 
-    It writes, in this order: the file, the manifest, latest_checkpoint.txt; only then it removes what is superfluous. A
+    It writes, in this order: the file, the manifest, latest_checkpoint.txt; only then it removes expired checkpoints. A
     process may die between any two of these.
     """
 
-    def __init__(self, logdir: Path, keep: Keep = ALL, entries: Sequence[Entry] = ()) -> None:
+    def __init__(self, logdir: Path, keep: RetentionPolicy = ALL, entries: Sequence[Entry] = ()) -> None:
         self.logdir = logdir
         self.keep = keep
         self.entries = list(entries)
@@ -110,16 +110,16 @@ class CheckpointFiles:
         manifest.write(self.logdir, self.entries)
 
     def _prune(self) -> list[str]:
-        """Removes what is superfluous, if the newest can be read again from the disk."""
-        superfluous = self.keep.superfluous(self.entries)
-        if not superfluous:
+        """Removes expired checkpoints, if the newest can be read again from the disk."""
+        expired = self.keep.expired(self.entries)
+        if not expired:
             return []
         try:
             forget(self.logdir / self.entries[-1].name)
             verify(self.logdir / self.entries[-1].name, self.entries[-1])
-            for entry in superfluous:
+            for entry in expired:
                 (self.logdir / entry.name).unlink(missing_ok=True)
-            self._record([entry for entry in self.entries if entry not in superfluous])
+            self._record([entry for entry in self.entries if entry not in expired])
         except (OSError, Unusable) as error:  # what is gone already is dropped the next time
             return [f"older checkpoints are not removed: {error}"]
         return []

@@ -91,7 +91,7 @@ class Guard:
         """
         norms = torch.stack([_norm(player) for player in self.players.values()])
         self._remember(step, losses, norms)
-        self._waiting.append(Iteration(step, position, batch, self._before, self.runtime.later(norms)))
+        self._waiting.append(Iteration(step, position, batch, self._before, self.runtime.to_host_async(norms)))
         while len(self._waiting) > self.runtime.is_asynchronous:
             self._judge(self._waiting.popleft())
         # At most one iteration waits, and needs its copy: two copies take turns.

@@ -1,4 +1,4 @@
-"""What readings of a run mean, in words: "critic saturated since iteration 12,400"."""
+"""What readings of a run mean, in words: "discriminator saturated since iteration 12,400"."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REAL_ACCURACY = "health/real_accuracy"
 FAKE_ACCURACY = "health/fake_accuracy"
 LOGITS_GAP = "health/logits_gap"
 DIVERSITY = "health/diversity"
-NEAREST = "health/nearest_training_picture"
+NEAREST = "health/nearest_training_image"
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,23 @@ def _jumps(player: str) -> Sign:
 
 SIGNS = (
     Sign(
-        "critic saturated",
+        "discriminator saturated",
         lambda r: min(r.get(REAL_ACCURACY, 0), r.get(FAKE_ACCURACY, 0)) >= 0.99,
         lambda r: (
-            f"it knows {min(r[REAL_ACCURACY], r[FAKE_ACCURACY]):.0%} of real and generated pictures, the generator "
+            f"it knows {min(r[REAL_ACCURACY], r[FAKE_ACCURACY]):.0%} of real and generated images, the generator "
             "learns little from it; a smaller dis_opt.lr, a gradient penalty or DiffAugment helps"
         ),
     ),
     Sign(
-        "critic lost",
+        "discriminator lost",
         lambda r: r.get(REAL_ACCURACY, 1) + r.get(FAKE_ACCURACY, 1) <= 1.02,
-        lambda r: "it cannot tell real from generated pictures at all; a larger dis_opt.lr or dis_step helps",
+        lambda r: "it cannot tell real from generated images at all; a larger dis_opt.lr or dis_step helps",
     ),
     Sign(
         "samples collapsed",
         lambda r: r.get(DIVERSITY, 1) < 0.1,
         lambda r: (
-            f"diversity {r[DIVERSITY]:.2g} of its largest: different inputs give nearly the same picture; go back to "
+            f"diversity {r[DIVERSITY]:.2g} of its largest: different inputs give nearly the same image; go back to "
             "an earlier checkpoint, with smaller learning rates"
         ),
     ),
@@ -63,7 +63,7 @@ SIGNS = (
         "samples copied",
         lambda r: r.get(NEAREST, 1) < 0.3,
         lambda r: (
-            f"they are {r[NEAREST]:.2g} times as far from training pictures as held-out pictures are; more data, or "
+            f"they are {r[NEAREST]:.2g} times as far from training images as held-out images are; more data, or "
             "augmentation, helps"
         ),
     ),

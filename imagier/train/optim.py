@@ -40,7 +40,7 @@ class Fromage(torch.optim.Optimizer):
 
 
 class Madam(torch.optim.Optimizer):
-    """Multiplies each weight by exp(+-lr times its normalised gradient) (Bernstein et al. 2020, "Learning
+    """Multiplies each weight by exp(+-lr times its normalized gradient) (Bernstein et al. 2020, "Learning
     compositional functions via multiplicative weight updates"): signs never change, and a weight of 0 stays 0.
     """
 
@@ -48,7 +48,7 @@ class Madam(torch.optim.Optimizer):
         self, params: Iterable[nn.Parameter], *, lr: float, scale: float, g_bound: float | None = None
     ) -> None:
         """scale: largest size of a weight, in root mean squares of its tensor at the first step. g_bound: largest
-        size of a normalised gradient.
+        size of a normalized gradient.
         """
         super().__init__(params, {"lr": lr, "scale": scale, "g_bound": g_bound})
 

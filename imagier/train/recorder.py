@@ -68,7 +68,7 @@ def replayed(trainer: Trainer, bad: Iteration) -> str:
     try:
         with closing(_searched(trainer, bad)) as places:
             for found in places:
-                if finder := trainer.runtime.largest(0 if found is None else trainer.runtime.rank + 1):
+                if finder := trainer.runtime.all_reduce_max(0 if found is None else trainer.runtime.rank + 1):
                     return found or f"it began on rank {finder - 1}, whose report says where"
         return "computed again, all was finite"
     finally:

@@ -63,7 +63,7 @@ class Runtime:
         """Whether the device computes while the process goes on, which has to wait to know a result."""
         return self.device.type != "cpu"
 
-    def later(self, values: Tensor) -> Callable[[], list[float]]:
+    def to_host_async(self, values: Tensor) -> Callable[[], list[float]]:
         """The values of a tensor [n], once they are known; asking for them waits for what is asked now, no longer."""
         if self.device.type != "cuda":
             return values.tolist
@@ -78,7 +78,7 @@ class Runtime:
 
         return known
 
-    def marked(self) -> Callable[[], None]:
+    def record_event(self) -> Callable[[], None]:
         """What waits, in any thread, until the device has done all that was asked of it up to now, and no longer."""
         if self.device.type != "cuda":
             self.synchronize()
@@ -99,11 +99,11 @@ class Runtime:
 
     def generator(self, *numbers: int) -> torch.Generator:
         """A source of random numbers on the device that depends on `numbers` and on this rank alone."""
-        return torch.Generator(self.device).manual_seed(mixed(*numbers, self.rank))
+        return torch.Generator(self.device).manual_seed(derive_seed(*numbers, self.rank))
 
     def seed(self, *numbers: int) -> None:
         """Seeds the device's global source, for layers that draw from it (dropout), by `numbers` and this rank."""
-        seed = mixed(*numbers, self.rank)
+        seed = derive_seed(*numbers, self.rank)
         # Not torch.manual_seed: it notes a stack trace for devices that are not in use, half a millisecond each time.
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
@@ -111,7 +111,7 @@ class Runtime:
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
 
-    def largest(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """The largest of all ranks' values, on every rank."""
         if self.world == 1:
             return value
@@ -119,7 +119,7 @@ class Runtime:
         dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self.control)
         return int(shared.item())
 
-    def total(self, value: int) -> int:
+    def all_reduce_sum(self, value: int) -> int:
         """The sum of all ranks' values, on every rank."""
         if self.world == 1:
             return value
@@ -127,19 +127,19 @@ class Runtime:
         dist.all_reduce(shared, group=self.control)
         return int(shared.item())
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Waits until all ranks are here."""
         if self.world > 1:
             dist.barrier(group=self.control)
 
-    def mean_over_ranks(self, values: Tensor) -> Tensor:
+    def all_reduce_mean(self, values: Tensor) -> Tensor:
         """The mean of a tensor over all ranks."""
         if self.world > 1:
             dist.all_reduce(values)
             values /= self.world
         return values
 
-    def shared(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The main process's value, on every rank."""
         if self.world == 1:
             return value
@@ -147,7 +147,7 @@ class Runtime:
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
-    def gathered(self, tensors: Sequence[Tensor]) -> Tensor:
+    def all_gather(self, tensors: Sequence[Tensor]) -> Tensor:
         """The rows of all tensors of all ranks, one after the other, on the CPU; ranks may have any number of them."""
         own = [tensor.cpu() for tensor in tensors]
         of_ranks: list[list[Tensor]] = [own] * self.world
@@ -332,7 +332,7 @@ def set_cudnn(*, deterministic: bool, benchmark: bool) -> None:
     torch.backends.cudnn.benchmark = benchmark
 
 
-def mixed(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """One 64-bit seed out of several numbers (numpy's SeedSequence: close inputs give unrelated seeds)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 

@@ -56,7 +56,7 @@ class Snapshot:
             else:
                 copies[key].copy_(piece, non_blocking=True)
         memo = {id(tensor): _view(copies[_key(tensor)], tensor) for tensor in _tensors(state)}
-        device_is_done = self.runtime.marked()
+        device_is_done = self.runtime.record_event()
 
         def complete() -> None:
             for target, source in later:

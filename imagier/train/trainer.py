@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from imagier.recipe import Batch, Losses, Moment, Position, Recipe
+from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.train.guard import Guard
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
@@ -131,7 +131,7 @@ class Trainer:
             hook.after_fit(self, progress)
 
     def _agreed(self, stop: Stop) -> Outcome:
-        return Outcome(self.runtime.largest(stop(self.step, self.position.epoch)))
+        return Outcome(self.runtime.all_reduce_max(stop(self.step, self.position.epoch)))
 
     def train_step(self, batch: Batch) -> dict[str, Losses]:
         """One iteration; returns the losses by player.
@@ -148,10 +148,10 @@ class Trainer:
     def gradients(self, batch: Batch, step: int, epoch: int) -> Iterator[tuple[str, Losses]]:
         """The phases of the iteration after `step` others, each once its player has its gradients."""
         self.runtime.seed(self.seed, step)
-        now = Moment(step, epoch, self.runtime.generator(self.seed, step))
+        ctx = StepContext(step, epoch, self.runtime.generator(self.seed, step))
         for player in self.players.values():
             player.set_time(epoch, step)
-        leader, *others = [self._phases(self.recipe.step(part, now)) for part in batch.split(self.accumulate)]
+        leader, *others = [self._phases(self.recipe.step(part, ctx)) for part in batch.split(self.accumulate)]
         for name, losses in leader:
             player = self.players[name]
             parts = [self._backward(player, losses)]

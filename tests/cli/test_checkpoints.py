@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import tiny
 
-from imagier.cli import main, status
+from imagier.cli import main
+from imagier.run import status
 from imagier.train import checkpoint
 from imagier.train.compare import first_difference
 from imagier.train.hooks import evaluation
 from imagier.train.hooks.console import Console
-from imagier.train.hooks.pictures import Pictures
+from imagier.train.hooks.images import Images
 
 PERIODS = ["logging_iter=1", "snapshot_save_iter=2", "metrics_iter=2"]
 
@@ -165,7 +166,7 @@ def test_a_run_outlives_a_disk_that_is_full_for_a_while_and_loses_no_line_of_its
     ]
     assert "metrics.jsonl cannot be written: File too large; training goes on" in said
     assert said.count("metrics.jsonl is written again") == 1
-    assert said.count("a picture could not be written: File too large") == 2
+    assert said.count("an image could not be written: File too large") == 2
     assert steps(log) == [2, 6]
     records = [json.loads(line) for line in (log / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "gen_update/total" in record] == [1, 2, 3, 4, 5, 6]
@@ -205,11 +206,11 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_first_step(
 def test_a_mistake_in_a_hook_still_ends_a_run_and_what_was_being_saved_is_saved(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Pictures, trainer: object, progress: Any) -> None:
+    def fail(self: Images, trainer: object, progress: Any) -> None:
         if progress.step == 2:
             raise ZeroDivisionError
 
-    monkeypatch.setattr(Pictures, "after_step", fail)
+    monkeypatch.setattr(Images, "after_step", fail)
     with pytest.raises(ZeroDivisionError):
         train(config, tmp_path / "log", "max_iter=5")
     found = checkpoint.newest(tmp_path / "log")

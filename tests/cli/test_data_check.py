@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import tiny
-from pictures import png, smooth, write
+from images import png, smooth, write
 
 from imagier.cli import main
 
@@ -54,7 +54,7 @@ def test_a_good_set_is_told_in_a_table_and_exits_with_0(
     assert json.loads((tmp_path / "p.json").read_text())["findings"] == []
 
 
-def test_the_page_opens_without_anything_from_elsewhere_and_has_pictures(good: Path, tmp_path: Path) -> None:
+def test_the_page_opens_without_anything_from_elsewhere_and_has_images(good: Path, tmp_path: Path) -> None:
     checked(experiment(tmp_path, good), "--html", tmp_path / "p.html")
     text = (tmp_path / "p.html").read_text()
     assert not ELSEWHERE.search(text)
@@ -97,7 +97,7 @@ def test_a_broken_set_exits_with_1_and_all_files_are_in_page_and_json(
     assert "... and 1 more" in said
     page, rows = (tmp_path / "p.html").read_text(), json.loads((tmp_path / "p.json").read_text())["findings"]
     for name in ("000", "002", "003", "004"):
-        assert f"images/{name}.png: not a picture" in page
+        assert f"images/{name}.png: not an image" in page
         assert any(f"images/{name}.png" in line for row in rows for line in row["rows"])
     assert "<b>&" not in page  # a name is text, whatever it looks like
     assert not ELSEWHERE.search(page)
@@ -150,7 +150,7 @@ def test_what_would_end_a_run_is_an_error(
 def test_a_quick_check_reads_a_part_and_says_so(
     good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagier.cli.data.examination.QUICK_FILES", 2)
+    monkeypatch.setattr("imagier.tools.doctor.examination.QUICK_FILES", 2)
     assert checked(experiment(tmp_path, good), "--quick") == 0
     said = capsys.readouterr().out
     assert "2 of 6" in said

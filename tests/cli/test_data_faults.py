@@ -17,7 +17,7 @@ from imagier.train.hooks.console import Console
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Path:
-    """Ten samples to train on, of which the picture of one is empty, and five held out, of which that of one is."""
+    """Ten samples to train on, of which the image of one is empty, and five held out, of which that of one is."""
     data = tiny.write_data(tmp_path / "data")
     for split in ("train", "val"):
         (data / split / "images" / "003.png").write_bytes(b"")

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import tiny
 
-from imagier.cli import build, main
-from imagier.cli.data.parts import read_config
-from imagier.cli.data.pictures import BEYOND_COLOUR, class_colours, for_people, shown, with_points
-from imagier.data.sample import InputType
+from imagier.cli import main
+from imagier.data.decoding.sample import InputType
 from imagier.nn.colorize import palette
+from imagier.run import build_data
+from imagier.tools.doctor.images import BEYOND_COLOR, class_colors, for_people, shown, with_points
+from imagier.tools.doctor.splits import read_config
 
 ELSEWHERE = re.compile(r"""\b(?:src|href)=["'](?!data:|#)|@import|url\((?!#)|<script""")
-PICTURE = re.compile(r'<img src="data:image/(?:png|jpeg);base64,([^"]+)" width="(\d+)" height="(\d+)" alt="([^"]*)"')
+IMAGE = re.compile(r'<img src="data:image/(?:png|jpeg);base64,([^"]+)" width="(\d+)" height="(\d+)" alt="([^"]*)"')
 MAPS = InputType(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=3)
 IMAGES = InputType(name="images", ext="png", num_channels=3)
 
@@ -38,9 +39,9 @@ def page(config: Path) -> str:
     return (config.parent / "p.html").read_text()
 
 
-def pictures(text: str) -> Iterator[np.ndarray]:
-    """Every picture of a page, height x width x 3."""
-    for data, *_ in PICTURE.findall(text):
+def images(text: str) -> Iterator[np.ndarray]:
+    """Every image of a page, height x width x 3."""
+    for data, *_ in IMAGE.findall(text):
         decoded = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
         yield cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
@@ -54,16 +55,16 @@ def test_sets_of_every_type_can_be_seen(type_: str, tmp_path: Path, monkeypatch:
     assert not ELSEWHERE.search(text)
     assert text.count("draw 3") == 2
     kinds = len({name.partition("/")[0] for name in any_type.FOLDERS[type_]})
-    in_training = 3 * 2 if type_ == "paired_videos" else 1 + 3  # clips of two frames; else the stored picture, too
-    assert len(PICTURE.findall(text)) == 2 * kinds * in_training + 2 * kinds * (1 + 1)
+    in_training = 3 * 2 if type_ == "paired_videos" else 1 + 3  # clips of two frames; else the stored image, too
+    assert len(IMAGE.findall(text)) == 2 * kinds * in_training + 2 * kinds * (1 + 1)
 
 
 def test_what_is_shown_is_what_a_training_gets(config: Path) -> None:
     assert preview(config, "--samples", 1, "--draws", 2, "--seed", 5) == 0
     read = read_config(config, [])
     assert read.run.data.train is not None
-    dataset = build.dataset(read.run.data, read.run.data.train, 5)
-    stored, first, second, *_ = pictures(page(config))
+    dataset = build_data.dataset(read.run.data, read.run.data.train, 5)
+    stored, first, second, *_ = images(page(config))
     np.testing.assert_array_equal(stored, dataset.load(0)["images"])
     for epoch, seen in enumerate((first, second)):
         np.testing.assert_array_equal(seen, dataset[epoch, 0].arrays["images"])
@@ -113,14 +114,14 @@ def test_a_wrong_file_is_named_and_nothing_is_written(config: Path, capsys: pyte
     assert not (config.parent / "p.html").exists()
 
 
-def test_maps_of_classes_have_the_colours_of_the_palette() -> None:
+def test_maps_of_classes_have_the_colors_of_the_palette() -> None:
     array = np.array([[0, 1, 2], [255, 3, 1]], np.uint8)[..., None]
     expected = palette(3).numpy()
     seen = for_people(array, MAPS)
     for number in range(3):
         assert (seen[array[..., 0] == number] == expected[number]).all()
-    assert tuple(seen[1, 1]) == BEYOND_COLOUR
-    assert tuple(seen[1, 0]) == tuple(class_colours(3)[255]) != BEYOND_COLOUR
+    assert tuple(seen[1, 1]) == BEYOND_COLOR
+    assert tuple(seen[1, 0]) == tuple(class_colors(3)[255]) != BEYOND_COLOR
 
 
 def test_numbers_are_shown_from_black_to_white() -> None:
@@ -140,7 +141,7 @@ def test_numbers_without_end_are_shown_as_the_brightest_and_the_darkest() -> Non
     assert for_people(array, kind)[..., 0].tolist() == [[255, 128], [0, 128]]
 
 
-def test_a_picture_is_made_smaller_to_fit_and_enlarged_a_whole_number_of_times() -> None:
+def test_an_image_is_made_smaller_to_fit_and_enlarged_a_whole_number_of_times() -> None:
     small, large = (
         shown(np.zeros((20, 30, 3), np.uint8), IMAGES, "a", 100),
         shown(np.zeros((200, 400, 3), np.uint8), IMAGES, "a", 100),
@@ -152,9 +153,9 @@ def test_a_picture_is_made_smaller_to_fit_and_enlarged_a_whole_number_of_times()
 def test_key_points_are_marked_where_they_are_also_if_some_are_outside() -> None:
     marked = with_points(np.zeros((90, 90, 3), np.uint8), IMAGES, np.array([[30.0, 60.0], [-500, 1e9]]), "a", 90)
     data = base64.b64decode(marked.uri.partition(",")[2])
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
-    rows, columns = np.nonzero(picture.any(axis=2))
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    rows, columns = np.nonzero(image.any(axis=2))
     assert abs(rows.mean() - 60) < 0.5
     assert abs(columns.mean() - 30) < 0.5
     assert len(rows) < 20

@@ -14,11 +14,12 @@ import pytest
 import tiny
 import torch
 
-from imagier.cli import build, main
+from imagier.cli import main
 from imagier.config import schema
 from imagier.config.check import Config, check
 from imagier.config.load import load
 from imagier.recipe import Batch, Position
+from imagier.run import build_data
 from imagier.train.runtime import Runtime
 
 SAMPLES = 23
@@ -44,7 +45,7 @@ def config_of(stores: dict[str, Path], store: str, *words: str) -> Config:
 
 
 def stream(config: Config, start: Position, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, Position]]:
-    return build.train_loader(config, Runtime(torch.device("cpu"), rank=rank, world=world), seed=5).stream(start)
+    return build_data.train_loader(config, Runtime(torch.device("cpu"), rank=rank, world=world), seed=5).stream(start)
 
 
 def content(batches: Iterator[tuple[Batch, Position]], count: int) -> list[Any]:
@@ -65,7 +66,7 @@ def test_the_stream_is_the_same_from_every_kind_of_store(stores: dict[str, Path]
 def test_shards_are_shuffled_whole_and_every_sample_is_seen_once(
     stores: dict[str, Path], world: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagier.data.order.WINDOW_BLOCKS", 1)
+    monkeypatch.setattr("imagier.data.loading.order.WINDOW_BLOCKS", 1)
     monkeypatch.setattr("imagier.data.sources.shards.ShardsSource.shards", lambda source, kind: [10, 8, 5])
     config = config_of(stores, "shards", "data.train.shuffle=shards")
     ranks = [stream(config, Position(), rank, world) for rank in range(world)]
@@ -96,7 +97,7 @@ def test_held_out_videos_are_read_whole_and_frame_by_frame(stores: dict[str, Pat
     shares = []
     for rank in range(world):
         runtime = Runtime(torch.device("cpu"), rank=rank, world=world)
-        batches = build.held_out_loader(config, runtime, data, split, seed=0).once()
+        batches = build_data.held_out_loader(config, runtime, data, split, seed=0).once()
         shares.append([key for batch in batches for key in batch.keys["images"]])
     whole = [[f"{sequence}/{frame}" for frame in range(length)] for sequence, length in lengths.items()]
     if world == 1:

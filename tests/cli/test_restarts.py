@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from imagier.cli import main, status
+from imagier.cli import main
+from imagier.run import status
 from imagier.train import checkpoint
 from imagier.train.checkpoint_files import latest
 from imagier.train.compare import first_difference

@@ -14,9 +14,10 @@ import tiny
 import torch
 import yaml
 
-from imagier.cli import debug, infer, main
-from imagier.cli.inference import write_all
-from imagier.cli.training import read_config
+from imagier.cli import infer, main
+from imagier.run import debug
+from imagier.run.inference import write_all
+from imagier.run.training import read_config
 from imagier.train.runtime import Runtime
 
 EVERYTHING = [
@@ -50,7 +51,7 @@ def records(log: Path) -> list[dict]:
     return [json.loads(line) for line in (log / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_config_log_pictures_checkpoints_and_report(finished: Path) -> None:
+def test_a_run_leaves_config_log_images_checkpoints_and_report(finished: Path) -> None:
     log = finished.parent / "log"
     found = {path.relative_to(log).as_posix() for path in log.rglob("*") if path.is_file()}
     assert {
@@ -97,7 +98,7 @@ def test_inference_writes_every_sample_the_last_batch_too(finished: Path, tmp_pa
 def test_each_rank_writes_its_share_even_of_a_set_that_each_validates_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Runtime, "total", lambda runtime, value: value)
+    monkeypatch.setattr(Runtime, "all_reduce_sum", lambda runtime, value: value)
     config = tmp_path / "alone.yaml"
     tree = yaml.safe_load(finished.read_text())
     tree["data"]["val_data_loader_not_distributed"] = True
@@ -118,13 +119,13 @@ def test_inference_uses_the_averaged_weights(finished: Path, tmp_path: Path) -> 
     state["players"]["gen"]["network"] = {k: torch.zeros_like(v) for k, v in state["players"]["gen"]["network"].items()}
     other = tmp_path / "other.pt"
     torch.save(state, other)
-    pictures = []
+    images = []
     for checkpoint in (path, other):
         out = tmp_path / checkpoint.stem
         assert run("infer", finished, "--checkpoint", checkpoint, "--output_dir", out, *EVERYTHING[3:4]) == 0
-        pictures.append(np.stack([cv2.imread(str(one)) for one in sorted(out.rglob("*.jpg"))]))
-    np.testing.assert_array_equal(*pictures)
-    assert pictures[0].std() > 0
+        images.append(np.stack([cv2.imread(str(one)) for one in sorted(out.rglob("*.jpg"))]))
+    np.testing.assert_array_equal(*images)
+    assert images[0].std() > 0
 
 
 def test_inference_reads_the_test_section_where_there_is_one(finished: Path, tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_wandb_keeps_its_run_over_a_resume(tmp_path: Path, data: Path, monkeypat
     assert len(list((tmp_path / "log").glob("wandb/offline-run-*"))) == 2
 
 
-def test_debug_tries_saving_pictures_and_continuing_within_a_few_steps(
+def test_debug_tries_saving_images_and_continuing_within_a_few_steps(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tiny.write_config(tmp_path / "small.yaml", data)

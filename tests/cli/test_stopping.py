@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-from imagier.cli import main, status
-from imagier.cli.stopping import SLURM_MARGIN_S, SlurmJob, Stop, listening
+from imagier.cli import main
+from imagier.run import status
+from imagier.run.stopping import SLURM_MARGIN_S, SlurmJob, Stop, listening
 from imagier.train import checkpoint_files
 from imagier.train.hooks.console import Console
 from imagier.train.trainer import Outcome, Progress, Trainer

@@ -10,8 +10,9 @@ import pytest
 import submitit
 import tiny
 
-from imagier.cli import main, status
+from imagier.cli import main
 from imagier.cli.submit import TrainJob
+from imagier.run import status
 
 
 @pytest.fixture

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pictures import noise, png, write
+from images import noise, png, write
 from small_config import read
 
-from imagier.cli import build, inference, main
+from imagier.cli import main
 from imagier.config.check import Config
-from imagier.recipe import Batch, Moment, Position, Recipe
+from imagier.recipe import Batch, Position, Recipe, StepContext
+from imagier.run import build_data, build_training, inference
 from imagier.train.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"))
-PICTURE = {"ext": "png", "num_channels": 3, "normalize": True}
+IMAGE = {"ext": "png", "num_channels": 3, "normalize": True}
 UNIT: dict[str, Any] = {
     "trainer": {"type": "unit", "gan_mode": "hinge", "loss_weight": {"gan": 1, "image_recon": 1}},
     "gen": {"type": "unit", "num_filters": 2, "num_res_blocks": 1, "num_downsamples_content": 1},
@@ -42,14 +43,14 @@ FUNIT: dict[str, Any] = {
 
 def section(root: Path, type_: str, *kinds: str, **splits: dict) -> dict[str, Any]:
     """A data section of those input types, with the splits named; each reads its own folder."""
-    made: dict[str, Any] = {"type": type_, "input_types": [{kind: dict(PICTURE)} for kind in kinds]}
+    made: dict[str, Any] = {"type": type_, "input_types": [{kind: dict(IMAGE)} for kind in kinds]}
     for split, more in splits.items():
         made[split] = {"roots": [str(root / split)], "batch_size": 2, "augmentations": {"resize_h_w": "8, 8"}, **more}
     return made
 
 
 def draw(root: Path, **files: list[str]) -> None:
-    """Pictures root/<type>/<name>.png."""
+    """Images root/<type>/<name>.png."""
     for kind, names in files.items():
         for seed, name in enumerate(names):
             write(root / kind / f"{name}.png", png(noise(8, 8, seed=seed)))
@@ -80,13 +81,13 @@ def config_of(tree: dict[str, Any], tmp_path: Path) -> Config:
     return read(path)[0]
 
 
-def test_training_draws_pictures_and_the_held_out_set_does_not(unit: dict, tmp_path: Path) -> None:
+def test_training_draws_images_and_the_held_out_set_does_not(unit: dict, tmp_path: Path) -> None:
     config = config_of(unit, tmp_path)
-    training = build.train_loader(config, CPU, seed=0).stream(Position())
+    training = build_data.train_loader(config, CPU, seed=0).stream(Position())
     drawn = [next(training)[0].keys["images_b"] for _ in range(20)]
     assert len(set(map(tuple, drawn))) == 4  # of two files, two at a time
     assert config.run.data.val is not None
-    held_out = build.held_out_loader(config, CPU, config.run.data, config.run.data.val, seed=0).once()
+    held_out = build_data.held_out_loader(config, CPU, config.run.data, config.run.data.val, seed=0).once()
     keys = [batch.keys for batch in held_out]
     assert [name for batch in keys for name in batch["images_b"]] == ["x/0", "x/1", "y/0", "y/1", "y/2"]
     assert [name for batch in keys for name in batch["images_a"]] == ["x/0", "y/0", "x/0", "y/0", "x/0"]
@@ -95,20 +96,20 @@ def test_training_draws_pictures_and_the_held_out_set_does_not(unit: dict, tmp_p
 def test_a_held_out_set_of_another_type_has_its_own_input_types(funit: dict, tmp_path: Path) -> None:
     data = config_of(funit, tmp_path).run.data
     config = config_of(funit, tmp_path)
-    batch, _ = next(build.train_loader(config, CPU, seed=0).stream(Position()))
+    batch, _ = next(build_data.train_loader(config, CPU, seed=0).stream(Position()))
     assert set(batch.tensors) == {
         *("images_content", "images_style", "labels_content", "labels_style"),
         *("is_flipped_images_content", "is_flipped_images_style"),
         *("original_h_w_images_content", "original_h_w_images_style"),
     }
     assert data.val is not None
-    loader = build.held_out_loader(config, CPU, build.for_validation(data), data.val, seed=0)
+    loader = build_data.held_out_loader(config, CPU, build_data.for_validation(data), data.val, seed=0)
     batch = next(loader.once())
     kinds = ("images_content", "images_style", "images")
     sizes = {"original_h_w", *(f"original_h_w_{kind}" for kind in kinds)}
     assert set(batch.tensors) == {*kinds, *sizes, "is_flipped"}
     assert batch["images"].shape == (2, 3, 8, 8)
-    assert batch["images"].min() < -0.5  # normalised
+    assert batch["images"].min() < -0.5  # normalized
     assert batch.keys == {name: ["eel/0", "eel/1"] for name in ("images_content", "images_style", "images")}
 
 
@@ -145,30 +146,30 @@ def test_wrong_files_of_all_types_are_named_before_training(
 
 
 def inferred(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, np.ndarray]]:
-    """What `imagier infer` writes with networks as they are first: the count it tells, and the pictures by path."""
-    monkeypatch.setattr(inference, "trained", lambda config, args, runtime: build.untrained(config, runtime))
+    """What `imagier infer` writes with networks as they are first: the count it tells, and the images by path."""
+    monkeypatch.setattr(inference, "trained", lambda config, args, runtime: build_training.untrained(config, runtime))
     out = tmp_path / "out"
     args = argparse.Namespace(output_dir=out, seed=0, num_workers=None)
     count = inference.write_all(config, args, Runtime(torch.device("cpu")))
-    pictures = {}
+    images = {}
     for path in out.rglob("*.jpg"):
-        picture = cv2.imread(str(path))
-        assert picture is not None
-        pictures[path.relative_to(out).as_posix()] = picture
-    return count, pictures
+        image = cv2.imread(str(path))
+        assert image is not None
+        images[path.relative_to(out).as_posix()] = image
+    return count, images
 
 
-def test_every_picture_is_translated_once_under_its_own_name(
+def test_every_image_is_translated_once_under_its_own_name(
     unit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count, pictures = inferred(config_of(unit, tmp_path), tmp_path, monkeypatch)
-    assert set(pictures) == {"x/0.jpg", "y/0.jpg"}  # although the list of images_b goes on
+    count, images = inferred(config_of(unit, tmp_path), tmp_path, monkeypatch)
+    assert set(images) == {"x/0.jpg", "y/0.jpg"}  # although the list of images_b goes on
     assert count == 2
 
 
 def test_noise_of_layers_depends_on_the_seed_alone(unit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def noisy(config: Config, args: argparse.Namespace, runtime: Runtime) -> Recipe:
-        recipe = build.untrained(config, runtime)
+        recipe = build_training.untrained(config, runtime)
         for name, parameter in recipe.networks["gen"].named_parameters():
             if name.endswith("noise.scale"):
                 torch.nn.init.ones_(parameter)
@@ -191,8 +192,8 @@ def test_the_other_direction_is_named_after_the_other_type(
     unit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of({**unit, "inference_args": {"a2b": False}}, tmp_path)
-    count, pictures = inferred(config, tmp_path, monkeypatch)
-    assert set(pictures) == {f"{name}.jpg" for name in ("x/0", "x/1", "y/0", "y/1", "y/2")}
+    count, images = inferred(config, tmp_path, monkeypatch)
+    assert set(images) == {f"{name}.jpg" for name in ("x/0", "x/1", "y/0", "y/1", "y/2")}
     assert count == 5
 
 
@@ -204,8 +205,8 @@ def test_one_domain_alone_is_enough_to_translate_it(
     tree = {**unit, "test_data": section(tmp_path, "unpaired_images", "images_a", test={})}
     if name == "munit":
         tree |= {part: {**tree[part], "type": "munit"} for part in ("gen", "dis", "trainer")}
-    count, pictures = inferred(config_of(tree, tmp_path), tmp_path, monkeypatch)
-    assert set(pictures) == {"only/0.jpg", "only/1.jpg", "2.jpg"}
+    count, images = inferred(config_of(tree, tmp_path), tmp_path, monkeypatch)
+    assert set(images) == {"only/0.jpg", "only/1.jpg", "2.jpg"}
     assert count == 3
 
 
@@ -215,19 +216,19 @@ def test_few_shot_inference_reads_pairs_and_is_named_after_the_contents(
     draw(tmp_path / "test", images_content=["ape/0", "1"], images_style=["ape/0", "1"])
     kinds = ("images_style", "images_content")
     tree = {**funit, "test_data": section(tmp_path, "paired_images", *kinds, test={})}
-    count, pictures = inferred(config_of(tree, tmp_path), tmp_path, monkeypatch)
-    assert (count, set(pictures)) == (2, {"ape/0.jpg", "1.jpg"})
+    count, images = inferred(config_of(tree, tmp_path), tmp_path, monkeypatch)
+    assert (count, set(images)) == (2, {"ape/0.jpg", "1.jpg"})
 
 
-def test_few_shot_pictures_get_the_size_of_their_content_whatever_that_of_the_style(
+def test_few_shot_images_get_the_size_of_their_content_whatever_that_of_the_style(
     funit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "test/images_content/0.png", png(noise(12, 9)))
     write(tmp_path / "test/images_style/0.png", png(noise(10, 20)))
     for type_ in ("paired_images", "unpaired_few_shot_images"):
         tree = {**funit, "test_data": section(tmp_path, type_, "images_content", "images_style", test={})}
-        _, pictures = inferred(config_of(tree, tmp_path), tmp_path / type_, monkeypatch)
-        assert [picture.shape for picture in pictures.values()] == [(12, 9, 3)]
+        _, images = inferred(config_of(tree, tmp_path), tmp_path / type_, monkeypatch)
+        assert [image.shape for image in images.values()] == [(12, 9, 3)]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -237,26 +238,26 @@ def test_a_batch_in_parts_needs_two_forwards_and_no_losses_without_weight(
     unit["trainer"] = {**unit["trainer"], "loss_weight": {"gan": 1}, "accumulate": accumulate}
     unit["data"]["train"]["batch_size"] = 1
     config = config_of(unit, tmp_path)
-    recipe = build.recipe(config, CPU, seed=0)
-    batch, _ = next(build.train_loader(config, CPU, seed=0).stream(Position()))
+    recipe = build_training.recipe(config, CPU, seed=0)
+    batch, _ = next(build_data.train_loader(config, CPU, seed=0).stream(Position()))
     forwards: list[None] = []
     recipe.networks["gen"].register_forward_pre_hook(lambda *_: forwards.append(None))
-    losses = dict(recipe.step(batch, Moment(0, 0, torch.Generator())))
+    losses = dict(recipe.step(batch, StepContext(0, 0, torch.Generator())))
     assert len(forwards) == accumulate
     assert losses["gen"].keys() == {"gan/a", "gan/b"}
 
 
-def test_grey_pictures_are_translated_and_written(unit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gray_images_are_translated_and_written(unit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in tmp_path.glob("*/*/**/*.png"):
         write(path, png(noise(8, 8, 1)))
-    grey = {"num_image_channels": 1}
-    unit["gen"], unit["dis"] = {**unit["gen"], **grey}, {**unit["dis"], **grey}
+    gray = {"num_image_channels": 1}
+    unit["gen"], unit["dis"] = {**unit["gen"], **gray}, {**unit["dis"], **gray}
     for kinds in unit["data"]["input_types"]:
         for options in kinds.values():
             options["num_channels"] = 1
-    _, pictures = inferred(config_of(unit, tmp_path), tmp_path, monkeypatch)
-    assert len(pictures) == 2
-    assert all(picture.shape == (8, 8, 3) for picture in pictures.values())
+    _, images = inferred(config_of(unit, tmp_path), tmp_path, monkeypatch)
+    assert len(images) == 2
+    assert all(image.shape == (8, 8, 3) for image in images.values())
 
 
 def test_inference_gets_the_seed_of_the_run_if_it_asks_for_one(
@@ -283,17 +284,17 @@ def test_inference_gets_the_seed_of_the_run_if_it_asks_for_one(
     assert {tuple(options.items()) for options in seen} == {(("seed", 5), ("a2b", False))}
 
 
-def test_pictures_of_one_name_from_several_roots_are_all_written(
+def test_images_of_one_name_from_several_roots_are_all_written(
     unit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw(tmp_path / "more", images_a=["other", "x/0"], images_b=["x/0"])
     unit["data"]["val"]["roots"].append(str(tmp_path / "more"))
-    _, pictures = inferred(config_of(unit, tmp_path), tmp_path, monkeypatch)
-    assert set(pictures) == {"x/0.jpg", "y/0.jpg", "other.jpg", "x/0_2.jpg"}
-    assert not np.array_equal(pictures["x/0.jpg"], pictures["x/0_2.jpg"])
+    _, images = inferred(config_of(unit, tmp_path), tmp_path, monkeypatch)
+    assert set(images) == {"x/0.jpg", "y/0.jpg", "other.jpg", "x/0_2.jpg"}
+    assert not np.array_equal(images["x/0.jpg"], images["x/0_2.jpg"])
 
 
-def test_a_recipe_that_says_nothing_names_pictures_after_the_first_type(funit: dict, tmp_path: Path) -> None:
+def test_a_recipe_that_says_nothing_names_images_after_the_first_type(funit: dict, tmp_path: Path) -> None:
     batch = Batch({}, {"seg_maps": ["s/0", "s/1"], "images": ["x", "y"]})
-    recipe = build.untrained(config_of(funit, tmp_path), CPU)
+    recipe = build_training.untrained(config_of(funit, tmp_path), CPU)
     assert Recipe.infer_names(recipe, batch, random_style=True) == ["s/0", "s/1"]

@@ -8,8 +8,9 @@ import pytest
 import tiny
 import torch
 
-from imagier.cli import main, status
+from imagier.cli import main
 from imagier.cli.verify_resume import cases
+from imagier.run import status
 from imagier.train.compare import first_difference
 
 FORGETFUL = """

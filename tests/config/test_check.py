@@ -15,7 +15,7 @@ from small_config import TEXT, errors, read, swap, write
 
 from imagier.config import find, schema
 from imagier.config.check import Config, check
-from imagier.config.legacy import modernize
+from imagier.config.legacy import translate_legacy
 from imagier.config.load import ConfigError, Document, load
 from imagier.models import spade
 
@@ -145,7 +145,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("override", "message"), CHOICES)
-def test_a_misspelt_choice_gets_the_choices_and_a_suggestion(tmp_path: Path, override: str, message: str) -> None:
+def test_a_misspelled_choice_gets_the_choices_and_a_suggestion(tmp_path: Path, override: str, message: str) -> None:
     (line,) = errors(write(tmp_path), override)
     assert line.endswith(message)
 
@@ -337,7 +337,7 @@ def test_the_constructor_is_the_schema(tmp_path: Path, lab: str) -> None:
     assert config.dis.options == {}
     gen = config.gen.build(label_channels=7, image_channels=3, crop_h_w=(1, 1))
     assert gen.got == (7, depth, 1.5, [1, 2], {"a": [1]})
-    assert config.recipe.build(gen=gen, dis="critic", label_channels=7).got == (gen, "critic", 3)
+    assert config.recipe.build(gen=gen, dis="discriminator", label_channels=7).got == (gen, "discriminator", 3)
 
 
 def test_mistakes_against_a_users_own_constructor_are_told_like_those_against_ours(tmp_path: Path, lab: str) -> None:
@@ -453,13 +453,13 @@ WEIRD: list[Any] = [None, True, -1, 2.5, "x", "", [], [None], {}, {"x": {"y": 1}
 def test_whatever_stands_at_a_place_there_is_a_config_or_a_list_of_errors(tmp_path: Path, value: Any) -> None:
     """Every single value of a config, and every section, replaced by nonsense."""
     start = load(write(tmp_path, TEXT + "test_data: {input_types: [], test: {roots: '', augmentations: {}}}\n"))
-    places = {place[:n] for place, _ in start.walk() for n in range(1, len(place) + 1)}
+    key_paths = {key_path[:n] for key_path, _ in start.walk() for n in range(1, len(key_path) + 1)}
     outcomes = set()
-    for place in sorted(places, key=str):
+    for key_path in sorted(key_paths, key=str):
         document = Document(start.name, copy.deepcopy(start.tree), dict(start.origins))
-        document.set(place, value)
+        document.set(key_path, value)
         try:
-            modernize(document)
+            translate_legacy(document)
             outcomes.add(type(check(document)))
         except ConfigError as error:
             assert error.lines

@@ -10,7 +10,7 @@ from golden import golden
 from small_config import TEXT, read, write
 
 from imagier.config.json_schema import json_schema
-from imagier.config.legacy import modernize
+from imagier.config.legacy import translate_legacy
 from imagier.config.load import load
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def test_a_config_of_the_reference_fits_once_it_is_in_our_spelling(
     validator: jsonschema.Draft202012Validator, case: str
 ) -> None:
     document = load(golden(case, "config.yaml"))
-    modernize(document)
+    translate_legacy(document)
     validator.validate(document.tree)
 
 

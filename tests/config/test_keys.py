@@ -13,7 +13,7 @@ from small_config import errors, read, write
 
 import imagier
 from imagier.config import schema
-from imagier.data.augment import Augmenter
+from imagier.data.augmentation.augment import Augmenter
 
 TEST = (
     "test_data={input_types: [a: {ext: png, num_channels: 4}], input_labels: [a], "
@@ -284,7 +284,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("key", REFUSED)
-def test_a_key_that_cannot_be_honoured_is_refused_with_a_reason(tmp_path: Path, key: str) -> None:
+def test_a_key_that_cannot_be_honored_is_refused_with_a_reason(tmp_path: Path, key: str) -> None:
     lines = errors(write(tmp_path), f"{key}={REFUSED[key]}")
     about = [line for line in lines if f": {key}" in line or key.endswith("resize_smallest_side")]
     assert about

@@ -8,13 +8,13 @@ import pytest
 from small_config import TEXT, errors, read, swap, write
 
 from imagier.config import find
-from imagier.config.legacy import modernize
+from imagier.config.legacy import translate_legacy
 from imagier.config.load import Document, load
 
 
 def modern(folder: Path, *overrides: str) -> tuple[Document, list[str]]:
     document = load(write(folder), overrides)
-    return document, modernize(document)
+    return document, translate_legacy(document)
 
 
 OP = "imaginaire.model_utils.label::"
@@ -53,8 +53,8 @@ OP = "imaginaire.model_utils.label::"
 )
 def test_a_spelling_of_the_reference_becomes_ours(tmp_path: Path, override: str, value: object) -> None:
     document, notes = modern(tmp_path, override)
-    place = tuple(override.partition("=")[0].split("."))
-    assert document.get(place, "absent") == value
+    key_path = tuple(override.partition("=")[0].split("."))
+    assert document.get(key_path, "absent") == value
     assert notes == []
     assert document.refused == []
 
@@ -121,16 +121,16 @@ RETIRED: list[tuple[str, str, list[str], str]] = [
 def test_a_retired_key_is_dropped_with_a_line_if_it_says_something(
     tmp_path: Path, key: str, value: str, empty: list[str], why: str
 ) -> None:
-    place = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+    key_path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
     document, notes = modern(tmp_path, f"{key}={value}")
-    assert document.get(place, "absent") == "absent"
+    assert document.get(key_path, "absent") == "absent"
     (note,) = notes
     assert note.startswith(f"command line: {key}: ")
     assert why in note
     assert note.endswith("; dropped")
     for nothing in empty:
         document, notes = modern(tmp_path, f"{key}={nothing}")
-        assert document.get(place, "absent") == "absent"
+        assert document.get(key_path, "absent") == "absent"
         assert notes == []
 
 
@@ -204,8 +204,8 @@ def test_a_key_that_needs_what_is_not_here_is_refused_with_its_place(
 def test_a_refused_key_that_says_nothing_is_dropped(tmp_path: Path, key: str) -> None:
     for nothing in ("None", "false", "''", "[]", "{}"):
         document, notes = modern(tmp_path, f"{key}={nothing}")
-        place = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
-        assert document.get(place, "absent") == "absent"
+        key_path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+        assert document.get(key_path, "absent") == "absent"
         assert notes == document.refused == []
 
 
@@ -217,7 +217,7 @@ UNPAIRED = [
 ]
 
 
-def test_keys_of_a_label_are_dropped_with_a_line_where_the_pictures_make_none(tmp_path: Path) -> None:
+def test_keys_of_a_label_are_dropped_with_a_line_where_the_images_make_none(tmp_path: Path) -> None:
     without = ["data.input_labels=[]", "data.one_hot_num_classes={}"]
     ours = ["data.type=unpaired_images", *UNPAIRED[1:]]
     config, notes = read(write(tmp_path), *ours, *without)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imagier.config.check import Config, check
-from imagier.config.legacy import modernize
+from imagier.config.legacy import translate_legacy
 from imagier.config.load import ConfigError, load
 
 TEXT = """\
@@ -43,7 +43,7 @@ def read(folder: Path, name: str, *overrides: str) -> tuple[Config, list[str]]:
     path = folder / "old.yaml"
     path.write_text(TEXT.format(name=name))
     document = load(path, overrides)
-    notes = modernize(document)
+    notes = translate_legacy(document)
     return check(document), [note.partition(": ")[2] for note in notes]
 
 
@@ -98,15 +98,15 @@ def test_a_key_that_had_no_effect_is_dropped_with_a_line_if_it_says_something(
 
 
 @pytest.mark.parametrize(("name", "switch"), [("unit", "patch_dis"), ("munit", "patch_wise")])
-def test_keys_of_the_patch_critic_are_dropped_where_the_residual_one_is_chosen(
+def test_keys_of_the_patch_discriminator_are_dropped_where_the_residual_one_is_chosen(
     tmp_path: Path, name: str, switch: str
 ) -> None:
     residual = ["dis.image_channels=1", "dis.aggregation=pool", "dis.order=CNACNA", "dis.first_kernel_size=3"]
-    grey = [
+    gray = [
         "gen.num_image_channels=1",
         *(f"data.input_types.{i}.images_{x}.num_channels=1" for i, x in enumerate("ab")),
     ]
-    overrides = [f"dis.{switch}=false", "dis.kernel_size=4", "dis.num_discriminators=2", *residual, *grey]
+    overrides = [f"dis.{switch}=false", "dis.kernel_size=4", "dis.num_discriminators=2", *residual, *gray]
     config, notes = read(tmp_path, name, *overrides)
     assert sorted(notes) == [
         f"dis.{key}: has no effect with {switch}: false; dropped" for key in ("kernel_size", "num_discriminators")
@@ -135,12 +135,12 @@ def test_a_resolved_config_loads_to_itself_without_a_remark(tmp_path: Path) -> N
     path = tmp_path / "resolved.yaml"
     path.write_text(config.dump())
     document = load(path)
-    assert modernize(document) == []
+    assert translate_legacy(document) == []
     assert check(document).resolved() == config.resolved()
 
 
-def test_a_misspelt_key_is_told() -> None:
+def test_a_misspelled_key_is_told() -> None:
     with pytest.raises(ConfigError, match="did you mean 'latent_dim'"):
         document = load(Path(__file__).parents[2] / "configs" / "munit" / "openmoji_tones64.yaml", ["gen.latentdim=3"])
-        modernize(document)
+        translate_legacy(document)
         check(document)

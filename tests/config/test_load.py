@@ -100,7 +100,9 @@ def test_every_value_knows_its_line(tmp_path: Path) -> None:
         ("b", "g", 1, "j"): 11,
         ("b", "g", 2, 1): 13,
     }
-    assert {place: document.origin(place) for place in lines} == {p: f"{document.name}:{n}" for p, n in lines.items()}
+    assert {key_path: document.origin(key_path) for key_path in lines} == {
+        p: f"{document.name}:{n}" for p, n in lines.items()
+    }
 
 
 def test_a_missing_key_is_said_to_be_where_its_section_begins(tmp_path: Path) -> None:
@@ -154,7 +156,9 @@ def test_merge_keys_give_what_plain_yaml_gives_and_keep_the_line_of_their_source
         ("three", "roots"): 13,
         ("three", "roots", 0): 14,
     }
-    assert {place: document.origin(place) for place in lines} == {p: f"{document.name}:{n}" for p, n in lines.items()}
+    assert {key_path: document.origin(key_path) for key_path in lines} == {
+        p: f"{document.name}:{n}" for p, n in lines.items()
+    }
 
 
 BROKEN = [
@@ -213,7 +217,7 @@ START = "a: 1\nb:\n  c: {d: 2, e: 3}\n  list:\n  - x: 1\n  - 5\nempty:\n"
 
 
 @pytest.mark.parametrize(
-    ("override", "place", "value"),
+    ("override", "key_path", "value"),
     [
         ("a=2", ("a",), 2),
         ("b.c.d=1e-3", ("b", "c", "d"), 1e-3),
@@ -232,15 +236,15 @@ START = "a: 1\nb:\n  c: {d: 2, e: 3}\n  list:\n  - x: 1\n  - 5\nempty:\n"
     ],
 )
 def test_an_override_replaces_what_is_at_its_place_and_nothing_else(
-    tmp_path: Path, override: str, place: tuple[str | int, ...], value: object
+    tmp_path: Path, override: str, key_path: tuple[str | int, ...], value: object
 ) -> None:
     document = loaded(tmp_path, START, override)
-    assert document.get(place, "absent") == value
-    assert document.origin(place) == "command line"
+    assert document.get(key_path, "absent") == value
+    assert document.origin(key_path) == "command line"
     before = loaded(tmp_path, START)
     for other in (("a",), ("b", "c", "d"), ("b", "c", "e"), ("b", "list", 0), ("b", "list", 1)):
-        shared = min(len(other), len(place))
-        if other[:shared] != place[:shared]:
+        shared = min(len(other), len(key_path))
+        if other[:shared] != key_path[:shared]:
             assert document.get(other) == before.get(other)
             assert document.origin(other) == before.origin(other)
 
@@ -251,8 +255,8 @@ def test_of_two_overrides_the_last_counts(tmp_path: Path) -> None:
 
 def test_what_an_override_brings_along_comes_from_the_command_line_too(tmp_path: Path) -> None:
     document = loaded(tmp_path, START, "b={c: {d: x}}", "new.section.key=1")
-    for place in (("b", "c"), ("b", "c", "d"), ("new",), ("new", "section", "other")):
-        assert document.origin(place) == "command line"
+    for key_path in (("b", "c"), ("b", "c", "d"), ("new",), ("new", "section", "other")):
+        assert document.origin(key_path) == "command line"
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
         ["data.keypoint_data_types=[mark, seg_maps]", "data.input_types.0.marks={ext: json}"],
         [
             "data.keypoint_data_types.0: no input type 'mark'; did you mean 'marks'?",
-            "data.input_types.0.marks.ext: a picture is no JSON; if it holds key points, add marks to "
+            "data.input_types.0.marks.ext: an image is no JSON; if it holds key points, add marks to "
             "keypoint_data_types",
             "data.input_types.1.seg_maps.ext: must be json: keypoint_data_types says that seg_maps holds key points",
             "data.input_labels.0: seg_maps holds key points, which make no channels of a label",
@@ -264,7 +264,7 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
     (
         ["data.keypoint_data_types=[marks]", "data.input_types.0.marks={ext: json, is_mask: true}"],
         [
-            "data.input_types.0.marks: is taken for a picture, but keypoint_data_types says that it holds key points",
+            "data.input_types.0.marks: is taken for an image, but keypoint_data_types says that it holds key points",
         ],
         ["data.keypoint_data_types=[marks]", "data.input_types.0.marks={ext: json}"],
     ),
@@ -352,7 +352,7 @@ UNIT = [
     "data.type=unpaired_images",
     "data.input_image=[]",
 ]
-GREY = ["data.input_types=[images_a: {ext: png, num_channels: 1}, images_b: {ext: png}]"]
+GRAY = ["data.input_types=[images_a: {ext: png, num_channels: 1}, images_b: {ext: png}]"]
 
 METHOD_RULES: list[tuple[list[str], list[str], list[str]]] = [
     (
@@ -402,12 +402,12 @@ METHOD_RULES: list[tuple[list[str], list[str], list[str]]] = [
         [*UNIT, "data.input_types=[images_a: {ext: png}, images_b: {ext: png}]"],
     ),
     (
-        [*UNIT, *GREY],
+        [*UNIT, *GRAY],
         [
             "data.input_types.0.images_a.num_channels: is 1, but gen.num_image_channels is 3; make them the same",
             "data.input_types.0.images_a.num_channels: is 1, but dis.num_image_channels is 3; make them the same",
         ],
-        [*UNIT, *GREY, "gen.num_image_channels=1", "dis.num_image_channels=1"],
+        [*UNIT, *GRAY, "gen.num_image_channels=1", "dis.num_image_channels=1"],
     ),
 ]
 

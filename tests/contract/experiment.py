@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 import imagier.models
-from imagier.cli import build
 from imagier.config.check import Config, check
-from imagier.config.legacy import modernize
+from imagier.config.legacy import translate_legacy
 from imagier.config.load import load
-from imagier.data.loader import Loader
+from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch, Position
+from imagier.run import build_data, build_training
 from imagier.train import runtime as runtimes
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
@@ -51,36 +51,36 @@ def config_of(name: str, data: Path, *overrides: str) -> Config:
         f"dis_opt={optimizer}",
     ]
     document = load(FOLDER / f"{name}.yaml", [*words, *overrides])
-    assert modernize(document) == [], "no key of these is dropped"
+    assert translate_legacy(document) == [], "no key of these is dropped"
     return check(document)
 
 
 def write_data(folder: Path) -> Path:
-    """Pictures of every input type that an experiment names, of two classes (folders), under the same names."""
+    """Images of every input type that an experiment names, of two classes (folders), under the same names."""
     rng = np.random.default_rng(0)
-    pictures = ("images", "images_a", "images_b", "images_content", "images_style")
-    for kind in (*pictures, "seg_maps", "instance_maps"):
+    images = ("images", "images_a", "images_b", "images_content", "images_style")
+    for kind in (*images, "seg_maps", "instance_maps"):
         for index in range(SAMPLES):
-            small = rng.integers(0, 4 if kind not in pictures else 256, (4, 4, 3), np.uint8)
-            how = cv2.INTER_CUBIC if kind in pictures else cv2.INTER_NEAREST
-            picture = cv2.resize(small, (SIZE, SIZE), interpolation=how)
+            small = rng.integers(0, 4 if kind not in images else 256, (4, 4, 3), np.uint8)
+            how = cv2.INTER_CUBIC if kind in images else cv2.INTER_NEAREST
+            image = cv2.resize(small, (SIZE, SIZE), interpolation=how)
             path = folder / kind / "ab"[index % 2] / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), picture if kind in pictures else picture[..., 0])
+            cv2.imwrite(str(path), image if kind in images else image[..., 0])
     return folder
 
 
 def trainer_of(config: Config, runtime: Runtime = CPU, seed: int = 0) -> Trainer:
     """A new trainer of an experiment."""
-    recipe = build.recipe(config, runtime, seed)
+    recipe = build_training.recipe(config, runtime, seed)
     recipe.train()
-    players = build.players(config, recipe, runtime)
+    players = build_training.players(config, recipe, runtime)
     return Trainer(recipe, players, runtime, seed=seed, accumulate=config.trainer.accumulate)
 
 
 def loader_of(config: Config, runtime: Runtime = CPU) -> Loader:
     """Its training data."""
-    return build.train_loader(config, runtime, seed=0)
+    return build_data.train_loader(config, runtime, seed=0)
 
 
 def batch_of(config: Config, runtime: Runtime = CPU) -> Batch:

@@ -14,7 +14,7 @@ def features() -> list[list[Tensor]]:
     return [[torch.randn(shape) for shape in layers] for layers in SHAPES]
 
 
-def test_it_sums_mean_absolute_differences_over_layers_and_averages_over_critics() -> None:
+def test_it_sums_mean_absolute_differences_over_layers_and_averages_over_discriminators() -> None:
     torch.manual_seed(0)
     fake, real = features(), features()
     expected = 0.0

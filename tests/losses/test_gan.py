@@ -11,10 +11,10 @@ from golden import golden
 from safetensors.torch import load_file
 from torch import Tensor
 
-from imagier.losses.gan import GanMode, critic_fake, critic_real, generator_loss, relative
+from imagier.losses.gan import GanMode, dis_fake_loss, dis_real_loss, gen_loss, relativistic_logits
 
 MODES: tuple[GanMode, ...] = ("hinge", "least_square", "non_saturated", "softplus", "wasserstein")
-LOSSES = {"dis_real": critic_real, "dis_fake": critic_fake, "gen": generator_loss}
+LOSSES = {"dis_real": dis_real_loss, "dis_fake": dis_fake_loss, "gen": gen_loss}
 DECAY, MINIMUM = 0.6, 0.3  # of the recorded top-k losses
 
 
@@ -66,12 +66,12 @@ def test_topk_losses_are_the_recorded_ones(per_sample: bool, epoch: int) -> None
     prefix = f"topk_{'separate' if per_sample else 'joint'}.epoch{epoch}"
     keep = max(DECAY**epoch, MINIMUM)
     assert keep == pytest.approx(numbers[f"{prefix}.k"].item())
-    assert_close(generator_loss(scores(numbers), "hinge", keep, per_sample), numbers[f"{prefix}.gen"])
-    assert_close(critic_fake(scores(numbers), "hinge"), numbers[f"{prefix}.dis_fake"])
+    assert_close(gen_loss(scores(numbers), "hinge", keep, per_sample), numbers[f"{prefix}.gen"])
+    assert_close(dis_fake_loss(scores(numbers), "hinge"), numbers[f"{prefix}.dis_fake"])
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_losses_follow_their_formulas_and_average_over_critics(mode: GanMode) -> None:
+def test_losses_follow_their_formulas_and_average_over_discriminators(mode: GanMode) -> None:
     torch.manual_seed(0)
     outputs = [2 * torch.randn(2, 1, 4, 5), 2 * torch.randn(3, 1, 2, 2)]
     for loss, formula in zip(LOSSES.values(), FORMULAS[mode]):
@@ -100,7 +100,7 @@ def test_losses_of_half_precision_are_computed_in_float32(loss) -> None:
 def test_only_the_largest_logits_get_a_gradient(per_sample: bool, keep: float) -> None:
     torch.manual_seed(0)
     logits = torch.randn(3, 1, 2, 4, requires_grad=True)
-    generator_loss([logits], "wasserstein", keep, per_sample).backward()
+    gen_loss([logits], "wasserstein", keep, per_sample).backward()
     rows = logits.detach().view(3, 8) if per_sample else logits.detach().view(1, 24)
     count = math.ceil(keep * rows.shape[1])
     smallest_kept = rows.sort(dim=1, descending=True).values[:, count - 1 : count]
@@ -108,6 +108,6 @@ def test_only_the_largest_logits_get_a_gradient(per_sample: bool, keep: float) -
     torch.testing.assert_close(logits.grad, expected.view_as(logits))
 
 
-def test_relative_subtracts_the_opposite_scores_of_each_critic() -> None:
+def test_relative_subtracts_the_opposite_scores_of_each_discriminator() -> None:
     a, b = [torch.tensor([1.0, 2.0]), torch.tensor([3.0])], [torch.tensor([5.0, 7.0]), torch.tensor([11.0])]
-    assert [x.tolist() for x in relative(a, to=b)] == [[-4.0, -5.0], [-8.0]]
+    assert [x.tolist() for x in relativistic_logits(a, to=b)] == [[-4.0, -5.0], [-8.0]]

@@ -1,4 +1,4 @@
-"""The gradient penalty against torch's other way to differentiate, and against a critic whose slope is known."""
+"""The gradient penalty against torch's other way to differentiate, and against a discriminator whose slope is known."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import torch
 from torch import Tensor, nn
 
 from imagier.losses.gradient_penalty import gradient_penalty
-from imagier.nn.patch import MultiScalePatchCritic
-from imagier.nn.residual_critic import ResidualCritic
+from imagier.nn.patch import MultiScalePatchDiscriminator
+from imagier.nn.residual_discriminator import ResidualDiscriminator
 
 COMMON = {"num_filters": 3, "max_num_filters": 6, "num_layers": 2}
 PATCH = {**COMMON, "num_discriminators": 2, "kernel_size": 3}
 
 
-def critic(kind: str, norm: str, weight_norm: str) -> nn.Module:
+def discriminator(kind: str, norm: str, weight_norm: str) -> nn.Module:
     torch.manual_seed(0)
     norms = {"activation_norm_type": norm, "weight_norm_type": weight_norm}
     if kind == "residual":
-        made: nn.Module = ResidualCritic(3, **COMMON, **norms, padding_mode="reflect")
+        made: nn.Module = ResidualDiscriminator(3, **COMMON, **norms, padding_mode="reflect")
     else:
-        made = MultiScalePatchCritic(3, **PATCH, **norms, shared=kind == "shared")
+        made = MultiScalePatchDiscriminator(3, **PATCH, **norms, shared=kind == "shared")
     return made.double()
 
 
-def pictures() -> Tensor:
+def make_images() -> Tensor:
     return torch.randn(3, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
@@ -32,8 +32,8 @@ def half_mean_squared_slope(network: nn.Module, images: Tensor) -> Tensor:
     """By torch.autograd.grad."""
     images = images.clone().requires_grad_()
     scores = network(images)[0]
-    per_picture = sum(x.flatten(1).mean(dim=1) for x in scores) / len(scores)
-    (gradient,) = torch.autograd.grad(per_picture.sum(), images, create_graph=True)
+    per_image = sum(x.flatten(1).mean(dim=1) for x in scores) / len(scores)
+    (gradient,) = torch.autograd.grad(per_image.sum(), images, create_graph=True)
     return gradient.square().sum() / (2 * len(images))
 
 
@@ -43,12 +43,12 @@ def half_mean_squared_slope(network: nn.Module, images: Tensor) -> Tensor:
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_value_and_gradients_are_those_of_autograd(kind: str, norm: str, weight_norm: str, training: bool) -> None:
-    network, twin = critic(kind, norm, weight_norm), critic(kind, norm, weight_norm)
+    network, twin = discriminator(kind, norm, weight_norm), discriminator(kind, norm, weight_norm)
     network.train(training)
     twin.train(training)
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    penalty = gradient_penalty(network, pictures())
-    expected = half_mean_squared_slope(twin, pictures())
+    penalty = gradient_penalty(network, make_images())
+    expected = half_mean_squared_slope(twin, make_images())
     torch.testing.assert_close(penalty, expected)
     penalty.backward()
     expected.backward()
@@ -60,7 +60,7 @@ def test_value_and_gradients_are_those_of_autograd(kind: str, norm: str, weight_
         assert torch.equal(buffer, before[name]), f"{name} has changed"
 
 
-def test_of_a_linear_critic_it_is_half_the_squared_length_of_its_weight() -> None:
+def test_of_a_linear_discriminator_it_is_half_the_squared_length_of_its_weight() -> None:
     class Linear(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -70,12 +70,12 @@ def test_of_a_linear_critic_it_is_half_the_squared_length_of_its_weight() -> Non
             return [self.fc(x.flatten(1)), 3 * self.fc(x.flatten(1))], None
 
     network = Linear().double()
-    torch.testing.assert_close(gradient_penalty(network, pictures()), 2 * network.fc.weight.square().sum())
+    torch.testing.assert_close(gradient_penalty(network, make_images()), 2 * network.fc.weight.square().sum())
 
 
 def test_it_is_computed_in_full_precision_under_autocast() -> None:
-    network = critic("residual", "none", "spectral").float()
-    images = pictures().float()
+    network = discriminator("residual", "none", "spectral").float()
+    images = make_images().float()
     full = gradient_penalty(network, images)
     with torch.autocast("cpu", torch.bfloat16):
         half = gradient_penalty(network, images)

@@ -44,7 +44,7 @@ def test_it_is_the_definition_in_one_direction_and_the_sum_of_both(temperature: 
     assert InfoNCE(temperature=temperature)(a, b).item() == pytest.approx(there + back, rel=1e-4)
 
 
-def test_pictures_are_compared_at_every_place_or_by_their_means() -> None:
+def test_images_are_compared_at_every_place_or_by_their_means() -> None:
     a, b = features(4, 3, 2, 2)
     flat = InfoNCE()(a, b)
     torch.testing.assert_close(flat, InfoNCE()(a.reshape(4, 12), b.reshape(4, 12)))

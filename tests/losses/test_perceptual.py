@@ -47,14 +47,14 @@ def direct() -> Callable[[Tensor], dict[str, Tensor]]:
     return features
 
 
-def pictures(batch: int = 2, height: int = 32, width: int = 40) -> tuple[Tensor, Tensor]:
+def images(batch: int = 2, height: int = 32, width: int = 40) -> tuple[Tensor, Tensor]:
     rng = torch.Generator().manual_seed(0)
     a, b = torch.rand(2, batch, 3, height, width, generator=rng) * 2 - 1
     return a, b
 
 
 def test_l1_is_the_weighted_sum_of_mean_absolute_differences(vgg_file: str, direct: Callable) -> None:
-    a, b = pictures()
+    a, b = images()
     weights = [0.5, 2.0, 3.0]
     loss = PerceptualLoss(layers=LAYERS, weights=weights, weights_path=vgg_file)(a, b)
     x, y = direct(a), direct(b)
@@ -64,14 +64,14 @@ def test_l1_is_the_weighted_sum_of_mean_absolute_differences(vgg_file: str, dire
 
 @pytest.mark.parametrize("criterion", ["l2", "mse"])
 def test_l2_is_the_sum_of_mean_squared_differences(criterion: str, vgg_file: str, direct: Callable) -> None:
-    a, b = pictures()
+    a, b = images()
     loss = PerceptualLoss(layers=LAYERS[:2], criterion=criterion, weights_path=vgg_file)(a, b)
     expected = sum((direct(a)[layer] - direct(b)[layer]).square().mean() for layer in LAYERS[:2])
     torch.testing.assert_close(loss, expected)
 
 
 def test_gradient_is_that_of_the_formula_and_none_goes_to_the_target(vgg_file: str, direct: Callable) -> None:
-    a, b = pictures()
+    a, b = images()
     a.requires_grad_()
     b.requires_grad_()
     PerceptualLoss(layers="relu_2_1", criterion="l2", weights_path=vgg_file)(a, b).backward()
@@ -82,7 +82,7 @@ def test_gradient_is_that_of_the_formula_and_none_goes_to_the_target(vgg_file: s
 
 
 def test_a_single_number_weights_every_layer(vgg_file: str) -> None:
-    a, b = pictures()
+    a, b = images()
     single = PerceptualLoss(layers="relu_1_1", weights=3, weights_path=vgg_file)(a, b)
     plain = PerceptualLoss(layers=["relu_1_1"], weights_path=vgg_file)(a, b)
     torch.testing.assert_close(single, 3 * plain)
@@ -92,7 +92,7 @@ def test_a_single_number_weights_every_layer(vgg_file: str) -> None:
 
 @pytest.mark.parametrize("size", [(32, 40), (35, 41)])
 def test_scales_are_means_over_2_by_2_pixels_and_add_up(size: tuple[int, int], vgg_file: str) -> None:
-    a, b = pictures(2, *size)
+    a, b = images(2, *size)
     one = PerceptualLoss(layers="relu_2_1", weights_path=vgg_file)
     three = PerceptualLoss(layers="relu_2_1", num_scales=3, weights_path=vgg_file)(a, b)
     halves = [F.avg_pool2d(x, 2) for x in (a, b)]
@@ -100,15 +100,15 @@ def test_scales_are_means_over_2_by_2_pixels_and_add_up(size: tuple[int, int], v
     torch.testing.assert_close(three, one(a, b) + one(*halves) + one(*quarters))
 
 
-def test_resize_compares_pictures_of_224_pixels(vgg_file: str) -> None:
-    a, b = pictures(1, 448, 448)
+def test_resize_compares_images_of_224_pixels(vgg_file: str) -> None:
+    a, b = images(1, 448, 448)
     resized = PerceptualLoss(layers="relu_1_1", resize=True, weights_path=vgg_file)(a, b)
     plain = PerceptualLoss(layers="relu_1_1", weights_path=vgg_file)
     torch.testing.assert_close(resized, plain(F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)))
 
 
-def test_sample_weights_multiply_the_loss_of_each_picture(vgg_file: str) -> None:
-    a, b = pictures(3)
+def test_sample_weights_multiply_the_loss_of_each_image(vgg_file: str) -> None:
+    a, b = images(3)
     loss = PerceptualLoss(layers=LAYERS, num_scales=2, weights_path=vgg_file)
     alone = torch.stack([loss(a[i : i + 1], b[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(loss(a, b, torch.ones(3)), loss(a, b))
@@ -116,8 +116,8 @@ def test_sample_weights_multiply_the_loss_of_each_picture(vgg_file: str) -> None
     torch.testing.assert_close(loss(a, b, weights), (weights * alone).mean())
 
 
-def test_info_nce_tells_the_pictures_of_a_batch_apart_by_their_features(vgg_file: str, direct: Callable) -> None:
-    a, b = pictures(3)
+def test_info_nce_tells_the_images_of_a_batch_apart_by_their_features(vgg_file: str, direct: Callable) -> None:
+    a, b = images(3)
     options = {"layers": ["relu_1_1", "relu_2_1"], "weights": [0.5, 2.0], "weights_path": vgg_file}
     loss = PerceptualLoss(criterion="info_nce", info_nce_temperature=0.5, info_nce_flatten=False, **options)
     x, y = direct(a), direct(b)
@@ -130,13 +130,13 @@ def test_info_nce_tells_the_pictures_of_a_batch_apart_by_their_features(vgg_file
     assert not any(parameter.requires_grad for parameter in loss.parameters())
 
 
-def test_equal_pictures_cost_nothing(vgg_file: str) -> None:
-    a, _ = pictures()
+def test_equal_images_cost_nothing(vgg_file: str) -> None:
+    a, _ = images()
     assert PerceptualLoss(layers=LAYERS, num_scales=2, weights_path=vgg_file)(a, a.clone()).item() == 0
 
 
 def test_under_autocast_the_loss_is_float32_and_close(vgg_file: str) -> None:
-    a, b = pictures()
+    a, b = images()
     loss = PerceptualLoss(layers=LAYERS, weights_path=vgg_file)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = loss(a.bfloat16(), b)
@@ -147,7 +147,7 @@ def test_under_autocast_the_loss_is_float32_and_close(vgg_file: str) -> None:
 def test_in_a_float16_run_the_network_computes_in_float32(vgg_file: str) -> None:
     """There the gradient of a mean over many features is below the smallest number of float16."""
     loss = PerceptualLoss(layers=LAYERS, weights_path=vgg_file)
-    a, b = pictures()
+    a, b = images()
     exact, under_autocast = (a.half().float().requires_grad_() for _ in range(2))
     loss(exact, b).backward()
     with torch.autocast("cpu", dtype=torch.float16):
@@ -162,7 +162,7 @@ def test_training_mode_leaves_the_network_frozen(vgg_file: str) -> None:
 
 
 def test_compiled_whole_the_loss_is_the_same(vgg_file: str) -> None:
-    a, b = pictures()
+    a, b = images()
     loss = PerceptualLoss(layers="relu_1_1", num_scales=2, weights_path=vgg_file)
     torch.testing.assert_close(torch.compile(loss, fullgraph=True, backend="eager")(a, b), loss(a, b))
 
@@ -187,7 +187,7 @@ def test_mistakes_are_told_at_construction(options: dict, message: str, vgg_file
 def test_config_section_checked_by_pydantic_builds_the_same_loss(vgg_file: str) -> None:
     section = {"mode": "vgg19", "layers": LAYERS, "weights": [1, 2, 0.5], "num_scales": 2, "weights_path": vgg_file}
     config = TypeAdapter(PerceptualConfig).validate_python({**section, "fp16": True})
-    a, b = pictures()
+    a, b = images()
     expected = PerceptualLoss(layers=LAYERS, weights=[1, 2, 0.5], num_scales=2, weights_path=vgg_file)(a, b)
     assert torch.equal(PerceptualLoss.from_config(config)(a, b), expected)  # fp16 does nothing on the CPU
     with pytest.raises(ValidationError):
@@ -195,14 +195,14 @@ def test_config_section_checked_by_pydantic_builds_the_same_loss(vgg_file: str) 
 
 
 @needs_golden
-def test_squared_distance_to_the_mean_colour_is_the_reference_mean_square_of_relu_4_1(tmp_path: Path) -> None:
+def test_squared_distance_to_the_mean_color_is_the_reference_mean_square_of_relu_4_1(tmp_path: Path) -> None:
     reference = pytest.importorskip("safetensors.torch").load_file(GOLDEN / "optim" / "vgg_check.safetensors")
     rms = json.loads((GOLDEN / "optim" / "vgg_check.json").read_text())["feature_rms"]["relu_4_1"]
     path = write_formula_vgg19(tmp_path / "vgg19.pth", "relu_4_1")
     loss = PerceptualLoss(criterion="l2", weights_path=str(path))
-    grey = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1) * 2 - 1  # normalises to 0, so all features are 0
+    gray = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1) * 2 - 1  # normalizes to 0, so all features are 0
     x = reference["input"]
-    assert loss(x, grey.expand_as(x)).item() == pytest.approx(rms**2, rel=1e-5)
+    assert loss(x, gray.expand_as(x)).item() == pytest.approx(rms**2, rel=1e-5)
 
 
 @needs_golden

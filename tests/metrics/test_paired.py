@@ -1,4 +1,4 @@
-"""Distances between pictures and their targets, against numpy."""
+"""Distances between images and their targets, against numpy."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 from imagier.metrics.paired import l1, l1_changed, psnr
 
 
-def test_they_follow_their_formulas_picture_by_picture() -> None:
+def test_they_follow_their_formulas_image_by_image() -> None:
     rng = np.random.default_rng(0)
     a, b = (rng.random((4, 3, 5, 6)) for _ in range(2))
     absolute = [np.mean(np.abs(x - y)) for x, y in zip(a, b)]
     decibels = [10 * np.log10(1 / np.mean((x - y) ** 2)) for x, y in zip(a, b)]
-    pictures = torch.from_numpy(a), torch.from_numpy(b)
-    np.testing.assert_allclose(l1(*pictures).numpy(), absolute)
-    np.testing.assert_allclose(psnr(*pictures).numpy(), decibels)
+    images = torch.from_numpy(a), torch.from_numpy(b)
+    np.testing.assert_allclose(l1(*images).numpy(), absolute)
+    np.testing.assert_allclose(psnr(*images).numpy(), decibels)
 
 
 @pytest.mark.parametrize(("difference", "decibels"), [(0.0, 100), (1e-6, 100), (0.01, 40), (0.1, 20), (1.0, 0)])
 def test_psnr_of_a_constant_difference_is_known_and_at_most_100(difference: float, decibels: float) -> None:
-    picture = torch.zeros(2, 3, 4, 4)
-    assert psnr(picture, picture + difference).tolist() == pytest.approx([decibels] * 2, abs=1e-4)
-    assert l1(picture, picture + difference).tolist() == pytest.approx([difference] * 2)
+    image = torch.zeros(2, 3, 4, 4)
+    assert psnr(image, image + difference).tolist() == pytest.approx([decibels] * 2, abs=1e-4)
+    assert l1(image, image + difference).tolist() == pytest.approx([difference] * 2)
 
 
 def test_only_pixels_that_had_to_change_count() -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from few_shot import Formulas, batch, randomise
+from few_shot import Formulas, batch, randomize
 from torch import Tensor, nn
 
 from imagier.models import funit
 from imagier.models.coco_funit import Generator
 from imagier.nn.average import ModelAverage
 from imagier.nn.reference_names import reference_names
-from imagier.recipe import Moment
+from imagier.recipe import StepContext
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +31,14 @@ def generator(**options: Any) -> Generator:
 def alive(**options: Any) -> Generator:
     """A generator in which some units of every layer pass their ReLU, in double precision and eval mode."""
     gen = generator(**options)
-    randomise(gen)
+    randomize(gen)
     with torch.no_grad():
         for layer in (*gen.mlp.model, *gen.mlp_content.model, *gen.mlp_style.model):
             layer.bias.add_(0.5)
     return gen
 
 
-def pictures() -> tuple[Tensor, Tensor]:
+def make_images() -> tuple[Tensor, Tensor]:
     """Content and style, in double precision."""
     draws = torch.Generator().manual_seed(1)
     content, style = torch.rand(2, 2, 3, 16, 24, generator=draws, dtype=torch.float64) * 2 - 1
@@ -88,7 +88,7 @@ def test_beside_funits_weights_there_are_nine_and_none_is_missing_or_has_another
 def test_the_generator_computes_its_formula(options: dict[str, Any]) -> None:
     gen = alive(**options)
     formulas = Formulas(gen)
-    images, others = pictures()
+    images, others = make_images()
     content = formulas.content(images, options.get("num_downsamples_content", 2))
     from_content = formulas.mlp(content.flatten(2).mean(dim=2), "mlp_content")
     assert from_content.any()
@@ -114,14 +114,14 @@ def test_where_the_content_says_one_and_the_styles_pass_it_is_funit() -> None:
             layer.weight[:, :3].copy_(torch.eye(3))
     state = gen.state_dict()
     plain.load_state_dict({name: state[name] for name in plain.state_dict()})
-    torch.testing.assert_close(gen(*pictures()), plain(*pictures()))
+    torch.testing.assert_close(gen(*make_images()), plain(*make_images()))
 
 
 def test_the_same_style_modulates_each_content_in_its_own_way() -> None:
     gen = alive()
     seen: list[Tensor] = []
     gen.mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    images, others = pictures()
+    images, others = make_images()
     gen(images, others[:1].expand(2, -1, -1, -1), recon=False)
     assert not torch.allclose(seen[0][0], seen[0][1])
     assert (seen[0] >= 0).all()
@@ -129,17 +129,17 @@ def test_the_same_style_modulates_each_content_in_its_own_way() -> None:
 
 def test_the_content_encoder_also_learns_through_the_code() -> None:
     gen = alive()
-    content = gen.content_encoder(pictures()[0]).detach().requires_grad_()
+    content = gen.content_encoder(make_images()[0]).detach().requires_grad_()
     codes: list[Tensor] = []
     gen.mlp.register_forward_hook(lambda *args: codes.append(args[-1]))
-    gen.decode(content, gen.style_encoder(pictures()[1]))
+    gen.decode(content, gen.style_encoder(make_images()[1]))
     assert torch.autograd.grad(codes[0].sum(), content)[0].any()
 
 
 def test_without_reconstruction_the_translation_is_the_same() -> None:
     gen = generator().double()
-    assert gen(*pictures(), recon=False).keys() == {"images_trans"}
-    assert torch.equal(gen(*pictures(), recon=False)["images_trans"], gen(*pictures())["images_trans"])
+    assert gen(*make_images(), recon=False).keys() == {"images_trans"}
+    assert torch.equal(gen(*make_images(), recon=False)["images_trans"], gen(*make_images())["images_trans"])
 
 
 def test_the_universal_bias_starts_as_a_normal_draw_and_is_learned_and_averaged() -> None:
@@ -158,7 +158,7 @@ def test_one_iteration_under_funits_recipe_gives_every_weight_a_gradient() -> No
     dis = funit.Discriminator(num_classes=5, num_filters=2, num_layers=2, weight_norm_type="spectral")
     weights = funit.LossWeights(gan=1.0, feature_matching=1.0, image_recon=0.1)
     made = funit.Recipe(gen=generator(), dis=dis, gan_mode="hinge", loss_weight=weights)
-    for player, losses in made.step(batch(), Moment(step=0, epoch=0, rng=torch.Generator())):
+    for player, losses in made.step(batch(), StepContext(step=0, epoch=0, rng=torch.Generator())):
         network = made.networks[player]
         made.total(losses).backward(inputs=list(network.parameters()))
         assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())

@@ -12,19 +12,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from few_shot import Formulas, batch, randomise
+from few_shot import Formulas, batch, randomize
 from golden import golden
 from torch import Tensor, nn
 
 from imagier.config.check import check
-from imagier.config.legacy import modernize
+from imagier.config.legacy import translate_legacy
 from imagier.config.load import load
 from imagier.errors import UserError
-from imagier.losses.gan import critic_fake, critic_real, generator_loss
+from imagier.losses.gan import dis_fake_loss, dis_real_loss, gen_loss
 from imagier.models.funit import Discriminator, Generator, LossWeights, Recipe
 from imagier.nn.diff_augment import augment
 from imagier.nn.reference_names import reference_names
-from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Batch, Losses, StepContext
 
 WEIGHTS = LossWeights(gan=1.0, feature_matching=1.0, image_recon=0.1)
 
@@ -39,22 +39,22 @@ def generator(**options: Any) -> Generator:
     return Generator(**{**small, **options})
 
 
-def critic(**options: Any) -> Discriminator:
+def discriminator(**options: Any) -> Discriminator:
     small = {"num_classes": 5, "num_filters": 2, "max_num_filters": 4, "num_layers": 2, "weight_norm_type": "spectral"}
     return Discriminator(**{**small, **options})
 
 
 def recipe(gen: Generator | None = None, dis: Discriminator | None = None, **options: Any) -> Recipe:
     basic = {"gan_mode": "hinge", "loss_weight": WEIGHTS}
-    return Recipe(gen=gen or generator(), dis=dis or critic(), **{**basic, **options})
+    return Recipe(gen=gen or generator(), dis=dis or discriminator(), **{**basic, **options})
 
 
 def rng(number: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
-def moment() -> Moment:
-    return Moment(step=0, epoch=0, rng=rng())
+def moment() -> StepContext:
+    return StepContext(step=0, epoch=0, rng=rng())
 
 
 def inputs_of(module: nn.Module) -> list[tuple[Tensor, ...]]:
@@ -79,7 +79,7 @@ def test_networks_of_the_reference_size_have_its_numbers_of_parameters(monkeypat
     assert dis.embedder.weight.shape == (3, 1024)
 
 
-def test_a_critic_of_the_reference_depth_has_its_layers() -> None:
+def test_a_discriminator_of_the_reference_depth_has_its_layers() -> None:
     dis = Discriminator(num_filters=1, max_num_filters=32, weight_norm_type="spectral")
     assert dis(torch.rand(1, 3, 256, 256), torch.tensor([118]))[0].shape == (1, 1, 8, 8)
     assert (len(list(dis.parameters())), len(dis.state_dict())) == (63, 125)
@@ -100,7 +100,7 @@ def test_a_critic_of_the_reference_depth_has_its_layers() -> None:
     ids=str,
 )
 def test_the_generator_computes_its_formula(options: dict[str, Any]) -> None:
-    gen = randomise(generator(**options))
+    gen = randomize(generator(**options))
     formulas = Formulas(gen)
     content, style = torch.rand(2, 3, 24, 32).double() * 2 - 1, torch.rand(2, 3, 24, 16).double() * 2 - 1
     features = formulas.content(content, options.get("num_downsamples_content", 2))
@@ -130,36 +130,36 @@ def test_the_style_encoder_halves_at_least_twice_and_stops_widening_after_that(
 def test_without_reconstruction_the_translation_is_the_same() -> None:
     gen = generator()
     given = batch()
-    pictures = given["images_content"], given["images_style"]
-    assert gen(*pictures, recon=False).keys() == {"images_trans"}
-    assert torch.equal(gen(*pictures, recon=False)["images_trans"], gen(*pictures)["images_trans"])
+    images = given["images_content"], given["images_style"]
+    assert gen(*images, recon=False).keys() == {"images_trans"}
+    assert torch.equal(gen(*images, recon=False)["images_trans"], gen(*images)["images_trans"])
 
 
-def test_a_picture_in_the_style_of_itself_is_its_reconstruction() -> None:
+def test_an_image_in_the_style_of_itself_is_its_reconstruction() -> None:
     images = batch()["images_content"]
     made = generator()(images, images)
     assert torch.equal(made["images_trans"], made["images_recon"])
 
 
-def test_pictures_are_in_range_and_their_sides_those_of_the_content_rounded_down() -> None:
+def test_images_are_in_range_and_their_sides_those_of_the_content_rounded_down() -> None:
     made = generator(num_downsamples_content=3)(torch.rand(1, 3, 30, 41), torch.rand(1, 3, 16, 17))
-    for pictures in made.values():
-        assert pictures.shape == (1, 3, 24, 40)
-        assert pictures.abs().max() < 1
+    for images in made.values():
+        assert images.shape == (1, 3, 24, 40)
+        assert images.abs().max() < 1
 
 
 @pytest.mark.parametrize("options", [{}, {"max_num_filters": 3}, {"num_layers": 1}, {"num_layers": 3}], ids=str)
 @pytest.mark.parametrize("mode", ["reflect", "zeros", "replicate", "circular"])
 @pytest.mark.parametrize("weight_norm", ["spectral", "none", "weight"])
-def test_the_critic_computes_its_formula(options: dict[str, Any], mode: str, weight_norm: str) -> None:
-    dis = randomise(critic(**options, padding_mode=mode, weight_norm_type=weight_norm))
+def test_the_discriminator_computes_its_formula(options: dict[str, Any], mode: str, weight_norm: str) -> None:
+    dis = randomize(discriminator(**options, padding_mode=mode, weight_norm_type=weight_norm))
     images, labels = torch.rand(3, 3, 13, 10).double() * 2 - 1, torch.tensor([4, 0, 4])
     expected = Formulas(dis).scores(images, labels, num_layers=options.get("num_layers", 2), mode=mode)
     torch.testing.assert_close(dis(images, labels), expected)
 
 
-def test_another_class_moves_all_scores_of_a_picture_alike_by_its_features() -> None:
-    dis = critic().eval()
+def test_another_class_moves_all_scores_of_an_image_alike_by_its_features() -> None:
+    dis = discriminator().eval()
     images = batch()["images_style"]
     scores, features = dis(images, torch.tensor([1, 1]))
     others, same = dis(images, torch.tensor([3, 1]))
@@ -170,7 +170,7 @@ def test_another_class_moves_all_scores_of_a_picture_alike_by_its_features() -> 
 
 
 @pytest.mark.parametrize(("down", "style"), [(0, 2), (1, 2), (2, 2), (2, 4), (3, 5), (1, 6)])
-def test_the_smallest_picture_can_be_translated_and_one_a_pixel_smaller_cannot(down: int, style: int) -> None:
+def test_the_smallest_image_can_be_translated_and_one_a_pixel_smaller_cannot(down: int, style: int) -> None:
     gen = generator(num_downsamples_content=down, num_downsamples_style=style)
     least = gen.smallest_px
     images = torch.rand(1, 3, least, least)
@@ -180,10 +180,10 @@ def test_the_smallest_picture_can_be_translated_and_one_a_pixel_smaller_cannot(d
 
 
 @pytest.mark.parametrize(("num_layers", "mode", "least"), [(1, "reflect", 4), (3, "reflect", 5), (4, "reflect", 9)])
-def test_the_smallest_picture_can_be_judged_and_one_a_pixel_smaller_cannot(
+def test_the_smallest_image_can_be_judged_and_one_a_pixel_smaller_cannot(
     num_layers: int, mode: str, least: int
 ) -> None:
-    dis = critic(num_layers=num_layers, padding_mode=mode)
+    dis = discriminator(num_layers=num_layers, padding_mode=mode)
     label = torch.zeros(1, dtype=torch.long)
     assert dis.smallest_px == least
     assert dis(torch.rand(1, 3, least, least), label)[0].isfinite().all()
@@ -191,8 +191,8 @@ def test_the_smallest_picture_can_be_judged_and_one_a_pixel_smaller_cannot(
         dis(torch.rand(1, 3, least, least - 1), label)
 
 
-def test_with_zeros_around_a_critic_can_judge_smaller_pictures() -> None:
-    dis = critic(num_layers=4, padding_mode="zeros")
+def test_with_zeros_around_a_discriminator_can_judge_smaller_images() -> None:
+    dis = discriminator(num_layers=4, padding_mode="zeros")
     label = torch.zeros(1, dtype=torch.long)
     assert dis.smallest_px == 5
     assert dis(torch.rand(1, 3, 5, 5), label)[0].shape == (1, 1, 1, 1)
@@ -204,7 +204,7 @@ def test_with_zeros_around_a_critic_can_judge_smaller_pictures() -> None:
 
 
 @pytest.mark.parametrize("mode", ["hinge", "least_square", "non_saturated", "softplus", "wasserstein"])
-def test_losses_are_those_of_the_scores_pictures_and_features(mode: str) -> None:
+def test_losses_are_those_of_the_scores_images_and_features(mode: str) -> None:
     made = recipe(gan_mode=mode)
     made.dis.eval()
     given = batch()
@@ -213,10 +213,10 @@ def test_losses_are_those_of_the_scores_pictures_and_features(mode: str) -> None
     real, real_features = made.dis(given["images_style"], given["labels_style"])
     recon, _ = made.dis(fake["images_recon"], given["labels_content"])
     torch.testing.assert_close(
-        made.dis_losses(given, fake, rng()), {"gan": critic_real([real], mode) + critic_fake([trans], mode)}
+        made.dis_losses(given, fake, rng()), {"gan": dis_real_loss([real], mode) + dis_fake_loss([trans], mode)}
     )
     expected = {
-        "gan": (generator_loss([trans], mode) + generator_loss([recon], mode)) / 2,
+        "gan": (gen_loss([trans], mode) + gen_loss([recon], mode)) / 2,
         "image_recon": (fake["images_recon"] - given["images_content"]).abs().mean(),
         "feature_matching": (trans_features - real_features).abs().mean(),
     }
@@ -235,7 +235,7 @@ def test_losses_of_weight_zero_are_not_computed() -> None:
 
 
 @pytest.mark.parametrize("reference_order", [False, True])
-def test_the_critic_sees_translation_real_picture_and_for_the_generator_the_reconstruction(
+def test_the_discriminator_sees_translation_real_image_and_for_the_generator_the_reconstruction(
     reference_order: bool,
 ) -> None:
     """In this order, each with its class: the number of calls is also that of the steps of its spectral norms."""
@@ -251,7 +251,7 @@ def test_the_critic_sees_translation_real_picture_and_for_the_generator_the_reco
     assert phases == ["dis", "gen"]
 
 
-def test_diff_augment_changes_what_the_critic_sees_real_before_fake_and_spares_what_is_compared() -> None:
+def test_diff_augment_changes_what_the_discriminator_sees_real_before_fake_and_spares_what_is_compared() -> None:
     policy = "color,translation,cutout"
     made = recipe(aug_policy=policy)
     given = batch()
@@ -287,7 +287,7 @@ def test_each_loss_moves_its_own_player_only() -> None:
             assert all(gradient is None for gradient in other)
 
 
-def test_features_of_the_real_picture_have_no_graph_where_the_generator_learns() -> None:
+def test_features_of_the_real_image_have_no_graph_where_the_generator_learns() -> None:
     made = recipe()
     given = batch()
     fake = made.generate(given, rng())
@@ -314,7 +314,7 @@ def learned(made: Recipe, given: Batch) -> tuple[dict[str, Losses], list[Tensor]
 
 
 def test_one_forward_or_two_is_the_same_where_the_generator_has_no_memory() -> None:
-    gen, dis = generator(), critic()
+    gen, dis = generator(), discriminator()
     given = batch()
     default = learned(recipe(copy.deepcopy(gen), copy.deepcopy(dis)), given)
     reference = learned(recipe(gen, dis, reference_order=True), given)
@@ -325,13 +325,13 @@ def test_one_forward_or_two_is_the_same_where_the_generator_has_no_memory() -> N
     ("options", "contents", "decodings"),
     [
         ({}, 1, 2),
-        ({"reference_order": True}, 2, 4),  # the reference also reconstructs for the critic, which does not look
+        ({"reference_order": True}, 2, 4),  # the reference also reconstructs for the discriminator, which does not look
         ({"dis_step": 2}, 3, 4),
         ({"dis_step": 2, "reference_order": True}, 3, 6),
     ],
     ids=str,
 )
-def test_the_generator_runs_as_often_as_its_pictures_are_needed(
+def test_the_generator_runs_as_often_as_its_images_are_needed(
     options: dict[str, Any], contents: int, decodings: int
 ) -> None:
     made = recipe(**options)
@@ -346,7 +346,7 @@ def test_several_steps_come_in_order_each_on_its_own_slice(dis_step: int, gen_st
     given = batch(2 * max(dis_step, gen_step))
     seen: list[Batch] = []
     judge = made.judge
-    made.judge = lambda part, *pictures: seen.append(part) or judge(part, *pictures)
+    made.judge = lambda part, *images: seen.append(part) or judge(part, *images)
     players = []
     for player, losses in made.step(given, moment()):
         assert torch.is_grad_enabled()
@@ -372,28 +372,28 @@ def test_all_losses_of_half_precision_are_float32_and_finite() -> None:
 # What its user sees --------------------------------------------------------------------------------------------------
 
 
-def test_inferred_pictures_are_translations_in_the_original_sizes_of_their_contents() -> None:
+def test_inferred_images_are_translations_in_the_original_sizes_of_their_contents() -> None:
     made = recipe()
     given = batch(2, 16, 24)
     translated = made.generate(given, rng())["images_trans"]
     assert torch.equal(torch.stack(made.infer(given, rng())), translated)
     sized = given.updated(original_h_w=torch.tensor([[20, 31], [8, 24]]))
-    pictures = made.infer(sized, rng())
-    assert [tuple(x.shape) for x in pictures] == [(3, 20, 31), (3, 8, 24)]
-    for picture, source in zip(pictures, translated):
-        rows, columns = (torch.arange(n) * m // n for n, m in zip(picture.shape[1:], source.shape[1:]))
-        assert torch.equal(picture, source[:, rows][:, :, columns])
+    images = made.infer(sized, rng())
+    assert [tuple(x.shape) for x in images] == [(3, 20, 31), (3, 8, 24)]
+    for image, source in zip(images, translated):
+        rows, columns = (torch.arange(n) * m // n for n, m in zip(image.shape[1:], source.shape[1:]))
+        assert torch.equal(image, source[:, rows][:, :, columns])
     assert torch.equal(torch.stack(made.infer(sized, rng(), keep_original_size=False)), translated)
     own = sized.updated(original_h_w_images_content=torch.tensor([[5, 6], [7, 8]]))
     assert [tuple(x.shape) for x in made.infer(own, rng())] == [(3, 5, 6), (3, 7, 8)]
 
 
-def test_inferred_pictures_are_called_like_their_contents() -> None:
+def test_inferred_images_are_called_like_their_contents() -> None:
     names = recipe().infer_names(batch(), keep_original_size=False)
     assert names == ["images_content/0", "images_content/1"]
 
 
-def test_the_target_is_the_true_picture_where_there_is_one() -> None:
+def test_the_target_is_the_true_image_where_there_is_one() -> None:
     made, given = recipe(), batch()
     assert made.target(given) is None
     truth = torch.rand(2, 3, 16, 16)
@@ -413,8 +413,8 @@ def test_columns_are_content_style_reconstruction_and_translation() -> None:
     assert torch.equal(sample, shown["images_trans"])
 
 
-def test_grey_pictures_are_shown_with_three_channels() -> None:
-    made = recipe(generator(num_image_channels=1), critic(num_image_channels=1))
+def test_gray_images_are_shown_with_three_channels() -> None:
+    made = recipe(generator(num_image_channels=1), discriminator(num_image_channels=1))
     given = Batch({k: x[:, :1] if x.ndim == 4 else x for k, x in batch().tensors.items()})
     learned(made, given)
     shown = {**made.inputs(given), **made.outputs(given, rng())}
@@ -422,13 +422,13 @@ def test_grey_pictures_are_shown_with_three_channels() -> None:
     assert [tuple(x.shape) for x in made.infer(given, rng())] == [(1, 16, 16)] * 2
 
 
-def test_more_classes_than_the_critic_knows_are_the_users_mistake() -> None:
+def test_more_classes_than_the_discriminator_knows_are_the_users_mistake() -> None:
     recipe(style_classes=5)
     with pytest.raises(UserError, match=r"6 classes, but dis\.num_classes is 5"):
         recipe(style_classes=6)
 
 
-def test_a_critic_that_learns_nothing_and_an_unknown_augmentation_are_the_users_mistakes() -> None:
+def test_a_discriminator_that_learns_nothing_and_an_unknown_augmentation_are_the_users_mistakes() -> None:
     with pytest.raises(UserError, match=r"loss_weight\.gan"):
         recipe(loss_weight=LossWeights(gan=0.0, image_recon=1.0))
     with pytest.raises(UserError, match="'colour'"):
@@ -436,7 +436,7 @@ def test_a_critic_that_learns_nothing_and_an_unknown_augmentation_are_the_users_
 
 
 @pytest.mark.parametrize("name", ["images_content", "images_style", "labels_content", "labels_style"])
-def test_samples_without_a_picture_or_class_are_the_users_mistake(name: str) -> None:
+def test_samples_without_an_image_or_class_are_the_users_mistake(name: str) -> None:
     given = Batch({key: x for key, x in batch().tensors.items() if key != name})
     with pytest.raises(UserError, match=f"no {name}; data.type unpaired_few_shot_images"):
         next(recipe().step(given, moment()))
@@ -449,7 +449,7 @@ def test_translating_needs_no_classes() -> None:
     assert torch.equal(made.sample(bare, rng()), made.sample(given, rng()))
 
 
-def test_too_small_pictures_are_the_users_mistake_and_others_are_brought_to_sides_that_come_back() -> None:
+def test_too_small_images_are_the_users_mistake_and_others_are_brought_to_sides_that_come_back() -> None:
     deep = recipe(generator(num_downsamples_content=3))
     with pytest.raises(UserError, match=r"16 x 16 px: these networks need sides from 24 px on"):
         next(deep.step(batch(), moment()))
@@ -468,7 +468,9 @@ NAMES = {"gen": "generators", "dis": "discriminators", "trainer": "trainers"}
 
 
 @pytest.mark.parametrize("name", ["funit", "coco_funit"])
-def test_configs_are_read_whichever_of_both_methods_they_call_critic_and_trainer_by(name: str, tmp_path: Path) -> None:
+def test_configs_are_read_whichever_of_both_methods_they_call_discriminator_and_trainer_by(
+    name: str, tmp_path: Path
+) -> None:
     text = golden("coco_funit_a", "config.yaml").read_text()
     config = yaml.safe_load(text)
     for section in ("dis", "trainer"):
@@ -481,7 +483,7 @@ def test_configs_are_read_whichever_of_both_methods_they_call_critic_and_trainer
     path = tmp_path / "case.yaml"
     path.write_text(yaml.safe_dump(config))
     document = load(path)
-    assert modernize(document) == []
+    assert translate_legacy(document) == []
     checked = check(document)
     assert (checked.recipe.cls, checked.dis.cls) == (Recipe, Discriminator)
     assert checked.dis.options["num_image_channels"] == 1
@@ -492,7 +494,7 @@ def test_keys_of_metrics_are_dropped_with_a_line_that_says_why(tmp_path: Path) -
     path = tmp_path / "case.yaml"
     path.write_text("trainer: {type: imaginaire.trainers.funit, use_kid: true, use_fid: true, kid_subset_size: 8}\n")
     document = load(path)
-    notes = modernize(document)
+    notes = translate_legacy(document)
     assert notes == [
         f"{path}:1: trainer.{key}: this version has no FID and no KID; dropped"
         for key in ("use_fid", "kid_subset_size")

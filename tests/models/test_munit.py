@@ -17,7 +17,7 @@ from imagier.losses.gradient_penalty import gradient_penalty
 from imagier.models import munit
 from imagier.models.munit import Discriminator, Generator, LossWeights, Recipe, random_shift
 from imagier.nn.norm import NormParams
-from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Batch, Losses, StepContext
 from imagier.train.hooks.log import tagged
 
 
@@ -31,7 +31,7 @@ def generator(**options: Any) -> Generator:
     return Generator(**{**small, "num_downsamples_style": 2, **options})
 
 
-def discriminator(**options: Any) -> Discriminator:
+def make_discriminator(**options: Any) -> Discriminator:
     small = {"num_filters": 2, "max_num_filters": 4, "num_layers": 2}
     return Discriminator(**{**small, **options})
 
@@ -41,7 +41,7 @@ WEIGHTS = {"gan": 1.0, "image_recon": 10.0, "style_recon": 2.0, "content_recon":
 
 def recipe(gen: Generator | None = None, dis: Discriminator | None = None, **options: Any) -> Recipe:
     basic = {"gan_mode": "hinge", "loss_weight": LossWeights(**WEIGHTS)}
-    return Recipe(gen=gen or generator(), dis=dis or discriminator(), **{**basic, **options})
+    return Recipe(gen=gen or generator(), dis=dis or make_discriminator(), **{**basic, **options})
 
 
 def weighing(**weights: float) -> LossWeights:
@@ -58,8 +58,8 @@ def rng(number: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
-def moment() -> Moment:
-    return Moment(step=0, epoch=0, rng=rng())
+def moment() -> StepContext:
+    return StepContext(step=0, epoch=0, rng=rng())
 
 
 def with_some_weights(network: nn.Module) -> Any:
@@ -143,7 +143,7 @@ def both_ways(gen: Generator, o: dict[str, Any]) -> tuple[dict[str, Tensor], dic
             style(w, f"{name}.style_encoder", x, halvings=o["style_halvings"], norm=NORMS[o["style_norm"]]),
         )
 
-    def picture(domain: str, x: Tensor, code: Tensor) -> Tensor:
+    def image(domain: str, x: Tensor, code: Tensor) -> Tensor:
         name = f"autoencoder_{domain}"
         norm = adaptive(mlp(w, f"{name}.mlp", code), NORMS[o["decoder_norm"]])
         options = {"doublings": o["halvings"], "blocks": o["blocks"], "order": order, "norm": norm}
@@ -157,15 +157,15 @@ def both_ways(gen: Generator, o: dict[str, Any]) -> tuple[dict[str, Tensor], dic
     for d in "ab":
         made[f"content_{d}"], made[f"style_{d}"] = codes(d, images[d])
     for d in "ab":
-        made[f"images_{d}{d}"] = picture(d, made[f"content_{d}"], made[f"style_{d}"])
+        made[f"images_{d}{d}"] = image(d, made[f"content_{d}"], made[f"style_{d}"])
     for d, style_of_d in zip("ab", random or (made["style_a"], made["style_b"])):
         made[f"style_{d}_rand"] = style_of_d
-    made["images_ba"] = picture("a", made["content_b"], made["style_a_rand"])
-    made["images_ab"] = picture("b", made["content_a"], made["style_b_rand"])
+    made["images_ba"] = image("a", made["content_b"], made["style_a_rand"])
+    made["images_ab"] = image("b", made["content_a"], made["style_b_rand"])
     for way in ("ba", "ab", "aa", "bb"):
         made[f"content_{way}"], made[f"style_{way}"] = codes(way[-1], made[f"images_{way}"])
-    made["images_aba"] = picture("a", made["content_ab"], made["style_a"])
-    made["images_bab"] = picture("b", made["content_ba"], made["style_b"])
+    made["images_aba"] = image("a", made["content_ab"], made["style_a"])
+    made["images_bab"] = image("b", made["content_ba"], made["style_b"])
     return found, made
 
 
@@ -246,10 +246,10 @@ def l1(x: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("gan_recon", [False, True])
-@pytest.mark.parametrize("critic", [{}, {"patch_wise": False}])
-def test_the_losses_of_the_generator_are_those_of_the_formulas(gan_recon: bool, critic: dict[str, Any]) -> None:
+@pytest.mark.parametrize("discriminator", [{}, {"patch_wise": False}])
+def test_the_losses_of_the_generator_are_those_of_the_formulas(gan_recon: bool, discriminator: dict[str, Any]) -> None:
     weights = weighing(kl=0.1, style_recon_within=7.0, content_recon_within=11.0)
-    made = recipe(dis=discriminator(**critic), loss_weight=weights, gan_recon=gan_recon)
+    made = recipe(dis=make_discriminator(**discriminator), loss_weight=weights, gan_recon=gan_recon)
     given = batch(2, 16, 16)
     phases = dict(made.step(given, moment()))
     losses = phases["gen"]
@@ -339,26 +339,26 @@ def test_the_generator_makes_what_losses_need(
         made.total(losses)
 
 
-def test_the_critics_compare_real_pictures_with_translations_but_not_with_reconstructions() -> None:
+def test_the_discriminators_compare_real_images_with_translations_but_not_with_reconstructions() -> None:
     made = recipe(gan_recon=True)
     given = batch()
     fake = made.generate(given, rng())
     losses = made.dis_losses(given, fake, rng())
     expected = {}
     for domain, way in (("a", "ba"), ("b", "ab")):
-        critic = made.dis.of_domain(domain)
-        real, other = critic(given[f"images_{domain}"])[0], critic(fake[f"images_{way}"])[0]
+        discriminator = made.dis.of_domain(domain)
+        real, other = discriminator(given[f"images_{domain}"])[0], discriminator(fake[f"images_{way}"])[0]
         expected[f"gan/{domain}"] = sum(F.relu(1 - x).mean() + F.relu(1 + y).mean() for x, y in zip(real, other)) / 3
     torch.testing.assert_close(losses, expected)
     made.total(losses).backward()
     assert all(p.grad is None for p in made.gen.parameters())
 
 
-@pytest.mark.parametrize("critic", [{}, {"patch_wise": False}])
-def test_the_consistency_loss_compares_features_of_pictures_with_those_of_mirrored_and_shifted_ones(
-    critic: dict[str, Any],
+@pytest.mark.parametrize("discriminator", [{}, {"patch_wise": False}])
+def test_the_consistency_loss_compares_features_of_images_with_those_of_mirrored_and_shifted_ones(
+    discriminator: dict[str, Any],
 ) -> None:
-    made = recipe(dis=discriminator(**critic).double(), loss_weight=weighing(consistency_reg=2.0))
+    made = recipe(dis=make_discriminator(**discriminator).double(), loss_weight=weighing(consistency_reg=2.0))
     given = batch(2, 16, 16)
     given = given.updated(**{name: images.double() for name, images in given.tensors.items()})
     fake = {name: images.double() for name, images in made.generate(batch(2, 16, 16), rng()).items()}
@@ -368,22 +368,24 @@ def test_the_consistency_loss_compares_features_of_pictures_with_those_of_mirror
     for way in ("a", "b", "ab", "ba"):
         images = given[f"images_{way}"] if len(way) == 1 else fake[f"images_{way}"].detach()
         moved = shifted(images.flip(3), 0.1 * torch.rand(2, 2, generator=one) - 0.05)
-        critic_of = made.dis.of_domain(way[-1])
+        discriminator_of = made.dis.of_domain(way[-1])
         pairs = [
-            (f, g) for fs, gs in zip(critic_of(images)[1], critic_of(moved)[1]) for f, g in zip(fs, gs, strict=True)
+            (f, g)
+            for fs, gs in zip(discriminator_of(images)[1], discriminator_of(moved)[1])
+            for f, g in zip(fs, gs, strict=True)
         ]
         means = [(f.mean(dim=(2, 3)), g.mean(dim=(2, 3))) for f, g in pairs]
         expected = expected + sum((f - g).square().mean() for f, g in means) / len(pairs)
-    assert len(pairs) == (1 if critic else 9)
+    assert len(pairs) == (1 if discriminator else 9)
     torch.testing.assert_close(losses["consistency_reg"], expected, rtol=1e-4, atol=1e-6, check_dtype=False)
     torch.testing.assert_close(made.total(losses), losses["gan/a"] + losses["gan/b"] + 2 * losses["consistency_reg"])
 
 
-def test_a_critic_that_cannot_tell_left_from_right_is_consistent_about_mirrored_pictures(
+def test_a_discriminator_that_cannot_tell_left_from_right_is_consistent_about_mirrored_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(munit, "random_shift", lambda images, rng: images)
-    dis = discriminator(num_discriminators=1)
+    dis = make_discriminator(num_discriminators=1)
     symmetric = copy.deepcopy(dis)
     for layer in symmetric.modules():
         if isinstance(layer, nn.Conv2d):
@@ -398,7 +400,7 @@ def test_a_critic_that_cannot_tell_left_from_right_is_consistent_about_mirrored_
 
 
 def shifted(images: Tensor, by: Tensor) -> Tensor:
-    """Pictures seen from by[:, 0] half widths further right and by[:, 1] half heights further down."""
+    """Images seen from by[:, 0] half widths further right and by[:, 1] half heights further down."""
     height, width = images.shape[2:]
     reach = 2
     padded = F.pad(images, [reach] * 4, mode="replicate")  # half-pixel mirror of less than a pixel is the border itself
@@ -412,16 +414,16 @@ def shifted(images: Tensor, by: Tensor) -> Tensor:
     return out
 
 
-def test_a_random_shift_moves_every_picture_by_an_amount_of_its_own() -> None:
+def test_a_random_shift_moves_every_image_by_an_amount_of_its_own() -> None:
     images = torch.rand(5, 3, 30, 20)
     draws = torch.rand(5, 2, generator=rng(2))
     torch.testing.assert_close(random_shift(images, rng(2)), shifted(images, 0.1 * draws - 0.05), rtol=1e-4, atol=1e-4)
     assert not torch.equal(random_shift(images, rng(2)), random_shift(images, rng(3)))
 
 
-@pytest.mark.parametrize("critic", [{}, {"patch_wise": False}])
-def test_the_gradient_penalty_is_that_of_both_critics_at_real_pictures(critic: dict[str, Any]) -> None:
-    made = recipe(dis=discriminator(**critic), loss_weight=weighing(gradient_penalty=0.5))
+@pytest.mark.parametrize("discriminator", [{}, {"patch_wise": False}])
+def test_the_gradient_penalty_is_that_of_both_discriminators_at_real_images(discriminator: dict[str, Any]) -> None:
+    made = recipe(dis=make_discriminator(**discriminator), loss_weight=weighing(gradient_penalty=0.5))
     given = batch(2, 16, 16)
     losses = dict(made.step(given, moment()))["dis"]
     expected = sum(gradient_penalty(made.dis.of_domain(d), given[f"images_{d}"]) for d in "ab")
@@ -430,7 +432,7 @@ def test_the_gradient_penalty_is_that_of_both_critics_at_real_pictures(critic: d
 
 
 def test_the_gradient_penalty_does_not_move_singular_vectors() -> None:
-    dis = discriminator(weight_norm_type="spectral")
+    dis = make_discriminator(weight_norm_type="spectral")
     given = batch()
     after = []
     for weight in (0.0, 1.0):
@@ -445,18 +447,18 @@ def test_the_gradient_penalty_does_not_move_singular_vectors() -> None:
 
 @pytest.mark.parametrize("reference_order", [False, True])
 @pytest.mark.parametrize("gan_recon", [False, True])
-def test_the_critics_see_augmented_pictures_in_the_order_of_the_draws(
+def test_the_discriminators_see_augmented_images_in_the_order_of_the_draws(
     monkeypatch: pytest.MonkeyPatch, reference_order: bool, gan_recon: bool
 ) -> None:
     made = recipe(aug_policy="color", gan_recon=gan_recon, reference_order=reference_order)
     given = batch()
     changed: list[Tensor] = []
-    made_pictures: list[dict[str, Tensor]] = []
+    made_images: list[dict[str, Tensor]] = []
     generate = made.generate
 
     def recording(*args: Any, **options: Any) -> dict[str, Tensor]:
-        made_pictures.append(generate(*args, **options))
-        return made_pictures[-1]
+        made_images.append(generate(*args, **options))
+        return made_images[-1]
 
     def doubled(images: Tensor, policy: str, rng: torch.Generator) -> Tensor:
         assert policy == "color"
@@ -467,21 +469,21 @@ def test_the_critics_see_augmented_pictures_in_the_order_of_the_draws(
     monkeypatch.setattr(munit, "augment", doubled)
     seen: list[dict[str, Tensor]] = []
     judge = made.judge
-    made.judge = lambda pictures: seen.append(pictures) or judge(pictures)
+    made.judge = lambda images: seen.append(images) or judge(images)
     dict(made.step(given, moment()))
 
     fakes = ["aa", "bb", "ba", "ab"] if gan_recon else ["ba", "ab"]
     in_dis = fakes if reference_order else ["ba", "ab"]
     expected = [given["images_a"], given["images_b"]]
-    expected += [made_pictures[0][f"images_{way}"] for way in in_dis]
-    expected += [made_pictures[-1][f"images_{way}"] for way in fakes]
+    expected += [made_images[0][f"images_{way}"] for way in in_dis]
+    expected += [made_images[-1][f"images_{way}"] for way in fakes]
     torch.testing.assert_close(changed, expected)
-    assert [list(pictures) for pictures in seen] == [["a", "b", *in_dis], fakes]
-    for pictures, images in zip(seen, (changed[: 2 + len(in_dis)], changed[2 + len(in_dis) :])):
-        torch.testing.assert_close(list(pictures.values()), [2 * x for x in images])
+    assert [list(images) for images in seen] == [["a", "b", *in_dis], fakes]
+    for judged, before in zip(seen, (changed[: 2 + len(in_dis)], changed[2 + len(in_dis) :])):
+        torch.testing.assert_close(list(judged.values()), [2 * x for x in before])
 
 
-def test_other_losses_see_pictures_as_they_are() -> None:
+def test_other_losses_see_images_as_they_are() -> None:
     plain = recipe(loss_weight=weighing(consistency_reg=1.0))
     changing = recipe(plain.gen, plain.dis, loss_weight=weighing(consistency_reg=1.0), aug_policy="color,translation")
     given = batch()
@@ -497,7 +499,7 @@ def test_an_unknown_augmentation_is_the_users_mistake() -> None:
 
 
 @pytest.mark.parametrize("weights", [{"gan": 0}, {"gan": 0, "gan_b": 1}, {"gan": -1, "gan_a": 1, "gan_b": 2}])
-def test_a_critic_without_a_loss_is_the_users_mistake(weights: dict[str, float]) -> None:
+def test_a_discriminator_without_a_loss_is_the_users_mistake(weights: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"loss_weight\.gan or gan_a must be more than 0"):
         recipe(loss_weight=LossWeights(**weights, cycle_recon=1.0))
     recipe(loss_weight=LossWeights(gan=0, gan_a=1.0, gan_b=1.0))
@@ -524,7 +526,7 @@ def test_one_forward_or_two_is_the_same_for_the_same_styles_where_no_layer_has_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Generator, "random_style", lambda *_: torch.linspace(-1, 1, 6).view(2, 3, 1, 1))
-    gen, dis = generator(), discriminator()
+    gen, dis = generator(), make_discriminator()
     given = batch()
     default = learned(recipe(copy.deepcopy(gen), copy.deepcopy(dis)), given)
     reference = learned(recipe(gen, dis, reference_order=True), given)
@@ -534,7 +536,7 @@ def test_one_forward_or_two_is_the_same_for_the_same_styles_where_no_layer_has_a
 
 
 @pytest.mark.parametrize(
-    ("options", "weights", "encoder", "decoder", "critic"),
+    ("options", "weights", "encoder", "decoder", "discriminator"),
     [
         ({"reference_order": True}, {}, 1 + 2, 1 + 3, 2 + 1),
         ({"reference_order": True}, {"style_recon_within": 1.0}, 1 + 3, 1 + 3, 2 + 1),
@@ -548,7 +550,7 @@ def test_one_forward_or_two_is_the_same_for_the_same_styles_where_no_layer_has_a
     ],
 )
 def test_each_network_runs_as_often_as_told(
-    options: dict[str, bool], weights: dict[str, float], encoder: int, decoder: int, critic: int
+    options: dict[str, bool], weights: dict[str, float], encoder: int, decoder: int, discriminator: int
 ) -> None:
     made = recipe(loss_weight=weighing(**weights), **options)
     counts: dict[str, list[None]] = {}
@@ -563,8 +565,8 @@ def test_each_network_runs_as_often_as_told(
         for part in ("style_encoder", "content_encoder", "decoder", "mlp"):
             count(f"{part}_{domain}", getattr(autoencoder, part))
             expected[f"{part}_{domain}"] = encoder if part.endswith("encoder") else decoder
-        count(f"critic_{domain}", made.dis.of_domain(domain))
-        expected[f"critic_{domain}"] = critic
+        count(f"discriminator_{domain}", made.dis.of_domain(domain))
+        expected[f"discriminator_{domain}"] = discriminator
     learned(made, batch())
     assert {name: len(seen) for name, seen in counts.items()} == expected
 
@@ -590,11 +592,14 @@ def test_several_steps_come_in_order_each_on_its_own_slice(dis_step: int, gen_st
         assert torch.equal(images, given["images_b"][2 * index : 2 * index + 2])
 
 
-@pytest.mark.parametrize("critic", [{}, {"patch_wise": False}])
-def test_all_losses_of_half_precision_are_float32_and_finite(critic: dict[str, Any]) -> None:
+@pytest.mark.parametrize("discriminator", [{}, {"patch_wise": False}])
+def test_all_losses_of_half_precision_are_float32_and_finite(discriminator: dict[str, Any]) -> None:
     weights = weighing(kl=0.1, content_recon_within=1.0, consistency_reg=1.0, gradient_penalty=1.0)
     made = recipe(
-        dis=discriminator(**critic), loss_weight=weights, gan_recon=True, aug_policy="color,translation_scale"
+        dis=make_discriminator(**discriminator),
+        loss_weight=weights,
+        gan_recon=True,
+        aug_policy="color,translation_scale",
     )
     phases = made.step(batch(2, 16, 16), moment())
     with torch.autocast("cpu", torch.bfloat16):
@@ -607,7 +612,7 @@ def test_all_losses_of_half_precision_are_float32_and_finite(critic: dict[str, A
         assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_pictures_that_would_come_back_in_another_size_are_brought_to_the_next_that_does_not() -> None:
+def test_images_that_would_come_back_in_another_size_are_brought_to_the_next_that_does_not() -> None:
     made = recipe()
     given = batch(1, 17, 18)
     ready = made.prepare(given)
@@ -629,25 +634,25 @@ def test_inference_makes_random_styles_from_the_content_alone(a2b: bool) -> None
     given = batch(3)
     source = "images_a" if a2b else "images_b"
     alone = Batch({source: given[source]}, {source: given.keys[source]})
-    pictures = torch.stack(made.infer(alone, rng(4), a2b=a2b))
+    images = torch.stack(made.infer(alone, rng(4), a2b=a2b))
     styles = torch.randn(3, 3, 1, 1, generator=rng(4))
     a, b = made.gen.autoencoder_a, made.gen.autoencoder_b
     from_, to = (a, b) if a2b else (b, a)
-    torch.testing.assert_close(pictures, to.decode(from_.encode(given[source])[0], styles))
-    assert not torch.equal(pictures, torch.stack(made.infer(alone, rng(5), a2b=a2b)))
+    torch.testing.assert_close(images, to.decode(from_.encode(given[source])[0], styles))
+    assert not torch.equal(images, torch.stack(made.infer(alone, rng(5), a2b=a2b)))
     assert made.infer_names(alone, a2b=a2b) == given.keys[source]
     with pytest.raises(UserError, match="random_style: false the data must have"):
         made.infer(alone, rng(), a2b=a2b, random_style=False)
 
 
-def test_inference_takes_styles_from_the_other_pictures() -> None:
+def test_inference_takes_styles_from_the_other_images() -> None:
     made = recipe()
     made.gen.eval()
     given = batch(3)
     expected = made.generate(given, rng(), random_style=False)
     for a2b, way in ((True, "images_ab"), (False, "images_ba")):
-        pictures = made.infer(given, rng(), a2b=a2b, random_style=False)
-        torch.testing.assert_close(torch.stack(pictures), expected[way])
+        images = made.infer(given, rng(), a2b=a2b, random_style=False)
+        torch.testing.assert_close(torch.stack(images), expected[way])
     names = made.infer_names(given, a2b=True, random_style=False)
     assert names == ["s/a0_style_t_b0", "s/a1_style_t_b1", "s/a2_style_t_b2"]
     flat = Batch(given.tensors, {"images_a": ["./1", "./2", "./3"], "images_b": ["./4", "./5", "./6"]})
@@ -667,7 +672,7 @@ def test_a_sample_takes_its_style_from_what_it_should_become() -> None:
     torch.testing.assert_close(made.sample(given, rng()), expected)
 
 
-def test_pictures_of_the_training_are_in_the_order_of_the_reference_and_in_range() -> None:
+def test_images_of_the_training_are_in_the_order_of_the_reference_and_in_range() -> None:
     made = recipe()
     made.gen.eval()
     nn.init.constant_(made.gen.autoencoder_b.decoder.layers[-1].conv.bias, 3.0)

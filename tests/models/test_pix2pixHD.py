@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.feature_matching import feature_matching
-from imagier.losses.gan import critic_fake, critic_real, generator_loss
+from imagier.losses.gan import dis_fake_loss, dis_real_loss, gen_loss
 from imagier.models.pix2pixHD import (
     Discriminator,
     EncoderParams,
@@ -27,7 +27,7 @@ from imagier.nn.average import ModelAverage
 from imagier.nn.blocks import ConvNormAct
 from imagier.nn.norm import NormParams
 from imagier.nn.reference_names import reference_names
-from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Batch, Losses, StepContext
 from imagier.train.hooks.log import tagged
 
 PLAIN = {"seg_maps": 4, "edge_maps": 1}
@@ -55,7 +55,7 @@ def with_encoder(enhancers: int = 0, looks: EncoderParams = LOOKS, **options: An
     return generator(enhancers, **{"label_lengths": OBJECTS, "enc": looks, **options})
 
 
-def discriminator(**options: Any) -> Discriminator:
+def make_discriminator(**options: Any) -> Discriminator:
     small = {"label_channels": 5, "image_channels": 3, "num_filters": 2, "max_num_filters": 4, "num_layers": 2}
     return Discriminator(**{**small, **options})
 
@@ -65,7 +65,7 @@ def recipe(gen: Generator | None = None, dis: Discriminator | None = None, **opt
     lengths = PLAIN if gen.encoder is None else OBJECTS
     weights = LossWeights(gan=1.0, feature_matching=2.0, perceptual=0.0)
     basic = {"label_lengths": lengths, "one_hot": ["seg_maps"], "gan_mode": "hinge", "loss_weight": weights}
-    return Recipe(gen=gen, dis=dis or discriminator(), **{**basic, **options})
+    return Recipe(gen=gen, dis=dis or make_discriminator(), **{**basic, **options})
 
 
 def instances(count: int = 2, height: int = 16, width: int = 24) -> Tensor:
@@ -75,7 +75,7 @@ def instances(count: int = 2, height: int = 16, width: int = 24) -> Tensor:
 
 
 def batch(count: int = 2, height: int = 16, width: int = 24, last: Tensor | None = None) -> Batch:
-    """Pictures, and labels as the loader gives them: classes, and edges or ids."""
+    """Images, and labels as the loader gives them: classes, and edges or ids."""
     classes = F.one_hot(torch.randint(4, (count, height, width)), 4).movedim(-1, 1).float()
     last = torch.randint(2, (count, 1, height, width)).float() if last is None else last
     images = torch.rand(count, 3, height, width) * 2 - 1
@@ -90,8 +90,8 @@ def rng(number: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
-def moment(epoch: int = 0) -> Moment:
-    return Moment(step=0, epoch=epoch, rng=rng())
+def moment(epoch: int = 0) -> StepContext:
+    return StepContext(step=0, epoch=epoch, rng=rng())
 
 
 def inputs_of(module: nn.Module) -> list[Tensor]:
@@ -209,7 +209,7 @@ def test_the_generator_is_that_of_the_description(enhancers: int, padding_mode: 
     assert written.used == written.weights.keys()
 
 
-def test_only_the_layers_of_the_picture_are_without_norms() -> None:
+def test_only_the_layers_of_the_image_are_without_norms() -> None:
     gen = with_encoder(enhancers=1, weight_norm_type="spectral", looks=EncoderParams(num_feat_channels=2))
     plain = [name for name, layer in gen.named_modules() if isinstance(layer, ConvNormAct) and is_plain(layer)]
     assert plain == ["encoder.layers.13", "enhancers.0.up.3"]
@@ -306,12 +306,12 @@ def surveyed(gen: Generator, batches: list[Batch]) -> Recipe:
     made = recipe(gen)
     gen.eval()
     with torch.no_grad():
-        made.survey(batches, together)
+        made.before_checkpoint(batches, together)
     return made
 
 
 def looks_by_loop(made: Recipe, batches: list[Batch], is_cityscapes: bool) -> dict[int, list[list[float]]]:
-    """Per class the features in the middle pixel of every object that fills more than a sixteenth of its picture."""
+    """Per class the features in the middle pixel of every object that fills more than a sixteenth of its image."""
     found: dict[int, list[list[float]]] = {}
     for ready in map(made.prepare, batches):
         features = made.generate(ready, rng())["feature_maps"]
@@ -357,25 +357,25 @@ def test_shares_of_several_ranks_give_what_one_finds_alone() -> None:
     expected = copy.deepcopy(whole.gen.encoder.clusters.state_dict())
     kept: list[list[Tensor]] = []
     with torch.no_grad():
-        whole.survey(batches[1::2], lambda tensors: kept.append(list(tensors)) or together(tensors))
+        whole.before_checkpoint(batches[1::2], lambda tensors: kept.append(list(tensors)) or together(tensors))
         others = iter(kept)
-        whole.survey(batches[::2], lambda tensors: together([*tensors, *next(others)]))
+        whole.before_checkpoint(batches[::2], lambda tensors: together([*tensors, *next(others)]))
     for name, x in whole.gen.encoder.clusters.state_dict().items():
         torch.testing.assert_close(x, expected[name])
 
 
-def test_a_generator_without_an_encoder_has_nothing_to_survey() -> None:
+def test_a_generator_without_an_encoder_has_nothing_to_do_before_a_checkpoint() -> None:
     made = recipe()
-    assert not made.surveys
-    assert recipe(with_encoder()).surveys
-    made.survey(iter(lambda: pytest.fail("read the data"), None), together)
+    assert not made.has_before_checkpoint
+    assert recipe(with_encoder()).has_before_checkpoint
+    made.before_checkpoint(iter(lambda: pytest.fail("read the data"), None), together)
 
 
 def test_the_looks_are_stored_in_the_average_where_there_is_one() -> None:
     made = recipe(with_encoder())
     average = ModelAverage(made.gen)
     with torch.no_grad():
-        made.with_networks(gen=average.network).survey([objects(4)], together)
+        made.with_networks(gen=average.network).before_checkpoint([objects(4)], together)
     average.update()
     assert not average.network.encoder.clusters.is_empty()
     assert made.gen.encoder is not None and made.gen.encoder.clusters.is_empty()
@@ -413,7 +413,7 @@ def test_random_styles_follow_from_the_random_source_and_are_those_of_infer() ->
     assert not torch.equal(torch.stack(own), torch.stack(one))
 
 
-def test_without_stored_looks_and_without_pictures_the_user_is_told_what_is_missing() -> None:
+def test_without_stored_looks_and_without_images_the_user_is_told_what_is_missing() -> None:
     made = recipe(with_encoder())
     ready = made.prepare(objects())
     with pytest.raises(UserError, match=r"data\.val that fill more than 6\.25%"):
@@ -450,12 +450,12 @@ def test_a_generator_with_enhancers_begins_as_the_one_without(wrapper: str) -> N
     assert torch.equal(fine.encoder.layers(images), coarse.encoder.layers(images))
 
 
-def test_one_enhancer_more_leaves_the_others_as_they_were_but_for_the_picture() -> None:
+def test_one_enhancer_more_leaves_the_others_as_they_were_but_for_the_image() -> None:
     coarse, fine = generator(1), generator(2)
-    picture = {"enhancers.0.up.3.conv.weight", "enhancers.0.up.3.conv.bias"}
+    image = {"enhancers.0.up.3.conv.weight", "enhancers.0.up.3.conv.bias"}
     assert fine.from_coarser(coarse.state_dict()) == ["enhancers.1"]
     for name, x in coarse.state_dict().items():
-        assert name in picture or torch.equal(fine.state_dict()[name], x)
+        assert name in image or torch.equal(fine.state_dict()[name], x)
 
 
 def test_of_weights_and_their_average_the_average_counts() -> None:
@@ -498,18 +498,18 @@ def test_a_training_begins_coarse_with_a_whole_global_generator_and_with_nothing
         generator(0, label_lengths={"seg_maps": 7}).state_dict(),
         dict([*coarse.state_dict().items()][2:]),
     ):
-        assert made.load_coarser(state) is None
+        assert made.warm_start(state) is None
         assert all(torch.equal(x, before[name]) for name, x in fine.state_dict().items())
-    assert made.load_coarser(coarse.state_dict()) == ["enhancers.0"]
+    assert made.warm_start(coarse.state_dict()) == ["enhancers.0"]
     assert torch.equal(fine.coarse[0].conv.weight, coarse.coarse[0].conv.weight)
 
 
-# The critic ----------------------------------------------------------------------------------------------------------
+# The discriminator ------------------------------------------------------------------------------------------
 
 
-def test_the_critics_see_label_and_picture_at_halved_sizes() -> None:
-    dis = discriminator(num_discriminators=3)
-    seen = [inputs_of(critic.layers[0].conv) for critic in dis.patch.critics]
+def test_the_discriminators_see_label_and_image_at_halved_sizes() -> None:
+    dis = make_discriminator(num_discriminators=3)
+    seen = [inputs_of(discriminator.layers[0].conv) for discriminator in dis.patch.discriminators]
     label, images = torch.rand(1, 5, 32, 64), torch.rand(1, 3, 32, 64)
     outputs, features = dis(label, images)
     expected = torch.cat([label, images], dim=1)
@@ -521,8 +521,8 @@ def test_the_critics_see_label_and_picture_at_halved_sizes() -> None:
     assert [[x.shape[1] for x in layers] for layers in features] == [[2, 4, 4]] * 3
 
 
-def test_names_of_the_critics_weights_are_the_references() -> None:
-    dis = discriminator(activation_norm_type="instance")
+def test_names_of_the_discriminators_weights_are_the_references() -> None:
+    dis = make_discriminator(activation_norm_type="instance")
     names = set(reference_names(dis.state_dict(), dis.reference_rules()).values())
     layer = "model.discriminators.1.layer0.0.layers"
     assert {f"{layer}.conv.weight_orig", f"{layer}.conv.weight_u", f"{layer}.norm.weight"} <= names
@@ -530,11 +530,11 @@ def test_names_of_the_critics_weights_are_the_references() -> None:
     assert not any(name.startswith("model.discriminators.0.layer3.0.layers.norm") for name in names)
 
 
-def test_the_critic_judges_generated_pictures_before_real_ones() -> None:
+def test_the_discriminator_judges_generated_images_before_real_ones() -> None:
     made = recipe()
     ready = made.prepare(batch())
     fake = torch.rand(2, 3, 16, 24)
-    seen = inputs_of(made.dis.patch.critics[0].layers[0].conv)
+    seen = inputs_of(made.dis.patch.discriminators[0].layers[0].conv)
     made.judge(ready, fake, learn_from_real=True)
     assert torch.equal(seen[0], torch.cat([ready["label"], fake], dim=1))
     assert torch.equal(seen[1], torch.cat([ready["label"], ready["images"]], dim=1))
@@ -578,7 +578,7 @@ def test_prepare_keeps_the_memory_format() -> None:
     assert ready["label"].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_prepare_brings_labels_by_nearest_and_pictures_by_bicubic_to_sides_that_can_be_halved() -> None:
+def test_prepare_brings_labels_by_nearest_and_images_by_bicubic_to_sides_that_can_be_halved() -> None:
     made = recipe(with_encoder(1))
     assert made.gen.size_multiple == 8
     raw = objects(1, 28, 44)
@@ -616,7 +616,7 @@ def test_more_enhancers_than_the_filters_can_be_halved_are_the_users_mistake() -
         (0, 1, "replicate", "none", 2),
     ],
 )
-def test_the_smallest_picture_can_be_painted_and_a_smaller_one_is_the_users_mistake(
+def test_the_smallest_image_can_be_painted_and_a_smaller_one_is_the_users_mistake(
     enhancers: int, downs: int, padding_mode: str, norm: str, smallest: int
 ) -> None:
     """A smaller one, with sides that can be halved, makes torch fail; there may be none."""
@@ -632,7 +632,7 @@ def test_the_smallest_picture_can_be_painted_and_a_smaller_one_is_the_users_mist
             gen(torch.rand(1, 5, smallest - gen.size_multiple, smallest - gen.size_multiple))
 
 
-def test_a_picture_that_only_the_encoder_finds_too_small_is_the_users_mistake_in_true_words() -> None:
+def test_an_image_that_only_the_encoder_finds_too_small_is_the_users_mistake_in_true_words() -> None:
     looks = EncoderParams(num_feat_channels=2, num_filters=2, num_downsamples=4)
     made = recipe(with_encoder(looks=looks))
     with pytest.raises(UserError, match=r"label of 16 x 24 px: .* from 32 px on"):
@@ -640,8 +640,8 @@ def test_a_picture_that_only_the_encoder_finds_too_small_is_the_users_mistake_in
     assert made.sample(made.prepare(objects(1, 32, 32)), rng()).shape == (1, 3, 32, 32)
 
 
-def test_grey_pictures_are_shown_with_three_channels() -> None:
-    made = recipe(generator(image_channels=1), discriminator(image_channels=1))
+def test_gray_images_are_shown_with_three_channels() -> None:
+    made = recipe(generator(image_channels=1), make_discriminator(image_channels=1))
     given = batch().updated(images=torch.rand(2, 1, 16, 24) * 2 - 1)
     for player, losses in made.step(given, moment()):
         assert made.total(losses).isfinite(), player
@@ -649,7 +649,7 @@ def test_grey_pictures_are_shown_with_three_channels() -> None:
     assert {name: tuple(x.shape) for name, x in shown.items()} == dict.fromkeys(shown, (2, 3, 16, 24))
 
 
-def test_inputs_are_the_pictures_the_colours_of_classes_and_the_edges_of_objects() -> None:
+def test_inputs_are_the_images_the_colors_of_classes_and_the_edges_of_objects() -> None:
     made = recipe(with_encoder())
     ready = made.prepare(objects())
     shown = made.inputs(ready)
@@ -660,7 +660,7 @@ def test_inputs_are_the_pictures_the_colours_of_classes_and_the_edges_of_objects
     assert len(shown["seg_maps"].movedim(1, -1).reshape(-1, 3).unique(dim=0)) == 4
 
 
-def test_outputs_are_pictures_in_range_and_float32_and_the_target_is_the_picture() -> None:
+def test_outputs_are_images_in_range_and_float32_and_the_target_is_the_image() -> None:
     made = recipe(with_encoder())
     ready = made.prepare(objects())
     with torch.autocast("cpu", torch.bfloat16):
@@ -671,7 +671,7 @@ def test_outputs_are_pictures_in_range_and_float32_and_the_target_is_the_picture
     assert torch.equal(made.target(ready), ready["images"])
 
 
-def test_only_a_label_that_is_a_picture_is_a_baseline() -> None:
+def test_only_a_label_that_is_an_image_is_a_baseline() -> None:
     lines = recipe(generator(label_lengths={"edge_maps": 1}), label_lengths={"edge_maps": 1})
     label = torch.rand(2, 1, 16, 24)
     found = lines.baselines(Batch({"label": label}))
@@ -691,8 +691,8 @@ def phases(made: Recipe, given: Batch, epoch: int = 0) -> dict[str, Losses]:
 
 @pytest.mark.parametrize("mode", ["hinge", "least_square", "non_saturated", "wasserstein"])
 @pytest.mark.parametrize("relativistic", [False, True])
-def test_losses_are_their_formulas_of_the_critics_verdict(mode: Any, relativistic: bool) -> None:
-    dis = discriminator(weight_norm_type="none")
+def test_losses_are_their_formulas_of_the_discriminators_verdict(mode: Any, relativistic: bool) -> None:
+    dis = make_discriminator(weight_norm_type="none")
     weights = LossWeights(gan=1, feature_matching=1, perceptual=0, l1=1)
     made = recipe(dis=dis, gan_mode=mode, gan_relativistic=relativistic, loss_weight=weights)
     given = batch()
@@ -702,9 +702,9 @@ def test_losses_are_their_formulas_of_the_critics_verdict(mode: Any, relativisti
     reals, real_features = dis(given["label"], given["images"])
     if relativistic:
         fakes, reals = [x - y for x, y in zip(fakes, reals)], [y - x for x, y in zip(fakes, reals)]
-    torch.testing.assert_close(found["dis"], {"gan": critic_fake(fakes, mode) + critic_real(reals, mode)})
+    torch.testing.assert_close(found["dis"], {"gan": dis_fake_loss(fakes, mode) + dis_real_loss(reals, mode)})
     expected = {
-        "gan": generator_loss(fakes, mode),
+        "gan": gen_loss(fakes, mode),
         "feature_matching": feature_matching(fake_features, real_features),
         "l1": (fake - given["images"]).abs().mean(),
     }
@@ -714,7 +714,7 @@ def test_losses_are_their_formulas_of_the_critics_verdict(mode: Any, relativisti
 def test_logged_names_are_the_references() -> None:
     weights = LossWeights(gan=1, feature_matching=1, perceptual=1)
     made = recipe(loss_weight=weights)
-    made.perceptual = lambda pictures, target: (pictures - target).square().mean()  # type: ignore[assignment]
+    made.perceptual = lambda images, target: (images - target).square().mean()  # type: ignore[assignment]
     losses = {name: {**of, "total": made.total(of)} for name, of in phases(made, batch()).items()}
     assert set(tagged(losses, made.log_names)) == {
         "dis_update/GAN",
@@ -732,7 +732,7 @@ def test_the_total_is_the_weighted_sum() -> None:
     assert made.total(losses).item() == 3 + 50 + 5.5
 
 
-def test_a_critic_without_a_loss_is_the_users_mistake() -> None:
+def test_a_discriminator_without_a_loss_is_the_users_mistake() -> None:
     with pytest.raises(UserError, match=r"loss_weight\.gan must be more than 0"):
         recipe(loss_weight=LossWeights(gan=0, feature_matching=1, perceptual=0))
 
@@ -745,7 +745,7 @@ def test_a_perceptual_weight_needs_its_section() -> None:
 
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_the_generators_best_scores_count_less_of_them_with_every_epoch(per_sample: bool) -> None:
-    dis = discriminator(weight_norm_type="none", num_discriminators=1)
+    dis = make_discriminator(weight_norm_type="none", num_discriminators=1)
     made = recipe(dis=dis, gan_decay_k=0.5, gan_min_k=0.3, gan_separate_topk=per_sample)
     given = batch()
     scores = dis(given["label"], made.gen(given["label"])["fake_images"])[0][0].detach()
@@ -783,14 +783,14 @@ def test_the_references_order_generates_anew_for_each_update() -> None:
 
 def test_both_orders_give_the_same_losses() -> None:
     """Of networks that a forward does not change."""
-    gen, dis = with_encoder(), discriminator(weight_norm_type="none")
+    gen, dis = with_encoder(), make_discriminator(weight_norm_type="none")
     given = objects()
     found = [phases(recipe(gen, dis, reference_order=order), given) for order in (False, True)]
     torch.testing.assert_close(*found)
 
 
-def test_the_critics_losses_move_no_generator_and_the_generators_see_the_updated_critic() -> None:
-    made = recipe(with_encoder(), discriminator(weight_norm_type="none"))
+def test_the_discriminators_losses_move_no_generator_and_the_generators_see_the_updated_discriminator() -> None:
+    made = recipe(with_encoder(), make_discriminator(weight_norm_type="none"))
     given = objects()
     running = made.step(given, moment())
     player, losses = next(running)
@@ -798,8 +798,8 @@ def test_the_critics_losses_move_no_generator_and_the_generators_see_the_updated
     gradients = torch.autograd.grad(made.total(losses), list(made.gen.parameters()), allow_unused=True)
     assert all(gradient is None for gradient in gradients)
     with torch.no_grad():
-        for critic in made.dis.patch.critics:
-            critic.layers[-1].conv.bias += 10
+        for discriminator in made.dis.patch.discriminators:
+            discriminator.layers[-1].conv.bias += 10
     expected = made.gen_losses(made.prepare(given), made.generate(made.prepare(given), rng()), moment())
     player, losses = next(running)
     assert player == "gen"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.feature_matching import feature_matching
-from imagier.losses.gan import critic_fake, critic_real, generator_loss
+from imagier.losses.gan import dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.kl import gaussian_kl
 from imagier.models import spade
 from imagier.models.spade import (
@@ -29,7 +29,7 @@ from imagier.models.spade import (
 )
 from imagier.nn.blocks import ConvNormAct
 from imagier.nn.colorize import colorize
-from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Batch, Losses, StepContext
 from imagier.train.runtime import Runtime
 
 LABELS = {"seg_maps": 4, "edge_maps": 1}
@@ -47,7 +47,7 @@ def generator(**options: Any) -> Generator:
     return Generator(**{**small, "activation_norm_params": NORM, **options})
 
 
-def discriminator(**options: Any) -> Discriminator:
+def make_discriminator(**options: Any) -> Discriminator:
     small = {"label_channels": 5, "image_channels": 3, "num_filters": 2, "max_num_filters": 4, "num_layers": 2}
     return Discriminator(**{**small, **options})
 
@@ -55,7 +55,7 @@ def discriminator(**options: Any) -> Discriminator:
 def recipe(gen: Generator | None = None, dis: Discriminator | None = None, **options: Any) -> Recipe:
     weights = LossWeights(gan=1.0, feature_matching=2.0, kl=0.5)
     basic = {"label_lengths": LABELS, "one_hot": ["seg_maps"], "gan_mode": "hinge", "loss_weight": weights}
-    return Recipe(gen=gen or generator(), dis=dis or discriminator(), **{**basic, **options})
+    return Recipe(gen=gen or generator(), dis=dis or make_discriminator(), **{**basic, **options})
 
 
 def labels(count: int = 2, height: int = 32, width: int = 32, lengths: dict[str, int] = LABELS) -> Tensor:
@@ -74,8 +74,8 @@ def rng(number: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
-def moment(epoch: int = 0) -> Moment:
-    return Moment(step=0, epoch=epoch, rng=rng())
+def moment(epoch: int = 0) -> StepContext:
+    return StepContext(step=0, epoch=epoch, rng=rng())
 
 
 def inputs_of(module: nn.Module) -> list[Tensor]:
@@ -119,16 +119,16 @@ def test_networks_of_the_reference_size_have_its_numbers_of_parameters(monkeypat
     ],
 )
 @pytest.mark.parametrize("label_features", [None, 3])
-def test_pictures_have_the_size_of_the_label_rounded_down_to_what_can_be_halved(
+def test_images_have_the_size_of_the_label_rounded_down_to_what_can_be_halved(
     crop: tuple[int, int], size: tuple[int, int], painted: tuple[int, int], label_features: int | None
 ) -> None:
     gen = generator(crop_h_w=crop, label_features=label_features)
     assert gen.size_multiple == {256: 16, 64: 16, 512: 32, 1024: 64}[min(crop)]
     label = labels(1, *(painted if label_features else size))
     with torch.no_grad():
-        pictures = gen(label)["fake_images"]
-    assert pictures.shape == (1, 3, *painted)
-    assert pictures.abs().max() <= 1
+        images = gen(label)["fake_images"]
+    assert images.shape == (1, 3, *painted)
+    assert images.abs().max() <= 1
 
 
 @pytest.mark.parametrize("crop", [16, 28, 31, 300, 511, 768, 2048])
@@ -153,7 +153,7 @@ def test_the_first_convolution_sees_the_coarse_label_then_rows_then_columns() ->
     seen = inputs_of(gen.decoder.head_0.conv)
     label = labels(2, 48, 64)
     gen(label)
-    coarse = label[:, :, ::16, ::16]  # nearest neighbour takes the first of every 16 pixels
+    coarse = label[:, :, ::16, ::16]  # nearest neighbor takes the first of every 16 pixels
     torch.testing.assert_close(seen[0], torch.cat([coarse, PositionalChannels()(coarse)], dim=1))
     plain = generator(use_posenc_in_input_layer=False)
     seen = inputs_of(plain.decoder.head_0.conv)
@@ -183,22 +183,22 @@ def test_the_output_multiplier_stands_inside_tanh() -> None:
 
 
 @pytest.mark.parametrize(("crop", "names"), [(256, ["256"]), (512, ["256", "512"]), (1024, ["256", "512", "1024"])])
-def test_a_large_picture_is_a_sum_of_pictures_of_all_sizes(crop: int, names: list[str]) -> None:
+def test_a_large_image_is_a_sum_of_images_of_all_sizes(crop: int, names: list[str]) -> None:
     gen = generator(crop_h_w=(crop, crop), num_filters=4).eval()
     outputs: list[Tensor] = []
     for layer in gen.decoder.to_image.values():
         layer.register_forward_hook(lambda *args: outputs.append(args[-1]))
-    picture = gen(labels(1, crop // 8, crop // 8))["fake_images"]
+    image = gen(labels(1, crop // 8, crop // 8))["fake_images"]
     assert list(gen.decoder.to_image) == names
-    summed = sum(F.interpolate(x, size=picture.shape[-2:], mode="nearest") for x in outputs)
-    torch.testing.assert_close(picture, torch.tanh(summed))
+    summed = sum(F.interpolate(x, size=image.shape[-2:], mode="nearest") for x in outputs)
+    torch.testing.assert_close(image, torch.tanh(summed))
 
 
 def test_with_label_features_every_pixel_depends_on_the_whole_label_and_without_it_does_not() -> None:
     def is_seen(gen: Generator, y: int, x: int) -> Tensor:
         label = torch.rand(1, 5, 32, 32, dtype=torch.float64, requires_grad=True)
-        picture = gen.double()(label)["fake_images"]
-        return torch.autograd.grad(picture[0, :, y, x].sum(), label)[0].abs().sum(dim=(0, 1)) > 0
+        image = gen.double()(label)["fake_images"]
+        return torch.autograd.grad(image[0, :, y, x].sum(), label)[0].abs().sum(dim=(0, 1)) > 0
 
     for y, x in [(0, 0), (13, 20), (31, 31)]:
         assert is_seen(generator(label_features=3), y, x).all()
@@ -219,19 +219,21 @@ def test_label_features_of_every_size_see_the_whole_of_a_small_label() -> None:
         assert seen.all()
 
 
-def test_the_critic_gives_the_pyramids_scores_then_those_of_each_patch_critic() -> None:
-    dis = discriminator(num_discriminators=2)
+def test_the_discriminator_gives_the_pyramids_scores_then_those_of_each_patch_discriminator() -> None:
+    dis = make_discriminator(num_discriminators=2)
     outputs, features = dis(labels(2, 64, 96), torch.rand(2, 3, 64, 96))
     sizes = [(16, 24), (8, 12), (4, 6), (16, 24), (8, 12)]
     assert [tuple(x.shape) for x in outputs] == [(2, 1, *size) for size in sizes]
     assert [len(layers) for layers in features] == [3, 3]
-    outputs, features = discriminator(num_discriminators=3, use_fpse=False)(labels(2, 64, 96), torch.rand(2, 3, 64, 96))
+    outputs, features = make_discriminator(num_discriminators=3, use_fpse=False)(
+        labels(2, 64, 96), torch.rand(2, 3, 64, 96)
+    )
     assert len(outputs) == len(features) == 3
 
 
-def test_the_patch_critics_see_label_and_picture_at_halved_sizes() -> None:
-    dis = discriminator(num_discriminators=2)
-    seen = [inputs_of(critic.layers[0].conv) for critic in dis.patch.critics]
+def test_the_patch_discriminators_see_label_and_image_at_halved_sizes() -> None:
+    dis = make_discriminator(num_discriminators=2)
+    seen = [inputs_of(discriminator.layers[0].conv) for discriminator in dis.patch.discriminators]
     label, images = labels(1, 32, 64), torch.rand(1, 3, 32, 64)
     dis(label, images)
     both = torch.cat([label, images], dim=1)
@@ -241,7 +243,7 @@ def test_the_patch_critics_see_label_and_picture_at_halved_sizes() -> None:
 
 def test_the_pyramids_scores_compare_features_with_the_averaged_embedding_of_the_label() -> None:
     """Embedding first and averaging then, as the paper has it."""
-    dis = discriminator()
+    dis = make_discriminator()
     assert dis.fpse is not None
     finals: list[Tensor] = []
     for layer in (dis.fpse.final2, dis.fpse.final3, dis.fpse.final4):
@@ -257,7 +259,7 @@ def test_the_pyramids_scores_compare_features_with_the_averaged_embedding_of_the
 # Style ---------------------------------------------------------------------------------------------------------------
 
 
-def test_the_style_of_a_picture_is_its_mean_plus_noise_times_its_deviation() -> None:
+def test_the_style_of_an_image_is_its_mean_plus_noise_times_its_deviation() -> None:
     gen = generator(**STYLED, weight_norm_type="none")
     label, images, noise = labels(), torch.rand(2, 3, 32, 32), torch.randn(2, 5)
     out = gen(label, noise=noise, images=images)
@@ -267,7 +269,7 @@ def test_the_style_of_a_picture_is_its_mean_plus_noise_times_its_deviation() -> 
     torch.testing.assert_close(out["fake_images"], gen(label, noise=code)["fake_images"])
 
 
-def test_the_encoder_sees_pictures_at_256_pixels() -> None:
+def test_the_encoder_sees_images_at_256_pixels() -> None:
     gen = generator(**STYLED)
     seen = inputs_of(gen.encoder.layers["layer1"].conv)
     images = torch.rand(1, 3, 32, 48)
@@ -275,7 +277,7 @@ def test_the_encoder_sees_pictures_at_256_pixels() -> None:
     torch.testing.assert_close(seen[0], F.interpolate(images, size=(256, 256), mode="bilinear", align_corners=False))
 
 
-def test_a_random_style_needs_no_picture_and_other_styles_are_those_of_the_pictures() -> None:
+def test_a_random_style_needs_no_image_and_other_styles_are_those_of_the_images() -> None:
     made = recipe(generator(**STYLED))
     made.gen.eval()
     full = batch()
@@ -310,7 +312,7 @@ def test_attributes_that_the_data_lack_are_told() -> None:
         next(made.step(batch(), moment()))
 
 
-def test_a_fixed_random_style_is_that_of_all_pictures_in_batches_of_any_size_on_any_rank() -> None:
+def test_a_fixed_random_style_is_that_of_all_images_in_batches_of_any_size_on_any_rank() -> None:
     made = recipe(generator(**STYLED))
     assert made.gen.decoder.style_mlp is not None
     seen = inputs_of(made.gen.decoder.style_mlp)
@@ -324,7 +326,7 @@ def test_a_fixed_random_style_is_that_of_all_pictures_in_batches_of_any_size_on_
     assert not torch.equal(seen[-1], codes[:1])
 
 
-def test_random_styles_differ_from_picture_to_picture_and_batch_to_batch() -> None:
+def test_random_styles_differ_from_image_to_image_and_batch_to_batch() -> None:
     made = recipe(generator(**STYLED))
     assert made.gen.decoder.style_mlp is not None
     seen = inputs_of(made.gen.decoder.style_mlp)
@@ -340,7 +342,7 @@ def test_random_styles_differ_from_picture_to_picture_and_batch_to_batch() -> No
 @pytest.mark.parametrize(
     ("crop", "size", "prepared"), [(256, (70, 100), (64, 96)), (512, (40, 64), (32, 64)), (1024, (100, 130), (64, 128))]
 )
-def test_prepare_brings_labels_by_nearest_and_pictures_by_bicubic_to_what_both_networks_can_halve(
+def test_prepare_brings_labels_by_nearest_and_images_by_bicubic_to_what_both_networks_can_halve(
     crop: int, size: tuple[int, int], prepared: tuple[int, int]
 ) -> None:
     made = recipe(generator(crop_h_w=(crop, crop)))
@@ -362,21 +364,21 @@ def test_a_label_that_cannot_be_halved_often_enough_is_the_users_mistake(crop: i
         next(made.step(batch(1, 16, 16), moment()))
 
 
-def test_infer_gives_pictures_of_the_prepared_size_or_of_each_samples_original_one() -> None:
+def test_infer_gives_images_of_the_prepared_size_or_of_each_samples_original_one() -> None:
     made = recipe()
     made.gen.eval()
     given = made.prepare(batch(2, 40, 64)).updated(original_h_w=torch.tensor([[50, 70], [20, 31]]))
-    pictures = made.infer(given, rng())
-    assert [tuple(x.shape) for x in pictures] == [(3, 32, 64)] * 2
+    images = made.infer(given, rng())
+    assert [tuple(x.shape) for x in images] == [(3, 32, 64)] * 2
     originals = made.infer(given, rng(), keep_original_size=True)
     assert [tuple(x.shape) for x in originals] == [(3, 50, 70), (3, 20, 31)]
-    for original, picture in zip(originals, pictures):
-        assert picture.abs().max() <= 1
-        rows, columns = (torch.arange(n) * m // n for n, m in zip(original.shape[1:], picture.shape[1:]))
-        assert torch.equal(original, picture[:, rows][:, :, columns])
+    for original, image in zip(originals, images):
+        assert image.abs().max() <= 1
+        rows, columns = (torch.arange(n) * m // n for n, m in zip(original.shape[1:], image.shape[1:]))
+        assert torch.equal(original, image[:, rows][:, :, columns])
 
 
-def test_inputs_are_the_pictures_the_colours_of_classes_and_the_edges() -> None:
+def test_inputs_are_the_images_the_colors_of_classes_and_the_edges() -> None:
     given = batch()
     shown = recipe().inputs(given)
     assert list(shown) == ["images", "seg_maps", "edge_maps"]
@@ -396,8 +398,8 @@ def test_what_is_a_class_is_told_by_the_data_and_not_by_the_name() -> None:
     assert torch.equal(shown["seg_lines"], (given["label"][:, 4:] * 2 - 1).expand(-1, 3, -1, -1))
 
 
-def test_grey_pictures_are_shown_with_three_channels() -> None:
-    made = recipe(generator(image_channels=1, **STYLED), discriminator(image_channels=1))
+def test_gray_images_are_shown_with_three_channels() -> None:
+    made = recipe(generator(image_channels=1, **STYLED), make_discriminator(image_channels=1))
     given = batch().updated(images=torch.rand(2, 1, 32, 32) * 2 - 1)
     learned(made, given)
     shown = {**made.inputs(given), **made.outputs(given, rng()), "target": made.target(given)}
@@ -405,7 +407,7 @@ def test_grey_pictures_are_shown_with_three_channels() -> None:
     assert torch.equal(shown["target"][:, 2:], given["images"])
 
 
-def test_outputs_are_pictures_in_range_and_float32() -> None:
+def test_outputs_are_images_in_range_and_float32() -> None:
     made = recipe()
     with torch.autocast("cpu", torch.bfloat16):
         shown = made.outputs(batch(), rng())
@@ -415,7 +417,7 @@ def test_outputs_are_pictures_in_range_and_float32() -> None:
     assert shown["fake"].abs().max() <= 1
 
 
-def test_the_target_of_a_sample_is_its_picture() -> None:
+def test_the_target_of_a_sample_is_its_image() -> None:
     given = batch()
     assert torch.equal(recipe().target(given), given["images"])
 
@@ -446,7 +448,7 @@ def mostly_empty(present: list[int]) -> Batch:
 def test_leaving_out_empty_channels_changes_neither_losses_nor_gradients(
     options: dict[str, Any], present: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = recipe(generator(label_channels=20, **options), discriminator(label_channels=20), label_lengths=MANY)
+    made = recipe(generator(label_channels=20, **options), make_discriminator(label_channels=20), label_lengths=MANY)
     dense = copy.deepcopy(made)
     given = mostly_empty(present)
     assert spade._label(made.prepare(given)).map.shape[1] == max(1, len(present))
@@ -457,7 +459,7 @@ def test_leaving_out_empty_channels_changes_neither_losses_nor_gradients(
 
 
 def test_parts_of_a_prepared_batch_leave_out_what_is_empty_in_each() -> None:
-    made = recipe(generator(label_channels=20), discriminator(label_channels=20), label_lengths=MANY)
+    made = recipe(generator(label_channels=20), make_discriminator(label_channels=20), label_lengths=MANY)
     given = mostly_empty([3, 7])
     given["label"][0, 3] = 0
     parts = made.prepare(given).split(2)
@@ -484,25 +486,25 @@ def losses_and_gradients(made: Recipe, given: Batch) -> dict[str, Any]:
 
 def test_losses_are_those_of_the_scores_features_and_codes() -> None:
     made = recipe(generator(**STYLED), loss_weight=LossWeights(gan=1, feature_matching=1, kl=1, perceptual=1, l1=1))
-    made.perceptual = lambda pictures, target: (pictures - target).square().mean()
+    made.perceptual = lambda images, target: (images - target).square().mean()
     made.dis.eval()
     given = batch()
     fake = made.generate(given, rng())
-    pictures = fake["fake_images"]
+    images = fake["fake_images"]
     real_scores, real_features = made.dis(given["label"], given["images"])
-    fake_scores, fake_features = made.dis(given["label"], pictures)
+    fake_scores, fake_features = made.dis(given["label"], images)
     torch.testing.assert_close(
         made.dis_losses(given, fake),
-        {"gan/fake": critic_fake(fake_scores, "hinge"), "gan/true": critic_real(real_scores, "hinge")},
+        {"gan/fake": dis_fake_loss(fake_scores, "hinge"), "gan/true": dis_real_loss(real_scores, "hinge")},
     )
     torch.testing.assert_close(
         made.gen_losses(given, fake, moment()),
         {
-            "gan": generator_loss(fake_scores, "hinge"),
+            "gan": gen_loss(fake_scores, "hinge"),
             "feature_matching": feature_matching(fake_features, real_features),
             "kl": gaussian_kl(fake["mu"], fake["logvar"]),
-            "perceptual": (pictures - given["images"]).square().mean(),
-            "l1": (pictures - given["images"]).abs().mean(),
+            "perceptual": (images - given["images"]).square().mean(),
+            "l1": (images - given["images"]).abs().mean(),
         },
     )
 
@@ -516,9 +518,9 @@ def test_relativistic_losses_are_those_of_the_differences_of_scores() -> None:
     behind = [f - r for f, r in zip(fake_scores, real_scores)]
     ahead = [-x for x in behind]
     losses = made.dis_losses(given, fake)
-    torch.testing.assert_close(losses["gan/fake"], critic_fake(behind, "softplus"))
-    torch.testing.assert_close(losses["gan/true"], critic_real(ahead, "softplus"))
-    torch.testing.assert_close(made.gen_losses(given, fake, moment())["gan"], generator_loss(behind, "softplus"))
+    torch.testing.assert_close(losses["gan/fake"], dis_fake_loss(behind, "softplus"))
+    torch.testing.assert_close(losses["gan/true"], dis_real_loss(ahead, "softplus"))
+    torch.testing.assert_close(made.gen_losses(given, fake, moment())["gan"], gen_loss(behind, "softplus"))
 
 
 @pytest.mark.parametrize(("epoch", "keep"), [(0, 1.0), (1, 0.6), (2, 0.36), (3, 0.3), (9, 0.3)])
@@ -530,7 +532,7 @@ def test_the_share_of_scores_that_counts_shrinks_every_epoch(epoch: int, keep: f
     fake = made.generate(given, rng())
     scores, _ = made.dis(given["label"], fake["fake_images"])
     found = made.gen_losses(given, fake, moment(epoch))["gan"]
-    torch.testing.assert_close(found, generator_loss(scores, "hinge", keep, per_sample))
+    torch.testing.assert_close(found, gen_loss(scores, "hinge", keep, per_sample))
 
 
 def test_losses_of_weight_zero_are_not_computed() -> None:
@@ -540,7 +542,7 @@ def test_losses_of_weight_zero_are_not_computed() -> None:
     assert made.load_losses() == ()
 
 
-def test_a_critic_without_a_loss_is_the_users_mistake() -> None:
+def test_a_discriminator_without_a_loss_is_the_users_mistake() -> None:
     with pytest.raises(UserError, match=r"loss_weight\.gan must be more than 0"):
         recipe(loss_weight=LossWeights(gan=0, feature_matching=1, kl=0, l1=1))
 
@@ -576,7 +578,7 @@ def learned(made: Recipe, given: Batch) -> tuple[dict[str, Losses], list[Tensor]
 
 
 def test_one_forward_or_two_is_the_same_where_nothing_is_random_and_no_layer_has_a_memory() -> None:
-    gen, dis = generator(weight_norm_type="none"), discriminator(weight_norm_type="none")
+    gen, dis = generator(weight_norm_type="none"), make_discriminator(weight_norm_type="none")
     given = batch()
     default = learned(recipe(copy.deepcopy(gen), copy.deepcopy(dis)), given)
     reference = learned(recipe(gen, dis, reference_order=True), given)

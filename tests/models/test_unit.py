@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from imagier.errors import UserError
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.models.unit import Discriminator, Generator, LossWeights, Recipe
-from imagier.recipe import Batch, Losses, Moment
+from imagier.recipe import Batch, Losses, StepContext
 from imagier.train.hooks.log import tagged
 
 
@@ -30,14 +30,14 @@ def generator(**options: Any) -> Generator:
     return Generator(**{**small, **options})
 
 
-def discriminator(**options: Any) -> Discriminator:
+def make_discriminator(**options: Any) -> Discriminator:
     small = {"num_filters": 2, "max_num_filters": 4, "num_layers": 2}
     return Discriminator(**{**small, **options})
 
 
 def recipe(gen: Generator | None = None, dis: Discriminator | None = None, **options: Any) -> Recipe:
     basic = {"gan_mode": "hinge", "loss_weight": LossWeights(gan=1.0, image_recon=10.0, cycle_recon=5.0)}
-    return Recipe(gen=gen or generator(), dis=dis or discriminator(), **{**basic, **options})
+    return Recipe(gen=gen or generator(), dis=dis or make_discriminator(), **{**basic, **options})
 
 
 def batch(count: int = 2, height: int = 16, width: int = 24) -> Batch:
@@ -50,8 +50,8 @@ def rng(number: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
-def moment() -> Moment:
-    return Moment(step=0, epoch=0, rng=rng())
+def moment() -> StepContext:
+    return StepContext(step=0, epoch=0, rng=rng())
 
 
 def with_some_weights(network: nn.Module) -> Any:
@@ -103,7 +103,7 @@ def test_all_outputs_are_those_of_the_formulas(
         options = {"halvings": halvings, "blocks": blocks, "order": order, "norm": NORMS[content_norm]}
         return content(w, f"autoencoder_{domain}.content_encoder", x, **options)
 
-    def picture(domain: str, x: Tensor) -> Tensor:
+    def image(domain: str, x: Tensor) -> Tensor:
         options = {"doublings": halvings, "blocks": blocks, "order": order, "norm": NORMS[decoder_norm]}
         function = {"none": None, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[output]
         return decoded(w, f"autoencoder_{domain}.decoder", x, **options, output=function)
@@ -112,10 +112,10 @@ def test_all_outputs_are_those_of_the_formulas(
     found = gen(images["a"], images["b"])
     torch.manual_seed(1)  # the noise is drawn in the order of the formulas
     made = {"content_a": code("a", images["a"]), "content_b": code("b", images["b"])}
-    made["images_aa"], made["images_bb"] = picture("a", made["content_a"]), picture("b", made["content_b"])
-    made["images_ba"], made["images_ab"] = picture("a", made["content_b"]), picture("b", made["content_a"])
+    made["images_aa"], made["images_bb"] = image("a", made["content_a"]), image("b", made["content_b"])
+    made["images_ba"], made["images_ab"] = image("a", made["content_b"]), image("b", made["content_a"])
     made["content_ba"], made["content_ab"] = code("a", made["images_ba"]), code("b", made["images_ab"])
-    made["images_aba"], made["images_bab"] = picture("a", made["content_ab"]), picture("b", made["content_ba"])
+    made["images_aba"], made["images_bab"] = image("a", made["content_ab"]), image("b", made["content_ba"])
     torch.testing.assert_close(found, made)
     assert any("noise" in name for name in w) == noise
 
@@ -156,11 +156,11 @@ def test_only_what_is_asked_for_is_made(image_recon: bool, cycle_recon: bool) ->
 
 
 def hinge(real: Any, fake: Any) -> Tensor:
-    """Of the critic, mean over scales."""
+    """Of the discriminator, mean over scales."""
     return sum(F.relu(1 - x).mean() + F.relu(1 + y).mean() for x, y in zip(real, fake)) / len(real)
 
 
-def test_the_critics_compare_real_pictures_with_translations_into_their_domain() -> None:
+def test_the_discriminators_compare_real_images_with_translations_into_their_domain() -> None:
     made = recipe()
     given = batch()
     fake = made.generate(given, rng())
@@ -246,7 +246,7 @@ def test_losses_of_weight_0_cost_nothing_but_are_logged_in_the_order_of_the_refe
 
 
 @pytest.mark.parametrize("weights", [{"gan": 0}, {"gan": 0, "gan_b": 1}, {"gan": -1, "gan_a": 1, "gan_b": 2}])
-def test_a_critic_without_a_loss_is_the_users_mistake(weights: dict[str, float]) -> None:
+def test_a_discriminator_without_a_loss_is_the_users_mistake(weights: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"loss_weight\.gan or gan_a must be more than 0"):
         recipe(loss_weight=LossWeights(**weights, cycle_recon=1.0))
     recipe(loss_weight=LossWeights(gan=0, gan_a=1.0, gan_b=1.0))
@@ -268,11 +268,11 @@ def learned(made: Recipe, given: Batch) -> tuple[dict[str, Losses], list[Tensor]
     return seen, list(chain(*(network.parameters() for network in made.networks.values())))
 
 
-@pytest.mark.parametrize("critic", [{}, {"patch_dis": False, "aggregation": "conv"}])
+@pytest.mark.parametrize("discriminator", [{}, {"patch_dis": False, "aggregation": "conv"}])
 def test_one_forward_or_two_is_the_same_where_nothing_is_random_and_no_layer_has_a_memory(
-    critic: dict[str, Any],
+    discriminator: dict[str, Any],
 ) -> None:
-    gen, dis = generator(), discriminator(**critic)
+    gen, dis = generator(), make_discriminator(**discriminator)
     given = batch(2, 16, 16)
     default = learned(recipe(copy.deepcopy(gen), copy.deepcopy(dis)), given)
     reference = learned(recipe(gen, dis, reference_order=True), given)
@@ -288,11 +288,11 @@ def forwards(module: nn.Module) -> list[None]:
 
 
 @pytest.mark.parametrize(
-    ("reference_order", "cycle", "encoder", "decoder", "critic"),
+    ("reference_order", "cycle", "encoder", "decoder", "discriminator"),
     [(True, 1.0, 1 + 2, 1 + 3, 2 + 1), (True, 0.0, 1 + 1, 1 + 2, 2 + 1), (False, 1.0, 2, 3, 3), (False, 0.0, 1, 2, 3)],
 )
 def test_each_network_runs_as_often_as_told(
-    reference_order: bool, cycle: float, encoder: int, decoder: int, critic: int
+    reference_order: bool, cycle: float, encoder: int, decoder: int, discriminator: int
 ) -> None:
     weights = LossWeights(gan=1.0, image_recon=1.0, cycle_recon=cycle)
     made = recipe(loss_weight=weights, reference_order=reference_order)
@@ -301,11 +301,11 @@ def test_each_network_runs_as_often_as_told(
         autoencoder = getattr(made.gen, f"autoencoder_{domain}")
         counts[f"encoder_{domain}"] = forwards(autoencoder.content_encoder)
         counts[f"decoder_{domain}"] = forwards(autoencoder.decoder)
-        counts[f"critic_{domain}"] = forwards(getattr(made.dis, f"discriminator_{domain}"))
+        counts[f"discriminator_{domain}"] = forwards(getattr(made.dis, f"discriminator_{domain}"))
     learned(made, batch())
     assert {name: len(seen) for name, seen in counts.items()} == {
         f"{part}_{domain}": count
-        for part, count in (("encoder", encoder), ("decoder", decoder), ("critic", critic))
+        for part, count in (("encoder", encoder), ("decoder", decoder), ("discriminator", discriminator))
         for domain in "ab"
     }
 
@@ -343,7 +343,7 @@ def test_all_losses_of_half_precision_are_float32_and_finite() -> None:
 
 
 @pytest.mark.parametrize(("size", "fitting"), [((16, 18), (16, 16)), ((15, 17), (12, 16))])
-def test_pictures_that_would_come_back_in_another_size_are_brought_to_the_next_that_does_not(
+def test_images_that_would_come_back_in_another_size_are_brought_to_the_next_that_does_not(
     size: tuple[int, int], fitting: tuple[int, int]
 ) -> None:
     made = recipe()
@@ -356,7 +356,7 @@ def test_pictures_that_would_come_back_in_another_size_are_brought_to_the_next_t
     assert {column.shape for column in columns} == {(1, 3, *fitting)}
 
 
-def test_the_smallest_pictures_can_be_translated_and_smaller_ones_are_the_users_mistake() -> None:
+def test_the_smallest_images_can_be_translated_and_smaller_ones_are_the_users_mistake() -> None:
     for halvings in range(3):
         made = recipe(generator(num_downsamples_content=halvings, num_res_blocks=0))
         least = made.gen.smallest_px
@@ -376,9 +376,9 @@ def test_inference_translates_in_either_direction_from_one_domain_alone(a2b: boo
     given = batch(3)
     source = "images_a" if a2b else "images_b"
     alone = Batch({source: given[source]}, {source: given.keys[source]})
-    pictures = made.infer(alone, rng(), a2b=a2b)
+    images = made.infer(alone, rng(), a2b=a2b)
     way = "images_ab" if a2b else "images_ba"
-    torch.testing.assert_close(torch.stack(pictures), made.generate(given, rng())[way])
+    torch.testing.assert_close(torch.stack(images), made.generate(given, rng())[way])
     assert made.infer_names(alone, a2b=a2b) == given.keys[source]
     with pytest.raises(UserError, match=f"a2b: {str(not a2b).lower()} the data must have"):
         made.infer(alone, rng(), a2b=not a2b)
@@ -397,7 +397,7 @@ def test_there_is_a_target_only_where_files_of_both_domains_have_the_same_names_
     assert torch.equal(made.baselines(pairs)["images_a as they are"], given["images_a"])
 
 
-def test_pictures_of_the_training_are_in_the_order_of_the_reference_and_in_range() -> None:
+def test_images_of_the_training_are_in_the_order_of_the_reference_and_in_range() -> None:
     made = recipe(generator(num_image_channels=1))
     made.gen.eval()
     nn.init.constant_(made.gen.autoencoder_b.decoder.layers[-1].conv.bias, 3.0)

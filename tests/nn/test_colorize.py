@@ -1,4 +1,4 @@
-"""Label maps as colours: the published tables, and the bit scheme."""
+"""Label maps as colors: the published tables, and the bit scheme."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_20_classes_are_the_trained_classes_of_cityscapes_and_black() -> None:
     assert rows(palette(20)) == [*(CITYSCAPES_IDS[i] for i in TRAINED_OF_ID), (0, 0, 0)]
 
 
-def test_other_numbers_of_classes_have_the_colours_of_pascal_voc() -> None:
+def test_other_numbers_of_classes_have_the_colors_of_pascal_voc() -> None:
     table = rows(palette(184))
     assert {i: table[i] for i in VOC} == VOC
     assert len(set(table)) == 184
@@ -80,25 +80,25 @@ def test_other_numbers_of_classes_have_the_colours_of_pascal_voc() -> None:
 
 def test_the_bit_scheme_holds_for_a_whole_byte() -> None:
     """Written out with strings of bits: every third bit, the lowest first."""
-    for index, colour in enumerate(rows(palette(256))):
+    for index, color in enumerate(rows(palette(256))):
         bits = f"{index:024b}"[::-1]
-        assert colour == tuple(int(bits[channel::3], 2) for channel in range(3))
+        assert color == tuple(int(bits[channel::3], 2) for channel in range(3))
 
 
 @pytest.mark.parametrize("classes", [3, 20, 35])
-def test_a_pixel_gets_the_colour_of_its_largest_channel(classes: int) -> None:
+def test_a_pixel_gets_the_color_of_its_largest_channel(classes: int) -> None:
     torch.manual_seed(0)
     label = torch.rand(2, classes, 4, 5)
-    picture = colorize(label)
-    assert picture.shape == (2, 3, 4, 5)
-    assert picture.min() >= -1 and picture.max() <= 1
-    back = ((picture + 1) / 2 * 255).round().to(torch.uint8)
+    image = colorize(label)
+    assert image.shape == (2, 3, 4, 5)
+    assert image.min() >= -1 and image.max() <= 1
+    back = ((image + 1) / 2 * 255).round().to(torch.uint8)
     table = palette(classes)
     for n, y, x in [(0, 0, 0), (1, 3, 4), (0, 2, 1)]:
         largest = max(range(classes), key=lambda k: label[n, k, y, x].item())
         assert torch.equal(back[n, :, y, x], table[largest])
 
 
-def test_a_pixel_without_a_class_gets_the_first_colour() -> None:
-    picture = colorize(torch.zeros(1, 20, 1, 1))
-    torch.testing.assert_close(picture[0, :, 0, 0], torch.tensor([128, 64, 128]) / 127.5 - 1)
+def test_a_pixel_without_a_class_gets_the_first_color() -> None:
+    image = colorize(torch.zeros(1, 20, 1, 1))
+    torch.testing.assert_close(image[0, :, 0, 0], torch.tensor([128, 64, 128]) / 127.5 - 1)

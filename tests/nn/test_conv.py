@@ -113,7 +113,7 @@ def test_spectral_layers_do_what_torchs_hook_does_step_by_step(
 
 @spectral
 def test_a_forward_in_between_does_not_disturb_the_gradient(make: Callable[[], Layer], shape: tuple[int, ...]) -> None:
-    """The critic sees real and generated pictures before either's backward."""
+    """The discriminator sees real and generated images before either's backward."""
     torch.manual_seed(0)
     layers = spectral_twins(make())
     x, y = torch.randn(2, *shape)

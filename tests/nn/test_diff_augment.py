@@ -20,12 +20,12 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(count: int = 2, height: int = 16, width: int = 24) -> Tensor:
+def make_images(count: int = 2, height: int = 16, width: int = 24) -> Tensor:
     return torch.rand(count, 3, height, width, generator=seeded(5)) * 2 - 1
 
 
 @pytest.mark.parametrize("tag", ["color", "translation", "cutout", "translation_scale", "all"])
-def test_every_policy_gives_the_recorded_pictures_for_the_recorded_draws(tag: str) -> None:
+def test_every_policy_gives_the_recorded_images_for_the_recorded_draws(tag: str) -> None:
     recorded = load_file(golden("optim", "diffaug.safetensors"))
     policy = json.loads(golden("optim", "meta.json").read_text())["diffaug"][tag]["aug_policy"]
     count = sum(name.startswith(f"{tag}.draw.") for name in recorded)
@@ -37,22 +37,22 @@ def test_every_policy_gives_the_recorded_pictures_for_the_recorded_draws(tag: st
 
 
 def test_no_policy_changes_nothing_and_draws_nothing() -> None:
-    images, rng = pictures(), seeded()
+    images, rng = make_images(), seeded()
     assert augment(images, "", rng) is images
     assert torch.equal(rng.get_state(), seeded().get_state())
 
 
 @pytest.mark.parametrize("policy", ["color", "translation", "cutout", "translation_scale", "color,cutout"])
-def test_the_same_random_source_gives_the_same_pictures_and_another_one_others(policy: str) -> None:
-    images = pictures(8)
+def test_the_same_random_source_gives_the_same_images_and_another_one_others(policy: str) -> None:
+    images = make_images(8)
     first = augment(images, policy, seeded(1))
     assert torch.equal(first, augment(images, policy, seeded(1)))
     assert not torch.equal(first, augment(images, policy, seeded(2)))
     assert first.shape == images.shape
 
 
-def test_a_shift_is_a_crop_of_the_picture_on_a_grey_ground() -> None:
-    images = pictures(1)
+def test_a_shift_is_a_crop_of_the_image_on_a_gray_ground() -> None:
+    images = make_images(1)
     with Replay([torch.tensor([[[2]]]), torch.tensor([[[-3]]])]):
         found = augment(images, "translation", seeded())
     expected = torch.zeros_like(images)
@@ -70,24 +70,24 @@ def test_shifts_reach_an_eighth_of_each_side_and_no_further() -> None:
 
 
 @pytest.mark.parametrize("size", range(1, 18))
-def test_the_box_is_that_of_indices_moved_into_the_picture(size: int) -> None:
-    """For all centres that can be drawn."""
+def test_the_box_is_that_of_indices_moved_into_the_image(size: int) -> None:
+    """For all centers that can be drawn."""
     box = round(size / 2 + 1e-9)
-    centres = range(size + (box % 2 == 0))
-    column = centres[-1] // 2
-    draws = [torch.tensor(centres).view(-1, 1, 1), torch.full((len(centres), 1, 1), column)]
+    centers = range(size + (box % 2 == 0))
+    column = centers[-1] // 2
+    draws = [torch.tensor(centers).view(-1, 1, 1), torch.full((len(centers), 1, 1), column)]
     with Replay(draws):
-        found = augment(torch.ones(len(centres), 1, size, size), "cutout", seeded())
+        found = augment(torch.ones(len(centers), 1, size, size), "cutout", seeded())
     columns = (torch.arange(box) + column - box // 2).clamp(0, size - 1)
-    for centre in centres:
-        rows = (torch.arange(box) + centre - box // 2).clamp(0, size - 1)
+    for center in centers:
+        rows = (torch.arange(box) + center - box // 2).clamp(0, size - 1)
         expected = torch.ones(size, size)
         expected[rows.unsqueeze(1), columns] = 0
-        assert torch.equal(found[centre, 0], expected)
+        assert torch.equal(found[center, 0], expected)
 
 
-def test_no_shift_and_no_scale_leave_the_picture() -> None:
-    images = pictures()
+def test_no_shift_and_no_scale_leave_the_image() -> None:
+    images = make_images()
     with Replay([torch.full((2, 2), 0.5), torch.full((2, 2), 0.5)]):
         found = augment(images, "translation_scale", seeded())
     torch.testing.assert_close(found, images, rtol=0, atol=1e-5)
@@ -104,32 +104,32 @@ def test_scaling_moves_every_pixel_where_the_grid_says() -> None:
 
 
 def test_color_by_hand() -> None:
-    images = pictures(1)
+    images = make_images(1)
     draws = [torch.tensor([value]).view(1, 1, 1, 1) for value in (0.7, 0.1, 0.8)]
     with Replay(draws):
         found = augment(images, "color", seeded())
     brighter = images + 0.2
-    grey = brighter.mean(1, keepdim=True)
-    paler = torch.lerp(grey.expand_as(brighter), brighter, 0.2)
+    gray = brighter.mean(1, keepdim=True)
+    paler = torch.lerp(gray.expand_as(brighter), brighter, 0.2)
     mean = paler.mean()
     torch.testing.assert_close(found, mean + 1.3 * (paler - mean))
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    images = pictures(2, 8, 8).double().requires_grad_()
+    images = make_images(2, 8, 8).double().requires_grad_()
     for policy in ("color,translation", "cutout"):
         assert torch.autograd.gradcheck(lambda x, p=policy: augment(x, p, seeded(3)), (images,), fast_mode=True)
 
 
 def test_parts_are_applied_in_the_order_of_the_policy() -> None:
-    images = pictures()
+    images = make_images()
     rng = seeded(4)
     by_hand = augment(augment(images, "cutout", rng), "color", rng)
     torch.testing.assert_close(augment(images, "cutout,color", seeded(4)), by_hand, rtol=0, atol=0)
 
 
-def test_bfloat16_pictures_keep_their_type_and_sampling_positions_their_precision() -> None:
-    images = pictures(2, 64, 64)
+def test_bfloat16_images_keep_their_type_and_sampling_positions_their_precision() -> None:
+    images = make_images(2, 64, 64)
     with torch.autocast("cpu", torch.bfloat16):
         found = augment(images.bfloat16(), "translation_scale", seeded())
     assert found.dtype == torch.bfloat16

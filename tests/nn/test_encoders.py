@@ -28,7 +28,7 @@ def under(network: nn.Module) -> nn.Module:
     return nn.ModuleDict({"it": network})
 
 
-def pictures(size: int = 16) -> torch.Tensor:
+def images(size: int = 16) -> torch.Tensor:
     return torch.rand(2, 3, size, size + 8, dtype=torch.float64) * 2 - 1
 
 
@@ -49,7 +49,7 @@ def test_the_content_code_is_that_of_the_formulas(
         order=order,
     )
     with_some_weights(encoder)
-    x = pictures()
+    x = images()
     code = encoder(x)
     weights = weights_of(under(encoder))
     expected = content(weights, "it", x, halvings=halvings, blocks=blocks, order=order, norm=NORMS[norm])
@@ -73,7 +73,7 @@ def test_the_style_code_is_that_of_the_formulas(norm: str, weight_norm: str, hal
         image_channels=3, num_filters=2, num_downsamples=halvings, style_dims=5, norm=norm, weight_norm=weight_norm
     )
     with_some_weights(encoder)
-    x = pictures(32)
+    x = images(32)
     code = encoder(x)
     torch.testing.assert_close(code, style(weights_of(under(encoder)), "it", x, halvings=halvings, norm=NORMS[norm]))
     assert code.shape == (2, 5, 1, 1)

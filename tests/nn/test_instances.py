@@ -53,7 +53,7 @@ def test_ids_0_and_1_of_16_bits_stay_as_they_are() -> None:
 
 
 def edges_by_pixel(instances: Tensor) -> Tensor:
-    """Written out: look at each of the four neighbours of every pixel."""
+    """Written out: look at each of the four neighbors of every pixel."""
     found = torch.zeros(instances.shape)
     height, width = instances.shape[-2:]
     for n, y, x in itertools.product(range(len(instances)), range(height), range(width)):
@@ -63,7 +63,7 @@ def edges_by_pixel(instances: Tensor) -> Tensor:
     return found.clamp(max=1)
 
 
-def test_a_pixel_is_an_edge_if_it_differs_from_a_neighbour() -> None:
+def test_a_pixel_is_an_edge_if_it_differs_from_a_neighbor() -> None:
     instances = maps().where(torch.rand(3, 1, 6, 8) < 0.3, 7)
     expected = edges_by_pixel(instances)
     assert 0 < expected.mean() < 1
@@ -147,13 +147,13 @@ def test_half_precision_is_summed_in_float32() -> None:
 
 # Clusters ------------------------------------------------------------------------------------------------------------
 
-CENTRES = torch.tensor([[0.9, 0.9, -0.5], [-0.9, 0.9, 0.5], [0.9, -0.9, 0.1]])
+CENTERS = torch.tensor([[0.9, 0.9, -0.5], [-0.9, 0.9, 0.5], [0.9, -0.9, 0.1]])
 
 
 def blobs(per_blob: int = 20) -> Tensor:
-    """Points close to CENTRES, whose means are these exactly."""
-    noise = 0.05 * torch.randn(len(CENTRES), per_blob, CENTRES.shape[1])
-    points = CENTRES[:, None] + noise - noise.mean(dim=1, keepdim=True)
+    """Points close to CENTERS, whose means are these exactly."""
+    noise = 0.05 * torch.randn(len(CENTERS), per_blob, CENTERS.shape[1])
+    points = CENTERS[:, None] + noise - noise.mean(dim=1, keepdim=True)
     return points.flatten(0, 1)
 
 
@@ -172,8 +172,8 @@ def rows(x: Tensor) -> list[list[float]]:
     return sorted([round(value, 4) for value in row] for row in x.tolist())
 
 
-def test_the_centres_of_separate_clouds_are_their_means() -> None:
-    assert rows(fitted(blobs()).cluster_1) == rows(CENTRES)
+def test_the_centers_of_separate_clouds_are_their_means() -> None:
+    assert rows(fitted(blobs()).cluster_1) == rows(CENTERS)
 
 
 def test_a_partition_into_clusters_is_the_best_one() -> None:
@@ -207,11 +207,11 @@ def test_a_class_with_few_instances_keeps_these_and_shrinks_no_other_class() -> 
     found.fit(torch.tensor([0] + [1] * len(many)), torch.cat([few, many]))
     assert rows(found.cluster_0) == rows(torch.cat([torch.zeros(2, 3), few]))
     assert torch.equal(found.cluster_0[1:], torch.zeros(2, 3))
-    assert rows(found.cluster_1) == rows(CENTRES)
+    assert rows(found.cluster_1) == rows(CENTERS)
     assert torch.equal(found.cluster_2, torch.zeros(3, 3))
 
 
-def test_instances_that_look_alike_make_one_centre() -> None:
+def test_instances_that_look_alike_make_one_center() -> None:
     found = fitted(torch.tensor([[0.25, 0.5, 0.75], [-0.5, 0.5, 0.5]]).repeat_interleave(10, dim=0))
     assert rows(found.cluster_1) == rows(torch.tensor([[0.25, 0.5, 0.75], [-0.5, 0.5, 0.5], [0.0, 0.0, 0.0]]))
 
@@ -225,17 +225,17 @@ def test_classes_beyond_the_last_do_not_count_and_a_class_that_is_gone_is_emptie
     assert found.is_empty()
 
 
-def test_all_centres_of_the_class_are_drawn_equally_often_and_no_others() -> None:
+def test_all_centers_of_the_class_are_drawn_equally_often_and_no_others() -> None:
     found = clusters(num_clusters=4)
-    found.fit(torch.tensor([0, 1, 1, 1]), torch.cat([torch.ones(1, 3), CENTRES]))
+    found.fit(torch.tensor([0, 1, 1, 1]), torch.cat([torch.ones(1, 3), CENTERS]))
     drawn = found.draw(torch.ones(6, 1000, dtype=torch.int64), rng())
     assert drawn.shape == (6, 1000, 3)
     different, counts = drawn.view(-1, 3).unique(dim=0, return_counts=True)
-    assert rows(different) == rows(CENTRES)
+    assert rows(different) == rows(CENTERS)
     assert (counts / 6000 - 1 / 3).abs().max() < 0.03
 
 
-def test_for_a_class_without_centres_nothing_is_drawn() -> None:
+def test_for_a_class_without_centers_nothing_is_drawn() -> None:
     found = fitted(blobs())
     drawn = found.draw(torch.tensor([[0, 1], [3, 70]]), rng())
     assert torch.equal(drawn.any(dim=2), torch.tensor([[False, True], [False, False]]))

@@ -1,4 +1,4 @@
-"""The least size of pictures is the one from which on torch does not fail."""
+"""The least size of images is the one from which on torch does not fail."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from imagier.errors import UserError
 from imagier.nn.encoders import ContentEncoder, StyleEncoder
 from imagier.nn.least_size import LeastSize
 from imagier.nn.norm import Norm
-from imagier.nn.patch import MultiScalePatchCritic
-from imagier.nn.residual_critic import ResidualCritic
+from imagier.nn.patch import MultiScalePatchDiscriminator
+from imagier.nn.residual_discriminator import ResidualDiscriminator
 
 ANY = LeastSize(0, 0)
 
 
-def critic(norm: Norm, **options: Any) -> nn.Module:
-    return MultiScalePatchCritic(
+def discriminator(norm: Norm, **options: Any) -> nn.Module:
+    return MultiScalePatchDiscriminator(
         1, num_filters=1, max_num_filters=1, activation_norm_type=norm, weight_norm_type="none", **options
     )
 
@@ -34,15 +34,15 @@ def style(norm: Norm, **options: Any) -> nn.Module:
 
 
 def residual(norm: Norm, **options: Any) -> nn.Module:
-    return ResidualCritic(1, num_filters=1, activation_norm_type=norm, aggregation="pool", **options)
+    return ResidualDiscriminator(1, num_filters=1, activation_norm_type=norm, aggregation="pool", **options)
 
 
 NETWORKS = [
-    (critic, {"num_layers": 2, "kernel_size": 3, "num_discriminators": 1}),
-    (critic, {"num_layers": 2, "kernel_size": 4, "num_discriminators": 2}),
-    (critic, {"num_layers": 0, "kernel_size": 4, "num_discriminators": 1}),
-    (critic, {"num_layers": 1, "kernel_size": 2, "num_discriminators": 1}),
-    (critic, {"num_layers": 1, "kernel_size": 3, "num_discriminators": 3, "shared": True}),
+    (discriminator, {"num_layers": 2, "kernel_size": 3, "num_discriminators": 1}),
+    (discriminator, {"num_layers": 2, "kernel_size": 4, "num_discriminators": 2}),
+    (discriminator, {"num_layers": 0, "kernel_size": 4, "num_discriminators": 1}),
+    (discriminator, {"num_layers": 1, "kernel_size": 2, "num_discriminators": 1}),
+    (discriminator, {"num_layers": 1, "kernel_size": 3, "num_discriminators": 3, "shared": True}),
     (content, {"num_downsamples": 2, "num_res_blocks": 1}),
     (content, {"num_downsamples": 3, "num_res_blocks": 0}),
     (content, {"num_downsamples": 2, "num_res_blocks": 1, "order": "NACNAC", "weight_norm": "weight"}),
@@ -81,8 +81,8 @@ def test_a_size_is_told_if_and_only_if_torch_fails_at_it(make: Any, options: dic
 def test_the_message_says_what_to_change() -> None:
     too_small = torch.zeros(1, 1, 7, 40)
     with pytest.raises(UserError) as caught:
-        critic("instance", num_layers=2, kernel_size=4, num_discriminators=2)(too_small)
-    assert str(caught.value).startswith("dis needs pictures of at least ")
+        discriminator("instance", num_layers=2, kernel_size=4, num_discriminators=2)(too_small)
+    assert str(caught.value).startswith("dis needs images of at least ")
     assert str(caught.value).endswith("or lower num_discriminators or num_layers")
     with pytest.raises(UserError, match=r"gen: the style encoder needs .* lower its number of downsamplings"):
         style("none", num_downsamples=4)(too_small)

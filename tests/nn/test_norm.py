@@ -32,7 +32,7 @@ def double_precision() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def picture(height: int = 5, width: int = 6) -> Tensor:
+def image(height: int = 5, width: int = 6) -> Tensor:
     """Each channel with a mean and a deviation of its own, so that no two norms agree by chance."""
     spread = torch.linspace(0.5, 3, CHANNELS)[:, None, None]
     return torch.randn(3, CHANNELS, height, width) * spread + 2 * spread - 1
@@ -53,10 +53,10 @@ def per_channel(values: Tensor | None, default: float) -> Tensor:
 def layer_2d(x: Tensor, norm: nn.Module, dims: tuple[int, ...]) -> Tensor:
     """Written out: the deviation is the unbiased one, and eps is added to it, not to the variance."""
     count = x[0].numel() if len(dims) == 3 else x.shape[1]
-    centred = x - x.mean(dims, keepdim=True)
-    deviation = (centred.square().sum(dims, keepdim=True) / (count - 1)).sqrt()
+    centerd = x - x.mean(dims, keepdim=True)
+    deviation = (centerd.square().sum(dims, keepdim=True) / (count - 1)).sqrt()
     gamma, beta = norm.gamma, norm.beta
-    return centred / (deviation + norm.eps) * per_channel(gamma, 1) + per_channel(beta, 0)
+    return centerd / (deviation + norm.eps) * per_channel(gamma, 1) + per_channel(beta, 0)
 
 
 FORMULAS: dict[str, Callable[[Tensor, nn.Module], Tensor]] = {
@@ -78,7 +78,7 @@ FORMULAS: dict[str, Callable[[Tensor, nn.Module], Tensor]] = {
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_plain_norms_follow_their_formulas(kind: Norm, params: NormParams) -> None:
     norm = randomized(norm2d(kind, CHANNELS, params))
-    x = picture()
+    x = image()
     torch.testing.assert_close(norm(x), FORMULAS[kind](x, norm))
     has_parameters = params.affine and kind not in ("none", "pixel")
     assert len(list(norm.parameters())) == 2 * has_parameters
@@ -88,12 +88,12 @@ def test_plain_norms_follow_their_formulas(kind: Norm, params: NormParams) -> No
 
 def test_layer_2d_over_the_channels_of_one_pixel() -> None:
     norm = randomized(norm2d("layer_2d", CHANNELS, NormParams(channel_only=True)))
-    x = picture()
+    x = image()
     torch.testing.assert_close(norm(x), layer_2d(x, norm, (1,)))
 
 
 def test_group_norm_takes_the_number_of_groups() -> None:
-    x = picture()
+    x = image()
     found = norm2d("group", CHANNELS, NormParams(num_groups=2))(x)
     torch.testing.assert_close(found, F.group_norm(x, 2))
     assert not torch.allclose(found, norm2d("group", CHANNELS)(x))
@@ -110,13 +110,13 @@ def test_running_statistics_move_by_the_momentum_towards_mean_and_unbiased_varia
     norm = norm2d(kind, CHANNELS, NormParams(momentum=0.3))
     mean, var = torch.zeros(CHANNELS), torch.ones(CHANNELS)
     for _ in range(2):
-        x = picture()
+        x = image()
         norm(x)
         rows = x.movedim(1, 0).flatten(1)
         mean, var = 0.7 * mean + 0.3 * rows.mean(1), 0.7 * var + 0.3 * rows.var(1)
     torch.testing.assert_close(norm.running_mean, mean)
     torch.testing.assert_close(norm.running_var, var)
-    x = picture()
+    x = image()
     expected = (x - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt()
     torch.testing.assert_close(norm.eval()(x), expected)
 
@@ -126,7 +126,7 @@ def test_sync_batch_norm_without_ranks_is_batch_norm() -> None:
     randomized(sync)
     plain.load_state_dict(sync.state_dict())
     for training in (True, True, False):
-        inputs = [picture().requires_grad_()]
+        inputs = [image().requires_grad_()]
         inputs.append(inputs[0].detach().clone().requires_grad_())
         outputs = [norm.train(training)(x) for norm, x in zip((sync, plain), inputs)]
         for output in outputs:
@@ -152,7 +152,7 @@ def test_adaptive_norm_scales_by_one_plus_gamma_and_shifts_by_beta_of_the_code(i
     plain = norm2d(inner, CHANNELS, NormParams(affine=False))
     norm = AdaptiveNorm(CHANNELS, 4, norm=plain, separate_projection=separate)
     randomized(norm)
-    x, code = picture(), torch.randn(3, 4)
+    x, code = image(), torch.randn(3, 4)
     gamma, beta = code_projection(norm, code)
     expected = FORMULAS[inner](x, plain) * (1 + gamma[..., None, None]) + beta[..., None, None]
     torch.testing.assert_close(norm(x, code), expected)
@@ -162,7 +162,7 @@ def test_adaptive_norm_is_its_plain_norm_when_the_projection_is_zero() -> None:
     norm = AdaptiveNorm(CHANNELS, 4, norm=norm2d("instance", CHANNELS))
     nn.init.zeros_(norm.fc.weight)
     nn.init.zeros_(norm.fc.bias)
-    x = picture()
+    x = image()
     torch.testing.assert_close(norm(x, torch.randn(3, 4)), F.instance_norm(x))
 
 
@@ -171,7 +171,7 @@ def test_spade_norm_is_instance_norm_when_the_label_says_nothing() -> None:
     for name, parameter in norm.mlp.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
-    x = picture()
+    x = image()
     torch.testing.assert_close(norm(x, PartialMap(torch.zeros(3, 4, 5, 6), None)), F.instance_norm(x))
 
 
@@ -208,7 +208,7 @@ def test_spade_norm_follows_its_formula(kernel_size: int, separate: bool, num_fi
         bias_only=bias_only,
     )
     randomized(norm)
-    x, label = picture(), torch.randn(3, 4, 5, 6)
+    x, label = image(), torch.randn(3, 4, 5, 6)
     torch.testing.assert_close(norm(x, PartialMap(label, None)), spade_formula(norm, x, label))
     widths = [layer.out_channels for layer in norm.modules() if isinstance(layer, nn.Conv2d)]
     expected = [num_filters] * bool(num_filters) + ([CHANNELS, CHANNELS] if separate else [2 * CHANNELS])
@@ -232,7 +232,7 @@ def test_spade_norm_of_some_channels_is_that_of_the_map_that_is_zero_elsewhere(
     channels = torch.tensor([5, 2, 3])
     some = torch.randn(3, 3, 5, 6)
     dense = torch.zeros(3, 7, 5, 6).index_copy(1, channels, some)
-    x = picture()
+    x = image()
     torch.testing.assert_close(norm(x, PartialMap(some, channels)), norm(x, PartialMap(dense, None)))
 
 
@@ -241,7 +241,7 @@ def test_norms_keep_half_precision_under_autocast(kind: Norm) -> None:
     norm = norm2d(kind, CHANNELS).float()
     label = PartialMap(torch.randn(3, 4, 5, 6).float(), None)
     code = torch.randn(3, 4).float()
-    x = picture().bfloat16()
+    x = image().bfloat16()
     spade = SpatiallyAdaptiveNorm(CHANNELS, 4, norm=norm, num_filters=6).float()
     adaptive = AdaptiveNorm(CHANNELS, 4, norm=norm).float()
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""The patch critic's layers, and the pyramid of sizes that it sees."""
+"""The patch discriminator's layers, and the pyramid of sizes that it sees."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.nn.norm import Norm
-from imagier.nn.patch import PatchCritic, half_size
+from imagier.nn.patch import PatchDiscriminator, downsample2x
 
 
-def critic(*, num_layers: int, kernel_size: int = 3, norm: Norm = "none", max_num_filters: int = 16) -> PatchCritic:
+def discriminator(
+    *, num_layers: int, kernel_size: int = 3, norm: Norm = "none", max_num_filters: int = 16
+) -> PatchDiscriminator:
     torch.manual_seed(0)
-    return PatchCritic(
+    return PatchDiscriminator(
         5,
         num_filters=4,
         max_num_filters=max_num_filters,
@@ -29,7 +31,7 @@ def critic(*, num_layers: int, kernel_size: int = 3, norm: Norm = "none", max_nu
 @pytest.mark.parametrize("num_layers", [0, 1, 3, 5])
 def test_layers_are_those_of_the_specification(num_layers: int, kernel_size: int) -> None:
     """Widths double up to the limit; all strides are 2 but that of the last layer before the scores."""
-    net = critic(num_layers=num_layers, kernel_size=kernel_size)
+    net = discriminator(num_layers=num_layers, kernel_size=kernel_size)
     convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     widths = [4, 8, 16, 16, 16, 16][: num_layers + 1]
     assert [c.out_channels for c in convs] == [*widths, 1]
@@ -41,7 +43,7 @@ def test_layers_are_those_of_the_specification(num_layers: int, kernel_size: int
 
 @pytest.mark.parametrize("norm", ["none", "instance"])
 def test_features_are_the_activations_of_all_layers_and_scores_are_linear_in_the_last(norm: Norm) -> None:
-    net = critic(num_layers=3, norm=norm)
+    net = discriminator(num_layers=3, norm=norm)
     x = torch.randn(2, 5, 32, 48)
     scores, features = net(x)
     assert [tuple(f.shape[1:]) for f in features] == [(4, 16, 24), (8, 8, 12), (16, 4, 6), (16, 4, 6)]
@@ -56,7 +58,7 @@ def test_features_are_the_activations_of_all_layers_and_scores_are_linear_in_the
 
 def test_a_score_judges_a_patch_only() -> None:
     """For two layers the patch is 23 pixels wide (3, then 7, 15, 23: each 3 x 3 adds twice the stride so far)."""
-    net = critic(num_layers=2)
+    net = discriminator(num_layers=2)
     x = torch.randn(1, 5, 64, 64, requires_grad=True)
     net(x)[0][0, 0, 8, 8].backward()
     seen = x.grad.abs().sum(dim=(0, 1)).nonzero()
@@ -66,7 +68,7 @@ def test_a_score_judges_a_patch_only() -> None:
 @pytest.mark.parametrize(("height", "width"), [(8, 6), (9, 7), (5, 12)])
 def test_half_size_rounds_down_and_samples_from_corner_to_corner(height: int, width: int) -> None:
     x = torch.randn(2, 3, height, width, dtype=torch.float64)
-    half = half_size(x)
+    half = downsample2x(x)
     assert half.shape == (2, 3, height // 2, width // 2)
     torch.testing.assert_close(half, torch.from_numpy(sampled(x)))
 

@@ -11,13 +11,13 @@ from parity import NETWORKS, names_of
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from imagier.cli import build
 from imagier.config.check import check
-from imagier.config.legacy import modernize
+from imagier.config.legacy import translate_legacy
 from imagier.config.load import load
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d
 from imagier.nn.reference_names import reference_names
 from imagier.recipe import Recipe
+from imagier.run import build_training
 from imagier.train.runtime import Runtime
 
 CASES = ("spade_a", "spade_b")
@@ -25,8 +25,8 @@ CASES = ("spade_a", "spade_b")
 
 def untrained(case: str) -> Recipe:
     document = load(golden(case, "config.yaml"), [])
-    modernize(document)
-    return build.untrained(check(document), Runtime(torch.device("cpu")))
+    translate_legacy(document)
+    return build_training.untrained(check(document), Runtime(torch.device("cpu")))
 
 
 def recorded_state(case: str, letter: str) -> dict[str, Tensor]:

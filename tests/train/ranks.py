@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from imagier.cli import build
-from imagier.data.loader import Loader
-from imagier.data.sample import Sample
+from imagier.data.decoding.sample import Sample
+from imagier.data.loading.loader import Loader
 from imagier.nn.average import ModelAverage
 from imagier.nn.norm import SyncBatchNorm2d
-from imagier.recipe import Batch, Losses, Moment, Recipe
+from imagier.recipe import Batch, Losses, Recipe, StepContext
+from imagier.run import build_training
 from imagier.train import runtime as runtimes
 from imagier.train import schedule
 from imagier.train.player import Player
@@ -33,7 +33,7 @@ CALIBRATED = (1, 3, 5, 9)
 
 
 class SmallGan(Recipe):
-    """A GAN whose critic is penalised for its slope on real pictures (R1, Mescheder et al. 2018, eq. 9).
+    """A GAN whose discriminator is penalized for its slope on real images (R1, Mescheder et al. 2018, eq. 9).
 
     Everything in it is smooth: at a kink, rounding would grow into a difference.
     """
@@ -48,7 +48,7 @@ class SmallGan(Recipe):
         self.r1 = r1
         self.loss_weight = {"gan": 1.0, "r1": r1, "mse": 1.0}
 
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+    def step(self, batch: Batch, now: StepContext) -> Iterator[tuple[str, Losses]]:
         fake = self.gen(batch["label"])
         losses = {"gan": self.dis(fake.detach()).mean() - self.dis(batch["images"]).mean()}
         if self.r1:
@@ -136,7 +136,7 @@ class Counted:
 
 
 def calibrated(runtime: Runtime, samples: int) -> dict[str, Any]:
-    """The statistics of a synchronised batch norm as it is looked at, if the training set has so many samples."""
+    """The statistics of a synchronized batch norm as it is looked at, if the training set has so many samples."""
     recipe = SmallGan(r1=0.0)
     recipe.gen = nn.Sequential(SyncBatchNorm2d(2)).eval()
     training = Loader(
@@ -147,7 +147,7 @@ def calibrated(runtime: Runtime, samples: int) -> dict[str, Any]:
         rank=runtime.rank,
         world=runtime.world,
     )
-    with torch.no_grad(), build.calibrated(training, 10, runtime)(recipe):
+    with torch.no_grad(), build_training.calibrated(training, 10, runtime)(recipe):
         return {name: tensor.clone() for name, tensor in recipe.gen.state_dict().items()}
 
 
@@ -164,7 +164,7 @@ def main() -> None:
     for name, options in COMBINATIONS.items():
         state = train(runtime, **options)
         torch.save({"state": state, "digest": digest(state)}, folder / f"{name}_{runtime.rank}.pt")
-    rows = [runtime.gathered(own_rows(runtime.rank + more)) for more in (0, 1)]
+    rows = [runtime.all_gather(own_rows(runtime.rank + more)) for more in (0, 1)]
     torch.save({"rows": rows}, folder / f"gathered_{runtime.rank}.pt")
     for samples in CALIBRATED:
         torch.save(calibrated(runtime, samples), folder / f"calibrated{samples}_{runtime.rank}.pt")
@@ -174,7 +174,7 @@ def main() -> None:
 COMBINATIONS: dict[str, dict[str, Any]] = {
     "plain": {"clip": None, "r1": 0.0},
     "clipped": {"clip": 0.05, "r1": 0.0},
-    "penalised": {"clip": None, "r1": 0.02},
+    "penalized": {"clip": None, "r1": 0.02},
 }
 
 if __name__ == "__main__":

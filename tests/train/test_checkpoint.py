@@ -93,7 +93,7 @@ def test_a_run_goes_on_from_the_one_before_if_the_newest_is_damaged_or_gone(
     break_it(third)
     found = checkpoint.newest(tmp_path)
     assert found is not None
-    assert (found.path, found.state["current_iteration"], found.passed_over) == (second, 20, (third,))
+    assert (found.path, found.state["current_iteration"], found.skipped) == (second, 20, (third,))
     (note,) = found.notes
     assert note.startswith(f"{third}: ") and note.endswith(f"; going back to {second.name}")
     assert "\n" not in note
@@ -110,7 +110,7 @@ def test_a_whole_newest_is_taken_without_a_word(tmp_path: Path) -> None:
     last = saved_at(tmp_path, 10, 30, 20)[-1]
     found = checkpoint.newest(tmp_path)
     assert found is not None
-    assert (found.path, found.notes, found.passed_over) == (last, (), ())
+    assert (found.path, found.notes, found.skipped) == (last, (), ())
 
 
 def test_one_that_was_written_by_nobody_here_is_never_gone_back_to(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_newer_version_or_foreign_content_is_a_mistake_to_mend_and_no_damage(t
     path = saved_at(tmp_path, 10, 20)[-1]
     state = copy.deepcopy(checkpoint.load(path))  # else it lies in the file itself
     (tmp_path / "checkpoints.json").unlink()
-    torch.save({**state, "format": 2}, path)
+    torch.save({**state, "format": checkpoint.FORMAT + 1}, path)
     with pytest.raises(UserError, match="written by a newer imagier"):
         checkpoint.newest(tmp_path)
 
@@ -210,7 +210,7 @@ def test_flipped_bits_and_cut_ends_are_told_in_one_line(tmp_path: Path) -> None:
         ({"players": {"gen": {"network": {}, "average": 3}}}, "players.gen.average holds no tensors"),
         ({"extras": None}, "holds no extras"),
         ({"current_iteration": "x"}, "holds no current_iteration"),
-        ({"format": 2, "players": 3}, "written by a newer imagier"),
+        ({"format": checkpoint.FORMAT + 1, "players": 3}, "written by a newer imagier"),
     ],
 )
 def test_a_file_of_another_structure_is_told_when_it_is_read(tmp_path: Path, change: dict, message: str) -> None:

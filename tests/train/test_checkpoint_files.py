@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from imagier.train import checkpoint_files, manifest
-from imagier.train.checkpoint_files import CheckpointFiles, Keep, Unusable, listed, verify
+from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, Unusable, listed, verify
 from imagier.train.manifest import DamagedManifest, Entry
 
 
@@ -35,7 +35,7 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(path.name[22:31]) for path in folder.glob("epoch_*.pt"))
 
 
-def filled(folder: Path, at: Sequence[int], keep: Keep = checkpoint_files.ALL) -> CheckpointFiles:
+def filled(folder: Path, at: Sequence[int], keep: RetentionPolicy = checkpoint_files.ALL) -> CheckpointFiles:
     files = CheckpointFiles(folder, keep)
     for step in at:
         assert files.add(state(step)) == []
@@ -111,15 +111,15 @@ def test_what_is_gone_or_changed_is_dropped_with_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keep", "left"),
     [
-        (Keep(), [10, 20, 30, 40, 50, 60]),
-        (Keep(last=1), [60]),
-        (Keep(last=2), [50, 60]),
-        (Keep(last=99), [10, 20, 30, 40, 50, 60]),
-        (Keep(last=1, every=20), [20, 40, 60]),
-        (Keep(last=2, every=30), [30, 50, 60]),
+        (RetentionPolicy(), [10, 20, 30, 40, 50, 60]),
+        (RetentionPolicy(last=1), [60]),
+        (RetentionPolicy(last=2), [50, 60]),
+        (RetentionPolicy(last=99), [10, 20, 30, 40, 50, 60]),
+        (RetentionPolicy(last=1, every=20), [20, 40, 60]),
+        (RetentionPolicy(last=2, every=30), [30, 50, 60]),
     ],
 )
-def test_the_latest_and_the_multiples_stay(tmp_path: Path, keep: Keep, left: list[int]) -> None:
+def test_the_latest_and_the_multiples_stay(tmp_path: Path, keep: RetentionPolicy, left: list[int]) -> None:
     filled(tmp_path, [10, 20, 30, 40, 50, 60], keep)
     assert steps(tmp_path) == left
     assert [entry.step for entry in manifest.read(tmp_path)] == left
@@ -133,7 +133,7 @@ def test_the_latest_and_the_multiples_stay(tmp_path: Path, keep: Keep, left: lis
     ],
 )
 def test_the_best_by_a_metric_stays(tmp_path: Path, higher: bool, left: list[list[int]], best: list[int]) -> None:
-    files = CheckpointFiles(tmp_path, Keep(last=1, best="score", higher_is_better=higher))
+    files = CheckpointFiles(tmp_path, RetentionPolicy(last=1, best="score", higher_is_better=higher))
     for index, (step, score) in enumerate([(10, 5.0), (20, 4.0), (30, 9.0), (40, 3.0), (50, 5.0)]):
         files.add(state(step))
         assert files.note(step, {"score": score, "other": 1.0}) == []
@@ -159,7 +159,7 @@ def test_files_that_this_run_did_not_write_are_never_removed(tmp_path: Path) -> 
     filled(tmp_path, [10, 20])
     (tmp_path / "checkpoints.json").unlink()
     strange = tmp_path / "epoch_00000_iteration_000000015_checkpoint.pt"
-    files = CheckpointFiles(tmp_path, Keep(last=1), listed(tmp_path)[0])
+    files = CheckpointFiles(tmp_path, RetentionPolicy(last=1), listed(tmp_path)[0])
     strange.write_bytes(b"mine")
     for step in (30, 40, 50):
         files.add(state(step))
@@ -169,7 +169,7 @@ def test_files_that_this_run_did_not_write_are_never_removed(tmp_path: Path) -> 
 def test_the_last_written_stay_not_those_of_the_largest_step(tmp_path: Path) -> None:
     """After somebody went back to an earlier checkpoint, the later ones are the older."""
     filled(tmp_path, [10, 20, 30])
-    files = CheckpointFiles(tmp_path, Keep(last=2), listed(tmp_path)[0])
+    files = CheckpointFiles(tmp_path, RetentionPolicy(last=2), listed(tmp_path)[0])
     files.add(state(15))
     assert steps(tmp_path) == [15, 30]
     files.add(state(20))
@@ -188,7 +188,7 @@ def test_nothing_is_removed_unless_the_new_one_can_be_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that loses a bit on its way."""
-    files = filled(tmp_path, [10], Keep(last=1))
+    files = filled(tmp_path, [10], RetentionPolicy(last=1))
     real = checkpoint_files.write_state
 
     def lossy(path: Path, content: dict) -> tuple[int, str]:
@@ -205,7 +205,7 @@ def test_nothing_is_removed_unless_the_new_one_can_be_read_again(
 def test_old_ones_that_cannot_be_removed_are_told_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = filled(tmp_path, [10], Keep(last=1))
+    files = filled(tmp_path, [10], RetentionPolicy(last=1))
 
     def refuse(self: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "Permission denied")
@@ -231,7 +231,7 @@ import torch
 sys.path[:0] = sys.argv[4:]
 from test_checkpoint_files import state, steps
 from imagier.train import checkpoint, disk
-from imagier.train.checkpoint_files import CheckpointFiles, Keep, _Hashed, listed
+from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, _Hashed, listed
 
 folder, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
 torch.set_num_threads(1)
@@ -246,8 +246,8 @@ def saving(told):
     for owner, name in ((_Hashed, "write"), (os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "open")):
         setattr(owner, name, tells(getattr(owner, name)))
     found = checkpoint.newest(folder)
-    entries, _ = listed(folder, [path.name for path in found.passed_over] if found else [])
-    files = CheckpointFiles(folder, Keep(last=2, every=50), entries)
+    entries, _ = listed(folder, [path.name for path in found.skipped] if found else [])
+    files = CheckpointFiles(folder, RetentionPolicy(last=2, every=50), entries)
     step = found.state["current_iteration"] if found else 0
     while True:
         step += 10

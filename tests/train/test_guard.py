@@ -15,13 +15,14 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from imagier.cli import main, status
-from imagier.cli.build import optimizer
-from imagier.cli.hooks import Hooks
+from imagier.cli import main
 from imagier.config.schema import Optimizer
-from imagier.data.loader import Loader
+from imagier.data.loading.loader import Loader
 from imagier.nn.average import ModelAverage
-from imagier.recipe import Batch, Losses, Moment, Position, Recipe
+from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
+from imagier.run import status
+from imagier.run.build_training import optimizer
+from imagier.run.hooks import Hooks
 from imagier.train import checkpoint, schedule
 from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.guard import MOST_IN_A_ROW, Guard, Iteration, NonFinite
@@ -67,7 +68,7 @@ class Line(Recipe):
         self.gen = Net()
         self.loss_weight = {"mse": 1.0}
 
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+    def step(self, batch: Batch, now: StepContext) -> Iterator[tuple[str, Losses]]:
         yield "gen", {"mse": self.gen(batch["x"]).square().mean()}
 
     def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
@@ -341,7 +342,7 @@ class Second(Runtime):
         super().__init__(torch.device("cpu"))
         self.left = place
 
-    def largest(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         self.left -= 1
         return 2 if self.left < 0 else value
 
@@ -368,7 +369,7 @@ def experiment(tmp_path: Path) -> Path:
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, *steps: int) -> list[list[str]]:
-    """Makes the pictures of some iterations, counted over the whole run, NaN; returns the files of all batches."""
+    """Makes the images of some iterations, counted over the whole run, NaN; returns the files of all batches."""
     before = Loader.stream
     served: list[list[str]] = []
 
@@ -446,7 +447,7 @@ def test_going_back_passes_over_a_checkpoint_that_is_damaged(
 SPOILT_ON_ONE_RANK = """
 import sys
 from imagier.cli import main
-from imagier.data.loader import Loader
+from imagier.data.loading.loader import Loader
 
 before = Loader.stream
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imagier.losses.gan import critic_fake, critic_real, leaning
-from imagier.recipe import Batch, Losses, Moment, Position, Recipe
+from imagier.losses.gan import centered_logits, dis_fake_loss, dis_real_loss
+from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.train import schedule
 from imagier.train.health import DIVERSITY, FAKE_ACCURACY, LOGITS_GAP, NEAREST, REAL_ACCURACY, Verdicts
 from imagier.train.hooks.health import SIDE_PX, Health, nearest, small
@@ -26,8 +26,8 @@ CPU = Runtime(torch.device("cpu"))
 GOOD = {REAL_ACCURACY: 0.8, FAKE_ACCURACY: 0.8, DIVERSITY: 1.0, NEAREST: 1.0, "health/gen_update_ratio": 1e-3}
 
 BAD = {
-    "critic saturated": {REAL_ACCURACY: 1.0, FAKE_ACCURACY: 0.995},
-    "critic lost": {REAL_ACCURACY: 1.0, FAKE_ACCURACY: 0.01},
+    "discriminator saturated": {REAL_ACCURACY: 1.0, FAKE_ACCURACY: 0.995},
+    "discriminator lost": {REAL_ACCURACY: 1.0, FAKE_ACCURACY: 0.01},
     "samples collapsed": {DIVERSITY: 0.03},
     "samples copied": {NEAREST: 0.1},
     "gen jumps": {"health/gen_update_ratio": 0.3},
@@ -85,7 +85,7 @@ def test_what_stands_at_the_end_is_in_words() -> None:
 
 @pytest.mark.parametrize("middle", range(1, 8))
 def test_a_continued_run_tells_what_an_unbroken_one_tells(middle: int) -> None:
-    bad = {**GOOD, **BAD["critic saturated"], DIVERSITY: 0.5}
+    bad = {**GOOD, **BAD["discriminator saturated"], DIVERSITY: 0.5}
     readings = [GOOD, bad, bad, bad, bad, GOOD, GOOD, GOOD]
     before, after = Verdicts(), Verdicts()
     told = lines(*readings[:middle], verdicts=before)
@@ -96,11 +96,11 @@ def test_a_continued_run_tells_what_an_unbroken_one_tells(middle: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["hinge", "least_square", "non_saturated", "wasserstein"])
-def test_a_leaning_of_0_is_where_both_sides_of_the_critic_pull_alike(mode: Any) -> None:
+def test_a_leaning_of_0_is_where_both_sides_of_the_discriminator_pull_alike(mode: Any) -> None:
     x = torch.linspace(-0.9, 0.9, 7) + (0.5 if mode == "least_square" else 0.0)
-    (leans,) = leaning([x], mode)
+    (leans,) = centered_logits([x], mode)
     slopes = []
-    for loss in (critic_real, critic_fake):
+    for loss in (dis_real_loss, dis_fake_loss):
         logits = x.clone().requires_grad_()
         loss([logits], mode).backward()
         slopes.append(logits.grad)
@@ -110,7 +110,7 @@ def test_a_leaning_of_0_is_where_both_sides_of_the_critic_pull_alike(mode: Any) 
 
 
 class Painter(Recipe):
-    """Paints each sample in the colour of its input, times a weight; the critic looks at the red."""
+    """Paints each sample in the color of its input, times a weight; the discriminator looks at the red."""
 
     def __init__(self) -> None:
         self.gen = nn.Linear(1, 1, bias=False)
@@ -118,7 +118,7 @@ class Painter(Recipe):
         self.loss_weight = {"mse": 1.0}
         nn.init.constant_(self.gen.weight, 0.5)
 
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+    def step(self, batch: Batch, now: StepContext) -> Iterator[tuple[str, Losses]]:
         yield "gen", {"mse": self.sample(batch, now.rng).square().mean()}
 
     def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
@@ -133,11 +133,11 @@ class Painter(Recipe):
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {}
 
-    def leanings(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+    def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         return [batch["images"][:, 0].mean(dim=(1, 2))], [self.sample(batch, rng)[:, 0].mean(dim=(1, 2))]
 
 
-def colours(*values: float) -> Batch:
+def colors(*values: float) -> Batch:
     return Batch({"images": torch.tensor(values)[:, None, None, None].expand(-1, 3, 20, 24).contiguous()})
 
 
@@ -155,9 +155,9 @@ class Setup:
         }
         self.trainer = Trainer(recipe, players, CPU, seed=0)
         view = View(lambda averaged: torch.no_grad())  # type: ignore[arg-type, return-value]
-        bank = [colours(0.0, 0.4), colours(0.8)]
+        bank = [colors(0.0, 0.4), colors(0.8)]
         self.hook = Health(
-            lambda: colours(-0.2, 0.2, 0.6),
+            lambda: colors(-0.2, 0.2, 0.6),
             held_out,
             lambda: bank,
             view,
@@ -169,7 +169,7 @@ class Setup:
         self.trainer.hooks = [self.hook]
 
 
-def test_critics_are_read_by_what_they_think() -> None:
+def test_discriminators_are_read_by_what_they_think() -> None:
     setup = Setup()
     reading = setup.hook.measure(setup.trainer)
     assert reading[REAL_ACCURACY] == pytest.approx(2 / 3)
@@ -184,14 +184,14 @@ def test_diversity_is_the_mean_difference_over_all_pairs() -> None:
     assert setup.hook.measure(setup.trainer)[DIVERSITY] == pytest.approx(sum(pairs) / len(pairs), rel=1e-4)
 
 
-def test_distance_from_training_pictures_is_in_units_of_that_of_held_out_pictures() -> None:
-    setup = Setup(held_out=colours(0.2, 1.0))
+def test_distance_from_training_images_is_in_units_of_that_of_held_out_images() -> None:
+    setup = Setup(held_out=colors(0.2, 1.0))
     made, real, known = (0.1, 0.5), (0.2, 1.0), (0.0, 0.4, 0.8)
     far = [sum(min(abs(x - y) for y in known) for x in side) for side in (made, real)]
     assert setup.hook.measure(setup.trainer)[NEAREST] == pytest.approx(far[0] / far[1], rel=1e-5)
 
 
-def test_without_held_out_pictures_nothing_is_said_of_copies() -> None:
+def test_without_held_out_images_nothing_is_said_of_copies() -> None:
     setup = Setup()
     assert NEAREST not in setup.hook.measure(setup.trainer)
 
@@ -202,7 +202,7 @@ def test_an_update_is_measured_as_a_share_of_the_weights() -> None:
 
     def batches() -> Iterator[tuple[Batch, Position]]:
         while True:
-            yield colours(1.0), Position()
+            yield colors(1.0), Position()
             weights.append(float(setup.trainer.recipe.gen.weight.detach()))  # type: ignore[attr-defined]
 
     setup.trainer.fit(batches(), lambda step, epoch: Outcome.DONE if step >= 2 else Outcome.GO_ON)
@@ -212,10 +212,10 @@ def test_an_update_is_measured_as_a_share_of_the_weights() -> None:
     assert record.scalars["health/gen_update_ratio"] == pytest.approx(abs(after - weights[1]) / weights[1], rel=1e-4)
 
 
-def test_small_pictures_are_means_of_their_parts() -> None:
-    picture = torch.rand(2, 3, 2 * SIDE_PX, 3 * SIDE_PX, generator=torch.Generator().manual_seed(0))
-    expected = picture.unfold(2, 2, 2).unfold(3, 3, 3).mean(dim=(4, 5)).flatten(1)
-    torch.testing.assert_close(small(picture), expected)
+def test_small_images_are_means_of_their_parts() -> None:
+    image = torch.rand(2, 3, 2 * SIDE_PX, 3 * SIDE_PX, generator=torch.Generator().manual_seed(0))
+    expected = image.unfold(2, 2, 2).unfold(3, 3, 3).mean(dim=(4, 5)).flatten(1)
+    torch.testing.assert_close(small(image), expected)
 
 
 def test_nearest_is_the_least_mean_difference() -> None:

@@ -1,4 +1,4 @@
-"""What watches a run: logs, files, pictures, scores, reports."""
+"""What watches a run: logs, files, images, scores, reports."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.hooks import evaluation, files, report
 from imagier.train.hooks.checkpoints import Checkpoints
 from imagier.train.hooks.console import duration, line
+from imagier.train.hooks.images import Images, read_image, side_by_side, to_uint8
 from imagier.train.hooks.log import Log, Record, tagged
-from imagier.train.hooks.pictures import Pictures, read_picture, side_by_side, to_uint8
 from imagier.train.hooks.profile import Profile
 from imagier.train.hooks.report import Report
 from imagier.train.saver import Saver
@@ -38,13 +38,13 @@ class Kept:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        self.pictures: list[tuple[Path, int]] = []
+        self.images: list[tuple[Path, int]] = []
 
     def scalars(self, record: Record) -> None:
         self.records.append(record)
 
-    def picture(self, path: Path, step: int) -> None:
-        self.pictures.append((path, step))
+    def image(self, path: Path, step: int) -> None:
+        self.images.append((path, step))
 
     def close(self) -> None: ...
 
@@ -95,7 +95,7 @@ def test_what_others_count_is_logged_as_the_sum_over_all_ranks_once_there_is_som
 ) -> None:
     counts = {"data/skipped": 0}
     sink, watched = Kept(), trainer(Line())
-    monkeypatch.setattr(type(watched.runtime), "total", lambda runtime, value: 2 * value)
+    monkeypatch.setattr(type(watched.runtime), "all_reduce_sum", lambda runtime, value: 2 * value)
     tested = log(sink, every=1, tallies=lambda: counts)
     for step, count in enumerate([0, 3], start=1):
         counts["data/skipped"] = count
@@ -150,8 +150,8 @@ def test_durations_are_clock_times(seconds: float, text: str) -> None:
 
 
 def test_pixels_are_rounded_and_clamped() -> None:
-    picture = torch.tensor([-2.0, -1.0, 0.0, 1.0 - 1 / 255, 1.5])[None, None].expand(3, 1, 5)
-    assert to_uint8(picture)[0, :, 0].tolist() == [0, 0, 128, 254, 255]
+    image = torch.tensor([-2.0, -1.0, 0.0, 1.0 - 1 / 255, 1.5])[None, None].expand(3, 1, 5)
+    assert to_uint8(image)[0, :, 0].tolist() == [0, 0, 128, 254, 255]
 
 
 def test_columns_stand_side_by_side_and_samples_below_each_other() -> None:
@@ -186,14 +186,14 @@ class Painter(Line):
         return {"black": torch.full_like(batch["x"], -1.0)}
 
 
-def pictures(value: float, target: float, rows: int = 2) -> Batch:
+def images(value: float, target: float, rows: int = 2) -> Batch:
     shape = (rows, 3, 4, 4)
     return Batch({"x": torch.full(shape, value), "y": torch.full(shape, target)})
 
 
-def test_pictures_come_on_their_periods_and_at_the_end(tmp_path: Path) -> None:
+def test_images_come_on_their_periods_and_at_the_end(tmp_path: Path) -> None:
     sink = Kept()
-    tested = Pictures(tmp_path, pictures(0.25, 0.75), NO_CALIBRATION, [sink], every=[4], display_every=3, seed=0)
+    tested = Images(tmp_path, images(0.25, 0.75), NO_CALIBRATION, [sink], every=[4], display_every=3, seed=0)
     watched = trainer(Painter())
     for step in range(1, 8):
         tested.after_step(watched, progress(step, {}, Outcome.DONE if step == 7 else Outcome.GO_ON))
@@ -203,8 +203,8 @@ def test_pictures_come_on_their_periods_and_at_the_end(tmp_path: Path) -> None:
         "epoch_00000_iteration_000000004.jpg",
         "epoch_00000_iteration_000000007.jpg",
     ]
-    assert [step for _, step in sink.pictures] == [3, 4, 6, 7]
-    grid = read_picture(tmp_path / "images" / names[1])
+    assert [step for _, step in sink.images] == [3, 4, 6, 7]
+    grid = read_image(tmp_path / "images" / names[1])
     assert grid.shape == (8, 8, 3)
     assert abs(int(grid.mean()) - 64) <= 1
 
@@ -212,16 +212,16 @@ def test_pictures_come_on_their_periods_and_at_the_end(tmp_path: Path) -> None:
 def test_networks_train_on_after_they_were_looked_at(tmp_path: Path) -> None:
     watched = trainer(Painter())
     watched.recipe.train()
-    Pictures(tmp_path, pictures(0, 0), NO_CALIBRATION, [], every=[1], display_every=9, seed=0).grid(watched)
+    Images(tmp_path, images(0, 0), NO_CALIBRATION, [], every=[1], display_every=9, seed=0).grid(watched)
     assert all(network.training for network in watched.recipe.networks.values())
 
 
-def test_scores_are_means_over_all_samples_in_the_units_of_pictures() -> None:
+def test_scores_are_means_over_all_samples_in_the_units_of_images() -> None:
     sink = Kept()
-    batches = [pictures(0.5, 0.75, rows=3), pictures(0.5, 0.5, rows=1)]
+    batches = [images(0.5, 0.75, rows=3), images(0.5, 0.5, rows=1)]
     tested = evaluation.Evaluation(
         lambda: batches,
-        lambda: [pictures(0, 0.25), pictures(0, 0.75)],
+        lambda: [images(0, 0.25), images(0, 0.75)],
         NO_CALIBRATION,
         sink.scalars,
         every=2,
@@ -237,7 +237,7 @@ def test_scores_are_means_over_all_samples_in_the_units_of_pictures() -> None:
     assert sink.records[0].scalars["PSNR/regular"] == pytest.approx(expected, rel=1e-5)
     tested.after_fit(watched, progress(3, {}, Outcome.DONE))
     assert tested.last["black"]["L1"] == pytest.approx((0.75 * 3 + 0.5) / 4)
-    assert tested.last["mean colour"]["L1"] == pytest.approx(0.25 * 3 / 4)
+    assert tested.last["mean color"]["L1"] == pytest.approx(0.25 * 3 / 4)
 
 
 def test_nothing_is_scored_where_there_is_no_target() -> None:
@@ -247,7 +247,7 @@ def test_nothing_is_scored_where_there_is_no_target() -> None:
 
     sink = Kept()
     tested = evaluation.Evaluation(
-        lambda: [pictures(0, 0)], list, NO_CALIBRATION, sink.scalars, every=1, every_epochs=1, seed=0
+        lambda: [images(0, 0)], list, NO_CALIBRATION, sink.scalars, every=1, every_epochs=1, seed=0
     )
     watched = trainer(Unpaired())
     tested.after_step(watched, progress(1, {}))
@@ -297,11 +297,13 @@ def test_the_held_out_set_is_surveyed_before_each_checkpoint_unless_somebody_wai
 
     saver = Saver(CheckpointFiles(tmp_path), Snapshot(CPU))
 
-    def survey(watched: Trainer) -> None:
+    def before_checkpoint(watched: Trainer) -> None:
         saver.close()
         seen.append((watched.step, len(list(tmp_path.glob("*.pt")))))
 
-    hook = Checkpoints(saver, dict, {}, every=2, start=0, every_epochs=99, start_epoch=0, survey=survey)
+    hook = Checkpoints(
+        saver, dict, {}, every=2, start=0, every_epochs=99, start_epoch=0, before_checkpoint=before_checkpoint
+    )
     trainer(Line(), hooks=[hook]).fit(endless(), lambda step, epoch: outcome if step == 5 else Outcome.GO_ON)
     assert seen == [(step, index) for index, step in enumerate(expected)]
     assert len(list(tmp_path.glob("*.pt"))) == 3
@@ -325,17 +327,17 @@ def test_a_report_holds_everything_and_needs_nothing_from_outside(tmp_path: Path
     assert 'src="http' not in text and 'href="http' not in text and "<script" not in text
 
 
-def test_tensorboard_gets_scalars_and_pictures(tmp_path: Path) -> None:
+def test_tensorboard_gets_scalars_and_images(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from imagier.train.hooks.tensorboard import TensorBoard
 
-    picture = tmp_path / "a.png"
-    cv2.imwrite(str(picture), np.zeros((4, 4, 3), np.uint8))
-    sink = TensorBoard(tmp_path, from_step=0, pictures=True)
+    image = tmp_path / "a.png"
+    cv2.imwrite(str(image), np.zeros((4, 4, 3), np.uint8))
+    sink = TensorBoard(tmp_path, from_step=0, images=True)
     sink.scalars(Record(5, 0, {"gen_update/GAN": 0.5}))
-    sink.picture(picture, 5)
+    sink.image(image, 5)
     sink.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("gen_update/GAN")] == [(5, 0.5)]
@@ -349,13 +351,13 @@ def test_wandb_offline_keeps_its_id_over_a_resume(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    picture = tmp_path / "a.png"
-    cv2.imwrite(str(picture), np.zeros((4, 4, 3), np.uint8))
+    image = tmp_path / "a.png"
+    cv2.imwrite(str(image), np.zeros((4, 4, 3), np.uint8))
 
     def logged(resuming: bool, step: int) -> str:
         sink = WandB(tmp_path, project="p", run_id=None, resuming=resuming, config={"a": 1})
         sink.scalars(Record(step, 0, {"gen_update/GAN": 0.5}))
-        sink.picture(picture, step)
+        sink.image(image, step)
         sink.close()
         return (tmp_path / ID_FILE).read_text().strip()
 
@@ -381,7 +383,7 @@ def test_json_lines_are_json(tmp_path: Path) -> None:
 def test_what_is_saved_of_a_period_is_the_mean_over_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     tested, watched = log(Kept(), every=4), trainer(Line())
     tested.after_step(watched, progress(1, {"gen": {"gan": 1.0}}))
-    monkeypatch.setattr(type(watched.runtime), "mean_over_ranks", lambda self, values: values * 3)
+    monkeypatch.setattr(type(watched.runtime), "all_reduce_mean", lambda self, values: values * 3)
     assert tested.state_dict(watched.runtime)["sums"].tolist() == [3.0]
     assert tested.sums is not None and tested.sums.tolist() == [1.0]
 
@@ -404,7 +406,7 @@ def test_a_generator_that_paints_nan_is_told_as_not_finite() -> None:
             return batch["x"] * math.nan
 
     tested = evaluation.Evaluation(
-        lambda: [pictures(0, 1)], list, NO_CALIBRATION, Kept().scalars, every=1, every_epochs=1, seed=0
+        lambda: [images(0, 1)], list, NO_CALIBRATION, Kept().scalars, every=1, every_epochs=1, seed=0
     )
     tested.after_fit(trainer(Diverged()), progress(2, {}, Outcome.DONE))
     headings, generator, black = evaluation.table(tested.last)

@@ -11,8 +11,8 @@ from golden import golden
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from imagier.cli.build import optimizer
 from imagier.config.schema import Optimizer
+from imagier.run.build_training import optimizer
 from imagier.train import schedule
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime

@@ -46,7 +46,7 @@ def test_both_ranks_hold_the_same_bits(two_ranks: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ranks.COMBINATIONS)
 def test_two_ranks_equal_one_process_with_the_whole_batch(two_ranks: Path, name: str) -> None:
-    """Weights, averages and the statistics of synchronised batch norms."""
+    """Weights, averages and the statistics of synchronized batch norms."""
     alone = ranks.train(Runtime(torch.device("cpu")), **ranks.COMBINATIONS[name])
     together = loaded(two_ranks, name, 0)["state"]
     for player in alone:
@@ -72,7 +72,7 @@ def test_all_ranks_gather_the_rows_of_all_in_their_order(two_ranks: Path) -> Non
         first, second = loaded(two_ranks, "gathered", rank)["rows"]
         assert torch.equal(first, torch.cat([*none, *one]))
         assert torch.equal(second, torch.cat([*one, *two]))
-    assert torch.equal(Runtime(torch.device("cpu")).gathered(two), torch.cat(two))
+    assert torch.equal(Runtime(torch.device("cpu")).all_gather(two), torch.cat(two))
 
 
 @pytest.mark.parametrize("samples", ranks.CALIBRATED)

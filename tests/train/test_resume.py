@@ -11,7 +11,8 @@ import pytest
 import tiny
 import torch
 
-from imagier.cli import main, status
+from imagier.cli import main
+from imagier.run import status
 from imagier.train.checkpoint import load
 from imagier.train.compare import first_difference
 

@@ -19,7 +19,7 @@ from test_trainer import CPU, Line, endless, trainer, until
 
 from imagier.train import checkpoint, checkpoint_files, memory
 from imagier.train.checkpoint import state_of
-from imagier.train.checkpoint_files import CheckpointFiles, Keep
+from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy
 from imagier.train.hooks.checkpoints import Checkpoints
 from imagier.train.runtime import Runtime
 from imagier.train.saver import Saver
@@ -30,7 +30,7 @@ SIZE = 50_000
 """Bytes that a checkpoint here takes at least."""
 
 
-def saver_in(folder: Path, keep: Keep = checkpoint_files.ALL) -> tuple[Saver, list[str]]:
+def saver_in(folder: Path, keep: RetentionPolicy = checkpoint_files.ALL) -> tuple[Saver, list[str]]:
     """And the lines that it says."""
     told: list[str] = []
     return Saver(CheckpointFiles(folder, keep), Snapshot(CPU), told.append), told
@@ -276,7 +276,7 @@ def mount(options: str, folder: Path) -> None:
 
 def survives(folder: Path, fault: Callable[[Path], Any], reason: str) -> None:
     """Two saves while the disk fails, then one when it works again."""
-    saver, told = saver_in(folder, Keep(last=1))
+    saver, told = saver_in(folder, RetentionPolicy(last=1))
     weights = {"gen": torch.ones(SIZE // 4)}
     saver.save(run_of(10), weights)
     saver.close()

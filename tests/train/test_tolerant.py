@@ -60,7 +60,7 @@ class Broken:
         if self.error is not None:
             raise self.error
 
-    def picture(self, path: Path, step: int) -> None:
+    def image(self, path: Path, step: int) -> None:
         self.scalars(Record(step, 0, {}))
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ def test_an_outage_of_a_sink_is_told_once_and_its_end_too() -> None:
     for error in (broken.error, broken.error, None, None, broken.error):
         broken.error = error
         sink.scalars(Record(1, 0, {}))
-        sink.picture(Path("a.jpg"), 1)
+        sink.image(Path("a.jpg"), 1)
     sink.close()
     outage = "x.log cannot be written: No space left on device; training goes on"
     assert told == [outage, "x.log is written again", outage]

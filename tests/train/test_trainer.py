@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imagier.recipe import Batch, Losses, Moment, Position, Recipe
+from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.train import schedule
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
@@ -27,13 +27,13 @@ class Line(Recipe):
         torch.manual_seed(0)
         self.gen, self.dis = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
         self.seen: list[float] = []
-        self.moments: list[Moment] = []
+        self.moments: list[StepContext] = []
 
-    def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
-        self.moments.append(now)
+    def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
+        self.moments.append(ctx)
         yield "dis", {"pull": self.dis(batch["x"]).square().mean()}
         self.seen.append(self.dis.weight.item())
-        noise = torch.randn(1, generator=now.rng) * self.gen.weight.sum()
+        noise = torch.randn(1, generator=ctx.rng) * self.gen.weight.sum()
         yield "gen", {"error": (self.gen(batch["x"]) - batch["y"]).square().mean(), "noise/drawn": noise.sum()}
 
     def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ def test_noise_depends_on_seed_and_step_alone() -> None:
 
 def test_a_recipe_that_yields_inside_no_grad_is_refused() -> None:
     class Leaky(Line):
-        def step(self, batch: Batch, now: Moment) -> Iterator[tuple[str, Losses]]:
+        def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
             with torch.no_grad():
                 yield "dis", {"pull": self.dis(batch["x"]).mean()}
 

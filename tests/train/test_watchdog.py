@@ -11,8 +11,9 @@ import pytest
 import tiny
 import torch
 
-from imagier.cli import main, status
+from imagier.cli import main
 from imagier.recipe import Position
+from imagier.run import status
 from imagier.train.hooks.watchdog import Watchdog
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Progress, Trainer

@@ -16,7 +16,7 @@ from imagier.train import runtime as runtimes
 
 
 class Both(nn.Module):
-    """Generator and critic as one module, so that one wrapper can go around them."""
+    """Generator and discriminator as one module, so that one wrapper can go around them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Both(nn.Module):
 
 
 def one_ddp_around_both() -> str:
-    """The critic's update, then the generator's, through one DDP."""
+    """The discriminator's update, then the generator's, through one DDP."""
     both = Both()
     wrapped = DistributedDataParallel(both)
     for player in (both.dis, both.gen, both.dis):
@@ -37,21 +37,21 @@ def one_ddp_around_both() -> str:
     return "works"
 
 
-def penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """R1 with a graph of its own."""
     images = images.requires_grad_()
-    (slopes,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+    (slopes,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
     return slopes.square().sum(dim=1).mean()
 
 
 def static_ddp_with_penalty() -> str:
     """Whether all ranks have the same gradient after a penalty through DDP with a static graph."""
-    critic = DistributedDataParallel(Both().dis, static_graph=True)
+    discriminator = DistributedDataParallel(Both().dis, static_graph=True)
     for step in range(3):
-        critic.zero_grad()
+        discriminator.zero_grad()
         images = torch.randn(2, 4, generator=torch.Generator().manual_seed(100 * step + dist.get_rank()))
-        penalty(critic, images).backward()
-    mine = torch.cat([p.grad.flatten() for p in critic.parameters() if p.grad is not None])
+        penalty(discriminator, images).backward()
+    mine = torch.cat([p.grad.flatten() for p in discriminator.parameters() if p.grad is not None])
     all_ranks = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(all_ranks, mine)
     return "works" if torch.allclose(all_ranks[0], all_ranks[1]) else "gradients differ between ranks"
@@ -61,9 +61,9 @@ def fsdp_with_penalty() -> str:
     """An exact penalty through FSDP2."""
     from torch.distributed.fsdp import fully_shard
 
-    critic = Both().dis
-    fully_shard(critic, mesh=dist.init_device_mesh("cpu", (dist.get_world_size(),)))
-    penalty(critic, torch.randn(2, 4)).backward()
+    discriminator = Both().dis
+    fully_shard(discriminator, mesh=dist.init_device_mesh("cpu", (dist.get_world_size(),)))
+    penalty(discriminator, torch.randn(2, 4)).backward()
     return "works"
 
 

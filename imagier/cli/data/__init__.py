@@ -11,8 +11,8 @@ COMMANDS = {
     "check": "read all of a data set and say what is wrong with it",
     "preview": "show on a page what a batch looks like after augmentation",
     "index": "list the files of a folder, to be read from an object store",
-    "openmoji": "draw the default data set: line art and picture of emoji",
-    "openmoji-tones": "draw sets without pairs: emoji of people, in many colours",
+    "openmoji": "draw the default data set: line art and image of emoji",
+    "openmoji-tones": "draw sets without pairs: emoji of people, in many colors",
 }
 
 

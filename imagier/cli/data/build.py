@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagier.cli.arguments import folder, positive, writable_folder
-from imagier.cli.progress import progress
+from imagier.tools.progress import progress
 
 if TYPE_CHECKING:
-    from imagier.data.building.engine import Writer
-    from imagier.data.building.plan import Plan
+    from imagier.tools.stores.engine import Writer
+    from imagier.tools.stores.plan import Plan
 
 _INDICES = "all_indices.json"
 """Numbers of the objects in each file of a video, which some sets have beside their files."""
@@ -46,10 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Builds the store; returns the exit status. UserError if it cannot be made."""
-    from imagier.data.building.engine import build
-    from imagier.data.building.plan import plan
     from imagier.data.sources.opening import open_local
     from imagier.errors import UserError
+    from imagier.tools.stores.engine import build
+    from imagier.tools.stores.plan import plan
 
     if args.data_root.resolve().is_relative_to(args.output_root.resolve()):
         raise UserError(f"--output_root {args.output_root}: holds the files to be read; build elsewhere")
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _writer(args: argparse.Namespace) -> Callable[[Path, Plan], Writer]:
-    from imagier.data.building.lmdb_writer import LmdbWriter
-    from imagier.data.building.shard_writer import ShardWriter
+    from imagier.tools.stores.lmdb_writer import LmdbWriter
+    from imagier.tools.stores.shard_writer import ShardWriter
 
     if args.store == "lmdb":
         return LmdbWriter

@@ -6,15 +6,14 @@ import argparse
 from pathlib import Path
 
 from imagier.cli.arguments import writable_file
-
-QUICK_FILES, QUICK_SECONDS = 200, 3.0
+from imagier.tools.doctor.limits import QUICK_FILES, QUICK_SECONDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add = parser.add_argument
     add("config", type=Path, metavar="CONFIG", help="the YAML of the experiment")
-    add("--html", type=writable_file, metavar="FILE", help="also write all that was found, with pictures, as a page")
+    add("--html", type=writable_file, metavar="FILE", help="also write all that was found, with images, as a page")
     add("--json", type=writable_file, metavar="FILE", help="also write all that was found, with every file's name")
     add("--workers", type=int, metavar="N", help="processes that read (default: one a core, at most 16)")
     add("--quick", action="store_true", help=f"read up to {QUICK_FILES} files of a type, for {QUICK_SECONDS:g} seconds")
@@ -23,6 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examines the set; returns the exit status: 1 where a run would stop."""
-    from imagier.cli.data.examination import examine
+    from imagier.tools.doctor.examination import examine
 
     return examine(args)

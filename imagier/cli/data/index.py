@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes all_filenames.json and metadata.json; returns the exit status. UserError if files are missing."""
     from imagier.cli.data.build import extensions_of, listed_keys, without_pairs
-    from imagier.data.building.plan import plan
     from imagier.data.sources.folder import FolderSource
     from imagier.data.sources.index import index_files
     from imagier.errors import UserError
+    from imagier.tools.stores.plan import plan
     from imagier.train.disk import replacing
 
     out = args.output_root or args.data_root

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from imagier.cli.arguments import add_drawing
-from imagier.cli.progress import progress
+from imagier.tools.progress import progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draws the set; returns the exit status."""
-    from imagier.data.demo.openmoji import render_openmoji
+    from imagier.tools.demo.openmoji import render_openmoji
 
     out = args.out if args.out is not None else Path("data", f"openmoji{args.size}")
     start = time.perf_counter()

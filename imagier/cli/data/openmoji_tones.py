@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from imagier.cli.arguments import add_drawing
-from imagier.cli.progress import progress
+from imagier.tools.progress import progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,13 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draws the sets; returns the exit status."""
-    from imagier.data.demo.openmoji_tones import render_tones
+    from imagier.tools.demo.openmoji_tones import render_tones
 
     out = args.out if args.out is not None else Path("data", f"openmoji_tones{args.size}")
     start = time.perf_counter()
-    with progress(f"drawing emoji in all colours at {args.size} px") as told:
+    with progress(f"drawing emoji in all colors at {args.size} px") as told:
         made = render_tones(out, size_px=args.size, workers=args.workers, progress=told)
-    pictures = sum(made.counts.values())
+    images = sum(made.counts.values())
     how = "already there" if made.already_there else f"in {time.perf_counter() - start:.1f} s"
-    print(f"{made.out}: {pictures} pictures of {made.train} train + {made.val} val emoji, {how}")
+    print(f"{made.out}: {images} images of {made.train} train + {made.val} val emoji, {how}")
     return 0

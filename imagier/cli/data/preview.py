@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from imagier.cli.arguments import DEFAULT_SEED, positive, seed, writable_file
+from imagier.cli.arguments import positive, seed, writable_file
+from imagier.run.options import DEFAULT_SEED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the page; returns the exit status."""
-    from imagier.cli.data.parts import read_config, write
-    from imagier.cli.data.preview_page import page
+    from imagier.tools.doctor.preview_page import page
+    from imagier.tools.doctor.splits import read_config, write
 
     config = read_config(args.config, args.overrides)
     text = page(config, title=args.config.stem, samples=args.samples, draws=args.draws, seed=args.seed)

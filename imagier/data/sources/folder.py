@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from imagier.data.source import one_line, wrong_key
+from imagier.data.sources.source import one_line, wrong_key
 from imagier.errors import UserError
 
 _Identity = tuple[int, int]

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from imagier.data.keys import Keys
-from imagier.data.source import wrong_key
+from imagier.data.sources.keys import Keys
+from imagier.data.sources.source import wrong_key
 from imagier.errors import UserError
 
 FILENAMES = "all_filenames.json"

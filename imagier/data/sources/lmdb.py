@@ -11,9 +11,9 @@ from types import ModuleType
 from typing import Any, BinaryIO
 from weakref import WeakValueDictionary
 
-from imagier.data.keys import Keys
-from imagier.data.source import one_line, whole_sequence
 from imagier.data.sources.index import FILENAMES, METADATA, read_index
+from imagier.data.sources.keys import Keys
+from imagier.data.sources.source import one_line, whole_sequence
 from imagier.errors import UserError
 
 DATA = "data.mdb"

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, BinaryIO
 
-from imagier.data.source import Source, whole_sequence
 from imagier.data.sources.disk_cache import DiskCache
 from imagier.data.sources.index import FILENAMES, METADATA, read_index
 from imagier.data.sources.s3 import PATIENCE, Bucket, Listed, Patience, read_credentials
 from imagier.data.sources.shards import ShardsSource
+from imagier.data.sources.source import Source, whole_sequence
 from imagier.errors import UserError
 
 SCHEME = "s3://"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from imagier.data.source import Source, one_line
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.lmdb import DATA, LmdbSource
 from imagier.data.sources.shard_files import LocalFiles
 from imagier.data.sources.shard_names import COMPRESSED, SHARD
 from imagier.data.sources.shards import ShardsSource
+from imagier.data.sources.source import Source, one_line
 from imagier.errors import UserError
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from imagier.data.source import one_line
 from imagier.data.sources.disk_cache import tell
+from imagier.data.sources.source import one_line
 from imagier.errors import UserError
 
 _CONNECT_S, _READ_S = 10, 30

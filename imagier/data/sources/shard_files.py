@@ -7,7 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from imagier.data.source import one_line
+from imagier.data.sources.source import one_line
 from imagier.errors import UserError
 
 MOST_OPEN = 32

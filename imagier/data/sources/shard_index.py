@@ -14,10 +14,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, TypeAdapter
 
-from imagier.data.keys import Keys
-from imagier.data.source import one_line, wrong_key
+from imagier.data.sources.keys import Keys
 from imagier.data.sources.shard_files import ShardFiles
 from imagier.data.sources.shard_names import COMPRESSED, INDEX, SHARD, key_and_field
+from imagier.data.sources.source import one_line, wrong_key
 from imagier.errors import UserError
 
 FORMAT = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagier.data.source import wrong_key
+from imagier.data.sources.source import wrong_key
 
 INDEX = "index.npz"
 SHARD = ".tar"

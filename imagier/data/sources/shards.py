@@ -9,10 +9,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from imagier.data.source import one_line
 from imagier.data.sources.shard_files import ShardFiles
 from imagier.data.sources.shard_index import Members, index_of
 from imagier.data.sources.shard_names import member_name
+from imagier.data.sources.source import one_line
 from imagier.errors import UserError
 
 

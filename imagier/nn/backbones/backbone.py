@@ -30,8 +30,8 @@ class Backbone:
     find_weights: Callable[[], Path]
     """Where the weight file lies; fetches it where that is possible, else UserError."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Of pictures in [0, 1], red, green, blue; subtracted before the first step."""
+    """Of images in [0, 1], red, green, blue; subtracted before the first step."""
     std: tuple[float, float, float] = IMAGENET_STD
-    """Of pictures in [0, 1]; divided by after the mean was subtracted."""
+    """Of images in [0, 1]; divided by after the mean was subtracted."""
     file_key: Callable[[str], str] = _same
     """Key of a tensor here -> its key in the weight file."""

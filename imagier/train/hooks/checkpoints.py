@@ -12,7 +12,7 @@ from imagier.train.saver import PATIENCE_S, Saver
 from imagier.train.trainer import Outcome, Progress, Trainer
 
 
-class Keeper(Protocol):
+class Stateful(Protocol):
     """A hook whose state belongs to the run: checkpoints keep it."""
 
     def state_dict(self, runtime: Runtime) -> dict[str, Any]:
@@ -31,23 +31,23 @@ class Checkpoints:
         self,
         saver: Saver | None,
         extras: Callable[[], dict[str, Any]],
-        keepers: Mapping[str, Keeper],
+        stateful: Mapping[str, Stateful],
         *,
         every: int,
         start: int,
         every_epochs: int,
         start_epoch: int,
-        survey: Callable[[Trainer], None] | None = None,
+        before_checkpoint: Callable[[Trainer], None] | None = None,
         prepares: bool = False,
     ) -> None:
-        """saver: None on all ranks but the first. extras, keepers: asked at every save, on all ranks.
+        """saver: None on all ranks but the first. extras, stateful: asked at every save, on all ranks.
 
-        survey: called before each, if there is time. prepares: get the memory for copies at the first step.
+        before_checkpoint: called before each, if there is time. prepares: get the memory for copies at the first step.
         """
         self.saver = saver
         self.extras = extras
-        self.keepers = keepers
-        self.survey = survey
+        self.stateful = stateful
+        self.before_checkpoint = before_checkpoint
         self.every, self.start = every, start
         self.every_epochs, self.start_epoch = every_epochs, start_epoch
         self._prepares = prepares
@@ -64,9 +64,9 @@ class Checkpoints:
         if by_step or by_epoch or progress.outcome is not Outcome.GO_ON:
             if trainer.guard is not None:  # what a bad iteration left in buffers must not be saved
                 trainer.guard.settle()
-            if self.survey is not None and progress.outcome is not Outcome.INTERRUPTED:
-                self.survey(trainer)
-            states = {name: keeper.state_dict(trainer.runtime) for name, keeper in self.keepers.items()}
+            if self.before_checkpoint is not None and progress.outcome is not Outcome.INTERRUPTED:
+                self.before_checkpoint(trainer)
+            states = {name: stateful.state_dict(trainer.runtime) for name, stateful in self.stateful.items()}
             self._save(trainer, progress, {**self.extras(), **states})
 
     def _save(self, trainer: Trainer, progress: Progress, extras: dict[str, Any]) -> None:
@@ -80,9 +80,9 @@ class Checkpoints:
 
     def load_state_dict(self, kept: Mapping[str, Any], device: torch.device) -> None:
         """Gives every keeper what the extras of a checkpoint hold for it; one that is new there begins anew."""
-        for name, keeper in self.keepers.items():
+        for name, stateful in self.stateful.items():
             if name in kept:
-                keeper.load_state_dict(kept[name], device)
+                stateful.load_state_dict(kept[name], device)
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         """The last step saved already."""

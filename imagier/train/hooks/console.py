@@ -53,7 +53,7 @@ class Console:
         """Prints a line, above the bar if there is one."""
         self.out.print(line, markup=False)
 
-    def picture(self, path: Path, step: int) -> None:
+    def image(self, path: Path, step: int) -> None:
         """A person finds them in the log folder."""
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""How good the pictures are: their distance from held-out targets, now and then and at the end."""
+"""How good the images are: their distance from held-out targets, now and then and at the end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, averages
 
 METRICS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "L1": lambda pictures, targets, start: l1(pictures, targets),
-    "PSNR": lambda pictures, targets, start: psnr(pictures, targets),
+    "L1": lambda images, targets, start: l1(images, targets),
+    "PSNR": lambda images, targets, start: psnr(images, targets),
     "L1 changed": l1_changed,
 }
-"""By name: (pictures, targets, what was there before), N x C x H x W in [0, 1] each -> N, NaN where not defined."""
+"""By name: (images, targets, what was there before), N x C x H x W in [0, 1] each -> N, NaN where not defined."""
 
 HIGHER_IS_BETTER = frozenset({"PSNR"})
 
@@ -38,7 +38,7 @@ class Best:
 
 
 GENERATOR = "generator"
-_COLOUR_SAMPLES = 512
+_COLOR_SAMPLES = 512
 
 
 class Evaluation:
@@ -119,25 +119,25 @@ class Evaluation:
         return scores
 
     def _baselines(self, trainer: Trainer) -> Callable[[Batch], dict[str, Tensor]]:
-        colour = self._mean_colour(trainer.recipe)
+        color = self._mean_color(trainer.recipe)
 
         def make(batch: Batch) -> dict[str, Tensor]:
-            pictures = trainer.recipe.baselines(batch)
+            images = trainer.recipe.baselines(batch)
             target = trainer.recipe.target(batch)
-            if colour is not None and target is not None:
-                pictures["mean colour"] = colour[:, None, None].expand_as(target)
-            return pictures
+            if color is not None and target is not None:
+                images["mean color"] = color[:, None, None].expand_as(target)
+            return images
 
         return make
 
-    def _mean_colour(self, recipe: Recipe) -> Tensor | None:
-        """The mean over some training pictures, 3 values in [-1, 1]; None if they are not there."""
+    def _mean_color(self, recipe: Recipe) -> Tensor | None:
+        """The mean over some training images, 3 values in [-1, 1]; None if they are not there."""
         means: list[Tensor] = []
         seen = 0
         for batch in self.training():
             target = recipe.target(recipe.prepare(batch))
             seen += len(batch)
-            if target is None or seen > _COLOUR_SAMPLES:
+            if target is None or seen > _COLOR_SAMPLES:
                 break
             means.append(target.mean(dim=(0, 2, 3)))
         return torch.stack(means).mean(dim=0) if means else None
@@ -153,26 +153,26 @@ class Evaluation:
             if target is None:
                 break
             start = next(iter(recipe.baselines(batch).values()), target)
-            for name, pictures in make(batch).items():
-                one = _sums_and_counts(pictures, target, start)
+            for name, images in make(batch).items():
+                one = _sums_and_counts(images, target, start)
                 totals[name] = totals[name] + one if name in totals else one
         scores = {}
         nothing = torch.zeros(len(METRICS), 2)  # of a rank whose share is empty
-        for name in trainer.runtime.shared(list(totals)):
-            means = trainer.runtime.mean_over_ranks(totals.get(name, nothing).to(trainer.runtime.device)).tolist()
+        for name in trainer.runtime.broadcast(list(totals)):
+            means = trainer.runtime.all_reduce_mean(totals.get(name, nothing).to(trainer.runtime.device)).tolist()
             scores[name] = {metric: total / count for metric, (total, count) in zip(METRICS, means) if count}
         return scores
 
 
-def _sums_and_counts(pictures: Tensor, target: Tensor, start: Tensor) -> Tensor:
+def _sums_and_counts(images: Tensor, target: Tensor, start: Tensor) -> Tensor:
     """The sum of each metric over the samples for which it is defined, and their number, metrics x 2."""
-    unit = [((x.float() + 1) / 2).clamp(0, 1) for x in (pictures, target, start)]
+    unit = [((x.float() + 1) / 2).clamp(0, 1) for x in (images, target, start)]
     values = torch.stack([metric(*unit) for metric in METRICS.values()])
     return torch.stack([values.nansum(dim=1), values.isfinite().sum(dim=1)], dim=1)
 
 
 def table(scores: Mapping[str, Scores]) -> list[list[str]]:
-    """Scores for people: a row of headings, then a row for each name, rounded; of pictures of NaN "not finite"."""
+    """Scores for people: a row of headings, then a row for each name, rounded; of images of NaN "not finite"."""
     there = [metric for metric in METRICS if any(metric in of_name for of_name in scores.values())]
     rows = [[name, *(_rounded(of_name.get(metric)) for metric in there)] for name, of_name in scores.items()]
     return [["held out", *there], *rows]

@@ -32,8 +32,8 @@ class JsonLines:
         self._waiting += json.dumps(line).encode() + b"\n"
         self._write()
 
-    def picture(self, path: Path, step: int) -> None:
-        """Pictures are files already."""
+    def image(self, path: Path, step: int) -> None:
+        """Images are files already."""
 
     def close(self) -> None:
         try:

@@ -18,19 +18,19 @@ from imagier.train.trainer import Progress, Trainer
 from imagier.train.view import View
 
 SIDE_PX = 16
-"""Pictures are compared at this size: by what is where, not by their detail."""
+"""Images are compared at this size: by what is where, not by their detail."""
 
-MOST_TRAINING_PICTURES = 256
+MOST_TRAINING_IMAGES = 256
 
 
 class Health:
     """Reads, every so many iterations, on the first rank alone:
 
-    * the share of the critic's logits that are right, on real and on generated pictures, and the gap between their
-      means (both over all critics and places);
+    * the share of the discriminator's logits that are right, on real and on generated images, and the gap between their
+      means (both over all discriminators and places);
     * the share of its weights that an update changes, of every player (L2 norms);
-    * how different generated pictures are from each other, as a share of the most so far (mean L1 over all pairs);
-    * how far they are from the nearest training picture, in units of how far held-out pictures are from theirs.
+    * how different generated images are from each other, as a share of the most so far (mean L1 over all pairs);
+    * how far they are from the nearest training image, in units of how far held-out images are from theirs.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Health:
         every: int,
         seed: int,
     ) -> None:
-        """training: a few samples that the critic knows. held_out: a few that nobody knows. bank: training batches."""
+        """training: a few training samples. held_out: a few held-out ones. bank: training batches."""
         self.training = training
         self.held_out = held_out
         self.bank = bank
@@ -56,7 +56,7 @@ class Health:
         self.seed = seed
         self.verdicts = Verdicts()
         self._samples: Batch | None = None
-        self._training_pictures: Tensor | None = None
+        self._training_images: Tensor | None = None
         self._weights: dict[str, list[Tensor]] = {}
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
@@ -87,9 +87,9 @@ class Health:
         if self._samples is None:
             self._samples = self.training()
         with self.view.live(trainer) as recipe:
-            values |= self._critic(recipe, self._samples, trainer.runtime.generator(self.seed))
+            values |= self._discriminator(recipe, self._samples, trainer.runtime.generator(self.seed))
             shown = self.held_out or self._samples
-            values |= self._pictures(recipe, shown, trainer.runtime.generator(self.seed))
+            values |= self._images(recipe, shown, trainer.runtime.generator(self.seed))
         return dict(zip(values, torch.stack([value.float() for value in values.values()]).tolist())) if values else {}
 
     def _update_ratios(self, players: dict[str, Player] | Any) -> dict[str, Tensor]:
@@ -101,15 +101,15 @@ class Health:
         self._weights = {}
         return ratios
 
-    def _critic(self, recipe: Recipe, samples: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        leanings = recipe.leanings(recipe.prepare(samples), rng)
-        if leanings is None:
+    def _discriminator(self, recipe: Recipe, samples: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        discriminator_logits = recipe.discriminator_logits(recipe.prepare(samples), rng)
+        if discriminator_logits is None:
             return {}
-        real, fake = (torch.cat([x.float().flatten() for x in side]) for side in leanings)
+        real, fake = (torch.cat([x.float().flatten() for x in side]) for side in discriminator_logits)
         right = {REAL_ACCURACY: (real > 0).float().mean(), FAKE_ACCURACY: (fake < 0).float().mean()}
         return {**right, LOGITS_GAP: real.mean() - fake.mean()}
 
-    def _pictures(self, recipe: Recipe, samples: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+    def _images(self, recipe: Recipe, samples: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         batch = recipe.prepare(samples)
         made = small(recipe.sample(batch, rng))
         values = {}
@@ -125,25 +125,25 @@ class Health:
         return values
 
     def _known(self, recipe: Recipe) -> Tensor | None:
-        """Some training pictures, n x d; None if the set has no targets."""
-        if self._training_pictures is None:
+        """Some training images, n x d; None if the set has no targets."""
+        if self._training_images is None:
             found: list[Tensor] = []
             for batch in self.bank():
                 target = recipe.target(recipe.prepare(batch))
                 if target is None:
                     return None
                 found.append(small(target))
-                if sum(map(len, found)) >= MOST_TRAINING_PICTURES:
+                if sum(map(len, found)) >= MOST_TRAINING_IMAGES:
                     break
-            self._training_pictures = torch.cat(found)
-        return self._training_pictures
+            self._training_images = torch.cat(found)
+        return self._training_images
 
 
-def small(pictures: Tensor) -> Tensor:
-    """N x 3 x H x W -> N x d: each pictures' colours on a grid of SIDE_PX x SIDE_PX."""
-    return F.adaptive_avg_pool2d(pictures.float(), SIDE_PX).flatten(1)
+def small(images: Tensor) -> Tensor:
+    """N x 3 x H x W -> N x d: each images' colors on a grid of SIDE_PX x SIDE_PX."""
+    return F.adaptive_avg_pool2d(images.float(), SIDE_PX).flatten(1)
 
 
-def nearest(pictures: Tensor, known: Tensor) -> Tensor:
+def nearest(images: Tensor, known: Tensor) -> Tensor:
     """N x d and n x d -> N: the mean absolute difference of each from the one of `known` that is nearest."""
-    return torch.cdist(pictures, known, p=1).min(dim=1).values / pictures.shape[1]
+    return torch.cdist(images, known, p=1).min(dim=1).values / images.shape[1]

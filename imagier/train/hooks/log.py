@@ -27,11 +27,11 @@ class Record:
 
 
 class Sink(Protocol):
-    """A place where records and pictures go."""
+    """A place where records and images go."""
 
     def scalars(self, record: Record) -> None: ...
 
-    def picture(self, path: Path, step: int) -> None: ...
+    def image(self, path: Path, step: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -94,7 +94,7 @@ class Log:
         """
         sums, counts = self.sums, self.counts
         if sums is not None and counts is not None:
-            sums, counts = runtime.mean_over_ranks(torch.stack([sums, counts]))
+            sums, counts = runtime.all_reduce_mean(torch.stack([sums, counts]))
         return {"tags": self.tags, "sums": sums, "counts": counts, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
@@ -118,7 +118,7 @@ class Log:
 
     def _flush(self, trainer: Trainer, progress: Progress) -> None:
         assert self.sums is not None and self.counts is not None
-        both = trainer.runtime.mean_over_ranks(torch.stack([self.sums, self.counts])).tolist()
+        both = trainer.runtime.all_reduce_mean(torch.stack([self.sums, self.counts])).tolist()
         means = {tag: total / count for tag, total, count in zip(self.tags, *both) if count}
         lost = sum(self.steps - count for count in both[1])
         now = time.perf_counter()
@@ -131,7 +131,7 @@ class Log:
         rates = {f"optim/{name}_lr": player.lr for name, player in trainer.players.items()}
         memory = {"memory/peak_bytes": float(trainer.runtime.peak_memory_bytes())}
         problems = {"nonfinite": lost} if lost else {}
-        sums = {tag: float(trainer.runtime.total(count)) for tag, count in self.tallies().items()}
+        sums = {tag: float(trainer.runtime.all_reduce_sum(count)) for tag, count in self.tallies().items()}
         problems |= {tag: total for tag, total in sums.items() if total}
         self.write(Record(progress.step, progress.epoch, {**means, **rates, **speed, **memory, **problems}))
 

@@ -18,18 +18,18 @@ from matplotlib.figure import Figure
 from imagier.train.disk import replacing
 from imagier.train.hooks import files
 from imagier.train.hooks.evaluation import Evaluation, table
-from imagier.train.hooks.pictures import encoded, read_picture
+from imagier.train.hooks.images import encoded, read_image
 from imagier.train.trainer import Progress, Trainer
 
 NAME = "report.html"
-PICTURES = 6
+IMAGES = 6
 STRIP_HEIGHT_PX = 640
 
 _VERSIONS = ("imagier", "torch", "numpy", "opencv-python-headless")
 
 
 class Report:
-    """Writes <logdir>/report.html when a run ends: figures, curves, pictures over time, and how it was made."""
+    """Writes <logdir>/report.html when a run ends: figures, curves, images over time, and how it was made."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Report:
             scores=table(scores),
             verdicts=self.verdicts(),
             curves=curves(records),
-            pictures=_pictures(self.logdir / "images"),
+            images=_images(self.logdir / "images"),
         )
         with replacing(self.logdir / NAME) as file:
             file.write(text.encode())
@@ -86,7 +86,7 @@ def curves(records: Sequence[Mapping[str, float]]) -> dict[str, str]:
 
 
 def _chart(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Named lines -> an SVG that takes its text colour from the page."""
+    """Named lines -> an SVG that takes its text color from the page."""
     with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}):
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
         axes = figure.subplots()
@@ -111,10 +111,10 @@ def _version(name: str) -> str:
         return "?"
 
 
-def _pictures(folder: Path) -> list[tuple[str, str]]:
-    """Some of the pictures that were saved, evenly spread over the run: (caption, data URI)."""
+def _images(folder: Path) -> list[tuple[str, str]]:
+    """Some of the images that were saved, evenly spread over the run: (caption, data URI)."""
     paths = sorted(folder.glob("epoch_*_iteration_*.jpg"), key=_iteration)
-    count = min(PICTURES, len(paths))
+    count = min(IMAGES, len(paths))
     chosen = [paths[round(i * (len(paths) - 1) / max(count - 1, 1))] for i in range(count)]
     return [(f"iteration {_iteration(path):,}", _data_uri(path)) for path in chosen]
 
@@ -124,7 +124,7 @@ def _iteration(path: Path) -> int:
 
 
 def _data_uri(path: Path) -> str:
-    image = read_picture(path)
+    image = read_image(path)
     scale = min(1.0, STRIP_HEIGHT_PX / image.shape[0])
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

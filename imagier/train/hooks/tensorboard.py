@@ -1,34 +1,34 @@
-"""Records and pictures to TensorBoard, with the reference's tags."""
+"""Records and images to TensorBoard, with the reference's tags."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from imagier.errors import UserError
+from imagier.train.hooks.images import read_image
 from imagier.train.hooks.log import Record
-from imagier.train.hooks.pictures import read_picture
 
 
 class TensorBoard:
     """Writes <logdir>/tensorboard. Its library writes in a thread, which a disk that fails (OSError) ends for good."""
 
-    def __init__(self, logdir: Path, *, from_step: int, pictures: bool) -> None:
-        """pictures: write them too, under the tag "Visualizations". UserError if tensorboard is not installed."""
+    def __init__(self, logdir: Path, *, from_step: int, images: bool) -> None:
+        """images: write them too, under the tag "Visualizations". UserError if tensorboard is not installed."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UserError("TensorBoard is not installed: pip install 'imagier[tensorboard]'") from error
         # What an earlier, longer attempt wrote from here on is hidden by the viewer.
         self.writer = SummaryWriter(str(logdir / "tensorboard"), purge_step=from_step + 1 if from_step else None)
-        self.pictures = pictures
+        self.images = images
 
     def scalars(self, record: Record) -> None:
         for tag, value in record.scalars.items():
             self.writer.add_scalar(tag, value, record.step)
 
-    def picture(self, path: Path, step: int) -> None:
-        if self.pictures:
-            self.writer.add_image("Visualizations", read_picture(path), step, dataformats="HWC")
+    def image(self, path: Path, step: int) -> None:
+        if self.images:
+            self.writer.add_image("Visualizations", read_image(path), step, dataformats="HWC")
 
     def close(self) -> None:
         self.writer.close()

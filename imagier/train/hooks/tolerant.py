@@ -27,9 +27,9 @@ class TolerantSink:
         with self._tolerated():
             self.sink.scalars(record)
 
-    def picture(self, path: Path, step: int) -> None:
+    def image(self, path: Path, step: int) -> None:
         with self._tolerated():
-            self.sink.picture(path, step)
+            self.sink.image(path, step)
 
     def close(self) -> None:
         with self._tolerated():

@@ -1,4 +1,4 @@
-"""Records and pictures to Weights & Biases."""
+"""Records and images to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class WandB:
     def scalars(self, record: Record) -> None:
         self.run.log({**record.scalars, "epoch": record.epoch}, step=record.step)
 
-    def picture(self, path: Path, step: int) -> None:
+    def image(self, path: Path, step: int) -> None:
         self.run.log({path.stem: self.wandb.Image(str(path))}, step=step)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pictures import noise, png, write
+from images import noise, png, write
 from s3_server import S3Server
 from small_config import write as write_config
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pictures import write
+from images import write
 
 from imagier.data.sources.disk_cache import DiskCache, shared_cache
 

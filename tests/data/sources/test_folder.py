@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from pictures import write
+from images import write
 from stores import as_somebody, folder
 
 from imagier.data.sources.folder import FolderSource

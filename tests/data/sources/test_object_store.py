@@ -14,24 +14,25 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import noise, png, write
+from images import noise, png, write
 from s3_server import Faulty, S3Server
 from small_config import TEXT, read, swap
 from small_config import write as write_config
 
-from imagier.cli import build, main
-from imagier.data.loader import Loader
-from imagier.data.paired_images import Dataset
-from imagier.data.sample import InputType
-from imagier.data.source import Source
+from imagier.cli import main
+from imagier.data.datasets.paired_images import Dataset
+from imagier.data.decoding.sample import InputType
+from imagier.data.loading.loader import Loader
 from imagier.data.sources.disk_cache import DiskCache
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.object_store import ObjectStoreSource, S3Folder
 from imagier.data.sources.s3 import Patience
 from imagier.data.sources.shard_files import LocalFiles, ShardFiles
 from imagier.data.sources.shards import ShardsSource
+from imagier.data.sources.source import Source
 from imagier.errors import UserError
 from imagier.recipe import Position
+from imagier.run import build_data
 
 pytestmark = pytest.mark.usefixtures("no_credentials")
 
@@ -279,11 +280,11 @@ def test_a_folder_without_objects_is_told(server: S3Server) -> None:
     assert said == "s3://bucket/none/: no objects there; check `roots`"
 
 
-def shard(pictures: Mapping[str, bytes]) -> bytes:
+def shard(images: Mapping[str, bytes]) -> bytes:
     """A tar archive of files by their names."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
-        for name, data in pictures.items():
+        for name, data in images.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
@@ -295,12 +296,12 @@ def shards(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     """Three shards as a folder, and where they lie in the store."""
     folder = tmp_path_factory.mktemp("shards")
     for number in range(3):
-        pictures = {
+        images = {
             f"s/{number}{i}.{kind}.png": png(noise(8, 9, channels, seed=i + 4 * number, below=4))
             for i in range(4)
             for kind, channels in (("images", 3), ("seg_maps", 1))
         }
-        write(folder / f"{number}.tar", shard(pictures))
+        write(folder / f"{number}.tar", shard(images))
     return folder, server.new_bucket({f"some/{path.name}": path.read_bytes() for path in folder.iterdir()})
 
 
@@ -355,7 +356,7 @@ def test_a_config_of_the_reference_opens_the_store_and_keeps_its_secret(tmp_path
     assert notes == []
     data = config.run.data
     assert data.train is not None
-    samples = build.dataset(data, data.train, seed=0)
+    samples = build_data.dataset(data, data.train, seed=0)
     assert samples[0, 0].keys["images"] == "a/02"
     assert list(tmp_path.glob("c/imagier-cache/??/*"))
     assert config.resolved()["data"]["aws_credentials_file"] == f"{tmp_path}/credentials.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pictures import write
+from images import write
 from s3_server import CREDENTIALS, Faulty, S3Server
 
 from imagier.data.sources.object_store import ObjectStoreSource, S3Folder, open_remote

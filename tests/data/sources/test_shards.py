@@ -17,14 +17,14 @@ import pytest
 import webdataset
 from stores import EXTENSIONS, as_somebody, contents, folder, read_there, tar
 
-from imagier.data.building.engine import build
-from imagier.data.building.plan import Plan, plan
-from imagier.data.building.shard_writer import ShardWriter
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.shard_files import MOST_OPEN, LocalFiles
 from imagier.data.sources.shard_names import INDEX, key_and_field, member_name
 from imagier.data.sources.shards import ShardsSource
 from imagier.errors import UserError
+from imagier.tools.stores.engine import build
+from imagier.tools.stores.plan import Plan, plan
+from imagier.tools.stores.shard_writer import ShardWriter
 
 KEYS = ["./top", "a/0001", "a/0002", "b/deep/v1.0 final", "b/猫", "b/100%", "b/x%2Ey"]
 
@@ -95,10 +95,10 @@ def test_we_read_the_samples_that_webdataset_writes(tmp_path: Path, digits: int)
 def test_plain_shards_are_read_where_the_extension_alone_tells_the_type(tmp_path: Path) -> None:
     with webdataset.TarWriter(str(tmp_path / "a.tar")) as writer:
         for i in range(3):
-            writer.write({"__key__": f"{i:06}", "jpg": b"picture %d" % i, "png": b"map %d" % i, "cls": b"7"})
+            writer.write({"__key__": f"{i:06}", "jpg": b"image %d" % i, "png": b"map %d" % i, "cls": b"7"})
     source = shards(tmp_path)
     assert source.keys("images") == source.keys("maps") == ["./000000", "./000001", "./000002"]
-    assert [source.read("images", "./000001"), source.read("maps", "./000002")] == [b"picture 1", b"map 2"]
+    assert [source.read("images", "./000001"), source.read("maps", "./000002")] == [b"image 1", b"map 2"]
     assert said(tmp_path, {"images": "png", "maps": "png"}) == (
         f"{tmp_path}: several types have the extension png, input type 'images'; the members end in: cls, jpg, png"
     )

@@ -1,0 +1,90 @@
+"""From the bytes of an image file to its pixels, in OpenCV, whatever format it has."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from imagier.data.decoding.header import Header
+from imagier.errors import UserError
+
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda x: cv2.flip(x, 1),
+    3: lambda x: cv2.flip(x, -1),
+    4: lambda x: cv2.flip(x, 0),
+    5: cv2.transpose,
+    6: lambda x: cv2.rotate(x, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda x: cv2.transpose(cv2.flip(x, -1)),
+    8: lambda x: cv2.rotate(x, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+"""How to show a stored image, by the orientation of EXIF."""
+
+
+def pixels(
+    data: bytes,
+    header: Header | None,
+    where: str,
+    *,
+    color: bool = False,
+    palette: bool = False,
+    names: bool = False,
+    reduction: int = 1,
+) -> np.ndarray:
+    """A file -> H x W x C as it is shown, of whatever type of numbers it holds; red, green, blue, alpha.
+
+    color: three channels of 8 bits, whatever is stored. palette: of a PNG with one the indices, not the colors.
+    names: of a gray PNG of 1, 2 or 4 bits the stored numbers, which are else scaled to 255. reduction: 1, 2, 4 or 8; a
+    JPEG is decoded to so much smaller sides, rounded up. UserError, with the file's name, if it is damaged.
+    """
+    if header is not None and header.has_palette and palette:
+        array = _palette_indices(data, where)
+    else:
+        array = _by_opencv(data, _REDUCED[reduction] if color else cv2.IMREAD_UNCHANGED, where)
+    if header is not None and header.gray_bits < 8 and names and array.dtype == np.uint8:
+        array = array // (255 // (2**header.gray_bits - 1))
+    if header is not None and header.orientation != 1:
+        array = _UPRIGHT[header.orientation](array)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def best_reduction(header: Header, needed: tuple[int, int]) -> int:
+    """The largest of 8, 4, 2 and 1 by which both sides can be divided and are still as large as needed.
+
+    An image that is turned must have sides that are multiples of it: else what is missing of a last row and column
+    would be missing of the first.
+    """
+    height, width = header.size
+    fits = (k for k in (8, 4, 2) if height >= k * needed[0] and width >= k * needed[1])
+    return next((k for k in fits if header.orientation == 1 or height % k == width % k == 0), 1)
+
+
+def _palette_indices(data: bytes, where: str) -> np.ndarray:
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)))
+    except (OSError, SyntaxError) as error:  # Pillow raises either for damaged chunks
+        raise UserError(f"{where}: damaged ({error}); restore it or remove it from the set") from error
+
+
+def _by_opencv(data: bytes, mode: int, where: str) -> np.ndarray:
+    try:
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise UserError(f"{where}: cannot be decoded ({error.err})") from error
+    if array is None:
+        raise UserError(f"{where}: not an image, or damaged; restore it or remove it from the set")
+    if array.ndim == 3 and array.shape[2] == 3:
+        return cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
+    if array.ndim == 3 and array.shape[2] == 4:
+        return cv2.cvtColor(array, cv2.COLOR_BGRA2RGBA)
+    return array

@@ -1,0 +1,292 @@
+"""Batches from a data set: shuffled, sharded over ranks, and resumable at any sample."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from imagier.data.decoding.sample import Sample
+from imagier.data.loading.collate import Loaded, collate, forms
+from imagier.data.loading.faults import TRIES, Guarded, Policy, too_many_bad_samples, translate_worker_errors
+from imagier.data.loading.order import Key, plan, share, shuffled, shuffled_in_blocks
+from imagier.data.loading.prefetch import Arrived, Copier, one_ahead
+from imagier.errors import RunError
+from imagier.recipe import Batch, Position
+
+PARENT_CHECK_S = 2.0
+"""A worker looks so often whether its run is still there."""
+
+
+class Dataset(Protocol):
+    """Samples by (epoch, index)."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of classes, in the order of their labels; none where samples have no labels."""
+        ...
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        """Lengths of the runs of samples that lie together (a shard, a video), in order; of a plain set, its length."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Key) -> Sample: ...
+
+    def load(self, index: int) -> dict[str, np.ndarray]:
+        """Images as stored, checked, for a look at the set: over all indices, those of all samples."""
+        ...
+
+
+class Loader:
+    """Serves a data set to one of `world` ranks, on its device.
+
+    The order of samples is a function of (seed, epoch); neither workers nor ranks change it: the batches of all ranks,
+    side by side, are those of a single process with a `world` times larger batch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        device: torch.device,
+        finish: Callable[[Batch], Batch],
+        seed: int = 0,
+        shuffle: bool = False,
+        blocks: Sequence[int] | None = None,
+        on_error: Policy = "stop",
+        tell: Callable[[str], None] = print,
+        num_workers: int = 0,
+        persistent_workers: bool = False,
+        pin_memory: bool = False,
+        copier: Copier | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """finish: what happens to a batch once it is on the device (Expander). batch_size: samples a rank.
+
+        blocks: lengths of runs of samples that lie together, to be kept so. With `shuffle` (training), `stream` mixes a
+        few at a time; without, `once` gives a rank whole ones. tell: gets one line for each sample that is skipped, the
+        first time. copier: copies batches to the device ahead of time, where it can.
+        """
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.device = device
+        self.finish = finish
+        self.seed = seed
+        self.shuffle = shuffle
+        self.blocks = blocks
+        self.on_error = on_error
+        self.tell = tell
+        self.num_workers = num_workers
+        self.persistent_workers = persistent_workers and num_workers > 0
+        self.pin_memory = pin_memory
+        self.copier = copier
+        self.rank = rank
+        self.world = world
+        self.most_batches: int | None = None
+        """`once` ends after so many batches."""
+        self.skipped = 0
+        """Times that a sample of this rank was broken and skipped."""
+        self._served = 0
+        self._told: set[str] = set()
+        self._kept: DataLoader | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches that every rank can take from one epoch."""
+        return len(self.dataset) // (self.batch_size * self.world)
+
+    def steps_in(self, epochs: int) -> int:
+        """Steps after which so many epochs are over: what is left of one at its end goes into the next one's first."""
+        return -(-epochs * len(self.dataset) // (self.batch_size * self.world))
+
+    def stream(self, start: Position) -> Iterator[tuple[Batch, Position]]:
+        """Batches without end from a position on, each with the position after it. Workers live as long as it does."""
+        assert self.steps_per_epoch, "a set smaller than a step has no batches"
+        assert self.on_error != "leave out", "the batches of all ranks must be whole"
+        positions: deque[Position] = deque()
+
+        def keys() -> Iterator[list[Key]]:
+            for batch, position in plan(
+                start, self._order, batch_size=self.batch_size, rank=self.rank, world=self.world
+            ):
+                positions.append(position)
+                yield batch
+
+        with closing(self._batches(self._torch_loader(keys()))) as batches:
+            for batch in batches:
+                yield batch, positions.popleft()
+
+    def once(self) -> Iterator[Batch]:
+        """This rank's share of the data set, in order, each sample once; batches may be smaller than `batch_size`.
+
+        Of a held-out set with blocks a batch holds samples of one of them. Of a training set every rank has at least
+        `steps_per_epoch` whole batches.
+        """
+        runs = share(len(self.dataset), None if self.shuffle else self.blocks, self.rank, self.world)
+        keys = _InOrder(runs, self.batch_size, self.most_batches)
+        loader = self._kept
+        if loader is None:
+            loader = self._torch_loader(keys, persistent_workers=self.persistent_workers)
+        self._kept = loader if self.persistent_workers else None
+        return self._batches(loader)
+
+    def some(self, count: int) -> Batch:
+        """A batch of a few samples, spread evenly over the data set; the same on all ranks.
+
+        Of images of different sizes, which no batch can hold, those that are as large as the first sample's.
+        """
+        count = min(count, len(self.dataset))
+        guarded = Guarded(self.dataset, self.on_error)
+        reads = [guarded[0, i * len(self.dataset) // count] for i in range(count)]
+        like = next((forms(read.sample) for read in reads if read.sample is not None), None)
+        batch = self._begin(collate([read for read in reads if read.sample is None or forms(read.sample) == like]))()
+        if batch is None:
+            raise too_many_bad_samples(reads[0].skipped[0])
+        return batch
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(len(self.dataset))
+        if self.blocks is not None:
+            return shuffled_in_blocks(self.blocks, self.seed, epoch)
+        return shuffled(len(self.dataset), self.seed, epoch)
+
+    def _torch_loader(self, keys: Iterable[list[Key]], persistent_workers: bool = False) -> DataLoader:
+        return DataLoader(
+            Guarded(self.dataset, self.on_error),
+            batch_sampler=keys,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            worker_init_fn=partial(_start_worker, os.getpid()),
+            pin_memory=self.pin_memory,
+            persistent_workers=persistent_workers,
+            generator=torch.Generator(),  # else seeds for the workers, unused here, would be drawn from the global one
+        )
+
+    def _batches(self, loader: DataLoader) -> Generator[Batch, None, None]:
+        # Closed and not left to the garbage collector: after an error that would come late, and workers would stay.
+        with closing(_served(loader)) as served:
+            begun = map(self._begin, served)
+            for arrived in begun if self.copier is None else one_ahead(begun):
+                batch = arrived()
+                if batch is not None:
+                    yield batch
+
+    def _begin(self, loaded: Loaded) -> Callable[[], Batch | None]:
+        """Begins to bring a batch to the device; what it returns waits for that. Without samples there is no batch."""
+        numbers = {name: torch.tensor(values) for name, values in loaded.numbers.items()}
+        arrived = (self.copier or self._copy)({**loaded.tensors, **numbers})
+
+        def finished() -> Batch | None:
+            self._account(loaded)
+            return self.finish(Batch(arrived(), loaded.keys)) if loaded.keys else None
+
+        return finished
+
+    def _copy(self, tensors: Mapping[str, Tensor]) -> Arrived:
+        copies = {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
+        return lambda: copies
+
+    def _account(self, loaded: Loaded) -> None:
+        """Raises what ends the run; tells and counts what was skipped."""
+        if loaded.error is not None:
+            raise loaded.error
+        self._served += len(next(iter(loaded.keys.values()), []))
+        self.skipped += len(loaded.skipped)
+        for line in loaded.skipped:
+            if line not in self._told:
+                self.tell(f"skipped: {line}")
+            self._told.add(line)
+        if self.on_error == "leave out" and self.skipped > max(TRIES, self._served):
+            raise too_many_bad_samples(loaded.skipped[-1])
+
+
+@dataclass(frozen=True)
+class _InOrder:
+    """The keys of batches, as often as they are asked for."""
+
+    runs: Sequence[range]
+    batch_size: int
+    most_batches: int | None
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        batches = (run[at : at + self.batch_size] for run in self.runs for at in range(0, len(run), self.batch_size))
+        for batch in islice(batches, self.most_batches):
+            yield [(0, index) for index in batch]
+
+
+def _served(loader: DataLoader) -> Generator[Loaded, None, None]:
+    """What the workers hand over. RunError if one of them dies, or cannot be started."""
+    before = active_children()
+    with translate_worker_errors():
+        try:
+            batches = iter(loader)
+        except OSError as error:
+            raise RunError(
+                f"no process to read data can be started ({error.strerror}); lower data.num_workers"
+            ) from error
+    workers = [child for child in active_children() if child not in before]
+    end = partial(_kill, workers)
+    # Python asks those that are left at its end to go, by a signal that they do not listen to, and waits for them.
+    atexit.register(end)
+    try:
+        while True:
+            with (
+                translate_worker_errors(),
+                translate_worker_errors(workers),
+            ):  # torch's word may come while the other waits
+                loaded = next(batches, None)
+            if loaded is None:
+                return
+            yield loaded
+    finally:
+        del batches  # unless they persist, this ends the workers
+        if not any(worker.is_alive() for worker in workers):
+            atexit.unregister(end)
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would take it for an accident
+    for worker in workers:
+        worker.kill()
+
+
+def _start_worker(parent: int, worker: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism
+    # Signals go to a whole process group: what they ask for is for the run to do, and its workers end with it.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), name="parent watch", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process once it has another parent: its own was killed.
+
+    torch's workers look too, but take for their parent whoever it is when they begin; a run that is killed while they
+    are being forked would leave them behind for ever.
+    """
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os._exit(1)

@@ -1,0 +1,109 @@
+"""Two discriminators, one for each domain of a translation between images of two kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from imagier.errors import UserError
+from imagier.nn.conv import PaddingMode, WeightNorm
+from imagier.nn.norm import Norm
+from imagier.nn.patch import MultiScalePatchDiscriminator
+from imagier.nn.reference_names import Rules
+from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder, ResidualDiscriminator
+
+ORDER = ("ab", "ba", "a", "b", "aa", "bb")
+"""Images are judged in this order, which tells where power iterations of spectral norms and batch statistics go."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchOptions:
+    """What only the multi-scale patch discriminator has; None takes its default."""
+
+    num_discriminators: int | None
+    kernel_size: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualOptions:
+    """What only the residual discriminator has; None takes its default."""
+
+    first_kernel_size: int | None
+    padding_mode: PaddingMode | None
+    aggregation: Aggregation | None
+    order: DiscriminatorOrder | None
+    anti_aliased: bool | None
+
+
+class DomainDiscriminators(nn.Module):
+    """`discriminator_a` and `discriminator_b`: each tells images of its domain from translated ones."""
+
+    def __init__(
+        self,
+        patch: PatchOptions,
+        residual: ResidualOptions,
+        *,
+        is_patch: bool,
+        switch: str,
+        shared: bool,
+        num_image_channels: int,
+        num_filters: int,
+        max_num_filters: int,
+        num_layers: int,
+        activation_norm_type: Norm,
+        weight_norm_type: WeightNorm,
+    ) -> None:
+        """is_patch: the multi-scale patch discriminator, else the residual one. switch: the config's key for that.
+
+        shared: one patch discriminator serves all scales. UserError where an option of the other kind is given.
+        """
+        super().__init__()
+        common: dict[str, Any] = {
+            "num_filters": num_filters,
+            "max_num_filters": max_num_filters,
+            "num_layers": num_layers,
+            "activation_norm_type": activation_norm_type,
+            "weight_norm_type": weight_norm_type,
+        }
+        own, other = (asdict(patch), asdict(residual)) if is_patch else (asdict(residual), asdict(patch))
+        for name in _given(other):
+            raise UserError(f"{name} has no effect with {switch}: {str(is_patch).lower()}; remove it")
+
+        def discriminator() -> nn.Module:
+            if not is_patch:
+                return ResidualDiscriminator(num_image_channels, **common, **_given(own))
+            options: dict[str, Any] = {"num_discriminators": 3, "kernel_size": 3, **_given(own)}
+            return MultiScalePatchDiscriminator(num_image_channels, shared=shared, **common, **options)
+
+        self.shared = shared
+        self.discriminator_a = discriminator()
+        self.discriminator_b = discriminator()
+
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Images N x C x H x W in [-1, 1] by their way -> "out_<way>", scores per scale; "fea_<way>", features.
+
+        The way is where an image comes from and goes to: "a" is a real one, "ba" was translated from b to a, "aa" is
+        a reconstruction. Its last letter is the domain whose discriminator judges it. Features come per scale and
+        layer.
+        """
+        verdict: dict[str, Any] = {}
+        for way in ORDER:
+            if way in images:
+                verdict[f"out_{way}"], verdict[f"fea_{way}"] = self.of_domain(way[-1])(images[way])
+        return verdict
+
+    def of_domain(self, domain: str) -> nn.Module:
+        """The discriminator of domain "a" or "b"."""
+        return {"a": self.discriminator_a, "b": self.discriminator_b}[domain]
+
+    def reference_rules(self) -> Rules:
+        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        discriminators = r"discriminator." if self.shared else r"discriminators.\1."
+        return ((r"\bdiscriminators\.(\d+)\.layers\.(\d+)\.", discriminators + r"layer\2.0."),)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

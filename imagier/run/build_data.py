@@ -1,0 +1,183 @@
+"""From a checked config to data: sources, data sets, loaders."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+from imagier.config import label_ops, schema
+from imagier.config.check import Config
+from imagier.config.find import find
+from imagier.config.rules import has_clips
+from imagier.data.augmentation.augment import crop_size, output_size
+from imagier.data.decoding.sample import InputType
+from imagier.data.loading.loader import Dataset, Loader
+from imagier.data.loading.on_device import Expander
+from imagier.data.sources.disk_cache import shared_cache
+from imagier.data.sources.object_store import is_remote, open_remote
+from imagier.data.sources.opening import open_local
+from imagier.data.sources.source import Source
+from imagier.errors import UserError
+from imagier.train.runtime import Runtime
+
+GROWTH_OF_CLIPS = ("single_frame_epoch", "num_epochs_temporal_step")
+"""Keys of a recipe that its data set reads too: in which epoch clips have how many frames."""
+
+
+def input_types(data: schema.Data) -> list[InputType]:
+    """The input types of a data section, in order."""
+    made = label_ops.made(data)
+    return [
+        InputType(
+            name=name,
+            ext=options.ext or "",
+            num_channels=options.num_channels,
+            normalize=options.normalize,
+            is_mask=options.is_mask,
+            num_classes=made[name].num_classes,
+            dont_care=made[name].dont_care,
+            renamed=made[name].name,
+            is_points=name in data.keypoint_data_types,
+        )
+        for entry in data.input_types
+        for name, options in entry.items()
+    ]
+
+
+def with_workers(data: schema.Data, num_workers: int) -> schema.Data:
+    """The data section with another number of workers."""
+    return dataclasses.replace(data, num_workers=num_workers)
+
+
+def for_validation(data: schema.Data) -> schema.Data:
+    """The data section as its validation split sees it: a split may have a type and input types of its own."""
+    val = data.val
+    if val is None or val.type is None or val.input_types is None or val.input_image is None:
+        return data
+    return dataclasses.replace(data, type=val.type, input_types=val.input_types, input_image=val.input_image)
+
+
+def dataset(
+    data: schema.Data, split: schema.Split, seed: int, *, training: bool = False, **of_clips: int | None
+) -> Dataset:
+    """The data set of one split. UserError if its folders or files are not as the config says.
+
+    training: draw files, where the data set type does so in training. of_clips: what a data set type of clips needs to
+    know of the training (samples_per_step, the growth of a clip); others do not ask for it.
+    """
+    cls = find("data", data.type, "Dataset")
+    of_some = {
+        "root_weights": split.root_weights,
+        "reduced_jpeg": data.reduced_jpeg,
+        "initial_sequence_length": split.initial_sequence_length,
+        "max_sequence_length": split.max_sequence_length,
+        **of_clips,
+    }
+    wanted = inspect.signature(cls).parameters
+    return cls(
+        sources(data, split),
+        input_types=input_types(data),
+        augmentations=split.augmentations,
+        interpolator=data.interpolator,
+        use_dont_care=data.use_dont_care,
+        training=training,
+        seed=seed,
+        **{name: value for name, value in of_some.items() if name in wanted},
+    )
+
+
+def sources(data: schema.Data, split: schema.Split) -> list[Source]:
+    """The stores of a split's files, one a root. UserError if one is not there."""
+    extensions = {kind.name: kind.ext for kind in input_types(data)}
+    store = split.dataset_type or ("lmdb" if split.is_lmdb else None)
+    cache = shared_cache(data.cache.root, int(data.cache.size_GB * 1e9)) if data.cache else None
+    return [
+        open_remote(root, extensions, store, credentials_file=data.aws_credentials_file, cache=cache)
+        if is_remote(root, store)
+        else open_local(root, extensions, store)
+        for root in split.roots
+    ]
+
+
+def expander(data: schema.Data, channels_last: bool) -> Expander:
+    """What turns stored samples into the tensors that networks see."""
+    return Expander(input_types(data), data.input_labels, use_dont_care=data.use_dont_care, channels_last=channels_last)
+
+
+def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
+    """Batches for training: each holds the samples of all updates of an iteration. UserError if there is none."""
+    data, options = config.run.data, config.recipe.options
+    assert data.train is not None
+    batch_size = samples_per_iteration(config)
+    growth = {key: options[key] for key in GROWTH_OF_CLIPS if key in options}
+    samples = dataset(data, data.train, seed, training=True, samples_per_step=batch_size * runtime.world, **growth)
+    if data.num_classes is not None and len(samples.classes) > data.num_classes:
+        raise UserError(
+            f"data.num_classes: is {data.num_classes}, but the training set has {len(samples.classes)} classes "
+            "(the outermost folders of its files); correct the number"
+        )
+    loader = Loader(
+        samples,
+        batch_size,
+        device=runtime.device,
+        finish=expander(data, config.trainer.channels_last),
+        seed=seed,
+        shuffle=True,
+        blocks=samples.blocks if data.train.shuffle == "shards" else None,
+        on_error="replace" if data.on_error == "skip" else "stop",
+        num_workers=data.num_workers,
+        pin_memory=runtime.pins_memory,
+        copier=runtime.copier(),
+        rank=runtime.rank,
+        world=runtime.world,
+    )
+    if loader.steps_per_epoch == 0:
+        raise UserError(
+            f"the training set has {len(samples)} samples, fewer than one step takes "
+            f"({loader.batch_size * loader.world}); lower data.train.batch_size or add samples"
+        )
+    return loader
+
+
+def samples_per_iteration(config: Config) -> int:
+    """Samples that a rank takes in an iteration of the training, for all its updates."""
+    options, train = config.recipe.options, config.run.data.train
+    assert train is not None
+    return train.batch_size * max(options.get("dis_step", 1), options.get("gen_step", 1)) * config.trainer.accumulate
+
+
+def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: schema.Split, seed: int) -> Loader:
+    """Batches of a validation or test split, in order; each rank sees its share, of videos whole ones."""
+    alone = data.val_data_loader_not_distributed
+    samples = dataset(data, split, seed)
+    clips = has_clips(data.type)
+    return Loader(
+        samples,
+        split.batch_size,
+        device=runtime.device,
+        finish=expander(data, config.trainer.channels_last),
+        blocks=samples.blocks if clips else None,
+        on_error="leave out" if data.on_error == "skip" else "stop",
+        num_workers=data.num_workers,
+        persistent_workers=data.persistent_workers,
+        pin_memory=runtime.pins_memory,
+        copier=runtime.copier(),
+        rank=0 if alone else runtime.rank,
+        world=1 if alone else runtime.world,
+    )
+
+
+def facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
+    """What networks and recipes must know of the data."""
+    lengths = expander(data, channels_last=False).label_lengths
+    kinds = input_types(data)
+    channels = {kind.name: kind.num_channels for kind in kinds}
+    size = crop_size(split.augmentations) or output_size(split.augmentations)
+    known = {
+        "label_lengths": lengths,
+        "label_channels": sum(lengths.values()),
+        "one_hot": [kind.renamed or kind.name for kind in kinds if kind.num_classes is not None],
+        "image_channels": sum(channels[name] or 0 for name in data.input_image),
+    }
+    return known if size is None else {**known, "crop_h_w": size}

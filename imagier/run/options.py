@@ -1,0 +1,3 @@
+"""What a command or a script asks of a run, beside its config."""
+
+DEFAULT_SEED = 2

@@ -1,0 +1,65 @@
+"""How a run is saved: when, what, and which checkpoints stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from imagier.config.schema import Run
+from imagier.data.loading.loader import Loader
+from imagier.run.resume_plan import ResumePlan, Say
+from imagier.train.checkpoint_files import RetentionPolicy
+from imagier.train.hooks import evaluation
+from imagier.train.hooks.checkpoints import Checkpoints, Stateful
+from imagier.train.runtime import Runtime
+from imagier.train.saver import Saver
+from imagier.train.snapshot import Snapshot
+from imagier.train.trainer import Trainer
+from imagier.train.view import View
+
+
+def saver_of(run: Run, start: ResumePlan, runtime: Runtime, say: Say) -> Saver:
+    """What writes the checkpoints of a run; for the first rank."""
+    best = run.keep_best
+    keep = RetentionPolicy(run.keep_last, run.keep_every, best, higher_is_better=best in evaluation.HIGHER_IS_BETTER)
+    return Saver(start.files(keep, say), Snapshot(runtime), say)
+
+
+def checkpoints(
+    run: Run,
+    saver: Saver | None,
+    extras: Callable[[], dict[str, Any]],
+    stateful: Mapping[str, Stateful],
+    *,
+    before_checkpoint: Callable[[Trainer], None] | None,
+    prepares: bool,
+) -> Checkpoints:
+    """The hook that saves when the config says so; its other arguments are those of Checkpoints."""
+    return Checkpoints(
+        saver,
+        extras,
+        stateful,
+        every=run.snapshot_save_iter,
+        start=run.snapshot_save_start_iter,
+        every_epochs=run.snapshot_save_epoch,
+        start_epoch=run.snapshot_save_start_epoch,
+        before_checkpoint=before_checkpoint,
+        prepares=prepares,
+    )
+
+
+def first_save(run: Run, training: Loader) -> int:
+    """The iteration of the first checkpoint, if the run does not end before."""
+    return min(run.snapshot_save_iter, training.steps_in(run.snapshot_save_epoch))
+
+
+def before_checkpoint_of(trainer: Trainer, view: View, held_out: Loader | None) -> Callable[[Trainer], None] | None:
+    """What the recipe stores of the held-out set before a checkpoint, if it does."""
+    if held_out is None or not trainer.recipe.has_before_checkpoint:
+        return None
+
+    def before_checkpoint(trainer: Trainer) -> None:
+        with view.averaged(trainer) as recipe:
+            recipe.before_checkpoint(held_out.once(), trainer.runtime.all_gather)
+
+    return before_checkpoint

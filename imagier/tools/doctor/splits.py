@@ -1,0 +1,69 @@
+"""What the commands that look at data share: the config's splits, and files that people will read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from imagier.config import schema
+from imagier.config.check import Config
+from imagier.config.find import find
+from imagier.config.read import read
+from imagier.config.rules import has_clips
+from imagier.errors import UserError
+from imagier.run import build_data
+from imagier.tools.doctor.file_table import Split
+from imagier.train.disk import replacing
+
+
+def read_config(path: Path, overrides: Sequence[str]) -> Config:
+    """The checked config of a file, with values replaced; prints what is to be told about it.
+
+    UserError names all that is wrong with it.
+    """
+    config, notes = read(path, overrides)
+    for note in notes:
+        print(note)
+    return config
+
+
+def splits(config: Config) -> Iterator[tuple[str, schema.Data, schema.Split]]:
+    """The splits of a config, each with its name and the data section as it sees it."""
+    data = config.run.data
+    found = [("train", data, data.train), ("val", build_data.for_validation(data), data.val), ("test", data, data.test)]
+    if config.run.test_data is not None:
+        found.append(("test_data", config.run.test_data, config.run.test_data.test))
+    yield from ((name, section, split) for name, section, split in found if split is not None)
+
+
+def part(config: Config, name: str, data: schema.Data, split: schema.Split) -> Split:
+    """A split for the doctor. UserError if a root is not there."""
+    kinds = build_data.input_types(data)
+    return Split(
+        name=name,
+        sources=build_data.sources(data, split),
+        input_types=kinds,
+        augmentations=split.augmentations,
+        interpolator=data.interpolator,
+        paired=is_paired(data.type),
+        clips=has_clips(data.type),
+        use_dont_care=data.use_dont_care,
+        skips=data.on_error == "skip",
+        batch_size=build_data.samples_per_iteration(config) if name == "train" else split.batch_size,
+        labels=frozenset(kind.name for kind in kinds if (kind.renamed or kind.name) in data.input_labels),
+    )
+
+
+def is_paired(type_: str) -> bool:
+    """Whether files of all types belong together by name in a data set type."""
+    return bool(vars(find("data", type_, "Dataset")).get("paired", False))
+
+
+def write(path: Path, pieces: Iterable[str]) -> None:
+    """Writes a text file, whole or not at all. UserError if there is no room for it."""
+    try:
+        with replacing(path) as file:
+            for piece in pieces:
+                file.write(piece.encode())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; make room, or name another file") from error

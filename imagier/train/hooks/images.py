@@ -1,0 +1,108 @@
+"""Images of the training: the same inputs every time, what they should become, and what they become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagier.recipe import Batch
+from imagier.train.disk import replacing
+from imagier.train.hooks.log import Sink
+from imagier.train.trainer import Outcome, Progress, Trainer
+from imagier.train.view import View, averages
+
+FOLDER = "images"
+JPEG_QUALITY = 90
+
+
+class Images:
+    """Writes <logdir>/images/epoch_..._iteration_....jpg, one row a sample; and now and then images/current.jpg."""
+
+    def __init__(
+        self,
+        logdir: Path,
+        batch: Batch,
+        view: View,
+        sinks: Sequence[Sink],
+        *,
+        every: Sequence[int],
+        display_every: int,
+        seed: int,
+    ) -> None:
+        """batch: the samples to show. every: periods in iterations, any of which makes an image."""
+        self.folder = logdir / FOLDER
+        self.batch = batch
+        self.view = view
+        self.sinks = sinks
+        self.every = every
+        self.display_every = display_every
+        self.seed = seed
+
+    def after_step(self, trainer: Trainer, progress: Progress) -> None:
+        name = f"epoch_{progress.epoch:05d}_iteration_{progress.step:09d}.jpg"
+        finished = progress.outcome is Outcome.DONE
+        if finished or any(progress.step % period == 0 for period in self.every):
+            self._save(trainer, progress.step, self.folder / name)
+        elif progress.step % self.display_every == 0:
+            self._save(trainer, progress.step, self.folder / "current.jpg")
+
+    def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
+        """The last image comes from the last step."""
+
+    def _save(self, trainer: Trainer, step: int, path: Path) -> None:
+        grid = self.grid(trainer)  # on all ranks, since statistics over ranks may be needed for it
+        if not trainer.runtime.is_main:
+            return
+        write_image(path, grid)
+        for sink in self.sinks:
+            sink.image(path, step)
+
+    def grid(self, trainer: Trainer) -> np.ndarray:
+        """Height x width x 3, uint8: columns side by side, samples below each other."""
+        with self.view.live(trainer) as recipe:
+            batch = recipe.prepare(self.batch)
+            columns = [*recipe.inputs(batch).values(), *recipe.outputs(batch, self._rng(trainer)).values()]
+        if averages(trainer):
+            with self.view.averaged(trainer) as recipe:
+                columns += recipe.outputs(batch, self._rng(trainer)).values()
+        return side_by_side(columns)
+
+    def _rng(self, trainer: Trainer) -> torch.Generator:
+        return trainer.runtime.generator(self.seed)
+
+
+def side_by_side(columns: Sequence[Tensor]) -> np.ndarray:
+    """Columns N x 3 x h x w in [-1, 1] -> N (largest h) x (sum of w) x 3, uint8; black below those that are lower."""
+    height = max(column.shape[2] for column in columns)
+    rows = torch.cat([F.pad(x.float(), (0, 0, 0, height - x.shape[2]), value=-1) for x in columns], dim=3)
+    return to_uint8(torch.cat(list(rows), dim=1))
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """3 x H x W in [-1, 1] -> H x W x 3, uint8, rounded."""
+    return ((image.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A file that `write_image` wrote -> H x W x 3, uint8."""
+    image = cv2.imread(str(path))
+    assert image is not None, f"{path} was written by this run and cannot be read"
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def write_image(path: Path, image: np.ndarray, quality: int = JPEG_QUALITY) -> None:
+    """Writes H x W x 3, uint8, as JPEG or whatever the name says; never half a file."""
+    with replacing(path) as file:
+        file.write(encoded(image, path.suffix, quality))
+
+
+def encoded(image: np.ndarray, suffix: str, quality: int = JPEG_QUALITY) -> bytes:
+    """H x W x 3, uint8 -> the bytes of a file of that type."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
