@@ -1,8 +1,44 @@
-"""What a user did wrong, in one line: where, what, what to do."""
+"""What can end a command: a mistake of the user's (`UserError`), or anything else that is no bug (`RunError`)."""
+
+from __future__ import annotations
+
+from typing import Any
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend. The command line prints it without a traceback and exits with 2."""
+    """A mistake that the user can mend. The command line prints it without a traceback and exits with 2.
+
+    Its text, "where: what; advice", is made of its fields; whoever needs a part takes the field.
+
+    where: the file, key, flag or network in question, as the user knows it. what: what is wrong there. advice: what to
+    do about it. code: a short name of this kind of mistake ("unknown-key"), which never changes.
+    """
+
+    def __init__(self, what: str, *, where: object = "", advice: str = "", code: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = str(where)
+        self.advice = advice
+        self.code = code
+
+    def at(self, where: object) -> UserError:
+        """The same mistake, with the place around it put in front: `error.at("data.train")`."""
+        outer = f"{where}: {self.where}" if self.where else str(where)
+        return UserError(self.what, where=outer, advice=self.advice, code=self.code)
+
+    def __str__(self) -> str:
+        return "".join([f"{self.where}: " if self.where else "", self.what, f"; {self.advice}" if self.advice else ""])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.what, self.__dict__)
+
+
+def _restore(cls: type[UserError], what: str, fields: dict[str, Any]) -> UserError:
+    """For pickle: a worker process sends its errors to the run."""
+    error = cls.__new__(cls, what)
+    error.args = (what,)
+    error.__dict__.update(fields)
+    return error
 
 
 class RunError(RuntimeError):

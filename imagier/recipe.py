@@ -231,8 +231,8 @@ def fitted(batch: Batch, names: Sequence[str], *, multiple: int, smallest_px: in
         height, width = batch[name].shape[-2:]
         if min(height, width) < least:
             raise UserError(
-                f"{name} of {height} x {width} px: these networks need sides from {least} px on; enlarge the images "
-                "(augmentations), or take networks of fewer halvings"
+                f"{name} of {height} x {width} px: these networks need sides from {least} px on",
+                advice="enlarge the images (augmentations), or take networks of fewer halvings",
             )
         size = (height // multiple * multiple, width // multiple * multiple)
         if size != (height, width):

@@ -45,7 +45,9 @@ def checked(words: list[str]) -> list[str]:
     training_command.add_arguments(parser)
     args = parser.parse_args(words)
     if args.logdir is None:
-        raise UserError("--logdir is missing: a job that is queued again must find its run; name the folder of it")
+        raise UserError(
+            "--logdir is missing: a job that is queued again must find its run", advice="name the folder of it"
+        )
 
     from imagier.run.training import read_config
 
@@ -86,7 +88,7 @@ def _executor(args: argparse.Namespace) -> Any:
     try:
         executor = submitit.AutoExecutor(folder=args.folder / "%j", cluster=args.cluster)
     except RuntimeError as error:
-        raise UserError(f"--cluster {args.cluster}: {error}; is this machine one of the cluster's?") from error
+        raise UserError(f"--cluster {args.cluster}: {error}", advice="is this machine one of the cluster's?") from error
     minutes = max(1, int(args.time // 60))
     executor.update_parameters(name=args.name, timeout_min=minutes, nodes=args.nodes, cpus_per_task=args.cpus)
     executor.update_parameters(gpus_per_node=args.gpus, tasks_per_node=max(args.gpus, 1))

@@ -38,7 +38,7 @@ class InfoNCE(nn.Module):
         """
         super().__init__()
         if not 0.01 <= temperature <= 1:
-            raise UserError(f"InfoNCE: the temperature is {temperature}; give a number from 0.01 to 1")
+            raise UserError(f"the temperature is {temperature}", where="InfoNCE", advice="give a number from 0.01 to 1")
         scale = torch.tensor([math.log(1 / temperature)])
         self.logit_scale = nn.Parameter(scale, requires_grad=learn_temperature)
         self.gather_distributed = gather_distributed

@@ -84,11 +84,15 @@ class PerceptualLoss(nn.Module):
         names = [layers] if isinstance(layers, str) else list(layers)
         self.layer_weights = list(zip(names, _one_per_layer(weights, names)))
         if criterion not in (*_PIXELWISE, "info_nce"):
-            raise UserError(f"perceptual loss: criterion {criterion!r} is unknown; choose l1, l2, mse or info_nce")
+            raise UserError(
+                f"perceptual loss: criterion {criterion!r} is unknown", advice="choose l1, l2, mse or info_nce"
+            )
         if resize_mode not in ("bilinear", "bicubic"):
-            raise UserError(f"perceptual loss: resize_mode {resize_mode!r} is unknown; choose bilinear or bicubic")
+            raise UserError(
+                f"perceptual loss: resize_mode {resize_mode!r} is unknown", advice="choose bilinear or bicubic"
+            )
         if num_scales < 1:
-            raise UserError(f"perceptual loss: num_scales is {num_scales}; give 1 or more")
+            raise UserError(f"perceptual loss: num_scales is {num_scales}", advice="give 1 or more")
         self.criterion = criterion
         self.info_nce = InfoNCE(
             temperature=info_nce_temperature,
@@ -176,7 +180,7 @@ def _one_per_layer(weights: Sequence[float] | float | None, layers: Sequence[str
         return [float(weights)] * len(layers)
     if len(weights) != len(layers):
         raise UserError(
-            f"perceptual loss: {len(weights)} weights for {len(layers)} layers ({', '.join(layers)}); "
-            "give one weight per layer"
+            f"perceptual loss: {len(weights)} weights for {len(layers)} layers ({', '.join(layers)})",
+            advice="give one weight per layer",
         )
     return [float(weight) for weight in weights]

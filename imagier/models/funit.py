@@ -281,7 +281,7 @@ class Recipe(BaseRecipe):
         self.check_weights("gan")
         if style_classes is not None and style_classes > dis.num_classes:
             raise UserError(
-                f"the data have {style_classes} classes, but dis.num_classes is {dis.num_classes}; raise it"
+                f"the data have {style_classes} classes, but dis.num_classes is {dis.num_classes}", advice="raise it"
             )
         check_policy(aug_policy)
 
@@ -395,6 +395,9 @@ def _require(batch: Batch, *names: str) -> None:
     for name in names:
         if name not in batch:
             raise UserError(
-                f"the samples have no {name}; data.type unpaired_few_shot_images makes what FUNIT is trained on, "
-                "of the input types images_content and images_style"
+                f"the samples have no {name}",
+                advice=(
+                    "data.type unpaired_few_shot_images makes what FUNIT is trained on, of the input types "
+                    "images_content and images_style"
+                ),
             )

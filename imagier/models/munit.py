@@ -564,5 +564,5 @@ def _names(a2b: bool) -> tuple[str, str]:
 
 def _given(batch: Batch, name: str, options: str) -> Tensor:
     if name not in batch:
-        raise UserError(f"inference_args: with {options} the data must have {name}")
+        raise UserError(f"with {options} the data must have {name}", where="inference_args")
     return batch[name]

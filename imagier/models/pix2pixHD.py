@@ -303,7 +303,7 @@ class LocalEnhancer(nn.Module):
         """width: features that it makes of twice as many; with `image_channels`, it makes an image of these."""
         super().__init__()
         if not width:
-            raise UserError("each enhancer has half the filters; raise global_generator.num_filters")
+            raise UserError("each enhancer has half the filters", advice="raise global_generator.num_filters")
         self.down = nn.Sequential(parts.layer(label_channels, width, 7), *parts.down([width, 2 * width]))
         self.up = nn.Sequential(
             *parts.residual(2 * width, num_res_blocks),
@@ -354,8 +354,8 @@ class FeatureEncoder(nn.Module):
         """
         if self.clusters.is_empty():
             raise UserError(
-                "random_style draws from looks that a checkpoint keeps of objects, but this one has none: they come "
-                f"from the objects in data.val that fill more than {SMALLEST_SHARE:.2%} of their image"
+                "random_style draws from looks that a checkpoint keeps of objects, but this one has none: they "
+                f"come from the objects in data.val that fill more than {SMALLEST_SHARE:.2%} of their image"
             )
         found = segments(instances)
         classes = self._classes(found.ids).expand(len(instances), -1)
@@ -440,7 +440,9 @@ class Recipe(BaseRecipe):
         self.one_hot = one_hot
         self.has_instances = INSTANCE_MAPS in label_lengths
         if self.has_instances and list(label_lengths)[-1] != INSTANCE_MAPS:
-            raise UserError(f"{INSTANCE_MAPS} tells objects apart only as the last of data.input_labels; move it there")
+            raise UserError(
+                f"{INSTANCE_MAPS} tells objects apart only as the last of data.input_labels", advice="move it there"
+            )
         self.has_before_checkpoint = gen.encoder is not None
         self.loss_weight = asdict(loss_weight)
         self.check_weights("gan")
@@ -501,7 +503,9 @@ class Recipe(BaseRecipe):
         if random_style:
             return self.gen(batch["label"], features=self.gen.encoder.random(instances, rng))
         if "images" not in batch:
-            raise UserError("the looks of objects are read off `images`, which the data lack; random_style needs none")
+            raise UserError(
+                "the looks of objects are read off `images`, which the data lack", advice="random_style needs none"
+            )
         return self.gen(batch["label"], images=batch["images"], instances=instances)
 
     def judge(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:

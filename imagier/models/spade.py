@@ -670,14 +670,17 @@ class Recipe(BaseRecipe):
                 shape = (len(batch), self.gen.style_dims)
                 noise = torch.randn(shape, generator=rng, device=batch["label"].device)
             if not random_style and "images" not in batch:
-                raise UserError("the style is read off `images`, which the data lack; random_style needs none")
+                raise UserError("the style is read off `images`, which the data lack", advice="random_style needs none")
             images = None if random_style else batch["images"]
         attributes = None
         if self.gen.attribute_dims:
             if "attributes" not in batch:
                 raise UserError(
-                    "gen.attribute_dims needs `attributes`, so many numbers for each sample, which no data set type "
-                    "here makes; remove it, or name a data set type of your own"
+                    (
+                        "gen.attribute_dims needs `attributes`, so many numbers for each sample, which no data set "
+                        "type here makes"
+                    ),
+                    advice="remove it, or name a data set type of your own",
                 )
             attributes = batch["attributes"].squeeze(1)
         return self.gen(*_label(batch), noise=noise, images=images, attributes=attributes)

@@ -410,5 +410,5 @@ class Recipe(BaseRecipe):
 def _source(batch: Batch, a2b: bool) -> Tensor:
     name = "images_a" if a2b else "images_b"
     if name not in batch:
-        raise UserError(f"inference_args: with a2b: {str(a2b).lower()} the data must have {name}")
+        raise UserError(f"with a2b: {str(a2b).lower()} the data must have {name}", where="inference_args")
     return batch[name]

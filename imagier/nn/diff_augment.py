@@ -22,7 +22,7 @@ def check_policy(policy: str) -> None:
     """UserError if a part of the comma-separated policy is none of those that `augment` knows."""
     for name in _names(policy):
         if name not in _CHANGES:
-            raise UserError(f"aug_policy: no augmentation {name!r}; there are {', '.join(_CHANGES)}")
+            raise UserError(f"no augmentation {name!r}", where="aug_policy", advice=f"there are {', '.join(_CHANGES)}")
 
 
 def augment(images: Tensor, policy: str, rng: torch.Generator) -> Tensor:

@@ -22,8 +22,8 @@ class LeastSize(NamedTuple):
         height, width = images.shape[-2:]
         if min(height, width) < self.side or max(height, width) < self.longer:
             raise UserError(
-                f"{network} needs images of at least {self.side} x {self.longer} px, but got {height} x {width} px; "
-                f"enlarge them (augmentations), or {remedy}"
+                f"{network} needs images of at least {self.side} x {self.longer} px, but got {height} x {width} px",
+                advice=f"enlarge them (augmentations), or {remedy}",
             )
 
 

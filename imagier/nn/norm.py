@@ -50,8 +50,8 @@ def _group_norm(channels: int, params: NormParams) -> nn.GroupNorm:
     groups = params.num_groups
     if groups < 1 or channels % groups:
         raise UserError(
-            f"group norm: {channels} channels cannot be split into {groups} groups; "
-            "choose another num_groups, or widths that it divides"
+            f"group norm: {channels} channels cannot be split into {groups} groups",
+            advice="choose another num_groups, or widths that it divides",
         )
     return nn.GroupNorm(groups, channels, eps=params.eps, affine=params.affine)
 

@@ -93,9 +93,12 @@ class ResidualDiscriminator(nn.Module):
         if last != (_LAST_PX, _LAST_PX):
             wanted = _LAST_PX << self.num_layers
             raise UserError(
-                f"dis: images of {height} x {width} px become {last[0]} x {last[1]} in num_layers: {self.num_layers} "
-                f"halvings, but aggregation: conv needs {_LAST_PX} x {_LAST_PX}; train on {wanted} x {wanted} px, "
-                "set another num_layers, or take aggregation: pool"
+                (
+                    f"images of {height} x {width} px become {last[0]} x {last[1]} in num_layers: {self.num_layers} "
+                    f"halvings, but aggregation: conv needs {_LAST_PX} x {_LAST_PX}"
+                ),
+                where="dis",
+                advice=f"train on {wanted} x {wanted} px, set another num_layers, or take aggregation: pool",
             )
 
 

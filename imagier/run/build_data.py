@@ -114,8 +114,12 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
     samples = dataset(data, data.train, seed, training=True, samples_per_step=batch_size * runtime.world, **growth)
     if data.num_classes is not None and len(samples.classes) > data.num_classes:
         raise UserError(
-            f"data.num_classes: is {data.num_classes}, but the training set has {len(samples.classes)} classes "
-            "(the outermost folders of its files); correct the number"
+            (
+                f"is {data.num_classes}, but the training set has {len(samples.classes)} classes (the outermost "
+                "folders of its files)"
+            ),
+            where="data.num_classes",
+            advice="correct the number",
         )
     loader = Loader(
         samples,
@@ -134,8 +138,11 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
     )
     if loader.steps_per_epoch == 0:
         raise UserError(
-            f"the training set has {len(samples)} samples, fewer than one step takes "
-            f"({loader.batch_size * loader.world}); lower data.train.batch_size or add samples"
+            (
+                f"the training set has {len(samples)} samples, fewer than one step takes "
+                f"({loader.batch_size * loader.world})"
+            ),
+            advice="lower data.train.batch_size or add samples",
         )
     return loader
 

@@ -39,7 +39,7 @@ def recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> Recipe:
     try:
         loss_networks = made.load_losses()
     except UserError as error:
-        raise UserError(f"trainer: {error}") from error
+        raise error.at("trainer") from error
     for network in (*made.networks.values(), *loss_networks):
         _place(network, config, runtime)
     return made
@@ -74,11 +74,13 @@ def _place(network: nn.Module, config: Config, runtime: Runtime) -> None:
 def _built(component: Component, section: str, known: Mapping[str, Any]) -> Any:
     size = inspect.signature(component.cls).parameters.get("crop_h_w")
     if size is not None and size.default is inspect.Parameter.empty and "crop_h_w" not in known:
-        raise UserError("data.train.augmentations: needs a crop (random_crop_h_w) or resize_h_w, the size to train at")
+        raise UserError(
+            "needs a crop (random_crop_h_w) or resize_h_w, the size to train at", where="data.train.augmentations"
+        )
     try:
         return component.build(**known)
     except UserError as error:
-        raise UserError(f"{section}: {error}") from error
+        raise error.at(section) from error
 
 
 def players(config: Config, made: Recipe, runtime: Runtime) -> dict[str, Player]:

@@ -23,7 +23,7 @@ def convert(args: argparse.Namespace) -> int:
         print(note)
     state = checkpoint.load(args.old)
     if "net_G" not in state:
-        raise UserError(f"{args.old}: is a checkpoint of ours already")
+        raise UserError("is a checkpoint of ours already", where=args.old)
     runtime = Runtime(torch.device("cpu"))
     recipe = build_training.untrained(config, runtime)
     trainer = Trainer(recipe, build_training.players(config, recipe, runtime), runtime, seed=DEFAULT_SEED)

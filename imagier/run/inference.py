@@ -107,7 +107,8 @@ def _checkpoint(config: Config, args: argparse.Namespace) -> Path:
     path = Path(os.environ.get("TORCH_HOME", ".")) / "checkpoints" / f"{stem}-{weight}.pt"
     if not path.is_file():
         raise UserError(
-            f"pretrained_weight: {weight} is the id of a file on Google Drive, which is not fetched from here; "
-            f"download it to {path}, or name a file with --checkpoint"
+            f"{weight} is the id of a file on Google Drive, which is not fetched from here",
+            where="pretrained_weight",
+            advice=f"download it to {path}, or name a file with --checkpoint",
         )
     return path

@@ -96,8 +96,11 @@ def _names(network: nn.Module, where: str) -> dict[str, str]:
         rules: Rules = network.reference_rules()  # type: ignore[operator]
     except AttributeError as error:
         raise UserError(
-            f"{where}: was written by the reference, which knew no {type(network).__module__}.{type(network).__name__} "
-            "(it has no reference_rules)"
+            (
+                f"was written by the reference, which knew no {type(network).__module__}.{type(network).__name__} (it "
+                "has no reference_rules)"
+            ),
+            where=where,
         ) from error
     return reference_names(network.state_dict(), rules)
 
@@ -118,7 +121,7 @@ def _optimizer(
     index = {name: number for number, name in enumerate(_parameters(weights))}
     numbered = [number for group in saved["param_groups"] for number in group["params"]]
     if len(saved["param_groups"]) != 1 or numbered != list(range(len(index))):
-        raise UserError(f"{where}: is about {len(numbered)} weights, but its network has {len(index)}")
+        raise UserError(f"is about {len(numbered)} weights, but its network has {len(index)}", where=where)
     needed = _MOMENTS[type(optimizer)]
     names = _names(network, where)
     moments: dict[int, dict[str, Any]] = {}
@@ -133,11 +136,13 @@ def _optimizer(
         if missing := sorted(needed - moments[ours].keys()):
             kind = type(optimizer).__name__
             raise UserError(
-                f"{where}: has no {missing[0]} of {theirs}; was it written by another optimizer than {kind}?"
+                f"has no {missing[0]} of {theirs}",
+                where=where,
+                advice=f"was it written by another optimizer than {kind}?",
             )
         shapes = {key: x.shape for key, x in found.items() if key in needed - {"step", "max"}}
         if wrong := [key for key, shape in shapes.items() if shape != weights[theirs].shape]:
-            raise UserError(f"{where}: {wrong[0]} of {theirs} has another shape than the weight itself")
+            raise UserError(f"{wrong[0]} of {theirs} has another shape than the weight itself", where=where)
     return {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
 
 

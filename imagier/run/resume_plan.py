@@ -57,7 +57,9 @@ class ResumePlan:
         if not continues:
             if (logdir / LATEST).exists():
                 raise UserError(
-                    f"{logdir}: holds another run, whose log would be lost; choose another --logdir, or --resume 1"
+                    "holds another run, whose log would be lost",
+                    where=logdir,
+                    advice="choose another --logdir, or --resume 1",
                 )
             return ResumePlan(logdir, seed, path, state, init_from=_text(args.checkpoint))
         extras = state.get("extras", {})
@@ -140,9 +142,11 @@ class ResumePlan:
 def _new_folder(args: argparse.Namespace, runtime: Runtime) -> Path:
     """A folder by the time. UserError where the run may be started again, and would not find it."""
     if _number("TORCHELASTIC_MAX_RESTARTS"):
-        raise UserError("--logdir is missing: ranks that torchrun starts again must find their run; name its folder")
+        raise UserError(
+            "--logdir is missing: ranks that torchrun starts again must find their run", advice="name its folder"
+        )
     if _number("SLURM_RESTART_COUNT"):
-        raise UserError("--logdir is missing: a job that is queued again must find its run; name its folder")
+        raise UserError("--logdir is missing: a job that is queued again must find its run", advice="name its folder")
     stem = args.config.stem if args.config is not None else "run"
     return Path(runtime.broadcast(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{stem}"))
 

@@ -85,7 +85,8 @@ def newest(logdir: Path) -> Found | None:
             before = [other for other in earlier(path) if other not in skipped]
             if not before:
                 raise UserError(
-                    f"{error}; no other is there to go on from: correct {logdir / LATEST}, or remove it to start afresh"
+                    str(error),
+                    advice=f"no other is there to go on from: correct {logdir / LATEST}, or remove it to start afresh",
                 ) from error
             notes += (f"{error}; going back to {before[0].name}",)
             skipped += (path,)
@@ -135,17 +136,23 @@ def load(path: Path) -> dict[str, Any]:
         if foreign is None:
             raise Unusable(f"{path}: not a checkpoint, or damaged ({str(error).splitlines()[0]})") from error
         raise UserError(
-            f"{path}: holds a {foreign[1]}, but only tensors, numbers and text are read; if you trust the file, "
-            "load it with torch.load(..., weights_only=False), remove that, and save it again"
+            f"holds a {foreign[1]}, but only tensors, numbers and text are read",
+            where=path,
+            advice=(
+                "if you trust the file, load it with torch.load(..., weights_only=False), remove that, and save it "
+                "again"
+            ),
         ) from error
     except _DAMAGE as error:
         reason = str(error).partition("\n")[0] or "it ends early"
         raise Unusable(f"{path}: not a checkpoint, or damaged ({reason})") from error
     written_as = state.get("format") if isinstance(state, dict) else None
     if isinstance(written_as, int) and written_as > FORMAT:
-        raise UserError(f"{path}: was written by a newer imagier (format {written_as}, here {FORMAT}); update this one")
+        raise UserError(
+            f"was written by a newer imagier (format {written_as}, here {FORMAT})", where=path, advice="update this one"
+        )
     if flaw := _flaw(state):
-        raise UserError(f"{path}: not a checkpoint: {flaw}")
+        raise UserError(f"not a checkpoint: {flaw}", where=path)
     return _upgrade_from_0_1(state) if written_as == 1 else state
 
 
@@ -208,8 +215,9 @@ def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, An
     for name, kind in _optimizers(trainer).items():
         if written_by.get(name, kind) != kind:
             raise UserError(
-                f"{path}: {name} was trained by {written_by[name]}, but {name}_opt is {kind}; "
-                "keep it, or take the weights alone (--resume 0)"
+                f"{name} was trained by {written_by[name]}, but {name}_opt is {kind}",
+                where=path,
+                advice="keep it, or take the weights alone (--resume 0)",
             )
     with fitting(path):
         for name, player in trainer.players.items():
@@ -260,7 +268,7 @@ def fitted(
     players, misfits = dict(state["players"]), []
     absent = [name for name in networks if name not in players]
     if len(absent) == len(networks):
-        raise UserError(f"{path}: holds nothing for {' or '.join(absent)}")
+        raise UserError(f"holds nothing for {' or '.join(absent)}", where=path)
     for name in [name for name in networks if name in players]:
         players[name] = saved = dict(players[name])
         saved["network"], found = _fitted(networks[name], saved["network"], name)
@@ -270,7 +278,7 @@ def fitted(
             saved["average"] = {**saved["average"], "network": network}
             misfits += found
     if misfits and (strict or any(misfit.fatal for misfit in misfits)):
-        raise UserError(f"{path}: does not fit this config: {'; '.join(misfit.line for misfit in misfits)}")
+        raise UserError(f"does not fit this config: {'; '.join(misfit.line for misfit in misfits)}", where=path)
     misfits = [_Misfit(f"holds nothing for {name}") for name in absent] + misfits
     return {**state, "players": players}, [f"{path.name}: {misfit.line}" for misfit in misfits]
 
@@ -314,9 +322,9 @@ def fitting(path: Path) -> Any:
     try:
         yield
     except KeyError as error:
-        raise UserError(f"{path}: holds nothing for the network {error.args[0]!r}") from error
+        raise UserError(f"holds nothing for the network {error.args[0]!r}", where=path) from error
     except RuntimeError as error:
         details = re.sub(r"\s+", " ", str(error))
-        raise UserError(f"{path}: does not fit this config: {details[:400]}") from error
+        raise UserError(f"does not fit this config: {details[:400]}", where=path) from error
     except ValueError as error:
-        raise UserError(f"{path}: its optimizer state does not fit this config: {error}") from error
+        raise UserError(f"its optimizer state does not fit this config: {error}", where=path) from error

@@ -156,11 +156,13 @@ def pointed(logdir: Path) -> Path | None:
         return None
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{pointer}: is not text; write the name of a checkpoint into it, or remove it to start afresh"
+            "is not text", where=pointer, advice="write the name of a checkpoint into it, or remove it to start afresh"
         ) from error
     words = first_line.split()
     if not words:
-        raise UserError(f"{pointer}: is empty; write the name of a checkpoint into it, or remove it to start afresh")
+        raise UserError(
+            "is empty", where=pointer, advice="write the name of a checkpoint into it, or remove it to start afresh"
+        )
     return logdir / words[-1]
 
 

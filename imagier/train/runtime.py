@@ -244,8 +244,8 @@ def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
     if world > 1:
         if missing := [name for name in _RENDEZVOUS if name not in os.environ]:
             raise UserError(
-                f"the environment's WORLD_SIZE is {world}, but it has no {', '.join(missing)}; "
-                "start with torchrun, or use --single_gpu"
+                f"the environment's WORLD_SIZE is {world}, but it has no {', '.join(missing)}",
+                advice="start with torchrun, or use --single_gpu",
             )
         backend = "nccl" if runtime.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=30))
@@ -256,7 +256,9 @@ def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
 def _from_environment(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
-        raise UserError(f"the environment's {name} is {text!r}, not a number; start with torchrun, or unset it")
+        raise UserError(
+            f"the environment's {name} is {text!r}, not a number", advice="start with torchrun, or unset it"
+        )
     return int(text)
 
 
@@ -347,12 +349,12 @@ def _device(name: str, local_rank: int) -> torch.device:
         name = next(kind for kind, there in available.items() if there)
     if not available.get(name, False):
         choices = ", ".join(kind for kind, there in available.items() if there)
-        raise UserError(f"--device {name}: torch finds no such device here; it has: {choices}")
+        raise UserError(f"--device {name}: torch finds no such device here", advice=f"it has: {choices}")
     if name != "cuda":
         return torch.device(name)
     if local_rank >= torch.cuda.device_count():
         raise UserError(
-            f"local rank {local_rank}: this machine has {torch.cuda.device_count()} GPUs; start fewer ranks"
+            f"local rank {local_rank}: this machine has {torch.cuda.device_count()} GPUs", advice="start fewer ranks"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

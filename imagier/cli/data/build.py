@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from imagier.tools.stores.plan import plan
 
     if args.data_root.resolve().is_relative_to(args.output_root.resolve()):
-        raise UserError(f"--output_root {args.output_root}: holds the files to be read; build elsewhere")
+        raise UserError(f"--output_root {args.output_root}: holds the files to be read", advice="build elsewhere")
     for line in _without_effect(args):
         print(line)
     kinds = extensions_of(args.config)

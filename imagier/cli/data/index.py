@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
             with replacing(out / name) as file:
                 file.write(text.encode())
     except OSError as error:
-        raise UserError(f"{out}: {error.strerror}; name another folder with --output_root") from error
+        raise UserError(str(error.strerror), where=out, advice="name another folder with --output_root") from error
     counts = ", ".join(f"{len(keys):,} {kind} ({kinds[kind]})" for kind, keys in planned.keys.items())
     removed = f"; {planned.removed:,} samples left out, which lack a file" if planned.removed else ""
     print(f"{out}: {counts}{removed}")

@@ -221,7 +221,9 @@ def _random_resize_aspect(text: str) -> _Op:
     except ValueError:
         smallest = largest = 0.0
     if not 0 < smallest <= largest:
-        raise UserError(f"random_resize_h_w_aspect: expected 'h, w, (smallest aspect, largest aspect)', got {text!r}")
+        raise UserError(
+            f"expected 'h, w, (smallest aspect, largest aspect)', got {text!r}", where="random_resize_h_w_aspect"
+        )
     low, high = math.log(smallest), math.log(largest)
 
     def draw(size: Size, gate: float, rng: random.Random) -> _Stage:
@@ -273,7 +275,7 @@ def _of_values(prepare: Callable[[Mapping[str, Any]], color.Draw]) -> Callable[[
 def _opencv_constant(name: str) -> int:
     names = [n for n in dir(cv2) if n.startswith("INTER_")]
     if name not in names:
-        raise UserError(f"interpolator {name!r}: OpenCV has no such constant; try INTER_LINEAR or INTER_AREA")
+        raise UserError(f"interpolator {name!r}: OpenCV has no such constant", advice="try INTER_LINEAR or INTER_AREA")
     return getattr(cv2, name)
 
 

@@ -103,8 +103,9 @@ def compression(options: Mapping[str, Any]) -> Draw:
         def through_jpeg(x: np.ndarray) -> np.ndarray:
             if x.shape[2] not in (1, 3):
                 raise UserError(
-                    f"compression: a JPEG has 1 or 3 channels, and this image {x.shape[2]}; drop the others (alpha), "
-                    "or the augmentation"
+                    f"a JPEG has 1 or 3 channels, and this image {x.shape[2]}",
+                    where="compression",
+                    advice="drop the others (alpha), or the augmentation",
                 )
             _, data = cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, quality])
             decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
@@ -123,5 +124,5 @@ def _pair(limit: float | Sequence[float]) -> tuple[float, float]:
 def _odd_sizes(limit: int | Sequence[int]) -> list[int]:
     low, high = (limit[0], limit[1]) if isinstance(limit, Sequence) else (3, limit)
     if not 3 <= low <= high or low % 2 == 0:
-        raise UserError(f"blur_limit: expected a number from 3, or an odd one and a larger one, got {limit!r}")
+        raise UserError(f"expected a number from 3, or an odd one and a larger one, got {limit!r}", where="blur_limit")
     return list(range(low, high + 1, 2))

@@ -89,8 +89,8 @@ def crop(before: Size, top: int, left: int, after: Size) -> list[Step]:
     """The part of an image that begins at (top, left). UserError if it is larger than the image."""
     if after[0] > before[0] or after[1] > before[1]:
         raise UserError(
-            f"crop {after[0]} x {after[1]} is larger than the image, {before[0]} x {before[1]} after resizing; "
-            "lower the crop or raise resize_smallest_side"
+            f"crop {after[0]} x {after[1]} is larger than the image, {before[0]} x {before[1]} after resizing",
+            advice="lower the crop or raise resize_smallest_side",
         )
     return [Step((1, 0, left, 0, 1, top), before, after)]
 

@@ -84,7 +84,7 @@ class Dataset:
                 for name, each in stored.items()
             }
         except UserError as error:
-            raise UserError(f"{self.where(place)}: {error}") from error
+            raise error.at(self.where(place)) from error
         numbers: dict[str, Number] = {"original_h_w": original, "is_flipped": drawn.is_flipped}
         numbers |= {f"original_h_w_{name}": size for name, size in sizes.items()}
         return Sample(arrays, dict.fromkeys(arrays, self.names[place]), numbers)
@@ -112,8 +112,12 @@ def check_orientation(sizes: Mapping[str, Size], where: Callable[[str], str]) ->
     for name, other in sizes.items():
         if other == size[::-1] and size[0] != size[1]:
             raise UserError(
-                f"{where(name)}: is {other[0]} x {other[1]}, but its partner {where(first)} is {size[0]} x {size[1]}: "
-                "one of them lies on its side, perhaps by the orientation that its file tells (EXIF); store both alike"
+                (
+                    f"is {other[0]} x {other[1]}, but its partner {where(first)} is {size[0]} x {size[1]}: one of them "
+                    "lies on its side, perhaps by the orientation that its file tells (EXIF)"
+                ),
+                where=where(name),
+                advice="store both alike",
             )
 
 
@@ -127,7 +131,8 @@ def paired_keys(source: Source, input_types: Sequence[InputType]) -> list[str]:
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise UserError(
-                f"{source.where(first, missing[0])}: has no partner {source.where(name, missing[0])}{more}; "
-                "add it or remove the file"
+                f"has no partner {source.where(name, missing[0])}{more}",
+                where=source.where(first, missing[0]),
+                advice="add it or remove the file",
             )
     return keys

@@ -134,8 +134,9 @@ class Dataset:
         long_enough = self.lengths[self.lengths >= self.growth.initial]
         if not len(long_enough):
             raise UserError(
-                f"initial_sequence_length: is {self.growth.initial}, but the longest sequence has {self.lengths.max()} "
-                "frames; lower it"
+                f"is {self.growth.initial}, but the longest sequence has {self.lengths.max()} frames",
+                where="initial_sequence_length",
+                advice="lower it",
             )
         few = len(long_enough) < LEAST_STEPS * samples_per_step
         count = int(long_enough.sum()) if few else len(long_enough)
@@ -176,7 +177,7 @@ class Dataset:
             changed = [self._changed(drawn, moment) for moment in moments]
             arrays = {name: np.stack([moment[name] for moment in changed]) for name in changed[0]}
         except UserError as error:
-            raise UserError(f"{self._where(sequence, frames[0])}: {error}") from error
+            raise error.at(self._where(sequence, frames[0])) from error
         numbers: dict[str, Number] = {"original_h_w": original, "is_flipped": drawn.is_flipped}
         numbers |= {f"original_h_w_{name}": size for name, size in sizes.items()}
         numbers |= {"sequence": sequence, "frame": frames[0], "time_step": frames.step}
@@ -199,7 +200,9 @@ class Dataset:
             for number, before, form in zip(place.frames[1:], forms, forms[1:]):
                 if form != before:
                     where = self._tracks(place.sequence).where(kind.name, self.strips[place.sequence], number)
-                    raise UserError(f"{where}: holds {form}, but {before} in the frame before; correct the file")
+                    raise UserError(
+                        f"holds {form}, but {before} in the frame before", where=where, advice="correct the file"
+                    )
 
     def _tracks(self, sequence: int) -> FrameIndex:
         return self.roots[self.root_of[sequence]]

@@ -73,16 +73,16 @@ def _palette_indices(data: bytes, where: str) -> np.ndarray:
     try:
         return np.asarray(Image.open(io.BytesIO(data)))
     except (OSError, SyntaxError) as error:  # Pillow raises either for damaged chunks
-        raise UserError(f"{where}: damaged ({error}); restore it or remove it from the set") from error
+        raise UserError(f"damaged ({error})", where=where, advice="restore it or remove it from the set") from error
 
 
 def _by_opencv(data: bytes, mode: int, where: str) -> np.ndarray:
     try:
         array = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        raise UserError(f"{where}: cannot be decoded ({error.err})") from error
+        raise UserError(f"cannot be decoded ({error.err})", where=where) from error
     if array is None:
-        raise UserError(f"{where}: not an image, or damaged; restore it or remove it from the set")
+        raise UserError("not an image, or damaged", where=where, advice="restore it or remove it from the set")
     if array.ndim == 3 and array.shape[2] == 3:
         return cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
     if array.ndim == 3 and array.shape[2] == 4:

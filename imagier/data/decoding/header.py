@@ -59,7 +59,7 @@ def read_header(data: bytes, where: str) -> Header | None:
     without pixels or with too many.
     """
     if not data:
-        raise UserError(f"{where}: the file is empty; restore it or remove it from the set")
+        raise UserError("the file is empty", where=where, advice="restore it or remove it from the set")
     if data.startswith(JPEG_START):
         header = _of_jpeg(data)
     elif data.startswith(PNG_START):
@@ -69,13 +69,15 @@ def read_header(data: bytes, where: str) -> Header | None:
     if header is None:
         return None
     if not header.is_whole:
-        raise UserError(f"{where}: the file is cut off; restore it or remove it from the set")
+        raise UserError("the file is cut off", where=where, advice="restore it or remove it from the set")
     if header.is_animated:
-        raise UserError(f"{where}: is an animation; save the image that is meant as a file of its own")
+        raise UserError("is an animation", where=where, advice="save the image that is meant as a file of its own")
     if header.height * header.width > MOST_PIXELS:
         raise _giant(where, f"{header.height} x {header.width}")
     if header.height * header.width == 0:
-        raise UserError(f"{where}: has no pixels ({header.height} x {header.width}); remove it from the set")
+        raise UserError(
+            f"has no pixels ({header.height} x {header.width})", where=where, advice="remove it from the set"
+        )
     return header
 
 
@@ -140,8 +142,9 @@ def _by_pillow(data: bytes, where: str) -> Header | None:
 
 def _giant(where: str, pixels: str) -> UserError:
     return UserError(
-        f"{where}: says that it has {pixels} pixels, and only images of up to {MOST_PIXELS} are read; scale it down, "
-        "or remove it from the set"
+        f"says that it has {pixels} pixels, and only images of up to {MOST_PIXELS} are read",
+        where=where,
+        advice="scale it down, or remove it from the set",
     )
 
 

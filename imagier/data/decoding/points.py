@@ -17,11 +17,15 @@ def decode_points(data: bytes, where: str) -> np.ndarray:
     try:
         points = np.array(json.loads(data), np.float64)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{where}: {_WANTED} ({_first_line(error)}); correct it") from error
+        raise UserError(f"{_WANTED} ({_first_line(error)})", where=where, advice="correct it") from error
     if points.ndim != 2 or points.shape[1] < 2:
-        raise UserError(f"{where}: {_WANTED} (its numbers have the shape {list(points.shape)}); correct it")
+        raise UserError(
+            f"{_WANTED} (its numbers have the shape {list(points.shape)})", where=where, advice="correct it"
+        )
     if not np.isfinite(points).all():
-        raise UserError(f"{where}: holds numbers that are infinite or none; give such points a confidence of 0 instead")
+        raise UserError(
+            "holds numbers that are infinite or none", where=where, advice="give such points a confidence of 0 instead"
+        )
     return points
 
 

@@ -158,12 +158,15 @@ class _File:
         channels = array.shape[2]
         if kind.num_channels is not None and channels != kind.num_channels:
             raise UserError(
-                f"{self.where}: has {channels} channels, but input type {kind.name!r} says num_channels: "
-                f"{kind.num_channels}; convert the file or correct the config"
+                f"has {channels} channels, but input type {kind.name!r} says num_channels: {kind.num_channels}",
+                where=self.where,
+                advice="convert the file or correct the config",
             )
         if array.dtype not in (np.uint8, np.uint16, np.float32):
             raise UserError(
-                f"{self.where}: holds {array.dtype} values; convert it to 8 or 16 bits without sign, or to float32"
+                f"holds {array.dtype} values",
+                where=self.where,
+                advice="convert it to 8 or 16 bits without sign, or to float32",
             )
         check_value_range(array, kind, self.where)
         return array
@@ -173,8 +176,9 @@ def check_value_range(array: np.ndarray, kind: InputType, where: str) -> None:
     """UserError, with the file's name, if what is to be brought to [-1, 1] has no known range."""
     if array.dtype == np.uint16 and kind.normalize:
         raise UserError(
-            f"{where}: holds 16-bit values, which are numbers and no light, but input type {kind.name!r} says "
-            "normalize: true; convert the file to 8 bits"
+            f"holds 16-bit values, which are numbers and no light, but input type {kind.name!r} says normalize: true",
+            where=where,
+            advice="convert the file to 8 bits",
         )
 
 
@@ -188,11 +192,14 @@ def check_classes(array: np.ndarray, kind: InputType, ignore: bool, where: str) 
         return
     if array.shape[2] != 1:
         raise UserError(
-            f"{where}: has {array.shape[2]} channels, but a map of the classes of one_hot_num_classes.{kind.name} has "
-            "one; convert the file"
+            f"has {array.shape[2]} channels, but a map of the classes of one_hot_num_classes.{kind.name} has one",
+            where=where,
+            advice="convert the file",
         )
     if array.dtype == np.float32:
-        raise UserError(f"{where}: holds fractions, but classes are whole numbers; save the map with 8 or 16 bits")
+        raise UserError(
+            "holds fractions, but classes are whole numbers", where=where, advice="save the map with 8 or 16 bits"
+        )
     if ignore or kind.dont_care is not None:
         return
     largest = int(array.max())
@@ -203,6 +210,10 @@ def check_classes(array: np.ndarray, kind: InputType, ignore: bool, where: str) 
     if wrong:
         shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
         raise UserError(
-            f"{where}: holds class {shown}, but one_hot_num_classes.{kind.name} is {kind.num_classes} (classes 0 to "
-            f"{kind.num_classes - 1}); correct the map or the number, or set use_dont_care: true"
+            (
+                f"holds class {shown}, but one_hot_num_classes.{kind.name} is {kind.num_classes} (classes 0 to "
+                f"{kind.num_classes - 1})"
+            ),
+            where=where,
+            advice="correct the map or the number, or set use_dont_care: true",
         )

@@ -79,7 +79,9 @@ class Video:
         import av
 
         if not 0 <= number < len(self):
-            raise UserError(f"{self.where}: has {len(self)} frames and no frame {number}; was it changed meanwhile?")
+            raise UserError(
+                f"has {len(self)} frames and no frame {number}", where=self.where, advice="was it changed meanwhile?"
+            )
         try:
             return self._array(self._decode(number))
         except av.FFmpegError as error:
@@ -127,13 +129,19 @@ class Video:
             array = frame.to_ndarray()
         elif self.exact:
             raise UserError(
-                f"{self.where}: is stored as {name}, which does not keep ids as they are; write it as gray video "
-                "without loss (ffmpeg -i FILE -pix_fmt gray -c:v ffv1 NEW.mkv), or as PNG files"
+                f"is stored as {name}, which does not keep ids as they are",
+                where=self.where,
+                advice=(
+                    "write it as gray video without loss (ffmpeg -i FILE -pix_fmt gray -c:v ffv1 NEW.mkv), or as PNG "
+                    "files"
+                ),
             )
         else:
             wanted = {1: "gray", 3: "rgb24", 4: "rgba"}.get(self.channels)
             if wanted is None:
-                raise UserError(f"{self.where}: a video has no {self.channels} channels; correct num_channels")
+                raise UserError(
+                    f"a video has no {self.channels} channels", where=self.where, advice="correct num_channels"
+                )
             full = ColorRange.JPEG if self.channels == 1 else None
             array = self._reformatter.reformat(frame, format=wanted, dst_color_range=full, threads=1).to_ndarray()
         array = array[..., None] if array.ndim == 2 else array
@@ -141,7 +149,9 @@ class Video:
         return np.ascontiguousarray(np.rot90(array, turns)) if turns else array
 
     def _damaged(self, number: int) -> UserError:
-        return UserError(f"{self.where}: frame {number} is damaged; restore the file or remove it from the set")
+        return UserError(
+            f"frame {number} is damaged", where=self.where, advice="restore the file or remove it from the set"
+        )
 
 
 def count_frames(file: BinaryIO, where: str) -> int:
@@ -158,7 +168,7 @@ def count_frames(file: BinaryIO, where: str) -> int:
         else:
             count = len(_frames(container, stream, file, where).times)
     if not count:
-        raise UserError(f"{where}: shows no frame; restore it or remove it from the set")
+        raise UserError("shows no frame", where=where, advice="restore it or remove it from the set")
     return count
 
 
@@ -202,23 +212,29 @@ def _opened(file: BinaryIO, where: str) -> tuple[InputContainer, VideoStream]:
         import av
         from av.stream import Disposition
     except ModuleNotFoundError as error:
-        raise UserError(f"{where}: the package av is not installed; run: pip install 'imagier[video]'") from error
+        raise UserError(
+            "the package av is not installed", where=where, advice="run: pip install 'imagier[video]'"
+        ) from error
     if not _size(file):
-        raise UserError(f"{where}: the file is empty; restore it or remove it from the set")
+        raise UserError("the file is empty", where=where, advice="restore it or remove it from the set")
     if _is_cut_off_matroska(file):
         raise _cut_off(where)
     try:
         container = av.open(file, "r", metadata_errors="replace")  # a title may be in any encoding
     except av.FFmpegError as error:
         raise UserError(
-            f"{where}: not a video, cut off or damaged ({error.strerror}); restore it or remove it from the set"
+            f"not a video, cut off or damaged ({error.strerror})",
+            where=where,
+            advice="restore it or remove it from the set",
         ) from error
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
-        raise UserError(f"{where}: has no images; remove it from the set")
+        raise UserError("has no images", where=where, advice="remove it from the set")
     stream = streams[0]
     if stream.codec_context is None:
-        raise UserError(f"{where}: has images in a format that cannot be decoded; write it anew (ffmpeg), or remove it")
+        raise UserError(
+            "has images in a format that cannot be decoded", where=where, advice="write it anew (ffmpeg), or remove it"
+        )
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
         raise _without_times(where)  # an avi file does not tell in which order such frames are shown
     stream.codec_context.thread_count = 1  # the workers are the parallelism, and threads would read ahead
@@ -232,7 +248,9 @@ def _frames(container: InputContainer, stream: VideoStream, file: BinaryIO, wher
     try:
         shown = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if _is_shown(packet, stream)]
     except av.FFmpegError as error:
-        raise UserError(f"{where}: damaged ({error.strerror}); restore it or remove it from the set") from error
+        raise UserError(
+            f"damaged ({error.strerror})", where=where, advice="restore it or remove it from the set"
+        ) from error
     _check_length(stream, file, where)
     if len(shown) < stream.frames - sum(entry.is_discard for entry in stream.index_entries):
         raise _cut_off(where)
@@ -292,8 +310,10 @@ def _vint(data: bytes, at: int) -> tuple[int, int | None]:
 
 
 def _cut_off(where: str) -> UserError:
-    return UserError(f"{where}: the file is cut off; restore it or remove it from the set")
+    return UserError("the file is cut off", where=where, advice="restore it or remove it from the set")
 
 
 def _without_times(where: str) -> UserError:
-    return UserError(f"{where}: does not say when each frame is shown; write it anew (ffmpeg -i FILE NEW.mp4)")
+    return UserError(
+        "does not say when each frame is shown", where=where, advice="write it anew (ffmpeg -i FILE NEW.mp4)"
+    )

@@ -54,7 +54,7 @@ class Files:
             drawn = self.augmenter.draw(stored.size, rng)
             array = drawn.apply(name, stored.array, stored.extent)
         except UserError as error:
-            raise UserError(f"{source.where(name, key)}: {error}") from error
+            raise error.at(source.where(name, key)) from error
         return array, {f"is_flipped_{name}": drawn.is_flipped, f"original_h_w_{name}": stored.size}
 
     def draw(self, rng: random.Random) -> int:

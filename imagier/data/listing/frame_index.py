@@ -101,7 +101,7 @@ class FrameIndex:
             for other in others:
                 partner = found[other].get(strip.name)
                 if partner is None or partner.length != strip.length:
-                    raise UserError(f"{self.where(first, strip, 0)}: {_mismatch(strip, other, partner)}")
+                    raise UserError(str(_mismatch(strip, other, partner)), where=self.where(first, strip, 0))
         return [runs[strip.name] for strip in strips] if self.singles else strips
 
     def _counted(self, kind: str) -> dict[str, SequenceRef]:

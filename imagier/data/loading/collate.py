@@ -73,8 +73,8 @@ def _misfit(samples: Sequence[Sample]) -> UserError | None:
         shown = sorted({f"{' x '.join(map(str, array.shape))} {array.dtype}" for array in arrays})
         if len(shown) > 1:
             return UserError(
-                f"{samples[0].keys[name]} and its batch: {name} of different sizes ({', '.join(shown)}); "
-                "crop or convert them, or use batch_size: 1"
+                f"{samples[0].keys[name]} and its batch: {name} of different sizes ({', '.join(shown)})",
+                advice="crop or convert them, or use batch_size: 1",
             )
     return None
 

@@ -23,24 +23,28 @@ class FolderSource:
         self.extensions = dict(extensions)
         self._counts: dict[str, int] = {}
         if not os.path.isdir(self.root):  # noqa: PTH112 - a Path's raises where it may not look
-            raise UserError(f"{self.root}: no such folder; check `roots` in the data section")
+            raise UserError("no such folder", where=self.root, advice="check `roots` in the data section")
 
     def keys(self, kind: str) -> list[str]:
         folder = self.root / kind
         try:
             if not folder.is_dir():
-                raise UserError(f"{self.root}: no folder {kind!r} for the input type of that name; {self._folders()}")
+                raise UserError(
+                    f"no folder {kind!r} for the input type of that name", where=self.root, advice=self._folders()
+                )
         except OSError as error:
-            raise UserError(f"{one_line(error.filename)}: {error.strerror}; check `roots`") from error
+            raise UserError(str(error.strerror), where=one_line(error.filename), advice="check `roots`") from error
         suffix = f".{self.extensions[kind]}"
         keys: list[str] = []
         for sequence, names in sorted(_files(str(folder), suffix)):
             keys += [f"{sequence}/{name}" for name in sorted(names)]
         if not keys:
-            raise UserError(f"{folder}: no file ends in {suffix}; check `ext` of input type {kind!r}")
+            raise UserError(f"no file ends in {suffix}", where=folder, advice=f"check `ext` of input type {kind!r}")
         wrong = wrong_key(keys)
         if wrong is not None:
-            raise UserError(f"{self.where(kind, wrong)}: the name is not UTF-8; rename it (convmv does it for many)")
+            raise UserError(
+                "the name is not UTF-8", where=self.where(kind, wrong), advice="rename it (convmv does it for many)"
+            )
         self._counts[kind] = len(keys)
         return keys
 
@@ -52,19 +56,19 @@ class FolderSource:
             with open(self._path(kind, key), "rb") as file:  # noqa: PTH123 - half of the time would go into a Path
                 return file.read()
         except OSError as error:
-            raise UserError(f"{self.where(kind, key)}: {error.strerror}") from error
+            raise UserError(str(error.strerror), where=self.where(kind, key)) from error
 
     def open(self, kind: str, key: str) -> BinaryIO:
         try:
             return Path(self._path(kind, key)).open("rb")
         except OSError as error:
-            raise UserError(f"{self.where(kind, key)}: {error.strerror}") from error
+            raise UserError(str(error.strerror), where=self.where(kind, key)) from error
 
     def modified(self, kind: str, key: str) -> int:
         try:
             return os.stat(self._path(kind, key)).st_mtime_ns  # noqa: PTH116
         except OSError as error:
-            raise UserError(f"{self.where(kind, key)}: {error.strerror}") from error
+            raise UserError(str(error.strerror), where=self.where(kind, key)) from error
 
     def where(self, kind: str, key: str) -> str:
         return one_line(str(Path(self._path(kind, key))))
@@ -93,7 +97,9 @@ def _files(top: str, suffix: str) -> Iterator[tuple[str, list[str]]]:
             here = os.stat(path)  # noqa: PTH116
             identity = (here.st_dev, here.st_ino)
             if identity in around:
-                raise UserError(f"{one_line(path)}: a link to a folder that it lies in, and so without end; remove it")
+                raise UserError(
+                    "a link to a folder that it lies in, and so without end", where=one_line(path), advice="remove it"
+                )
             names = []
             with os.scandir(path) as entries:
                 for entry in entries:
@@ -103,5 +109,5 @@ def _files(top: str, suffix: str) -> Iterator[tuple[str, list[str]]]:
                     elif entry.name.endswith(suffix) and entry.name[0] != ".":
                         names.append(entry.name.removesuffix(suffix))
         except OSError as error:
-            raise UserError(f"{one_line(error.filename or path)}: cannot be listed: {error.strerror}") from error
+            raise UserError(f"cannot be listed: {error.strerror}", where=one_line(error.filename or path)) from error
         yield sequence or ".", names

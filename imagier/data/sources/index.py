@@ -45,7 +45,9 @@ def read_index(
     there = extensions.keys() if is_paired else listed.keys() & extensions.keys()
     for kind in kinds:
         if kind not in there:
-            raise UserError(f"{at}: lists no input type {kind!r}; it has: {', '.join(sorted(there)) or 'none'}")
+            raise UserError(
+                f"lists no input type {kind!r}", where=at, advice=f"it has: {', '.join(sorted(there)) or 'none'}"
+            )
     if is_paired:
         root = None if base is None else _root_in(listed, base)
         return dict.fromkeys(kinds, _keys(listed, root, next(iter(kinds)), at, mend)), extensions
@@ -62,14 +64,14 @@ def _parsed(data: bytes, where: str, mend: str) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; nested without end
-        raise UserError(f"{where}: not JSON; {mend}") from error
+        raise UserError("not JSON", where=where, advice=mend) from error
 
 
 def _checked(shape: TypeAdapter, tree: Any, where: str, expected: str) -> Any:
     try:
         return shape.validate_python(tree, strict=True)
     except ValidationError as error:
-        raise UserError(f"{where}: expected {expected}") from error
+        raise UserError(f"expected {expected}", where=where) from error
 
 
 def _keys(sequences: _Sequences, root: str | None, kind: str, at: str, mend: str) -> Keys:
@@ -80,10 +82,10 @@ def _keys(sequences: _Sequences, root: str | None, kind: str, at: str, mend: str
         for name in names
     ]
     if not keys:
-        raise UserError(f"{at}: lists no files of input type {kind!r}; {mend}")
+        raise UserError(f"lists no files of input type {kind!r}", where=at, advice=mend)
     wrong = wrong_key(keys)
     if wrong is not None:
-        raise UserError(f"{at}: lists {wrong!a}, which cannot be the name of a file; correct it")
+        raise UserError(f"lists {wrong!a}, which cannot be the name of a file", where=at, advice="correct it")
     return Keys(keys)
 
 

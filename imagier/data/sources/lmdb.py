@@ -25,7 +25,9 @@ def lmdb_package() -> ModuleType:
     try:
         import lmdb
     except ModuleNotFoundError as error:
-        raise UserError("LMDB: the package lmdb is not installed; run: pip install 'imagier[lmdb]'") from error
+        raise UserError(
+            "the package lmdb is not installed", where="LMDB", advice="run: pip install 'imagier[lmdb]'"
+        ) from error
     return lmdb
 
 
@@ -57,7 +59,7 @@ class LmdbSource:
         if data is None and key != whole_sequence(key):
             data = environment.get(whole_sequence(key))
         if data is None:
-            raise UserError(f"{self.where(kind, key)}: no such entry, though {FILENAMES} may list it; {_MEND}")
+            raise UserError(f"no such entry, though {FILENAMES} may list it", where=self.where(kind, key), advice=_MEND)
         return data
 
     def open(self, kind: str, key: str) -> BinaryIO:
@@ -76,9 +78,9 @@ class LmdbSource:
         try:
             return (self.root / name).read_bytes()
         except FileNotFoundError as error:
-            raise UserError(f"{one_line(str(self.root))}: no {name}: no LMDB store; {_MEND}") from error
+            raise UserError(f"no {name}: no LMDB store", where=one_line(str(self.root)), advice=_MEND) from error
         except OSError as error:
-            raise UserError(f"{one_line(str(self.root / name))}: {error.strerror}") from error
+            raise UserError(str(error.strerror), where=one_line(str(self.root / name))) from error
 
 
 class _Environment:
@@ -108,7 +110,7 @@ class _Environment:
         except lmdb.BadValsizeError:  # no key is so long
             return None
         except lmdb.Error as error:
-            raise UserError(f"{self._where()}: {error}; {_MEND}") from error
+            raise error.at(self._where(), advice=_MEND) from error
 
     def check(self, keys: Keys) -> None:
         """UserError unless the file is whole and has as many entries as there are keys."""
@@ -122,16 +124,18 @@ class _Environment:
                 handle.close()  # what a process opened before it forked, its children had better not have
         size = Path(self.folder, DATA).stat().st_size
         if size < needed:  # to read what is missing would end the process
-            raise UserError(f"{self._where()}: cut off, has {size:,} of {needed:,} bytes; {_MEND}")
+            raise UserError(f"cut off, has {size:,} of {needed:,} bytes", where=self._where(), advice=_MEND)
         if entries < len(keys) and entries < len({whole_sequence(key) for key in keys}):
-            raise UserError(f"{self._where()}: has {entries:,} entries, {FILENAMES} lists {len(keys):,}; {_MEND}")
+            raise UserError(
+                f"has {entries:,} entries, {FILENAMES} lists {len(keys):,}", where=self._where(), advice=_MEND
+            )
 
     def modified(self) -> int:
         """When the file was last written, in ns. UserError if it is gone."""
         try:
             return Path(self.folder, DATA).stat().st_mtime_ns
         except OSError as error:
-            raise UserError(f"{self._where()}: {error.strerror}; {_MEND}") from error
+            raise UserError(str(error.strerror), where=self._where(), advice=_MEND) from error
 
     def _open(self, lmdb: ModuleType) -> None:
         with self._opening:
@@ -148,7 +152,7 @@ class _Environment:
             return lmdb.open(self.folder, readonly=True, lock=False, readahead=False, meminit=False)
         except lmdb.Error as error:
             why = "no such file" if not Path(self.folder, DATA).is_file() else error
-            raise UserError(f"{self._where()}: cannot be opened ({why}); {_MEND}") from error
+            raise UserError(f"cannot be opened ({why})", where=self._where(), advice=_MEND) from error
 
     def _where(self) -> str:
         return one_line(f"{self.folder}/{DATA}")
@@ -164,7 +168,7 @@ def _environment(folder: str | Path) -> _Environment:
     try:
         identity = path, Path(path, DATA).stat().st_ino  # another file under the same name is another environment
     except OSError as error:
-        raise UserError(f"{one_line(path)}/{DATA}: {error.strerror}; {_MEND}") from error
+        raise UserError(str(error.strerror), where=f"{one_line(path)}/{DATA}", advice=_MEND) from error
     found = _IN_USE.get(identity)
     if found is None:
         found = _IN_USE[identity] = _Environment(path)

@@ -57,7 +57,7 @@ class S3Folder:
         """root: bucket/path or s3://bucket/path. credentials: as Bucket. UserError if no bucket can be called so."""
         bucket, _, self.path = root.removeprefix(SCHEME).rstrip("/").partition("/")
         if not _BUCKET.fullmatch(bucket):
-            raise UserError(f"roots: {root!r} names no bucket; write bucket/folder")
+            raise UserError(f"{root!r} names no bucket", where="roots", advice="write bucket/folder")
         self.bucket = Bucket(bucket, credentials, patience)
         self.cache = cache
         self._server = self.bucket.endpoint if cache is not None else ""
@@ -109,7 +109,7 @@ class S3Folder:
         prefix = self.key("")
         found = {key.removeprefix(prefix): listed for key, listed in self.bucket.list(prefix).items()}
         if not found:
-            raise UserError(f"{self.where('')}: no objects there; check `roots`")
+            raise UserError("no objects there", where=self.where(""), advice="check `roots`")
         return found
 
     def _entry(self, key: str) -> str:

@@ -22,7 +22,9 @@ def open_local(root: str | Path, extensions: Mapping[str, str], store: str | Non
     try:
         store = store or store_type(Path(root), extensions)
     except OSError as error:
-        raise UserError(f"{one_line(error.filename or str(root))}: {error.strerror}; check `roots`") from error
+        raise UserError(
+            str(error.strerror), where=one_line(error.filename or str(root)), advice="check `roots`"
+        ) from error
     if store == "lmdb":
         return LmdbSource(root, extensions)
     if store == "shards":

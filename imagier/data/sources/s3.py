@@ -61,19 +61,21 @@ def read_credentials(path: str | Path) -> dict[str, Any]:
     try:
         found = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{where}: {error.strerror}") from error
+        raise UserError(str(error.strerror), where=where) from error
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}:{error.lineno}: not JSON; write {{'aws_access_key_id': ...}}") from error
+        raise UserError(
+            "not JSON", where=f"{where}:{error.lineno}", advice="write {'aws_access_key_id': ...}"
+        ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not a text file (UTF-8)") from error
+        raise UserError("not a text file (UTF-8)", where=where) from error
     known = inspect.signature(_session_class().client).parameters.keys() - {"self", "service_name", "config"}
     if not isinstance(found, dict):
-        raise UserError(f"{where}: expected a mapping with some of {', '.join(sorted(known))}")
+        raise UserError(f"expected a mapping with some of {', '.join(sorted(known))}", where=where)
     for name, value in found.items():
         if name not in known:
-            raise UserError(f"{where}: unknown key {name!r}; there are {', '.join(sorted(known))}")
+            raise UserError(f"unknown key {name!r}", where=where, advice=f"there are {', '.join(sorted(known))}")
         if not isinstance(value, bool if name == "use_ssl" else str) and name != "verify":
-            raise UserError(f"{where}: {name}: expected {'true or false' if name == 'use_ssl' else 'text'}")
+            raise UserError(f"{name}: expected {'true or false' if name == 'use_ssl' else 'text'}", where=where)
     return found
 
 
@@ -159,7 +161,7 @@ class Bucket:
             if not passes:
                 raise UserError(line) from cause
             if left_s <= 0:
-                raise UserError(f"{line}; gave up after {self.patience.total_s:g} s") from cause
+                raise UserError(str(line), advice=f"gave up after {self.patience.total_s:g} s") from cause
             if pause_s / 2 < _TOLD_FROM_S <= pause_s:
                 tell(f"{line}; trying again for up to {left_s:.0f} s")
             self.patience.pause(pause_s * random.SystemRandom().uniform(0.5, 1))  # else all workers come at once
@@ -182,7 +184,7 @@ class Bucket:
             return _session_class()().client("s3", config=options, **self._credentials)
         except (ValueError, BotoCoreError) as error:
             what = "correct the credentials, endpoint_url or region_name"
-            raise UserError(f"s3://{self.name}: {_one_line(error)}; {what}") from error
+            raise UserError(str(_one_line(error)), where=f"s3://{self.name}", advice=what) from error
 
 
 def _session_class() -> Any:

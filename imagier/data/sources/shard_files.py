@@ -45,7 +45,7 @@ class LocalFiles:
             with os.scandir(self.root) as entries:
                 sizes = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
         except OSError as error:
-            raise UserError(f"{self.root}: {error.strerror}; check `roots` in the data section") from error
+            raise UserError(str(error.strerror), where=self.root, advice="check `roots` in the data section") from error
         self._sizes = dict(sorted(sizes.items()))
 
     def names(self) -> list[str]:
@@ -66,7 +66,7 @@ class LocalFiles:
                 length, offset = length - len(parts[-1]), offset + len(parts[-1])
             return b"".join(parts)
         except OSError as error:
-            raise UserError(f"{self.where(name)}: {error.strerror}") from error
+            raise UserError(str(error.strerror), where=self.where(name)) from error
 
     def where(self, name: str) -> str:
         return one_line(str(self.root / name))

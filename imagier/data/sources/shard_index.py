@@ -93,7 +93,7 @@ def index_of(files: ShardFiles) -> ShardIndex:
     if not shards:
         compressed = [name for name in files.names() if name.endswith(COMPRESSED)]
         why = f"{compressed[0]} is compressed; unpack the shards (gunzip, unxz)" if compressed else "check `roots`"
-        raise UserError(f"{files.where('')}: holds no {SHARD} file; {why}")
+        raise UserError(f"holds no {SHARD} file", where=files.where(""), advice=why)
     return _kept(files, shards) or _scanned(files, shards)
 
 
@@ -152,7 +152,7 @@ def _scanned(files: ShardFiles, shards: Mapping[str, int]) -> ShardIndex:
                 found = key_and_field(member)
             except ValueError as error:
                 what = f"member {one_line(member)!r} is no path within the archive, or not UTF-8"
-                raise UserError(f"{files.where(name)}: {what}; make the shard again without it") from error
+                raise UserError(str(what), where=files.where(name), advice="make the shard again without it") from error
             if found is not None:
                 key, field = found
                 keys[field].append(key)
@@ -171,7 +171,7 @@ def _check_repeated(keys: Keys, field: str, files: ShardFiles) -> None:
     repeated = keys.first_repeated()
     if repeated is not None:
         what = f"{one_line(repeated)}.{field} is there twice, in one shard or in two"
-        raise UserError(f"{files.where('')}: {what}; give every sample a name of its own")
+        raise UserError(str(what), where=files.where(""), advice="give every sample a name of its own")
 
 
 def scan(files: ShardFiles, name: str) -> Iterator[tuple[str, int, int]]:
@@ -191,14 +191,14 @@ def scan(files: ShardFiles, name: str) -> Iterator[tuple[str, int, int]]:
                     yield member.name, member.offset_data, member.size
                 elif not member.isdir():
                     what = f"member {one_line(member.name)!r} is a link or a device, not a plain file"
-                    raise UserError(f"{where}: {what}; make the shard again without it")
+                    raise UserError(str(what), where=where, advice="make the shard again without it")
             reader.seek(tar.offset)
             if any(reader.read(BLOCK_BYTES)) or tar.offset + BLOCK_BYTES > files.size(name):
                 raise tarfile.ReadError("no end")
     except UserError:
         raise
     except (tarfile.TarError, ValueError, RecursionError, OverflowError) as error:
-        raise UserError(f"{where}: damaged or cut off ({error}); make or copy it again") from error
+        raise UserError(f"damaged or cut off ({error})", where=where, advice="make or copy it again") from error
 
 
 class _HeaderReader(io.BufferedReader):

@@ -45,11 +45,11 @@ class ShardsSource:
         members = self._members[kind]
         place = members.keys.find(key)
         if place is None:
-            raise UserError(f"{self.where(kind, key)}: no such member; make the shards again")
+            raise UserError("no such member", where=self.where(kind, key), advice="make the shards again")
         shard, offset, length = (int(numbers[place]) for numbers in (members.shard, members.offset, members.length))
         data = self.files.read(self._shards[shard], offset, length)
         if len(data) < length:
-            raise UserError(f"{self.where(kind, key)}: the shard was cut off; make or copy it again")
+            raise UserError("the shard was cut off", where=self.where(kind, key), advice="make or copy it again")
         return data
 
     def open(self, kind: str, key: str) -> BinaryIO:
@@ -81,4 +81,4 @@ def _field(kind: str, extensions: Mapping[str, str], there: list[str], where: st
         return plain
     has = one_line(", ".join(sorted(there))) or "nothing that could be a sample"
     why = f"several types have the extension {plain}" if plain in there else f"no member ends in .{wanted} or .{plain}"
-    raise UserError(f"{where}: {why}, input type {kind!r}; the members end in: {has}")
+    raise UserError(f"{why}, input type {kind!r}", where=where, advice=f"the members end in: {has}")

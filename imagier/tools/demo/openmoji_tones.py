@@ -174,7 +174,9 @@ def _split(bases: Sequence[Base], val_fraction: float) -> Split:
         else:
             min(split.first_half, split.second_half, key=len).extend(family)
     if not split.first_half or not split.second_half or len(split.val) < 2:
-        raise UserError(f"openmoji: with val_fraction {val_fraction} a part of the set is empty; choose another")
+        raise UserError(
+            f"with val_fraction {val_fraction} a part of the set is empty", where="openmoji", advice="choose another"
+        )
     return split
 
 

@@ -196,7 +196,7 @@ def _opened(source: Source, key: str, kind: InputType) -> Video:
     video = Video(source.open(kind.name, key), source.where(kind.name, key), channels=channels, exact=exact)
     if not len(video):
         video.close()
-        raise UserError(f"{video.where}: shows no frame; restore it or remove it from the set")
+        raise UserError("shows no frame", where=video.where, advice="restore it or remove it from the set")
     return video
 
 

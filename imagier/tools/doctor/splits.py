@@ -66,4 +66,4 @@ def write(path: Path, pieces: Iterable[str]) -> None:
             for piece in pieces:
                 file.write(piece.encode())
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; make room, or name another file") from error
+        raise UserError(str(error.strerror), where=path, advice="make room, or name another file") from error

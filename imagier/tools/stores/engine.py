@@ -165,7 +165,7 @@ class _Work:
         """Reads everything back. UserError if it is not what was read from the source."""
         for kind, keys in plan.keys.items():
             if made.keys(kind) != list(keys):
-                raise UserError(f"{made.where(kind, keys[0])}: does not have the keys that were written")
+                raise UserError("does not have the keys that were written", where=made.where(kind, keys[0]))
 
         def same(item: tuple[tuple[str, str], int, int]) -> bool:
             (kind, key), digest, length = item
@@ -177,7 +177,7 @@ class _Work:
             zip(_ahead(same, expected, self.workers), self.writer.order(0)), start=1
         ):
             if not good:
-                raise UserError(f"{made.where(kind, key)}: is not what was written")
+                raise UserError("is not what was written", where=made.where(kind, key))
             told(done, self.total)
 
     def _read(self, item: tuple[str, str]) -> tuple[str, str, bytes, int, int]:
@@ -208,7 +208,9 @@ class _Site:
                 self._recover()
         is_taken = self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir()))
         if is_taken and not (overwrite and self.out.is_dir()):
-            raise UserError(f"{one_line(str(self.out))}: is there already; build elsewhere, or replace it: --overwrite")
+            raise UserError(
+                "is there already", where=one_line(str(self.out)), advice="build elsewhere, or replace it: --overwrite"
+            )
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -218,7 +220,7 @@ class _Site:
             yield
         except OSError as error:
             where = one_line(str(error.filename or self.out))
-            raise UserError(f"{where}: {error.strerror} ({rest}, or delete it)") from error
+            raise UserError(f"{error.strerror} ({rest}, or delete it)", where=where) from error
         except UserError as error:
             raise UserError(f"{error} ({rest})" if self.folder.exists() else str(error)) from error
 
@@ -230,9 +232,11 @@ class _Site:
             with FileLock(self.folder / "lock", timeout=0):
                 yield
         except Timeout as error:
-            raise UserError(f"{one_line(str(self.out))}: another run is building it; wait for its end") from error
+            raise UserError(
+                "another run is building it", where=one_line(str(self.out)), advice="wait for its end"
+            ) from error
         except OSError as error:
-            raise UserError(f"{one_line(str(self.folder))}: {error.strerror}; build elsewhere") from error
+            raise UserError(str(error.strerror), where=one_line(str(self.folder)), advice="build elsewhere") from error
 
     def settle(self, settings: str) -> None:
         """Makes the folders, empty unless what is there was begun with the same settings."""
@@ -257,7 +261,9 @@ class _Site:
             yield
         except UserError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise UserError(f"{error}; the disk may be faulty; nothing was kept, run the command again") from error
+            raise UserError(
+                f"{error}; the disk may be faulty", advice="nothing was kept, run the command again"
+            ) from error
 
     def publish(self) -> None:
         """Puts the finished store in its place."""

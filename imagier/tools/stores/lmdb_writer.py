@@ -46,7 +46,7 @@ class LmdbWriter:
             for key in keys:
                 if len(key) > _LONGEST_KEY_BYTES // 4 and len(key.encode()) > _LONGEST_KEY_BYTES:
                     what = f"longer than LMDB's keys may be ({_LONGEST_KEY_BYTES} bytes)"
-                    raise UserError(f"{one_line(key)}: {what}; shorten it, or build shards")
+                    raise UserError(str(what), where=one_line(key), advice="shorten it, or build shards")
 
     def order(self, start: int) -> Iterator[tuple[str, str]]:
         return self.plan.by_type(start)

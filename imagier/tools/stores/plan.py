@@ -84,9 +84,11 @@ def plan(
         missing = next((kind, key) for key in wanted for kind in kinds if key not in there[kind])
         more = len(wanted) - len(keys) - 1
         others = f" (and {more} more samples lack a file)" if more else ""
-        raise UserError(f"{source.where(*missing)}: not there{others}; add it, or leave such out with --remove_missing")
+        raise UserError(
+            f"not there{others}", where=source.where(*missing), advice="add it, or leave such out with --remove_missing"
+        )
     if not keys:
-        raise UserError("no sample is left: none has a file of every type; check the folders and --input_list")
+        raise UserError("no sample is left: none has a file of every type", advice="check the folders and --input_list")
     return Plan(dict.fromkeys(kinds, keys), extensions, paired, len(wanted) - len(keys))
 
 
@@ -94,7 +96,7 @@ def _in_sequences(keys: Sequence[str]) -> list[str]:
     """The keys of each sequence together, each once, as a list by sequences would have them."""
     if len(set(keys)) < len(keys):
         (twice, _), *_ = Counter(keys).most_common(1)
-        raise UserError(f"{one_line(twice)}: is listed twice; every sample needs a name of its own")
+        raise UserError("is listed twice", where=one_line(twice), advice="every sample needs a name of its own")
     return [f"{sequence}/{name}" for sequence, names in _by_sequence(keys).items() for name in names]
 
 

@@ -48,7 +48,7 @@ class ShardWriter:
         for kind, keys in plan.keys.items():
             for key in keys:
                 if key_and_field(member_name(key, self.fields[kind])) != (key, self.fields[kind]):
-                    raise UserError(f"{one_line(key)}: no name for a member of a shard; rename it")
+                    raise UserError("no name for a member of a shard", where=one_line(key), advice="rename it")
 
     def order(self, start: int) -> Iterator[tuple[str, str]]:
         return self.plan.by_key(start) if self.plan.is_grouped else self.plan.by_type(start)

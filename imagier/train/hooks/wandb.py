@@ -33,7 +33,9 @@ class WandB:
         try:
             import wandb
         except ImportError as error:
-            raise UserError("--wandb: Weights & Biases is not installed: pip install 'imagier[wandb]'") from error
+            raise UserError(
+                "Weights & Biases is not installed: pip install 'imagier[wandb]'", where="--wandb"
+            ) from error
         self.wandb = wandb
         id_file = logdir / ID_FILE
         if run_id is None and resuming:
@@ -45,7 +47,7 @@ class WandB:
             )
         except wandb.Error as error:
             raise UserError(
-                f"--wandb: {str(error).splitlines()[0]}; WANDB_MODE=offline works without a login"
+                str(error).splitlines()[0], where="--wandb", advice="WANDB_MODE=offline works without a login"
             ) from error
         id_file.write_text(f"{run_id}\n")
 
