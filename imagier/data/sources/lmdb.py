@@ -110,7 +110,7 @@ class _Environment:
         except lmdb.BadValsizeError:  # no key is so long
             return None
         except lmdb.Error as error:
-            raise error.at(self._where(), advice=_MEND) from error
+            raise UserError(str(error), where=self._where(), advice=_MEND) from error
 
     def check(self, keys: Keys) -> None:
         """UserError unless the file is whole and has as many entries as there are keys."""
