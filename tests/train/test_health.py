@@ -59,6 +59,35 @@ def test_three_good_readings_take_it_back(name: str) -> None:
     assert told[1] == f"{name}: no longer, at iteration 900"
 
 
+@pytest.mark.parametrize(
+    ("name", "bad", "good"),
+    [
+        ("discriminator saturated", {REAL_ACCURACY: 0.991, FAKE_ACCURACY: 0.991}, {REAL_ACCURACY: 0.989}),
+        ("discriminator saturated", {REAL_ACCURACY: 0.991, FAKE_ACCURACY: 0.991}, {FAKE_ACCURACY: 0.989}),
+        ("discriminator lost", {REAL_ACCURACY: 0.51, FAKE_ACCURACY: 0.5}, {REAL_ACCURACY: 0.53}),
+        ("discriminator lost", {REAL_ACCURACY: 0.0, FAKE_ACCURACY: 1.0}, {REAL_ACCURACY: 0.03}),
+        ("samples collapsed", {DIVERSITY: 0.099}, {DIVERSITY: 0.101}),
+        ("samples copied", {NEAREST: 0.299}, {NEAREST: 0.301}),
+        ("gen jumps", {"health/gen_update_ratio": 0.101}, {"health/gen_update_ratio": 0.099}),
+        ("dis jumps", {"health/dis_update_ratio": 0.101}, {"health/dis_update_ratio": 0.099}),
+    ],
+)
+def test_a_reading_just_beyond_its_limit_is_bad_and_one_just_before_it_is_not(
+    name: str, bad: dict[str, float], good: dict[str, float]
+) -> None:
+    """docs/reliability.md: 99 % of both, no better than chance, a tenth of the diversity, a tenth of the weights."""
+    first = {**GOOD, **bad, DIVERSITY: 1.0}
+    told = lines(first, *[{**GOOD, **bad}] * 3)
+    assert [line.partition(" since")[0] for line in told] == [name]
+    assert lines(first, *[{**GOOD, **bad, **good}] * 9) == []
+
+
+def test_a_reading_that_a_run_cannot_take_is_no_sign() -> None:
+    """A run without a discriminator has no accuracies, one without held-out images no distance to training images."""
+    assert lines(*[{}] * 9) == []
+    assert lines(*[{REAL_ACCURACY: 1.0}] * 9) == lines(*[{FAKE_ACCURACY: 1.0}] * 9) == []
+
+
 def test_a_well_run_says_nothing() -> None:
     assert lines(*[GOOD] * 20) == []
     assert Verdicts().standing() == []
@@ -216,6 +245,17 @@ def test_small_images_are_means_of_their_parts() -> None:
     image = torch.rand(2, 3, 2 * SIDE_PX, 3 * SIDE_PX, generator=torch.Generator().manual_seed(0))
     expected = image.unfold(2, 2, 2).unfold(3, 3, 3).mean(dim=(4, 5)).flatten(1)
     torch.testing.assert_close(small(image), expected)
+
+
+def bars(width_px: int) -> Tensor:
+    """1 x 3 x 64 x 64: black and white bars."""
+    return (torch.arange(64) // width_px % 2).float().expand(1, 3, 64, 64)
+
+
+def test_images_are_compared_by_parts_of_a_sixteenth_of_their_side() -> None:
+    """Bars of 1/16 of the side are not gray, for their negative is another image; bars of 1/32 are."""
+    assert nearest(small(bars(4)), small(1 - bars(4))) == pytest.approx(1)
+    assert nearest(small(bars(2)), small(1 - bars(2))) == pytest.approx(0)
 
 
 def test_nearest_is_the_least_mean_difference() -> None:
