@@ -85,7 +85,7 @@ class OneLayer(Recipe):
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return batch["x"]
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {}
 
 

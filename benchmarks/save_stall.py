@@ -53,7 +53,7 @@ class Deep(Recipe):
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return batch["x"]
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {}
 
 

@@ -37,7 +37,7 @@ class Batch:
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
 
-    def updated(self, **tensors: Tensor) -> Batch:
+    def replace(self, **tensors: Tensor) -> Batch:
         """This batch with some tensors added or replaced."""
         return replace(self, tensors={**self.tensors, **tensors})
 
@@ -79,10 +79,10 @@ class Recipe(ABC):
     players: ClassVar[tuple[str, ...]] = ("gen", "dis")
     """Names of the players; each one's network is the attribute of that name."""
 
-    reads: ClassVar[Sequence[str]] = ()
+    required_inputs: ClassVar[Sequence[str]] = ()
     """What a step reads of a batch: input types of the config, and `label`, which its input_labels make up."""
 
-    clips: ClassVar[bool] = False
+    is_video: ClassVar[bool] = False
     """Batches are of clips, with a dimension of frames behind that of samples."""
 
     loss_weight: Mapping[str, float]
@@ -91,7 +91,7 @@ class Recipe(ABC):
     log_names: ClassVar[Mapping[str, str]] = {}
     """Name under which a loss or a part of one is logged, where that differs from its own."""
 
-    one_forward: bool = False
+    should_share_forward: bool = False
     """Whether one forward of the generator serves the updates of all players. A trainer that would hold the graphs of
     many parts of a batch at once sets it to False, for two forwards with smaller graphs."""
 
@@ -161,10 +161,10 @@ class Recipe(ABC):
         return next(iter(batch.keys.values()))
 
     @abstractmethod
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """What an image of the training shows left of the results, N x 3 x H x W in [-1, 1] each."""
 
-    def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+    def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """The results that an image of the training shows, N x 3 x H x W in [-1, 1] each."""
         return {"fake": self.sample(batch, rng)}
 
@@ -237,4 +237,4 @@ def fitted(batch: Batch, names: Sequence[str], *, multiple: int, smallest_px: in
         size = (height // multiple * multiple, width // multiple * multiple)
         if size != (height, width):
             resized[name] = F.interpolate(batch[name], size=size, mode="nearest" if name == "label" else "bicubic")
-    return batch.updated(**resized)
+    return batch.replace(**resized)

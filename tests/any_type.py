@@ -24,7 +24,7 @@ class Discriminator(nn.Module):
 
 
 class Recipe(Base):
-    clips = {clips}
+    is_video = {clips}
 
     def __init__(self, *, gen: Generator, dis: Discriminator, single_frame_epoch: int = 0):
         self.gen, self.dis, self.loss_weight = gen, dis, {{}}
@@ -32,7 +32,7 @@ class Recipe(Base):
     def step(self, batch, now):
         yield from ()
 
-    generate = sample = inputs = infer = None
+    generate = sample = visualize_inputs = infer = None
 """
 
 FOLDERS = {

@@ -112,7 +112,7 @@ class Rebuilt:
         self.recipe.train()
         self.players: dict[str, Player] = build_training.players(config, self.recipe, runtime)
         self.trainer = Trainer(self.recipe, self.players, runtime, seed=0, accumulate=config.trainer.accumulate)
-        self.captured: dict[str, dict[str, Any]] = {"generate": {}, "judge": {}}
+        self.captured: dict[str, dict[str, Any]] = {"generate": {}, "discriminate": {}}
         for method in self.captured:
             if hasattr(self.recipe, method):
                 setattr(self.recipe, method, self._capturing(method, getattr(self.recipe, method)))
@@ -183,7 +183,7 @@ def _forward_backward(case: Case, process: str, rebuilt: Rebuilt) -> dict[str, A
     losses = tagged(rebuilt.trainer.train_step(case.raw_batch()), rebuilt.recipe.log_names)
     found: dict[str, Any] = {f"{process}.loss.{tag.partition('/')[2]}": value for tag, value in losses.items()}
     found.update({f"{process}.out.{key}": tensor for key, tensor in rebuilt.captured["generate"].items()})
-    for key, scores in rebuilt.captured["judge"].items():
+    for key, scores in rebuilt.captured["discriminate"].items():
         tensors = scores if isinstance(scores, list) else [scores]
         found.update({f"{process}.disout.{key}.{i}": x for i, x in enumerate(tensors) if isinstance(x, Tensor)})
     for name, parameter in player.network.named_parameters():

@@ -172,7 +172,11 @@ def test_images_have_the_shape_and_range_that_is_promised(name: str, data: Path)
     recipe = trainer.recipe
     batch = prepared(trainer, data, name)
     with torch.no_grad():
-        images = {"sample": recipe.sample(batch, rng()), **recipe.inputs(batch), **recipe.outputs(batch, rng())}
+        images = {
+            "sample": recipe.sample(batch, rng()),
+            **recipe.visualize_inputs(batch),
+            **recipe.visualize_outputs(batch, rng()),
+        }
         images |= recipe.baselines(batch)
         target = recipe.target(batch)
         inferred = recipe.infer(batch, rng())

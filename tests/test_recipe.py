@@ -28,7 +28,7 @@ class Weighing(Recipe):
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         raise NotImplementedError
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError
 
 

@@ -78,9 +78,9 @@ def check(document: Document) -> Config:
     if checker.errors:
         raise ConfigError(checker.lines())
     assert run is not None and gen is not None and dis is not None and recipe is not None
-    reads, clips = vars(recipe.cls).get("reads", ()), vars(recipe.cls).get("clips", False)
+    required, is_video = vars(recipe.cls).get("required_inputs", ()), vars(recipe.cls).get("is_video", False)
     for key_path, message in broken_rules_of_the_method(
-        run.data, recipe.type, reads, clips, {"gen": gen.options, "dis": dis.options}
+        run.data, recipe.type, required, is_video, {"gen": gen.options, "dis": dis.options}
     ):
         checker.error(key_path, message)
     checker.check_inference_args(run.inference_args, recipe.cls)

@@ -57,7 +57,7 @@ def broken_rules_of_the_method(
 ) -> Iterator[Broken]:
     """What the data lack that a method reads, or have with other channels than its networks are for.
 
-    reads, clips: as Recipe.reads, Recipe.clips. networks: the options of each, by its section.
+    reads, clips: as Recipe.required_inputs, Recipe.is_video. networks: the options of each, by its section.
     """
     own_type = None if data.val is None else data.val.type
     for here, type_ in ((("data", "type"), data.type), (("data", "val", "type"), own_type)):

@@ -250,7 +250,7 @@ class FewShotGenerator(Protocol):
 class Recipe(BaseRecipe):
     """Adversarial training on images of many classes; serves COCO-FUNIT's generator as well."""
 
-    reads: ClassVar[Sequence[str]] = ("images_content", "images_style")
+    required_inputs: ClassVar[Sequence[str]] = ("images_content", "images_style")
 
     def __init__(
         self,
@@ -277,7 +277,7 @@ class Recipe(BaseRecipe):
         self.gen_step = gen_step
         self.dis_step = dis_step
         self.reference_order = reference_order
-        self.one_forward = gen_step == dis_step == 1 and not reference_order
+        self.should_share_forward = gen_step == dis_step == 1 and not reference_order
         self.check_weights("gan")
         if style_classes is not None and style_classes > dis.num_classes:
             raise UserError(
@@ -289,7 +289,7 @@ class Recipe(BaseRecipe):
         """One iteration: the discriminator learns, then the generator, which sees the discriminator already updated."""
         _require(batch, "images_content", "images_style", "labels_content", "labels_style")
         batch = self.prepare(batch)
-        if self.one_forward:
+        if self.should_share_forward:
             fake = self.generate(batch, ctx.rng)
             yield "dis", self.dis_losses(batch, fake, ctx.rng)
             yield "gen", self.gen_losses(batch, fake, ctx.rng)
@@ -313,7 +313,9 @@ class Recipe(BaseRecipe):
         names = ("images_content", "images_style", "images")
         return fitted(batch, names, multiple=self.gen.size_multiple, smallest_px=smallest_px)
 
-    def judge(self, batch: Batch, style: Tensor, trans: Tensor, recon: Tensor | None = None) -> dict[str, Tensor]:
+    def discriminate(
+        self, batch: Batch, style: Tensor, trans: Tensor, recon: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Scores and features of a real style image and of generated ones.
 
         With `recon` it is the generator that learns from them, and those of the real image have no graph.
@@ -335,7 +337,7 @@ class Recipe(BaseRecipe):
         """What the discriminator minimizes; it never sees reconstructions as such."""
         style = augment(batch["images_style"], self.aug_policy, rng)
         trans = augment(fake["images_trans"].detach(), self.aug_policy, rng)
-        verdict = self.judge(batch, style, trans)
+        verdict = self.discriminate(batch, style, trans)
         real, fake_ = [verdict["real_out_style"]], [verdict["fake_out_trans"]]
         return {"gan": dis_real_loss(real, self.gan_mode) + dis_fake_loss(fake_, self.gan_mode)}
 
@@ -343,7 +345,7 @@ class Recipe(BaseRecipe):
         """What the generator minimizes."""
         trans = augment(fake["images_trans"], self.aug_policy, rng)
         recon = augment(fake["images_recon"], self.aug_policy, rng)
-        verdict = self.judge(batch, batch["images_style"], trans, recon)
+        verdict = self.discriminate(batch, batch["images_style"], trans, recon)
         losses = {"gan": gen_loss([verdict["fake_out_trans"], verdict["fake_out_recon"]], self.gan_mode)}
         if self.loss_weight["image_recon"]:
             losses["image_recon"] = l1(fake["images_recon"], batch["images_content"])
@@ -353,7 +355,7 @@ class Recipe(BaseRecipe):
 
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         made = self.generate(batch, rng, recon=False)["images_trans"]
-        verdict = self.judge(batch, batch["images_style"], made)
+        verdict = self.discriminate(batch, batch["images_style"], made)
         real, fake = [verdict["real_out_style"]], [verdict["fake_out_trans"]]
         return centered_logits(real, self.gan_mode), centered_logits(fake, self.gan_mode)
 
@@ -369,10 +371,10 @@ class Recipe(BaseRecipe):
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         return {"content as it is": shown(batch["images_content"])}
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {name: shown(batch[name]) for name in ("images_content", "images_style")}
 
-    def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+    def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         made = self.generate(batch, rng)
         return {name: shown(made[name]) for name in ("images_recon", "images_trans")}
 

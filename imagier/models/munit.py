@@ -296,7 +296,7 @@ class Discriminator(DomainDiscriminators):
 class Recipe(BaseRecipe):
     """Adversarial training in both directions; images, contents and styles that survive a translation."""
 
-    reads: ClassVar[Sequence[str]] = ("images_a", "images_b")
+    required_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan/a": "gan_a",
         "gan/b": "gan_b",
@@ -343,7 +343,7 @@ class Recipe(BaseRecipe):
         self.gen_step = gen_step
         self.dis_step = dis_step
         self.reference_order = reference_order
-        self.one_forward = gen_step == dis_step == 1 and not reference_order
+        self.should_share_forward = gen_step == dis_step == 1 and not reference_order
         self.perceptual_config = perceptual_loss
         self.perceptual: PerceptualLoss | None = None
 
@@ -358,7 +358,7 @@ class Recipe(BaseRecipe):
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """One iteration: discriminators first, then the generator, judged by the updated discriminators."""
         batch = self.prepare(batch)
-        if self.one_forward:
+        if self.should_share_forward:
             fake = self._generate_to_learn(batch, ctx.rng)
             yield "dis", self.dis_losses(batch, fake, ctx.rng)
             yield "gen", self.gen_losses(batch, fake, ctx.rng)
@@ -405,7 +405,7 @@ class Recipe(BaseRecipe):
         styles = [self.gen.random_style(of_domain, rng) for of_domain in images] if random_style else []
         return self.gen(*images, *styles, **flags)
 
-    def judge(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
+    def discriminate(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
         """The discriminators' scores and features of images by their way (DomainDiscriminators)."""
         return self.dis(images)
 
@@ -415,7 +415,7 @@ class Recipe(BaseRecipe):
         real = {way: batch[f"images_{way}"] for way in ("a", "b")}
         made = {way: fake[f"images_{way}"].detach() for way in ways}
         seen = self._augmented(real, rng)
-        verdict = self.judge({**seen, **self._augmented(made, rng)})
+        verdict = self.discriminate({**seen, **self._augmented(made, rng)})
         losses = {
             "gan/a": dis_real_loss(verdict["out_a"], self.gan_mode) + dis_fake_loss(verdict["out_ba"], self.gan_mode),
             "gan/b": dis_real_loss(verdict["out_b"], self.gan_mode) + dis_fake_loss(verdict["out_ab"], self.gan_mode),
@@ -461,7 +461,7 @@ class Recipe(BaseRecipe):
     def _fooling(self, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
         """The adversarial losses: of translations, or the mean of those and of reconstructions."""
         ways = ("aa", "bb", "ba", "ab") if self.gan_recon else ("ba", "ab")
-        verdict = self.judge(self._augmented({way: fake[f"images_{way}"] for way in ways}, rng))
+        verdict = self.discriminate(self._augmented({way: fake[f"images_{way}"] for way in ways}, rng))
         losses = {way: gen_loss(verdict[f"out_{way}"], self.gan_mode) for way in ways}
         if self.gan_recon:
             return {"gan/a": (losses["ba"] + losses["aa"]) / 2, "gan/b": (losses["ab"] + losses["bb"]) / 2}
@@ -470,7 +470,7 @@ class Recipe(BaseRecipe):
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         made = self.generate(batch, rng)
         ways = {"a": batch["images_a"], "b": batch["images_b"], "ab": made["images_ab"], "ba": made["images_ba"]}
-        verdict = self.judge(ways)
+        verdict = self.discriminate(ways)
         real, fake = [*verdict["out_a"], *verdict["out_b"]], [*verdict["out_ab"], *verdict["out_ba"]]
         return centered_logits(real, self.gan_mode), centered_logits(fake, self.gan_mode)
 
@@ -488,10 +488,10 @@ class Recipe(BaseRecipe):
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         return {"images_a as they are": shown(batch["images_a"])}
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {name: shown(batch[name]) for name in ("images_a", "images_b")}
 
-    def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+    def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Reconstructions; translations, each in the style of the other image and in a random one; cycles."""
         made = self.generate(batch, rng, random_style=False)
         random = self.generate(batch, rng, image_recon=False, latent_recon=False, cycle_recon=False)

@@ -407,7 +407,7 @@ class Discriminator(nn.Module):
 class Recipe(BaseRecipe):
     """Training of pix2pixHD: adversarial, with feature matching and a perceptual loss (section 3.2)."""
 
-    reads: ClassVar[Sequence[str]] = ("images", "label")
+    required_inputs: ClassVar[Sequence[str]] = ("images", "label")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan": "GAN",
         "feature_matching": "FeatureMatching",
@@ -451,7 +451,7 @@ class Recipe(BaseRecipe):
         self.topk_decay, self.topk_min, self.topk_per_sample = gan_decay_k, gan_min_k, gan_separate_topk
         self.gen_step = gen_step
         self.dis_step = dis_step
-        self.one_forward = gen_step == dis_step == 1 and not reference_order
+        self.should_share_forward = gen_step == dis_step == 1 and not reference_order
         self.perceptual_config = perceptual_loss
         self.perceptual: PerceptualLoss | None = None
 
@@ -468,7 +468,7 @@ class Recipe(BaseRecipe):
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """One iteration: the discriminator learns, then the generator, which sees the discriminator already updated."""
         batch = self.prepare(batch)
-        if self.one_forward:
+        if self.should_share_forward:
             fake = self.generate(batch, ctx.rng)
             yield "dis", self.dis_losses(batch, fake)
             yield "gen", self.gen_losses(batch, fake, ctx)
@@ -493,7 +493,7 @@ class Recipe(BaseRecipe):
         label = batch["label"].clone()
         stored = batch["label"][:, -1:]
         label[:, -1:] = instance_edges(stored)
-        return batch.updated(label=label, instance_maps=instance_ids(stored))
+        return batch.replace(label=label, instance_maps=instance_ids(stored))
 
     def generate(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> dict[str, Tensor]:
         """The generator's outputs; objects look as those in `images`, or as others of their class, drawn by `rng`."""
@@ -508,7 +508,7 @@ class Recipe(BaseRecipe):
             )
         return self.gen(batch["label"], images=batch["images"], instances=instances)
 
-    def judge(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
+    def discriminate(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
         """Scores and features of real and generated images; without a graph for real ones unless learn_from_real."""
         fake_outputs, fake_features = self.dis(batch["label"], fake)
         with torch.set_grad_enabled(learn_from_real):
@@ -522,14 +522,14 @@ class Recipe(BaseRecipe):
 
     def dis_losses(self, batch: Batch, fake: dict[str, Tensor]) -> Losses:
         """What the discriminator minimizes."""
-        verdict = self.judge(batch, fake["fake_images"].detach(), learn_from_real=True)
+        verdict = self.discriminate(batch, fake["fake_images"].detach(), learn_from_real=True)
         real, fake_ = self._compared(verdict)
         return {"gan": dis_fake_loss(fake_, self.gan_mode) + dis_real_loss(real, self.gan_mode)}
 
     def gen_losses(self, batch: Batch, fake: dict[str, Tensor], ctx: StepContext) -> Losses:
         """What the generator minimizes."""
         images, target = fake["fake_images"], batch["images"]
-        verdict = self.judge(batch, images, learn_from_real=False)
+        verdict = self.discriminate(batch, images, learn_from_real=False)
         keep = max(self.topk_decay**ctx.epoch, self.topk_min)
         losses = {"gan": gen_loss(self._compared(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
         if self.loss_weight["feature_matching"]:
@@ -558,7 +558,7 @@ class Recipe(BaseRecipe):
         encoder.clusters.fit(gathered([classes for classes, _ in examples]), gathered([looks for _, looks in examples]))
 
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
-        verdict = self.judge(batch, self.generate(batch, rng)["fake_images"], learn_from_real=False)
+        verdict = self.discriminate(batch, self.generate(batch, rng)["fake_images"], learn_from_real=False)
         return centered_logits(verdict["real_outputs"], self.gan_mode), centered_logits(
             verdict["fake_outputs"], self.gan_mode
         )
@@ -579,7 +579,7 @@ class Recipe(BaseRecipe):
             return {}
         return {f"{name} as they are": shown(batch["label"] * 2 - 1) for name in self.label_lengths}
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         columns = {"images": shown(batch["images"])}
         parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
         for name, part in zip(self.label_lengths, parts):

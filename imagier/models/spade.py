@@ -592,7 +592,7 @@ def _double_smoothly(x: Tensor) -> Tensor:
 class Recipe(BaseRecipe):
     """Hinge-loss training of SPADE, with feature matching, a perceptual loss, and a style that stays near N(0, 1)."""
 
-    reads: ClassVar[Sequence[str]] = ("images", "label")
+    required_inputs: ClassVar[Sequence[str]] = ("images", "label")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan": "GAN",
         "feature_matching": "FeatureMatching",
@@ -631,7 +631,7 @@ class Recipe(BaseRecipe):
         self.topk_decay, self.topk_min, self.topk_per_sample = gan_decay_k, gan_min_k, gan_separate_topk
         self.gen_step = gen_step
         self.dis_step = dis_step
-        self.one_forward = gen_step == dis_step == 1 and not reference_order
+        self.should_share_forward = gen_step == dis_step == 1 and not reference_order
         self.perceptual_config = perceptual_loss
         self.perceptual: PerceptualLoss | None = None
 
@@ -642,7 +642,7 @@ class Recipe(BaseRecipe):
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """One iteration: the discriminator learns, then the generator, which sees the discriminator already updated."""
         batch = self.prepare(batch)
-        if self.one_forward:
+        if self.should_share_forward:
             fake = self.generate(batch, ctx.rng)
             yield "dis", self.dis_losses(batch, fake)
             yield "gen", self.gen_losses(batch, fake, ctx)
@@ -685,7 +685,7 @@ class Recipe(BaseRecipe):
             attributes = batch["attributes"].squeeze(1)
         return self.gen(*_label(batch), noise=noise, images=images, attributes=attributes)
 
-    def judge(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
+    def discriminate(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
         """Scores and features of real and generated images; without a graph for real ones unless learn_from_real."""
         label, channels = _label(batch)
         with torch.set_grad_enabled(learn_from_real):
@@ -700,14 +700,14 @@ class Recipe(BaseRecipe):
 
     def dis_losses(self, batch: Batch, fake: dict[str, Tensor]) -> Losses:
         """What the discriminator minimizes."""
-        verdict = self.judge(batch, fake["fake_images"].detach(), learn_from_real=True)
+        verdict = self.discriminate(batch, fake["fake_images"].detach(), learn_from_real=True)
         real, fake_ = self._compared(verdict)
         return {"gan/fake": dis_fake_loss(fake_, self.gan_mode), "gan/true": dis_real_loss(real, self.gan_mode)}
 
     def gen_losses(self, batch: Batch, fake: dict[str, Tensor], ctx: StepContext) -> Losses:
         """What the generator minimizes."""
         images, target = fake["fake_images"], batch["images"]
-        verdict = self.judge(batch, images, learn_from_real=False)
+        verdict = self.discriminate(batch, images, learn_from_real=False)
         keep = max(self.topk_decay**ctx.epoch, self.topk_min)
         losses = {"gan": gen_loss(self._compared(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
         if self.loss_weight["feature_matching"]:
@@ -729,7 +729,7 @@ class Recipe(BaseRecipe):
         )
 
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
-        verdict = self.judge(batch, self.generate(batch, rng)["fake_images"], learn_from_real=False)
+        verdict = self.discriminate(batch, self.generate(batch, rng)["fake_images"], learn_from_real=False)
         return centered_logits(verdict["real_outputs"], self.gan_mode), centered_logits(
             verdict["fake_outputs"], self.gan_mode
         )
@@ -746,7 +746,7 @@ class Recipe(BaseRecipe):
             return {}
         return {f"{name} as they are": shown(batch["label"] * 2 - 1) for name in self.label_lengths}
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         columns = {"images": shown(batch["images"])}
         parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
         for name, part in zip(self.label_lengths, parts):
@@ -785,7 +785,7 @@ def _with_present_channels(batch: Batch) -> Batch:
     label = batch["label"]
     if not label.is_cpu or label.shape[1] < MANY_CHANNELS:
         return batch
-    return batch.updated(label_present=(label != 0).flatten(2).any(dim=2))
+    return batch.replace(label_present=(label != 0).flatten(2).any(dim=2))
 
 
 def _label(batch: Batch) -> PartialMap:

@@ -260,7 +260,7 @@ class Discriminator(DomainDiscriminators):
 class Recipe(BaseRecipe):
     """Adversarial training in both directions; autoencoders that reproduce images, directly and around a cycle."""
 
-    reads: ClassVar[Sequence[str]] = ("images_a", "images_b")
+    required_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan/a": "gan_a",
         "gan/b": "gan_b",
@@ -289,7 +289,7 @@ class Recipe(BaseRecipe):
         self.check_weights("gan/a", "gan/b")
         self.gen_step = gen_step
         self.dis_step = dis_step
-        self.one_forward = gen_step == dis_step == 1 and not reference_order
+        self.should_share_forward = gen_step == dis_step == 1 and not reference_order
         self.cycle_recon = self._weighs("cycle_recon", "cycle_recon_aba", "cycle_recon_bab")
         self.image_recon = self._weighs("image_recon") or reference_order  # there it is logged, weighed or not
         self.perceptual_config = perceptual_loss
@@ -306,7 +306,7 @@ class Recipe(BaseRecipe):
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """One iteration: discriminators first, then the generator, judged by the updated discriminators."""
         batch = self.prepare(batch)
-        if self.one_forward:
+        if self.should_share_forward:
             fake = self._generate_to_learn(batch, ctx.rng)
             yield "dis", self.dis_losses(batch, fake)
             yield "gen", self.gen_losses(batch, fake)
@@ -333,13 +333,13 @@ class Recipe(BaseRecipe):
         """The generator's outputs for `images_a` and `images_b`. Nothing here is random, but for `apply_noise`."""
         return self.gen(batch["images_a"], batch["images_b"], image_recon=image_recon, cycle_recon=cycle_recon)
 
-    def judge(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
+    def discriminate(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
         """The discriminators' scores and features of images by their way (DomainDiscriminators)."""
         return self.dis(images)
 
     def dis_losses(self, batch: Batch, fake: Mapping[str, Tensor]) -> Losses:
         """What the discriminators minimize."""
-        verdict = self.judge(
+        verdict = self.discriminate(
             {
                 "a": batch["images_a"],
                 "b": batch["images_b"],
@@ -355,7 +355,7 @@ class Recipe(BaseRecipe):
     def gen_losses(self, batch: Batch, fake: Mapping[str, Tensor]) -> Losses:
         """What the generator minimizes."""
         images_a, images_b = batch["images_a"], batch["images_b"]
-        verdict = self.judge({"ab": fake["images_ab"], "ba": fake["images_ba"]})
+        verdict = self.discriminate({"ab": fake["images_ab"], "ba": fake["images_ba"]})
         losses = {
             "gan/a": gen_loss(verdict["out_ba"], self.gan_mode),
             "gan/b": gen_loss(verdict["out_ab"], self.gan_mode),
@@ -373,7 +373,7 @@ class Recipe(BaseRecipe):
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         made = self.generate(batch, rng)
         ways = {"a": batch["images_a"], "b": batch["images_b"], "ab": made["images_ab"], "ba": made["images_ba"]}
-        verdict = self.judge(ways)
+        verdict = self.discriminate(ways)
         real, fake = [*verdict["out_a"], *verdict["out_b"]], [*verdict["out_ab"], *verdict["out_ba"]]
         return centered_logits(real, self.gan_mode), centered_logits(fake, self.gan_mode)
 
@@ -390,10 +390,10 @@ class Recipe(BaseRecipe):
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         return {"images_a as they are": shown(batch["images_a"])}
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {name: shown(batch[name]) for name in ("images_a", "images_b")}
 
-    def outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+    def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         made = self.generate(batch, rng)
         ways = ("aa", "bb", "ab", "ba", "aba", "bab")
         return {f"images_{way}": shown(made[f"images_{way}"]) for way in ways}

@@ -62,7 +62,7 @@ def _constructed(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
     dis = _built(config.dis, "dis", known)
     made: Recipe = _built(config.recipe, "trainer", {**known, "gen": gen, "dis": dis})
     if config.trainer.accumulate > 1:
-        made.one_forward = False  # else the generator's graphs of all parts would be in memory together
+        made.should_share_forward = False  # else the generator's graphs of all parts would be in memory together
     return made
 
 

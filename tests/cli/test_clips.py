@@ -48,8 +48,8 @@ class Discriminator(nn.Module):
 class Recipe(Base):
     """Its loss `frames` is the number of frames of a clip."""
 
-    clips = True
-    reads = ("images", "label")
+    is_video = True
+    required_inputs = ("images", "label")
 
     def __init__(
         self, *, gen: Generator, dis: Discriminator, single_frame_epoch: int = 0, num_epochs_temporal_step: int
@@ -67,7 +67,7 @@ class Recipe(Base):
     def sample(self, batch, rng):
         return self.generate(batch, rng)["fake"]
 
-    def inputs(self, batch):
+    def visualize_inputs(self, batch):
         return {"real": batch["images"][:, 0]}
 
     def infer(self, batch, rng):

@@ -258,7 +258,7 @@ class Recipe:
 """
 OWN_OF_CLIPS = """
 class Recipe:
-    clips = True
+    is_video = True
     def __init__(self, *, gen, dis, single_frame_epoch: int, num_epochs_temporal_step: int): ...
 """
 

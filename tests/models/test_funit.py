@@ -240,7 +240,7 @@ def test_the_discriminator_sees_translation_real_image_and_for_the_generator_the
 ) -> None:
     """In this order, each with its class: the number of calls is also that of the steps of its spectral norms."""
     made = recipe(reference_order=reference_order)
-    given = batch().updated(labels_content=torch.tensor([0, 1]), labels_style=torch.tensor([2, 3]))
+    given = batch().replace(labels_content=torch.tensor([0, 1]), labels_style=torch.tensor([2, 3]))
     seen = inputs_of(made.dis)
     fake = made.generate(given, rng())
     phases = [player for player, _ in made.step(given, moment())]
@@ -291,10 +291,10 @@ def test_features_of_the_real_image_have_no_graph_where_the_generator_learns() -
     made = recipe()
     given = batch()
     fake = made.generate(given, rng())
-    verdict = made.judge(given, given["images_style"], fake["images_trans"], fake["images_recon"])
+    verdict = made.discriminate(given, given["images_style"], fake["images_trans"], fake["images_recon"])
     assert not verdict["real_features_style"].requires_grad and not verdict["real_out_style"].requires_grad
     assert verdict["fake_features_trans"].requires_grad
-    assert made.judge(given, given["images_style"], fake["images_trans"])["real_out_style"].requires_grad
+    assert made.discriminate(given, given["images_style"], fake["images_trans"])["real_out_style"].requires_grad
 
 
 # Order ---------------------------------------------------------------------------------------------------------------
@@ -345,8 +345,8 @@ def test_several_steps_come_in_order_each_on_its_own_slice(dis_step: int, gen_st
     made = recipe(dis_step=dis_step, gen_step=gen_step)
     given = batch(2 * max(dis_step, gen_step))
     seen: list[Batch] = []
-    judge = made.judge
-    made.judge = lambda part, *images: seen.append(part) or judge(part, *images)
+    discriminate = made.discriminate
+    made.discriminate = lambda part, *images: seen.append(part) or discriminate(part, *images)
     players = []
     for player, losses in made.step(given, moment()):
         assert torch.is_grad_enabled()
@@ -377,14 +377,14 @@ def test_inferred_images_are_translations_in_the_original_sizes_of_their_content
     given = batch(2, 16, 24)
     translated = made.generate(given, rng())["images_trans"]
     assert torch.equal(torch.stack(made.infer(given, rng())), translated)
-    sized = given.updated(original_h_w=torch.tensor([[20, 31], [8, 24]]))
+    sized = given.replace(original_h_w=torch.tensor([[20, 31], [8, 24]]))
     images = made.infer(sized, rng())
     assert [tuple(x.shape) for x in images] == [(3, 20, 31), (3, 8, 24)]
     for image, source in zip(images, translated):
         rows, columns = (torch.arange(n) * m // n for n, m in zip(image.shape[1:], source.shape[1:]))
         assert torch.equal(image, source[:, rows][:, :, columns])
     assert torch.equal(torch.stack(made.infer(sized, rng(), keep_original_size=False)), translated)
-    own = sized.updated(original_h_w_images_content=torch.tensor([[5, 6], [7, 8]]))
+    own = sized.replace(original_h_w_images_content=torch.tensor([[5, 6], [7, 8]]))
     assert [tuple(x.shape) for x in made.infer(own, rng())] == [(3, 5, 6), (3, 7, 8)]
 
 
@@ -397,15 +397,15 @@ def test_the_target_is_the_true_image_where_there_is_one() -> None:
     made, given = recipe(), batch()
     assert made.target(given) is None
     truth = torch.rand(2, 3, 16, 16)
-    assert torch.equal(made.target(given.updated(images=truth)), truth)
-    assert made.target(given.updated(images=truth[..., 1:])) is None
+    assert torch.equal(made.target(given.replace(images=truth)), truth)
+    assert made.target(given.replace(images=truth[..., 1:])) is None
     assert torch.equal(made.baselines(given)["content as it is"], given["images_content"])
 
 
 def test_columns_are_content_style_reconstruction_and_translation() -> None:
     made, given = recipe(), batch()
     with torch.autocast("cpu", torch.bfloat16):
-        shown = {**made.inputs(given), **made.outputs(given, rng())}
+        shown = {**made.visualize_inputs(given), **made.visualize_outputs(given, rng())}
         sample = made.sample(given, rng())
     assert list(shown) == ["images_content", "images_style", "images_recon", "images_trans"]
     assert all(x.shape == (2, 3, 16, 16) and x.dtype == torch.float32 for x in shown.values())
@@ -417,7 +417,7 @@ def test_gray_images_are_shown_with_three_channels() -> None:
     made = recipe(generator(num_image_channels=1), discriminator(num_image_channels=1))
     given = Batch({k: x[:, :1] if x.ndim == 4 else x for k, x in batch().tensors.items()})
     learned(made, given)
-    shown = {**made.inputs(given), **made.outputs(given, rng())}
+    shown = {**made.visualize_inputs(given), **made.visualize_outputs(given, rng())}
     assert all(x.shape == (2, 3, 16, 16) for x in shown.values())
     assert [tuple(x.shape) for x in made.infer(given, rng())] == [(1, 16, 16)] * 2
 
@@ -458,7 +458,7 @@ def test_too_small_images_are_the_users_mistake_and_others_are_brought_to_sides_
     expected = F.interpolate(given["images_content"], size=(24, 32), mode="bicubic")
     torch.testing.assert_close(ready["images_content"], expected)
     assert [player for player, _ in deep.step(given, moment())] == ["dis", "gen"]
-    columns = [*deep.inputs(ready).values(), *deep.outputs(ready, rng()).values()]
+    columns = [*deep.visualize_inputs(ready).values(), *deep.visualize_outputs(ready, rng()).values()]
     assert {column.shape for column in columns} == {(2, 3, 24, 32)}
 
 

@@ -360,7 +360,7 @@ def test_the_consistency_loss_compares_features_of_images_with_those_of_mirrored
 ) -> None:
     made = recipe(dis=make_discriminator(**discriminator).double(), loss_weight=weighing(consistency_reg=2.0))
     given = batch(2, 16, 16)
-    given = given.updated(**{name: images.double() for name, images in given.tensors.items()})
+    given = given.replace(**{name: images.double() for name, images in given.tensors.items()})
     fake = {name: images.double() for name, images in made.generate(batch(2, 16, 16), rng()).items()}
     losses = made.dis_losses(given, fake, rng(5))
     one = rng(5)
@@ -468,8 +468,8 @@ def test_the_discriminators_see_augmented_images_in_the_order_of_the_draws(
     made.generate = recording
     monkeypatch.setattr(munit, "augment", doubled)
     seen: list[dict[str, Tensor]] = []
-    judge = made.judge
-    made.judge = lambda images: seen.append(images) or judge(images)
+    discriminate = made.discriminate
+    made.discriminate = lambda images: seen.append(images) or discriminate(images)
     dict(made.step(given, moment()))
 
     fakes = ["aa", "bb", "ba", "ab"] if gan_recon else ["ba", "ab"]
@@ -618,7 +618,7 @@ def test_images_that_would_come_back_in_another_size_are_brought_to_the_next_tha
     ready = made.prepare(given)
     torch.testing.assert_close(ready["images_b"], F.interpolate(given["images_b"], size=(16, 16), mode="bicubic"))
     assert [player for player, _ in made.step(given, moment())] == ["dis", "gen"]
-    columns = [*made.inputs(ready).values(), *made.outputs(ready, rng()).values()]
+    columns = [*made.visualize_inputs(ready).values(), *made.visualize_outputs(ready, rng()).values()]
     assert {column.shape for column in columns} == {(1, 3, 16, 16)}
     with pytest.raises(UserError, match=r"images_a of 7 x 18 px: .* from 8 px on"):
         made.prepare(batch(1, 7, 18))
@@ -666,7 +666,7 @@ def test_a_sample_takes_its_style_from_what_it_should_become() -> None:
     assert made.target(given) is None
     pairs = Batch(given.tensors, {name: ["./1", "./2"] for name in given.tensors})
     assert torch.equal(made.target(pairs), given["images_b"])
-    assert made.target(pairs.updated(images_b=given["images_b"][..., 4:])) is None
+    assert made.target(pairs.replace(images_b=given["images_b"][..., 4:])) is None
     assert torch.equal(made.baselines(pairs)["images_a as they are"], given["images_a"])
     expected = made.generate(given, rng(), random_style=False)["images_ab"].clamp(-1, 1)
     torch.testing.assert_close(made.sample(given, rng()), expected)
@@ -677,8 +677,8 @@ def test_images_of_the_training_are_in_the_order_of_the_reference_and_in_range()
     made.gen.eval()
     nn.init.constant_(made.gen.autoencoder_b.decoder.layers[-1].conv.bias, 3.0)
     given = batch()
-    outputs = made.outputs(given, rng(1))
-    assert list(made.inputs(given)) == ["images_a", "images_b"]
+    outputs = made.visualize_outputs(given, rng(1))
+    assert list(made.visualize_inputs(given)) == ["images_a", "images_b"]
     ways = ("aa", "bb", "ab", "ab in a random style", "ba", "ba in a random style", "aba", "bab")
     assert list(outputs) == [f"images_{way}" for way in ways]
     assert all(column.shape == (2, 3, 16, 24) and column.abs().max() <= 1 for column in outputs.values())

@@ -260,7 +260,7 @@ def test_the_encoders_layers_are_those_of_the_description() -> None:
 def test_every_object_has_the_mean_of_the_features_of_its_pixels() -> None:
     made = recipe(with_encoder().double())
     ready = made.prepare(objects())
-    ready = ready.updated(images=ready["images"].double(), label=ready["label"].double())
+    ready = ready.replace(images=ready["images"].double(), label=ready["label"].double())
     looks = made.generate(ready, rng())["feature_maps"]
     assert made.gen.encoder is not None
     features = made.gen.encoder.layers(ready["images"])
@@ -535,7 +535,7 @@ def test_the_discriminator_judges_generated_images_before_real_ones() -> None:
     ready = made.prepare(batch())
     fake = torch.rand(2, 3, 16, 24)
     seen = inputs_of(made.dis.patch.discriminators[0].layers[0].conv)
-    made.judge(ready, fake, learn_from_real=True)
+    made.discriminate(ready, fake, learn_from_real=True)
     assert torch.equal(seen[0], torch.cat([ready["label"], fake], dim=1))
     assert torch.equal(seen[1], torch.cat([ready["label"], ready["images"]], dim=1))
 
@@ -574,7 +574,7 @@ def test_ids_of_instances_that_do_not_come_last_are_the_users_mistake() -> None:
 def test_prepare_keeps_the_memory_format() -> None:
     raw = objects()
     label = raw["label"].contiguous(memory_format=torch.channels_last)
-    ready = recipe(with_encoder()).prepare(raw.updated(label=label))
+    ready = recipe(with_encoder()).prepare(raw.replace(label=label))
     assert ready["label"].is_contiguous(memory_format=torch.channels_last)
 
 
@@ -642,17 +642,17 @@ def test_an_image_that_only_the_encoder_finds_too_small_is_the_users_mistake_in_
 
 def test_gray_images_are_shown_with_three_channels() -> None:
     made = recipe(generator(image_channels=1), make_discriminator(image_channels=1))
-    given = batch().updated(images=torch.rand(2, 1, 16, 24) * 2 - 1)
+    given = batch().replace(images=torch.rand(2, 1, 16, 24) * 2 - 1)
     for player, losses in made.step(given, moment()):
         assert made.total(losses).isfinite(), player
-    shown = {**made.inputs(given), **made.outputs(given, rng()), "target": made.target(given)}
+    shown = {**made.visualize_inputs(given), **made.visualize_outputs(given, rng()), "target": made.target(given)}
     assert {name: tuple(x.shape) for name, x in shown.items()} == dict.fromkeys(shown, (2, 3, 16, 24))
 
 
 def test_inputs_are_the_images_the_colors_of_classes_and_the_edges_of_objects() -> None:
     made = recipe(with_encoder())
     ready = made.prepare(objects())
-    shown = made.inputs(ready)
+    shown = made.visualize_inputs(ready)
     assert list(shown) == ["images", "seg_maps", "instance_maps"]
     assert all(x.shape == (2, 3, 16, 24) and x.min() >= -1 and x.max() <= 1 for x in shown.values())
     assert torch.equal(shown["images"], ready["images"])
@@ -664,7 +664,7 @@ def test_outputs_are_images_in_range_and_float32_and_the_target_is_the_image() -
     made = recipe(with_encoder())
     ready = made.prepare(objects())
     with torch.autocast("cpu", torch.bfloat16):
-        shown = made.outputs(ready, rng())
+        shown = made.visualize_outputs(ready, rng())
     assert list(shown) == ["fake"]
     assert shown["fake"].shape == (2, 3, 16, 24) and shown["fake"].dtype == torch.float32
     assert shown["fake"].abs().max() <= 1

@@ -282,7 +282,7 @@ def test_a_random_style_needs_no_image_and_other_styles_are_those_of_the_images(
     made.gen.eval()
     full = batch()
     bare = Batch({"label": full["label"]})
-    other = full.updated(images=-full["images"])
+    other = full.replace(images=-full["images"])
     random = made.generate(bare, rng(), random_style=True)
     assert random.keys() == {"fake_images"}
     torch.testing.assert_close(random, made.generate(full, rng(), random_style=True))
@@ -299,7 +299,7 @@ def test_attributes_stand_after_the_style_in_the_code(style: dict[str, Any]) -> 
     assert made.gen.decoder.style_mlp is not None
     seen = inputs_of(made.gen.decoder.style_mlp.fc_0)
     attributes = torch.randn(2, 1, 2)
-    made.generate(batch().updated(attributes=attributes), rng(), random_style=True)
+    made.generate(batch().replace(attributes=attributes), rng(), random_style=True)
     noise = torch.randn(2, 5, generator=rng()) if style else torch.zeros(2, 0)
     torch.testing.assert_close(seen[0], torch.cat([noise, attributes[:, 0]], dim=1))
 
@@ -367,7 +367,7 @@ def test_a_label_that_cannot_be_halved_often_enough_is_the_users_mistake(crop: i
 def test_infer_gives_images_of_the_prepared_size_or_of_each_samples_original_one() -> None:
     made = recipe()
     made.gen.eval()
-    given = made.prepare(batch(2, 40, 64)).updated(original_h_w=torch.tensor([[50, 70], [20, 31]]))
+    given = made.prepare(batch(2, 40, 64)).replace(original_h_w=torch.tensor([[50, 70], [20, 31]]))
     images = made.infer(given, rng())
     assert [tuple(x.shape) for x in images] == [(3, 32, 64)] * 2
     originals = made.infer(given, rng(), keep_original_size=True)
@@ -380,7 +380,7 @@ def test_infer_gives_images_of_the_prepared_size_or_of_each_samples_original_one
 
 def test_inputs_are_the_images_the_colors_of_classes_and_the_edges() -> None:
     given = batch()
-    shown = recipe().inputs(given)
+    shown = recipe().visualize_inputs(given)
     assert list(shown) == ["images", "seg_maps", "edge_maps"]
     assert all(x.shape == (2, 3, 32, 32) and x.min() >= -1 and x.max() <= 1 for x in shown.values())
     assert torch.equal(shown["images"], given["images"])
@@ -393,16 +393,16 @@ def test_inputs_are_the_images_the_colors_of_classes_and_the_edges() -> None:
 def test_what_is_a_class_is_told_by_the_data_and_not_by_the_name() -> None:
     given = Batch({"images": torch.zeros(2, 3, 32, 32), "label": labels()})
     lengths = {"things": 4, "seg_lines": 1}
-    shown = recipe(label_lengths=lengths, one_hot=["things"]).inputs(given)
+    shown = recipe(label_lengths=lengths, one_hot=["things"]).visualize_inputs(given)
     assert torch.equal(shown["things"], colorize(given["label"][:, :4]))
     assert torch.equal(shown["seg_lines"], (given["label"][:, 4:] * 2 - 1).expand(-1, 3, -1, -1))
 
 
 def test_gray_images_are_shown_with_three_channels() -> None:
     made = recipe(generator(image_channels=1, **STYLED), make_discriminator(image_channels=1))
-    given = batch().updated(images=torch.rand(2, 1, 32, 32) * 2 - 1)
+    given = batch().replace(images=torch.rand(2, 1, 32, 32) * 2 - 1)
     learned(made, given)
-    shown = {**made.inputs(given), **made.outputs(given, rng()), "target": made.target(given)}
+    shown = {**made.visualize_inputs(given), **made.visualize_outputs(given, rng()), "target": made.target(given)}
     assert {name: tuple(x.shape) for name, x in shown.items()} == dict.fromkeys(shown, (2, 3, 32, 32))
     assert torch.equal(shown["target"][:, 2:], given["images"])
 
@@ -410,7 +410,7 @@ def test_gray_images_are_shown_with_three_channels() -> None:
 def test_outputs_are_images_in_range_and_float32() -> None:
     made = recipe()
     with torch.autocast("cpu", torch.bfloat16):
-        shown = made.outputs(batch(), rng())
+        shown = made.visualize_outputs(batch(), rng())
     assert list(shown) == ["fake"]
     assert shown["fake"].shape == (2, 3, 32, 32)
     assert shown["fake"].dtype == torch.float32
@@ -601,13 +601,13 @@ def test_several_steps_come_in_order_each_on_its_own_slice(dis_step: int, gen_st
     made = recipe(dis_step=dis_step, gen_step=gen_step)
     given = batch(2 * max(dis_step, gen_step))
     seen: list[Batch] = []
-    judge = made.judge
+    discriminate = made.discriminate
 
     def recorded(part: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
         seen.append(part)
-        return judge(part, fake, learn_from_real=learn_from_real)
+        return discriminate(part, fake, learn_from_real=learn_from_real)
 
-    made.judge = recorded
+    made.discriminate = recorded
     players = []
     for player, losses in made.step(given, moment()):
         assert torch.is_grad_enabled()

@@ -352,7 +352,7 @@ def test_images_that_would_come_back_in_another_size_are_brought_to_the_next_tha
     expected = F.interpolate(given["images_a"], size=fitting, mode="bicubic")
     torch.testing.assert_close(ready["images_a"], expected)
     assert [player for player, _ in made.step(given, moment())] == ["dis", "gen"]
-    columns = [*made.inputs(ready).values(), *made.outputs(ready, rng()).values()]
+    columns = [*made.visualize_inputs(ready).values(), *made.visualize_outputs(ready, rng()).values()]
     assert {column.shape for column in columns} == {(1, 3, *fitting)}
 
 
@@ -391,7 +391,7 @@ def test_there_is_a_target_only_where_files_of_both_domains_have_the_same_names_
     assert made.target(Batch(given.tensors)) is None
     pairs = Batch(given.tensors, {name: ["./1", "./2"] for name in given.tensors})
     assert torch.equal(made.target(pairs), given["images_b"])
-    assert made.target(pairs.updated(images_b=given["images_b"][..., 4:])) is None
+    assert made.target(pairs.replace(images_b=given["images_b"][..., 4:])) is None
     assert made.target(Batch({"images_a": given["images_a"]}, {"images_a": ["./1", "./2"]})) is None
     assert list(made.baselines(pairs)) == ["images_a as they are"]
     assert torch.equal(made.baselines(pairs)["images_a as they are"], given["images_a"])
@@ -402,7 +402,7 @@ def test_images_of_the_training_are_in_the_order_of_the_reference_and_in_range()
     made.gen.eval()
     nn.init.constant_(made.gen.autoencoder_b.decoder.layers[-1].conv.bias, 3.0)
     given = Batch({name: images[:, :1] for name, images in batch().tensors.items()})
-    columns = {**made.inputs(given), **made.outputs(given, rng())}
+    columns = {**made.visualize_inputs(given), **made.visualize_outputs(given, rng())}
     ways = ("a", "b", "aa", "bb", "ab", "ba", "aba", "bab")
     assert list(columns) == [f"images_{way}" for way in ways]
     assert all(column.shape == (2, 3, 16, 24) and column.abs().max() <= 1 for column in columns.values())

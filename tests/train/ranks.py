@@ -71,7 +71,7 @@ class SmallGan(Recipe):
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return self.gen(batch["label"])
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {}
 
 

@@ -77,7 +77,7 @@ class Line(Recipe):
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return batch["x"]
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {}
 
 
@@ -377,7 +377,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *steps: int) -> list[list[str]]:
         for batch, position in before(self, start):
             served.append(batch.keys["images"])
             bad = len(served) in steps
-            yield replace(batch.updated(images=batch["images"] * NAN) if bad else batch), position
+            yield replace(batch.replace(images=batch["images"] * NAN) if bad else batch), position
 
     monkeypatch.setattr(Loader, "stream", stream)
     return served
@@ -454,7 +454,7 @@ before = Loader.stream
 def stream(self, start):
     for number, (batch, position) in enumerate(before(self, start)):
         bad = number == 2 and self.rank == 1
-        yield batch.updated(images=batch["images"] * float("nan")) if bad else batch, position
+        yield batch.replace(images=batch["images"] * float("nan")) if bad else batch, position
 
 Loader.stream = stream
 sys.exit(main())

@@ -159,7 +159,7 @@ class Painter(Recipe):
     def target(self, batch: Batch) -> Tensor:
         return batch["images"]
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {}
 
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:

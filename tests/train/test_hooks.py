@@ -176,7 +176,7 @@ class Painter(Line):
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return batch["x"] * 2 - 1
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {"x": batch["x"] * 2 - 1}
 
     def target(self, batch: Batch) -> Tensor:

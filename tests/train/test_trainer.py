@@ -42,7 +42,7 @@ class Line(Recipe):
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return batch["x"]
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {}
 
 

@@ -67,10 +67,13 @@ class Images:
         """Height x width x 3, uint8: columns side by side, samples below each other."""
         with self.view.live(trainer) as recipe:
             batch = recipe.prepare(self.batch)
-            columns = [*recipe.inputs(batch).values(), *recipe.outputs(batch, self._rng(trainer)).values()]
+            columns = [
+                *recipe.visualize_inputs(batch).values(),
+                *recipe.visualize_outputs(batch, self._rng(trainer)).values(),
+            ]
         if averages(trainer):
             with self.view.averaged(trainer) as recipe:
-                columns += recipe.outputs(batch, self._rng(trainer)).values()
+                columns += recipe.visualize_outputs(batch, self._rng(trainer)).values()
         return side_by_side(columns)
 
     def _rng(self, trainer: Trainer) -> torch.Generator:

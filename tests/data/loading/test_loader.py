@@ -66,7 +66,7 @@ def test_images_of_floats_stay_floats() -> None:
 
 
 def test_a_batch_is_finished_by_what_the_loader_was_given() -> None:
-    made = Loader(Counted(4), 2, device=torch.device("cpu"), finish=lambda batch: batch.updated(double=2 * batch["at"]))
+    made = Loader(Counted(4), 2, device=torch.device("cpu"), finish=lambda batch: batch.replace(double=2 * batch["at"]))
     batches = [*made.once(), made.some(2), next(made.stream(Position()))[0]]
     for batch in batches:
         assert torch.equal(batch["double"], 2 * batch["at"])

@@ -152,7 +152,7 @@ def test_a_clip_is_its_frames() -> None:
     """Whatever is done to a clip is what is done to the stills that it is made of."""
     frames = 3
     clip = Batch({name: torch.stack([tensor] * frames, dim=1) for name, tensor in STORED.tensors.items()})
-    clip = clip.updated(seg=torch.stack([(STORED["seg"] + t) % CLASSES for t in range(frames)], dim=1))
+    clip = clip.replace(seg=torch.stack([(STORED["seg"] + t) % CLASSES for t in range(frames)], dim=1))
     expander = Expander(TYPES, ["seg", "edges", "more_seg", "instances"], use_dont_care=True)
     ready = expander(clip)
     assert ready["label"].shape == (2, frames, CLASSES + 1 + 1 + 4 + 1, 4, 6)

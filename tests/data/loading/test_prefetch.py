@@ -59,7 +59,7 @@ def test_batches_and_positions_are_those_of_a_loader_that_does_not_copy_ahead() 
 
 def test_a_batch_is_finished_after_it_has_arrived() -> None:
     made = loader(Counted(4), 2, copier=Device())
-    made.finish = lambda batch: batch.updated(double=2 * batch["at"])
+    made.finish = lambda batch: batch.replace(double=2 * batch["at"])
     for batch in [*made.once(), made.some(2)]:
         assert torch.equal(batch["double"], 2 * batch["at"])
         assert batch["at"].min() >= 0
