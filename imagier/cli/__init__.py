@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
     if overrides is not None:
         overrides += rest
 
+    from imagier.cli.log_lines import print_logs
     from imagier.errors import RunError, UserError
 
     for stream in (sys.stdout, sys.stderr):
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
     if "" not in sys.path:
         sys.path.append("")  # `type: my_lab.nets` in a config names a module of the current folder
     try:
-        return module.run(args)
+        with print_logs():
+            return module.run(args)
     except UserError as error:
         print(error, file=sys.stderr)
         return status.USER_ERROR

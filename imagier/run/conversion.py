@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 
 import torch
 
@@ -15,12 +16,14 @@ from imagier.train import checkpoint
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 
+logger = logging.getLogger(__name__)
+
 
 def convert(args: argparse.Namespace) -> int:
     """Writes `args.new`; the run can be continued from it if the old file held the state of optimizers."""
     config, notes = read_config(args)
     for note in notes:
-        print(note)
+        logger.info(note)
     state = checkpoint.load(args.old)
     if "net_G" not in state:
         raise UserError("is a checkpoint of ours already", where=args.old)
@@ -28,7 +31,7 @@ def convert(args: argparse.Namespace) -> int:
     recipe = build_training.untrained(config, runtime)
     trainer = Trainer(recipe, build_training.players(config, recipe, runtime), runtime, seed=DEFAULT_SEED)
     start = ResumePlan(args.new.parent, DEFAULT_SEED, args.old, state, continues=True)
-    start.restore(trainer, strict=config.trainer.strict_resume, say=print)
+    start.restore(trainer, strict=config.trainer.strict_resume)
     checkpoint.write(args.new, trainer, extras={})
-    print(f"{args.new}: epoch {trainer.position.epoch}, iteration {trainer.step:,}")
+    logger.info(f"{args.new}: epoch {trainer.position.epoch}, iteration {trainer.step:,}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from imagier.run.training import run_once
 from imagier.train import runtime as runtimes
 from imagier.train.compare import first_difference
 from imagier.train.runtime import Runtime
+
+logger = logging.getLogger(__name__)
 
 STEPS = 4
 HELD_OUT_BATCHES = 2
@@ -45,9 +48,8 @@ def debug(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
         continued = run_once(config, args, runtime, held_out_batches=HELD_OUT_BATCHES)
     states = [{name: player.state_dict() for name, player in run.players.items()} for run in (whole, continued)]
     different = first_difference(*states)
-    if runtime.is_main:
-        verdict = f"differs in {different}" if different else "is the same run, bit for bit"
-        print(f"resume check: continuing from iteration {STEPS // 2} {verdict}")
+    verdict = f"differs in {different}" if different else "is the same run, bit for bit"
+    logger.info(f"resume check: continuing from iteration {STEPS // 2} {verdict}")
     return 1 if different else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from imagier.config.check import Config
 from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch
 from imagier.run import build_training, sinks, status
-from imagier.run.resume_plan import ResumePlan, Say
+from imagier.run.resume_plan import ResumePlan
 from imagier.run.saving import before_checkpoint_of, checkpoints, first_save, saver_of
 from imagier.train.clock import Stopwatch
 from imagier.train.hooks import evaluation, report
@@ -29,6 +30,8 @@ from imagier.train.runtime import Runtime
 from imagier.train.saver import Saver
 from imagier.train.trainer import Hook, Trainer
 from imagier.train.view import View
+
+logger = logging.getLogger(__name__)
 
 FEW = 8
 """Samples that are looked at again and again: the rows of images, and those by which a run's health is read."""
@@ -59,8 +62,8 @@ class Hooks:
         self.saver: Saver | None = None
         wandb_id: str | None = kept.get("wandb_id")
         if runtime.is_main:
-            self.saver = saver_of(config.run, start, runtime, console.say)
-            more, wandb_id = sinks.of_first_rank(config, args, start, trainer.step, wandb_id, console.say)
+            self.saver = saver_of(config.run, start, runtime)
+            more, wandb_id = sinks.of_first_rank(config, args, start, trainer.step, wandb_id)
             self.sinks += more
         self.log = Log(
             self.sinks,
@@ -75,7 +78,7 @@ class Hooks:
 
         extras = partial(_extras, start, wandb_id, view if _calibration(config) else None, trainer)
         few = (held_out or training).some(FEW)
-        self.health = self._health(config, view, training, few if held_out else None, start.seed, console.say)
+        self.health = self._health(config, view, training, few if held_out else None, start.seed)
         before, saves_early = (
             before_checkpoint_of(trainer, view, held_out),
             first_save(config.run, training) < total_steps,
@@ -84,12 +87,12 @@ class Hooks:
             config.run, self.saver, extras, self._stateful(), before_checkpoint=before, prepares=saves_early
         )
         self.go_on_from(kept, trainer)
-        shown = TolerantHook(self._images(config, start, view, few), "an image", console.say)
+        shown = TolerantHook(self._images(config, start, view, few), "an image", logger.info)
         self.all: list[Hook] = [self.log, console, self.health, self.saves, shown]
         if self.evaluation is not None:
             self.all.append(self.evaluation)
         if runtime.is_main:
-            self.all += self._pages(args, start, runtime, console.say)
+            self.all += self._pages(args, start, runtime)
         self._watchdog = None
         if args.step_timeout is not None:  # the last: what the others do is part of a step
             self._watchdog = Watchdog(start.logdir, args.step_timeout, rank=runtime.rank, status=status.HUNG)
@@ -107,18 +110,16 @@ class Hooks:
             stateful["evaluation"] = self.evaluation
         return stateful
 
-    def _pages(self, args: argparse.Namespace, start: ResumePlan, runtime: Runtime, say: Say) -> list[Hook]:
+    def _pages(self, args: argparse.Namespace, start: ResumePlan, runtime: Runtime) -> list[Hook]:
         """What is written about a run, by the first rank."""
         command = shlex.join(sys.argv)
         page = report.Report(start.logdir, command, start.seed, self.evaluation, self.health.verdicts.standing)
-        pages: list[Hook] = [TolerantHook(page, report.NAME, say)]
+        pages: list[Hook] = [TolerantHook(page, report.NAME, logger.info)]
         if args.profile:
-            pages.insert(0, TolerantHook(Profile(start.logdir, runtime.device), "the profile", say))
+            pages.insert(0, TolerantHook(Profile(start.logdir, runtime.device), "the profile", logger.info))
         return pages
 
-    def _health(
-        self, config: Config, view: View, training: Loader, held_out: Batch | None, seed: int, say: Say
-    ) -> Health:
+    def _health(self, config: Config, view: View, training: Loader, held_out: Batch | None, seed: int) -> Health:
         """Reads now and then how the run is."""
         return Health(
             partial(training.some, FEW),
@@ -126,7 +127,7 @@ class Hooks:
             training.once,
             view,
             self.log.write,
-            say,
+            logger.info,
             every=max(HEALTH_EVERY, config.run.logging_iter),
             seed=seed,
         )

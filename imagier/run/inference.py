@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import logging
 import os
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from imagier.errors import UserError
 from imagier.recipe import Recipe
 from imagier.run import build_data, build_training
 from imagier.run.reference_checkpoint import translated
-from imagier.run.training import say_for
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
 from imagier.train.checkpoint_files import latest
 from imagier.train.hooks.images import to_uint8, write_image
 from imagier.train.runtime import Runtime
+
+logger = logging.getLogger(__name__)
 
 JPEG_QUALITY = 99
 
@@ -31,7 +33,7 @@ def infer(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
     Of test_data, or without that section of data: of its `test`, or without that of its `val`.
     """
     count = write_all(config, args, runtime)
-    say_for(runtime)(f"{args.output_dir}: {count} images")
+    logger.info(f"{args.output_dir}: {count} images")
     return 0
 
 
@@ -78,8 +80,8 @@ def trained(config: Config, args: argparse.Namespace, runtime: Runtime) -> Recip
     averages = {"gen": average.network} if average is not None else {}
     state, notes = translated(checkpoint.load(path), {"gen": network}, averages, {}, path)
     state, misfits = checkpoint.fitted(state, {"gen": network}, averages, path, strict=config.trainer.strict_resume)
-    for line in [*notes, *misfits] if runtime.is_main else ():
-        print(line)
+    for line in [*notes, *misfits]:
+        logger.info(line)
     with checkpoint.fitting(path):
         saved = state["players"]["gen"]
         if average is not None and "average" in saved:

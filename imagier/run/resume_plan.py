@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 from imagier.train.view import averages
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class ResumePlan:
         init_from = _text(args.checkpoint) or extras.get("init_from")
         return ResumePlan(logdir, seed, path, state, True, init_from, found.skipped, found.notes)
 
-    def restore(self, trainer: Trainer, *, strict: bool, say: Say) -> dict[str, Any]:
+    def restore(self, trainer: Trainer, *, strict: bool) -> dict[str, Any]:
         """Loads the checkpoint into a trainer, once; returns what the hooks kept in it, nothing for a new run.
 
         strict: every tensor must match; else those that do not are told. UserError if the checkpoint does not fit.
@@ -79,30 +80,30 @@ class ResumePlan:
         optimizers = {name: player.optimizer for name, player in trainer.players.items() if self.continues}
         state, notes = translated(self.state, networks, averaged, optimizers, self.path)
         for note in notes:
-            say(note)
+            logger.info(note)
         continues = self.continues and all("optimizer" in player for player in state["players"].values())
         if self.continues and not continues:
-            say(f"{self.path.name}: holds no state of optimizers: its weights begin a new run")
+            logger.info(f"{self.path.name}: holds no state of optimizers: its weights begin a new run")
         try:
             state, misfits = checkpoint.fitted(state, networks, averaged, self.path, strict=True)
         except UserError:
-            if not continues and self._warm_start(trainer, state, say):
+            if not continues and self._warm_start(trainer, state):
                 return {}
             state, misfits = checkpoint.fitted(state, networks, averaged, self.path, strict=strict)
         for line in misfits:
-            say(line)
+            logger.info(line)
         kept = checkpoint.restore(trainer, state, self.path) if continues else {}
         if not continues:
             checkpoint.restore_weights(trainer, state, self.path)
         self.state.clear()  # a mapped file keeps its room on the disk after it was removed
         return kept
 
-    def _warm_start(self, trainer: Trainer, state: Mapping[str, Any], say: Say) -> bool:
+    def _warm_start(self, trainer: Trainer, state: Mapping[str, Any]) -> bool:
         """Whether the generator could take over a smaller one's weights; the discriminator begins anew."""
         left = trainer.recipe.warm_start(state["players"].get("gen", {}).get("network", {}))
         if not left:
             return False
-        say(f"{self.path}: a coarser generator's weights; with first values begin {', '.join(left)}")
+        logger.info(f"{self.path}: a coarser generator's weights; with first values begin {', '.join(left)}")
         average = trainer.players["gen"].average
         if average is not None:
             average.restart()
@@ -112,7 +113,7 @@ class ResumePlan:
         """What checkpoints keep of it."""
         return {"seed": self.seed, "init_from": self.init_from}
 
-    def files(self, keep: RetentionPolicy, say: Say) -> CheckpointFiles:
+    def files(self, keep: RetentionPolicy) -> CheckpointFiles:
         """What this run's checkpoints are added to. Removes what a process that was killed left behind.
 
         From here on latest_checkpoint.txt names the checkpoint that the run goes on from.
@@ -123,7 +124,7 @@ class ResumePlan:
         if self.continues:
             entries, notes = listed(self.logdir, [path.name for path in self.skipped])
             for note in notes:
-                say(note)
+                logger.info(note)
         files = CheckpointFiles(self.logdir, keep, entries)
         if self.continues and self.path is not None and self.path.parent == self.logdir:
             files.last_good = self.path.name

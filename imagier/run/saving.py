@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from imagier.config.schema import Run
 from imagier.data.loading.loader import Loader
-from imagier.run.resume_plan import ResumePlan, Say
+from imagier.run.resume_plan import ResumePlan
 from imagier.train.checkpoint_files import RetentionPolicy
 from imagier.train.hooks import evaluation
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
@@ -17,12 +18,14 @@ from imagier.train.snapshot import Snapshot
 from imagier.train.trainer import Trainer
 from imagier.train.view import View
 
+logger = logging.getLogger(__name__)
 
-def saver_of(run: Run, start: ResumePlan, runtime: Runtime, say: Say) -> Saver:
+
+def saver_of(run: Run, start: ResumePlan, runtime: Runtime) -> Saver:
     """What writes the checkpoints of a run; for the first rank."""
     best = run.keep_best
     keep = RetentionPolicy(run.keep_last, run.keep_every, best, higher_is_better=best in evaluation.HIGHER_IS_BETTER)
-    return Saver(start.files(keep, say), Snapshot(runtime), say)
+    return Saver(start.files(keep), Snapshot(runtime), logger.info)
 
 
 def checkpoints(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from imagier.train.trainer import Outcome
+
+logger = logging.getLogger(__name__)
 
 SLURM_MARGIN_S = 180.0
 """So long before the end of a Slurm job a run saves; half of what is left, where that is less."""
@@ -29,14 +32,12 @@ class Stop:
         *,
         max_time: float | None = None,
         job: SlurmJob | None = None,
-        say: Callable[[str], None] = print,
     ) -> None:
         """max_time: seconds from now."""
         self.max_iter = max_iter
         self.max_epoch = max_epoch
         self.deadline = float("inf") if max_time is None else time.monotonic() + max_time
         self.job = job
-        self.say = say
         self.asked_to_stop = False
         self.asked_to_save = False
 
@@ -48,7 +49,7 @@ class Stop:
         if number == signal.SIGINT:
             if self.asked_to_stop:
                 raise KeyboardInterrupt
-            self.say("stopping after this iteration, and saving; Ctrl-C again stops at once and saves nothing")
+            logger.info("stopping after this iteration, and saving; Ctrl-C again stops at once and saves nothing")
         self.asked_to_stop = True
 
     def __call__(self, step: int, epoch: int) -> Outcome:

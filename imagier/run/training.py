@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console as RichConsole
@@ -19,7 +21,7 @@ from imagier.errors import RunError, UserError
 from imagier.run import build_data, build_training, status
 from imagier.run.hooks import Hooks
 from imagier.run.quick_check import quick_check
-from imagier.run.resume_plan import ResumePlan, Say, newest
+from imagier.run.resume_plan import ResumePlan, newest
 from imagier.run.saving import first_save
 from imagier.run.stopping import Stop, listening, slurm_job
 from imagier.train import checkpoint
@@ -31,6 +33,8 @@ from imagier.train.hooks import evaluation, report, tensorboard
 from imagier.train.recorder import FlightRecorder
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Trainer, no_clock
+
+logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 
@@ -45,9 +49,9 @@ def started(args: argparse.Namespace, run: Run) -> int:
     config, notes = read_config(args)
     runtime = runtimes.start(args.device, single=args.single_gpu, local_rank=args.local_rank)
     try:
-        for note in notes:
-            say_for(runtime)(note)
-        with translate_worker_errors():
+        with only_main_logs(runtime), translate_worker_errors():
+            for note in notes:
+                logger.info(note)
             return run(config, args, runtime)
     except RuntimeError as error:
         if runtime.world == 1 or not runtimes.is_lost_contact(error):
@@ -59,6 +63,19 @@ def started(args: argparse.Namespace, run: Run) -> int:
         ) from error
     finally:
         runtimes.stop(runtime)
+
+
+@contextmanager
+def only_main_logs(runtime: Runtime) -> Iterator[None]:
+    """While this is open, ranks other than the first log warnings and errors only."""
+    package = logging.getLogger("imagier")
+    level = package.level
+    if not runtime.is_main:
+        package.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
 
 
 def train(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
@@ -85,12 +102,11 @@ def run_once(
 
     held_out_batches: evaluate on so many batches instead of on the whole held-out set.
     """
-    say = say_for(runtime)
     start = ResumePlan.resolve(args, runtime)
     runtimes.set_cudnn(deterministic=config.run.cudnn.deterministic, benchmark=config.run.cudnn.benchmark)
-    say(_choose_precision(config, runtime))
+    logger.info(_choose_precision(config, runtime))
     training, held_out = _loaders(config, runtime, start.seed, held_out_batches)
-    _check_data(config, runtime, training, held_out, say)
+    _check_data(config, runtime, training, held_out)
     recipe = build_training.recipe(config, runtime, start.seed, style_classes=len(training.dataset.classes))
     players = build_training.players(config, recipe, runtime)
     stopwatch = Stopwatch(runtime) if config.run.speed_benchmark else None
@@ -103,18 +119,18 @@ def run_once(
         clock=stopwatch or no_clock,
     )
     total_steps = min(config.run.max_iter, training.steps_in(config.run.max_epoch))
-    _announce(config, trainer, training, held_out, start, total_steps, say)
+    _announce(config, trainer, training, held_out, start, total_steps)
     if args.dry_run:
-        say(config.dump())
+        logger.info(config.dump())
         return trainer
     if args.compile:
         for network in recipe.networks.values():
             network.compile()
-    kept = start.restore(trainer, strict=config.trainer.strict_resume, say=say)
+    kept = start.restore(trainer, strict=config.trainer.strict_resume)
     _write_config(config, start, runtime)
     hooks = Hooks(config, args, start, trainer, training, held_out, total_steps, stopwatch, kept)
     trainer.hooks = hooks.all
-    _run(config, args, start, trainer, training, hooks, total_steps, say)
+    _run(config, args, start, trainer, training, hooks, total_steps)
     return trainer
 
 
@@ -126,30 +142,33 @@ def _run(
     training: Loader,
     hooks: Hooks,
     total_steps: int,
-    say: Say,
 ) -> None:
     """Trains until something ends it, and says what it was. RunError if the last state is not on the disk."""
     record = FlightRecorder(trainer, start.logdir)
-    trainer.guard = Guard(trainer.players, trainer.runtime, policy=config.trainer.on_nonfinite, record=record, say=say)
+    trainer.guard = Guard(
+        trainer.players, trainer.runtime, policy=config.trainer.on_nonfinite, record=record, say=logger.info
+    )
     job = slurm_job()
     requeues = job is not None and args.logdir is not None  # in another folder the run would begin anew each time
     if job is not None:
-        say(f"{job}, and the job is {'queued again' if requeues else 'not queued again, for want of a --logdir'}")
+        logger.info(
+            f"{job}, and the job is {'queued again' if requeues else 'not queued again, for want of a --logdir'}"
+        )
     first_step = trainer.step
-    with listening(Stop(config.run.max_iter, config.run.max_epoch, max_time=args.max_time, job=job, say=say)) as stop:
+    with listening(Stop(config.run.max_iter, config.run.max_epoch, max_time=args.max_time, job=job)) as stop:
         try:
-            _fit(trainer, training, stop, start, hooks, say)
+            _fit(trainer, training, stop, start, hooks)
         finally:
             hooks.close()
-    _conclude(trainer, start, hooks, total_steps, say)
+    _conclude(trainer, start, hooks, total_steps)
     if hooks.unsaved is not None:
         raise RunError(hooks.unsaved)
     got_further = first_step < trainer.step < total_steps
     if job is not None and requeues and job.is_over() and got_further and trainer.runtime.is_main:
-        say(job.requeue())
+        logger.info(job.requeue())
 
 
-def _fit(trainer: Trainer, training: Loader, stop: Stop, start: ResumePlan, hooks: Hooks, say: Say) -> None:
+def _fit(trainer: Trainer, training: Loader, stop: Stop, start: ResumePlan, hooks: Hooks) -> None:
     """Trains; where numbers go bad and the config says rollback, from the last checkpoint on, with the data after."""
     gone_back_to: Counter[Path] = Counter()
     assert trainer.guard is not None
@@ -173,13 +192,8 @@ def _fit(trainer: Trainer, training: Loader, stop: Stop, start: ResumePlan, hook
             trainer.guard.restart()
             hooks.go_on_from(kept, trainer)
             for note in found.notes:
-                say(note)
-            say(f"{error}; back to iteration {trainer.step:,} ({found.path.name}), with the data after")
-
-
-def say_for(runtime: Runtime) -> Say:
-    """What prints a line, on the first rank; on the others, nothing."""
-    return print if runtime.is_main else lambda line: None
+                logger.info(note)
+            logger.info(f"{error}; back to iteration {trainer.step:,} ({found.path.name}), with the data after")
 
 
 def _choose_precision(config: Config, runtime: Runtime) -> str:
@@ -198,13 +212,15 @@ def _loaders(config: Config, runtime: Runtime, seed: int, held_out_batches: int 
     return training, held_out
 
 
-def _check_data(config: Config, runtime: Runtime, training: Loader, held_out: Loader | None, say: Say) -> None:
+def _check_data(config: Config, runtime: Runtime, training: Loader, held_out: Loader | None) -> None:
     """Reads some samples of each set; all ranks end if a file is wrong, and the first one says which."""
     problems: list[str] = []
     if runtime.is_main:
         kinds = build_data.input_types(config.run.data)
         skips = config.run.data.on_error == "skip"
-        problems += quick_check(training.dataset, batch_size=training.batch_size, kinds=kinds, tell=say, skips=skips)
+        problems += quick_check(
+            training.dataset, batch_size=training.batch_size, kinds=kinds, tell=logger.info, skips=skips
+        )
         if held_out is not None:
             problems += quick_check(held_out.dataset, batch_size=held_out.batch_size, skips=skips)
     if runtime.all_reduce_max(len(problems)):
@@ -219,24 +235,25 @@ def _announce(
     held_out: Loader | None,
     start: ResumePlan,
     total_steps: int,
-    say: Say,
 ) -> None:
     """What a person should know before the first step."""
     counts = ", ".join(
         f"{name} {sum(p.numel() for p in network.parameters()):,}" for name, network in trainer.recipe.networks.items()
     )
     held = f", {len(held_out.dataset):,} held out" if held_out is not None else ""
-    say(f"{config.trainer.type}: parameters {counts}; {len(training.dataset):,} samples{held}")
+    logger.info(f"{config.trainer.type}: parameters {counts}; {len(training.dataset):,} samples{held}")
     for note in start.notes:
-        say(note)
-    say(str(start))
+        logger.info(note)
+    logger.info(str(start))
     if config.trainer.image_to_tensorboard and not tensorboard.is_installed():
-        say("trainer.image_to_tensorboard: TensorBoard is not installed (pip install tensorboard): no images for it")
+        logger.info(
+            "trainer.image_to_tensorboard: TensorBoard is not installed (pip install tensorboard): no images for it"
+        )
     run = config.run
     if total_steps >= BIG:
-        say("this run has no end: neither max_iter nor max_epoch is set")
+        logger.info("this run has no end: neither max_iter nor max_epoch is set")
     if first_save(run, training) >= total_steps:
-        say("no checkpoint before the end: neither snapshot_save_iter nor snapshot_save_epoch comes before it")
+        logger.info("no checkpoint before the end: neither snapshot_save_iter nor snapshot_save_epoch comes before it")
 
 
 def _write_config(config: Config, start: ResumePlan, runtime: Runtime) -> None:
@@ -251,11 +268,11 @@ def _write_config(config: Config, start: ResumePlan, runtime: Runtime) -> None:
         raise UserError(problem)
 
 
-def _conclude(trainer: Trainer, start: ResumePlan, hooks: Hooks, total_steps: int, say: Say) -> None:
+def _conclude(trainer: Trainer, start: ResumePlan, hooks: Hooks, total_steps: int) -> None:
     """The last lines of a run: what was reached, and where everything is."""
     if trainer.step < total_steps:
         goes_on = f"; --logdir {start.logdir} goes on from there" if hooks.unsaved is None else ""
-        say(f"stopped at iteration {trainer.step:,} of {total_steps:,}{goes_on}")
+        logger.info(f"stopped at iteration {trainer.step:,} of {total_steps:,}{goes_on}")
         return
     evaluated = hooks.evaluation
     if evaluated is not None and evaluated.last and trainer.runtime.is_main:
@@ -263,7 +280,10 @@ def _conclude(trainer: Trainer, start: ResumePlan, hooks: Hooks, total_steps: in
         table = Table(*headings)
         for row in rows:
             table.add_row(*row)
-        RichConsole(highlight=False).print(table)
+        console = RichConsole(highlight=False, force_terminal=False)  # no colors: this may go to a log file
+        with console.capture() as text:
+            console.print(table)
+        logger.info(text.get().removesuffix("\n"))
         if any(best.step != trainer.step for best in evaluated.best.values()):
-            say(evaluation.line(evaluated.best))
-    say(f"finished at iteration {trainer.step:,}; see {start.logdir / report.NAME}")
+            logger.info(evaluation.line(evaluated.best))
+    logger.info(f"finished at iteration {trainer.step:,}; see {start.logdir / report.NAME}")

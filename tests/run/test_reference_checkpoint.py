@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from golden import GOLDEN, golden
+from logs import logged
 from old_checkpoints import (
     CPU,
     config_of,
@@ -48,12 +49,12 @@ def case_trainer(case: str, *overrides: str) -> Trainer:
 
 
 def begun(trainer: Trainer, state: dict, folder: Path, *, resume: bool, strict: bool = True) -> list[str]:
-    """Loads a state, by way of a file, into a trainer; returns what was said."""
+    """Loads a state, by way of a file, into a trainer; returns what was logged."""
     path = folder / "old.pt"
     torch.save(state, path)
-    said: list[str] = []
     start = ResumePlan(folder, 0, path, checkpoint.load(path), continues=resume)
-    start.restore(trainer, strict=strict, say=said.append)
+    with logged() as said:
+        start.restore(trainer, strict=strict)
     return said
 
 
