@@ -80,4 +80,4 @@ def test_it_is_computed_in_full_precision_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         half = gradient_penalty(network, images)
     assert half.dtype == torch.float32
-    torch.testing.assert_close(half, full)
+    torch.testing.assert_close(half, full, rtol=1e-6, atol=0)  # the penalty is about 1e-3

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import info_nce_ranks
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from imagier.errors import UserError
@@ -95,6 +97,28 @@ def test_samples_have_losses_of_their_own_whose_mean_it_is() -> None:
     rows = tested.per_sample(a, b)
     assert rows.shape == (4,)
     torch.testing.assert_close(rows.mean(), tested(a, b))
+
+
+def test_similarities_are_computed_in_float32_under_autocast() -> None:
+    a, b = features(4, 6)
+    full = InfoNCE()(a, b)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(InfoNCE()(a, b), full)
+
+
+@pytest.fixture
+def group_of_one() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_on_one_rank_the_samples_of_all_ranks_are_its_own(group_of_one: None) -> None:
+    a, b = (x.requires_grad_() for x in features(4, 6))
+    gathered, alone = InfoNCE()(a, b), InfoNCE(gather_distributed=False)(a, b)
+    assert torch.equal(gathered, alone)
+    for found, expected in zip(torch.autograd.grad(gathered, (a, b)), torch.autograd.grad(alone, (a, b))):
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.slow

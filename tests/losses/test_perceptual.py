@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -192,6 +194,25 @@ def test_config_section_checked_by_pydantic_builds_the_same_loss(vgg_file: str) 
     assert torch.equal(PerceptualLoss.from_config(config)(a, b), expected)  # fp16 does nothing on the CPU
     with pytest.raises(ValidationError):
         TypeAdapter(PerceptualConfig).validate_python({**section, "layers": 3})
+
+
+def test_a_section_and_the_constructor_have_the_same_defaults() -> None:
+    of_section = {field.name: field.default for field in fields(PerceptualConfig) if field.default is not MISSING}
+    of_constructor = {name: inspect.signature(PerceptualLoss).parameters[name].default for name in of_section}
+    assert of_section == of_constructor
+
+
+@pytest.mark.parametrize("weights", [(0.0,), (0.0, 0.0), ()])
+def test_a_loss_that_counts_nowhere_is_not_built(weights: tuple[float, ...]) -> None:
+    assert PerceptualLoss.where_weighted(PerceptualConfig(mode="vgg91", layers=[]), *weights) is None
+    assert PerceptualLoss.where_weighted(None, *weights) is None
+
+
+def test_a_loss_that_counts_somewhere_is_built_from_its_section_which_must_be_there(vgg_file: str) -> None:
+    config = PerceptualConfig(mode="vgg19", layers="relu_1_1", weights_path=vgg_file)
+    assert isinstance(PerceptualLoss.where_weighted(config, 0.0, 0.5), PerceptualLoss)
+    with pytest.raises(UserError):
+        PerceptualLoss.where_weighted(None, 0.0, 0.5)
 
 
 @needs_golden
