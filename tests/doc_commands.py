@@ -28,6 +28,7 @@ SMALL = [
     "metrics_iter=2",
     "data.num_workers=0",
     "data.train.batch_size=2",
+    "data.val.batch_size=2",
 ]
 """What makes a training of the documentation small; it stands behind the command's own overrides."""
 
@@ -36,7 +37,7 @@ OTHERS = {"aws", "docker", "ffmpeg", "git", "sha256sum", "source", "pytest", "py
 """Programs that are not ours, which this machine need not have."""
 
 SLOW = [["submit"], ["verify-resume"], ["convert"], ["data", "openmoji"], ["data", "openmoji-tones"]]
-SLOW_FLAGS = {"--compile", "--profile", "--wandb"}
+SLOW_FLAGS = {"--compile", "--debug", "--profile", "--wandb"}
 """Commands that tests of their own run."""
 
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
-import yaml
+from doc_blocks import blocks
 from images import png, smooth, write
+from videos import counting
 
 ROOT = Path(__file__).parents[1]
 LINKED = ("configs", "docs", "scripts", "train.py", "inference.py")
 
 SIZE = 64
-TRAIN, VAL = 6, 3
+TRAIN, VAL = 16, 8
 
-COLORS = {
-    "data/openmoji64": ["images"],
-    "data/openmoji128": ["images"],
-    "mine": ["images"],
-    "data/openmoji_tones64/unit": ["images_a", "images_b"],
+SETS = {
+    "data/openmoji64/{}": {"images": "png", "edge_maps": "lines"},
+    "data/openmoji128/{}": {"images": "png", "edge_maps": "lines"},
+    "data/openmoji_tones64/unit/{}": {"images_a": "png", "images_b": "png"},
+    "data/more/{}": {"images": "png"},
+    "mine/{}": {"images": "jpg", "labels": "ids"},
+    "data/city/{}": {"images": "jpg", "seg_maps": "ids", "instance_maps": "ids"},
+    "data/animals/{}": {"images_content/cat": "jpg", "images_style/dog": "jpg"},
+    "data/faces/{}": {"images": "jpg", "landmarks": "points"},
+    "data/clips/{}": {"images": "video", "seg_maps/000": "bars"},
+    "datasets/horse2zebra": {"trainA": "jpg", "trainB": "jpg", "testA": "jpg", "testB": "jpg"},
+    "datasets/facades": {"train": "jpg", "val": "jpg"},
 }
+"""What each folder holds; {} is train and val."""
 
 
 def build(folder: Path) -> Path:
@@ -29,49 +39,36 @@ def build(folder: Path) -> Path:
     for name in LINKED:
         (folder / name).symlink_to(ROOT / name)
     for split, count in (("train", TRAIN), ("val", VAL)):
-        for root, kinds in COLORS.items():
-            for kind in kinds:
-                _images(folder / root / split / kind, count, ext="jpg" if root == "mine" else "png")
-        for size in (64, 128):
-            _edges(folder / f"data/openmoji{size}" / split / "edge_maps", count)
-        _maps(folder / "mine" / split / "labels", count)
-    write(folder / "mine.yaml", yaml.safe_dump(mine(), sort_keys=False).encode())
+        for root, kinds in SETS.items():
+            for kind, form in kinds.items():
+                _write(folder / root.format(split) / kind, form, count)
+    (config,) = [block for block in blocks(ROOT / "README.md") if block.file == "mine.yaml"]
+    write(folder / "mine.yaml", small(config.text).encode())
+    write(folder / "old.yaml", (ROOT / "configs/spade/openmoji64.yaml").read_bytes())
     return folder
 
 
-def mine() -> dict:
-    """The config of a user's own images: pairs of photographs and maps of 20 classes."""
-    config = yaml.safe_load((ROOT / "configs/spade/openmoji64.yaml").read_text())
-    del config["gen"]["label_features"]
-    config["gen"]["activation_norm_params"] = {"num_filters": 4, "activation_norm_type": "instance"}
-    config["data"] |= {
-        "input_types": [
-            {"images": {"ext": "jpg", "num_channels": 3, "normalize": True}},
-            {"labels": {"ext": "png", "num_channels": 1, "is_mask": True}},
-        ],
-        "input_labels": ["labels"],
-        "one_hot_num_classes": {"labels": 20},
-    }
-    config["data"]["train"]["roots"] = ["mine/train"]
-    config["data"]["val"]["roots"] = ["mine/val"]
-    return config
-
-
-def _images(folder: Path, count: int, *, ext: str) -> None:
-    folder.mkdir(parents=True)
+def _write(folder: Path, form: str, count: int) -> None:
+    """So many files of a form: photographs (png, jpg), line art, class ids, key points; or one video, or its maps."""
+    folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         image = smooth(SIZE, SIZE, seed=index + len(str(folder)))
-        cv2.imwrite(str(folder / f"{index:03d}.{ext}"), image)
+        if form in ("png", "jpg"):
+            cv2.imwrite(str(folder / f"{index:03d}.{form}"), image)
+        elif form == "lines":
+            gray = np.full((SIZE, SIZE, 1), 255, np.uint8)
+            write(folder / f"{index:03d}.png", png(cv2.circle(gray, (30, 30), 10 + index, (0,), 2).reshape(gray.shape)))
+        elif form == "points":
+            write(folder / f"{index:03d}.json", json.dumps([[20, 20 + index], [40, 40]]).encode())
+        elif form in ("ids", "bars"):
+            rows = np.repeat(np.arange(20 if form == "ids" else 4, dtype=np.uint8), 16)[:SIZE]
+            maps = np.repeat(np.roll(rows, index), SIZE).reshape(SIZE, SIZE, 1)
+            write(folder / f"{index:03d}.png", png(maps))
+    if form == "video":
+        write(folder / "000.mp4", counting(count, form="mp4", codec="mpeg4", pixels="yuv420p"))
 
 
-def _edges(folder: Path, count: int) -> None:
-    for index in range(count):
-        gray = np.full((SIZE, SIZE, 1), 255, np.uint8)
-        cv2.circle(gray, (30, 30), 10 + index, (0,), 2)
-        write(folder / f"{index:03d}.png", png(gray))
-
-
-def _maps(folder: Path, count: int, *, names: Sequence[int] = range(20)) -> None:
-    for index in range(count):
-        rows = np.repeat(np.array(names, np.uint8), 4)[:SIZE]
-        write(folder / f"{index:03d}.png", png(np.repeat(np.roll(rows, index), SIZE).reshape(SIZE, SIZE, 1)))
+def small(config: str) -> str:
+    """The text of a config with narrower networks and smaller images."""
+    config = re.sub(r"\b(num_filters): \d+", r"\1: 2", config)
+    return re.sub(r"\b(128|144)\b", lambda size: str(int(size[0]) // 4), config)
