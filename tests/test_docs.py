@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,18 @@ def test_words_are_those_of_the_house(page: Path) -> None:
     assert FORBIDDEN.findall(text) == []
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.parent.name)
+def test_a_config_says_how_to_get_its_data_and_how_to_start(
+    path: Path, sandbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = path.read_text().partition("\n\n")[0].replace("\\\n#", "")
+    for label in ("Data", "Launch"):
+        (line,) = re.findall(rf"^# {label}: +(.+)$", header, flags=re.M)
+        argv = doc_commands.ours(shlex.split(line))
+        assert argv is not None
+        doc_commands.parse(argv, monkeypatch)
+
+
 def test_few_blocks_are_not_run() -> None:
     assert len([block.place for page in PAGES for block in blocks(page) if not block.is_run]) <= MOST_NOT_RUN
 
@@ -167,7 +180,8 @@ def _base(tree: dict) -> dict:
 
 
 def _merged(base: dict, over: dict) -> dict:
-    """`base` with the values of `over`, section by section."""
-    shared = [key for key in base.keys() & over.keys() - {"augmentations"} if isinstance(over[key], dict)]
+    """`base` with the values of `over`, section by section; augmentations and classes come with all their keys."""
+    sections = [key for key in base.keys() & over.keys() - {"augmentations"} if isinstance(over[key], dict)]
+    shared = [key for key in sections if key == "data" or "type" not in over[key]]
     both = {key: _merged(base[key], over[key]) for key in shared}
     return {**base, **over, **both}
