@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from imagier.cli import main
+from imagier.data.dataset import DatasetSpec
 from imagier.data.datasets.paired_images import Dataset
 from imagier.data.decoding.sample import InputType
 from imagier.data.loading.collate import collate
@@ -241,7 +242,7 @@ class OneImage:
 def memory(num_workers: int) -> None:
     """Prints what each worker holds, ten times an epoch: PSS counts shared pages by the share, private ones alone."""
     kinds = [InputType(name="images", ext="png"), InputType(name="seg_maps", ext="png", is_mask=True, num_classes=2)]
-    data = Dataset([OneImage()], input_types=kinds, augmentations={"random_crop_h_w": "8, 8"})  # type: ignore[list-item]
+    data = Dataset(DatasetSpec(sources=[OneImage()], input_types=kinds, augmentations={"random_crop_h_w": "8, 8"}))  # type: ignore[list-item]
     loader = Loader(
         data, 50, device=torch.device("cpu"), finish=lambda batch: batch, shuffle=True, num_workers=num_workers
     )

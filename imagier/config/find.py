@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from typing_extensions import is_protocol
 
@@ -42,6 +43,26 @@ def find(room: str, name: str, class_name: str) -> type:
     if class_name not in vars(module):
         raise LookupError(f"{module_name} has no class {class_name}")
     return getattr(module, class_name)
+
+
+def dataset_class(name: str) -> Any:
+    """The `Dataset` that a `type` of a data section means; a subclass of the abstract one.
+
+    LookupError, with a sentence for the user, if there is none.
+    """
+    cls = find("data", name, "Dataset")
+    base = importlib.import_module("imagier.data.dataset").Dataset
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise LookupError(f"{name}.Dataset is no subclass of imagier.data.dataset.Dataset")
+    return cls
+
+
+def known_dataset(name: str) -> Any:
+    """The same, or None if there is none: for those who look at a type that another check refuses."""
+    try:
+        return dataset_class(name)
+    except LookupError:
+        return None
 
 
 def did_you_mean(word: str, choices: Sequence[str]) -> str:

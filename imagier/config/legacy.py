@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from imagier.config import schema
-from imagier.config.find import CLASSES, find
+from imagier.config.find import CLASSES, find, known_dataset
 from imagier.config.load import Document, KeyPath
-from imagier.config.rules import has_clips
 
 _TYPE_PREFIXES = (
     "imaginaire.generators.",
@@ -330,8 +329,8 @@ def _keys_of_clips(document: Document, section: str) -> dict[KeyPath, _Retired]:
     retired: dict[KeyPath, _Retired] = {}
     for split in _SPLITS:
         named = str(document.get((section, split, "type")) or document.get((section, "type"), "paired_images"))
-        of_split = named.rpartition(".")[2]
-        if split != "train" and has_clips(named):
+        of_split, cls = named.rpartition(".")[2], known_dataset(named)
+        if split != "train" and cls is not None and cls.is_video:
             why = "frames of a video come one after the other, one a batch"
             retired[section, split, "batch_size"] = _Retired(why, 1)
         if of_split in _OF_STILLS:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from imagier.config import label_ops, schema
-from imagier.config.find import did_you_mean, find
+from imagier.config.find import dataset_class, did_you_mean, known_dataset
 from imagier.config.load import KeyPath
 
 Broken = tuple[KeyPath, str]
@@ -61,7 +60,7 @@ def broken_rules_of_the_method(
     """
     own_type = None if data.val is None else data.val.type
     for here, type_ in ((("data", "type"), data.type), (("data", "val", "type"), own_type)):
-        if type_ is not None and has_clips(type_) != clips:
+        if type_ is not None and dataset_class(type_).is_video != clips:
             kinds = ("stills", "clips") if clips else ("clips", "stills")
             yield here, f"gives {kinds[0]}, but {method} reads {kinds[1]}"
     if "label" in reads and not data.input_labels:
@@ -106,7 +105,8 @@ def _images(
 
 def _data(data: schema.Data, key_path: KeyPath) -> Iterator[Broken]:
     yield from _dataset_type(data.type, (*key_path, "type"))
-    if data.reduced_jpeg and not _takes(data.type, "reduced_jpeg"):
+    cls = known_dataset(data.type)
+    if data.reduced_jpeg and cls is not None and not cls.reads_reduced_jpeg:
         yield (*key_path, "reduced_jpeg"), f"{data.type} does not decode at reduced scale; remove it here"
     yield from _input_types(data.input_types, data.type, (*key_path, "input_types"))
     named = {name: options for entry in data.input_types for name, options in entry.items()}
@@ -127,7 +127,7 @@ def _data(data: schema.Data, key_path: KeyPath) -> Iterator[Broken]:
             yield from _split(split, data.input_labels, (*key_path, key))
             yield from _root_weights(split, split.type or data.type, (*key_path, key))
             yield from _shuffle(split, (*key_path, key))
-            if key == "train" and has_clips(data.type):
+            if key == "train" and cls is not None and cls.is_video:
                 yield from _clips(split, (*key_path, key))
 
 
@@ -160,14 +160,15 @@ def _classes(
 
 def _dataset_type(name: str, key_path: KeyPath) -> Iterator[Broken]:
     try:
-        find("data", name, "Dataset")
+        dataset_class(name)
     except LookupError as error:
         yield key_path, str(error.args[0])
 
 
 def _input_types(entries: Sequence[Mapping[str, schema.InputType]], type_: str, key_path: KeyPath) -> Iterator[Broken]:
     names = [name for entry in entries for name in entry]
-    needed = _needed_names(type_)
+    cls = known_dataset(type_)
+    needed = cls.required_input_types if cls is not None else ()
     if names and needed and sorted(names) != sorted(needed):
         yield key_path, f"{type_} reads {' and '.join(needed)}, neither more nor less; got {', '.join(names)}"
     if not any(entries):
@@ -192,16 +193,12 @@ def _clips(split: schema.Split, key_path: KeyPath) -> Iterator[Broken]:
         yield (*key_path, "max_sequence_length"), "must not be less than initial_sequence_length"
 
 
-def has_clips(type_: str) -> bool:
-    """Whether the samples of a data set type have frames."""
-    return _of_dataset(type_, "clips", False)
-
-
 def _points(data: schema.Data, named: Mapping[str, schema.InputType], key_path: KeyPath) -> Iterator[Broken]:
     """Key points belong to images, and are none themselves."""
     points = data.keypoint_data_types
     yield from _names(points, named, (*key_path, "keypoint_data_types"))
-    if points and not _of_dataset(data.type, "reads_points", False):
+    cls = known_dataset(data.type)
+    if points and cls is not None and not cls.reads_keypoints:
         yield (*key_path, "keypoint_data_types"), f"{data.type} reads no key points"
     if points and all(name in points for name in named):
         yield (*key_path, "keypoint_data_types"), "leaves no type of images, in whose pixels the points could be"
@@ -227,7 +224,8 @@ def _root_weights(split: schema.Split, type_: str, key_path: KeyPath) -> Iterato
         yield here, "only samples of the training set are drawn; remove it here"
     if len(weights) != len(split.roots):
         yield here, f"has {len(weights)} numbers for {len(split.roots)} roots; give one for each"
-    if not _takes(type_, "root_weights"):
+    cls = known_dataset(type_)
+    if cls is not None and not cls.reads_root_weights:
         yield here, f"{type_} does not draw by weights"
 
 
@@ -238,27 +236,6 @@ def _shuffle(split: schema.Split, key_path: KeyPath) -> Iterator[Broken]:
         yield (*key_path, "shuffle"), "only the training set is shuffled; remove it here"
     if split.root_weights is not None:
         yield (*key_path, "shuffle"), "root_weights draw from all shards at any time; remove one of the two"
-
-
-def _takes(type_: str, keyword: str) -> bool:
-    """Whether the constructor of a data set type has a keyword."""
-    try:
-        return keyword in inspect.signature(find("data", type_, "Dataset")).parameters
-    except LookupError:
-        return True  # told by `_dataset_type`
-
-
-def _needed_names(type_: str) -> Sequence[str]:
-    """The names that the input types of a data set type must have; none where any will do."""
-    return _of_dataset(type_, "input_names", ())
-
-
-def _of_dataset(type_: str, name: str, default: Any) -> Any:
-    """What the class of a data set type says of itself."""
-    try:
-        return vars(find("data", type_, "Dataset")).get(name, default)
-    except LookupError:
-        return default  # told by `_dataset_type`
 
 
 def _names(names: Sequence[str], known: Collection[str], key_path: KeyPath) -> Iterator[Broken]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from typing import Any
 
 from imagier.config import label_ops, schema
 from imagier.config.check import Config
-from imagier.config.find import find
-from imagier.config.rules import has_clips
+from imagier.config.find import dataset_class
 from imagier.data.augmentation.augment import crop_size, output_size
+from imagier.data.dataset import Dataset, DatasetSpec
 from imagier.data.decoding.sample import InputType
-from imagier.data.loading.loader import Dataset, Loader
+from imagier.data.loading.loader import Loader
 from imagier.data.loading.on_device import Expander
 from imagier.data.sources.disk_cache import shared_cache
 from imagier.data.sources.object_store import is_remote, open_remote
@@ -21,7 +20,10 @@ from imagier.data.sources.source import Source
 from imagier.errors import UserError
 from imagier.train.runtime import Runtime
 
-GROWTH_OF_CLIPS = ("single_frame_epoch", "num_epochs_temporal_step")
+CLIP_KEYS = ("initial_sequence_length", "max_sequence_length")
+"""Keys of a split that are data sets' own."""
+
+GROWTH_KEYS = ("single_frame_epoch", "num_epochs_temporal_step")
 """Keys of a recipe that its data set reads too: in which epoch clips have how many frames."""
 
 
@@ -59,32 +61,27 @@ def for_validation(data: schema.Data) -> schema.Data:
 
 
 def dataset(
-    data: schema.Data, split: schema.Split, seed: int, *, training: bool = False, **of_clips: int | None
+    data: schema.Data, split: schema.Split, seed: int, *, is_training: bool = False, **of_training: int | None
 ) -> Dataset:
     """The data set of one split. UserError if its folders or files are not as the config says.
 
-    training: draw files, where the data set type does so in training. of_clips: what a data set type of clips needs to
-    know of the training (samples_per_step, the growth of a clip); others do not ask for it.
+    is_training: draw files, where the data set type does so in training. of_training: further fields of the spec.
     """
-    cls = find("data", data.type, "Dataset")
-    of_some = {
-        "root_weights": split.root_weights,
-        "reduced_jpeg": data.reduced_jpeg,
-        "initial_sequence_length": split.initial_sequence_length,
-        "max_sequence_length": split.max_sequence_length,
-        **of_clips,
-    }
-    wanted = inspect.signature(cls).parameters
-    return cls(
-        sources(data, split),
+    cls = dataset_class(data.type)
+    spec = DatasetSpec(
+        sources=sources(data, split),
         input_types=input_types(data),
         augmentations=split.augmentations,
         interpolator=data.interpolator,
         use_dont_care=data.use_dont_care,
-        training=training,
+        is_training=is_training,
         seed=seed,
-        **{name: value for name, value in of_some.items() if name in wanted},
+        root_weights=split.root_weights,
+        reduced_jpeg=data.reduced_jpeg,
+        **of_training,  # type: ignore[arg-type]
     )
+    own = {key: getattr(split, key) for key in CLIP_KEYS} if cls.is_video else {}
+    return cls(spec, **own)
 
 
 def sources(data: schema.Data, split: schema.Split) -> list[Source]:
@@ -110,8 +107,8 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
     data, options = config.run.data, config.recipe.options
     assert data.train is not None
     batch_size = samples_per_iteration(config)
-    growth = {key: options[key] for key in GROWTH_OF_CLIPS if key in options}
-    samples = dataset(data, data.train, seed, training=True, samples_per_step=batch_size * runtime.world, **growth)
+    growth = {key: options[key] for key in GROWTH_KEYS if key in options}
+    samples = dataset(data, data.train, seed, is_training=True, samples_per_step=batch_size * runtime.world, **growth)
     if data.num_classes is not None and len(samples.classes) > data.num_classes:
         raise UserError(
             (
@@ -158,13 +155,12 @@ def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: 
     """Batches of a validation or test split, in order; each rank sees its share, of videos whole ones."""
     alone = data.val_data_loader_not_distributed
     samples = dataset(data, split, seed)
-    clips = has_clips(data.type)
     return Loader(
         samples,
         split.batch_size,
         device=runtime.device,
         finish=expander(data, config.trainer.channels_last),
-        blocks=samples.blocks if clips else None,
+        blocks=samples.blocks if samples.is_video else None,
         on_error="leave out" if data.on_error == "skip" else "stop",
         num_workers=data.num_workers,
         persistent_workers=data.persistent_workers,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from imagier.data.dataset import Dataset
 from imagier.data.decoding.sample import InputType, Sample
 from imagier.data.loading.collate import forms
-from imagier.data.loading.loader import Dataset
 from imagier.errors import UserError
 
 MOST_AUGMENTED = 20

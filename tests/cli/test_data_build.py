@@ -257,12 +257,12 @@ def test_the_samples_of_a_seed_are_the_same_from_every_store(tmp_path: Path) -> 
     config, _ = read(tmp_path / "small.yaml", f"data.train.roots={tmp_path}/folder")
     split = config.run.data.train
     assert split is not None
-    plain = build_data.dataset(config.run.data, split, seed=3, training=True)
+    plain = build_data.dataset(config.run.data, split, seed=3, is_training=True)
     for store in ("lmdb", "shards"):
         flags = ["--data_root", str(tmp_path / "folder"), "--config", str(tmp_path / "small.yaml"), "--paired"]
         assert main(["data", "build", store, *flags, "--output_root", str(tmp_path / store)]) == 0
         split = dataclasses.replace(split, roots=[str(tmp_path / store)])
-        made = build_data.dataset(config.run.data, split, seed=3, training=True)
+        made = build_data.dataset(config.run.data, split, seed=3, is_training=True)
         for place in ((0, 0), (0, 1), (7, 2)):
             one, other = plain[place], made[place]
             assert one.keys == other.keys

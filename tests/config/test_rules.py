@@ -328,7 +328,9 @@ def test_an_option_that_a_users_own_data_set_does_not_take_is_told(
 ) -> None:
     (tmp_path / "lab_of_rules").mkdir()
     (tmp_path / "lab_of_rules" / "__init__.py").touch()
-    (tmp_path / "lab_of_rules" / "sets.py").write_text("class Dataset:\n    def __init__(self, sources): ...\n")
+    (tmp_path / "lab_of_rules" / "sets.py").write_text(
+        "from imagier.data import dataset\n\n\nclass Dataset(dataset.Dataset):\n    pass\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     own, reduced = "data.type=lab_of_rules.sets", "data.reduced_jpeg=true"
     assert errors(write(tmp_path), own, reduced) == [

@@ -2,72 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
 
 import numpy as np
 
-from imagier.data.decoding.sample import InputType, Sample, random_source
-from imagier.data.listing.files import Files, numbered, sample_of
-from imagier.data.sources.source import Source
+from imagier.data import dataset
+from imagier.data.dataset import DatasetSpec, Key
+from imagier.data.decoding.sample import Sample
+from imagier.data.listing.files import Files, make_sample, number_classes
 
 IMAGES = "images"
 
 
-class Dataset:
+class Dataset(dataset.Dataset):
     """A file's class is its outermost folder. In training a file is drawn, whatever the index; else it is that file."""
 
-    paired: ClassVar[bool] = False
-    """Files of all types belong together by name."""
-    input_names: ClassVar[Sequence[str]] = (IMAGES,)
+    draws_files = True
+    reads_root_weights = True
+    reads_reduced_jpeg = True
+    has_classes = True
+    required_input_types = (IMAGES,)
 
-    classes: Sequence[str]
-    """Sorted, of all roots together; a label is a place in it."""
-
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        *,
-        input_types: Sequence[InputType],
-        augmentations: Mapping[str, Any],
-        interpolator: str = "INTER_LINEAR",
-        use_dont_care: bool = False,
-        training: bool = False,
-        seed: int = 0,
-        root_weights: Sequence[float] | None = None,
-        reduced_jpeg: bool = False,
-    ) -> None:
+    def __init__(self, spec: DatasetSpec) -> None:
         """UserError if a source lacks the type."""
-        (kind,) = input_types
-        self.files = Files(
-            sources,
-            kind,
-            augmentations=augmentations,
-            interpolator=interpolator,
-            use_dont_care=use_dont_care,
-            root_weights=root_weights,
-            reduced_jpeg=reduced_jpeg,
-        )
-        self.training = training
-        self.seed = seed
+        super().__init__(spec)
+        (input_type,) = spec.input_types
+        self.files = Files(spec, input_type)
         names = self.files.class_names()
-        self.classes = sorted(set(names))
-        self.labels = numbered(names, self.classes)
+        self._classes = sorted(set(names))
+        self.labels = number_classes(names, self._classes)
 
     def __len__(self) -> int:
         return len(self.files)
 
     @property
-    def blocks(self) -> Sequence[int]:
-        """All as one: its files are drawn."""
-        return [len(self)]
+    def classes(self) -> Sequence[str]:
+        """Sorted, of all roots together; a label is an index into it."""
+        return self._classes
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: Key) -> Sample:
         """The sample of (epoch, index). First the file is drawn, then its augmentation."""
-        epoch, index = key
-        rng = random_source(self.seed, epoch, index)
-        place = self.files.draw(rng) if self.training else index
-        return sample_of({IMAGES: self.files}, {IMAGES: place}, rng, labels=int(self.labels[place]))
+        rng = self.rng(key)
+        index = self.files.draw(rng) if self.spec.is_training else key[1]
+        return make_sample({IMAGES: self.files}, {IMAGES: index}, rng, labels=int(self.labels[index]))
 
     def load(self, index: int) -> dict[str, np.ndarray]:
         """The image as stored, checked. UserError with the name of a file that is wrong."""

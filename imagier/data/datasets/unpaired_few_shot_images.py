@@ -6,14 +6,14 @@ Liu et al., Few-Shot Unsupervised Image-to-Image Translation (FUNIT), 2019.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
 
 import numpy as np
 
-from imagier.data.decoding.sample import InputType, Sample, random_source
-from imagier.data.listing.files import files_by_type, numbered, sample_of, stored
-from imagier.data.sources.source import Source
+from imagier.data import dataset
+from imagier.data.dataset import DatasetSpec, Key
+from imagier.data.decoding.sample import Sample
+from imagier.data.listing.files import files_by_type, load_each, make_sample, number_classes
 
 CONTENT, STYLE = "images_content", "images_style"
 
@@ -21,67 +21,44 @@ CONTENT, STYLE = "images_content", "images_style"
 CLASS_STRIDE, FILE_STRIDE = 8888, 100
 
 
-class Dataset:
+class Dataset(dataset.Dataset):
     """A file's class is its outermost folder.
 
     In training both files are drawn uniformly from all files, whatever the index; else every style file comes once,
-    class after class, each with a content file that its place determines.
+    class after class, each with a content file that its index determines.
     """
 
-    paired: ClassVar[bool] = False
-    """Files of all types belong together by name."""
-    input_names: ClassVar[Sequence[str]] = (CONTENT, STYLE)
+    draws_files = True
+    reads_root_weights = True
+    reads_reduced_jpeg = True
+    has_classes = True
+    required_input_types = (CONTENT, STYLE)
 
-    classes: Sequence[str]
-    """Sorted, of both types and all roots together; a label is a place in it, for contents and for styles alike."""
-
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        *,
-        input_types: Sequence[InputType],
-        augmentations: Mapping[str, Any],
-        interpolator: str = "INTER_LINEAR",
-        use_dont_care: bool = False,
-        training: bool = False,
-        seed: int = 0,
-        root_weights: Sequence[float] | None = None,
-        reduced_jpeg: bool = False,
-    ) -> None:
+    def __init__(self, spec: DatasetSpec) -> None:
         """UserError if a source lacks a type."""
-        self.files = files_by_type(
-            sources,
-            input_types,
-            augmentations=augmentations,
-            interpolator=interpolator,
-            use_dont_care=use_dont_care,
-            root_weights=root_weights,
-            reduced_jpeg=reduced_jpeg,
-        )
-        self.training = training
-        self.seed = seed
-        names = {kind: files.class_names() for kind, files in self.files.items()}
-        self.classes = sorted({*names[CONTENT], *names[STYLE]})
-        self.labels = {kind: numbered(of_type, self.classes) for kind, of_type in names.items()}
-        self.held_out = _held_out_places(names[STYLE], len(self.files[CONTENT]))
+        super().__init__(spec)
+        self.files = files_by_type(spec)
+        names = {name: files.class_names() for name, files in self.files.items()}
+        self._classes = sorted({*names[CONTENT], *names[STYLE]})
+        self.labels = {name: number_classes(of_type, self._classes) for name, of_type in names.items()}
+        self.held_out = _held_out_pairs(names[STYLE], len(self.files[CONTENT]))
 
     def __len__(self) -> int:
-        return max(map(len, self.files.values())) if self.training else len(self.held_out)
+        return max(map(len, self.files.values())) if self.spec.is_training else len(self.held_out)
 
     @property
-    def blocks(self) -> Sequence[int]:
-        """All as one: its files are drawn."""
-        return [len(self)]
+    def classes(self) -> Sequence[str]:
+        """Sorted, of both types and all roots together; a label is an index into it, for contents and for styles."""
+        return self._classes
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: Key) -> Sample:
         """The sample of (epoch, index). The content is drawn, then the style, then the augmentations in their order."""
-        epoch, index = key
-        rng = random_source(self.seed, epoch, index)
-        if self.training:
-            content, style = (self.files[kind].draw(rng) for kind in (CONTENT, STYLE))
+        rng = self.rng(key)
+        if self.spec.is_training:
+            content, style = (self.files[name].draw(rng) for name in (CONTENT, STYLE))
         else:
-            content, style = self.held_out[index].tolist()
-        return sample_of(
+            content, style = self.held_out[key[1]].tolist()
+        return make_sample(
             self.files,
             {CONTENT: content, STYLE: style},
             rng,
@@ -91,20 +68,20 @@ class Dataset:
 
     def load(self, index: int) -> dict[str, np.ndarray]:
         """Images as stored, checked; over all indices, those of all samples. UserError names a file that is wrong."""
-        if self.training:
-            return stored(self.files, index, len(self))
+        if self.spec.is_training:
+            return load_each(self.files, index, len(self))
         content, style = self.held_out[index].tolist()
         return {CONTENT: self.files[CONTENT].load(content), STYLE: self.files[STYLE].load(style)}
 
 
-def _held_out_places(style_classes: Sequence[str], num_contents: int) -> np.ndarray:
-    """(content, style) places of the held-out samples, N x 2, from the class of every style file."""
-    places = defaultdict(list)
-    for place, name in enumerate(style_classes):
-        places[name].append(place)
+def _held_out_pairs(style_classes: Sequence[str], num_contents: int) -> np.ndarray:
+    """The indices (content, style) of the held-out samples, N x 2, from the class of every style file."""
+    of_class = defaultdict(list)
+    for index, name in enumerate(style_classes):
+        of_class[name].append(index)
     pairs = [
         ((i + CLASS_STRIDE * rank) * FILE_STRIDE % num_contents, style)
-        for rank, name in enumerate(sorted(places))
-        for i, style in enumerate(places[name])
+        for rank, name in enumerate(sorted(of_class))
+        for i, style in enumerate(of_class[name])
     ]
     return np.array(pairs)

@@ -1,55 +1,85 @@
-"""The files of one input type where each stands for itself: what data sets without pairs are made of."""
+"""The files of several roots as one list, and the files of one input type, each augmented by itself."""
 
 from __future__ import annotations
 
 import random
 import sys
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import accumulate
 
 import numpy as np
 
 from imagier.data.augmentation.augment import Augmenter
+from imagier.data.dataset import DatasetSpec
 from imagier.data.decoding.sample import InputType, Number, Sample, load, load_stored
-from imagier.data.listing.items import Items
-from imagier.data.sources.source import Source
+from imagier.data.sources.keys import Keys
+from imagier.data.sources.source import Source, unique_names
 from imagier.errors import UserError
 
 
-class Files:
-    """All files of a type, in the order of the roots and of the names in them, and what is done to each."""
+class FileList:
+    """Files in the order of the roots and, within a root, of its keys. Forked processes read it without copying it."""
 
     def __init__(
-        self,
-        sources: Sequence[Source],
-        kind: InputType,
-        *,
-        augmentations: Mapping[str, Any],
-        interpolator: str,
-        use_dont_care: bool,
-        root_weights: Sequence[float] | None = None,
-        reduced_jpeg: bool = False,
+        self, sources: Sequence[Source], keys: Sequence[Sequence[str]], root_weights: Sequence[float] | None = None
     ) -> None:
-        self.kind = kind
-        self.use_dont_care = use_dont_care
-        self.augmenter = Augmenter(augmentations, [kind.name] if kind.is_mask else [], interpolator)
-        self.needed = self.augmenter.needed_size if reduced_jpeg else None
-        self.items = Items(sources, [source.keys(kind.name) for source in sources], root_weights)
-        self.names = self.items.names
+        """keys: those of each source. root_weights: how often a file of each is drawn; None draws all files alike."""
+        self.sources = sources
+        self.keys = [Keys(of_source) for of_source in keys]
+        self.starts = list(accumulate(map(len, self.keys), initial=0))
+        self.odds = None if root_weights is None else list(accumulate(root_weights))
+        self.names = self.keys[0] if len(keys) == 1 else Keys(unique_names(key for each in keys for key in each))
+        """One for every file, none twice."""
 
     def __len__(self) -> int:
-        return len(self.items)
+        return self.starts[-1]
 
-    def load(self, place: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> tuple[Source, str]:
+        root = bisect_right(self.starts, index) - 1
+        return self.sources[root], self.keys[root][index - self.starts[root]]
+
+    def draw(self, rng: random.Random) -> int:
+        """The index of a random file: all alike, or first a root by its weight, and then all its files alike."""
+        if self.odds is None:
+            return rng.choice(range(len(self)))
+        root = min(bisect_right(self.odds, rng.random() * self.odds[-1]), len(self.odds) - 1)
+        return rng.choice(range(self.starts[root], self.starts[root + 1]))
+
+
+def shard_lengths(sources: Sequence[Source], input_type: str, length: int) -> list[int]:
+    """How many files of a type lie in each shard, over all sources; where there are no shards, `length`, of all."""
+    lengths = [count for source in sources for count in source.shards(input_type)]
+    return lengths if len(lengths) > len(sources) else [length]
+
+
+class Files:
+    """All files of an input type, in the order of the roots and of the names in them; each is augmented by itself."""
+
+    def __init__(self, spec: DatasetSpec, input_type: InputType) -> None:
+        """UserError if a source lacks the type."""
+        self.input_type = input_type
+        self.use_dont_care = spec.use_dont_care
+        masks = [input_type.name] if input_type.is_mask else []
+        self.augmenter = Augmenter(spec.augmentations, masks, spec.interpolator)
+        self.needed = self.augmenter.needed_size if spec.reduced_jpeg else None
+        keys = [source.keys(input_type.name) for source in spec.sources]
+        self.list = FileList(spec.sources, keys, spec.root_weights)
+        self.names = self.list.names
+
+    def __len__(self) -> int:
+        return len(self.list)
+
+    def load(self, index: int) -> np.ndarray:
         """An image H x W x C as stored, checked. UserError with the name of the file if it is wrong."""
-        source, key = self.items[place]
-        return load(source, self.kind, key, self.use_dont_care)
+        source, key = self.list[index]
+        return load(source, self.input_type, key, self.use_dont_care)
 
-    def augmented(self, place: int, rng: random.Random) -> tuple[np.ndarray, dict[str, Number]]:
-        """An image changed by draws of its own, and what is then known of it: is it mirrored, how large was it."""
-        source, key = self.items[place]
-        name = self.kind.name
-        stored = load_stored(source, [self.kind], key, self.use_dont_care, self.needed)[name]
+    def load_augmented(self, index: int, rng: random.Random) -> tuple[np.ndarray, dict[str, Number]]:
+        """An image changed by draws of its own, and the numbers `is_flipped_<type>` and `original_h_w_<type>`."""
+        source, key = self.list[index]
+        name = self.input_type.name
+        stored = load_stored(source, [self.input_type], key, self.use_dont_care, self.needed)[name]
         try:
             drawn = self.augmenter.draw(stored.size, rng)
             array = drawn.apply(name, stored.array, stored.extent)
@@ -58,36 +88,36 @@ class Files:
         return array, {f"is_flipped_{name}": drawn.is_flipped, f"original_h_w_{name}": stored.size}
 
     def draw(self, rng: random.Random) -> int:
-        """The place of a random file."""
-        return self.items.draw(rng)
+        """The index of a random file."""
+        return self.list.draw(rng)
 
     def class_names(self) -> list[str]:
         """The outermost folder of every file, which names its class; "." for files right under the type."""
-        return [sys.intern(key.partition("/")[0]) for keys in self.items.keys for key in keys]
+        return [sys.intern(key.partition("/")[0]) for keys in self.list.keys for key in keys]
 
 
-def numbered(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """The place of each name among the classes, int32."""
+def number_classes(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """The index of each name among the classes, int32."""
     number = {name: i for i, name in enumerate(classes)}
     return np.array([number[name] for name in names], np.int32)
 
 
-def files_by_type(sources: Sequence[Source], input_types: Sequence[InputType], **options: Any) -> dict[str, Files]:
-    """The files of every type, in the order of the types, which is also the order of their draws."""
-    return {kind.name: Files(sources, kind, **options) for kind in input_types}
+def files_by_type(spec: DatasetSpec) -> dict[str, Files]:
+    """The files of every input type, in the order of the types, which is also the order of their draws."""
+    return {input_type.name: Files(spec, input_type) for input_type in spec.input_types}
 
 
-def sample_of(files: Mapping[str, Files], places: Mapping[str, int], rng: random.Random, **labels: int) -> Sample:
+def make_sample(files: Mapping[str, Files], indices: Mapping[str, int], rng: random.Random, **labels: int) -> Sample:
     """One file of each type, each changed by draws of its own, type after type. labels: numbers of classes."""
-    images = {name: of_type.augmented(places[name], rng) for name, of_type in files.items()}
+    images = {name: of_type.load_augmented(indices[name], rng) for name, of_type in files.items()}
     return Sample(
         {name: array for name, (array, _) in images.items()},
-        {name: of_type.names[places[name]] for name, of_type in files.items()},
+        {name: of_type.names[indices[name]] for name, of_type in files.items()},
         {**{key: number for _, numbers in images.values() for key, number in numbers.items()}, **labels},
     )
 
 
-def stored(files: Mapping[str, Files], index: int, length: int) -> dict[str, np.ndarray]:
+def load_each(files: Mapping[str, Files], index: int, length: int) -> dict[str, np.ndarray]:
     """One image of each type as stored, checked: as far along in its list as `index` is in `length`.
 
     From 0 to `length`, the longest list's, this comes by every file. UserError with the name of a file that is wrong.

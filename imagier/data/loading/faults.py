@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch.utils.data
 
+from imagier.data.dataset import Dataset, Key
 from imagier.data.decoding.sample import Sample
-from imagier.data.loading.order import Key
 from imagier.errors import RunError, UserError
 
 Policy = Literal["stop", "replace", "leave out"]
@@ -23,14 +23,6 @@ Policy = Literal["stop", "replace", "leave out"]
 
 TRIES = 10
 """Samples that are tried in place of a broken one."""
-
-
-class Samples(Protocol):
-    """Samples by (epoch, index)."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: Key) -> Sample: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,7 @@ class Guarded(torch.utils.data.Dataset):
     far away, since broken files often lie together. So what comes is a function of (epoch, index), whoever reads it.
     """
 
-    def __init__(self, dataset: Samples, policy: Policy) -> None:
+    def __init__(self, dataset: Dataset, policy: Policy) -> None:
         self.dataset = dataset
         self.policy = policy
         self.steps = [0, *(2**n for n in range(TRIES))] if policy == "replace" else [0]

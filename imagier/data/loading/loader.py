@@ -15,7 +15,6 @@ from functools import partial
 from itertools import islice
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -23,38 +22,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from imagier.data.decoding.sample import Sample
+from imagier.data.dataset import Dataset, Key
 from imagier.data.loading.collate import Loaded, collate, forms
 from imagier.data.loading.faults import TRIES, Guarded, Policy, too_many_bad_samples, translate_worker_errors
-from imagier.data.loading.order import Key, plan, share, shuffled, shuffled_in_blocks
+from imagier.data.loading.order import plan, share, shuffled, shuffled_in_blocks
 from imagier.data.loading.prefetch import Arrived, Copier, one_ahead
 from imagier.errors import RunError
 from imagier.recipe import Batch, Position
 
 PARENT_CHECK_S = 2.0
 """A worker looks so often whether its run is still there."""
-
-
-class Dataset(Protocol):
-    """Samples by (epoch, index)."""
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Names of classes, in the order of their labels; none where samples have no labels."""
-        ...
-
-    @property
-    def blocks(self) -> Sequence[int]:
-        """Lengths of the runs of samples that lie together (a shard, a video), in order; of a plain set, its length."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: Key) -> Sample: ...
-
-    def load(self, index: int) -> dict[str, np.ndarray]:
-        """Images as stored, checked, for a look at the set: over all indices, those of all samples."""
-        ...
 
 
 class Loader:

@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from imagier.data.dataset import Key
 from imagier.recipe import Position
-
-Key = tuple[int, int]
-"""(epoch, index) of a sample: all that its augmentation depends on, beside the seed."""
 
 Order = Callable[[int], np.ndarray]
 """The indices of all samples, in the order of an epoch."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from imagier.data.decoding.sample import InputType
-from imagier.data.listing.items import Items
+from imagier.data.listing.files import FileList
 from imagier.data.sources.source import Source
 from imagier.errors import UserError
 from imagier.tools.doctor.file_stats import NOTE, FileStats, Flag, is_video
@@ -47,7 +47,7 @@ class FileTable:
         """keys: those of each of the part's sources."""
         self.part = part
         self.kind = kind
-        self.items = Items(part.sources, keys)
+        self.items = FileList(part.sources, keys)
         self.notes = np.zeros(len(self.items), NOTE)
         self.notes["flags"] = Flag.UNSEEN
         self.messages: dict[int, str] = {}

@@ -10,15 +10,15 @@ import numpy as np
 
 from imagier.config import schema
 from imagier.config.check import Config
-from imagier.config.rules import has_clips
+from imagier.config.find import dataset_class
+from imagier.data.dataset import Dataset
 from imagier.data.decoding.sample import InputType, Sample
-from imagier.data.listing.items import Items
-from imagier.data.loading.loader import Dataset
+from imagier.data.listing.files import FileList
 from imagier.recipe import Position
 from imagier.run import build_data
 from imagier.tools.doctor.file_stats import NOTHING, image, is_video
 from imagier.tools.doctor.images import Shown, class_colors, css, shown, template, with_points
-from imagier.tools.doctor.splits import is_paired, splits
+from imagier.tools.doctor.splits import splits
 from imagier.train import runtime as runtimes
 
 IMAGE_PX, FRAME_PX = 160, 96
@@ -79,7 +79,8 @@ def _class_name(number: int, kind: InputType) -> str:
 
 def _section(name: str, data: schema.Data, split: schema.Split, much: Draws, legend: Legend) -> dict[str, Any]:
     # The files of a sample stay the same from draw to draw where there is no training; but only there are clips.
-    dataset = build_data.dataset(data, split, much.seed, training=has_clips(data.type) and name == "train")
+    has_clips = dataset_class(data.type).is_video
+    dataset = build_data.dataset(data, split, much.seed, is_training=has_clips and name == "train")
     stored = _Stored(data, split)
     count = min(much.samples, len(dataset))
     blocks = []
@@ -90,7 +91,7 @@ def _section(name: str, data: schema.Data, split: schema.Split, much: Draws, leg
     return {
         "name": name,
         "type": data.type,
-        "draws_files": name == "train" and not is_paired(data.type),
+        "draws_files": name == "train" and dataset.draws_files,
         "samples": len(dataset),
         "augmentations": _in_order(split.augmentations),
         "blocks": blocks,
@@ -130,11 +131,11 @@ class _Stored:
         sources = build_data.sources(data, split)
         self.kinds = {kind.name: kind for kind in build_data.input_types(data)}
         first = next(iter(self.kinds))
-        of_first = Items(sources, [source.keys(first) for source in sources])
+        of_first = FileList(sources, [source.keys(first) for source in sources])
         self.items = {
             name: of_first
-            if is_paired(data.type) or name == first
-            else Items(sources, [source.keys(name) for source in sources])
+            if dataset_class(data.type).is_paired or name == first
+            else FileList(sources, [source.keys(name) for source in sources])
             for name in self.kinds
         }
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from imagier.config import schema
 from imagier.config.check import Config
-from imagier.config.find import find
+from imagier.config.find import dataset_class
 from imagier.config.read import read
-from imagier.config.rules import has_clips
 from imagier.errors import UserError
 from imagier.run import build_data
 from imagier.tools.doctor.file_table import Split
@@ -45,18 +44,13 @@ def part(config: Config, name: str, data: schema.Data, split: schema.Split) -> S
         input_types=kinds,
         augmentations=split.augmentations,
         interpolator=data.interpolator,
-        paired=is_paired(data.type),
-        clips=has_clips(data.type),
+        paired=dataset_class(data.type).is_paired,
+        clips=dataset_class(data.type).is_video,
         use_dont_care=data.use_dont_care,
         skips=data.on_error == "skip",
         batch_size=build_data.samples_per_iteration(config) if name == "train" else split.batch_size,
         labels=frozenset(kind.name for kind in kinds if (kind.renamed or kind.name) in data.input_labels),
     )
-
-
-def is_paired(type_: str) -> bool:
-    """Whether files of all types belong together by name in a data set type."""
-    return bool(vars(find("data", type_, "Dataset")).get("paired", False))
 
 
 def write(path: Path, pieces: Iterable[str]) -> None:

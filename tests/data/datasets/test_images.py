@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from images import Memory, noise, png
+from small_data import build
 
 from imagier.data.datasets.images import Dataset
 from imagier.data.decoding.sample import InputType
@@ -19,13 +20,14 @@ KEYS = ["dog/0", "ape/0", "ape/1", "cat/young/0"]
 FILES = {("images", key): png(noise(4, 4, seed=i)) for i, key in enumerate(KEYS)}
 
 
-def dataset(*sources: Any, training: bool = False, augmentations: Any = None, seed: int = 0) -> Dataset:
+def dataset(*sources: Any, is_training: bool = False, augmentations: Any = None, seed: int = 0) -> Dataset:
     kind = InputType(name="images", ext="png", num_channels=3)
-    return Dataset(
+    return build(
+        Dataset,
         sources or [Memory(FILES)],
         input_types=[kind],
         augmentations=augmentations or {"resize_h_w": "4, 4"},
-        training=training,
+        is_training=is_training,
         seed=seed,
     )
 
@@ -41,7 +43,7 @@ def test_held_out_a_sample_is_its_file_with_the_number_of_its_outermost_folder()
 
 
 def test_in_training_files_are_drawn_uniformly() -> None:
-    data = dataset(training=True)
+    data = dataset(is_training=True)
     assert len(data) == 4
     drawn = Counter(data[epoch, index].keys["images"] for epoch in range(100) for index in range(4))
     assert all(57 < drawn[key] < 143 for key in KEYS)  # 100 each, 5 standard deviations
@@ -60,7 +62,7 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone() -> None:
     places = [(seed, epoch, index) for seed in range(3) for epoch in range(3) for index in range(4)]
 
     def look(seed: int, epoch: int, index: int) -> tuple[object, ...]:
-        sample = dataset(training=True, augmentations=augmentations, seed=seed)[epoch, index]
+        sample = dataset(is_training=True, augmentations=augmentations, seed=seed)[epoch, index]
         return *sample.keys.values(), sample.arrays["images"].tobytes(), *sample.numbers.values()
 
     first = {place: look(*place) for place in places}
@@ -76,8 +78,8 @@ def test_labels_of_a_batch_are_whole_numbers() -> None:
     assert batch.keys == {"images": KEYS}
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_a_look_at_the_set_names_a_wrong_file(training: bool) -> None:
+@pytest.mark.parametrize("is_training", [False, True])
+def test_a_look_at_the_set_names_a_wrong_file(is_training: bool) -> None:
     source = Memory({**FILES, ("images", "ape/1"): b""})
-    (line,) = quick_check(dataset(source, training=training))
+    (line,) = quick_check(dataset(source, is_training=is_training))
     assert line.startswith("memory/images/ape/1.png: the file is empty")

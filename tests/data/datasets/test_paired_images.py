@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from images import Memory, encoded, noise, png, smooth, write
 from PIL import Image
+from small_data import build
 
 from imagier.data.datasets.paired_images import Dataset
 from imagier.data.decoding.sample import InputType, Number
@@ -36,7 +37,7 @@ def memory(*keys: str, name: str = "memory") -> Memory:
 
 
 def dataset(*sources: Any, augmentations: Any = RANDOM, **options: Any) -> Dataset:
-    return Dataset(sources, input_types=[IMAGES, MAPS], augmentations=augmentations, **options)
+    return build(Dataset, sources, input_types=[IMAGES, MAPS], augmentations=augmentations, **options)
 
 
 def test_roots_are_pooled_in_their_order(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def look(dataset: Dataset, epoch: int, index: int) -> tuple[bytes, bytes, Number
 
 def test_training_and_held_out_samples_are_the_same_files() -> None:
     source = memory("./a", "./b")
-    pair = [dataset(source, training=training) for training in (False, True)]
+    pair = [dataset(source, is_training=training) for training in (False, True)]
     for index in range(2):
         assert look(pair[0], 3, index) == look(pair[1], 3, index)
 
@@ -182,6 +183,7 @@ def test_a_photograph_that_exif_turns_and_its_map_that_it_does_not_are_told(tmp_
 
 # JPEG at reduced scale
 
+AT_32 = {"resize_h_w": "32, 32"}
 SMALL = {"resize_smallest_side": 32, "random_scale_limit": 0.2, "horizontal_flip": True, "random_crop_h_w": "32, 32"}
 
 
@@ -240,7 +242,7 @@ def test_a_jpeg_that_exif_turns_has_its_size_and_its_place_at_reduced_scale_too(
     write(tmp_path / "images" / "a.jpg", encoded(smooth(*stored), "JPEG", quality=95, exif=exif))
     source = FolderSource(tmp_path, {"images": "jpg"})
     pair = [
-        Dataset([source], input_types=[IMAGES], augmentations={"resize_h_w": "32, 32"}, reduced_jpeg=reduced)[0, 0]
+        build(Dataset, [source], input_types=[IMAGES], augmentations=AT_32, reduced_jpeg=reduced)[0, 0]
         for reduced in (False, True)
     ]
     assert pair[0].numbers == pair[1].numbers
@@ -257,7 +259,7 @@ def test_masks_and_other_formats_are_never_decoded_at_reduced_scale(
     kinds = [IMAGES, InputType(name="names", ext="jpg", is_mask=True), InputType(name="depth", ext="png")]
     source = FolderSource(tmp_path, {"images": "jpg", "names": "jpg", "depth": "png"})
     seen = modes(monkeypatch)
-    Dataset([source], input_types=kinds, augmentations=SMALL, reduced_jpeg=True)[0, 0]
+    build(Dataset, [source], input_types=kinds, augmentations=SMALL, reduced_jpeg=True)[0, 0]
     assert seen == [cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_COLOR, cv2.IMREAD_UNCHANGED]
 
 
@@ -271,7 +273,7 @@ def weighted(**options: Any) -> Dataset:
 
 
 def test_in_training_roots_are_drawn_by_their_weights_and_samples_of_a_root_alike() -> None:
-    data = weighted(training=True)
+    data = weighted(is_training=True)
     drawn = Counter(data[epoch, index].keys["images"] for epoch in range(200) for index in range(6))
     odds = {"a/0": 3 / 6, "b/0": 1 / 18, "b/1": 1 / 18, "b/2": 1 / 18, "c/0": 1 / 6, "c/1": 1 / 6}
     assert len(data) == 6
@@ -284,7 +286,7 @@ def test_what_is_drawn_depends_on_seed_epoch_and_index_alone() -> None:
     places = [(seed, epoch, index) for seed in (0, 5) for epoch in range(3) for index in range(6)]
 
     def drawn(place: tuple[int, int, int]) -> str:
-        return weighted(training=True, seed=place[0])[place[1:]].keys["images"]
+        return weighted(is_training=True, seed=place[0])[place[1:]].keys["images"]
 
     first = {place: drawn(place) for place in places}
     random.seed(1)
@@ -293,13 +295,13 @@ def test_what_is_drawn_depends_on_seed_epoch_and_index_alone() -> None:
 
 
 def test_held_out_samples_are_never_drawn() -> None:
-    data = weighted(training=False)
+    data = weighted(is_training=False)
     assert [data[0, i].keys["images"] for i in range(6)] == ["a/0", "b/0", "b/1", "b/2", "c/0", "c/1"]
 
 
 def test_a_drawn_sample_that_is_wrong_is_named() -> None:
-    data = weighted(training=True)
-    for source in data.items.sources:
+    data = weighted(is_training=True)
+    for source in data.files.sources:
         for key in source.files:  # type: ignore[attr-defined]
             source.files[key] = b""  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=r"^[abc]/images/[abc]/\d\.png: the file is empty"):
@@ -323,5 +325,5 @@ def test_blocks_are_the_shards_of_all_roots_in_their_order_and_else_one() -> Non
     assert list(dataset(plain, plain).blocks) == [6]
     assert list(dataset(sharded).blocks) == [2, 3]
     assert list(dataset(sharded, plain, sharded).blocks) == [2, 3, 3, 2, 3]
-    assert list(dataset(sharded, root_weights=[1.0], training=True).blocks) == [5]
+    assert list(dataset(sharded, root_weights=[1.0], is_training=True).blocks) == [5]
     assert list(dataset(sharded, root_weights=[1.0]).blocks) == [2, 3]

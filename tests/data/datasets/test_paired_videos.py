@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from images import noise, png, write
+from small_data import build
 from videos import counting, number_of, numbered, video
 
 from imagier.data.datasets.paired_videos import LEAST_STEPS, Dataset
@@ -56,9 +57,9 @@ def dataset(root: Path | list[Path], form: str = "images", **options: Any) -> Da
     roots = root if isinstance(root, list) else [root]
     kinds = options.pop("kinds", FORMS[form])
     sources = [FolderSource(root, {kind.name: kind.ext for kind in kinds}) for root in roots]
-    if options.get("training"):
+    if options.get("is_training"):
         options = {"initial_sequence_length": 3, **options}
-    return Dataset(sources, input_types=kinds, **{"augmentations": AS_STORED, **options})
+    return build(Dataset, sources, input_types=kinds, **{"augmentations": AS_STORED, **options})
 
 
 def shown(sample: Sample) -> list[int]:
@@ -78,7 +79,7 @@ each_form = pytest.mark.parametrize("form", FORMS)
 
 @each_form
 def test_a_clip_has_frames_of_one_sequence_one_after_the_other_in_all_types(root: Path, form: str) -> None:
-    clips = dataset(root, form, training=True)
+    clips = dataset(root, form, is_training=True)
     seen = set()
     for index in range(60):
         sample = clips[0, index]
@@ -97,7 +98,7 @@ def test_the_frames_of_films_alone_are_called_by_their_numbers(root: Path) -> No
 
 def test_the_draws_are_those_of_the_reference(root: Path) -> None:
     """First the stride, then the sequence, of those that are long enough, then the start."""
-    clips = dataset(root, training=True, seed=4, augmentations={**AS_STORED, "max_time_step": 4})
+    clips = dataset(root, is_training=True, seed=4, augmentations={**AS_STORED, "max_time_step": 4})
     lengths = [5, 12, 1]  # in the order of the names
     for index in range(40):
         rng = random_source(4, 0, index)
@@ -112,7 +113,7 @@ def test_the_draws_are_those_of_the_reference(root: Path) -> None:
 
 
 def test_a_stride_that_no_sequence_is_long_enough_for_is_1(root: Path) -> None:
-    clips = dataset(root, training=True, initial_sequence_length=8, augmentations={**AS_STORED, "max_time_step": 2})
+    clips = dataset(root, is_training=True, initial_sequence_length=8, augmentations={**AS_STORED, "max_time_step": 2})
     strides = {int(np.diff(shown(clips[0, index]))[0]) for index in range(20)}
     assert strides == {1}
 
@@ -121,25 +122,25 @@ def test_a_stride_that_no_sequence_is_long_enough_for_is_1(root: Path) -> None:
 def test_clips_grow_with_the_epoch(root: Path, form: str) -> None:
     """vid2vid: one frame at first; then the initial length, doubled every so many epochs up to the most, here 9."""
     growth = {"single_frame_epoch": 2, "num_epochs_temporal_step": 3, "max_sequence_length": 9}
-    clips = dataset(root, form, training=True, initial_sequence_length=2, **growth)
+    clips = dataset(root, form, is_training=True, initial_sequence_length=2, **growth)
     lengths = [1 if epoch < 2 else min(2 * 2 ** ((epoch - 2) // 3), 9) for epoch in range(20)]
     assert [clips.frames(epoch) for epoch in range(20)] == lengths
     assert [len(shown(clips[epoch, 0])) for epoch in (0, 1, 2, 4, 5, 8, 11)] == [1, 1, 2, 2, 4, 8, 9]
 
 
 def test_clips_never_grow_longer_than_the_longest_sequence(root: Path) -> None:
-    clips = dataset(root, training=True, num_epochs_temporal_step=1)
+    clips = dataset(root, is_training=True, num_epochs_temporal_step=1)
     assert [clips.frames(epoch) for epoch in (0, 1, 2, 3, 1000)] == [3, 6, 12, 12, 12]
     assert shown(clips[1000, 0]) == list(range(12))
 
 
 def test_an_epoch_has_each_long_enough_sequence_once_or_if_these_are_few_each_frame(root: Path) -> None:
-    assert len(dataset(root, training=True)) == 12 + 5
-    assert len(dataset(root, training=True, initial_sequence_length=6)) == 12
-    assert len(dataset(root, training=True, samples_per_step=5)) == 15  # whole steps
-    assert len(dataset(root, training=True, samples_per_step=18)) == 17  # the loader says that this is not enough
-    assert len(dataset([root] * 20, training=True, samples_per_step=1)) == 40
-    assert len(dataset([root] * LEAST_STEPS, training=True, samples_per_step=2)) == 2 * LEAST_STEPS
+    assert len(dataset(root, is_training=True)) == 12 + 5
+    assert len(dataset(root, is_training=True, initial_sequence_length=6)) == 12
+    assert len(dataset(root, is_training=True, samples_per_step=5)) == 15  # whole steps
+    assert len(dataset(root, is_training=True, samples_per_step=18)) == 17  # the loader says that this is not enough
+    assert len(dataset([root] * 20, is_training=True, samples_per_step=1)) == 40
+    assert len(dataset([root] * LEAST_STEPS, is_training=True, samples_per_step=2)) == 2 * LEAST_STEPS
 
 
 def test_one_draw_changes_all_frames_and_types_of_a_clip_alike(root: Path) -> None:
@@ -148,7 +149,7 @@ def test_one_draw_changes_all_frames_and_types_of_a_clip_alike(root: Path) -> No
         for t in range(3):
             write(root / "still" / "images" / sequence / f"{t}.png", png(still["images"][t]))
             write(root / "still" / "maps" / sequence / f"{t}.png", png(numbered(7)[..., :1] // 2))
-    clips = dataset(root / "still", training=True, augmentations=RANDOM)
+    clips = dataset(root / "still", is_training=True, augmentations=RANDOM)
     looks = set()
     for index in range(6):
         sample = clips[0, index]
@@ -159,13 +160,13 @@ def test_one_draw_changes_all_frames_and_types_of_a_clip_alike(root: Path) -> No
 
 
 def test_a_root_is_drawn_by_its_weight(root: Path) -> None:
-    clips = dataset([root, root], training=True, root_weights=[3.0, 1.0])
+    clips = dataset([root, root], is_training=True, root_weights=[3.0, 1.0])
     drawn = Counter(int(clips[0, index].numbers["sequence"]) // 3 for index in range(200))  # type: ignore[arg-type]
     assert 125 < drawn[0] < 175  # 4 standard deviations
 
 
 def test_a_root_without_a_sequence_that_is_long_enough_is_not_drawn(root: Path) -> None:
-    short = dataset([root / "still", root], training=True, root_weights=[1e9, 1.0], initial_sequence_length=4)
+    short = dataset([root / "still", root], is_training=True, root_weights=[1e9, 1.0], initial_sequence_length=4)
     assert {len(shown(short[0, index])) for index in range(5)} == {4}
 
 
@@ -176,7 +177,7 @@ def test_films_in_shards_give_the_frames_of_films_in_folders(root: Path, tmp_pat
                 kind, *sequence = path.parent.relative_to(root).parts
                 archive.add(path, "/".join([*sequence, f"{path.stem}.{kind}.{ext}"]))
     shards = ShardsSource(LocalFiles(tmp_path), {"images": "mkv", "maps": "png"})
-    clips = Dataset([shards], input_types=FORMS["films"], augmentations=AS_STORED)
+    clips = build(Dataset, [shards], input_types=FORMS["films"], augmentations=AS_STORED)
     folders = dataset(root, "films")
     assert len(clips) == len(folders)
     for index in range(len(clips)):
@@ -193,7 +194,7 @@ def content(batch: Batch) -> tuple[dict[str, tuple[torch.Size, bytes]], dict[str
 
 def stream(root: Path, form: str, workers: int, at: Position) -> Iterator[tuple[Batch, Position]]:
     growth = {"single_frame_epoch": 1, "num_epochs_temporal_step": 1, "samples_per_step": 4}
-    clips = dataset(root, form, training=True, seed=3, augmentations=RANDOM, **growth)
+    clips = dataset(root, form, is_training=True, seed=3, augmentations=RANDOM, **growth)
     clips.load(0)  # opens films before the workers are forked
     loader = Loader(
         clips,
@@ -222,7 +223,7 @@ def test_neither_workers_nor_a_stop_change_a_byte_while_clips_grow(root: Path, f
 
 @each_form
 def test_a_data_set_can_be_sent_to_a_worker_that_is_not_forked(root: Path, form: str) -> None:
-    clips = dataset(root, form, training=True)
+    clips = dataset(root, form, is_training=True)
     before = shown(clips[0, 5])
     assert shown(pickle.loads(pickle.dumps(clips))[0, 5]) == before
 
@@ -277,7 +278,7 @@ def test_equal_names_of_sequences_in_two_roots_get_numbers(root: Path) -> None:
 def test_key_points_of_every_frame_ride_along(root: Path) -> None:
     kinds = [IMAGES, InputType(name="points", ext="json", is_points=True)]
     augmentations = {"resize_h_w": "32, 128", "horizontal_flip": True}
-    clips = dataset(root, kinds=kinds, training=True, augmentations=augmentations)
+    clips = dataset(root, kinds=kinds, is_training=True, augmentations=augmentations)
     flips = set()
     for index in range(12):
         sample = clips[0, index]
@@ -297,7 +298,7 @@ def test_frames_with_different_numbers_of_points_are_told(root: Path, tmp_path: 
     for t in range(2):
         write(tmp_path / "images" / "s" / f"{t}.png", png(numbered(t)))
         write(tmp_path / "points" / "s" / f"{t}.json", json.dumps([[1, 2]] * (t + 1)).encode())
-    clips = dataset(tmp_path, kinds=kinds, training=True, initial_sequence_length=2)
+    clips = dataset(tmp_path, kinds=kinds, is_training=True, initial_sequence_length=2)
     with pytest.raises(UserError, match=r"^[^:]*points/s/1\.json: holds 2 x 2 numbers, but 1 x 2 numbers in the frame"):
         clips[0, 0]
 
@@ -315,7 +316,7 @@ def test_frames_that_do_not_fit_into_one_clip_are_told(
     write(tmp_path / "images" / "s" / "0.png", png(first))
     write(tmp_path / "images" / "s" / "1.png", png(second))
     kinds = [InputType(name="images", ext="png")]
-    clips = dataset(tmp_path, kinds=kinds, training=True, initial_sequence_length=2)
+    clips = dataset(tmp_path, kinds=kinds, is_training=True, initial_sequence_length=2)
     with pytest.raises(UserError, match=rf"^[^:]*images/s/1\.png: holds {says} in the frame before; correct the file$"):
         clips[0, 0]
 
@@ -324,7 +325,7 @@ def test_frames_that_do_not_fit_into_one_clip_are_told(
 
 
 def test_a_look_at_a_training_set_comes_by_all_its_frames(root: Path) -> None:
-    clips = dataset(root, training=True)
+    clips = dataset(root, is_training=True)
     looked = [int(clips.load(index)["maps"].max()) for index in range(len(clips))]
     assert looked == [t for length in (5, 12, 1) for t in range(length)][: len(clips)]
     held_out = dataset(root, "maps, then films")
@@ -393,7 +394,7 @@ def test_a_frame_without_partner_is_told(root: Path, tmp_path: Path) -> None:
 
 def test_sequences_that_are_all_too_short_are_told(root: Path) -> None:
     with pytest.raises(UserError, match=r"^initial_sequence_length: is 13, but the longest sequence has 12 frames"):
-        dataset(root, training=True, initial_sequence_length=13)
+        dataset(root, is_training=True, initial_sequence_length=13)
 
 
 def test_a_wrong_class_is_told_with_the_name_of_its_file_or_frame(root: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from images import Memory, noise, png
+from small_data import build
 
 from imagier.data.datasets.unpaired_few_shot_images import Dataset
 from imagier.data.decoding.sample import InputType
@@ -30,8 +31,8 @@ def memory(content: list[str], style: list[str]) -> Memory:
 ANIMALS = memory(["cat/0", "cat/1", "dog/0", "ape/deep/0"], ["dog/0", "dog/1", "ape/0", "cat/0", "cat/1", "cat/2"])
 
 
-def dataset(*sources: Any, training: bool = True, augmentations: Any = PLAIN, **options: Any) -> Dataset:
-    return Dataset(sources, input_types=TYPES, augmentations=augmentations, training=training, **options)
+def dataset(*sources: Any, is_training: bool = True, augmentations: Any = PLAIN, **options: Any) -> Dataset:
+    return build(Dataset, sources, input_types=TYPES, augmentations=augmentations, is_training=is_training, **options)
 
 
 def labels(data: Dataset, epoch: int, index: int) -> dict[str, object]:
@@ -52,7 +53,7 @@ def test_a_class_is_the_outermost_folder_and_its_label_its_place_in_the_alphabet
 
 def test_contents_and_styles_share_their_numbers_and_so_do_roots() -> None:
     first, second = memory(["cat/0"], ["dog/0"]), memory(["ape/0"], ["cat/0", "eel/0"])
-    data = dataset(first, second, training=False)
+    data = dataset(first, second, is_training=False)
     assert data.classes == ["ape", "cat", "dog", "eel"]
     numbers = {data[0, i].keys["images_style"]: labels(data, 0, i)["style"] for i in range(3)}
     assert numbers == {"cat/0": 1, "dog/0": 2, "eel/0": 3}
@@ -71,7 +72,7 @@ def test_in_training_content_and_style_are_drawn_independently_and_uniformly_ove
 
 
 def test_held_out_every_style_comes_once_class_after_class_with_the_content_of_the_formula() -> None:
-    data = dataset(ANIMALS, training=False)
+    data = dataset(ANIMALS, is_training=False)
     contents = ANIMALS.keys("images_content")
     styles = {"ape": ["ape/0"], "cat": ["cat/0", "cat/1", "cat/2"], "dog": ["dog/0", "dog/1"]}
     expected = [
@@ -84,7 +85,7 @@ def test_held_out_every_style_comes_once_class_after_class_with_the_content_of_t
 
 def test_the_rank_of_a_held_out_class_counts_styles_alone() -> None:
     contents = [f"ape/{i}" for i in range(7)]
-    data = dataset(memory(contents, ["bee/0", "cat/0"]), training=False)
+    data = dataset(memory(contents, ["bee/0", "cat/0"]), is_training=False)
     assert [data[0, k].keys["images_content"] for k in range(2)] == [contents[0], contents[888800 % 7]]
     assert [labels(data, 0, k) for k in range(2)] == [{"content": 0, "style": 1}, {"content": 0, "style": 2}]
 
@@ -132,10 +133,10 @@ def test_a_batch_has_labels_and_a_resumed_stream_has_the_same(num_workers: int) 
     assert rest == [content(batch) for batch, _ in uninterrupted[1:]]
 
 
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("is_training", [False, True])
 @pytest.mark.parametrize("wrong", [("images_content", "cat/0"), ("images_style", "cat/2")])
-def test_a_look_at_the_set_names_a_wrong_file(training: bool, wrong: tuple[str, str]) -> None:
+def test_a_look_at_the_set_names_a_wrong_file(is_training: bool, wrong: tuple[str, str]) -> None:
     source = Memory({**ANIMALS.files, wrong: png(np.zeros((2, 2, 1), np.uint8))})
-    lines = quick_check(dataset(source, training=training))
+    lines = quick_check(dataset(source, is_training=is_training))
     assert lines
     assert all(line.startswith(f"memory/{wrong[0]}/{wrong[1]}.png: has 1 channels") for line in lines)

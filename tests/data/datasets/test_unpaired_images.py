@@ -14,6 +14,7 @@ import pytest
 import torch
 from augmenting import carried_out
 from images import Memory, noise, png, write
+from small_data import build
 
 from imagier.data.augmentation.augment import Augmenter
 from imagier.data.datasets.unpaired_images import Dataset
@@ -39,8 +40,8 @@ def memory(a: int, b: int, name: str = "memory") -> Memory:
     return Memory({**files, **{("images_b", f"b/{i}"): png(noise(4, 5, seed=100 + i)) for i in range(b)}}, name)
 
 
-def dataset(*sources: Any, augmentations: Any = RANDOM, training: bool = True, **options: Any) -> Dataset:
-    return Dataset(sources, input_types=[A, B], augmentations=augmentations, training=training, **options)
+def dataset(*sources: Any, augmentations: Any = RANDOM, is_training: bool = True, **options: Any) -> Dataset:
+    return build(Dataset, sources, input_types=[A, B], augmentations=augmentations, is_training=is_training, **options)
 
 
 def loader(data: Any, batch_size: int, **options: Any) -> Loader:
@@ -52,14 +53,14 @@ def content(batch: Batch) -> tuple[dict[str, list], dict[str, list[str]]]:
     return {name: tensor.tolist() for name, tensor in batch.tensors.items()}, batch.keys
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_the_set_is_as_long_as_its_longest_list(training: bool) -> None:
-    assert len(dataset(memory(3, 5), training=training)) == 5
-    assert len(dataset(memory(4, 1), memory(3, 2), training=training)) == 7
+@pytest.mark.parametrize("is_training", [False, True])
+def test_the_set_is_as_long_as_its_longest_list(is_training: bool) -> None:
+    assert len(dataset(memory(3, 5), is_training=is_training)) == 5
+    assert len(dataset(memory(4, 1), memory(3, 2), is_training=is_training)) == 7
 
 
 def test_held_out_the_shorter_list_begins_again_at_its_end() -> None:
-    held_out = dataset(memory(2, 5), augmentations=NONE, training=False)
+    held_out = dataset(memory(2, 5), augmentations=NONE, is_training=False)
     for index in range(5):
         sample = held_out[0, index]
         assert sample.keys == {"images_a": f"a/{index % 2}", "images_b": f"b/{index}"}
@@ -80,7 +81,7 @@ def test_in_training_each_types_file_is_drawn_uniformly_and_by_itself() -> None:
 def test_files_are_drawn_first_then_augmentations_in_the_order_of_the_types(kinds: list[InputType]) -> None:
     """Written once more from its description, with one source of draws for all of it."""
     source = memory(3, 5)
-    data = Dataset([source], input_types=kinds, augmentations=RANDOM, training=True, seed=7)
+    data = build(Dataset, [source], input_types=kinds, augmentations=RANDOM, is_training=True, seed=7)
     for epoch, index in [(0, 0), (2, 4), (5, 1)]:
         rng = random.Random(int(np.random.SeedSequence((7, epoch, index)).generate_state(1, np.uint64)[0]))
         keys = {kind.name: rng.choice(source.keys(kind.name)) for kind in kinds}
@@ -120,30 +121,30 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone() -> None:
 def test_a_mask_is_resized_without_mixing_its_values() -> None:
     mask = InputType(name="images_a", ext="png", num_channels=1, is_mask=True)
     source = Memory({("images_a", "./0"): png(np.array([[3, 200]], np.uint8)[..., None].repeat(2, 0))})
-    data = Dataset([source], input_types=[mask], augmentations={"resize_h_w": "9, 9"})
+    data = build(Dataset, [source], input_types=[mask], augmentations={"resize_h_w": "9, 9"})
     assert set(np.unique(data[0, 0].arrays["images_a"])) == {3, 200}
 
 
 def test_roots_are_pooled_and_a_name_that_comes_again_gets_a_number() -> None:
-    held_out = dataset(memory(2, 1, "one"), memory(1, 1, "other"), training=False)
+    held_out = dataset(memory(2, 1, "one"), memory(1, 1, "other"), is_training=False)
     assert [held_out[0, i].keys["images_a"] for i in range(3)] == ["a/0", "a/1", "a/0_2"]
 
 
 def test_a_set_of_one_type_alone_is_read(tmp_path: Path) -> None:
     write(tmp_path / "images_a" / "0.png", png(noise(4, 5)))
-    data = Dataset([FolderSource(tmp_path, {"images_a": "png"})], input_types=[A], augmentations=NONE)
+    data = build(Dataset, [FolderSource(tmp_path, {"images_a": "png"})], input_types=[A], augmentations=NONE)
     assert data[0, 0].keys == {"images_a": "./0"}
 
 
 # Wrong files
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_a_look_at_the_set_comes_by_every_file_of_every_type(training: bool) -> None:
+@pytest.mark.parametrize("is_training", [False, True])
+def test_a_look_at_the_set_comes_by_every_file_of_every_type(is_training: bool) -> None:
     for wrong in [("images_a", "a/1"), ("images_b", "b/0"), ("images_b", "b/6")]:
         source = memory(3, 7)
         source.files[wrong] = b"hello"
-        lines = quick_check(dataset(source, training=training))
+        lines = quick_check(dataset(source, is_training=is_training))
         assert lines
         assert all(line.startswith(f"memory/{wrong[0]}/{wrong[1]}.png: not an image") for line in lines)
 

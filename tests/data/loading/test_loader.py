@@ -20,6 +20,7 @@ import pytest
 import torch
 from counted import Counted, content, loader, places, taken
 from images import Memory, noise, png
+from small_data import build
 
 from imagier.data.datasets.paired_images import Dataset
 from imagier.data.decoding.sample import InputType, Sample
@@ -36,7 +37,9 @@ def augmented(length: int, **options: Any) -> Dataset:
         files["maps", f"./{i}"] = png(noise(4, 5, 1, seed=i, below=65536))
     kinds = [InputType(name="images", ext="png"), InputType(name="maps", ext="png", is_mask=True)]
     keys = {"resize_h_w": "6, 6", "rotate": 30, "random_scale_limit": 0.5, "horizontal_flip": True}
-    return Dataset([Memory(files)], input_types=kinds, augmentations={**keys, "random_crop_h_w": "4, 4"}, **options)
+    return build(
+        Dataset, [Memory(files)], input_types=kinds, augmentations={**keys, "random_crop_h_w": "4, 4"}, **options
+    )
 
 
 # What a batch holds
@@ -328,7 +331,7 @@ def test_a_data_set_can_be_sent_to_a_worker_that_is_not_forked() -> None:
 
 def with_wrong(index: int, data: bytes) -> Dataset:
     dataset = augmented(4)
-    source, key = dataset.items[index]
+    source, key = dataset.files[index]
     source.files["images", key] = data  # type: ignore[attr-defined]
     return dataset
 

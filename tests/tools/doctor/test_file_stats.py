@@ -206,10 +206,10 @@ def test_frames_of_more_than_8_bits_are_numbers_and_no_light(normalize: bool) ->
     seen = look(source, "s", kind, use_dont_care=False)
     if normalize:
         with pytest.raises(UserError) as raised:
-            tracks.load(tracks.strips[0], 0)
+            tracks.load(tracks.sequences[0], 0)
         assert seen.message.partition(": ")[2] == str(raised.value).partition(": ")[2]
     else:
-        tracks.load(tracks.strips[0], 0)
+        tracks.load(tracks.sequences[0], 0)
     assert seen.note["flags"] == (Flag.WRONG_FORM if normalize else 0)
 
 

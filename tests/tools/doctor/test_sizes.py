@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from doctoring import IMAGES, MAPS, areas, examined, files, found, part, texts
 from images import Memory, png, smooth
+from small_data import build
 
 from imagier.data.augmentation.augment import Augmenter
 from imagier.data.datasets.paired_images import Dataset
@@ -28,7 +29,7 @@ def of_sizes(*sizes: tuple[int, int]) -> dict[tuple[str, str], bytes]:
 
 def test_images_for_which_a_crop_is_too_large_are_those_at_which_the_data_set_stops() -> None:
     content = of_sizes((30, 40), (30, 30), (40, 30), (24, 33), (25, 33))
-    data = Dataset([Memory(content, "train")], input_types=[IMAGES, MAPS], augmentations=CROP)
+    data = build(Dataset, [Memory(content, "train")], input_types=[IMAGES, MAPS], augmentations=CROP)
     stops = []
     for index in range(len(data)):
         try:
@@ -72,7 +73,7 @@ def test_partners_of_another_shape_are_a_warning_and_those_on_their_side_an_erro
     diagnosis = examined(part(content))
     assert diagnosis.errors == errors
     assert len([f for f in diagnosis.findings if "of another shape" in f.what]) == warnings
-    data = Dataset([Memory(content)], input_types=[IMAGES, MAPS], augmentations={"resize_h_w": "32, 32"})
+    data = build(Dataset, [Memory(content)], input_types=[IMAGES, MAPS], augmentations={"resize_h_w": "32, 32"})
     if errors:
         with pytest.raises(UserError, match="on its side"):
             data[0, 0]

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from augmenting import Scripted
 from images import Memory, noise, png
+from small_data import build
 
 from imagier.data.datasets import images, unpaired_few_shot_images, unpaired_images
 from imagier.data.decoding.sample import InputType
-from imagier.data.listing.items import Items
+from imagier.data.listing.files import FileList
 from imagier.data.sources.source import unique_names
 
 SOURCES = [Memory({}, name) for name in ("one", "other", "third")]
@@ -23,14 +24,14 @@ KEYS = [["a/0", "a/1", "b/ä"], ["a/0"], ["a/1", "c/2"]]
 
 
 def test_a_place_is_that_in_the_list_of_all_files() -> None:
-    items = pickle.loads(pickle.dumps(Items(SOURCES, KEYS)))
+    items = pickle.loads(pickle.dumps(FileList(SOURCES, KEYS)))
     flat = [(source, key) for source, keys in zip(SOURCES, KEYS) for key in keys]
     assert [items[i] for i in range(len(items))] == flat
     assert list(items.names) == unique_names(key for _, key in flat)
 
 
 def test_without_weights_a_file_is_drawn_as_from_the_list_of_all() -> None:
-    items = Items(SOURCES, KEYS)
+    items = FileList(SOURCES, KEYS)
     for seed in range(20):
         assert items.draw(random.Random(seed)) == random.Random(seed).choice(range(6))
 
@@ -39,7 +40,7 @@ def test_without_weights_a_file_is_drawn_as_from_the_list_of_all() -> None:
     ("u", "place"), [(0.0, 0), (0.49, 0), (0.5, 3), (0.74, 3), (0.76, 4), (0.999999999999999999, 4)]
 )
 def test_with_weights_the_root_is_drawn_first(u: float, place: int) -> None:
-    assert Items(SOURCES, KEYS, [2.0, 1.0, 1.0]).draw(Scripted(u, 0.0)) == place
+    assert FileList(SOURCES, KEYS, [2.0, 1.0, 1.0]).draw(Scripted(u, 0.0)) == place
 
 
 @pytest.mark.parametrize("weights", [None, [1.0, 4.0]])
@@ -53,11 +54,12 @@ def test_sets_whose_files_are_drawn_draw_them_by_the_weights_of_their_roots(weig
         (kinds[1:], unpaired_images),
         (kinds[1:], unpaired_few_shot_images),
     ):
-        data = module.Dataset(
+        data = build(
+            module.Dataset,
             sources,
             input_types=[InputType(name=name, ext="png") for name in types],
             augmentations={"resize_h_w": "2, 2"},
-            training=True,
+            is_training=True,
             root_weights=weights,
         )
         for name in types:
@@ -69,14 +71,14 @@ def test_sets_whose_files_are_drawn_draw_them_by_the_weights_of_their_roots(weig
 
 LOOK = """
 import os
-from imagier.data.listing.items import Items
+from imagier.data.listing.files import FileList
 
 def private_kb():
     with open("/proc/self/smaps_rollup") as file:
         return sum(int(line.split()[1]) for line in file if line.startswith("Private_"))
 
 keys = [f"sequence_{i % 100:05d}/frame_{i:012d}" for i in range(50_000)]
-items = Items([None], [keys])
+items = FileList([None], [keys])
 for held, look in ((items, lambda i: (items[i], items.names[i])), (keys, lambda i: keys[i])):
     child = os.fork()
     if child == 0:
