@@ -1,4 +1,4 @@
-"""The zero-centerd gradient penalty: a discriminator should be flat where images are real (Mescheder et al. 2018)."""
+"""The zero-centered gradient penalty: a discriminator should be flat where images are real (Mescheder et al. 2018)."""
 
 from __future__ import annotations
 

@@ -53,10 +53,10 @@ def per_channel(values: Tensor | None, default: float) -> Tensor:
 def layer_2d(x: Tensor, norm: nn.Module, dims: tuple[int, ...]) -> Tensor:
     """Written out: the deviation is the unbiased one, and eps is added to it, not to the variance."""
     count = x[0].numel() if len(dims) == 3 else x.shape[1]
-    centerd = x - x.mean(dims, keepdim=True)
-    deviation = (centerd.square().sum(dims, keepdim=True) / (count - 1)).sqrt()
+    centered = x - x.mean(dims, keepdim=True)
+    deviation = (centered.square().sum(dims, keepdim=True) / (count - 1)).sqrt()
     gamma, beta = norm.gamma, norm.beta
-    return centerd / (deviation + norm.eps) * per_channel(gamma, 1) + per_channel(beta, 0)
+    return centered / (deviation + norm.eps) * per_channel(gamma, 1) + per_channel(beta, 0)
 
 
 FORMULAS: dict[str, Callable[[Tensor, nn.Module], Tensor]] = {

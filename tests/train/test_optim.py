@@ -1,4 +1,4 @@
-"""Fromage and Madam against their formulas, one number at a time, and across a checkpoint."""
+"""What the papers of Fromage and Madam promise of a step, and that a checkpoint changes none of them."""
 
 from __future__ import annotations
 
@@ -54,24 +54,37 @@ def test_fromage_descends_plainly_where_a_norm_is_zero(weight: list[float], grad
     torch.testing.assert_close(param.data, expected)
 
 
-def test_madam_is_its_formula_one_number_at_a_time() -> None:
-    scale, bound = 1.2, 0.9
-    params = weights()
-    expected = [p.detach().double().flatten().tolist() for p in params]
-    limits = [scale * math.sqrt(sum(w * w for w in tensor) / len(tensor)) for tensor in expected]
-    squares = [[0.0] * len(tensor) for tensor in expected]
-    tested = Madam(params, lr=LR, scale=scale, g_bound=bound)
-    for t in range(1, 5):
-        give_gradients(params, seed=t)
+def madam_steps(weight: float, gradients: list[float], **options: float) -> list[float]:
+    """The weight after each step; its tensor holds another one of the same size, so that this is the mean square."""
+    param = nn.Parameter(torch.tensor([weight, -weight], dtype=torch.float64))
+    tested = Madam([param], **{"lr": LR, "scale": 3.0, **options})
+    found = []
+    for gradient in gradients:
+        param.grad = torch.full((2,), gradient, dtype=torch.float64)
         tested.step()
-        for tensor, limit, square, param in zip(expected, limits, squares, params):
-            for i, g in enumerate(param.grad.double().flatten().tolist()):
-                square[i] = 0.999 * square[i] + 0.001 * g * g
-                ratio = max(-bound, min(bound, g / math.sqrt(square[i] / (1 - 0.999**t))))
-                moved = tensor[i] * math.exp(-LR * ratio * math.copysign(1, tensor[i]))
-                tensor[i] = max(-limit, min(limit, moved))
-    for tensor, param in zip(expected, params):
-        torch.testing.assert_close(param.detach().flatten().double(), torch.tensor(tensor).double(), rtol=1e-5, atol=0)
+        found.append(param[0].item())
+    return found
+
+
+@pytest.mark.parametrize("gradient", [1e-6, 1.0, 1e6])
+def test_a_steady_gradient_of_any_size_shrinks_or_grows_a_weight_by_the_same_factor_each_step(gradient: float) -> None:
+    assert madam_steps(2.0, [gradient] * 3) == pytest.approx([2 * math.exp(-LR * t) for t in (1, 2, 3)])
+    assert madam_steps(2.0, [-gradient] * 3) == pytest.approx([2 * math.exp(LR * t) for t in (1, 2, 3)])
+    assert madam_steps(-2.0, [gradient] * 3) == pytest.approx([-2 * math.exp(LR * t) for t in (1, 2, 3)])
+
+
+def test_a_gradient_is_measured_by_the_root_mean_square_of_those_so_far() -> None:
+    """Of 1 and then 10, with a decay of 0.999: sqrt((0.999 * 1 + 100) / 1.999) is 7.108, and 10 / 7.108 1.40685."""
+    first, second = madam_steps(2.0, [1.0, 10.0])
+    assert math.log(first / second) / LR == pytest.approx(1.40685, abs=1e-5)
+
+
+def test_madam_bounds_a_gradient_in_both_directions_and_a_weight_by_its_first_root_mean_square() -> None:
+    for sign in (1, -1):
+        first, second = madam_steps(2.0, [sign * 1.0, sign * 10.0], g_bound=1.2)
+        assert math.log(first / second) / LR == pytest.approx(sign * 1.2)
+    assert madam_steps(2.0, [-1.0] * 9, scale=1.1)[-1] == pytest.approx(2.2)
+    assert madam_steps(-2.0, [1.0] * 9, scale=1.1)[-1] == pytest.approx(-2.2)
 
 
 def test_madam_keeps_signs_and_zeros() -> None:
