@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
+from imagier.nn.precision import full_precision
 
 LARGEST_LOGIT_SCALE = 4.6052
 """ln 100: a colder temperature makes training unstable (CLIP, section 2.4)."""
@@ -38,7 +39,12 @@ class InfoNCE(nn.Module):
         """
         super().__init__()
         if not 0.01 <= temperature <= 1:
-            raise UserError(f"the temperature is {temperature}", where="InfoNCE", advice="give a number from 0.01 to 1")
+            raise UserError(
+                f"is {temperature}",
+                where="temperature",
+                advice="give a number from 0.01 to 1",
+                code="temperature-range",
+            )
         scale = torch.tensor([math.log(1 / temperature)])
         self.logit_scale = nn.Parameter(scale, requires_grad=learn_temperature)
         self.gather_distributed = gather_distributed
@@ -71,7 +77,7 @@ class InfoNCE(nn.Module):
             rank = dist.get_rank()
             partners = _Gather.apply(partners)
         right = rank * len(seekers) + torch.arange(len(seekers), device=seekers.device)
-        with torch.autocast(seekers.device.type, enabled=False):  # similarities need more than 8 bits
+        with full_precision(seekers):  # similarities need more than 8 bits
             return F.cross_entropy(self.logit_scale.exp() * seekers @ partners.T, right, reduction="none")
 
 

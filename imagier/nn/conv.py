@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as reparametrize_weight
 
+from imagier.nn.precision import full_precision
+
 WeightNorm = Literal["none", "spectral", "weight"]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -63,7 +65,7 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Weight of any shape -> its spectral norm, a scalar that is differentiable in the weight."""
-        with torch.autocast(weight.device.type, enabled=False):  # half precision spoils the power iteration
+        with full_precision(weight):  # half precision spoils the power iteration
             return self._iterated(weight.flatten(1)) if self.training else self.current(weight)
 
     def current(self, weight: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagier.errors import UserError
+from imagier.nn.precision import full_precision
 
 LARGEST_SHIFT = 0.125
 """Images move by up to this share of a side, rounded to whole pixels (translation), or of half a side
@@ -22,7 +23,12 @@ def check_policy(policy: str) -> None:
     """UserError if a part of the comma-separated policy is none of those that `augment` knows."""
     for name in _names(policy):
         if name not in _CHANGES:
-            raise UserError(f"no augmentation {name!r}", where="aug_policy", advice=f"there are {', '.join(_CHANGES)}")
+            raise UserError(
+                f"no augmentation {name!r}",
+                where="aug_policy",
+                advice=f"choose from {', '.join(_CHANGES)}",
+                code="unknown-augmentation",
+            )
 
 
 def augment(images: Tensor, policy: str, rng: torch.Generator) -> Tensor:
@@ -85,7 +91,7 @@ def _translation_scale(images: Tensor, rng: torch.Generator) -> Tensor:
     draws = [torch.rand(len(images), 2, generator=rng, device=images.device) for _ in range(2)]
     shift, scale = ((2 * draw - 1) * LARGEST_SHIFT for draw in draws)
     theta = torch.cat([torch.diag_embed(1 + scale), shift.unsqueeze(2)], dim=2)
-    with torch.autocast(images.device.type, enabled=False):  # sampling positions need more than 8 bits
+    with full_precision(images):  # sampling positions need more than 8 bits
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         moved = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
     return moved.to(images.dtype)
