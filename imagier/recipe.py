@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
@@ -38,7 +36,7 @@ class Batch:
         return len(next(iter(self.tensors.values())))
 
     def replace(self, **tensors: Tensor) -> Batch:
-        """This batch with some tensors added or replaced."""
+        """A copy with some tensors added or replaced."""
         return replace(self, tensors={**self.tensors, **tensors})
 
     def split(self, parts: int) -> list[Batch]:
@@ -54,7 +52,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands in its data: the running epoch, and the samples (of all ranks) taken from it."""
+    """Where a run stands in its data: the current epoch, and the samples (of all ranks) taken from it."""
 
     epoch: int = 0
     samples: int = 0
@@ -72,7 +70,62 @@ class StepContext:
 class Recipe(ABC):
     """One method (one paper): which losses move which network, and how images are made.
 
-    Final: a recipe is written, never subclassed further. Loss names are the keys of `loss_weight`, optionally
+    Every key of a config's `trainer` section is a keyword of the constructor, with a type and maybe a default. So it is
+    for the networks, which are the constructor's first keywords. This module is a whole method, if a bad one; with the
+    file on the Python path as my_lab/colorize.py, `type: my_lab.colorize` finds its three classes::
+
+        import torch.nn.functional as F
+        from torch import nn
+
+        from imagier.recipe import Recipe as BaseRecipe
+
+
+        class Generator(nn.Module):
+            def __init__(self, *, width: int = 8):
+                super().__init__()
+                self.hidden = nn.Conv2d(1, width, 3, padding=1)
+                self.color = nn.Conv2d(width, 3, 3, padding=1)
+
+            def forward(self, gray):
+                return self.color(self.hidden(gray).relu()).tanh()
+
+
+        class Discriminator(nn.Module):
+            def __init__(self, *, width: int = 8):
+                super().__init__()
+                self.hidden = nn.Conv2d(3, width, 4, stride=2)
+                self.logits = nn.Conv2d(width, 1, 4, stride=2)
+
+            def forward(self, images):
+                return self.logits(F.leaky_relu(self.hidden(images), 0.2))
+
+
+        class Recipe(BaseRecipe):
+            required_inputs = ("images",)
+
+            def __init__(self, *, gen: Generator, dis: Discriminator, loss_weight: dict[str, float]):
+                self.gen, self.dis, self.loss_weight = gen, dis, loss_weight
+
+            def step(self, batch, ctx):
+                real, fake = batch["images"], self.generate(batch, ctx.rng)["images"]
+                logits = {"real": self.dis(real), "fake": self.dis(fake.detach())}
+                yield "dis", {"gan": F.softplus(-logits["real"]).mean() + F.softplus(logits["fake"]).mean()}
+                flatness = fake.diff(dim=-1).abs().mean() + fake.diff(dim=-2).abs().mean()
+                yield "gen", {"gan": F.softplus(-self.dis(fake)).mean(), "flatness": flatness}
+
+            def generate(self, batch, rng):
+                return {"images": self.gen(batch["images"].mean(dim=1, keepdim=True))}
+
+            def sample(self, batch, rng):
+                return self.generate(batch, rng)["images"].float()
+
+            def infer(self, batch, rng):
+                return list(self.sample(batch, rng))
+
+            def visualize_inputs(self, batch):
+                return {"images": batch["images"]}
+
+    A recipe is final: it is written, not subclassed further. Loss names are the keys of `loss_weight`, optionally
     followed by "/part": parts share the weight of their loss.
     """
 
@@ -83,17 +136,18 @@ class Recipe(ABC):
     """What a step reads of a batch: input types of the config, and `label`, which its input_labels make up."""
 
     is_video: ClassVar[bool] = False
-    """Batches are of clips, with a dimension of frames behind that of samples."""
+    """Whether batches hold clips, with a dimension of frames after that of samples."""
 
     loss_weight: Mapping[str, float]
-    """Weight of every loss in its player's total; of a part ("gan/a") also one of its own ("gan_a"), on top of it."""
+    """Weight of every loss in its player's total. A part ("gan/a") may have one of its own ("gan_a"), which is added to
+    that of the whole."""
 
     log_names: ClassVar[Mapping[str, str]] = {}
     """Name under which a loss or a part of one is logged, where that differs from its own."""
 
     should_share_forward: bool = False
     """Whether one forward of the generator serves the updates of all players. A trainer that would hold the graphs of
-    many parts of a batch at once sets it to False, for two forwards with smaller graphs."""
+    many parts of a batch at once sets it to False: two forwards, but smaller graphs."""
 
     has_before_checkpoint: bool = False
     """Whether `before_checkpoint` has something to do."""
@@ -104,7 +158,7 @@ class Recipe(ABC):
         return {name: getattr(self, name) for name in self.players}
 
     def with_networks(self, **networks: nn.Module) -> Recipe:
-        """This recipe with some of its networks replaced (by their averages, say)."""
+        """A copy of this recipe with some of its networks replaced (by their averages, say)."""
         other = copy.copy(self)
         for name, network in networks.items():
             setattr(other, name, network)
@@ -117,7 +171,10 @@ class Recipe(ABC):
 
     @abstractmethod
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
-        """Yields (player, losses); the loop updates that player before it asks for the next."""
+        """Yields (player, losses); the loop updates that player before it asks for the next.
+
+        Never yields inside a `with torch.no_grad()`, which would last until the next phase is asked for.
+        """
 
     def total(self, losses: Losses) -> Tensor:
         """The weighted sum of a player's losses, a float32 scalar."""
@@ -131,8 +188,11 @@ class Recipe(ABC):
         for name in losses:
             whole, _, part = name.partition("/")
             if self._weight(name) <= 0:
-                key = f"{whole} or {whole}_{part}" if part else whole
-                raise UserError(f"loss_weight.{key} must be more than 0, or the discriminator would learn nothing")
+                raise UserError(
+                    "must be more than 0, or the discriminator would learn nothing",
+                    where=f"loss_weight.{whole} or loss_weight.{whole}_{part}" if part else f"loss_weight.{whole}",
+                    code="no-loss-weight",
+                )
 
     def _weight(self, name: str) -> float:
         whole, _, part = name.partition("/")
@@ -147,13 +207,13 @@ class Recipe(ABC):
         """Images for a batch, N x 3 x H x W in [-1, 1]."""
 
     infer: Callable[..., list[Tensor]]
-    """(batch, rng, **inference_args of the config) -> an image per sample, 1 or 3 x H x W, to be cut to [-1, 1].
+    """(batch, rng, **inference_args of the config) -> one image per sample, 1 or 3 x H x W, to be clamped to [-1, 1].
 
     An argument `seed` gets the run's, which is the same on all ranks; `rng` differs.
     """
 
     def infer_names(self, batch: Batch, *args: Any, **inference_args: Any) -> list[str]:
-        """What to call the images that `infer` makes of a batch with these arguments, "sequence/name" each.
+        """Names of the images that `infer` makes of a batch with these arguments, "sequence/name" each.
 
         A name that comes again in a run is taken for the same image. (A recipe names the arguments that it knows;
         `*args` stands here for the type checker alone.)
@@ -162,38 +222,38 @@ class Recipe(ABC):
 
     @abstractmethod
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """What an image of the training shows left of the results, N x 3 x H x W in [-1, 1] each."""
+        """The columns left of the results in the image grids of a training, N x 3 x H x W in [-1, 1] each."""
 
     def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """The results that an image of the training shows, N x 3 x H x W in [-1, 1] each."""
+        """The columns of results in the image grids of a training, N x 3 x H x W in [-1, 1] each."""
         return {"fake": self.sample(batch, rng)}
 
     def prepare(self, batch: Batch) -> Batch:
-        """What the method does to a batch on the device; all methods here but `step` want a prepared one."""
+        """What the method does to a batch on the device; all methods here but `step` expect a prepared one."""
         return batch
 
     def target(self, batch: Batch) -> Tensor | None:
-        """The images that `sample` should reproduce, N x 3 x H x W in [-1, 1]; None where there is no such thing."""
+        """The images that `sample` should reproduce, N x 3 x H x W in [-1, 1]; None if the data have none."""
         return None
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        """Images that need no training and that `sample` should beat at coming near the target, by what they are."""
+        """Images by name that need no training and that `sample` should beat at coming near the target."""
         return {}
 
     def discriminator_logits(
         self, batch: Batch, rng: torch.Generator
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:
-        """What the discriminators think of real and of generated images, tensors of any shape: above 0 is "real".
+        """Logits of the discriminators for real and for generated images, of any shape: above 0 is "real".
 
-        For a look at their balance; None for a method without a discriminator.
+        Shows whether the players are in balance; None for a method without a discriminator.
         """
         return None
 
     def warm_start(self, weights: Mapping[str, Tensor]) -> list[str] | None:
-        """Begins with what fits of the weights of a smaller generator, where the method grows its networks.
+        """Loads what fits of the weights of a smaller generator, where the method grows its networks.
 
         weights: by our state-dict names; those that this generator does not have may be by the reference's. Returns the
-        parts of the generator that keep their first values; None if the method does not grow, or if nothing fits.
+        parts of the generator that keep their initial values; None if the method does not grow, or if nothing fits.
         """
         return None
 
@@ -202,39 +262,54 @@ class Recipe(ABC):
         return ()
 
     def before_checkpoint(  # noqa: B027 - most have nothing to do
-        self, held_out: Iterable[Batch], gathered: Callable[[Sequence[Tensor]], Tensor]
+        self, held_out: Iterable[Batch], all_gather: Callable[[Sequence[Tensor]], Tensor]
     ) -> None:
-        """Stores in buffers of the networks what a checkpoint, soon to be written, should know of the held-out set.
+        """Stores in buffers of the networks what a checkpoint about to be written should know of the held-out set.
 
-        Called with the networks as they are looked at (averaged, in eval mode, without gradients) on every rank, with
-        its share of the batches, not yet prepared. `gathered` gives the rows of all tensors of all ranks. Buffers that
-        are to outlive the next update of an average are those of a `NotAveraged` module (nn/average.py).
+        Called with the networks that the checkpoint is for (averaged, in eval mode, without gradients) on every rank,
+        with its share of the batches, not yet prepared. `all_gather` returns the rows of all tensors of all ranks.
+        Buffers that must outlive the next update of an average belong to a `NotAveraged` module (nn/average.py).
         """
 
 
-def shown(images: Tensor) -> Tensor:
-    """N x 1 or 3 x H x W -> the same as images to look at, N x 3 x H x W, float32, cut to [-1, 1]."""
-    return images.float().clamp(-1, 1).expand(-1, 3, -1, -1)
+Generated = TypeVar("Generated")
 
 
-def fitted(batch: Batch, names: Sequence[str], *, multiple: int, smallest_px: int) -> Batch:
-    """A batch whose images (bicubic) and `label` (nearest) have sides that networks can halve and double again.
+def alternate(
+    batch: Batch,
+    *,
+    dis_step: int,
+    gen_step: int,
+    should_share_forward: bool,
+    generate: Callable[[Batch], Generated],
+    dis_losses: Callable[[Batch, Generated], Losses],
+    gen_losses: Callable[[Batch, Generated], Losses],
+    generate_for_dis: Callable[[Batch], Generated] | None = None,
+) -> Iterator[tuple[str, Losses]]:
+    """The phases of a `step` with a generator and a discriminator: `dis_step` updates of "dis", `gen_step` of "gen".
 
-    names: the tensors N x C x H x W in question, as far as they are there. Their sides are rounded down to multiples.
-    UserError if one is smaller than `smallest_px`.
+    The i-th update of each is on the i-th of max(dis_step, gen_step) parts of the batch, and the generator's are made
+    with the discriminator already updated. should_share_forward: one forward of the generator for one update of each;
+    else one for every update, without gradients for the discriminator's, by `generate_for_dis` if given.
     """
-    least = math.ceil(smallest_px / multiple) * multiple
-    resized: dict[str, Tensor] = {}
-    for name in names:
-        if name not in batch:
-            continue
-        height, width = batch[name].shape[-2:]
-        if min(height, width) < least:
-            raise UserError(
-                f"{name} of {height} x {width} px: these networks need sides from {least} px on",
-                advice="enlarge the images (augmentations), or take networks of fewer halvings",
-            )
-        size = (height // multiple * multiple, width // multiple * multiple)
-        if size != (height, width):
-            resized[name] = F.interpolate(batch[name], size=size, mode="nearest" if name == "label" else "bicubic")
-    return batch.replace(**resized)
+    if should_share_forward:
+        fake = generate(batch)
+        yield "dis", dis_losses(batch, fake)
+        yield "gen", gen_losses(batch, fake)
+        return
+    parts = batch.split(max(dis_step, gen_step))
+    for part in parts[:dis_step]:
+        with torch.no_grad():
+            fake = (generate_for_dis or generate)(part)
+        yield "dis", dis_losses(part, fake)
+    for part in parts[:gen_step]:
+        yield "gen", gen_losses(part, generate(part))
+
+
+def check_steps(dis_step: int, gen_step: int) -> None:
+    """UserError unless both are numbers of updates and at least one is not 0."""
+    for name, steps in (("dis_step", dis_step), ("gen_step", gen_step)):
+        if steps < 0:
+            raise UserError(f"must not be negative, but is {steps}", where=name, code="negative-steps")
+    if dis_step == gen_step == 0:
+        raise UserError("are both 0: nothing would be trained", where="dis_step and gen_step", code="no-updates")

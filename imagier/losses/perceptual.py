@@ -85,14 +85,22 @@ class PerceptualLoss(nn.Module):
         self.layer_weights = list(zip(names, _one_per_layer(weights, names)))
         if criterion not in (*_PIXELWISE, "info_nce"):
             raise UserError(
-                f"perceptual loss: criterion {criterion!r} is unknown", advice="choose l1, l2, mse or info_nce"
+                f"no distance {criterion!r}",
+                where="perceptual_loss.criterion",
+                advice="choose l1, l2, mse or info_nce",
+                code="unknown-value",
             )
         if resize_mode not in ("bilinear", "bicubic"):
             raise UserError(
-                f"perceptual loss: resize_mode {resize_mode!r} is unknown", advice="choose bilinear or bicubic"
+                f"no mode {resize_mode!r}",
+                where="perceptual_loss.resize_mode",
+                advice="choose bilinear or bicubic",
+                code="unknown-value",
             )
         if num_scales < 1:
-            raise UserError(f"perceptual loss: num_scales is {num_scales}", advice="give 1 or more")
+            raise UserError(
+                f"is {num_scales}", where="perceptual_loss.num_scales", advice="give 1 or more", code="out-of-range"
+            )
         self.criterion = criterion
         self.info_nce = InfoNCE(
             temperature=info_nce_temperature,
@@ -119,7 +127,11 @@ class PerceptualLoss(nn.Module):
         if not any(weights):
             return None
         if config is None:
-            raise UserError("loss_weight.perceptual needs the section perceptual_loss (mode, layers, weights)")
+            raise UserError(
+                "needs the section perceptual_loss (mode, layers, weights)",
+                where="loss_weight.perceptual",
+                code="missing-section",
+            )
         return cls.from_config(config)
 
     def forward(self, inp: Tensor, target: Tensor, sample_weights: Tensor | None = None) -> Tensor:
@@ -180,7 +192,9 @@ def _one_per_layer(weights: Sequence[float] | float | None, layers: Sequence[str
         return [float(weights)] * len(layers)
     if len(weights) != len(layers):
         raise UserError(
-            f"perceptual loss: {len(weights)} weights for {len(layers)} layers ({', '.join(layers)})",
+            f"has {len(weights)} weights for {len(layers)} layers ({', '.join(layers)})",
+            where="perceptual_loss.weights",
             advice="give one weight per layer",
+            code="number-of-weights",
         )
     return [float(weight) for weight in weights]

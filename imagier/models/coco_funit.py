@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from imagier.models.funit import GENERATOR_RULES, Decoder, smallest_px, style_mlp
+from imagier.models.funit import GENERATOR_RULES, Decoder, style_mlp
 from imagier.nn.conv import WeightNorm
 from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
 from imagier.nn.reference_names import Rules
@@ -39,7 +39,6 @@ class Generator(nn.Module):
         """
         super().__init__()
         self.size_multiple = 2**num_downsamples_content
-        self.smallest_px = smallest_px(num_downsamples_content, num_downsamples_style)
         self.style_encoder = StyleEncoder(
             image_channels=num_image_channels,
             num_filters=num_filters,

@@ -23,7 +23,9 @@ from imagier.nn.diff_augment import augment, check_policy
 from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
 from imagier.nn.norm import AdaptiveNorm, NormParams, norm2d
 from imagier.nn.reference_names import Rules
-from imagier.recipe import Batch, Losses, StepContext, fitted, shown
+from imagier.nn.resize import round_to_multiple, to_rgb
+from imagier.nn.size_probe import SizeProbe
+from imagier.recipe import Batch, Losses, StepContext, alternate, check_steps
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -59,7 +61,6 @@ class Generator(nn.Module):
         """
         super().__init__()
         self.size_multiple = 2**num_downsamples_content
-        self.smallest_px = smallest_px(num_downsamples_content, num_downsamples_style)
         self.style_encoder = StyleEncoder(
             image_channels=num_image_channels,
             num_filters=num_filters,
@@ -106,16 +107,6 @@ class Generator(nn.Module):
 
 
 GENERATOR_RULES: Rules = ((r"^decoder\.blocks\.", "decoder.decoder."), (r"^", "generator."))
-
-
-def smallest_px(num_downsamples_content: int, num_downsamples_style: int) -> int:
-    """The least side of an image of which nothing vanishes in the encoders and the paddings.
-
-    A reflecting padding of p pixels needs p + 1. The first layer needs 4 pixels; the content, padded by 2 on its way
-    up, 3; and what the last halving of the style encoder sees, 2.
-    """
-    content = 3 * 2**num_downsamples_content if num_downsamples_content else 2
-    return max(4, content, 2 ** max(num_downsamples_style, 2))
 
 
 def style_mlp(style_dims: int, width: int, num_mlp_blocks: int) -> MLP:
@@ -196,8 +187,6 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        reflecting = padding_mode == "reflect"  # then also what the last layer sees must not be a single pixel
-        self.smallest_px = max(4, 2 ** max(num_layers - 2 + reflecting, 0) + 1)
 
         def block(inputs: int, outputs: int) -> ResBlock:
             return ResBlock(
@@ -241,8 +230,6 @@ class FewShotGenerator(Protocol):
 
     size_multiple: int
     """Contents whose sides are multiples of this keep their size."""
-    smallest_px: int
-    """The least side of an image."""
 
     def __call__(self, images_content: Tensor, images_style: Tensor, *, recon: bool = True) -> dict[str, Tensor]: ...
 
@@ -271,6 +258,10 @@ class Recipe(BaseRecipe):
         """
         self.gen = gen
         self.dis = dis
+        assert isinstance(gen, nn.Module)
+        keys = "num_downsamples_content or num_downsamples_style"
+        self.gen_sizes = SizeProbe(gen, _translate, where="gen", multiple=gen.size_multiple, depth_keys=keys)
+        self.dis_sizes = SizeProbe(dis, _discriminate, where="dis", depth_keys="num_layers")
         self.gan_mode: GanMode = gan_mode
         self.loss_weight = asdict(loss_weight)
         self.aug_policy = aug_policy
@@ -278,40 +269,44 @@ class Recipe(BaseRecipe):
         self.dis_step = dis_step
         self.reference_order = reference_order
         self.should_share_forward = gen_step == dis_step == 1 and not reference_order
-        self.check_weights("gan")
+        check_steps(dis_step, gen_step)
+        if dis_step:
+            self.check_weights("gan")
         if style_classes is not None and style_classes > dis.num_classes:
             raise UserError(
-                f"the data have {style_classes} classes, but dis.num_classes is {dis.num_classes}", advice="raise it"
+                f"is {dis.num_classes}, but the data have {style_classes} classes",
+                where="dis.num_classes",
+                advice="raise it",
+                code="too-few-classes",
             )
         check_policy(aug_policy)
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """One iteration: the discriminator learns, then the generator, which sees the discriminator already updated."""
         _require(batch, "images_content", "images_style", "labels_content", "labels_style")
-        batch = self.prepare(batch)
-        if self.should_share_forward:
-            fake = self.generate(batch, ctx.rng)
-            yield "dis", self.dis_losses(batch, fake, ctx.rng)
-            yield "gen", self.gen_losses(batch, fake, ctx.rng)
-            return
-        parts = batch.split(max(self.gen_step, self.dis_step))
-        for part in parts[: self.dis_step]:
-            with torch.no_grad():
-                fake = self.generate(part, ctx.rng, recon=self.reference_order)
-            yield "dis", self.dis_losses(part, fake, ctx.rng)
-        for part in parts[: self.gen_step]:
-            yield "gen", self.gen_losses(part, self.generate(part, ctx.rng), ctx.rng)
+        yield from alternate(
+            self.prepare(batch),
+            dis_step=self.dis_step,
+            gen_step=self.gen_step,
+            should_share_forward=self.should_share_forward,
+            generate=lambda part: self.generate(part, ctx.rng),
+            generate_for_dis=lambda part: self.generate(part, ctx.rng, recon=self.reference_order),
+            dis_losses=lambda part, fake: self.dis_losses(part, fake, ctx.rng),
+            gen_losses=lambda part, fake: self.gen_losses(part, fake, ctx.rng),
+        )
 
     def generate(self, batch: Batch, rng: torch.Generator, *, recon: bool = True) -> dict[str, Tensor]:
         """The generator's outputs; without `images_recon` if it is not wanted."""
         _require(batch, "images_content", "images_style")
-        return self.gen(batch["images_content"], batch["images_style"], recon=recon)
+        content, style = batch["images_content"], batch["images_style"]
+        with self.gen_sizes.explain(images_content=content, images_style=style):
+            return self.gen(content, style, recon=recon)
 
     def prepare(self, batch: Batch) -> Batch:
         """Brings images (bicubic) to sides that come back as they were."""
-        smallest_px = max(self.gen.smallest_px, self.dis.smallest_px)
         names = ("images_content", "images_style", "images")
-        return fitted(batch, names, multiple=self.gen.size_multiple, smallest_px=smallest_px)
+        self.gen_sizes.check(batch.tensors, names)
+        return batch.replace(**round_to_multiple(batch.tensors, names, self.gen.size_multiple))
 
     def discriminate(
         self, batch: Batch, style: Tensor, trans: Tensor, recon: Tensor | None = None
@@ -320,9 +315,10 @@ class Recipe(BaseRecipe):
 
         With `recon` it is the generator that learns from them, and those of the real image have no graph.
         """
-        fake_out, fake_features = self.dis(trans, batch["labels_style"])
-        with torch.set_grad_enabled(recon is None):
-            real_out, real_features = self.dis(style, batch["labels_style"])
+        with self.dis_sizes.explain(images_content=trans, images_style=style):
+            fake_out, fake_features = self.dis(trans, batch["labels_style"])
+            with torch.set_grad_enabled(recon is None):
+                real_out, real_features = self.dis(style, batch["labels_style"])
         verdict = {
             "fake_out_trans": fake_out,
             "fake_features_trans": fake_features,
@@ -361,22 +357,22 @@ class Recipe(BaseRecipe):
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The contents in the styles."""
-        return shown(self.generate(batch, rng, recon=False)["images_trans"])
+        return to_rgb(self.generate(batch, rng, recon=False)["images_trans"])
 
     def target(self, batch: Batch) -> Tensor | None:
         """The contents as they truly look in the styles: `images`, which a held-out set may have, of the same size."""
         is_there = "images" in batch and batch["images"].shape == batch["images_content"].shape
-        return shown(batch["images"]) if is_there else None
+        return to_rgb(batch["images"]) if is_there else None
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        return {"content as it is": shown(batch["images_content"])}
+        return {"content as it is": to_rgb(batch["images_content"])}
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: shown(batch[name]) for name in ("images_content", "images_style")}
+        return {name: to_rgb(batch[name]) for name in ("images_content", "images_style")}
 
     def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         made = self.generate(batch, rng)
-        return {name: shown(made[name]) for name in ("images_recon", "images_trans")}
+        return {name: to_rgb(made[name]) for name in ("images_recon", "images_trans")}
 
     def infer(self, batch: Batch, rng: torch.Generator, *, keep_original_size: bool = True) -> list[Tensor]:
         """One image per sample; of the size that its content had before augmentation, where that is known."""
@@ -398,8 +394,21 @@ def _require(batch: Batch, *names: str) -> None:
         if name not in batch:
             raise UserError(
                 f"the samples have no {name}",
+                where="data.type",
                 advice=(
-                    "data.type unpaired_few_shot_images makes what FUNIT is trained on, of the input types "
-                    "images_content and images_style"
+                    "FUNIT trains on unpaired_few_shot_images, with the input types images_content and images_style"
                 ),
+                code="missing-input",
             )
+
+
+def _translate(gen: FewShotGenerator, **images: Tensor) -> None:
+    """Every image in its own style, for the SizeProbe."""
+    for x in images.values():
+        gen(x, x)
+
+
+def _discriminate(dis: Discriminator, **images: Tensor) -> None:
+    """Every image as one of the first class, for the SizeProbe."""
+    for x in images.values():
+        dis(x, torch.zeros(len(x), dtype=torch.long, device=x.device))

@@ -25,9 +25,12 @@ from imagier.nn.diff_augment import augment, check_policy
 from imagier.nn.domain_discriminators import DomainDiscriminators, PatchOptions, ResidualOptions
 from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, norm2d
+from imagier.nn.precision import full_precision
 from imagier.nn.reference_names import Rules
 from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
-from imagier.recipe import Batch, Losses, StepContext, fitted, shown
+from imagier.nn.resize import round_to_multiple, to_rgb
+from imagier.nn.size_probe import SizeProbe
+from imagier.recipe import Batch, Losses, StepContext, alternate, check_steps
 from imagier.recipe import Recipe as BaseRecipe
 
 LARGEST_SHIFT = 0.05
@@ -154,8 +157,6 @@ class Generator(nn.Module):
         self.latent_dim = latent_dim
         self.size_multiple = 2**num_downsamples_content
         """Images whose sides are multiples of this keep their size."""
-        self.smallest_px = max(4, 2 * self.size_multiple)
-        """The least side that leaves the paddings enough to reflect."""
         self.autoencoder_a = autoencoder()
         self.autoencoder_b = autoencoder()
 
@@ -332,12 +333,22 @@ class Recipe(BaseRecipe):
         check_policy(aug_policy)
         self.gen = gen
         self.dis = dis
+        self.gen_sizes = SizeProbe(
+            gen,
+            _run_both_ways,
+            where="gen",
+            multiple=gen.size_multiple,
+            depth_keys="num_downsamples_content or num_downsamples_style",
+        )
+        self.dis_sizes = SizeProbe(dis, _run_both_domains, where="dis", depth_keys="num_layers")
         self.gan_mode: GanMode = gan_mode
         self.loss_weight = asdict(loss_weight)
         for kind in ("style_recon", "content_recon"):
             for way in ("aa", "bb"):  # the names of these parts do not begin with that of the whole
                 self.loss_weight[f"{kind}_within_{way}"] = self.loss_weight[f"{kind}_{way}"]
-        self.check_weights("gan/a", "gan/b")
+        check_steps(dis_step, gen_step)
+        if dis_step:
+            self.check_weights("gan/a", "gan/b")
         self.gan_recon = gan_recon
         self.aug_policy = aug_policy
         self.gen_step = gen_step
@@ -357,25 +368,23 @@ class Recipe(BaseRecipe):
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """One iteration: discriminators first, then the generator, judged by the updated discriminators."""
-        batch = self.prepare(batch)
-        if self.should_share_forward:
-            fake = self._generate_to_learn(batch, ctx.rng)
-            yield "dis", self.dis_losses(batch, fake, ctx.rng)
-            yield "gen", self.gen_losses(batch, fake, ctx.rng)
-            return
         recons = {"image_recon": self._judges_recons_in_vain, "latent_recon": False, "cycle_recon": False}
-        parts = batch.split(max(self.gen_step, self.dis_step))
-        for part in parts[: self.dis_step]:
-            with torch.no_grad():
-                fake = self.generate(part, ctx.rng, **recons)
-            yield "dis", self.dis_losses(part, fake, ctx.rng)
-        for part in parts[: self.gen_step]:
-            yield "gen", self.gen_losses(part, self._generate_to_learn(part, ctx.rng), ctx.rng)
+        yield from alternate(
+            self.prepare(batch),
+            dis_step=self.dis_step,
+            gen_step=self.gen_step,
+            should_share_forward=self.should_share_forward,
+            generate=lambda part: self._generate_to_learn(part, ctx.rng),
+            generate_for_dis=lambda part: self.generate(part, ctx.rng, **recons),
+            dis_losses=lambda part, fake: self.dis_losses(part, fake, ctx.rng),
+            gen_losses=lambda part, fake: self.gen_losses(part, fake, ctx.rng),
+        )
 
     def prepare(self, batch: Batch) -> Batch:
         """Brings images (bicubic) to sides that come back as they were."""
-        sides = {"multiple": self.gen.size_multiple, "smallest_px": self.gen.smallest_px}
-        return fitted(batch, ("images_a", "images_b"), **sides)
+        names = ("images_a", "images_b")
+        self.gen_sizes.check(batch.tensors, names)
+        return batch.replace(**round_to_multiple(batch.tensors, names, self.gen.size_multiple))
 
     @property
     def _judges_recons_in_vain(self) -> bool:
@@ -403,11 +412,13 @@ class Recipe(BaseRecipe):
         """
         images = (batch["images_a"], batch["images_b"])
         styles = [self.gen.random_style(of_domain, rng) for of_domain in images] if random_style else []
-        return self.gen(*images, *styles, **flags)
+        with self.gen_sizes.explain(images_a=images[0], images_b=images[1]):
+            return self.gen(*images, *styles, **flags)
 
     def discriminate(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
         """The discriminators' scores and features of images by their way (DomainDiscriminators)."""
-        return self.dis(images)
+        with self.dis_sizes.explain(**{f"images_{way}": x for way, x in images.items()}):
+            return self.dis(images)
 
     def dis_losses(self, batch: Batch, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
         """What the discriminators minimize."""
@@ -476,20 +487,21 @@ class Recipe(BaseRecipe):
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """Images of a as images of b, each in the style of its `images_b`."""
-        style = self.gen.target_style(batch["images_b"], a2b=True)
-        return shown(self.gen.translate(batch["images_a"], style, a2b=True))
+        with self.gen_sizes.explain(images_a=batch["images_a"], images_b=batch["images_b"]):
+            style = self.gen.target_style(batch["images_b"], a2b=True)
+            return to_rgb(self.gen.translate(batch["images_a"], style, a2b=True))
 
     def target(self, batch: Batch) -> Tensor | None:
         """The images of b, where those are pairs: files of the same names, of the same size."""
         names_a, names_b = batch.keys.get("images_a"), batch.keys.get("images_b")
         are_pairs = names_a == names_b is not None and batch["images_a"].shape == batch["images_b"].shape
-        return shown(batch["images_b"]) if are_pairs else None
+        return to_rgb(batch["images_b"]) if are_pairs else None
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        return {"images_a as they are": shown(batch["images_a"])}
+        return {"images_a as they are": to_rgb(batch["images_a"])}
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: shown(batch[name]) for name in ("images_a", "images_b")}
+        return {name: to_rgb(batch[name]) for name in ("images_a", "images_b")}
 
     def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Reconstructions; translations, each in the style of the other image and in a random one; cycles."""
@@ -497,9 +509,9 @@ class Recipe(BaseRecipe):
         random = self.generate(batch, rng, image_recon=False, latent_recon=False, cycle_recon=False)
         columns: dict[str, Tensor] = {}
         for way in ("aa", "bb", "ab", "ba", "aba", "bab"):
-            columns[f"images_{way}"] = shown(made[f"images_{way}"])
+            columns[f"images_{way}"] = to_rgb(made[f"images_{way}"])
             if way in ("ab", "ba"):
-                columns[f"images_{way} in a random style"] = shown(random[f"images_{way}"])
+                columns[f"images_{way} in a random style"] = to_rgb(random[f"images_{way}"])
         return columns
 
     def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True, random_style: bool = True) -> list[Tensor]:
@@ -510,8 +522,10 @@ class Recipe(BaseRecipe):
             styles = self.gen.random_style(images, rng)
         else:
             examples = _given(batch, style, f"a2b: {str(a2b).lower()} and random_style: false")
-            styles = self.gen.target_style(examples, a2b=a2b)
-        return list(self.gen.translate(images, styles, a2b=a2b).float())
+            with self.gen_sizes.explain(**{style: examples}):
+                styles = self.gen.target_style(examples, a2b=a2b)
+        with self.gen_sizes.explain(**{content: images}):
+            return list(self.gen.translate(images, styles, a2b=a2b).float())
 
     def infer_names(self, batch: Batch, *, a2b: bool = True, random_style: bool = True, **others: Any) -> list[str]:
         """What to call the images that `infer` makes: as their contents, or "<content>_style_<style>"."""
@@ -529,7 +543,7 @@ def random_shift(images: Tensor, rng: torch.Generator) -> Tensor:
     """
     shift = (2 * torch.rand((len(images), 2), generator=rng, device=images.device) - 1) * LARGEST_SHIFT
     unchanged = torch.eye(2, device=images.device).expand(len(images), -1, -1)
-    with torch.autocast(images.device.type, enabled=False):  # half precision is too coarse for positions
+    with full_precision(images):  # half precision is too coarse for positions
         grid = F.affine_grid(torch.cat([unchanged, shift[..., None]], dim=2), list(images.shape), align_corners=False)
         moved = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
     return moved.to(images.dtype)
@@ -564,5 +578,17 @@ def _names(a2b: bool) -> tuple[str, str]:
 
 def _given(batch: Batch, name: str, options: str) -> Tensor:
     if name not in batch:
-        raise UserError(f"with {options} the data must have {name}", where="inference_args")
+        raise UserError(f"with {options} the data must have {name}", where="inference_args", code="no-source-images")
     return batch[name]
+
+
+def _run_both_ways(gen: Generator, **images: Tensor) -> None:
+    """Every image through both autoencoders, for the SizeProbe."""
+    for x in images.values():
+        gen(x, x)
+
+
+def _run_both_domains(dis: Discriminator, **images: Tensor) -> None:
+    """Every image before both discriminators, for the SizeProbe."""
+    for x in images.values():
+        dis({"a": x, "b": x})

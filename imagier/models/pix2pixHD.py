@@ -34,7 +34,9 @@ from imagier.nn.instances import (
 from imagier.nn.norm import Norm, NormParams, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules, reference_names
-from imagier.recipe import Batch, Losses, StepContext, fitted, shown
+from imagier.nn.resize import round_to_multiple, to_rgb
+from imagier.nn.size_probe import SizeProbe
+from imagier.recipe import Batch, Losses, StepContext, alternate, check_steps
 from imagier.recipe import Recipe as BaseRecipe
 
 INSTANCE_MAPS = "instance_maps"
@@ -113,12 +115,10 @@ class Generator(nn.Module):
         """is_cityscapes: ids of instances tell their class as in Cityscapes; elsewhere ids are classes."""
         super().__init__()
         label_channels = sum(label_lengths.values())
+        self.image_channels = image_channels
         enhancers = local_enhancer.num_enhancers
-        halvings = global_generator.num_downsamples + enhancers
-        self.size_multiple = 2**halvings
+        self.size_multiple = 2 ** (global_generator.num_downsamples + enhancers)
         """Heights and widths that it can paint are multiples of this."""
-        self.smallest_px = _smallest_px(padding_mode, activation_norm_type, halvings, enhancers)
-        """And not smaller than this."""
         self.encoder: FeatureEncoder | None = None
         if enc is not None and enc.num_feat_channels and list(label_lengths)[-1] == INSTANCE_MAPS:
             self.encoder = FeatureEncoder(
@@ -126,8 +126,6 @@ class Generator(nn.Module):
             )
             label_channels += enc.num_feat_channels
             self.size_multiple = max(self.size_multiple, 2**enc.num_downsamples)
-            of_encoder = _smallest_px(enc.padding_mode, enc.activation_norm_type, enc.num_downsamples, 0)
-            self.smallest_px = max(self.smallest_px, of_encoder)
         parts = _Parts(
             norm=activation_norm_type,
             norm_params=activation_norm_params or NormParams(),
@@ -204,16 +202,6 @@ class Generator(nn.Module):
             (r"^coarse\.", "global_model." if has_enhancers else "global_model.model."),
             (r"^enhancers\.(\d+)\.(down|up)\.", r"enhancer_\1.model_\2sample."),
         )
-
-
-def _smallest_px(padding_mode: PaddingMode, norm: Norm, halvings: int, enhancers: int) -> int:
-    """The least side that so many halvings leave enough of; the first kernel, of 7 px, comes after `enhancers` of them.
-
-    Of a single row there is nothing to reflect, and of a single value nothing to normalize.
-    """
-    coarsest = 2 if padding_mode == "reflect" or norm == "instance" else 1
-    first = {"reflect": 4, "circular": 3}.get(padding_mode, 1)
-    return max(coarsest << halvings, first << enhancers)
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -303,7 +291,12 @@ class LocalEnhancer(nn.Module):
         """width: features that it makes of twice as many; with `image_channels`, it makes an image of these."""
         super().__init__()
         if not width:
-            raise UserError("each enhancer has half the filters", advice="raise global_generator.num_filters")
+            raise UserError(
+                "is too small: each enhancer halves it",
+                where="global_generator.num_filters",
+                advice="raise it",
+                code="too-few-filters",
+            )
         self.down = nn.Sequential(parts.layer(label_channels, width, 7), *parts.down([width, 2 * width]))
         self.up = nn.Sequential(
             *parts.residual(2 * width, num_res_blocks),
@@ -355,7 +348,9 @@ class FeatureEncoder(nn.Module):
         if self.clusters.is_empty():
             raise UserError(
                 "random_style draws from looks that a checkpoint keeps of objects, but this one has none: they "
-                f"come from the objects in data.val that fill more than {SMALLEST_SHARE:.2%} of their image"
+                f"come from the objects in data.val that fill more than {SMALLEST_SHARE:.2%} of their image",
+                where="inference_args.random_style",
+                code="no-stored-looks",
             )
         found = segments(instances)
         classes = self._classes(found.ids).expand(len(instances), -1)
@@ -436,16 +431,24 @@ class Recipe(BaseRecipe):
         """label_lengths: channels of every type in the label, in order. one_hot: the types with a channel per class."""
         self.gen = gen
         self.dis = dis
+        keys = "global_generator.num_downsamples, local_enhancer.num_enhancers or enc.num_downsamples"
+        self.gen_sizes = SizeProbe(gen, _paint, where="gen", multiple=gen.size_multiple, depth_keys=keys)
+        self.dis_sizes = SizeProbe(dis, where="dis", depth_keys="num_layers or num_discriminators")
         self.label_lengths = label_lengths
         self.one_hot = one_hot
         self.has_instances = INSTANCE_MAPS in label_lengths
         if self.has_instances and list(label_lengths)[-1] != INSTANCE_MAPS:
             raise UserError(
-                f"{INSTANCE_MAPS} tells objects apart only as the last of data.input_labels", advice="move it there"
+                f"{INSTANCE_MAPS} tells objects apart only in the last place",
+                where="data.input_labels",
+                advice="move it there",
+                code="instances-not-last",
             )
         self.has_before_checkpoint = gen.encoder is not None
+        check_steps(dis_step, gen_step)
         self.loss_weight = asdict(loss_weight)
-        self.check_weights("gan")
+        if dis_step:
+            self.check_weights("gan")
         self.gan_mode: GanMode = gan_mode
         self.relativistic = gan_relativistic
         self.topk_decay, self.topk_min, self.topk_per_sample = gan_decay_k, gan_min_k, gan_separate_topk
@@ -467,27 +470,24 @@ class Recipe(BaseRecipe):
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """One iteration: the discriminator learns, then the generator, which sees the discriminator already updated."""
-        batch = self.prepare(batch)
-        if self.should_share_forward:
-            fake = self.generate(batch, ctx.rng)
-            yield "dis", self.dis_losses(batch, fake)
-            yield "gen", self.gen_losses(batch, fake, ctx)
-            return
-        parts = batch.split(max(self.gen_step, self.dis_step))
-        for part in parts[: self.dis_step]:
-            with torch.no_grad():
-                fake = self.generate(part, ctx.rng)
-            yield "dis", self.dis_losses(part, fake)
-        for part in parts[: self.gen_step]:
-            yield "gen", self.gen_losses(part, self.generate(part, ctx.rng), ctx)
+        yield from alternate(
+            self.prepare(batch),
+            dis_step=self.dis_step,
+            gen_step=self.gen_step,
+            should_share_forward=self.should_share_forward,
+            generate=lambda part: self.generate(part, ctx.rng),
+            dis_losses=self.dis_losses,
+            gen_losses=lambda part, fake: self.gen_losses(part, fake, ctx),
+        )
 
     def prepare(self, batch: Batch) -> Batch:
         """Brings images (bicubic) and labels (nearest) to sides that the generator can paint.
 
         Where the label ends with ids of instances, their edges take that place, and the ids become `instance_maps`.
         """
-        sides = {"multiple": self.gen.size_multiple, "smallest_px": self.gen.smallest_px}
-        batch = fitted(batch, ("label", "images"), **sides)
+        names = ("label", "images")
+        self.gen_sizes.check(batch.tensors, names)
+        batch = batch.replace(**round_to_multiple(batch.tensors, names, self.gen.size_multiple))
         if not self.has_instances:
             return batch
         label = batch["label"].clone()
@@ -497,22 +497,20 @@ class Recipe(BaseRecipe):
 
     def generate(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> dict[str, Tensor]:
         """The generator's outputs; objects look as those in `images`, or as others of their class, drawn by `rng`."""
-        if self.gen.encoder is None:
-            return self.gen(batch["label"])
-        instances = batch["instance_maps"]
-        if random_style:
-            return self.gen(batch["label"], features=self.gen.encoder.random(instances, rng))
-        if "images" not in batch:
-            raise UserError(
-                "the looks of objects are read off `images`, which the data lack", advice="random_style needs none"
-            )
-        return self.gen(batch["label"], images=batch["images"], instances=instances)
+        with self.gen_sizes.explain(label=batch["label"]):
+            if self.gen.encoder is None:
+                return self.gen(batch["label"])
+            instances = batch["instance_maps"]
+            if random_style:
+                return self.gen(batch["label"], features=self.gen.encoder.random(instances, rng))
+            return self.gen(batch["label"], images=_style_images(batch), instances=instances)
 
     def discriminate(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
         """Scores and features of real and generated images; without a graph for real ones unless learn_from_real."""
-        fake_outputs, fake_features = self.dis(batch["label"], fake)
-        with torch.set_grad_enabled(learn_from_real):
-            real_outputs, real_features = self.dis(batch["label"], batch["images"])
+        with self.dis_sizes.explain(label=batch["label"], images=batch["images"]):
+            fake_outputs, fake_features = self.dis(batch["label"], fake)
+            with torch.set_grad_enabled(learn_from_real):
+                real_outputs, real_features = self.dis(batch["label"], batch["images"])
         return {
             "real_outputs": real_outputs,
             "real_features": real_features,
@@ -548,14 +546,15 @@ class Recipe(BaseRecipe):
             else (real, fake)
         )
 
-    def before_checkpoint(self, held_out: Iterable[Batch], gathered: Callable[[Sequence[Tensor]], Tensor]) -> None:
+    def before_checkpoint(self, held_out: Iterable[Batch], all_gather: Callable[[Sequence[Tensor]], Tensor]) -> None:
         """Stores what objects of each class look like, to be drawn from at inference (section 3.4, clusters)."""
         encoder = self.gen.encoder
         if encoder is None:
             return
         batches = map(self.prepare, held_out)
         examples = [encoder.examples(batch["images"], batch["instance_maps"]) for batch in batches]
-        encoder.clusters.fit(gathered([classes for classes, _ in examples]), gathered([looks for _, looks in examples]))
+        classes = all_gather([classes for classes, _ in examples])
+        encoder.clusters.fit(classes, all_gather([looks for _, looks in examples]))
 
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         verdict = self.discriminate(batch, self.generate(batch, rng)["fake_images"], learn_from_real=False)
@@ -564,25 +563,43 @@ class Recipe(BaseRecipe):
         )
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        return shown(self.generate(batch, rng)["fake_images"])
+        return to_rgb(self.generate(batch, rng)["fake_images"])
 
     def infer(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> list[Tensor]:
         """One image per sample; objects look as in `images`, or as others of their class that the training kept."""
         return list(self.generate(batch, rng, random_style=random_style)["fake_images"].float())
 
     def target(self, batch: Batch) -> Tensor:
-        return shown(batch["images"])
+        return to_rgb(batch["images"])
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         """The label itself, where it is an image, such as line art."""
         if self.has_instances or list(self.label_lengths.values()) not in ([1], [3]):
             return {}
-        return {f"{name} as they are": shown(batch["label"] * 2 - 1) for name in self.label_lengths}
+        return {f"{name} as they are": to_rgb(batch["label"] * 2 - 1) for name in self.label_lengths}
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        columns = {"images": shown(batch["images"])}
+        columns = {"images": to_rgb(batch["images"])}
         parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
         for name, part in zip(self.label_lengths, parts):
             is_image = name not in self.one_hot and part.shape[1] in (1, 3)
-            columns[name] = shown(part * 2 - 1) if is_image else colorize(part)
+            columns[name] = to_rgb(part * 2 - 1) if is_image else colorize(part)
         return columns
+
+
+def _paint(gen: Generator, label: Tensor, images: Tensor | None = None) -> dict[str, Tensor]:
+    """The generator and its encoder, for the SizeProbe: all but the averaging over objects, which needs their ids."""
+    if gen.encoder is None:
+        return gen(label)
+    features = gen.encoder.layers(label.new_zeros(len(label), gen.image_channels, *label.shape[-2:]))
+    return gen(label, features=features)
+
+
+def _style_images(batch: Batch) -> Tensor:
+    if "images" not in batch:
+        raise UserError(
+            "the looks of objects are taken from `images`, which the data lack",
+            advice="set inference_args.random_style: true",
+            code="no-style-image",
+        )
+    return batch["images"]

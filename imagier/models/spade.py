@@ -27,7 +27,9 @@ from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules
-from imagier.recipe import Batch, Losses, StepContext, fitted, shown
+from imagier.nn.resize import round_to_multiple, to_rgb
+from imagier.nn.size_probe import SizeProbe
+from imagier.recipe import Batch, Losses, StepContext, alternate, check_steps
 from imagier.recipe import Recipe as BaseRecipe
 
 DISCRIMINATOR_MULTIPLE = 32
@@ -195,7 +197,11 @@ def _num_enhancers(crop_h_w: tuple[int, int]) -> int:
     enhancers = {512: 1, 1024: 2}
     if not DISCRIMINATOR_MULTIPLE <= smallest <= 256 and smallest not in enhancers:
         known = f"from {DISCRIMINATOR_MULTIPLE} to 256 px, of 512 px and of 1024 px"
-        raise UserError(f"a crop of {smallest} px: SPADE is defined for crops {known}")
+        raise UserError(
+            f"a crop of {smallest} px: SPADE is defined for crops {known}",
+            advice="change random_crop_h_w or resize_h_w",
+            code="crop-size",
+        )
     return enhancers.get(smallest, 0)
 
 
@@ -622,10 +628,16 @@ class Recipe(BaseRecipe):
         """label_lengths: channels of every type in the label, in order. one_hot: the types with a channel per class."""
         self.gen = gen
         self.dis = dis
+        self.size_multiple = math.lcm(DISCRIMINATOR_MULTIPLE, gen.size_multiple)
+        self.gen_sizes = SizeProbe(gen, _paint, where="gen", multiple=self.size_multiple)
+        keys = "num_layers or num_discriminators"
+        self.dis_sizes = SizeProbe(dis, where="dis", multiple=self.size_multiple, depth_keys=keys)
         self.label_lengths = label_lengths
         self.one_hot = one_hot
+        check_steps(dis_step, gen_step)
         self.loss_weight = asdict(loss_weight)
-        self.check_weights("gan")
+        if dis_step:
+            self.check_weights("gan")
         self.gan_mode: GanMode = gan_mode
         self.relativistic = gan_relativistic
         self.topk_decay, self.topk_min, self.topk_per_sample = gan_decay_k, gan_min_k, gan_separate_topk
@@ -641,24 +653,22 @@ class Recipe(BaseRecipe):
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """One iteration: the discriminator learns, then the generator, which sees the discriminator already updated."""
-        batch = self.prepare(batch)
-        if self.should_share_forward:
-            fake = self.generate(batch, ctx.rng)
-            yield "dis", self.dis_losses(batch, fake)
-            yield "gen", self.gen_losses(batch, fake, ctx)
-            return
-        parts = batch.split(max(self.gen_step, self.dis_step))
-        for part in parts[: self.dis_step]:
-            with torch.no_grad():
-                fake = self.generate(part, ctx.rng)
-            yield "dis", self.dis_losses(part, fake)
-        for part in parts[: self.gen_step]:
-            yield "gen", self.gen_losses(part, self.generate(part, ctx.rng), ctx)
+        yield from alternate(
+            self.prepare(batch),
+            dis_step=self.dis_step,
+            gen_step=self.gen_step,
+            should_share_forward=self.should_share_forward,
+            generate=lambda part: self.generate(part, ctx.rng),
+            dis_losses=self.dis_losses,
+            gen_losses=lambda part, fake: self.gen_losses(part, fake, ctx),
+        )
 
     def prepare(self, batch: Batch) -> Batch:
         """Brings images (bicubic) and labels (nearest) to sides that both networks can halve often enough."""
-        multiple = math.lcm(DISCRIMINATOR_MULTIPLE, self.gen.size_multiple)
-        return _with_present_channels(fitted(batch, ("label", "images"), multiple=multiple, smallest_px=multiple))
+        names = ("label", "images")
+        self.gen_sizes.check(batch.tensors, names)
+        resized = round_to_multiple(batch.tensors, names, self.size_multiple)
+        return _with_present_channels(batch.replace(**resized))
 
     def generate(
         self, batch: Batch, rng: torch.Generator, *, random_style: bool = False, noise: Tensor | None = None
@@ -669,28 +679,18 @@ class Recipe(BaseRecipe):
             if noise is None:
                 shape = (len(batch), self.gen.style_dims)
                 noise = torch.randn(shape, generator=rng, device=batch["label"].device)
-            if not random_style and "images" not in batch:
-                raise UserError("the style is read off `images`, which the data lack", advice="random_style needs none")
-            images = None if random_style else batch["images"]
-        attributes = None
-        if self.gen.attribute_dims:
-            if "attributes" not in batch:
-                raise UserError(
-                    (
-                        "gen.attribute_dims needs `attributes`, so many numbers for each sample, which no data set "
-                        "type here makes"
-                    ),
-                    advice="remove it, or name a data set type of your own",
-                )
-            attributes = batch["attributes"].squeeze(1)
-        return self.gen(*_label(batch), noise=noise, images=images, attributes=attributes)
+            images = None if random_style else _style_images(batch)
+        attributes = _attributes(batch) if self.gen.attribute_dims else None
+        with self.gen_sizes.explain(label=batch["label"]):
+            return self.gen(*_label(batch), noise=noise, images=images, attributes=attributes)
 
     def discriminate(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
         """Scores and features of real and generated images; without a graph for real ones unless learn_from_real."""
         label, channels = _label(batch)
-        with torch.set_grad_enabled(learn_from_real):
-            real_outputs, real_features = self.dis(label, batch["images"], channels)
-        fake_outputs, fake_features = self.dis(label, fake, channels)
+        with self.dis_sizes.explain(label=batch["label"], images=batch["images"]):
+            with torch.set_grad_enabled(learn_from_real):
+                real_outputs, real_features = self.dis(label, batch["images"], channels)
+            fake_outputs, fake_features = self.dis(label, fake, channels)
         return {
             "real_outputs": real_outputs,
             "real_features": real_features,
@@ -735,23 +735,23 @@ class Recipe(BaseRecipe):
         )
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        return shown(self.generate(batch, rng, random_style=True)["fake_images"])
+        return to_rgb(self.generate(batch, rng, random_style=True)["fake_images"])
 
     def target(self, batch: Batch) -> Tensor:
-        return shown(batch["images"])
+        return to_rgb(batch["images"])
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         """The label itself, where it is an image, such as line art."""
         if list(self.label_lengths.values()) not in ([1], [3]):
             return {}
-        return {f"{name} as they are": shown(batch["label"] * 2 - 1) for name in self.label_lengths}
+        return {f"{name} as they are": to_rgb(batch["label"] * 2 - 1) for name in self.label_lengths}
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        columns = {"images": shown(batch["images"])}
+        columns = {"images": to_rgb(batch["images"])}
         parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
         for name, part in zip(self.label_lengths, parts):
             is_image = name not in self.one_hot and part.shape[1] in (1, 3)
-            columns[name] = shown(part * 2 - 1) if is_image else colorize(part)
+            columns[name] = to_rgb(part * 2 - 1) if is_image else colorize(part)
         return columns
 
     def infer(
@@ -775,6 +775,34 @@ class Recipe(BaseRecipe):
             sizes = batch["original_h_w"].tolist()
             images = [F.interpolate(x[None], size=size, mode="nearest")[0] for x, size in zip(images, sizes)]
         return images
+
+
+def _paint(gen: Generator, label: Tensor, images: Tensor | None = None) -> dict[str, Tensor]:
+    """The generator in any style, for its SizeProbe."""
+    noise = label.new_zeros(len(label), gen.style_dims) if gen.style_dims else None
+    attributes = label.new_zeros(len(label), gen.attribute_dims) if gen.attribute_dims else None
+    return gen(label, noise=noise, attributes=attributes)
+
+
+def _style_images(batch: Batch) -> Tensor:
+    if "images" not in batch:
+        raise UserError(
+            "the style is taken from `images`, which the data lack",
+            advice="set inference_args.random_style: true",
+            code="no-style-image",
+        )
+    return batch["images"]
+
+
+def _attributes(batch: Batch) -> Tensor:
+    if "attributes" not in batch:
+        raise UserError(
+            "needs `attributes`, so many numbers for each sample, which the data lack",
+            where="gen.attribute_dims",
+            advice="remove it, or use a data set type of your own that makes them",
+            code="no-attributes",
+        )
+    return batch["attributes"].squeeze(1)
 
 
 def _with_present_channels(batch: Batch) -> Batch:

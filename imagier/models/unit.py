@@ -24,7 +24,9 @@ from imagier.nn.encoders import ContentEncoder
 from imagier.nn.norm import Norm, norm2d
 from imagier.nn.reference_names import Rules
 from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
-from imagier.recipe import Batch, Losses, StepContext, fitted, shown
+from imagier.nn.resize import round_to_multiple, to_rgb
+from imagier.nn.size_probe import SizeProbe
+from imagier.recipe import Batch, Losses, StepContext, alternate, check_steps
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -100,8 +102,6 @@ class Generator(nn.Module):
 
         self.size_multiple = 2**num_downsamples_content
         """Images whose sides are multiples of this keep their size."""
-        self.smallest_px = max(4, 2 * self.size_multiple)
-        """The least side that leaves the paddings enough to reflect."""
         self.autoencoder_a = autoencoder()
         self.autoencoder_b = autoencoder()
 
@@ -284,9 +284,15 @@ class Recipe(BaseRecipe):
     ) -> None:
         self.gen = gen
         self.dis = dis
+        self.gen_sizes = SizeProbe(
+            gen, _run_both_ways, where="gen", multiple=gen.size_multiple, depth_keys="num_downsamples_content"
+        )
+        self.dis_sizes = SizeProbe(dis, _run_both_domains, where="dis", depth_keys="num_layers")
         self.gan_mode: GanMode = gan_mode
         self.loss_weight = asdict(loss_weight)
-        self.check_weights("gan/a", "gan/b")
+        check_steps(dis_step, gen_step)
+        if dis_step:
+            self.check_weights("gan/a", "gan/b")
         self.gen_step = gen_step
         self.dis_step = dis_step
         self.should_share_forward = gen_step == dis_step == 1 and not reference_order
@@ -305,24 +311,22 @@ class Recipe(BaseRecipe):
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """One iteration: discriminators first, then the generator, judged by the updated discriminators."""
-        batch = self.prepare(batch)
-        if self.should_share_forward:
-            fake = self._generate_to_learn(batch, ctx.rng)
-            yield "dis", self.dis_losses(batch, fake)
-            yield "gen", self.gen_losses(batch, fake)
-            return
-        parts = batch.split(max(self.gen_step, self.dis_step))
-        for part in parts[: self.dis_step]:
-            with torch.no_grad():
-                fake = self.generate(part, ctx.rng, image_recon=False, cycle_recon=False)
-            yield "dis", self.dis_losses(part, fake)
-        for part in parts[: self.gen_step]:
-            yield "gen", self.gen_losses(part, self._generate_to_learn(part, ctx.rng))
+        yield from alternate(
+            self.prepare(batch),
+            dis_step=self.dis_step,
+            gen_step=self.gen_step,
+            should_share_forward=self.should_share_forward,
+            generate=lambda part: self._generate_to_learn(part, ctx.rng),
+            generate_for_dis=lambda part: self.generate(part, ctx.rng, image_recon=False, cycle_recon=False),
+            dis_losses=self.dis_losses,
+            gen_losses=self.gen_losses,
+        )
 
     def prepare(self, batch: Batch) -> Batch:
         """Brings images (bicubic) to sides that come back as they were."""
-        sides = {"multiple": self.gen.size_multiple, "smallest_px": self.gen.smallest_px}
-        return fitted(batch, ("images_a", "images_b"), **sides)
+        names = ("images_a", "images_b")
+        self.gen_sizes.check(batch.tensors, names)
+        return batch.replace(**round_to_multiple(batch.tensors, names, self.gen.size_multiple))
 
     def _generate_to_learn(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         return self.generate(batch, rng, image_recon=self.image_recon, cycle_recon=self.cycle_recon)
@@ -331,11 +335,18 @@ class Recipe(BaseRecipe):
         self, batch: Batch, rng: torch.Generator, *, image_recon: bool = True, cycle_recon: bool = True
     ) -> dict[str, Tensor]:
         """The generator's outputs for `images_a` and `images_b`. Nothing here is random, but for `apply_noise`."""
-        return self.gen(batch["images_a"], batch["images_b"], image_recon=image_recon, cycle_recon=cycle_recon)
+        a, b = batch["images_a"], batch["images_b"]
+        with self.gen_sizes.explain(images_a=a, images_b=b):
+            return self.gen(a, b, image_recon=image_recon, cycle_recon=cycle_recon)
+
+    def _translate(self, images: Tensor, *, a2b: bool) -> Tensor:
+        with self.gen_sizes.explain(**{"images_a" if a2b else "images_b": images}):
+            return self.gen.translate(images, a2b=a2b)
 
     def discriminate(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
         """The discriminators' scores and features of images by their way (DomainDiscriminators)."""
-        return self.dis(images)
+        with self.dis_sizes.explain(**{f"images_{way}": x for way, x in images.items()}):
+            return self.dis(images)
 
     def dis_losses(self, batch: Batch, fake: Mapping[str, Tensor]) -> Losses:
         """What the discriminators minimize."""
@@ -379,28 +390,28 @@ class Recipe(BaseRecipe):
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """Images of a as images of b."""
-        return shown(self.gen.translate(batch["images_a"], a2b=True))
+        return to_rgb(self._translate(batch["images_a"], a2b=True))
 
     def target(self, batch: Batch) -> Tensor | None:
         """The images of b, where those are pairs: files of the same names, of the same size."""
         names_a, names_b = batch.keys.get("images_a"), batch.keys.get("images_b")
         are_pairs = names_a == names_b is not None and batch["images_a"].shape == batch["images_b"].shape
-        return shown(batch["images_b"]) if are_pairs else None
+        return to_rgb(batch["images_b"]) if are_pairs else None
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        return {"images_a as they are": shown(batch["images_a"])}
+        return {"images_a as they are": to_rgb(batch["images_a"])}
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: shown(batch[name]) for name in ("images_a", "images_b")}
+        return {name: to_rgb(batch[name]) for name in ("images_a", "images_b")}
 
     def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         made = self.generate(batch, rng)
         ways = ("aa", "bb", "ab", "ba", "aba", "bab")
-        return {f"images_{way}": shown(made[f"images_{way}"]) for way in ways}
+        return {f"images_{way}": to_rgb(made[f"images_{way}"]) for way in ways}
 
     def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True) -> list[Tensor]:
         """The images of a as images of b, or the other way round."""
-        return list(self.gen.translate(_source(batch, a2b), a2b=a2b).float())
+        return list(self._translate(_source(batch, a2b), a2b=a2b).float())
 
     def infer_names(self, batch: Batch, *, a2b: bool = True, **others: Any) -> list[str]:
         """What to call the images that `infer` makes: as their sources."""
@@ -410,5 +421,19 @@ class Recipe(BaseRecipe):
 def _source(batch: Batch, a2b: bool) -> Tensor:
     name = "images_a" if a2b else "images_b"
     if name not in batch:
-        raise UserError(f"with a2b: {str(a2b).lower()} the data must have {name}", where="inference_args")
+        raise UserError(
+            f"with a2b: {str(a2b).lower()} the data must have {name}", where="inference_args", code="no-source-images"
+        )
     return batch[name]
+
+
+def _run_both_ways(gen: Generator, **images: Tensor) -> None:
+    """Every image through both autoencoders, for the SizeProbe."""
+    for x in images.values():
+        gen(x, x)
+
+
+def _run_both_domains(dis: Discriminator, **images: Tensor) -> None:
+    """Every image before both discriminators, for the SizeProbe."""
+    for x in images.values():
+        dis({"a": x, "b": x})

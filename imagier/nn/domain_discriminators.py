@@ -70,7 +70,12 @@ class DomainDiscriminators(nn.Module):
         }
         own, other = (asdict(patch), asdict(residual)) if is_patch else (asdict(residual), asdict(patch))
         for name in _given(other):
-            raise UserError(f"{name} has no effect with {switch}: {str(is_patch).lower()}", advice="remove it")
+            raise UserError(
+                f"has no effect with {switch}: {str(is_patch).lower()}",
+                where=name,
+                advice="remove it",
+                code="option-without-effect",
+            )
 
         def discriminator() -> nn.Module:
             if not is_patch:

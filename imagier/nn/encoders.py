@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from imagier.nn.blocks import ConvNormAct, Order, ResBlock
 from imagier.nn.conv import WeightNorm, conv2d, linear
-from imagier.nn.least_size import least_size
 from imagier.nn.norm import Norm, norm2d
 
 
@@ -49,11 +48,9 @@ class ContentEncoder(nn.Module):
             for _ in range(num_res_blocks)
         ]
         self.model = nn.Sequential(*layers)
-        self.least_size = least_size(self.model)
 
     def forward(self, images: Tensor) -> Tensor:
-        """N x image_channels x H x W in [-1, 1] -> N x out_channels x h x w. UserError if images are too small."""
-        self.least_size.check(images, "gen: the content encoder", "lower its number of downsamplings")
+        """N x image_channels x H x W in [-1, 1] -> N x out_channels x h x w."""
         return self.model(images)
 
 
@@ -79,11 +76,9 @@ class StyleEncoder(nn.Module):
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(widths[-1], style_dims, 1),
         )
-        self.least_size = least_size(self.model)
 
     def forward(self, images: Tensor) -> Tensor:
-        """N x image_channels x H x W in [-1, 1] -> N x style_dims x 1 x 1. UserError if images are too small."""
-        self.least_size.check(images, "gen: the style encoder", "lower its number of downsamplings")
+        """N x image_channels x H x W in [-1, 1] -> N x style_dims x 1 x 1."""
         return self.model(images)
 
 

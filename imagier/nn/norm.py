@@ -52,6 +52,7 @@ def _group_norm(channels: int, params: NormParams) -> nn.GroupNorm:
         raise UserError(
             f"group norm: {channels} channels cannot be split into {groups} groups",
             advice="choose another num_groups, or widths that it divides",
+            code="groups-do-not-divide",
         )
     return nn.GroupNorm(groups, channels, eps=params.eps, affine=params.affine)
 

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct
 from imagier.nn.conv import WeightNorm, conv2d
-from imagier.nn.least_size import LeastSize, least_size
 from imagier.nn.norm import Norm, norm2d
 
 
@@ -78,15 +77,9 @@ class MultiScalePatchDiscriminator(nn.Module):
             )
             for _ in range(1 if shared else num_discriminators)
         )
-        halvings = max(num_discriminators - 1, 0)
-        self.least_size = LeastSize(*(side << halvings for side in least_size(self.discriminators[:1])))
 
     def forward(self, x: Tensor, channels: Tensor | None = None) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """N x C x H x W (`channels` as in Conv2d) -> scores N x 1 x h x w per size; features per size and layer.
-
-        UserError if nothing would be left of an image in the discriminator of the smallest size.
-        """
-        self.least_size.check(x, "dis", "lower num_discriminators or num_layers")
+        """N x C x H x W (`channels` as in Conv2d) -> scores N x 1 x h x w per size; features per size and layer."""
         outputs, features = [], []
         for scale in range(self.num_scales):
             x = downsample2x(x) if scale else x

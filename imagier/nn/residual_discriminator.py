@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from imagier.errors import UserError
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, Order, ResBlock
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
-from imagier.nn.least_size import least_size
 from imagier.nn.norm import Norm, norm2d
 
 Aggregation = Literal["conv", "pool"]
@@ -74,17 +73,15 @@ class ResidualDiscriminator(nn.Module):
             layers += [block, BlurPool() if anti_aliased else nn.AvgPool2d(2)]
         self.model = nn.Sequential(*layers, _aggregating(aggregation, widths[-1]))
         self.classifier = nn.Linear(widths[-1], 1)
-        self.least_size = least_size(self.model)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
         """N x C x H x W -> one score per image, [N x 1]; the aggregated features, [[N x F x 1 x 1]].
 
         In the lists of the multi-scale patch discriminator, of which this is a single scale. UserError if images are
-        not of the one size that the aggregating convolution needs, or if nothing would be left of them.
+        not of the one size that the aggregating convolution needs.
         """
         if self.aggregation == "conv":
             self._check_size(*images.shape[-2:])
-        self.least_size.check(images, "dis", "lower num_layers or first_kernel_size")
         features = self.model(images)
         return [self.classifier(features.flatten(1))], [[features]]
 
@@ -98,7 +95,8 @@ class ResidualDiscriminator(nn.Module):
                     f"halvings, but aggregation: conv needs {_LAST_PX} x {_LAST_PX}"
                 ),
                 where="dis",
-                advice=f"train on {wanted} x {wanted} px, set another num_layers, or take aggregation: pool",
+                advice=f"train on {wanted} x {wanted} px, set another num_layers, or use aggregation: pool",
+                code="image-size",
             )
 
 

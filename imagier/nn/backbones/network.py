@@ -37,13 +37,16 @@ def feature_network(network: str, layers: Sequence[str], weights_path: str | Non
     UserError: unknown network or layer; weights that cannot be had, read or fitted.
     """
     if network not in _BACKBONES:
-        raise UserError(f"no feature network {network!r}", advice=_instead(network, _BACKBONES))
+        raise UserError(f"no feature network {network!r}", advice=_instead(network, _BACKBONES), code="unknown-network")
     backbone = _BACKBONES[network]
+    where = f"feature network {network}"
     if not layers:
-        raise UserError(f"feature network {network}: no layers given", advice=_instead("", backbone.taps))
+        raise UserError("no layers given", where=where, advice=_instead("", backbone.taps), code="no-layers")
     for layer in layers:
         if layer not in backbone.taps:
-            raise UserError(f"feature network {network}: no layer {layer!r}", advice=_instead(layer, backbone.taps))
+            raise UserError(
+                f"no layer {layer!r}", where=where, advice=_instead(layer, backbone.taps), code="unknown-layer"
+            )
     path = backbone.find_weights() if weights_path is None else Path(weights_path).expanduser()
     return FeatureNetwork(backbone, layers, read_weights(path), source=str(path))
 

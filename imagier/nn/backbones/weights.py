@@ -29,13 +29,16 @@ def cached_file(names: Sequence[str], page: str | None = None) -> Path:
             return folder / name
     missing = f"weight file {names[0]} is not in {folder}"
     if page is not None:
-        raise UserError(str(missing), advice=f"get it from {page} and put it there, or set weights_path to it")
+        raise UserError(
+            missing, advice=f"get it from {page} and put it there, or set weights_path to it", code="no-weight-file"
+        )
     try:
         return _download(names[0], folder)
     except (OSError, RuntimeError) as error:  # no network, no space, no permission; or the checksum is wrong
         raise UserError(
             f"{missing} and cannot be fetched ({_first_line(error)})",
             advice=f"download {PUBLIC_URL}{names[0]} into that folder, or set weights_path to a copy",
+            code="download-failed",
         ) from error
 
 
@@ -47,7 +50,10 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     """
     if not path.is_file():
         raise UserError(
-            f"no file {path}", where="weights_path", advice="give the path of a .pth, .pt or .safetensors file"
+            f"no file {path}",
+            where="weights_path",
+            advice="give the path of a .pth, .pt or .safetensors file",
+            code="no-weight-file",
         )
     read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
     state = read(path)
@@ -56,7 +62,10 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             state = state[outer]
     if not isinstance(state, dict):
         raise UserError(
-            "holds no state dict (names and tensors)", where=path, advice="save the network's state_dict() in it"
+            "holds no state dict (names and tensors)",
+            where=path,
+            advice="save the network's state_dict() in it",
+            code="no-state-dict",
         )
     return state
 
@@ -76,12 +85,18 @@ def fit_weights(
         if found is None and key.endswith(".num_batches_tracked"):
             found = torch.zeros_like(wanted, device="cpu")  # only training counts; files of before 2018 lack it
         if not isinstance(found, Tensor):
-            raise UserError(f"has no tensor {name!r}", where=source, advice="give the weight file of this very network")
+            raise UserError(
+                f"has no tensor {name!r}",
+                where=source,
+                advice="give the weight file of this very network",
+                code="missing-tensor",
+            )
         if found.shape != wanted.shape:
             raise UserError(
                 f"{name!r} has shape {tuple(found.shape)}, expected {tuple(wanted.shape)}",
                 where=source,
                 advice="give the weight file of this very network",
+                code="tensor-shape",
             )
         # A copy, because `weights` may be a mapped file, which must not stay open nor change under us.
         fitted[key] = found.detach().to(wanted.dtype, copy=True)
@@ -109,6 +124,7 @@ def _read_torch(path: Path) -> object:
             "damaged, or holds other objects than tensors, which are not read for safety",
             where=path,
             advice="save only the network's state_dict() in it",
+            code="damaged-weights",
         ) from error
 
 
@@ -117,11 +133,15 @@ def _read_safetensors(path: Path) -> object:
         import safetensors
         import safetensors.torch
     except ImportError as error:
-        raise UserError("reading it needs safetensors", where=path, advice="pip install safetensors") from error
+        raise UserError(
+            "reading it needs safetensors", where=path, advice="pip install safetensors", code="missing-package"
+        ) from error
     try:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise UserError(f"damaged ({_first_line(error)})", where=path, advice="copy or download it again") from error
+        raise UserError(
+            f"damaged ({_first_line(error)})", where=path, advice="copy or download it again", code="damaged-weights"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
