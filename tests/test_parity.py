@@ -128,3 +128,10 @@ def test_draws_of_another_shape_or_number_are_noticed(eval_of_spade: Path) -> No
     case.batch["noise.eval.0"] = case.batch["noise.eval.0"][:1]
     with pytest.raises(AssertionError, match="shape"):
         parity.results(case, "eval", eval_of_spade)
+
+
+def test_of_several_calls_of_a_process_the_first_is_compared() -> None:
+    captured: dict[str, int] = {}
+    discriminate = parity.capture_first(captured, lambda score: {"out": score})
+    assert [discriminate(score)["out"] for score in (3, 5)] == [3, 5]
+    assert captured == {"out": 3}

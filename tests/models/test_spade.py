@@ -206,6 +206,52 @@ def test_with_label_features_every_pixel_depends_on_the_whole_label_and_without_
         assert not is_seen(generator(), y, x).all()
 
 
+def test_the_label_pyramid_doubles_its_width_twice_on_the_way_down() -> None:
+    """Written out for 6 channels, 5 features and 4 halvings: 5, 10, 20, 20, 20."""
+    shapes = {
+        name: (tuple(layer.weight.shape), layer.stride[0])
+        for name, layer in LabelPyramid(6, 5, num_halvings=4).named_modules()
+        if isinstance(layer, nn.Conv2d)
+    }
+    assert shapes == {
+        "first.conv": ((5, 6, 3, 3), 1),
+        "down.0.conv": ((10, 5, 3, 3), 2),
+        "down.1.conv": ((20, 10, 3, 3), 2),
+        "down.2.conv": ((20, 20, 3, 3), 2),
+        "down.3.conv": ((20, 20, 3, 3), 2),
+        "context.0.conv": ((20, 20, 3, 3), 1),
+        "context.1.conv": ((20, 20, 3, 3), 1),
+        "lateral.0": ((5, 5, 1, 1), 1),
+        "lateral.1": ((5, 10, 1, 1), 1),
+        "lateral.2": ((5, 20, 1, 1), 1),
+        "lateral.3": ((5, 20, 1, 1), 1),
+        "lateral.4": ((5, 20, 1, 1), 1),
+        **{f"merge.{level}.conv": ((5, 5, 3, 3), 1) for level in range(4)},
+    }
+
+
+def test_the_label_pyramid_passes_context_on_from_coarse_to_fine() -> None:
+    """Layer by layer with torch's functions."""
+    pyramid = LabelPyramid(4, 3, num_halvings=2).double()
+    w = pyramid.state_dict()
+
+    def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        return F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], stride, padding=w[f"{name}.weight"].shape[-1] // 2)
+
+    def layer(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        x = F.instance_norm(conv(x, f"{name}.conv", stride), weight=w[f"{name}.norm.weight"])
+        return F.leaky_relu(x + w[f"{name}.norm.bias"][:, None, None], 0.2)
+
+    label = torch.rand(2, 4, 16, 24, dtype=torch.float64)
+    full = F.leaky_relu(conv(label, "first.conv"), 0.2)
+    half = layer(full, "down.0", 2)
+    quarter = layer(layer(layer(half, "down.1", 2), "context.0"), "context.1")
+    third = conv(quarter, "lateral.2")
+    second = layer(conv(half, "lateral.1") + third.repeat_interleave(2, 2).repeat_interleave(2, 3), "merge.1")
+    first = layer(conv(full, "lateral.0") + second.repeat_interleave(2, 2).repeat_interleave(2, 3), "merge.0")
+    torch.testing.assert_close(pyramid(label, None), [first, second, third])
+
+
 def test_label_features_of_every_size_see_the_whole_of_a_small_label() -> None:
     """By convolutions alone, without the norms, whose statistics tell every pixel a little of all others."""
     pyramid = LabelPyramid(5, 3, num_halvings=4).double()
