@@ -16,7 +16,7 @@ GAP_PX = 4
 
 
 def main() -> None:
-    """Reads the image, cuts it and writes it anew."""
+    """Reads the image, selects samples and columns, and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logdir", type=Path)
     parser.add_argument("out", type=Path)
@@ -30,13 +30,13 @@ def main() -> None:
     side = grid.shape[0] // rows
     cells = grid.reshape(rows, side, grid.shape[1] // side, side, 3).transpose(0, 2, 1, 3, 4)
     chosen = args.samples or range(rows)
-    lines = [np.hstack([_framed(cells[sample, column]) for sample in chosen]) for column in args.show]
+    lines = [np.hstack([_add_frame(cells[sample, column]) for sample in chosen]) for column in args.show]
     size = {"fx": args.scale, "fy": args.scale, "interpolation": cv2.INTER_NEAREST}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(args.out), cv2.resize(np.vstack(lines), None, **size))
 
 
-def _framed(cell: np.ndarray) -> np.ndarray:
+def _add_frame(cell: np.ndarray) -> np.ndarray:
     return cv2.copyMakeBorder(cell, *[GAP_PX // 2] * 4, cv2.BORDER_CONSTANT, value=(255, 255, 255))
 
 
