@@ -28,7 +28,7 @@ from imagier.config.load import load
 from imagier.nn.reference_names import reference_names
 from imagier.recipe import Batch, Recipe
 from imagier.run import build_training
-from imagier.train.hooks.log import tagged
+from imagier.train.hooks.log import tag_losses
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
@@ -187,7 +187,8 @@ def _inference(case: Case, process: str, recipe: Recipe) -> dict[str, Any]:
 def _forward_backward(case: Case, process: str, rebuilt: Rebuilt) -> dict[str, Any]:
     player, names = rebuilt.players[process], rebuilt.names[process]
     player.update = lambda: None  # type: ignore[method-assign]
-    losses = tagged(rebuilt.trainer.train_step(case.raw_batch()), rebuilt.recipe.log_names)
+    phases = rebuilt.trainer.train_step(case.raw_batch())
+    losses = tag_losses({phase.player: phase.losses for phase in phases}, rebuilt.recipe.log_names)
     found: dict[str, Any] = {f"{process}.loss.{tag.partition('/')[2]}": value for tag, value in losses.items()}
     found.update({f"{process}.out.{key}": tensor for key, tensor in rebuilt.captured["generate"].items()})
     for key, scores in rebuilt.captured["discriminate"].items():
@@ -201,7 +202,8 @@ def _forward_backward(case: Case, process: str, rebuilt: Rebuilt) -> dict[str, A
 
 
 def _step(case: Case, rebuilt: Rebuilt) -> dict[str, Any]:
-    losses = tagged(rebuilt.trainer.train_step(case.raw_batch()), rebuilt.recipe.log_names)
+    phases = rebuilt.trainer.train_step(case.raw_batch())
+    losses = tag_losses({phase.player: phase.losses for phase in phases}, rebuilt.recipe.log_names)
     found: dict[str, Any] = {f"step.loss.{tag.replace('_update/', '.', 1)}": value for tag, value in losses.items()}
     for player, letter in NETWORKS.items():
         for name, parameter in rebuilt.players[player].network.named_parameters():

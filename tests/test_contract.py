@@ -257,8 +257,8 @@ def test_bfloat16_and_channels_last_agree_with_float32(name: str, data: Path) ->
         trainer = trainer_of(changed, runtime)
         for player, network in trainer.recipe.networks.items():
             network.load_state_dict(exact.recipe.networks[player].state_dict())
-        logged = trainer.train_step(batch_of(changed, runtime))
-        return {f"{player}.{loss}": value.item() for player, of in logged.items() for loss, value in of.items()}
+        phases = trainer.train_step(batch_of(changed, runtime))
+        return {f"{phase.player}.{loss}": value.item() for phase in phases for loss, value in phase.losses.items()}
 
     expected = losses(CPU)
     assert losses(CPU, "trainer.channels_last=true") == pytest.approx(expected, rel=1e-3, abs=1e-4)
@@ -271,8 +271,8 @@ def test_bfloat16_and_channels_last_agree_with_float32(name: str, data: Path) ->
 def test_a_batch_in_parts_gives_finite_losses_too(name: str, data: Path) -> None:
     config = config_of(name, data, "trainer.accumulate=2")
     trainer = trainer_of(config)
-    logged = trainer.train_step(batch_of(config))
-    assert all(value.isfinite() for losses in logged.values() for value in losses.values())
+    phases = trainer.train_step(batch_of(config))
+    assert phases and all(value.isfinite() for phase in phases for value in phase.losses.values())
 
 
 @each_experiment

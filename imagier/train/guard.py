@@ -7,8 +7,8 @@ averaged over the ranks before, so a bad number on one rank is one on all, and a
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from imagier.errors import RunError
-from imagier.recipe import Batch, Losses, Position
+from imagier.recipe import Batch, Position
+from imagier.train.phase import Phase, label_phases
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 
@@ -26,7 +27,8 @@ HISTORY = 100
 """Iterations whose losses and gradient norms are kept for a report."""
 
 MOST_IN_A_ROW = 20
-"""More bad iterations than this one after the other are no accident; a loss scaler may need 16 to find its scale."""
+"""More bad iterations of a player than this, one after the other, are no accident; a loss scaler may need 16 to find
+its scale."""
 
 MOST_REPORTS = 3
 """Later bad iterations of a run are counted, not recorded."""
@@ -47,8 +49,10 @@ class Iteration:
     batch: Batch
     buffers: list[Tensor]
     """Those of all networks as they were before it."""
+    players: Sequence[str]
+    """The player of each of its phases, in order."""
     norms: Callable[[], list[float]]
-    """Player.gradient_norm of every player; waits until they are known."""
+    """The gradient norm of each phase; waits until they are known."""
 
 
 class Recorder(Protocol):
@@ -77,21 +81,25 @@ class Guard:
         self.say = say
         self.bad = 0
         """Bad iterations so far."""
-        self._in_a_row = 0
+        self._in_a_row: Counter[str] = Counter()
+        """By player: its last iterations, as far as they were all bad."""
         self._waiting: deque[Iteration] = deque()
-        self._history: deque[tuple[int, list[str], Tensor]] = deque(maxlen=HISTORY)
+        self._history: deque[_Values] = deque(maxlen=HISTORY)
         self._buffers = [buffer for network in self._networks() for buffer in network.buffers()]
         self._before = self._copied()
         self._spare = self._copied()
 
-    def check(self, step: int, position: Position, batch: Batch, losses: Mapping[str, Losses]) -> None:
+    def check(self, step: int, position: Position, batch: Batch, phases: Sequence[Phase]) -> None:
         """After every iteration: `step` iterations are done with it, its batch began at `position`.
 
-        NonFinite if the policy does not go on, or if too many iterations were bad one after the other.
+        NonFinite if the policy does not go on, or if too many iterations of a player were bad one after the other.
         """
-        norms = torch.stack([_norm(player) for player in self.players.values()])
-        self._remember(step, losses, norms)
-        self._waiting.append(Iteration(step, position, batch, self._before, self.runtime.to_host_async(norms)))
+        players, norms = [phase.player for phase in phases], _no_norms
+        if phases:
+            on_device = torch.stack([phase.gradient_norm for phase in phases])
+            norms = self.runtime.to_host_async(on_device)
+            self._remember(step, phases, on_device)
+        self._waiting.append(Iteration(step, position, batch, self._before, players, norms))
         while len(self._waiting) > self.runtime.is_asynchronous:
             self._judge(self._waiting.popleft())
         # At most one iteration waits, and needs its copy: two copies take turns.
@@ -106,41 +114,44 @@ class Guard:
     def restart(self) -> None:
         """Begins again after the networks got other weights."""
         self._waiting.clear()
-        self._in_a_row = 0
+        self._in_a_row.clear()
         self._before = self._copied()
 
     def _judge(self, iteration: Iteration) -> None:
-        named = dict(zip(self.players, iteration.norms()))
-        bad = [name for name, norm in named.items() if not math.isfinite(norm)]
+        norms = iteration.norms()
+        bad = [index for index, norm in enumerate(norms) if not math.isfinite(norm)]
+        players = {iteration.players[index] for index in bad}
+        for player in set(iteration.players):
+            self._in_a_row[player] = self._in_a_row[player] + 1 if player in players else 0
         if not bad:
-            self._in_a_row = 0
             return
-        self._in_a_row += 1
-        # A loss scaler overflows now and then on its way to the right scale; that alone is nothing to tell. It scales
+        is_hopeless = max(self._in_a_row[player] for player in players) > MOST_IN_A_ROW
+        # A loss scaler overflows now and then on its way to the right scale; that alone is nothing to report. It scales
         # gradients: a loss that is not finite is none of its doing.
-        expected = all(self.players[name].scaler is not None and named[name] == math.inf for name in bad)
-        if expected and self._in_a_row <= MOST_IN_A_ROW:
+        overflows = [self.players[iteration.players[i]].scaler is not None and norms[i] == math.inf for i in bad]
+        if all(overflows) and not is_hopeless:
             return
         self.bad += 1
         self._restore(iteration.buffers)
-        what = f"iteration {iteration.step:,}: not applied, the loss or gradient of {' and '.join(bad)} is not finite"
+        labels = label_phases(iteration.players)
+        where = " and ".join(labels[index] for index in bad)
+        what = f"iteration {iteration.step:,}: not applied, the loss or gradient of {where} is not finite"
         if self.record is not None and self.bad <= MOST_REPORTS:
             what += f"; {self.record(iteration, self.history())}"
         if self.policy != "skip":
             raise NonFinite(what)
-        if self._in_a_row > MOST_IN_A_ROW:
+        if is_hopeless:
             raise NonFinite(f"{what}; and so were the {MOST_IN_A_ROW} before it: the run cannot go on")
         self.say(what)
 
     def history(self) -> dict[int, dict[str, float]]:
         """Losses and gradient norms of the last iterations, by step and name."""
-        return {step: dict(zip(names, values.tolist())) for step, names, values in self._history}
+        return {values.step: values.read() for values in self._history}
 
-    def _remember(self, step: int, losses: Mapping[str, Losses], norms: Tensor) -> None:
-        named = {f"{player}/{name}": loss for player, group in losses.items() for name, loss in group.items()}
-        names = [*named, *(f"{name}/gradient_norm" for name in self.players)]
-        values = torch.stack([loss.float() for loss in named.values()])
-        self._history.append((step, names, torch.cat([values, norms])))
+    def _remember(self, step: int, phases: Sequence[Phase], norms: Tensor) -> None:
+        losses = torch.stack([loss.float() for phase in phases for loss in phase.losses.values()])
+        names = [(phase.player, list(phase.losses)) for phase in phases]
+        self._history.append(_Values(step, names, torch.cat([losses, norms])))
 
     def _networks(self) -> list[nn.Module]:
         averages = [player.average.network for player in self.players.values() if player.average is not None]
@@ -162,6 +173,22 @@ def copy(to: list[Tensor], what: list[Tensor]) -> None:
         torch._foreach_copy_(to, what)
 
 
-def _norm(player: Player) -> Tensor:
-    assert player.gradient_norm is not None, "a player is updated in every iteration"
-    return player.gradient_norm
+@dataclass(frozen=True)
+class _Values:
+    """All losses of an iteration, then the gradient norms of its phases, on the device."""
+
+    step: int
+    names: list[tuple[str, list[str]]]
+    """Of each phase its player and the names of its losses."""
+    values: Tensor
+
+    def read(self) -> dict[str, float]:
+        """By name, "gen/total" or "gen/gradient_norm"; waits for the device."""
+        labels = label_phases([player for player, _ in self.names])
+        losses = [f"{label}/{loss}" for label, (_, names) in zip(labels, self.names) for loss in names]
+        return dict(zip([*losses, *(f"{label}/gradient_norm" for label in labels)], self.values.tolist()))
+
+
+def _no_norms() -> list[float]:
+    """Those of an iteration without a phase."""
+    return []

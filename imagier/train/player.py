@@ -55,9 +55,6 @@ class Player:
         self.scaler = scaler
         self.average = average
         self.params = [p for group in optimizer.param_groups for p in group["params"]]
-        self.gradient_norm: Tensor | None = None
-        """L2 norm of the gradient of the last update, before clipping, a scalar on the device: infinite if the gradient
-        was not finite, NaN if the loss was not, which may leave a gradient that is."""
         self._loss: Tensor | None = None
         self.before_move: Callable[[], object] = _nothing
         """Called by every update before anything of `moved` changes: somebody may still be copying it."""
@@ -82,10 +79,11 @@ class Player:
             loss = self.scaler.scale(loss)
         loss.backward(inputs=self.params)
 
-    def update(self) -> None:
-        """Moves the weights by the gradients that have come together, and the average after them.
+    def update(self) -> Tensor:
+        """Moves the weights by the accumulated gradients, and the average after them.
 
-        A gradient or a loss that is not finite moves nothing.
+        Returns the L2 norm of the gradient before clipping, a scalar on the device: infinite if the gradient was not
+        finite, NaN if the loss was not (its gradient may be finite all the same). Neither moves the weights.
         """
         losses = [self._loss.clone()] if self._loss is not None else []
         self.runtime.average_gradients(self.params, losses)
@@ -95,7 +93,7 @@ class Player:
                 gradients[0].masked_fill_(~loss.isfinite(), math.nan)
             self.scaler.unscale_(self.optimizer)
         size = nn.utils.get_total_norm(gradients).float().nan_to_num(nan=math.inf, posinf=math.inf)
-        self.gradient_norm = norm = size + sum(0 * loss.sum() for loss in losses)
+        norm = size + sum(0 * loss.sum() for loss in losses)
         if self.clip_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.params, self.clip_grad_norm, norm)
         self.before_move()
@@ -106,6 +104,7 @@ class Player:
         self.drop_gradients()
         if self.average is not None:
             self.average.update()
+        return norm
 
     def drop_gradients(self) -> None:
         """Forgets what `backward` has added up."""

@@ -15,6 +15,7 @@ from imagier.recipe import Batch, Losses
 from imagier.train.checkpoint_files import write_state
 from imagier.train.disk import reason
 from imagier.train.guard import Iteration, copy
+from imagier.train.phase import label_phases
 from imagier.train.trainer import Trainer
 
 FOLDER = "nonfinite"
@@ -37,7 +38,7 @@ class FlightRecorder:
         """Writes it all down; returns the finding and the folder. To be called by all ranks, at the same step."""
         runtime = self.trainer.runtime
         folder = self.logdir / FOLDER / f"iteration_{bad.step:09d}"
-        found = replayed(self.trainer, bad)
+        found = replay(self.trainer, bad)
         try:
             batch = {name: tensor.cpu() for name, tensor in bad.batch.tensors.items()}
             write_state(folder / BATCH.format(rank=runtime.rank), {"tensors": batch, "keys": bad.batch.keys})
@@ -57,7 +58,7 @@ class FlightRecorder:
         return f"{found}; its batch and the {len(history)} iterations up to it: {folder}"
 
 
-def replayed(trainer: Trainer, bad: Iteration) -> str:
+def replay(trainer: Trainer, bad: Iteration) -> str:
     """Computes an iteration again and says where the first number that is not finite comes from.
 
     Weights, buffers and gradients are afterwards what they were; randomness is a function of the step. All ranks
@@ -66,7 +67,7 @@ def replayed(trainer: Trainer, bad: Iteration) -> str:
     buffers = [buffer for network in trainer.recipe.networks.values() for buffer in network.buffers()]
     kept = [buffer.clone() for buffer in buffers]
     try:
-        with closing(_searched(trainer, bad)) as places:
+        with closing(_search(trainer, bad)) as places:
             for found in places:
                 if finder := trainer.runtime.all_reduce_max(0 if found is None else trainer.runtime.rank + 1):
                     return found or f"it began on rank {finder - 1}, whose report says where"
@@ -77,17 +78,21 @@ def replayed(trainer: Trainer, bad: Iteration) -> str:
             player.drop_gradients()
 
 
-def _searched(trainer: Trainer, bad: Iteration) -> Generator[str | None, None, None]:
+def _search(trainer: Trainer, bad: Iteration) -> Generator[str | None, None, None]:
     """What this rank finds, place by place; the places are the same on all ranks."""
     networks = trainer.recipe.networks
-    yield _in_what_is_there(bad.batch, networks)
-    with _watched(networks) as findings:
+    yield _find_in_state(bad.batch, networks)
+    with _watch(networks) as findings:
+        labels = iter(label_phases(bad.players))
         for name, losses in trainer.gradients(bad.batch, bad.step - 1, bad.position.epoch):
-            yield findings[0] if findings else _in_a_phase(name, losses, networks[name])
+            label = next(labels, name)
+            found = findings[0] if findings else _find_in_phase(name, losses, networks[name])
+            yield found and f"in {label}: {found}"
+            trainer.players[name].drop_gradients()  # or the next phase of this player would add to them
         yield findings[0] if findings else None
 
 
-def _in_what_is_there(batch: Batch, networks: Mapping[str, nn.Module]) -> str | None:
+def _find_in_state(batch: Batch, networks: Mapping[str, nn.Module]) -> str | None:
     if wrong := [name for name, tensor in batch.tensors.items() if not _is_finite(tensor)]:
         return f"the batch itself is not finite ({', '.join(wrong)})"
     for name, network in networks.items():
@@ -97,7 +102,7 @@ def _in_what_is_there(batch: Batch, networks: Mapping[str, nn.Module]) -> str | 
     return None
 
 
-def _in_a_phase(name: str, losses: Losses, network: nn.Module) -> str | None:
+def _find_in_phase(name: str, losses: Losses, network: nn.Module) -> str | None:
     if wrong := [loss for loss, value in losses.items() if not _is_finite(value)]:
         return f"all modules gave finite numbers, the loss {name}/{wrong[0]} did not"
     for key, parameter in network.named_parameters():
@@ -107,7 +112,7 @@ def _in_a_phase(name: str, losses: Losses, network: nn.Module) -> str | None:
 
 
 @contextmanager
-def _watched(networks: Mapping[str, nn.Module]) -> Iterator[list[str]]:
+def _watch(networks: Mapping[str, nn.Module]) -> Iterator[list[str]]:
     """While this is open, modules whose inputs are finite and whose outputs are not are listed, in words."""
     findings: list[str] = []
 

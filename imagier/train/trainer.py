@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import count
 from typing import Protocol
 
 import torch
+from torch.profiler import record_function
 
 from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.train.guard import Guard
+from imagier.train.phase import Phase, name_range
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 
@@ -36,8 +39,8 @@ class Progress:
     position: Position
     epoch_ended: bool
     outcome: Outcome
-    losses: Mapping[str, Losses]
-    """By player and loss, on the device, unweighted but for the `total`."""
+    phases: Sequence[Phase]
+    """The updates of the iteration, in order."""
 
     @property
     def epoch(self) -> int:
@@ -116,13 +119,13 @@ class Trainer:
         while self.outcome < Outcome.DONE:
             with self.clock("data"):
                 batch, position = next(batches)
-            losses = self.train_step(batch)
+            phases = self.train_step(batch)
             begun, self.position = self.position, position
             self.step += 1
             if self.guard is not None:
-                self.guard.check(self.step, begun, batch, losses)
+                self.guard.check(self.step, begun, batch, phases)
             self.outcome = self._agreed(stop)
-            progress = Progress(self.step, position, position.epoch > begun.epoch, self.outcome, losses)
+            progress = Progress(self.step, position, position.epoch > begun.epoch, self.outcome, phases)
             for hook in self.hooks:
                 hook.after_step(self, progress)
         if self.guard is not None:
@@ -133,47 +136,58 @@ class Trainer:
     def _agreed(self, stop: Stop) -> Outcome:
         return Outcome(self.runtime.all_reduce_max(stop(self.step, self.position.epoch)))
 
-    def train_step(self, batch: Batch) -> dict[str, Losses]:
-        """One iteration; returns the losses by player.
+    def train_step(self, batch: Batch) -> list[Phase]:
+        """One iteration; returns its phases, in order.
 
-        With `accumulate` > 1 the batch is taken in so many parts, whose gradients are added up; the losses are means.
+        With `accumulate` > 1 the batch is split into that many parts, whose gradients are added up; losses are means.
         """
-        logged: dict[str, Losses] = {}
+        phases: list[Phase] = []
         for name, losses in self.gradients(batch, self.step, self.position.epoch):
-            logged[name] = losses
-            with self.clock("update"):
-                self.players[name].update()
-        return logged
+            with self._measure("update", len(phases) + 1, name):
+                norm = self.players[name].update()
+            phases.append(Phase(name, losses, norm))
+        return phases
 
     def gradients(self, batch: Batch, step: int, epoch: int) -> Iterator[tuple[str, Losses]]:
-        """The phases of the iteration after `step` others, each once its player has its gradients."""
+        """Player and losses of each phase of the iteration after `step` others, once the player has its gradients."""
         self.runtime.seed(self.seed, step)
         ctx = StepContext(step, epoch, self.runtime.generator(self.seed, step))
         for player in self.players.values():
             player.set_time(epoch, step)
         leader, *others = [self._phases(self.recipe.step(part, ctx)) for part in batch.split(self.accumulate)]
-        for name, losses in leader:
-            player = self.players[name]
-            parts = [self._backward(player, losses)]
-            parts += [self._backward(player, next(other)[1]) for other in others]
+        for number, (name, losses) in enumerate(leader, 1):
+            parts = [self._backward(number, name, losses)]
+            parts += [self._backward(number, name, next(other)[1]) for other in others]
             yield name, _mean(parts)
 
     def _phases(self, phases: Iterator[tuple[str, Losses]]) -> Iterator[tuple[str, Losses]]:
         """The recipe's phases, each computed in the precision of the run."""
-        while True:
-            with self.clock("forward"), self.runtime.autocast():
+        for number in count(1):
+            with self._measure("forward", number), self.runtime.autocast():
                 phase = next(phases, None)
             if phase is None:
                 return
             assert torch.is_grad_enabled(), "a recipe must not yield inside torch.no_grad()"
             yield phase
 
-    def _backward(self, player: Player, losses: Losses) -> Losses:
-        """Sends the weighted sum of losses back; returns the losses with their `total`, without their graph."""
+    def _backward(self, number: int, name: str, losses: Losses) -> Losses:
+        """Backpropagates the weighted sum of a player's losses; returns them, detached, with their `total`."""
         total = self.recipe.total(losses)
-        with self.clock("backward"):
-            player.backward(total / self.accumulate)
+        with self._measure("backward", number, name):
+            self.players[name].backward(total / self.accumulate)
         return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+
+    def _measure(self, part: str, number: int, player: str = "") -> AbstractContextManager[None]:
+        """Times a part of the iteration's phase `number`, and names it in a profile if one is on."""
+        if not torch.autograd._profiler_enabled():
+            return self.clock(part)
+        return _both(record_function(name_range(number, part, player)), self.clock(part))
+
+
+@contextmanager
+def _both(first: AbstractContextManager[object], second: AbstractContextManager[object]) -> Iterator[None]:
+    with first, second:
+        yield
 
 
 def _mean(parts: Sequence[Losses]) -> Losses:

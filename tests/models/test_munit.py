@@ -18,7 +18,7 @@ from imagier.models import munit
 from imagier.models.munit import Discriminator, Generator, LossWeights, Recipe, random_shift
 from imagier.nn.norm import NormParams
 from imagier.recipe import Batch, Losses, StepContext
-from imagier.train.hooks.log import tagged
+from imagier.train.hooks.log import tag_losses
 
 
 @pytest.fixture(autouse=True)
@@ -306,7 +306,7 @@ def test_a_weight_of_a_part_comes_on_top_of_that_of_the_whole() -> None:
 def test_losses_are_logged_under_the_names_of_the_reference() -> None:
     weights = weighing(style_recon_within=1.0)
     made = recipe(loss_weight=weights, reference_order=True)
-    logged = tagged(dict(made.step(batch(), moment())), made.log_names)
+    logged = tag_losses(dict(made.step(batch(), moment())), made.log_names)
     dis = {"gan", "gan_a", "gan_b", "consistency_reg"}
     gen = {"gan", "gan_a", "gan_b", "image_recon", "kl", "cycle_recon"}
     for kind in ("style_recon", "content_recon"):

@@ -28,7 +28,7 @@ from imagier.nn.blocks import ConvNormAct
 from imagier.nn.norm import NormParams
 from imagier.nn.reference_names import reference_names
 from imagier.recipe import Batch, Losses, StepContext
-from imagier.train.hooks.log import tagged
+from imagier.train.hooks.log import tag_losses
 
 PLAIN = {"seg_maps": 4, "edge_maps": 1}
 OBJECTS = {"seg_maps": 4, "instance_maps": 1}
@@ -724,7 +724,7 @@ def test_logged_names_are_the_references() -> None:
     made = recipe(loss_weight=weights)
     made.perceptual = lambda images, target: (images - target).square().mean()  # type: ignore[assignment]
     losses = {name: {**of, "total": made.total(of)} for name, of in phases(made, batch()).items()}
-    assert set(tagged(losses, made.log_names)) == {
+    assert set(tag_losses(losses, made.log_names)) == {
         "dis_update/GAN",
         "dis_update/total",
         "gen_update/GAN",

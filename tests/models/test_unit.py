@@ -17,7 +17,7 @@ from imagier.errors import UserError
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.models.unit import Discriminator, Generator, LossWeights, Recipe
 from imagier.recipe import Batch, Losses, StepContext
-from imagier.train.hooks.log import tagged
+from imagier.train.hooks.log import tag_losses
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +208,7 @@ def test_a_weight_of_a_part_comes_on_top_of_that_of_the_whole() -> None:
 
 def test_losses_are_logged_under_the_names_of_the_reference() -> None:
     made = recipe(reference_order=True)
-    logged = tagged(dict(made.step(batch(), moment())), made.log_names)
+    logged = tag_losses(dict(made.step(batch(), moment())), made.log_names)
     dis = {f"dis_update/{name}" for name in ("gan", "gan_a", "gan_b")}
     names = ("gan", "gan_a", "gan_b", "image_recon", "cycle_recon", "cycle_recon_aba", "cycle_recon_bab")
     assert logged.keys() == dis | {f"gen_update/{name}" for name in names}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from imagier.cli import main
 from imagier.config.schema import Optimizer
 from imagier.data.loading.loader import Loader
+from imagier.models.spade import Recipe as SpadeRecipe
 from imagier.nn.average import ModelAverage
 from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.run import status
@@ -28,6 +31,7 @@ from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.guard import MOST_IN_A_ROW, Guard, Iteration, NonFinite
 from imagier.train.hooks.checkpoints import Checkpoints
 from imagier.train.manifest import file_name
+from imagier.train.phase import Phase
 from imagier.train.player import Player
 from imagier.train.recorder import FlightRecorder
 from imagier.train.runtime import Runtime
@@ -81,8 +85,10 @@ class Line(Recipe):
         return {}
 
 
-def trainer(runtime: Runtime = CPU, *, options: Mapping[str, Any] | None = None, **guarding: Any) -> Trainer:
-    recipe = Line()
+def trainer(
+    runtime: Runtime = CPU, *, recipe: Line | None = None, options: Mapping[str, Any] | None = None, **guarding: Any
+) -> Trainer:
+    recipe = recipe or Line()
     made = optimizer(recipe.gen, Optimizer(**{"lr": 0.1, **(options or {})}))
     average = ModelAverage(recipe.gen, beta=0.5, start_iteration=0)
     player = Player(recipe.gen, made, runtime, schedule=schedule.constant(), by_iteration=False, average=average)
@@ -153,9 +159,8 @@ def test_a_loss_that_is_not_finite_counts_although_its_gradient_is() -> None:
     before = weight.detach().clone()
     player.backward((torch.tensor(NAN) - weight).abs().sum())  # |NaN - x| has the slope 0
     assert weight.grad is not None and weight.grad.isfinite().all()
-    player.update()
+    assert player.update().isnan()
     assert torch.equal(weight, before)
-    assert player.gradient_norm is not None and player.gradient_norm.isnan()
 
 
 def scaled(tested: Trainer) -> Trainer:
@@ -170,9 +175,8 @@ def test_a_loss_scaler_sees_a_loss_that_is_not_finite_although_its_gradient_is()
     before = weight.detach().clone()
     player.backward((torch.tensor(NAN) - weight).abs().sum() + weight.sum())
     assert weight.grad is not None and weight.grad.isfinite().all()
-    player.update()
+    assert player.update().isnan()
     assert torch.equal(weight, before)
-    assert player.gradient_norm is not None and player.gradient_norm.isnan()
 
 
 def test_a_scalers_overflow_is_not_told_but_a_bad_batch_is_and_leaves_no_statistics() -> None:
@@ -234,14 +238,14 @@ def test_skipping_ends_when_nothing_else_comes() -> None:
 
 
 def test_only_the_first_bad_iterations_are_recorded() -> None:
-    recorded: list[int] = []
+    steps: list[int] = []
 
     def record(bad: Iteration, history: Mapping[int, Mapping[str, float]]) -> str:
-        recorded.append(bad.step)
+        steps.append(bad.step)
         return "recorded"
 
     fit(trainer(record=record), 20, lambda step: step % 2 == 1)
-    assert recorded == [2, 4, 6]
+    assert steps == [2, 4, 6]
 
 
 def test_history_holds_losses_and_gradient_norms() -> None:
@@ -251,19 +255,17 @@ def test_history_holds_losses_and_gradient_norms() -> None:
     history = guard.history()
     assert list(history) == [1, 2, 3]
     first = trainer()
-    losses = first.train_step(next(batches(lambda step: False))[0])
-    norm = first.players["gen"].gradient_norm
-    assert norm is not None
+    (phase,) = first.train_step(next(batches(lambda step: False))[0])
     assert history[1] == {
-        "gen/mse": losses["gen"]["mse"].item(),
-        "gen/total": losses["gen"]["total"].item(),
-        "gen/gradient_norm": norm.item(),
+        "gen/mse": phase.losses["mse"].item(),
+        "gen/total": phase.losses["total"].item(),
+        "gen/gradient_norm": phase.gradient_norm.item(),
     }
 
 
-def replayed(tested: Trainer, batch: Batch, folder: Path) -> str:
+def recorded(tested: Trainer, batch: Batch, folder: Path, players: Sequence[str] = ("gen",)) -> str:
     """What the recorder says of the first iteration, on this batch."""
-    bad = Iteration(1, Position(), batch, [], lambda: [NAN])
+    bad = Iteration(1, Position(), batch, [], players, lambda: [NAN])
     return FlightRecorder(tested, folder)(bad, {1: {"gen/mse": NAN}})
 
 
@@ -279,16 +281,16 @@ class Overflow(nn.Module):
 def test_the_recorder_finds_the_module_that_made_the_first_bad_number(tmp_path: Path) -> None:
     tested = trainer()
     tested.recipe.networks["gen"].norm = Overflow()
-    assert "gen.norm (Overflow) made of finite numbers some that are not" in replayed(tested, good_batch(), tmp_path)
+    assert "gen.norm (Overflow) made of finite numbers some that are not" in recorded(tested, good_batch(), tmp_path)
 
 
 def test_the_recorder_finds_a_bad_batch_and_bad_weights(tmp_path: Path) -> None:
     tested = trainer()
     batch = next(batches(lambda step: True))[0]
-    assert "the batch itself is not finite (x)" in replayed(tested, batch, tmp_path)
+    assert "the batch itself is not finite (x)" in recorded(tested, batch, tmp_path)
     with torch.no_grad():
         tested.recipe.networks["gen"].last.weight[0, 1] = NAN
-    assert "the weights are not finite (gen.last.weight)" in replayed(tested, good_batch(), tmp_path)
+    assert "the weights are not finite (gen.last.weight)" in recorded(tested, good_batch(), tmp_path)
 
 
 def test_the_recorder_finds_a_gradient_that_alone_is_bad(tmp_path: Path) -> None:
@@ -298,7 +300,7 @@ def test_the_recorder_finds_a_gradient_that_alone_is_bad(tmp_path: Path) -> None
 
     tested = trainer()
     tested.recipe.networks["gen"].norm = Root()
-    found = replayed(tested, good_batch(), tmp_path)
+    found = recorded(tested, good_batch(), tmp_path)
     assert "all modules and losses gave finite numbers, the gradient of gen.first." in found
 
 
@@ -306,7 +308,7 @@ def test_a_replay_changes_nothing(tmp_path: Path) -> None:
     tested = trainer()
     fit(tested, 2, lambda step: False)
     before = {key: tensor.clone() for key, tensor in state(tested).items()}
-    replayed(tested, good_batch(), tmp_path)
+    recorded(tested, good_batch(), tmp_path)
     assert all(torch.equal(before[key], tensor) for key, tensor in state(tested).items())
     assert all(p.grad is None for p in tested.players["gen"].params)
 
@@ -326,7 +328,7 @@ def test_the_iteration_after_a_replay_is_a_good_one(tmp_path: Path, monkeypatch:
     tested.guard = guard = Guard(tested.players, CPU, record=FlightRecorder(tested, tmp_path), say=lambda line: None)
     step = tested.train_step
 
-    def train_step(batch: Batch) -> dict[str, Losses]:
+    def train_step(batch: Batch) -> list[Phase]:
         moody.bad = tested.step == 3
         return step(batch)
 
@@ -349,18 +351,104 @@ class Second(Runtime):
 
 @pytest.mark.parametrize("place", [0, 1, 2], ids=["its batch", "its losses", "the end"])
 def test_a_replay_ends_on_all_ranks_where_one_finds_something(tmp_path: Path, place: int) -> None:
-    found = replayed(trainer(Second(place)), good_batch(), tmp_path)
+    found = recorded(trainer(Second(place)), good_batch(), tmp_path)
     assert found.startswith("it began on rank 1, whose report says where; ")
 
 
 def test_a_record_holds_the_batch_and_the_iterations_before(tmp_path: Path) -> None:
     batch = good_batch()
-    replayed(trainer(), batch, tmp_path)
+    recorded(trainer(), batch, tmp_path)
     folder = tmp_path / "nonfinite" / "iteration_000000001"
     saved = torch.load(folder / "batch_rank0.pt", weights_only=True)
     assert torch.equal(saved["tensors"]["x"], batch["x"]) and saved["keys"] == batch.keys
     report = json.loads((folder / "report_rank0.json").read_text())
     assert report["files"] == batch.keys and list(report["history"]) == ["1"]
+
+
+class Often(Line):
+    """Updates its network as often as a list says, one entry an iteration; each update has a batch of its own."""
+
+    def __init__(self, *times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def step(self, batch: Batch, now: StepContext) -> Iterator[tuple[str, Losses]]:
+        times = self.times[now.step % len(self.times)]
+        for part in batch.split(times) if times else ():
+            yield "gen", {"mse": self.gen(part["x"]).square().mean()}
+
+
+BOTH = pytest.mark.parametrize("runtime", [CPU, OnTime(torch.device("cpu"))], ids=["at once", "one step late"])
+
+
+@BOTH
+@pytest.mark.parametrize("policy", ["stop", "rollback"])
+def test_a_bad_first_update_of_two_is_found_and_named(policy: str, runtime: Runtime) -> None:
+    """The batch's first sample is bad, and with it the first update alone."""
+    tested = trainer(runtime, recipe=Often(2), policy=policy)
+    with pytest.raises(NonFinite, match=r"^iteration 4: not applied, .* of gen \(update 1 of 2\) is not finite$"):
+        fit(tested, 10, lambda step: step == 3)
+
+
+@BOTH
+def test_a_bad_first_update_of_two_leaves_the_second_and_no_statistics(runtime: Runtime) -> None:
+    told: list[str] = []
+    tested = trainer(runtime, recipe=Often(2), say=told.append)
+    fit(tested, 5, lambda step: step == 3)
+    assert len(told) == 1 and tested.guard is not None and tested.guard.bad == 1
+    assert all(tensor.isfinite().all() for tensor in state(tested).values())
+    history = tested.guard.history()
+    assert math.isnan(history[4]["gen (update 1 of 2)/gradient_norm"])
+    assert math.isfinite(history[4]["gen (update 2 of 2)/gradient_norm"])
+
+
+@BOTH
+def test_iterations_without_an_update_are_good_ones(runtime: Runtime) -> None:
+    tested = trainer(runtime, recipe=Often(0, 1, 0, 2))
+    fit(tested, 8, lambda step: False)
+    assert tested.guard is not None and tested.guard.bad == 0
+    assert list(tested.guard.history()) == [2, 4, 6, 8]
+
+
+def test_a_player_whose_rare_updates_are_all_bad_ends_the_run_too() -> None:
+    """Between them are iterations without an update, which say nothing about it."""
+    tested = trainer(recipe=Often(1, 0, 0))
+    with pytest.raises(NonFinite, match="the run cannot go on"):
+        fit(tested, 1000, lambda step: True)
+    assert tested.step == 3 * MOST_IN_A_ROW + 1
+
+
+class BadAt(nn.Module):
+    """Makes bad numbers of good ones when it is called for the n-th time."""
+
+    def __init__(self, call: int) -> None:
+        super().__init__()
+        self.left = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.left -= 1
+        return x if self.left else x * NAN
+
+
+@pytest.mark.parametrize("update", [1, 2])
+def test_the_recorder_names_the_phase_that_went_bad_first(tmp_path: Path, update: int) -> None:
+    tested = trainer(recipe=Often(2))
+    tested.recipe.networks["gen"].norm = BadAt(update)
+    found = recorded(tested, good_batch(), tmp_path, ["gen", "gen"])
+    assert found.startswith(f"in gen (update {update} of 2): gen.norm (BadAt) ")
+
+
+def test_the_gradients_of_one_phase_are_not_blamed_on_the_next(tmp_path: Path) -> None:
+    """Each is small enough; together they would overflow."""
+    recipe = Often(2)
+    recipe.gen = nn.Linear(3, 1)  # type: ignore[assignment]
+    recipe.loss_weight = {"mse": 1e38}
+    tested = trainer(recipe=recipe)
+    with torch.no_grad():
+        recipe.gen.weight.zero_()
+        recipe.gen.bias.fill_(1.0)
+    batch = Batch({"x": torch.full((4, 3), 0.5)})
+    assert recorded(tested, batch, tmp_path, ["gen", "gen"]).startswith("computed again, all was finite")
 
 
 @pytest.fixture
@@ -395,7 +483,7 @@ def test_a_run_that_stops_says_where_it_went_wrong(
     folder = tmp_path / "run" / "nonfinite" / "iteration_000000003"
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        "iteration 3: not applied, the loss or gradient of gen and dis is not finite; the batch itself is"
+        "iteration 3: not applied, the loss or gradient of dis and gen is not finite; the batch itself is"
     )
     assert str(folder) in line and (folder / "batch_rank0.pt").is_file()
 
@@ -405,7 +493,7 @@ def test_a_run_that_skips_goes_on_with_other_data(
 ) -> None:
     spoil(monkeypatch, 3)
     assert train(experiment, tmp_path / "run") == status.DONE
-    assert "iteration 3: not applied, the loss or gradient of gen and dis is not finite" in capsys.readouterr().out
+    assert "iteration 3: not applied, the loss or gradient of dis and gen is not finite" in capsys.readouterr().out
 
 
 def test_a_run_that_rolls_back_goes_on_from_the_last_checkpoint_with_the_data_after(
@@ -442,6 +530,73 @@ def test_going_back_passes_over_a_checkpoint_that_is_damaged(
     assert train(experiment, tmp_path / "run", "trainer.on_nonfinite=rollback") == status.DONE
     said = capsys.readouterr().out
     assert "is damaged" in said and "back to iteration 2 (" in said
+
+
+def spoil_discriminator(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Makes the losses of the discriminator's update of this number, counted over the whole run, NaN."""
+    before = SpadeRecipe.dis_losses
+    numbers = count(1)
+
+    def dis_losses(self: SpadeRecipe, *args: Any) -> Losses:
+        losses = before(self, *args)
+        return {name: loss * NAN for name, loss in losses.items()} if next(numbers) == number else losses
+
+    monkeypatch.setattr(SpadeRecipe, "dis_losses", dis_losses)
+
+
+@pytest.mark.parametrize(("number", "which"), [(5, 1), (6, 2)])
+def test_a_run_sees_each_of_two_updates_of_the_discriminator(
+    experiment: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    which: int,
+) -> None:
+    spoil_discriminator(monkeypatch, number)
+    assert train(experiment, tmp_path / "run", "trainer.dis_step=2", "trainer.on_nonfinite=stop") == status.FAILED
+    folder = tmp_path / "run" / "nonfinite" / "iteration_000000003"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"dis (update {which} of 2)" in line and str(folder) in line
+    assert "gen" not in json.loads((folder / "report_rank0.json").read_text())["found"]
+    assert not list((tmp_path / "run").glob("*_iteration_000000004_*.pt")), "it did not go on"
+
+
+def test_a_run_counts_a_bad_first_update_of_two_and_goes_on(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil_discriminator(monkeypatch, 5)
+    assert train(experiment, tmp_path / "run", "trainer.dis_step=2") == status.DONE
+    assert "iteration 3: not applied, the loss or gradient of dis (update 1 of 2) is" in capsys.readouterr().out
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lost = {record["step"]: record["nonfinite"] for record in records if "nonfinite" in record}
+    assert list(lost) == [4], "the period of iterations 3 and 4"
+    # The loss has two parts, their sum, and the total; the second update's are in the means.
+    assert lost[4] == 4
+    assert all(math.isfinite(record["dis_update/total"]) for record in records if "dis_update/total" in record)
+
+
+@pytest.mark.parametrize(("idle", "learns"), [("dis", "gen"), ("gen", "dis")])
+def test_a_run_in_which_a_player_is_never_updated_trains(
+    experiment: Path, tmp_path: Path, idle: str, learns: str
+) -> None:
+    logdir = tmp_path / "run"
+    assert train(experiment, logdir, f"trainer.{idle}_step=0", "max_iter=4") == status.DONE
+    assert train(experiment, logdir, f"trainer.{idle}_step=0") == status.DONE, "and continues"
+    two, six = (
+        checkpoint.load(next(logdir.glob(f"*_iteration_{step:09d}_checkpoint.pt")))["players"] for step in (2, 6)
+    )
+    assert not six[idle]["optimizer"]["state"] and six[learns]["optimizer"]["state"]
+    assert same_weights(two[idle], six[idle]) and not same_weights(two[learns], six[learns])
+    records = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
+    tags = {tag for record in records for tag in record}
+    assert f"{learns}_update/total" in tags and f"{idle}_update/total" not in tags
+
+
+def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    weights = [name for name in one["network"] if name.endswith(("weight", "bias"))]
+    assert weights
+    return all(torch.equal(one["network"][name], other["network"][name]) for name in weights)
 
 
 SPOILT_ON_ONE_RANK = """

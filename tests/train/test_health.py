@@ -14,6 +14,7 @@ from imagier.train import schedule
 from imagier.train.health import DIVERSITY, FAKE_ACCURACY, LOGITS_GAP, NEAREST, REAL_ACCURACY, Verdicts
 from imagier.train.hooks.health import SIDE_PX, Health, nearest, small
 from imagier.train.hooks.log import Record
+from imagier.train.phase import Phase
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Progress, Trainer
@@ -225,6 +226,26 @@ def test_an_update_is_measured_as_a_share_of_the_weights() -> None:
     assert record.scalars["health/gen_update_ratio"] == pytest.approx(abs(after - weights[1]) / weights[1], rel=1e-4)
 
 
+@pytest.mark.parametrize("updates", [0, 1, 3])
+def test_the_ratio_is_of_one_update_and_of_none_for_a_player_that_stands_still(updates: int) -> None:
+    """Each update takes the same step here; three of them count as one."""
+    setup = Setup()
+    player = setup.trainer.players["gen"]
+    weight = player.params[0]
+    setup.hook.after_step(setup.trainer, Progress(1, Position(), False, Outcome.GO_ON, []))
+    for _ in range(updates):
+        player.backward(weight.sum())
+        player.update()
+    phases = [Phase("gen", {}, torch.tensor(1.0))] * updates
+    setup.hook.after_step(setup.trainer, Progress(2, Position(), False, Outcome.GO_ON, phases))
+    (record,) = setup.records
+    assert "health/dis_update_ratio" not in record.scalars
+    if not updates:
+        assert "health/gen_update_ratio" not in record.scalars
+    else:
+        assert record.scalars["health/gen_update_ratio"] == pytest.approx(0.1 / 0.5)
+
+
 def test_small_images_are_means_of_their_parts() -> None:
     image = torch.rand(2, 3, 2 * SIDE_PX, 3 * SIDE_PX, generator=torch.Generator().manual_seed(0))
     expected = image.unfold(2, 2, 2).unfold(3, 3, 3).mean(dim=(4, 5)).flatten(1)
@@ -251,5 +272,5 @@ def test_nearest_is_the_least_mean_difference() -> None:
 def test_other_ranks_read_nothing() -> None:
     setup = Setup()
     setup.trainer.runtime = Runtime(torch.device("cpu"), rank=1, world=2)
-    setup.hook.after_step(setup.trainer, Progress(2, Position(), False, Outcome.GO_ON, {}))
+    setup.hook.after_step(setup.trainer, Progress(2, Position(), False, Outcome.GO_ON, []))
     assert setup.records == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,9 +23,10 @@ from imagier.train.hooks import evaluation, files, report
 from imagier.train.hooks.checkpoints import Checkpoints
 from imagier.train.hooks.console import duration, line
 from imagier.train.hooks.images import Images, read_image, side_by_side, to_uint8
-from imagier.train.hooks.log import Log, Record, tagged
+from imagier.train.hooks.log import Log, Record, tag_losses
 from imagier.train.hooks.profile import Profile
 from imagier.train.hooks.report import Report
+from imagier.train.phase import Phase
 from imagier.train.saver import Saver
 from imagier.train.snapshot import Snapshot
 from imagier.train.trainer import Outcome, Progress, Trainer
@@ -50,8 +52,16 @@ class Kept:
 
 
 def progress(step: int, losses: Mapping[str, Mapping[str, float]], outcome: Outcome = Outcome.GO_ON) -> Progress:
-    tensors = {player: {name: torch.tensor(x) for name, x in of.items()} for player, of in losses.items()}
-    return Progress(step, Position(0, step), False, outcome, tensors)
+    """One update of each player."""
+    return after(step, *losses.items(), outcome=outcome)
+
+
+def after(step: int, *phases: tuple[str, Mapping[str, float]], outcome: Outcome = Outcome.GO_ON) -> Progress:
+    """Any updates, in order."""
+    made = [
+        Phase(player, {name: torch.tensor(x) for name, x in of.items()}, torch.tensor(1.0)) for player, of in phases
+    ]
+    return Progress(step, Position(0, step), False, outcome, made)
 
 
 def log(sink: Kept, every: int = 2, **options: Any) -> Log:
@@ -60,7 +70,7 @@ def log(sink: Kept, every: int = 2, **options: Any) -> Log:
 
 def test_parts_of_a_loss_are_logged_with_their_sum_under_the_references_tags() -> None:
     losses = {"dis": {"gan/fake": torch.tensor(1.0), "gan/true": torch.tensor(2.0), "total": torch.tensor(6.0)}}
-    assert {tag: value.item() for tag, value in tagged(losses, {"gan": "GAN"}).items()} == {
+    assert {tag: value.item() for tag, value in tag_losses(losses, {"gan": "GAN"}).items()} == {
         "dis_update/GAN/fake": 1.0,
         "dis_update/GAN": 3.0,
         "dis_update/GAN/true": 2.0,
@@ -77,6 +87,41 @@ def test_a_log_gives_the_mean_of_each_period() -> None:
     tested.after_fit(watched, progress(5, {"gen": {"gan": 7.0}}))
     assert sink.records[-1].scalars["gen_update/GAN"] == 7.0
     assert {"optim/gen_lr", "optim/dis_lr", "time/iteration", "memory/peak_bytes"} <= set(sink.records[0].scalars)
+
+
+def test_the_mean_of_a_loss_is_over_the_updates_in_which_it_came() -> None:
+    """A player that comes twice, one that comes in every second iteration, and a loss that it has every fourth time."""
+    sink, watched = Kept(), trainer(Line())
+    tested = log(sink, every=4)
+    for step in range(1, 9):
+        phases: list[tuple[str, Mapping[str, float]]] = [("dis", {"gan": step}), ("dis", {"gan": step + 10.0})]
+        if step % 2 == 0:
+            phases.append(("gen", {"gan": float(step), **({"r1": 100.0 * step} if step % 4 == 0 else {})}))
+        tested.after_step(watched, after(step, *phases))
+    names = ("dis_update/GAN", "gen_update/GAN", "gen_update/r1")
+    assert [tuple(record.scalars[name] for name in names) for record in sink.records] == [
+        (7.5, 3.0, 400.0),
+        (11.5, 7.0, 800.0),
+    ]
+    assert not any("nonfinite" in record.scalars for record in sink.records)
+
+
+def test_a_period_without_an_update_has_a_record_without_losses() -> None:
+    sink, watched = Kept(), trainer(Line())
+    tested = log(sink)
+    for step in (1, 2, 3):
+        tested.after_step(watched, after(step))
+    tested.after_fit(watched, after(3))
+    assert [record.step for record in sink.records] == [2, 3]
+    assert all("optim/gen_lr" in record.scalars for record in sink.records)
+    assert not any("update" in tag for record in sink.records for tag in record.scalars)
+
+
+def test_a_bad_first_update_of_two_is_left_out_and_counted() -> None:
+    sink, watched = Kept(), trainer(Line())
+    log(sink, every=1).after_step(watched, after(1, ("dis", {"gan": math.nan}), ("dis", {"gan": 2.0})))
+    assert sink.records[0].scalars["dis_update/GAN"] == 2.0
+    assert sink.records[0].scalars["nonfinite"] == 1
 
 
 def test_values_that_are_not_finite_are_left_out_and_counted() -> None:
@@ -114,6 +159,41 @@ def test_a_period_goes_on_after_a_resume() -> None:
     for step in (3, 4):
         second.after_step(watched, progress(step, {"gen": {"gan": 3.0}}))
     assert sink.records[0].scalars["gen_update/GAN"] == 2.0
+
+
+def uneven(step: int) -> Progress:
+    """The phases of an iteration; their sums depend, in float32, on the order in which they are added up."""
+    losses = [("dis", {"gan": 0.1 + step / 7}), ("gen", {"gan": 1e4 / step}), ("dis", {"gan": 1e-5 * step})]
+    return after(step, *losses[: 1 + step % 3])
+
+
+@pytest.mark.parametrize("middle", range(1, 12))
+def test_a_period_of_changing_phases_goes_on_bit_for_bit(middle: int, tmp_path: Path) -> None:
+    whole, parts, watched = Kept(), Kept(), trainer(Line())
+    unbroken, first, second = log(whole, every=6), log(parts, every=6), log(parts, every=6)
+    for step in range(1, 13):
+        unbroken.after_step(watched, uneven(step))
+        if step == middle + 1:
+            torch.save(first.state_dict(watched.runtime), tmp_path / "state")
+            second.load_state_dict(torch.load(tmp_path / "state", weights_only=True), torch.device("cpu"))
+        (first if step <= middle else second).after_step(watched, uneven(step))
+    losses = [[{k: v for k, v in r.scalars.items() if "update" in k} for r in sink.records] for sink in (whole, parts)]
+    assert losses[0] == losses[1] and len(losses[0]) == 2
+
+
+def test_a_period_that_version_0_1_saved_goes_on() -> None:
+    sink, watched = Kept(), trainer(Line())
+    tested = log(sink, every=4)
+    sums, counts = torch.tensor([2.0, 20.0]), torch.tensor([2.0, 1.0])
+    saved = {"tags": ["dis_update/GAN", "gen_update/GAN"], "sums": sums, "counts": counts, "steps": 2}
+    tested.load_state_dict(saved, torch.device("cpu"))
+    for step in (3, 4):
+        tested.after_step(watched, progress(step, {"dis": {"gan": 3.0}, "gen": {"gan": 5.0}}))
+    (record,) = sink.records
+    assert (record.scalars["dis_update/GAN"], record.scalars["gen_update/GAN"]) == (2.0, 10.0)
+    assert record.scalars["nonfinite"] == 1
+    tested.load_state_dict({"tags": [], "sums": None, "counts": None, "steps": 0}, torch.device("cpu"))
+    assert tested.steps == 0
 
 
 def test_records_beyond_the_step_of_a_resume_are_removed(tmp_path: Path) -> None:
@@ -384,11 +464,14 @@ def test_what_is_saved_of_a_period_is_the_mean_over_ranks(monkeypatch: pytest.Mo
     tested, watched = log(Kept(), every=4), trainer(Line())
     tested.after_step(watched, progress(1, {"gen": {"gan": 1.0}}))
     monkeypatch.setattr(type(watched.runtime), "all_reduce_mean", lambda self, values: values * 3)
-    assert tested.state_dict(watched.runtime)["sums"].tolist() == [3.0]
-    assert tested.sums is not None and tested.sums.tolist() == [1.0]
+    (group,) = tested.state_dict(watched.runtime)["groups"]
+    assert group["sums"].tolist() == [3.0]
+    monkeypatch.undo()
+    (group,) = tested.state_dict(watched.runtime)["groups"]
+    assert group["sums"].tolist() == [1.0], "its own sums are as they were"
 
 
-def test_a_run_continued_with_other_losses_begins_a_new_period() -> None:
+def test_a_run_continued_with_other_losses_ends_the_period_with_both() -> None:
     sink, watched = Kept(), trainer(Line())
     first, second = log(sink, every=4), log(sink, every=4)
     first.after_step(watched, progress(1, {"gen": {"gan": 1.0}}))
@@ -396,7 +479,7 @@ def test_a_run_continued_with_other_losses_begins_a_new_period() -> None:
     for step in (2, 3, 4):
         second.after_step(watched, progress(step, {"gen": {"gan": 3.0, "l1": 5.0}}))
     (record,) = sink.records
-    assert (record.scalars["gen_update/GAN"], record.scalars["gen_update/l1"]) == (3.0, 5.0)
+    assert (record.scalars["gen_update/GAN"], record.scalars["gen_update/l1"]) == (2.5, 5.0)
     assert "nonfinite" not in record.scalars
 
 
@@ -440,4 +523,13 @@ def test_a_run_that_ends_before_the_profile_does_says_what_was_measured(
     assert capsys.readouterr().out == f"profile: the run ended within 10 iterations; {measured} were measured\n"
     table = tmp_path / "profile" / "table.txt"
     assert table.exists() == (measured > 0)
-    assert not measured or table.read_text().startswith(f"Time of {measured} iterations")
+    assert not measured or f"Time of {measured} iterations, by operation" in table.read_text()
+
+
+def test_a_profile_tells_the_time_of_each_phase(tmp_path: Path) -> None:
+    trainer(Line(), hooks=[Profile(tmp_path, torch.device("cpu"))]).fit(endless(), until(12))
+    first = (tmp_path / "profile" / "table.txt").read_text().partition("Time of")[0]
+    rows = re.findall(r"^(phase .*?) +(\d+\.\d\d) +\d+\.\d\d$", first, re.MULTILINE)
+    parts = ["forward", "backward dis", "update dis", "forward", "backward gen", "update gen", "forward"]
+    assert [name for name, _ in rows] == [f"phase {1 + i // 3}: {part}" for i, part in enumerate(parts)]
+    assert (tmp_path / "profile" / "trace.json").read_text().count('"phase 1: backward dis"') == 3

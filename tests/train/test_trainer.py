@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -10,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
-from imagier.train import schedule
+from imagier.train import checkpoint, schedule
+from imagier.train import trainer as trainer_module
+from imagier.train.compare import first_difference
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Progress, Trainer
@@ -85,10 +89,11 @@ def test_a_player_is_updated_before_the_recipe_goes_on() -> None:
 
 
 def test_losses_come_back_unweighted_with_their_weighted_total() -> None:
-    losses = trainer(Line()).train_step(data())
-    assert losses["dis"]["total"] == pytest.approx(10 * losses["dis"]["pull"].item())
-    assert losses["gen"]["total"] == pytest.approx((losses["gen"]["error"] + losses["gen"]["noise/drawn"]).item())
-    assert not any(loss.requires_grad for of in losses.values() for loss in of.values())
+    dis, gen = trainer(Line()).train_step(data())
+    assert (dis.player, gen.player) == ("dis", "gen")
+    assert dis.losses["total"] == pytest.approx(10 * dis.losses["pull"].item())
+    assert gen.losses["total"] == pytest.approx((gen.losses["error"] + gen.losses["noise/drawn"]).item())
+    assert not any(loss.requires_grad for phase in (dis, gen) for loss in phase.losses.values())
 
 
 @pytest.mark.parametrize("parts", [2, 4])
@@ -109,7 +114,7 @@ def test_noise_depends_on_seed_and_step_alone() -> None:
         recipe = Line()
         tested = trainer(recipe)
         torch.rand(disturb)
-        drawn.append([tested.train_step(data())["gen"]["noise/drawn"].item() for tested.step in (5, 6)])
+        drawn.append([tested.train_step(data())[1].losses["noise/drawn"].item() for tested.step in (5, 6)])
     first, second = drawn
     assert first[0] != first[1]
     assert (recipe.moments[0].step, recipe.moments[1].step) == (5, 6)
@@ -117,8 +122,8 @@ def test_noise_depends_on_seed_and_step_alone() -> None:
     tested = trainer(recipe)
     tested.step = 6
     noise = torch.randn(1, generator=CPU.generator(1, 6))
-    losses = tested.train_step(data())
-    assert losses["gen"]["noise/drawn"].item() == pytest.approx(noise.item() * Line().gen.weight.item())
+    _, gen = tested.train_step(data())
+    assert gen.losses["noise/drawn"].item() == pytest.approx(noise.item() * Line().gen.weight.item())
     assert first == pytest.approx(second)
 
 
@@ -177,5 +182,74 @@ def test_epoch_schedules_see_the_epochs_done_and_iteration_schedules_the_steps_d
 
 def test_logged_losses_are_the_mean_over_all_parts_of_a_batch() -> None:
     whole, split = (trainer(Line(), accumulate=parts).train_step(data()) for parts in (1, 4))
-    for player, name in (("dis", "pull"), ("dis", "total"), ("gen", "error")):
-        torch.testing.assert_close(split[player][name], whole[player][name])
+    for phase, name in ((0, "pull"), (0, "total"), (1, "error")):
+        torch.testing.assert_close(split[phase].losses[name], whole[phase].losses[name])
+
+
+class Scheduled(Line):
+    """Updates the players that a list names, one entry an iteration, over and over again."""
+
+    def __init__(self, *schedule: str) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
+        for name in self.schedule[ctx.step % len(self.schedule)].split():
+            yield name, {"pull": self.networks[name](batch["x"]).square().mean()}
+
+
+def test_every_update_is_a_phase_in_order_however_often_a_player_comes() -> None:
+    recipe = Scheduled("dis gen dis dis", "", "gen")
+    notes = Notes()
+    trainer(recipe, hooks=[notes]).fit(endless(), until(4))
+    found = [[phase.player for phase in progress.phases] for progress in notes.steps]
+    assert found == [["dis", "gen", "dis", "dis"], [], ["gen"], ["dis", "gen", "dis", "dis"]]
+
+
+def test_a_phase_holds_the_gradient_norm_of_its_own_update_before_clipping() -> None:
+    recipe = Scheduled("dis dis")
+    tested = trainer(recipe)
+    tested.players["dis"].clip_grad_norm = 1e-3
+    weight = recipe.dis.weight.item()
+    norms = [phase.gradient_norm.item() for phase in tested.train_step(data())]
+    slope = 10 * 2 * data()["x"].square().mean().item()
+    moved = weight - 0.01 * 1e-3 * math.copysign(1, weight)
+    assert norms == pytest.approx([abs(slope * weight), abs(slope * moved)])
+
+
+def test_a_player_that_is_never_updated_trains_saves_and_continues(tmp_path: Path) -> None:
+    whole, parts, continued = (trainer(Scheduled("gen gen", "")) for _ in range(3))
+    whole.fit(endless(), until(5))
+    parts.fit(endless(), until(3))
+    path = checkpoint.save(tmp_path, parts, {})
+    checkpoint.restore(continued, checkpoint.load(path), path)
+    stream = endless()
+    for _ in range(3):
+        next(stream)
+    continued.fit(stream, until(5))
+    states = [{name: player.state_dict() for name, player in run.players.items()} for run in (whole, continued)]
+    assert first_difference(*states) is None
+    assert torch.equal(whole.recipe.networks["dis"].weight, Line().dis.weight)
+    assert not torch.equal(whole.recipe.networks["gen"].weight, Line().gen.weight)
+
+
+def test_a_profile_names_the_parts_of_each_phase_and_nobody_pays_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    tested = trainer(Scheduled("dis gen"))
+    with torch.profiler.profile() as profile:
+        tested.train_step(data())
+    names = [event.name for event in profile.events() if event.name.startswith("phase")]
+    assert names == [
+        "phase 1: forward",
+        "phase 1: backward dis",
+        "phase 1: update dis",
+        "phase 2: forward",
+        "phase 2: backward gen",
+        "phase 2: update gen",
+        "phase 3: forward",
+    ]
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is recorded")
+
+    monkeypatch.setattr(trainer_module, "record_function", refuse)
+    tested.train_step(data())

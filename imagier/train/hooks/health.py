@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from imagier.recipe import Batch, Recipe
 from imagier.train.health import DIVERSITY, FAKE_ACCURACY, LOGITS_GAP, NEAREST, REAL_ACCURACY, Verdicts
 from imagier.train.hooks.log import Record
+from imagier.train.phase import Phase
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Progress, Trainer
@@ -28,7 +30,8 @@ class Health:
 
     * the share of the discriminator's logits that are right, on real and on generated images, and the gap between their
       means (both over all discriminators and places);
-    * the share of its weights that an update changes, of every player (L2 norms);
+    * the share of its weights that an update changes, of every player that the iteration updates (L2 norms; the mean
+      of several updates);
     * how different generated images are from each other, as a share of the most so far (mean L1 over all pairs);
     * how far they are from the nearest training image, in units of how far held-out images are from theirs.
     """
@@ -65,7 +68,7 @@ class Health:
         if (progress.step + 1) % self.every == 0:
             self._weights = {name: [p.detach().clone() for p in of.params] for name, of in trainer.players.items()}
         if progress.step % self.every == 0:
-            reading, lines = self.verdicts.read(progress.step, self.measure(trainer))
+            reading, lines = self.verdicts.read(progress.step, self.measure(trainer, progress.phases))
             self.write(Record(progress.step, progress.epoch, reading))
             for line in lines:
                 self.say(line)
@@ -81,9 +84,12 @@ class Health:
         """Goes on from there."""
         self.verdicts.load_state_dict(state)
 
-    def measure(self, trainer: Trainer) -> dict[str, float]:
-        """One reading, by tag. It changes nothing: networks are in eval mode, and randomness is its own."""
-        values = self._update_ratios(trainer.players)
+    def measure(self, trainer: Trainer, phases: Sequence[Phase] = ()) -> dict[str, float]:
+        """One reading, by tag. It changes nothing: networks are in eval mode, and randomness is its own.
+
+        phases: the updates since the weights were last copied.
+        """
+        values = self._update_ratios(trainer.players, Counter(phase.player for phase in phases))
         if self._samples is None:
             self._samples = self.training()
         with self.view.live(trainer) as recipe:
@@ -92,11 +98,13 @@ class Health:
             values |= self._images(recipe, shown, trainer.runtime.generator(self.seed))
         return dict(zip(values, torch.stack([value.float() for value in values.values()]).tolist())) if values else {}
 
-    def _update_ratios(self, players: dict[str, Player] | Any) -> dict[str, Tensor]:
+    def _update_ratios(self, players: Mapping[str, Player], updates: Counter[str]) -> dict[str, Tensor]:
         ratios = {}
         for name, before in self._weights.items():
+            if not updates[name]:
+                continue
             after = [p.detach() for p in players[name].params]
-            moved = torch.nn.utils.get_total_norm(torch._foreach_sub(after, before))
+            moved = torch.nn.utils.get_total_norm(torch._foreach_sub(after, before)) / updates[name]
             ratios[f"health/{name}_update_ratio"] = moved / torch.nn.utils.get_total_norm(before).clamp(min=1e-12)
         self._weights = {}
         return ratios

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from imagier.recipe import Losses
 from imagier.train.clock import Stopwatch
+from imagier.train.phase import Phase
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Progress, Trainer
 
@@ -39,8 +40,9 @@ class Sink(Protocol):
 class Log:
     """Means of the losses over each logging period, over all ranks, with speed and memory.
 
-    A value that is not finite is left out of the mean; how many were left out is logged as "nonfinite". No step waits
-    for the device but the last of a period. Tags are those of the reference.
+    The mean of a loss is over the updates in which it came, of which an iteration may have none, one or several. A
+    value that is not finite is left out; how many were left out is logged as "nonfinite". No step waits for the device
+    but the last of a period. Tags are those of the reference.
     """
 
     def __init__(
@@ -60,18 +62,18 @@ class Log:
         self.every = every
         self.samples_per_step = samples_per_step
         self.log_names = log_names
-        self.tags: list[str] = []
-        self.sums: Tensor | None = None
-        self.counts: Tensor | None = None
         self.steps = 0
+        """Iterations of the period so far."""
+        self._sums: dict[tuple[str, ...], _Sums] = {}
+        """By the tags of all values of an iteration: iterations with the same tags are added up as one tensor."""
         self.period_start = self.epoch_start = time.perf_counter()
         self.timed_steps = 0
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
-        self._add(progress.losses)
+        self._add(progress.phases)
         if progress.step % self.every == 0:
             self._flush(trainer, progress)
-            self.sums = self.counts = None
+            self._sums = {}
             self.steps = 0
         if progress.epoch_ended:
             now = time.perf_counter()
@@ -88,39 +90,59 @@ class Log:
             sink.scalars(record)
 
     def state_dict(self, runtime: Runtime) -> dict[str, Any]:
-        """The period that has begun, its mean over all ranks, for a run that continues in the middle of it.
+        """The current period, its mean over all ranks, for a run that continues in the middle of it.
 
-        To be called by all ranks.
+        Must be called by all ranks.
         """
-        sums, counts = self.sums, self.counts
-        if sums is not None and counts is not None:
-            sums, counts = runtime.all_reduce_mean(torch.stack([sums, counts]))
-        return {"tags": self.tags, "sums": sums, "counts": counts, "steps": self.steps}
+        groups = []
+        for tags, group in self._sums.items():
+            sums, counts = runtime.all_reduce_mean(torch.stack([group.sums, group.counts]))
+            groups.append({"tags": list(tags), "sums": sums, "counts": counts, "steps": group.steps})
+        return {"steps": self.steps, "groups": groups}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Continues the period of a saved run."""
-        self.tags, self.steps = state["tags"], state["steps"]
-        self.sums, self.counts = (None if x is None else x.to(device) for x in (state["sums"], state["counts"]))
+        self.steps = state["steps"]
+        groups = state.get("groups", [state])  # in version 0.1 the tags were the same in all iterations of a period
+        self._sums = {
+            tuple(group["tags"]): _Sums(group["sums"].to(device), group["counts"].to(device), group["steps"])
+            for group in groups
+            if group["sums"] is not None
+        }
 
-    def _add(self, losses: Mapping[str, Losses]) -> None:
-        named = tagged(losses, self.log_names)
-        if self.sums is not None and self.tags != list(named):  # continued with other losses: a new period
-            self.sums = self.counts = None
-            self.steps = 0
-        self.tags = list(named)
-        values = torch.stack([value.float() for value in named.values()])
-        finite = values.isfinite()
-        values = values.where(finite, 0)
-        self.sums = values if self.sums is None else self.sums.add_(values)
-        self.counts = finite.float() if self.counts is None else self.counts.add_(finite)
+    def _add(self, phases: Sequence[Phase]) -> None:
         self.steps += 1
         self.timed_steps += 1
+        named = [pair for phase in phases for pair in tag_losses({phase.player: phase.losses}, self.log_names).items()]
+        if not named:
+            return
+        tags = tuple(tag for tag, _ in named)
+        values = torch.stack([value.float() for _, value in named])
+        finite = values.isfinite()
+        values = values.where(finite, 0)
+        if tags not in self._sums:
+            self._sums[tags] = _Sums(values, finite.float(), 1)
+        else:
+            self._sums[tags].add(values, finite)
+
+    def _means(self, runtime: Runtime) -> tuple[dict[str, float], float]:
+        """By tag, over the period and all ranks; and the values that were left out because they are not finite."""
+        if not self._sums:
+            return {}, 0.0
+        groups = self._sums.values()
+        both = torch.stack([torch.cat([g.sums for g in groups]), torch.cat([g.counts for g in groups])])
+        tags = [(tag, group.steps) for names, group in self._sums.items() for tag in names]
+        totals: dict[str, float] = {}
+        counts: dict[str, float] = {}
+        lost = 0.0
+        for (tag, steps), total, count in zip(tags, *runtime.all_reduce_mean(both).tolist()):
+            totals[tag] = totals.get(tag, 0.0) + total
+            counts[tag] = counts.get(tag, 0.0) + count
+            lost += steps - count
+        return {tag: total / counts[tag] for tag, total in totals.items() if counts[tag]}, lost
 
     def _flush(self, trainer: Trainer, progress: Progress) -> None:
-        assert self.sums is not None and self.counts is not None
-        both = trainer.runtime.all_reduce_mean(torch.stack([self.sums, self.counts])).tolist()
-        means = {tag: total / count for tag, total, count in zip(self.tags, *both) if count}
-        lost = sum(self.steps - count for count in both[1])
+        means, lost = self._means(trainer.runtime)
         now = time.perf_counter()
         steps = max(self.timed_steps, 1)
         seconds = (now - self.period_start) / steps
@@ -136,7 +158,23 @@ class Log:
         self.write(Record(progress.step, progress.epoch, {**means, **rates, **speed, **memory, **problems}))
 
 
-def tagged(losses: Mapping[str, Losses], log_names: Mapping[str, str]) -> dict[str, Tensor]:
+@dataclass
+class _Sums:
+    """Sums of the finite values of some iterations with the same tags, on the device."""
+
+    sums: Tensor
+    counts: Tensor
+    """How many values were finite."""
+    steps: int
+    """How many there are."""
+
+    def add(self, values: Tensor, finite: Tensor) -> None:
+        self.sums.add_(values)
+        self.counts.add_(finite)
+        self.steps += 1
+
+
+def tag_losses(losses: Mapping[str, Losses], log_names: Mapping[str, str]) -> dict[str, Tensor]:
     """Losses by player -> by tag, "gen_update/GAN"; a loss that comes in parts ("gan/fake") also as their sum."""
     named: dict[str, Tensor] = {}
     for player, of_player in losses.items():

@@ -8,6 +8,7 @@ import torch
 from torch.profiler import profile, schedule, supported_activities
 
 from imagier.train.disk import replacing
+from imagier.train.phase import PROFILE_PREFIX
 from imagier.train.trainer import Progress, Trainer
 
 FOLDER = "profile"
@@ -15,9 +16,10 @@ WAIT, WARMUP, ACTIVE = 5, 2, 3
 
 
 class Profile:
-    """Profiles a few iterations once; tables by time and by memory and a Chrome trace go to <logdir>/profile.
+    """Profiles a few iterations once; tables and a Chrome trace go to <logdir>/profile.
 
-    It waits, warms up, measures, and is gone: outside of its window it costs nothing.
+    The tables are by phase of the iteration (forward, backward and update of each), by time and by memory. It waits,
+    warms up, measures, and is gone: outside of its window it costs nothing.
     """
 
     def __init__(self, logdir: Path, device: torch.device) -> None:
@@ -58,8 +60,11 @@ class Profile:
             return
         where = "device" if self.on_accelerator else "cpu"
         averages = profiler.key_averages()
+        ranges = [row for row in averages if row.key.startswith(PROFILE_PREFIX) and row.cpu_time_total]
         tables = [
-            f"Time of {measured} iterations, by operation\n",
+            f"Milliseconds of one iteration (mean of {measured}), by phase: on the CPU, on the device\n",
+            *(_line(row.key, row.cpu_time_total / measured, row.device_time_total / measured) for row in ranges),
+            f"\nTime of {measured} iterations, by operation\n",
             averages.table(sort_by=f"self_{where}_time_total", row_limit=40),
             "\nMemory allocated in them, by operation\n",
             averages.table(sort_by=f"self_{where}_memory_usage", row_limit=20),
@@ -67,3 +72,7 @@ class Profile:
         with replacing(self.folder / "table.txt") as file:
             file.write("\n".join(tables).encode())
         profiler.export_chrome_trace(str(self.folder / "trace.json"))
+
+
+def _line(name: str, cpu_us: float, device_us: float) -> str:
+    return f"{name:<30} {cpu_us / 1e3:10.2f} {device_us / 1e3:10.2f}"
