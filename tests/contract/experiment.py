@@ -119,7 +119,7 @@ def main() -> None:
         states = [player.network.state_dict() for player in trainer.players.values()]
         states += [player.average.network.state_dict() for player in trainer.players.values() if player.average]
         (folder / f"{name}_{runtime.rank}.txt").write_text(f"{before}\n{digest(states)}\n")
-    runtimes.stop()
+    runtimes.stop(runtime)
 
 
 if __name__ == "__main__":

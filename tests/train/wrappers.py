@@ -82,4 +82,4 @@ if __name__ == "__main__":
     result = outcome(TRIALS[sys.argv[1]])
     if runtime.is_main:
         Path(sys.argv[2]).write_text(json.dumps(result))
-    runtimes.stop()
+    runtimes.stop(runtime)
