@@ -198,7 +198,7 @@ def test_both_penalties_train_a_discriminator_in_half_precision_as_in_float32() 
         }
         trainer = Trainer(recipe, players, runtime, seed=0)
         batch = Batch({"images": make_images().float()})
-        steps = [trainer.train_step(batch)["dis"] for _ in range(2)]
+        steps = [{phase.player: phase.losses for phase in trainer.train_step(batch)}["dis"] for _ in range(2)]
         assert all(p.grad is None and p.isfinite().all() for p in recipe.dis.parameters())
         return {f"{name} {i}": loss.item() for i, step in enumerate(steps) for name, loss in step.items()}
 
