@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 
 from imagier.run import status
@@ -42,16 +43,14 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
     if overrides is not None:
         overrides += rest
 
-    from imagier.cli.log_lines import print_logs
     from imagier.errors import RunError, UserError
+    from imagier.run.log_lines import print_logs
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that lacks a sign shows its number
             stream.reconfigure(errors="backslashreplace")
-    if "" not in sys.path:
-        sys.path.append("")  # `type: my_lab.nets` in a config names a module of the current folder
     try:
-        with print_logs():
+        with print_logs(), _importable_folder():
             return module.run(args)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -61,6 +60,19 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
         return status.FAILED
     except KeyboardInterrupt:
         return status.KILLED
+
+
+@contextmanager
+def _importable_folder() -> Iterator[None]:
+    """While this is open, `type: my_lab.nets` in a config names a module of the current folder."""
+    if "" in sys.path:
+        yield
+        return
+    sys.path.append("")
+    try:
+        yield
+    finally:
+        sys.path.remove("")
 
 
 def script(command: str) -> int:

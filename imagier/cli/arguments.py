@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 END = 2**63
 """torch and the files of a run hold a seed as an integer of 64 bits with a sign."""
@@ -28,6 +29,16 @@ def add_process(parser: argparse.ArgumentParser) -> None:
         help="this process's place on its machine; set by launchers (default: $LOCAL_RANK)",
     )
     add("--single_gpu", action="store_true", help="one process alone, whatever the launcher's environment says")
+
+
+def process_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of RunOptions that the flags of `add_process` set, and that a command line has."""
+    return {
+        "device": args.device,
+        "local_rank": args.local_rank,
+        "single_process": args.single_gpu,
+        "owns_process": True,
+    }
 
 
 def add_drawing(parser: argparse.ArgumentParser, out: str) -> None:

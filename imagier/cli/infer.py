@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from imagier.cli.arguments import add_process, folder, seed, writable_folder
+from imagier.cli.arguments import add_process, folder, process_options, seed, writable_folder
+from imagier.run import status
+from imagier.run.options import RunOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the reference's inference.py, and ours."""
     add = parser.add_argument
-    add("--config", type=Path, help="the experiment; may be left out if --logdir holds the config.yaml of a run")
+    add("--config", type=Path, help="the experiment; not needed if --logdir holds the config.yaml of a run")
     add("--checkpoint", type=Path, metavar="FILE", help="the weights (default: the latest checkpoint of --logdir)")
     add("--logdir", type=folder, metavar="DIR", help="folder of a run")
-    add("--output_dir", type=writable_folder, required=True, metavar="DIR", help="where the images go")
+    add("--output_dir", type=writable_folder, required=True, metavar="DIR", help="where to write the images")
     add("--seed", type=seed, default=0, help="seed of random styles (default 0)")
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data (default: num_workers of the data)")
@@ -24,7 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the images; returns the exit status."""
-    from imagier.run.inference import infer
-    from imagier.run.training import started
+    from imagier.run.inference import generate
 
-    return started(args, infer)
+    options = RunOptions(
+        logdir=args.logdir,
+        checkpoint=args.checkpoint,
+        seed=args.seed,
+        num_workers=args.num_workers,
+        **process_options(args),
+    )
+    generate(args.config, args.output_dir, options, overrides=args.overrides)
+    return status.DONE

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
+import sys
 from pathlib import Path
 
-from imagier.cli.arguments import add_process, seed, writable_folder
-from imagier.run.options import DEFAULT_SEED
+from imagier.cli.arguments import add_process, process_options, seed, writable_folder
+from imagier.run import status
+from imagier.run.options import DEFAULT_SEED, RunOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of the reference's train.py, and ours."""
     add = parser.add_argument
-    add("--config", type=Path, help="the experiment; may be left out if --logdir holds the config.yaml of a run")
+    add("--config", type=Path, help="the experiment; not needed if --logdir holds the config.yaml of a run")
     add("--logdir", type=writable_folder, metavar="DIR", help="folder of the run, old or new (logs/<time>_<config>)")
     add("--checkpoint", type=Path, metavar="FILE", help="start from the weights of this checkpoint")
     add(
@@ -24,19 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=1,
         metavar="0|1",
         help="1: continue the run that wrote the checkpoint; 0: take its weights only "
-        "(default: 0 with --checkpoint, 1 for what lies in --logdir)",
+        "(default: 0 with --checkpoint, 1 for a run in --logdir)",
     )
     add("--seed", type=seed, default=DEFAULT_SEED, help="seed of everything random (default %(default)s)")
     add("--randomized_seed", action="store_true", help="draw the seed (0 to 10000), the same for all ranks")
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data, per rank (default: data.num_workers)")
     add("--compile", "--use_jit", action="store_true", help="compile the networks: slow to start, faster to run")
-    add("--max_time", type=duration, metavar="TIME", help="save and stop after so long: 90 (seconds), 45m, 3.5h")
+    add("--max_time", type=duration, metavar="TIME", help="save and stop after this time: 90 (seconds), 45m, 3.5h")
     add(
         "--step_timeout",
         type=duration,
         metavar="TIME",
-        help="end the run, and say where it was, if an iteration takes longer (the first may take ten times as long)",
+        help="end the run, and print where it was, if an iteration takes longer (the first may take ten times as long)",
     )
     add(
         "--debug",
@@ -58,10 +61,38 @@ def _add_wandb(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit status."""
-    from imagier.run.debug import debug
-    from imagier.run.training import started, train
+    options = run_options(args)
+    if args.debug:
+        from imagier.run.debug import debug
 
-    return started(args, debug if args.debug else train)
+        return status.DONE if debug(args.config, options, overrides=args.overrides) else status.FAILED
+
+    from imagier.run.training import train
+
+    result = train(args.config, options, overrides=args.overrides)
+    return status.interrupted() if result.outcome == "interrupted" else status.DONE
+
+
+def run_options(args: argparse.Namespace) -> RunOptions:
+    """What the parsed flags ask of a run."""
+    return RunOptions(
+        logdir=args.logdir,
+        checkpoint=args.checkpoint,
+        resume=None if args.resume is None else args.resume == 1,
+        seed=args.seed,
+        randomized_seed=args.randomized_seed,
+        **process_options(args),
+        num_workers=args.num_workers,
+        compile=args.compile,
+        max_time_s=args.max_time,
+        step_timeout_s=args.step_timeout,
+        dry_run=args.dry_run,
+        profile=args.profile,
+        command=shlex.join(sys.argv),
+        wandb=args.wandb,
+        wandb_project=args.wandb_name,
+        wandb_id=args.wandb_id,
+    )
 
 
 def duration(text: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,20 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Document:
         raise ConfigError([f"{path}: cannot read the config: {reason}"]) from error
     tree, origins = _parse(text, str(path))
     document = Document(str(path), tree, origins)
+    for override in overrides:
+        _apply(document, override)
+    return document
+
+
+def load_mapping(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> Document:
+    """A config that was written in Python, as `load` would read it from a file."""
+    try:
+        text = yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False)
+    except yaml.representer.RepresenterError as error:
+        raise UserError(
+            f"holds {error.args[-1]!r}, which no YAML file could", where="config", code="not-yaml"
+        ) from error
+    document = Document("config", _parse(text, "config")[0], {})
     for override in overrides:
         _apply(document, override)
     return document

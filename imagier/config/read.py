@@ -1,13 +1,14 @@
-"""From a YAML file to a checked config."""
+"""From a YAML file, or a mapping, to a checked config."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from imagier.config.check import Config, check
 from imagier.config.legacy import translate_legacy
-from imagier.config.load import load
+from imagier.config.load import Document, load, load_mapping
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
@@ -15,6 +16,14 @@ def read(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
 
     UserError names all that is wrong with it.
     """
-    document = load(path, overrides)
+    return _checked(load(path, overrides))
+
+
+def read_mapping(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
+    """What `read` returns, of a config that was written in Python: what a YAML file would hold, as a mapping."""
+    return _checked(load_mapping(tree, overrides))
+
+
+def _checked(document: Document) -> tuple[Config, list[str]]:
     notes = translate_legacy(document)
     return check(document), notes

@@ -1,37 +1,45 @@
-"""What `imagier convert` does: a reference's checkpoint loaded into networks and optimizers of ours, and saved."""
+"""`imagier convert`: a checkpoint of the reference, loaded into networks and optimizers of ours, and saved."""
 
 from __future__ import annotations
 
-import argparse
-import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from imagier.errors import UserError
 from imagier.run import build_training
-from imagier.run.options import DEFAULT_SEED
+from imagier.run.experiment import ConfigSource, read_experiment
+from imagier.run.options import DEFAULT_SEED, RunOptions
 from imagier.run.resume_plan import ResumePlan
-from imagier.run.training import read_config
 from imagier.train import checkpoint
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 
-logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Converted:
+    """Where the run stands whose checkpoint was converted."""
+
+    epoch: int
+    step: int
 
 
-def convert(args: argparse.Namespace) -> int:
-    """Writes `args.new`; the run can be continued from it if the old file held the state of optimizers."""
-    config, notes = read_config(args)
-    for note in notes:
-        logger.info(note)
-    state = checkpoint.load(args.old)
-    if "net_G" not in state:
-        raise UserError("is a checkpoint of ours already", where=args.old)
+def convert(old: Path, new: Path, config: ConfigSource, *, overrides: Sequence[str] = ()) -> Converted:
+    """Writes `new`; the run can be continued from it if the old file held the state of optimizers.
+
+    UserError if it does not fit the config, or needs no conversion.
+    """
+    experiment = read_experiment(config, RunOptions(), overrides)
+    experiment.log_notes()
+    if "net_G" not in checkpoint.load(old):
+        raise UserError("is a checkpoint of ours already", where=old, code="no-reference-checkpoint")
     runtime = Runtime(torch.device("cpu"))
-    recipe = build_training.untrained(config, runtime)
-    trainer = Trainer(recipe, build_training.players(config, recipe, runtime), runtime, seed=DEFAULT_SEED)
-    start = ResumePlan(args.new.parent, DEFAULT_SEED, args.old, state, continues=True)
-    start.restore(trainer, strict=config.trainer.strict_resume)
-    checkpoint.write(args.new, trainer, extras={})
-    logger.info(f"{args.new}: epoch {trainer.position.epoch}, iteration {trainer.step:,}")
-    return 0
+    recipe = build_training.untrained(experiment.config, runtime)
+    players = build_training.players(experiment.config, recipe, runtime)
+    trainer = Trainer(recipe, players, runtime, seed=DEFAULT_SEED)
+    plan = ResumePlan(new.parent, DEFAULT_SEED, old, is_resume=True)
+    plan.restore(trainer, strict=experiment.config.trainer.strict_resume)
+    checkpoint.write(new, trainer, extras={})
+    return Converted(trainer.position.epoch, trainer.step)

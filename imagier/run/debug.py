@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import copy
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,13 @@ import torch
 from imagier.config.check import Config
 from imagier.config.schema import BIG, Cudnn
 from imagier.errors import UserError
-from imagier.run.training import run_once
-from imagier.train import runtime as runtimes
+from imagier.run.experiment import ConfigSource, Experiment, read_experiment
+from imagier.run.options import RunOptions
+from imagier.run.process import open_runtime
+from imagier.run.session import Session
+from imagier.run.training import run_session
 from imagier.train.compare import first_difference
+from imagier.train.determinism import deterministic
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -25,35 +28,46 @@ STEPS = 4
 HELD_OUT_BATCHES = 2
 
 
-def debug(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
-    """Trains a few steps with anomaly detection, then again from the middle; 1 if the two disagree.
+def debug(config: ConfigSource | None, options: RunOptions, *, overrides: Sequence[str] = ()) -> bool:
+    """Trains a few steps with anomaly detection, then again from the middle; whether the two agree, bit for bit.
 
-    Everything goes to <logdir>/debug, which is made anew each time.
+    Everything goes to <logdir>/debug, which is deleted first. Arguments and errors as of `train`.
     """
-    if args.dry_run:
-        raise UserError("--debug trains and --dry-run does not: choose one")
-    folder = Path(args.logdir or "logs") / "debug"
+    if options.dry_run:
+        raise UserError("trains and --dry-run does not", where="--debug", advice="choose one", code="contradiction")
+    experiment = read_experiment(config, options, overrides)
+    with open_runtime(options) as runtime:
+        experiment.log_notes()
+        return _run_twice(replace(experiment, config=shorten(experiment.config)), options, runtime)
+
+
+def _run_twice(experiment: Experiment, options: RunOptions, runtime: Runtime) -> bool:
+    folder = Path(options.logdir or "logs") / "debug"
     if runtime.is_main:
         shutil.rmtree(folder, ignore_errors=True)
     runtime.barrier()
-    config = _short(config)
-    args = copy.copy(args)
-    args.wandb, args.max_time, args.resume = False, None, 0
+    options = replace(options, wandb=False, max_time_s=None)
 
-    with runtimes.deterministic(), torch.autograd.set_detect_anomaly(True):
-        args.logdir = folder / "whole"
-        whole = run_once(config, args, runtime, held_out_batches=HELD_OUT_BATCHES)
-        middle = next(args.logdir.glob(f"epoch_*_iteration_{STEPS // 2:09d}_checkpoint.pt"))
-        args.logdir, args.checkpoint, args.resume = folder / "continued", middle, 1
-        continued = run_once(config, args, runtime, held_out_batches=HELD_OUT_BATCHES)
-    states = [{name: player.state_dict() for name, player in run.players.items()} for run in (whole, continued)]
-    different = first_difference(*states)
-    verdict = f"differs in {different}" if different else "is the same run, bit for bit"
+    def run(name: str, checkpoint: Path | str | None, *, resume: bool) -> Session:
+        its_options = replace(options, logdir=folder / name, checkpoint=checkpoint, resume=resume)
+        return run_session(experiment, its_options, runtime, held_out_batches=HELD_OUT_BATCHES)[0]
+
+    with deterministic(), torch.autograd.set_detect_anomaly(True):
+        whole = run("whole", options.checkpoint, resume=False)
+        middle = next(whole.plan.logdir.glob(f"epoch_*_iteration_{STEPS // 2:09d}_checkpoint.pt"))
+        continued = run("continued", middle, resume=True)
+    states = [
+        {name: player.state_dict() for name, player in session.trainer.players.items()}
+        for session in (whole, continued)
+    ]
+    difference = first_difference(*states)
+    verdict = f"differs in {difference}" if difference else "is the same run, bit for bit"
     logger.info(f"resume check: continuing from iteration {STEPS // 2} {verdict}")
-    return 1 if different else 0
+    return difference is None
 
 
-def _short(config: Config) -> Config:
+def shorten(config: Config) -> Config:
+    """The config of a run of STEPS iterations that does in them what a long run does."""
     run = replace(
         config.run,
         max_iter=STEPS,

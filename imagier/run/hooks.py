@@ -1,32 +1,31 @@
-"""The hooks of a run, as its config and command line want them."""
+"""The hooks of a run, as its config and options want them."""
 
 from __future__ import annotations
 
-import argparse
 import logging
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from imagier.config.check import Config
 from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch
-from imagier.run import build_training, sinks, status
+from imagier.run import build_training, status
 from imagier.run.resume_plan import ResumePlan
-from imagier.run.saving import before_checkpoint_of, checkpoints, first_save, saver_of
-from imagier.train.clock import Stopwatch
-from imagier.train.hooks import evaluation, report
-from imagier.train.hooks.checkpoints import Stateful
+from imagier.run.saving import before_checkpoint_of, build_checkpoint_hook, build_saver, first_save
+from imagier.run.session import Session
+from imagier.train.hooks import files, report, tensorboard
+from imagier.train.hooks.checkpoints import Checkpoints, Stateful
 from imagier.train.hooks.console import Console
+from imagier.train.hooks.evaluation import Evaluation, Scores
 from imagier.train.hooks.health import Health
 from imagier.train.hooks.images import Images
 from imagier.train.hooks.log import Log, Sink
 from imagier.train.hooks.profile import Profile
-from imagier.train.hooks.tolerant import TolerantHook
+from imagier.train.hooks.tolerant import TolerantHook, TolerantSink
+from imagier.train.hooks.wandb import WandB
 from imagier.train.hooks.watchdog import Watchdog
-from imagier.train.runtime import Runtime
 from imagier.train.saver import Saver
 from imagier.train.trainer import Hook, Trainer
 from imagier.train.view import View
@@ -40,138 +39,29 @@ HEALTH_EVERY = 100
 """Iterations between two readings of a run's health, or more, if it is logged less often."""
 
 
+@dataclass(frozen=True)
 class Hooks:
-    """All hooks of a run in the order in which they watch, and what they share."""
+    """All hooks of a run, and what of them the run itself needs."""
 
-    def __init__(
-        self,
-        config: Config,
-        args: argparse.Namespace,
-        start: ResumePlan,
-        trainer: Trainer,
-        training: Loader,
-        held_out: Loader | None,
-        total_steps: int,
-        stopwatch: Stopwatch | None,
-        kept: Mapping[str, Any],
-    ) -> None:
-        """kept: the extras of the checkpoint that the run goes on from."""
-        runtime = trainer.runtime
-        console = Console(total_steps=total_steps, from_step=trainer.step, is_main=runtime.is_main)
-        self.sinks: list[Sink] = [console]
-        self.saver: Saver | None = None
-        wandb_id: str | None = kept.get("wandb_id")
-        if runtime.is_main:
-            self.saver = saver_of(config.run, start, runtime)
-            more, wandb_id = sinks.of_first_rank(config, args, start, trainer.step, wandb_id)
-            self.sinks += more
-        self.log = Log(
-            self.sinks,
-            every=config.run.logging_iter,
-            samples_per_step=training.batch_size * training.world,
-            log_names=trainer.recipe.log_names,
-            stopwatch=stopwatch,
-            tallies=partial(_skipped, [training, *([held_out] if held_out is not None else [])]),
-        )
-        view = View(build_training.calibrated(training, _calibration(config), runtime))
-        self.evaluation = self._evaluation(config, view, training, held_out, start.seed)
+    all: Sequence[Hook]
+    """In the order in which they are called."""
+    sinks: Sequence[Sink]
+    saves: Checkpoints
+    saver: Saver | None
+    """None on all ranks but the first."""
+    evaluation: Evaluation | None
+    """None if there is no held-out set."""
+    watchdog: Watchdog | None
+    first_step: int
+    """The iteration that the run goes on from."""
 
-        extras = partial(_extras, start, wandb_id, view if _calibration(config) else None, trainer)
-        few = (held_out or training).some(FEW)
-        self.health = self._health(config, view, training, few if held_out else None, start.seed)
-        before, saves_early = (
-            before_checkpoint_of(trainer, view, held_out),
-            first_save(config.run, training) < total_steps,
-        )
-        self.saves = checkpoints(
-            config.run, self.saver, extras, self._stateful(), before_checkpoint=before, prepares=saves_early
-        )
-        self.go_on_from(kept, trainer)
-        shown = TolerantHook(self._images(config, start, view, few), "an image", logger.info)
-        self.all: list[Hook] = [self.log, console, self.health, self.saves, shown]
-        if self.evaluation is not None:
-            self.all.append(self.evaluation)
-        if runtime.is_main:
-            self.all += self._pages(args, start, runtime)
-        self._watchdog = None
-        if args.step_timeout is not None:  # the last: what the others do is part of a step
-            self._watchdog = Watchdog(start.logdir, args.step_timeout, rank=runtime.rank, status=status.HUNG)
-            self.all.append(self._watchdog)
-
-    def go_on_from(self, kept: Mapping[str, Any], trainer: Trainer) -> None:
-        """Gives each the state that a checkpoint's extras hold for it, once the trainer has its own."""
-        self.saves.load_state_dict(kept, trainer.runtime.device)
-        self._remember_scores(trainer.step)
-
-    def _stateful(self) -> dict[str, Stateful]:
-        """Whose state belongs to the run, by its name in a checkpoint."""
-        stateful: dict[str, Stateful] = {"log": self.log, "health": self.health}
-        if self.evaluation is not None:
-            stateful["evaluation"] = self.evaluation
-        return stateful
-
-    def _pages(self, args: argparse.Namespace, start: ResumePlan, runtime: Runtime) -> list[Hook]:
-        """What is written about a run, by the first rank."""
-        command = shlex.join(sys.argv)
-        page = report.Report(start.logdir, command, start.seed, self.evaluation, self.health.verdicts.standing)
-        pages: list[Hook] = [TolerantHook(page, report.NAME, logger.info)]
-        if args.profile:
-            pages.insert(0, TolerantHook(Profile(start.logdir, runtime.device), "the profile", logger.info))
-        return pages
-
-    def _health(self, config: Config, view: View, training: Loader, held_out: Batch | None, seed: int) -> Health:
-        """Reads now and then how the run is."""
-        return Health(
-            partial(training.some, FEW),
-            held_out,
-            training.once,
-            view,
-            self.log.write,
-            logger.info,
-            every=max(HEALTH_EVERY, config.run.logging_iter),
-            seed=seed,
-        )
-
-    def _images(self, config: Config, start: ResumePlan, view: View, few: Batch) -> Images:
-        """Shows some samples again and again."""
-        run = config.run
-        return Images(
-            start.logdir,
-            few,
-            view,
-            self.sinks,
-            every=[run.image_save_iter, run.metrics_iter or run.snapshot_save_iter],
-            display_every=run.image_display_iter,
-            seed=start.seed,
-        )
-
-    def _evaluation(
-        self, config: Config, view: View, training: Loader, held_out: Loader | None, seed: int
-    ) -> evaluation.Evaluation | None:
-        """Scores on held-out images, where there are any."""
-        run = config.run
-        if held_out is None:
-            return None
-        return evaluation.Evaluation(
-            held_out.once,
-            training.once,
-            view,
-            self.log.write,
-            every=run.metrics_iter or run.snapshot_save_iter,
-            every_epochs=run.metrics_epoch or run.snapshot_save_epoch,
-            seed=seed,
-            scored=self._scored,
-        )
-
-    def _scored(self, step: int, scores: evaluation.Scores) -> None:
-        if self.saver is not None:
-            self.saver.note(step, scores)
-
-    def _remember_scores(self, step: int) -> None:
-        """Those of checkpoints, up to a step: they were measured after these were written."""
+    def resume(self, extras: Mapping[str, Any], trainer: Trainer) -> None:
+        """Gives each hook the state that a checkpoint's extras hold for it, once the trainer has its own."""
+        self.saves.load_state_dict(extras, trainer.runtime.device)
         if self.saver is not None and self.evaluation is not None:
+            # Scores of a checkpoint are measured after it is written, so that they are not in it.
             for entry in self.saver.files.entries:
-                if entry.step <= step:
+                if entry.step <= trainer.step:
                     self.evaluation.remember(entry.step, entry.metrics)
 
     @property
@@ -187,25 +77,164 @@ class Hooks:
     def close(self) -> None:
         """Finishes the files, the last checkpoint first, and ends the watch."""
         self.finish_saving()
-        if self._watchdog is not None:
-            self._watchdog.close()
+        if self.watchdog is not None:
+            self.watchdog.close()
         for sink in self.sinks:
             sink.close()
 
 
-def _extras(start: ResumePlan, wandb_id: str | None, calibrated: View | None, trainer: Trainer) -> dict[str, Any]:
+def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
+    """The hooks of a run. extras: what the checkpoint that the run goes on from keeps of them; empty for a new run."""
+    config, plan, trainer = session.config, session.plan, session.trainer
+    is_main = session.runtime.is_main
+    console = Console(total_steps=session.total_steps, from_step=trainer.step, is_main=is_main)
+    saver = build_saver(config.run, plan, session.runtime) if is_main else None
+    wandb = _build_wandb(session, extras.get("wandb_id")) if is_main and session.options.wandb else None
+    sinks = [console, *(_build_file_sinks(session) if is_main else []), *_tolerate_sink(wandb, "W&B's log")]
+    log = _build_log(session, sinks)
+    view = View(build_training.calibrated(session.training, _calibration_batches(config), session.runtime))
+    evaluation = _build_evaluation(session, view, log, saver)
+    few = (session.held_out or session.training).some(FEW)
+    health = _build_health(session, view, log, few if session.held_out else None)
+    stateful: dict[str, Stateful] = {"log": log, "health": health}
+    if evaluation is not None:
+        stateful["evaluation"] = evaluation
+    wandb_id = extras.get("wandb_id") if wandb is None else wandb.run_id
+    saves = build_checkpoint_hook(
+        config.run,
+        saver,
+        partial(_extras, plan, wandb_id, view if _calibration_batches(config) else None, trainer),
+        stateful,
+        before_checkpoint=before_checkpoint_of(trainer, view, session.held_out),
+        prepares=first_save(config.run, session.training) < session.total_steps,
+    )
+    images = TolerantHook(_build_images(session, view, sinks, few), "an image", logger.info)
+    pages = _build_pages(session, evaluation, health) if is_main else []
+    watchdog = _build_watchdog(session)
+    optional: list[Hook | None] = [evaluation, *pages, watchdog]  # the watchdog last: a step is all that hooks do, too
+    hooks: list[Hook] = [log, console, health, saves, images, *(hook for hook in optional if hook is not None)]
+    built = Hooks(hooks, sinks, saves, saver, evaluation, watchdog, trainer.step)
+    built.resume(extras, trainer)
+    return built
+
+
+def _build_file_sinks(session: Session) -> list[Sink]:
+    """What writes records into the run's folder. None of them ends a run when its disk fails."""
+    logdir, step = session.plan.logdir, session.trainer.step
+    sinks = _tolerate_sink(files.JsonLines(logdir, from_step=step), files.NAME)
+    if tensorboard.is_installed():
+        has_images = session.config.trainer.image_to_tensorboard
+        board = tensorboard.TensorBoard(logdir, from_step=step, images=has_images)
+        sinks += _tolerate_sink(board, "TensorBoard's log")
+    return sinks
+
+
+def _build_wandb(session: Session, kept_id: str | None) -> WandB:
+    config, options, plan = session.config, session.options, session.plan
+    return WandB(
+        plan.logdir,
+        project=options.wandb_project,
+        run_id=options.wandb_id,
+        resuming=plan.is_resume,
+        kept_id=kept_id,
+        config={**config.resolved(), "dataset": config.run.data.name, "seed": plan.seed},
+    )
+
+
+def _tolerate_sink(sink: Sink | None, what: str) -> list[Sink]:
+    return [] if sink is None else [TolerantSink(sink, what, logger.info)]
+
+
+def _build_log(session: Session, sinks: Sequence[Sink]) -> Log:
+    training, held_out = session.training, session.held_out
+    return Log(
+        sinks,
+        every=session.config.run.logging_iter,
+        samples_per_step=training.batch_size * training.world,
+        log_names=session.trainer.recipe.log_names,
+        stopwatch=session.stopwatch,
+        tallies=partial(_count_skipped, [training, *([held_out] if held_out is not None else [])]),
+    )
+
+
+def _build_evaluation(session: Session, view: View, log: Log, saver: Saver | None) -> Evaluation | None:
+    run = session.config.run
+    if session.held_out is None:
+        return None
+
+    def note_scores(step: int, scores: Scores) -> None:
+        if saver is not None:
+            saver.note(step, scores)
+
+    return Evaluation(
+        session.held_out.once,
+        session.training.once,
+        view,
+        log.write,
+        every=run.metrics_iter or run.snapshot_save_iter,
+        every_epochs=run.metrics_epoch or run.snapshot_save_epoch,
+        seed=session.plan.seed,
+        scored=note_scores,
+    )
+
+
+def _build_health(session: Session, view: View, log: Log, held_out: Batch | None) -> Health:
+    return Health(
+        partial(session.training.some, FEW),
+        held_out,
+        session.training.once,
+        view,
+        log.write,
+        logger.info,
+        every=max(HEALTH_EVERY, session.config.run.logging_iter),
+        seed=session.plan.seed,
+    )
+
+
+def _build_images(session: Session, view: View, sinks: Sequence[Sink], few: Batch) -> Images:
+    run = session.config.run
+    return Images(
+        session.plan.logdir,
+        few,
+        view,
+        sinks,
+        every=[run.image_save_iter, run.metrics_iter or run.snapshot_save_iter],
+        display_every=run.image_display_iter,
+        seed=session.plan.seed,
+    )
+
+
+def _build_pages(session: Session, evaluation: Evaluation | None, health: Health) -> list[Hook]:
+    """What the first rank writes about a run."""
+    plan, options = session.plan, session.options
+    page = report.Report(plan.logdir, options.command, plan.seed, evaluation, health.verdicts.standing)
+    pages: list[Hook] = [TolerantHook(page, report.NAME, logger.info)]
+    if options.profile:
+        profile = Profile(plan.logdir, session.runtime.device)
+        pages.insert(0, TolerantHook(profile, "the profile", logger.info))
+    return pages
+
+
+def _build_watchdog(session: Session) -> Watchdog | None:
+    timeout_s = session.options.step_timeout_s
+    if timeout_s is None:
+        return None
+    return Watchdog(session.plan.logdir, timeout_s, rank=session.runtime.rank, status=status.HUNG)
+
+
+def _extras(plan: ResumePlan, wandb_id: str | None, calibrated: View | None, trainer: Trainer) -> dict[str, Any]:
     """What a checkpoint keeps beside the state of the trainer and of the hooks."""
     statistics = build_training.measured_batch_norm(calibrated, trainer) if calibrated is not None else {}
-    return {**start.kept(), "wandb_id": wandb_id, "batch_norm": statistics}
+    return {**plan.extras(), "wandb_id": wandb_id, "batch_norm": statistics}
 
 
-def _calibration(config: Config) -> int:
+def _calibration_batches(config: Config) -> int:
     """The batches on which batch norms of the average are measured."""
     average = config.trainer.model_average_config
     return average.num_batch_norm_estimation_iterations if average.enabled else 0
 
 
-def _skipped(loaders: Sequence[Loader]) -> dict[str, int]:
+def _count_skipped(loaders: Sequence[Loader]) -> dict[str, int]:
     """How often samples were skipped, if broken ones are."""
     skipping = [loader.skipped for loader in loaders if loader.on_error != "stop"]
     return {"data/skipped": sum(skipping)} if skipping else {}

@@ -1,21 +1,27 @@
-"""What `imagier infer` does: one image per input, made by the averaged generator."""
+"""Images from a trained generator: one per input, made with the averaged weights."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import inspect
 import logging
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from imagier.config import schema
 from imagier.config.check import Config
 from imagier.errors import UserError
 from imagier.recipe import Recipe
 from imagier.run import build_data, build_training
-from imagier.run.reference_checkpoint import translated
+from imagier.run.experiment import ConfigSource, Experiment, read_experiment
+from imagier.run.options import RunOptions
+from imagier.run.process import open_runtime
+from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
 from imagier.train.checkpoint_files import latest
@@ -25,61 +31,105 @@ from imagier.train.runtime import Runtime
 logger = logging.getLogger(__name__)
 
 JPEG_QUALITY = 99
+DEFAULT_SEED = 0
+"""Of random styles."""
 
 
-def infer(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
-    """Writes <output_dir>/<sequence>/<name>.jpg for every sample; returns the exit status.
+def generate(
+    config_or_logdir: ConfigSource,
+    output_dir: str | Path,
+    options: RunOptions | None = None,
+    *,
+    overrides: Sequence[str] = (),
+) -> list[Path]:
+    """Writes <output_dir>/<sequence>/<name>.jpg for every sample of the test set; returns the paths, in order.
 
-    Of test_data, or without that section of data: of its `test`, or without that of its `val`.
+    The test set is that of `test_data`, or if the config has no such section `data.test`, or else `data.val`. The
+    weights are those of `options.checkpoint`, or else the latest of the log folder. If a launcher has started several
+    processes, each writes its share and returns its paths.
+
+    config_or_logdir: a config as of `train`, or the folder of a run. UserError for a mistake in any argument.
     """
-    count = write_all(config, args, runtime)
-    logger.info(f"{args.output_dir}: {count} images")
-    return 0
+    experiment, options = read_experiment_of_run(config_or_logdir, options, overrides)
+    with open_runtime(options) as runtime:
+        experiment.log_notes()
+        return write_images(experiment, Path(output_dir), options, runtime)
+
+
+def read_experiment_of_run(
+    config_or_logdir: ConfigSource | None, options: RunOptions | None, overrides: Sequence[str]
+) -> tuple[Experiment, RunOptions]:
+    """The experiment of a config, or of the run in a log folder, and the options with that folder in them."""
+    options = options or RunOptions()
+    if isinstance(config_or_logdir, str | Path) and Path(config_or_logdir).is_dir():
+        options = dataclasses.replace(options, logdir=config_or_logdir)
+        config_or_logdir = None
+    return read_experiment(config_or_logdir, options, overrides), options
 
 
 @torch.no_grad()
-def write_all(config: Config, args: argparse.Namespace, runtime: Runtime) -> int:
-    """Writes all images, each name once; returns how many, over all ranks."""
-    trainer = config.trainer
-    runtime.precision, _ = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
+def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, runtime: Runtime) -> list[Path]:
+    """Writes this rank's share of all images, each name once; returns their paths."""
+    config, seed = experiment.config, DEFAULT_SEED if options.seed is None else options.seed
+    data, split = _test_set(config)
+    if options.num_workers is not None:  # `test_data` has a number of its own
+        data = build_data.with_workers(data, options.num_workers)
+    recipe = load_recipe(config, find_weights(experiment, options), runtime)
+    written: dict[str, Path] = {}
+    for name, image in _make_images(recipe, config, data, split, seed, runtime):
+        if name not in written:  # else it is there: the shorter list of an unpaired set begins again
+            written[name] = output_dir / f"{name}.jpg"
+            write_image(written[name], to_uint8(image.clamp(-1, 1).expand(3, -1, -1)), JPEG_QUALITY)
+    total = runtime.all_reduce_sum(len(written))
+    logger.info(f"{output_dir}: {total} images")
+    return list(written.values())
+
+
+def _test_set(config: Config) -> tuple[schema.Data, schema.Split]:
     section = "data" if config.run.test_data is None else "test_data"
     data = config.run.test_data or config.run.data
     split = data.test or data.val
     if split is None:
-        raise UserError(f"nothing to infer from: the config has neither {section}.test nor {section}.val")
+        what = f"the config has neither {section}.test nor {section}.val"
+        raise UserError(f"nothing to infer from: {what}", code="no-test-set")
     if split is data.val:
         data = build_data.for_validation(data)
-    data = dataclasses.replace(data, val_data_loader_not_distributed=False)  # each rank writes its share
-    if args.num_workers is not None:
-        data = build_data.with_workers(data, args.num_workers)
-    recipe = trained(config, args, runtime)
-    rng = runtime.generator(args.seed)
-    runtime.seed(args.seed)  # for layers that draw noise of their own
-    options = config.run.inference_args
-    if "seed" in inspect.signature(recipe.infer).parameters:
-        options = {"seed": args.seed, **options}
-    written: set[str] = set()
-    for stored in build_data.held_out_loader(config, runtime, data, split, args.seed).once():
+    return dataclasses.replace(data, val_data_loader_not_distributed=False), split  # each rank writes its share
+
+
+def _make_images(
+    recipe: Recipe, config: Config, data: schema.Data, split: schema.Split, seed: int, runtime: Runtime
+) -> Iterator[tuple[str, Tensor]]:
+    """The name of every image of this rank, "sequence/name", and the image, 1 or 3 x H x W, in [-1, 1] or beyond."""
+    rng = runtime.generator(seed)
+    runtime.seed(seed)  # for layers that draw noise of their own
+    arguments = inference_arguments(recipe, config, seed)
+    for stored in build_data.held_out_loader(config, runtime, data, split, seed).once():
         batch = recipe.prepare(stored)
         with runtime.autocast():
-            images = recipe.infer(batch, rng, **options)
-        for name, image in zip(recipe.infer_names(batch, **options), images):
-            if name not in written:  # else it is there: the shorter list of an unpaired set begins again
-                seen = to_uint8(image.clamp(-1, 1).expand(3, -1, -1))
-                write_image(args.output_dir / f"{name}.jpg", seen, JPEG_QUALITY)
-            written.add(name)
-    return runtime.all_reduce_sum(len(written))
+            images = recipe.infer(batch, rng, **arguments)
+        yield from zip(recipe.infer_names(batch, **arguments), images)
 
 
-def trained(config: Config, args: argparse.Namespace, runtime: Runtime) -> Recipe:
-    """The recipe with the averaged weights of a checkpoint, or its plain ones if it holds no average."""
-    path = _checkpoint(config, args)
+def inference_arguments(recipe: Recipe, config: Config, seed: int) -> dict[str, Any]:
+    """The keyword arguments of the recipe's `infer`: those of the config, and `seed` if the method takes one."""
+    arguments = config.run.inference_args
+    return {"seed": seed, **arguments} if "seed" in inspect.signature(recipe.infer).parameters else dict(arguments)
+
+
+def load_recipe(config: Config, path: Path, runtime: Runtime) -> Recipe:
+    """The recipe in eval mode with the averaged weights of a checkpoint, or its plain ones if it holds no average.
+
+    Also sets the precision of the runtime. UserError if the checkpoint does not fit the config.
+    """
+    trainer = config.trainer
+    runtime.precision, _ = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
     recipe = build_training.untrained(config, runtime)
     network = recipe.networks["gen"]
     average = build_training.average(config, network, runtime)
     averages = {"gen": average.network} if average is not None else {}
-    state, notes = translated(checkpoint.load(path), {"gen": network}, averages, {}, path)
-    state, misfits = checkpoint.fitted(state, {"gen": network}, averages, path, strict=config.trainer.strict_resume)
+    state, notes = translate_reference(checkpoint.load(path), {"gen": network}, averages, {}, path)
+    state, misfits = checkpoint.fitted(state, {"gen": network}, averages, path, strict=trainer.strict_resume)
     for line in [*notes, *misfits]:
         logger.info(line)
     with checkpoint.fitting(path):
@@ -95,22 +145,29 @@ def trained(config: Config, args: argparse.Namespace, runtime: Runtime) -> Recip
     return recipe
 
 
-def _checkpoint(config: Config, args: argparse.Namespace) -> Path:
-    if args.checkpoint is not None:
-        return args.checkpoint
-    found = latest(args.logdir) if args.logdir is not None else None
+def find_weights(experiment: Experiment, options: RunOptions) -> Path:
+    """The checkpoint that the options name, or the latest of the log folder, or the reference's file for the config."""
+    if options.checkpoint is not None:
+        return Path(options.checkpoint)
+    found = latest(Path(options.logdir)) if options.logdir is not None else None
     if found is not None:
         return found
-    weight = config.run.pretrained_weight
+    weight = experiment.config.run.pretrained_weight
     if not weight:
-        raise UserError("--checkpoint is missing: name the weights, or the --logdir of the run that trained them")
+        raise UserError(
+            "missing",
+            where="--checkpoint",
+            advice="name the weights, or the --logdir of the run that trained them",
+            code="missing-checkpoint",
+        )
     # Where the reference kept what it downloaded, so that its users need not fetch it again.
-    stem = str(args.config).removesuffix(".yaml") if args.config is not None else "run"
+    stem = str(experiment.path).removesuffix(".yaml") if experiment.path is not None else "run"
     path = Path(os.environ.get("TORCH_HOME", ".")) / "checkpoints" / f"{stem}-{weight}.pt"
     if not path.is_file():
         raise UserError(
             f"{weight} is the id of a file on Google Drive, which is not fetched from here",
             where="pretrained_weight",
             advice=f"download it to {path}, or name a file with --checkpoint",
+            code="missing-checkpoint",
         )
     return path

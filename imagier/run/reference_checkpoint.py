@@ -34,7 +34,7 @@ _MOMENTS: dict[type[torch.optim.Optimizer], set[str]] = {
 """What each optimizer must find of every weight that it has moved."""
 
 
-def translated(
+def translate_reference(
     state: Mapping[str, Any],
     networks: Mapping[str, nn.Module],
     averages: Mapping[str, nn.Module],
@@ -54,16 +54,16 @@ def translated(
         letter = LETTERS.get(player)
         if letter is None or f"net_{letter}" not in state:
             continue
-        weights, average, num_updates = _parted(state[f"net_{letter}"])
-        saved: dict[str, Any] = {"network": _renamed(weights, network, player, path)}
+        weights, average, num_updates = _split_average(state[f"net_{letter}"])
+        saved: dict[str, Any] = {"network": _rename(weights, network, player, path)}
         players[player] = saved
         if average and player in averages:
-            network_of_average = _renamed(average, averages[player], player, path)
+            network_of_average = _rename(average, averages[player], player, path)
             saved["average"] = {"network": network_of_average, "num_updates": num_updates}
         elif average:
             notes.append(f"{path.name}: holds an average of {player}, which this config does not use")
         if player in optimizers and f"opt_{letter}" in state:
-            saved["optimizer"] = _optimizer(
+            saved["optimizer"] = _translate_optimizer(
                 state[f"opt_{letter}"], weights, network, optimizers[player], f"{path}: opt_{letter}"
             )
     whole = {
@@ -77,16 +77,16 @@ def translated(
     return whole, notes
 
 
-def _parted(entries: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
+def _split_average(entries: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
     """The live weights and the averaged ones (if any) without prefixes, and the number of updates of the average."""
     if all(name.startswith(_WRAPPER) for name in entries):
-        entries = _without(_WRAPPER, entries)
+        entries = _strip_prefix(_WRAPPER, entries)
     if _UPDATES not in entries:
         return dict(entries), {}, 0
-    return _without(_WRAPPER, entries), _without(_AVERAGE, entries), int(entries[_UPDATES])
+    return _strip_prefix(_WRAPPER, entries), _strip_prefix(_AVERAGE, entries), int(entries[_UPDATES])
 
 
-def _without(prefix: str, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _strip_prefix(prefix: str, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in entries.items() if name.startswith(prefix)}
 
 
@@ -105,12 +105,12 @@ def _names(network: nn.Module, where: str) -> dict[str, str]:
     return reference_names(network.state_dict(), rules)
 
 
-def _renamed(entries: Mapping[str, Tensor], network: nn.Module, player: str, path: Path) -> dict[str, Tensor]:
+def _rename(entries: Mapping[str, Tensor], network: nn.Module, player: str, path: Path) -> dict[str, Tensor]:
     ours = {theirs: name for name, theirs in _names(network, f"{path}: {player}").items()}
     return {ours.get(name, name): tensor for name, tensor in entries.items()}
 
 
-def _optimizer(
+def _translate_optimizer(
     saved: Mapping[str, Any],
     weights: Mapping[str, Tensor],
     network: nn.Module,
@@ -118,11 +118,19 @@ def _optimizer(
     where: str,
 ) -> dict[str, Any]:
     """Its moments by our order of parameters; learning rate, betas and the like are those of the config."""
-    index = {name: number for number, name in enumerate(_parameters(weights))}
+    index = {name: number for number, name in enumerate(_parameter_names(weights))}
     numbered = [number for group in saved["param_groups"] for number in group["params"]]
     if len(saved["param_groups"]) != 1 or numbered != list(range(len(index))):
         raise UserError(f"is about {len(numbered)} weights, but its network has {len(index)}", where=where)
-    needed = _MOMENTS[type(optimizer)]
+    kind = type(optimizer).__name__
+    needed = _MOMENTS.get(type(optimizer))
+    if needed is None:
+        raise UserError(
+            f"was written by an optimizer of the reference, which had no {kind}",
+            where=where,
+            advice="take the weights alone (--resume 0)",
+            code="other-optimizer",
+        )
     names = _names(network, where)
     moments: dict[int, dict[str, Any]] = {}
     for ours, (name, _) in enumerate(network.named_parameters()):
@@ -134,7 +142,6 @@ def _optimizer(
         steps = {"step": saved["param_groups"][0].get("step")}
         moments[ours] = {key: value for key, value in {**steps, **found}.items() if value is not None}
         if missing := sorted(needed - moments[ours].keys()):
-            kind = type(optimizer).__name__
             raise UserError(
                 f"has no {missing[0]} of {theirs}",
                 where=where,
@@ -146,7 +153,7 @@ def _optimizer(
     return {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
-def _parameters(entries: Iterable[str]) -> Iterator[str]:
+def _parameter_names(entries: Iterable[str]) -> Iterator[str]:
     """The names of what an optimizer moved, in its order: that of all entries, less what is not learned."""
     entries = list(entries)
     spectral = {name.removesuffix("_orig") for name in entries if name.endswith("weight_orig")}

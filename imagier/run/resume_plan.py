@@ -1,8 +1,7 @@
-"""Where a run begins: its folder, its seed, and the checkpoint it begins from."""
+"""Where a run starts from: its folder, its seed and its checkpoint, decided before anything is built."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import random
@@ -13,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from imagier.errors import UserError
-from imagier.run.reference_checkpoint import translated
+from imagier.run.options import DEFAULT_SEED, RunOptions
+from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
-from imagier.train.checkpoint_files import LATEST, CheckpointFiles, RetentionPolicy, listed, pointed
-from imagier.train.disk import remove_temporaries
-from imagier.train.hooks import images, profile
-from imagier.train.manifest import Entry
+from imagier.train.checkpoint_files import LATEST
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 from imagier.train.view import averages
@@ -28,166 +25,162 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ResumePlan:
-    """What is decided before anything is built."""
+    """What a run starts from. The same on all ranks."""
 
     logdir: Path
     seed: int
-    path: Path | None = None
-    state: dict[str, Any] | None = None
-    continues: bool = False
-    """All of the checkpoint counts, not its weights alone."""
+    checkpoint: Path | None = None
+    """None: a new run with first weights."""
+    is_resume: bool = False
+    """True: the run that wrote the checkpoint goes on. False: its weights start a new run."""
     init_from: str | None = None
-    """The --checkpoint with which the run began, in this process or in one before; by it a run is known again."""
+    """The --checkpoint that the run was first started with, by this process or an earlier one. A restart finds its own
+    run by it."""
     skipped: tuple[Path, ...] = ()
-    """Later checkpoints, which cannot be read."""
+    """Later checkpoints that cannot be read."""
     notes: tuple[str, ...] = ()
-    """What is to be told about them."""
+    """Lines about these."""
 
     @staticmethod
-    def resolve(args: argparse.Namespace, runtime: Runtime) -> ResumePlan:
-        """A given checkpoint, else the latest of the log folder, else nothing. UserError if a given one is missing.
+    def resolve(options: RunOptions, runtime: Runtime, name: str = "run") -> ResumePlan:
+        """The given checkpoint, else the latest of the log folder, else none. UserError if a given one is missing.
 
-        A run that began with a given one and was started again goes on from its own latest.
+        A run that was first started from a given one, and is restarted, goes on from its own latest. name: of the
+        experiment, for the folder of a run that is given none.
         """
-        logdir = args.logdir or _new_folder(args, runtime)
-        seed = runtime.broadcast(random.SystemRandom().randint(0, 10000)) if args.randomized_seed else args.seed
-        found, continues = _chosen(args, logdir, runtime)
+        logdir = Path(options.logdir) if options.logdir is not None else _new_folder(runtime, name)
+        seed = _choose_seed(options, runtime)
+        found, is_resume = _choose_checkpoint(options, logdir, runtime)
         if found is None:
             return ResumePlan(logdir, seed)
-        path, state = found.path, found.state
-        if not continues:
+        given = None if options.checkpoint is None else str(Path(options.checkpoint))
+        if not is_resume:
             if (logdir / LATEST).exists():
                 raise UserError(
                     "holds another run, whose log would be lost",
                     where=logdir,
                     advice="choose another --logdir, or --resume 1",
+                    code="logdir-in-use",
                 )
-            return ResumePlan(logdir, seed, path, state, init_from=_text(args.checkpoint))
-        extras = state.get("extras", {})
-        # The data order and all noise follow from the seed: a continued run keeps it.
-        seed = int(extras.get("seed", seed))
-        init_from = _text(args.checkpoint) or extras.get("init_from")
-        return ResumePlan(logdir, seed, path, state, True, init_from, found.skipped, found.notes)
+            return ResumePlan(logdir, seed, found.path, init_from=given)
+        extras = found.state.get("extras", {})
+        return ResumePlan(
+            logdir,
+            int(extras.get("seed", seed)),  # the order of the data and all noise follow from it
+            found.path,
+            is_resume=True,
+            init_from=given or extras.get("init_from"),
+            skipped=found.skipped,
+            notes=found.notes,
+        )
 
     def restore(self, trainer: Trainer, *, strict: bool) -> dict[str, Any]:
-        """Loads the checkpoint into a trainer, once; returns what the hooks kept in it, nothing for a new run.
+        """Loads the checkpoint into a trainer; returns what the hooks kept in it, nothing for a new run.
 
-        strict: every tensor must match; else those that do not are told. UserError if the checkpoint does not fit.
+        strict: every tensor must match; otherwise those that do not are logged. UserError if the checkpoint does not
+        fit.
         """
-        if self.path is None or self.state is None:
+        if self.checkpoint is None:
             return {}
         networks, averaged = trainer.recipe.networks, averages(trainer)
-        optimizers = {name: player.optimizer for name, player in trainer.players.items() if self.continues}
-        state, notes = translated(self.state, networks, averaged, optimizers, self.path)
+        optimizers = {name: player.optimizer for name, player in trainer.players.items() if self.is_resume}
+        saved = checkpoint.load(self.checkpoint)
+        state, notes = translate_reference(saved, networks, averaged, optimizers, self.checkpoint)
+        is_resume = self.is_resume and all("optimizer" in player for player in state["players"].values())
+        if self.is_resume and not is_resume:
+            notes.append(f"{self.checkpoint.name}: holds no state of optimizers: its weights begin a new run")
         for note in notes:
             logger.info(note)
-        continues = self.continues and all("optimizer" in player for player in state["players"].values())
-        if self.continues and not continues:
-            logger.info(f"{self.path.name}: holds no state of optimizers: its weights begin a new run")
         try:
-            state, misfits = checkpoint.fitted(state, networks, averaged, self.path, strict=True)
+            state, misfits = checkpoint.fitted(state, networks, averaged, self.checkpoint, strict=True)
         except UserError:
-            if not continues and self._warm_start(trainer, state):
+            if not is_resume and _warm_start(trainer, state, self.checkpoint):
                 return {}
-            state, misfits = checkpoint.fitted(state, networks, averaged, self.path, strict=strict)
+            state, misfits = checkpoint.fitted(state, networks, averaged, self.checkpoint, strict=strict)
         for line in misfits:
             logger.info(line)
-        kept = checkpoint.restore(trainer, state, self.path) if continues else {}
-        if not continues:
-            checkpoint.restore_weights(trainer, state, self.path)
-        self.state.clear()  # a mapped file keeps its room on the disk after it was removed
-        return kept
+        if is_resume:
+            return checkpoint.restore(trainer, state, self.checkpoint)
+        checkpoint.restore_weights(trainer, state, self.checkpoint)
+        return {}
 
-    def _warm_start(self, trainer: Trainer, state: Mapping[str, Any]) -> bool:
-        """Whether the generator could take over a smaller one's weights; the discriminator begins anew."""
-        left = trainer.recipe.warm_start(state["players"].get("gen", {}).get("network", {}))
-        if not left:
-            return False
-        logger.info(f"{self.path}: a coarser generator's weights; with first values begin {', '.join(left)}")
-        average = trainer.players["gen"].average
-        if average is not None:
-            average.restart()
-        return True
-
-    def kept(self) -> dict[str, Any]:
-        """What checkpoints keep of it."""
+    def extras(self) -> dict[str, Any]:
+        """What checkpoints keep of the plan."""
         return {"seed": self.seed, "init_from": self.init_from}
 
-    def files(self, keep: RetentionPolicy) -> CheckpointFiles:
-        """What this run's checkpoints are added to. Removes what a process that was killed left behind.
-
-        From here on latest_checkpoint.txt names the checkpoint that the run goes on from.
-        """
-        for folder in (self.logdir, self.logdir / images.FOLDER, self.logdir / profile.FOLDER):
-            remove_temporaries(folder)
-        entries: list[Entry] = []
-        if self.continues:
-            entries, notes = listed(self.logdir, [path.name for path in self.skipped])
-            for note in notes:
-                logger.info(note)
-        files = CheckpointFiles(self.logdir, keep, entries)
-        if self.continues and self.path is not None and self.path.parent == self.logdir:
-            files.last_good = self.path.name
-            if pointed(self.logdir) != self.path:
-                files.point(self.path.name)
-        return files
-
     def __str__(self) -> str:
-        if self.path is None:
+        if self.checkpoint is None:
             what = "a new run"
+        elif self.is_resume:
+            what = f"continues from {self.checkpoint.name}"
         else:
-            what = f"continues from {self.path.name}" if self.continues else f"begins with the weights of {self.path}"
+            what = f"begins with the weights of {self.checkpoint}"
         return f"{self.logdir}: {what}; seed {self.seed}"
 
 
-def _new_folder(args: argparse.Namespace, runtime: Runtime) -> Path:
-    """A folder by the time. UserError where the run may be started again, and would not find it."""
-    if _number("TORCHELASTIC_MAX_RESTARTS"):
-        raise UserError(
-            "--logdir is missing: ranks that torchrun starts again must find their run", advice="name its folder"
-        )
-    if _number("SLURM_RESTART_COUNT"):
-        raise UserError("--logdir is missing: a job that is queued again must find its run", advice="name its folder")
-    stem = args.config.stem if args.config is not None else "run"
-    return Path(runtime.broadcast(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{stem}"))
-
-
-def _chosen(args: argparse.Namespace, logdir: Path, runtime: Runtime) -> tuple[checkpoint.Found | None, bool]:
-    """The checkpoint to begin from, and whether all of it counts.
-
-    With --checkpoint FILE and --resume 1 a person may go back to it; a launcher that starts the run again does not.
-    """
-    if args.checkpoint is None:
-        return newest(logdir, runtime), args.resume != 0
-    is_restart = _number("TORCHELASTIC_RESTART_COUNT") or _number("SLURM_RESTART_COUNT")
-    own = newest(logdir, runtime) if args.resume != 1 or is_restart else None
-    if own is not None and own.state.get("extras", {}).get("init_from") == str(args.checkpoint):
-        return own, True
-    return _named(args.checkpoint), args.resume == 1
-
-
-def _number(name: str) -> int:
-    """What a launcher's environment says."""
-    return int(os.environ.get(name) or 0)
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def newest(logdir: Path, runtime: Runtime) -> checkpoint.Found | None:
+def find_newest(logdir: Path, runtime: Runtime) -> checkpoint.Found | None:
     """The checkpoint that a folder's run goes on from: the first rank looks for it, the others take the same."""
     found, problem = None, None
     if runtime.is_main:
         try:
             found = checkpoint.newest(logdir)
         except UserError as error:
-            problem = str(error)
+            problem = error
     path, problem = runtime.broadcast((None if found is None else found.path, problem))
     if problem is not None:
-        raise UserError(problem)
-    return found if found is not None or path is None else _named(path)
+        raise problem
+    return found if found is not None or path is None else _load(path)
 
 
-def _named(path: Path) -> checkpoint.Found:
+def _new_folder(runtime: Runtime, name: str) -> Path:
+    """A folder by the time. UserError where a launcher may restart the run, and would not find it."""
+    where, code = "--logdir", "missing-logdir"
+    if _read_number("TORCHELASTIC_MAX_RESTARTS"):
+        what = "missing: ranks that torchrun starts again must find their run"
+        raise UserError(what, where=where, advice="name its folder", code=code)
+    if _read_number("SLURM_RESTART_COUNT"):
+        what = "missing: a job that is queued again must find its run"
+        raise UserError(what, where=where, advice="name its folder", code=code)
+    return Path(runtime.broadcast(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{name}"))
+
+
+def _choose_seed(options: RunOptions, runtime: Runtime) -> int:
+    if options.randomized_seed:
+        return runtime.broadcast(random.SystemRandom().randint(0, 10000))
+    return DEFAULT_SEED if options.seed is None else options.seed
+
+
+def _choose_checkpoint(options: RunOptions, logdir: Path, runtime: Runtime) -> tuple[checkpoint.Found | None, bool]:
+    """The checkpoint to start from, and whether its run goes on.
+
+    With --checkpoint FILE and --resume 1 a person may go back to it; a launcher that restarts the run does not.
+    """
+    if options.checkpoint is None:
+        return find_newest(logdir, runtime), options.resume is not False
+    path = Path(options.checkpoint)
+    is_restart = _read_number("TORCHELASTIC_RESTART_COUNT") or _read_number("SLURM_RESTART_COUNT")
+    own = find_newest(logdir, runtime) if not options.resume or is_restart else None
+    if own is not None and own.state.get("extras", {}).get("init_from") == str(path):
+        return own, True
+    return _load(path), options.resume is True
+
+
+def _read_number(name: str) -> int:
+    """A number of the launcher's environment; 0 if it is not set."""
+    return int(os.environ.get(name) or 0)
+
+
+def _load(path: Path) -> checkpoint.Found:
     return checkpoint.Found(path, checkpoint.load(path))
+
+
+def _warm_start(trainer: Trainer, state: Mapping[str, Any], path: Path) -> bool:
+    """Whether the generator could take the weights of a coarser one; the discriminator keeps its first weights."""
+    left = trainer.recipe.warm_start(state["players"].get("gen", {}).get("network", {}))
+    if not left:
+        return False
+    logger.info(f"{path}: a coarser generator's weights; with first values begin {', '.join(left)}")
+    average = trainer.players["gen"].average
+    if average is not None:
+        average.restart()
+    return True

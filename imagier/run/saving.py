@@ -9,9 +9,11 @@ from typing import Any
 from imagier.config.schema import Run
 from imagier.data.loading.loader import Loader
 from imagier.run.resume_plan import ResumePlan
-from imagier.train.checkpoint_files import RetentionPolicy
-from imagier.train.hooks import evaluation
+from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, listed, pointed
+from imagier.train.disk import remove_temporaries
+from imagier.train.hooks import evaluation, images, profile
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
+from imagier.train.manifest import Entry
 from imagier.train.runtime import Runtime
 from imagier.train.saver import Saver
 from imagier.train.snapshot import Snapshot
@@ -21,14 +23,34 @@ from imagier.train.view import View
 logger = logging.getLogger(__name__)
 
 
-def saver_of(run: Run, start: ResumePlan, runtime: Runtime) -> Saver:
+def build_saver(run: Run, plan: ResumePlan, runtime: Runtime) -> Saver:
     """What writes the checkpoints of a run; for the first rank."""
     best = run.keep_best
     keep = RetentionPolicy(run.keep_last, run.keep_every, best, higher_is_better=best in evaluation.HIGHER_IS_BETTER)
-    return Saver(start.files(keep), Snapshot(runtime), logger.info)
+    return Saver(open_checkpoint_files(plan, keep), Snapshot(runtime), logger.info)
 
 
-def checkpoints(
+def open_checkpoint_files(plan: ResumePlan, keep: RetentionPolicy) -> CheckpointFiles:
+    """The checkpoints of a run's folder, to which more will be added. Removes what a killed process left unfinished.
+
+    From here on latest_checkpoint.txt names the checkpoint that the run goes on from.
+    """
+    for folder in (plan.logdir, plan.logdir / images.FOLDER, plan.logdir / profile.FOLDER):
+        remove_temporaries(folder)
+    entries: list[Entry] = []
+    if plan.is_resume:
+        entries, notes = listed(plan.logdir, [path.name for path in plan.skipped])
+        for note in notes:
+            logger.info(note)
+    files = CheckpointFiles(plan.logdir, keep, entries)
+    if plan.is_resume and plan.checkpoint is not None and plan.checkpoint.parent == plan.logdir:
+        files.last_good = plan.checkpoint.name
+        if pointed(plan.logdir) != plan.checkpoint:
+            files.point(plan.checkpoint.name)
+    return files
+
+
+def build_checkpoint_hook(
     run: Run,
     saver: Saver | None,
     extras: Callable[[], dict[str, Any]],
@@ -57,7 +79,7 @@ def first_save(run: Run, training: Loader) -> int:
 
 
 def before_checkpoint_of(trainer: Trainer, view: View, held_out: Loader | None) -> Callable[[Trainer], None] | None:
-    """What the recipe stores of the held-out set before a checkpoint, if it does."""
+    """What the recipe stores of the held-out set before a checkpoint; None if it stores nothing."""
     if held_out is None or not trainer.recipe.has_before_checkpoint:
         return None
 

@@ -1,4 +1,4 @@
-"""When a run ends before its end: signals, a time limit, and the end of a Slurm job."""
+"""When a run ends before it is done: signals, a time limit, and the end of a Slurm job."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,56 +17,56 @@ from imagier.train.trainer import Outcome
 logger = logging.getLogger(__name__)
 
 SLURM_MARGIN_S = 180.0
-"""So long before the end of a Slurm job a run saves; half of what is left, where that is less."""
+"""A run saves this long before the end of its Slurm job; at half of the time left, where that is less."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Stop:
-    """Done at max_iter or max_epoch; interrupted by SIGTERM, Ctrl-C, --max_time, and the end of a Slurm job.
+    """Done at max_iter or max_epoch; interrupted by SIGTERM, Ctrl-C, a time limit, or the end of a Slurm job.
 
-    SIGUSR1 makes it save and go on.
+    SIGUSR1 makes the run save and go on.
     """
 
     def __init__(
-        self,
-        max_iter: int,
-        max_epoch: int,
-        *,
-        max_time: float | None = None,
-        job: SlurmJob | None = None,
+        self, max_iter: int, max_epoch: int, *, max_time_s: float | None = None, job: SlurmJob | None = None
     ) -> None:
-        """max_time: seconds from now."""
+        """max_time_s: seconds from now."""
         self.max_iter = max_iter
         self.max_epoch = max_epoch
-        self.deadline = float("inf") if max_time is None else time.monotonic() + max_time
+        self.deadline = float("inf") if max_time_s is None else time.monotonic() + max_time_s
         self.job = job
-        self.asked_to_stop = False
-        self.asked_to_save = False
+        self.should_stop = False
+        self.should_save = False
 
     def on_signal(self, number: int, frame: object) -> None:
-        """What SIGTERM, SIGINT and SIGUSR1 do. The second SIGINT raises KeyboardInterrupt."""
+        """Handles SIGTERM, SIGINT and SIGUSR1. The second SIGINT raises KeyboardInterrupt."""
         if number == signal.SIGUSR1:
-            self.asked_to_save = True
+            self.should_save = True
             return
         if number == signal.SIGINT:
-            if self.asked_to_stop:
+            if self.should_stop:
                 raise KeyboardInterrupt
             logger.info("stopping after this iteration, and saving; Ctrl-C again stops at once and saves nothing")
-        self.asked_to_stop = True
+        self.should_stop = True
 
     def __call__(self, step: int, epoch: int) -> Outcome:
         if step >= self.max_iter or epoch >= self.max_epoch:
             return Outcome.DONE
-        if self.asked_to_stop or time.monotonic() > self.deadline or (self.job is not None and self.job.is_over()):
+        if self.should_stop or time.monotonic() > self.deadline or (self.job is not None and self.job.is_over()):
             return Outcome.INTERRUPTED
-        if self.asked_to_save:
-            self.asked_to_save = False
+        if self.should_save:
+            self.should_save = False
             return Outcome.SAVE
         return Outcome.GO_ON
 
 
 @contextmanager
-def listening(stop: Stop) -> Iterator[Stop]:
-    """While this is open, signals go to `stop`."""
+def handle_signals(stop: Stop) -> Iterator[Stop]:
+    """While this is open, signals go to `stop`. Does nothing outside of the main thread, as Python allows no more."""
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
     before = {number: signal.signal(number, stop.on_signal) for number in _SIGNALS}
     try:
         yield stop
@@ -74,21 +75,18 @@ def listening(stop: Stop) -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-
-
 class SlurmJob:
     """The Slurm job that a process runs in, and when Slurm will end it."""
 
     def __init__(self, job_id: str, ends: float, *, now: float | None = None) -> None:
-        """ends, now: seconds since 1970; now: the clock's, if not given."""
+        """ends, now: seconds since 1970. now: None for the time of the clock."""
         self.job_id = job_id
         left = ends - (time.time() if now is None else now)
         self.stops = ends - min(SLURM_MARGIN_S, left / 2)
 
     @staticmethod
-    def of(environment: Mapping[str, str]) -> SlurmJob | None:
-        """The job that the environment tells of; None outside of Slurm, and where it does not tell the job's end."""
+    def from_environment(environment: Mapping[str, str] = os.environ) -> SlurmJob | None:
+        """The job of this process; None outside of Slurm, and where the environment lacks the job's end."""
         task = environment.get("SLURM_ARRAY_TASK_ID")
         job = f"{environment['SLURM_ARRAY_JOB_ID']}_{task}" if task else environment.get("SLURM_JOB_ID")
         ends = environment.get("SLURM_JOB_END_TIME", "")
@@ -99,7 +97,7 @@ class SlurmJob:
         return time.time() >= self.stops
 
     def requeue(self) -> str:
-        """Asks Slurm to start the job again, which ends it; returns a line that says what came of that."""
+        """Asks Slurm to start the job again, which ends it; returns a line about the result."""
         command = ["scontrol", "requeue", self.job_id]
         if shutil.which(command[0]) is None:
             return f"there is no {command[0]} here: job {self.job_id} is not queued again; submit it once more"
@@ -112,8 +110,3 @@ class SlurmJob:
     def __str__(self) -> str:
         stops = time.strftime("%F %T", time.localtime(self.stops))
         return f"Slurm job {self.job_id}: at {stops} the run saves"
-
-
-def slurm_job() -> SlurmJob | None:
-    """The Slurm job that this process runs in."""
-    return SlurmJob.of(os.environ)

@@ -1,7 +1,9 @@
-"""How much of the host's memory a process may still take."""
+"""The host's memory: how much of it a process may still take, and that it keeps what it has."""
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,21 @@ def free_bytes(machine: Path = MACHINE, container: Path = CONTAINER) -> int | No
     """
     left = list(_left(machine, container))
     return max(min(left), 0) if left else None
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep what tensors free instead of giving it back to the system and fetching it again.
+
+    Without it every large tensor is new memory, whose pages the system clears one by one: a fifth of the time of a
+    training on the CPU. Elsewhere than on Linux it does nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 64 * 2**20)
 
 
 def _left(machine: Path, container: Path) -> Iterator[int]:

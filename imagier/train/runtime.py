@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import time
@@ -47,6 +46,10 @@ class Runtime:
     local_rank: int = 0
     control: dist.ProcessGroup | None = None
     """Group for decisions, always on the CPU, so that agreeing never waits for an accelerator."""
+    owns_process_group: bool = False
+    """Whether `start` joined torch's default process group, so that `stop` has to leave it."""
+    previous_gpu: int = 0
+    """The GPU that was torch's current one before `start`, for `stop`."""
 
     @property
     def pins_memory(self) -> bool:
@@ -233,24 +236,33 @@ class SideStream:
 def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
     """Joins the process group of the environment, if there is one, and takes this process's device.
 
-    device: auto, cpu, cuda or mps. UserError where it is not to be had.
+    A process group that the caller has joined before is used as it is. device: auto, cpu, cuda or mps. UserError if
+    torch finds no such device.
     """
-    world = 1 if single else _from_environment("WORLD_SIZE", 1)
-    rank = 0 if single else _from_environment("RANK", 0)
+    is_joined = dist.is_initialized() and not single
+    world = 1 if single else dist.get_world_size() if is_joined else _from_environment("WORLD_SIZE", 1)
+    rank = 0 if single else dist.get_rank() if is_joined else _from_environment("RANK", 0)
     local = local_rank if local_rank is not None else _from_environment("LOCAL_RANK", 0)
-    runtime = Runtime(_device(device, local), rank=rank, world=world, local_rank=local)
-    if runtime.device.type == "cpu":
-        keep_freed_memory()
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+    runtime = Runtime(_device(device, local), rank=rank, world=world, local_rank=local, previous_gpu=gpu)
     if world > 1:
-        if missing := [name for name in _RENDEZVOUS if name not in os.environ]:
-            raise UserError(
-                f"the environment's WORLD_SIZE is {world}, but it has no {', '.join(missing)}",
-                advice="start with torchrun, or use --single_gpu",
-            )
-        backend = "nccl" if runtime.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(minutes=30))
-        runtime.control = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo")
+        if not is_joined:
+            _join(runtime)
+        is_on_cpu = dist.get_backend() == "gloo"
+        runtime.control = dist.group.WORLD if is_on_cpu else dist.new_group(backend="gloo")
     return runtime
+
+
+def _join(runtime: Runtime) -> None:
+    if missing := [name for name in _RENDEZVOUS if name not in os.environ]:
+        raise UserError(
+            f"the environment's WORLD_SIZE is {runtime.world}, but it has no {', '.join(missing)}",
+            advice="start with torchrun, or use --single_gpu",
+            code="no-rendezvous",
+        )
+    backend = "nccl" if runtime.device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    runtime.owns_process_group = True
 
 
 def _from_environment(name: str, default: int) -> int:
@@ -263,10 +275,14 @@ def _from_environment(name: str, default: int) -> int:
 
 
 def stop(runtime: Runtime) -> None:
-    """Leaves the process group."""
+    """Undoes `start`: leaves the process groups that it joined, and gives the current GPU back."""
+    if runtime.device.type == "cuda":
+        torch.cuda.set_device(runtime.previous_gpu)
     group, runtime.control = runtime.control, None
-    if dist.is_initialized():
+    if runtime.owns_process_group:
         dist.destroy_process_group()
+    elif group is not None and group is not dist.group.WORLD:
+        dist.destroy_process_group(group)
     if group is not None:
         # A thread of the group may still hold its last operation, and with it the group, whose end in a thread of its
         # own aborts the process. So does one that outlives the interpreter. Hence it ends here, a moment later.
@@ -298,34 +314,23 @@ def choose_precision(asked: str, amp: bool, device: torch.device) -> tuple[Preci
     return "fp32", "amp_config is on, but this device is not faster in half precision"
 
 
-def keep_freed_memory() -> None:
-    """Makes glibc keep what tensors free instead of giving it back to the system and fetching it again.
-
-    Without it every large tensor is new memory, whose pages the system clears one by one: a fifth of the time of a
-    training on the CPU. Elsewhere than on Linux it does nothing.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 64 * 2**20)
-
-
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Within this context every operation gives the same bits each time, or warns where it cannot."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+def restore_torch_state(runtime: Runtime) -> Iterator[None]:
+    """After this context torch's random sources and cudnn's flags are as before it."""
     cudnn = torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    cudnn.deterministic, cudnn.benchmark = True, False
+    flags = cudnn.deterministic, cudnn.benchmark
+    of_cpu = torch.get_rng_state()
+    of_cuda = torch.cuda.get_rng_state(runtime.device) if runtime.device.type == "cuda" else None
+    of_mps = torch.mps.get_rng_state() if runtime.device.type == "mps" else None
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        cudnn.deterministic, cudnn.benchmark = before[1:]
+        cudnn.deterministic, cudnn.benchmark = flags
+        torch.set_rng_state(of_cpu)
+        if of_cuda is not None:
+            torch.cuda.set_rng_state(of_cuda, runtime.device)
+        if of_mps is not None:
+            torch.mps.set_rng_state(of_mps)
 
 
 def set_cudnn(*, deterministic: bool, benchmark: bool) -> None:

@@ -132,7 +132,7 @@ def test_without_a_config_it_says_what_to_name(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (line,) = told(capsys, command, *(["--output_dir", tmp_path] if command == "infer" else []))
-    assert line.startswith("--config is missing: name the YAML")
+    assert line.startswith("--config: missing; name the YAML")
 
 
 def test_files_that_do_not_fit_the_config_are_named_one_a_line(
@@ -157,7 +157,7 @@ def test_inference_without_weights_says_what_to_name(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     infer = ["infer", "--config", config, "--output_dir", tmp_path / "out", "--device", "cpu"]
-    assert told(capsys, *infer)[0].startswith("--checkpoint is missing: name the weights")
+    assert told(capsys, *infer)[0].startswith("--checkpoint: missing; name the weights")
     assert told(capsys, *infer, "--checkpoint", tmp_path / "no.pt") == [f"{tmp_path}/no.pt: no such checkpoint"]
     (line,) = told(capsys, *infer, "pretrained_weight=abc")
     assert "download it to" in line

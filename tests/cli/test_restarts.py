@@ -111,7 +111,7 @@ def test_what_may_be_started_again_must_name_its_folder(
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--config", str(config), "--device", "cpu"]) == status.USER_ERROR
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("--logdir is missing: ")
+    assert line.startswith("--logdir: missing: ")
     assert not (tmp_path / "logs").exists()
 
 

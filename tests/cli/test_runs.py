@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from pathlib import Path
@@ -14,10 +13,11 @@ import tiny
 import torch
 import yaml
 
-from imagier.cli import infer, main
+from imagier.cli import main
 from imagier.run import debug
-from imagier.run.inference import write_all
-from imagier.run.training import read_config
+from imagier.run.experiment import read_experiment
+from imagier.run.inference import write_images
+from imagier.run.options import RunOptions
 from imagier.train.runtime import Runtime
 
 EVERYTHING = [
@@ -103,13 +103,10 @@ def test_each_rank_writes_its_share_even_of_a_set_that_each_validates_on(
     tree = yaml.safe_load(finished.read_text())
     tree["data"]["val_data_loader_not_distributed"] = True
     config.write_text(yaml.safe_dump(tree))
-    parser = argparse.ArgumentParser()
-    infer.add_arguments(parser)
-    words = ["--config", config, "--logdir", finished.parent / "log", "--output_dir", tmp_path / "out"]
-    args = parser.parse_args([str(word) for word in words])
-    whole, _ = read_config(args)
-    counts = [write_all(whole, args, Runtime(torch.device("cpu"), rank=rank, world=2)) for rank in range(2)]
-    assert counts == [2, 1]
+    options = RunOptions(logdir=finished.parent / "log")
+    experiment = read_experiment(config, options)
+    ranks = [Runtime(torch.device("cpu"), rank=rank, world=2) for rank in range(2)]
+    assert [len(write_images(experiment, tmp_path / "out", options, rank)) for rank in ranks] == [2, 1]
     assert len(list((tmp_path / "out").rglob("*.jpg"))) == 3
 
 
@@ -201,8 +198,8 @@ def test_debug_takes_all_of_its_steps(finished: Path, tmp_path: Path, words: lis
 
 
 def test_a_run_in_debugging_is_deterministic_whatever_its_config(finished: Path) -> None:
-    config, _ = read_config(argparse.Namespace(config=finished, overrides=[], num_workers=None, logdir=None))
-    short = debug._short(config).run
+    config = read_experiment(finished, RunOptions()).config
+    short = debug.shorten(config).run
     assert config.run.cudnn.benchmark
     assert (short.cudnn.deterministic, short.cudnn.benchmark) == (True, False)
 
@@ -210,7 +207,7 @@ def test_a_run_in_debugging_is_deterministic_whatever_its_config(finished: Path)
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--debug", "--dry-run"], "--debug trains and --dry-run does not: choose one"),
+        (["--debug", "--dry-run"], "--debug: trains and --dry-run does not; choose one"),
         (["--checkpoint", "CHECKPOINT"], "log: holds another run, whose log would be lost; choose another --logdir"),
         (["--resume", "0"], "log: holds another run, whose log would be lost; choose another --logdir"),
     ],

@@ -15,7 +15,7 @@ import tiny
 
 from imagier.cli import main
 from imagier.run import status
-from imagier.run.stopping import SLURM_MARGIN_S, SlurmJob, Stop, listening
+from imagier.run.stopping import SLURM_MARGIN_S, SlurmJob, Stop, handle_signals
 from imagier.train import checkpoint_files
 from imagier.train.hooks.console import Console
 from imagier.train.trainer import Outcome, Progress, Trainer
@@ -88,7 +88,7 @@ def test_two_ctrl_c_stop_at_once_and_save_nothing(
 def test_signals_are_as_before_once_a_run_is_over() -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in numbers]
-    with listening(Stop(1, 1)):
+    with handle_signals(Stop(1, 1)):
         assert [signal.getsignal(number) for number in numbers] != before
     assert [signal.getsignal(number) for number in numbers] == before
 
@@ -110,12 +110,14 @@ def test_a_slurm_job_is_over_a_margin_before_its_end() -> None:
 
 def test_the_environment_names_a_slurm_job() -> None:
     ends = {"SLURM_JOB_END_TIME": "2000000000"}
-    job = SlurmJob.of({"SLURM_JOB_ID": "17", **ends})
-    task = SlurmJob.of({"SLURM_JOB_ID": "19", "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "2", **ends})
+    job = SlurmJob.from_environment({"SLURM_JOB_ID": "17", **ends})
+    task = SlurmJob.from_environment(
+        {"SLURM_JOB_ID": "19", "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "2", **ends}
+    )
     assert job is not None and job.job_id == "17"
     assert task is not None and task.job_id == "17_2"
-    assert SlurmJob.of({}) is None
-    assert SlurmJob.of({"SLURM_JOB_ID": "17"}) is None
+    assert SlurmJob.from_environment({}) is None
+    assert SlurmJob.from_environment({"SLURM_JOB_ID": "17"}) is None
 
 
 def fake_scontrol(folder: Path, body: str) -> Path:

@@ -11,8 +11,10 @@ import submitit
 import tiny
 
 from imagier.cli import main
-from imagier.cli.submit import TrainJob
+from imagier.errors import UserError
 from imagier.run import status
+from imagier.run.options import RunOptions
+from imagier.run.submit import TrainJob
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_what_the_cluster_must_know_is_in_the_script(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--config", "{config}"], "--logdir is missing: a job that is queued again must find its run"),
+        (["--config", "{config}"], "--logdir: missing: a job that is queued again must find its run"),
         (["--config", "{config}", "--logdir", "{run}", "gen.num_filter=3"], "did you mean 'num_filters'?"),
     ],
 )
@@ -77,15 +79,16 @@ def test_a_machine_without_slurm_is_told(
 
 
 def test_a_job_that_fails_is_a_failed_job(config: Path, tmp_path: Path) -> None:
-    job = TrainJob(["--config", str(tmp_path / "none.yaml"), "--logdir", str(tmp_path / "run")], job_s=60, ranks=1)
-    with pytest.raises(RuntimeError, match="status 2"):
+    job = TrainJob(tmp_path / "none.yaml", RunOptions(logdir=tmp_path / "run"), (), job_s=60, ranks=1)
+    with pytest.raises(UserError, match="cannot read the config"):
         job()
 
 
 @pytest.mark.slow
 def test_a_job_trains(config: Path, tmp_path: Path) -> None:
     executor = submitit.LocalExecutor(folder=tmp_path / "jobs")
-    words = ["--config", str(config), "--logdir", str(tmp_path / "run"), "--device", "cpu", "max_iter=2"]
-    job = executor.submit(TrainJob(words, job_s=60, ranks=1))
-    assert job.result() == status.DONE
+    options = RunOptions(logdir=tmp_path / "run", device="cpu")
+    job = executor.submit(TrainJob(config, options, ("max_iter=2",), job_s=60, ranks=1))
+    assert job.result() == "done"
+    assert "finished at iteration 2" in job.stdout()
     assert list((tmp_path / "run").glob("*_iteration_000000002_checkpoint.pt"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,13 @@ from imagier.cli import main
 from imagier.config.check import Config
 from imagier.recipe import Batch, Position, Recipe, StepContext
 from imagier.run import build_data, build_training, inference
+from imagier.run.experiment import Experiment
+from imagier.run.options import RunOptions
 from imagier.train.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"))
+UNUSED = RunOptions(checkpoint="unused.pt")
+"""For networks that are not read from a file."""
 IMAGE = {"ext": "png", "num_channels": 3, "normalize": True}
 UNIT: dict[str, Any] = {
     "trainer": {"type": "unit", "gan_mode": "hinge", "loss_weight": {"gan": 1, "image_recon": 1}},
@@ -147,10 +151,11 @@ def test_wrong_files_of_all_types_are_named_before_training(
 
 def inferred(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, np.ndarray]]:
     """What `imagier infer` writes with networks as they are first: the count it tells, and the images by path."""
-    monkeypatch.setattr(inference, "trained", lambda config, args, runtime: build_training.untrained(config, runtime))
+    monkeypatch.setattr(
+        inference, "load_recipe", lambda config, path, runtime: build_training.untrained(config, runtime)
+    )
     out = tmp_path / "out"
-    args = argparse.Namespace(output_dir=out, seed=0, num_workers=None)
-    count = inference.write_all(config, args, Runtime(torch.device("cpu")))
+    count = len(inference.write_images(Experiment(config), out, UNUSED, CPU))
     images = {}
     for path in out.rglob("*.jpg"):
         image = cv2.imread(str(path))
@@ -168,20 +173,24 @@ def test_every_image_is_translated_once_under_its_own_name(
 
 
 def test_noise_of_layers_depends_on_the_seed_alone(unit: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def noisy(config: Config, args: argparse.Namespace, runtime: Runtime) -> Recipe:
+    draws = 0
+
+    def noisy(config: Config, path: Path, runtime: Runtime) -> Recipe:
         recipe = build_training.untrained(config, runtime)
         for name, parameter in recipe.networks["gen"].named_parameters():
             if name.endswith("noise.scale"):
                 torch.nn.init.ones_(parameter)
-        torch.rand(args.draws)
+        torch.rand(draws)
         return recipe
 
     config = config_of({**unit, "gen": {**unit["gen"], "apply_noise": True}}, tmp_path)
-    monkeypatch.setattr(inference, "trained", noisy)
+    monkeypatch.setattr(inference, "load_recipe", noisy)
 
-    def painted(seed: int, draws: int) -> bytes:
+    def painted(seed: int, drawn_before: int) -> bytes:
+        nonlocal draws
+        draws = drawn_before
         out = tmp_path / f"{seed} {draws}"
-        inference.write_all(config, argparse.Namespace(output_dir=out, seed=seed, num_workers=None, draws=draws), CPU)
+        inference.write_images(Experiment(config), out, replace(UNUSED, seed=seed), CPU)
         return (out / "x/0.jpg").read_bytes()
 
     assert painted(0, 0) == painted(0, 3)
@@ -276,11 +285,11 @@ def test_inference_gets_the_seed_of_the_run_if_it_asks_for_one(
         def infer_names(self, batch: Batch, **options: Any) -> list[str]:
             return batch.keys["images_a"]
 
-    monkeypatch.setattr(inference, "trained", lambda config, args, runtime: Asking())
-    config = config_of({**unit, "inference_args": {"a2b": False}}, tmp_path)
-    args = argparse.Namespace(output_dir=tmp_path / "out", seed=5, num_workers=None)
+    monkeypatch.setattr(inference, "load_recipe", lambda config, path, runtime: Asking())
+    experiment = Experiment(config_of({**unit, "inference_args": {"a2b": False}}, tmp_path))
     for rank in range(2):
-        inference.write_all(config, args, Runtime(torch.device("cpu"), rank=rank))
+        options = replace(UNUSED, seed=5)
+        inference.write_images(experiment, tmp_path / "out", options, Runtime(torch.device("cpu"), rank=rank))
     assert {tuple(options.items()) for options in seen} == {(("seed", 5), ("a2b", False))}
 
 

@@ -9,8 +9,8 @@ import tiny
 import torch
 
 from imagier.cli import main
-from imagier.cli.verify_resume import cases
 from imagier.run import status
+from imagier.run.verify_resume import list_cases
 from imagier.train.compare import first_difference
 
 FORGETFUL = """
@@ -53,7 +53,7 @@ def test_the_first_difference_is_named(other: dict, expected: str | None) -> Non
 
 @pytest.mark.parametrize("steps", range(6, 20))
 def test_every_case_ends_with_all_iterations(steps: int) -> None:
-    for case in cases(steps):
+    for case in list_cases(steps):
         assert list(case.stops) == sorted(set(case.stops)) and case.stops[0] > 0
         assert case.stops[-1] == steps and len(case.workers) == len(case.stops)
 

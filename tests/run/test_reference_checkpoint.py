@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -31,8 +30,8 @@ from torch import Tensor, nn
 
 from imagier.cli import main
 from imagier.errors import UserError
-from imagier.run.inference import trained
-from imagier.run.reference_checkpoint import _parameters
+from imagier.run.inference import load_recipe
+from imagier.run.reference_checkpoint import _parameter_names
 from imagier.run.resume_plan import ResumePlan
 from imagier.train import checkpoint
 from imagier.train.checkpoint_files import latest
@@ -52,9 +51,9 @@ def begun(trainer: Trainer, state: dict, folder: Path, *, resume: bool, strict: 
     """Loads a state, by way of a file, into a trainer; returns what was logged."""
     path = folder / "old.pt"
     torch.save(state, path)
-    start = ResumePlan(folder, 0, path, checkpoint.load(path), continues=resume)
+    plan = ResumePlan(folder, 0, path, is_resume=resume)
     with logged() as said:
-        start.restore(trainer, strict=strict)
+        plan.restore(trainer, strict=strict)
     return said
 
 
@@ -132,7 +131,7 @@ def test_images_of_an_old_average_are_the_recorded_ones(case: str, tmp_path: Pat
     live = recorded_state(case, "gen")
     path = tmp_path / "old.pt"
     torch.save({"net_G": wrapped(perturbed(live), folded(live))}, path)
-    recipe = trained(config, argparse.Namespace(checkpoint=path, logdir=None, config=None), CPU)
+    recipe = load_recipe(config, path, CPU)
     recorded = Case(golden(case))
     with torch.no_grad(), Replay(recorded.draws("eval")):
         found = recipe.generate(recipe.prepare(recorded.raw_batch()), torch.Generator(), **SAMPLING["eval"])
@@ -172,13 +171,13 @@ def test_what_is_not_learned_is_told_by_its_name(case: str) -> None:
     trainer = case_trainer(case)
     for player in NETWORKS:
         entries = recorded_state(case, player)
-        assert list(_parameters(entries)) == parameters_of(trainer.players[player].network, entries)
+        assert list(_parameter_names(entries)) == parameters_of(trainer.players[player].network, entries)
 
 
 def test_directions_of_weight_norms_are_learned_and_singular_vectors_are_not() -> None:
     layer = ["a.bias", "a.weight_g", "a.weight_v", "b.bias", "b.weight_orig", "b.weight_u", "b.weight_v"]
     others = ["c.weight", "c.running_mean", "c.running_var", "c.num_batches_tracked", "d.kernel", "e.cluster_12"]
-    assert list(_parameters([*layer, *others])) == [*layer[:5], "c.weight"]
+    assert list(_parameter_names([*layer, *others])) == [*layer[:5], "c.weight"]
 
 
 @pytest.mark.parametrize("norm", ["none", "spectral", "weight"])

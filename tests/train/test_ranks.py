@@ -104,7 +104,7 @@ def test_a_rank_that_cannot_find_the_others_is_told_what_to_start_with(monkeypat
 def test_no_group_outlives_the_end_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     group = dist.group.WORLD
-    runtime = Runtime(torch.device("cpu"), control=group)
+    runtime = Runtime(torch.device("cpu"), control=group, owns_process_group=True)
     alive = weakref.ref(group)
     del group
     runtimes.stop(runtime)

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from imagier.cli import main
-from imagier.cli.log_lines import print_logs
-from imagier.run.training import only_main_logs
+from imagier.run.log_lines import print_logs
+from imagier.run.process import only_main_logs
 from imagier.train.runtime import Runtime
 
 LOGGER = logging.getLogger("imagier.train.some_file")

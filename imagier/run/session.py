@@ -1,0 +1,133 @@
+"""Everything that a run is made of, built and checked before its first iteration."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from imagier.config.check import Config
+from imagier.config.schema import BIG
+from imagier.data.loading.loader import Loader
+from imagier.errors import UserError
+from imagier.run import build_data, build_training
+from imagier.run.options import RunOptions
+from imagier.run.quick_check import quick_check
+from imagier.run.resume_plan import ResumePlan
+from imagier.run.saving import first_save
+from imagier.train import runtime as runtimes
+from imagier.train.clock import Stopwatch
+from imagier.train.hooks import tensorboard
+from imagier.train.runtime import Runtime
+from imagier.train.trainer import Trainer, no_clock
+
+logger = logging.getLogger(__name__)
+
+MOST_PROBLEMS = 20
+"""Files that are named; of more only their number is."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """The parts of one run."""
+
+    config: Config
+    options: RunOptions
+    plan: ResumePlan
+    trainer: Trainer
+    training: Loader
+    held_out: Loader | None
+    stopwatch: Stopwatch | None
+    """None: the parts of an iteration are not timed."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """What this process runs on."""
+        return self.trainer.runtime
+
+    @property
+    def total_steps(self) -> int:
+        """The iteration at which the run is done."""
+        return min(self.config.run.max_iter, self.training.steps_in(self.config.run.max_epoch))
+
+
+def build_session(
+    config: Config, options: RunOptions, plan: ResumePlan, runtime: Runtime, held_out_batches: int | None = None
+) -> Session:
+    """Builds loaders, networks and trainer, with first weights. UserError if data or config are not right.
+
+    held_out_batches: evaluate on this many batches instead of on the whole held-out set.
+    """
+    cudnn, trainer = config.run.cudnn, config.trainer
+    runtimes.set_cudnn(deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
+    runtime.precision, why = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
+    logger.info(f"{runtime.describe()} ({why})")
+    training, held_out = _build_loaders(config, runtime, plan.seed, held_out_batches)
+    _check_data(config, runtime, training, held_out)
+    recipe = build_training.recipe(config, runtime, plan.seed, style_classes=len(training.dataset.classes))
+    stopwatch = Stopwatch(runtime) if config.run.speed_benchmark else None
+    return Session(
+        config,
+        options,
+        plan,
+        Trainer(
+            recipe,
+            build_training.players(config, recipe, runtime),
+            runtime,
+            seed=plan.seed,
+            accumulate=trainer.accumulate,
+            clock=stopwatch or no_clock,
+        ),
+        training,
+        held_out,
+        stopwatch,
+    )
+
+
+def announce(session: Session) -> None:
+    """Logs what a user should know before the first iteration."""
+    config, trainer, training, held_out = session.config, session.trainer, session.training, session.held_out
+    counts = ", ".join(
+        f"{name} {sum(p.numel() for p in network.parameters()):,}" for name, network in trainer.recipe.networks.items()
+    )
+    held = f", {len(held_out.dataset):,} held out" if held_out is not None else ""
+    logger.info(f"{config.trainer.type}: parameters {counts}; {len(training.dataset):,} samples{held}")
+    for note in session.plan.notes:
+        logger.info(note)
+    logger.info(str(session.plan))
+    if config.trainer.image_to_tensorboard and not tensorboard.is_installed():
+        logger.info(
+            "trainer.image_to_tensorboard: TensorBoard is not installed (pip install tensorboard): no images for it"
+        )
+    if session.total_steps >= BIG:
+        logger.info("this run has no end: neither max_iter nor max_epoch is set")
+    if first_save(config.run, training) >= session.total_steps:
+        logger.info("no checkpoint before the end: neither snapshot_save_iter nor snapshot_save_epoch comes before it")
+
+
+def _build_loaders(
+    config: Config, runtime: Runtime, seed: int, held_out_batches: int | None
+) -> tuple[Loader, Loader | None]:
+    data = config.run.data
+    training = build_data.train_loader(config, runtime, seed)
+    if data.val is None:
+        return training, None
+    held_out = build_data.held_out_loader(config, runtime, build_data.for_validation(data), data.val, seed)
+    held_out.most_batches = held_out_batches
+    return training, held_out
+
+
+def _check_data(config: Config, runtime: Runtime, training: Loader, held_out: Loader | None) -> None:
+    """Reads some samples of each set. If a file is wrong, all ranks raise a UserError that names it."""
+    problems: list[str] = []
+    if runtime.is_main:
+        skips = config.run.data.on_error == "skip"
+        kinds = build_data.input_types(config.run.data)
+        problems += quick_check(
+            training.dataset, batch_size=training.batch_size, kinds=kinds, tell=logger.info, skips=skips
+        )
+        if held_out is not None:
+            problems += quick_check(held_out.dataset, batch_size=held_out.batch_size, skips=skips)
+    if runtime.all_reduce_max(len(problems)):
+        more = len(problems) - MOST_PROBLEMS
+        lines = [*problems[:MOST_PROBLEMS], *([f"... and {more} more files"] if more > 0 else [])]
+        raise UserError("\n".join(lines), code="wrong-files")
