@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import signal
 import threading
@@ -250,11 +251,13 @@ def _kill(workers: Sequence[BaseProcess]) -> None:
         worker.kill()
 
 
-def _start_worker(parent: int, worker: int) -> None:
+def _start_worker(run: int, worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
     # Signals go to a whole process group: what they ask for is for the run to do, and its workers end with it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    # The parent of a worker that comes from a fork server is that server, which ends with the run.
+    parent = os.getppid() if multiprocessing.get_start_method() == "forkserver" else run
     threading.Thread(target=_end_with, args=(parent,), name="parent watch", daemon=True).start()
 
 
