@@ -87,7 +87,8 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     """The hooks of a run. extras: what the checkpoint that the run goes on from keeps of them; empty for a new run."""
     config, plan, trainer = session.config, session.plan, session.trainer
     is_main = session.runtime.is_main
-    console = Console(total_steps=session.total_steps, from_step=trainer.step, is_main=is_main)
+    has_bar = is_main and session.options.owns_process
+    console = Console(total_steps=session.total_steps, from_step=trainer.step, has_bar=has_bar)
     saver = build_saver(config.run, plan, session.runtime) if is_main else None
     wandb = _build_wandb(session, extras.get("wandb_id")) if is_main and session.options.wandb else None
     sinks = [console, *(_build_file_sinks(session) if is_main else []), *_tolerate_sink(wandb, "W&B's log")]

@@ -1,7 +1,8 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+"""What a user sees while a run goes on: a line in the log for every record, and a bar on a terminal."""
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -12,22 +13,27 @@ from rich.progress import Progress as Bar
 from imagier.train.hooks.log import Record
 from imagier.train.trainer import Progress, Trainer
 
+logger = logging.getLogger(__name__)
+
 LONG_EPOCH_SECONDS = 60
 REDRAW_SECONDS = 0.2
 
 
 class Console:
-    """A line for every record, and on a terminal a bar with the time that is left. Only the first rank speaks."""
+    """Logs a line for every record; shows a bar with the time that is left, where it is wanted and there is a terminal.
 
-    def __init__(self, *, total_steps: int, from_step: int, is_main: bool) -> None:
-        self.out = RichConsole(quiet=not is_main, highlight=False, soft_wrap=True)
+    While the bar is shown, whatever is written to `sys.stdout` appears above it.
+    """
+
+    def __init__(self, *, total_steps: int, from_step: int, has_bar: bool) -> None:
         self.total_steps = total_steps
         self.start_step = from_step
         self.start = self.drawn = time.perf_counter()
         self.bar: Bar | None = None
-        if self.out.is_terminal and is_main:
+        terminal = RichConsole(highlight=False, soft_wrap=True)
+        if has_bar and terminal.is_terminal:
             columns = (TextColumn("[bold]{task.completed:,}"), BarColumn(None), TextColumn("of {task.total:,}"))
-            self.bar = Bar(*columns, TimeRemainingColumn(), console=self.out, transient=True, auto_refresh=False)
+            self.bar = Bar(*columns, TimeRemainingColumn(), console=terminal, transient=True, auto_refresh=False)
             self.task = self.bar.add_task("", total=total_steps, completed=from_step)
             self.bar.start()
 
@@ -47,11 +53,7 @@ class Console:
             return  # of a small data set, epochs would be more lines than the losses
         if all(tag.startswith("health/") for tag in record.scalars):
             return  # what they mean is said in words, if it means something
-        self.out.print(line(record, self.total_steps, self._seconds_left(record.step)))
-
-    def say(self, line: str) -> None:
-        """Prints a line, above the bar if there is one."""
-        self.out.print(line, markup=False)
+        logger.info(line(record, self.total_steps, self._seconds_left(record.step)))
 
     def image(self, path: Path, step: int) -> None:
         """A person finds them in the log folder."""
