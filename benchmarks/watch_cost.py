@@ -42,7 +42,7 @@ def main() -> None:
 
     few = batch_of(config, FEW, 64)
     view = View(lambda averaged: view.live(plain))  # type: ignore[arg-type, return-value]
-    monitor = Health(lambda: few, few, lambda: [batch], view, print, print, every=HEALTH_EVERY, seed=0)
+    monitor = Health(lambda: few, few, lambda: [batch], view, print, every=HEALTH_EVERY, seed=0)
     monitor.measure(plain)  # reads the training images
     readings = []
     for _ in range(args.rounds):

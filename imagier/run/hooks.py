@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,8 +28,6 @@ from imagier.train.hooks.watchdog import Watchdog
 from imagier.train.saver import Saver
 from imagier.train.trainer import Hook, Trainer
 from imagier.train.view import View
-
-logger = logging.getLogger(__name__)
 
 FEW = 8
 """Samples that are looked at again and again: the rows of images, and those by which a run's health is read."""
@@ -109,7 +106,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
         before_checkpoint=before_checkpoint_of(trainer, view, session.held_out),
         prepares=first_save(config.run, session.training) < session.total_steps,
     )
-    images = TolerantHook(_build_images(session, view, sinks, few), "an image", logger.info)
+    images = TolerantHook(_build_images(session, view, sinks, few), "an image")
     pages = _build_pages(session, evaluation, health) if is_main else []
     watchdog = _build_watchdog(session)
     optional: list[Hook | None] = [evaluation, *pages, watchdog]  # the watchdog last: a step is all that hooks do, too
@@ -143,7 +140,7 @@ def _build_wandb(session: Session, kept_id: str | None) -> WandB:
 
 
 def _tolerate_sink(sink: Sink | None, what: str) -> list[Sink]:
-    return [] if sink is None else [TolerantSink(sink, what, logger.info)]
+    return [] if sink is None else [TolerantSink(sink, what)]
 
 
 def _build_log(session: Session, sinks: Sequence[Sink]) -> Log:
@@ -186,7 +183,6 @@ def _build_health(session: Session, view: View, log: Log, held_out: Batch | None
         session.training.once,
         view,
         log.write,
-        logger.info,
         every=max(HEALTH_EVERY, session.config.run.logging_iter),
         seed=session.plan.seed,
     )
@@ -209,10 +205,10 @@ def _build_pages(session: Session, evaluation: Evaluation | None, health: Health
     """What the first rank writes about a run."""
     plan, options = session.plan, session.options
     page = report.Report(plan.logdir, options.command, plan.seed, evaluation, health.verdicts.standing)
-    pages: list[Hook] = [TolerantHook(page, report.NAME, logger.info)]
+    pages: list[Hook] = [TolerantHook(page, report.NAME)]
     if options.profile:
         profile = Profile(plan.logdir, session.runtime.device)
-        pages.insert(0, TolerantHook(profile, "the profile", logger.info))
+        pages.insert(0, TolerantHook(profile, "the profile"))
     return pages
 
 

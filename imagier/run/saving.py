@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from imagier.config.schema import Run
 from imagier.data.loading.loader import Loader
 from imagier.run.resume_plan import ResumePlan
-from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, listed, pointed
+from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, pointed, read_entries
 from imagier.train.disk import remove_temporaries
 from imagier.train.hooks import evaluation, images, profile
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
@@ -20,14 +19,12 @@ from imagier.train.snapshot import Snapshot
 from imagier.train.trainer import Trainer
 from imagier.train.view import View
 
-logger = logging.getLogger(__name__)
-
 
 def build_saver(run: Run, plan: ResumePlan, runtime: Runtime) -> Saver:
     """What writes the checkpoints of a run; for the first rank."""
     best = run.keep_best
     keep = RetentionPolicy(run.keep_last, run.keep_every, best, higher_is_better=best in evaluation.HIGHER_IS_BETTER)
-    return Saver(open_checkpoint_files(plan, keep), Snapshot(runtime), logger.info)
+    return Saver(open_checkpoint_files(plan, keep), Snapshot(runtime))
 
 
 def open_checkpoint_files(plan: ResumePlan, keep: RetentionPolicy) -> CheckpointFiles:
@@ -39,9 +36,7 @@ def open_checkpoint_files(plan: ResumePlan, keep: RetentionPolicy) -> Checkpoint
         remove_temporaries(folder)
     entries: list[Entry] = []
     if plan.is_resume:
-        entries, notes = listed(plan.logdir, [path.name for path in plan.skipped])
-        for note in notes:
-            logger.info(note)
+        entries = read_entries(plan.logdir, [path.name for path in plan.skipped])
     files = CheckpointFiles(plan.logdir, keep, entries)
     if plan.is_resume and plan.checkpoint is not None and plan.checkpoint.parent == plan.logdir:
         files.last_good = plan.checkpoint.name

@@ -111,7 +111,6 @@ def _run(session: Session, hooks: Hooks) -> None:
         trainer.runtime,
         policy=session.config.trainer.on_nonfinite,
         record=FlightRecorder(trainer, session.plan.logdir),
-        say=logger.info,
     )
     job = SlurmJob.from_environment()
     requeues = job is not None and options.logdir is not None  # in another folder the run would start afresh each time

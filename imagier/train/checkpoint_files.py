@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +17,8 @@ from imagier.errors import UserError
 from imagier.train import manifest
 from imagier.train.disk import forget, reason, replacing
 from imagier.train.manifest import DamagedManifest, Entry
+
+logger = logging.getLogger(__name__)
 
 LATEST = "latest_checkpoint.txt"
 BEST = "best_checkpoint.txt"
@@ -75,8 +78,8 @@ class CheckpointFiles:
         """The name of the checkpoint that a run would go on from."""
         self._best: str | None = None
 
-    def add(self, state: Mapping[str, Any]) -> list[str]:
-        """Writes the state of a run; returns what is to be told about it. OSError if it is not on the disk."""
+    def add(self, state: Mapping[str, Any]) -> None:
+        """Writes the state of a run. OSError if it is not on the disk."""
         epoch, step = state["current_epoch"], state["current_iteration"]
         path = self.logdir / manifest.file_name(epoch, step)
         others = [entry for entry in self.entries if entry.name != path.name]
@@ -85,35 +88,35 @@ class CheckpointFiles:
         size, sha256 = write_state(path, state)
         self._record([*others, Entry(path.name, step, epoch, size, sha256, round(time.time(), 3))])
         self.point(path.name)
-        return self._prune()
+        self._prune()
 
     def point(self, name: str) -> None:
         """Makes a checkpoint that is there the one that a run goes on from; raises what `add` does."""
         _point(self.logdir / LATEST, name)
         self.last_good = name
 
-    def note(self, step: int, metrics: Mapping[str, float]) -> list[str]:
-        """Keeps the scores of the checkpoint of a step, if there is one; returns and raises what `add` does."""
+    def note(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keeps the scores of the checkpoint of a step, if there is one; raises what `add` does."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         noted = [replace(entry, metrics=finite) if entry.step == step else entry for entry in self.entries]
         if noted == self.entries:
-            return []
+            return
         self._record(noted)
         best = self.keep.best_of(self.entries)
         if best is not None and best.name != self._best:
             _point(self.logdir / BEST, best.name)
             self._best = best.name
-        return self._prune()
+        self._prune()
 
     def _record(self, entries: Sequence[Entry]) -> None:
         self.entries = list(entries)
         manifest.write(self.logdir, self.entries)
 
-    def _prune(self) -> list[str]:
+    def _prune(self) -> None:
         """Removes expired checkpoints, if the newest can be read again from the disk."""
         expired = self.keep.expired(self.entries)
         if not expired:
-            return []
+            return
         try:
             forget(self.logdir / self.entries[-1].name)
             verify(self.logdir / self.entries[-1].name, self.entries[-1])
@@ -121,8 +124,7 @@ class CheckpointFiles:
                 (self.logdir / entry.name).unlink(missing_ok=True)
             self._record([entry for entry in self.entries if entry not in expired])
         except (OSError, Unusable) as error:  # what is gone already is dropped the next time
-            return [f"older checkpoints are not removed: {error}"]
-        return []
+            logger.warning(f"older checkpoints are not removed: {error}")
 
 
 def save_state(logdir: Path, state: Mapping[str, Any]) -> Path:
@@ -206,22 +208,25 @@ def verify(path: Path, entry: Entry) -> None:
         raise Unusable(f"{path}: cannot be read ({reason(error)})") from error
 
 
-def listed(logdir: Path, unusable: Collection[str] = ()) -> tuple[list[Entry], list[str]]:
-    """What the manifest of a run that goes on says, as far as the files agree; and what is to be told about it.
+def read_entries(logdir: Path, unusable: Collection[str] = ()) -> list[Entry]:
+    """The manifest of a run that goes on, without the entries that the files contradict, which are logged.
 
-    unusable: names of checkpoints that were found damaged, and told.
+    unusable: names of checkpoints that are known to be damaged.
     """
     path = logdir / manifest.NAME
     try:
         entries = manifest.read(logdir)
     except FileNotFoundError:
-        return [entry for entry in manifest.found(logdir) if entry.name not in unusable], []
+        return [entry for entry in manifest.found(logdir) if entry.name not in unusable]
     except DamagedManifest as error:
         entries = [entry for entry in manifest.found(logdir) if entry.name not in unusable]
-        return entries, [f"{path}: is damaged ({error}); made again from the {len(entries)} checkpoints that are there"]
+        logger.warning(f"{path}: is damaged ({error}); made again from the {len(entries)} checkpoints that are there")
+        return entries
     good = [entry for entry in entries if entry.name not in unusable and _size(logdir / entry.name) == entry.bytes]
     dropped = [entry.name for entry in entries if entry not in good and entry.name not in unusable]
-    return good, [f"{path}: no longer there, or not as written: {', '.join(dropped)}"] if dropped else []
+    if dropped:
+        logger.warning(f"{path}: no longer there, or not as written: {', '.join(dropped)}")
+    return good
 
 
 class _Hashed:

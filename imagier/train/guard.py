@@ -6,6 +6,7 @@ averaged over the ranks before, so a bad number on one rank is one on all, and a
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ from imagier.recipe import Batch, Position
 from imagier.train.phase import Phase, label_phases
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
+
+logger = logging.getLogger(__name__)
 
 Policy = Literal["skip", "rollback", "stop"]
 
@@ -71,14 +74,12 @@ class Guard:
         *,
         policy: Policy = "skip",
         record: Recorder | None = None,
-        say: Callable[[str], None] = print,
     ) -> None:
         """policy: skip goes on; rollback and stop raise NonFinite at once. record: called for the first few."""
         self.players = players
         self.runtime = runtime
         self.policy = policy
         self.record = record
-        self.say = say
         self.bad = 0
         """Bad iterations so far."""
         self._in_a_row: Counter[str] = Counter()
@@ -142,7 +143,8 @@ class Guard:
             raise NonFinite(what)
         if is_hopeless:
             raise NonFinite(f"{what}; and so were the {MOST_IN_A_ROW} before it: the run cannot go on")
-        self.say(what)
+        if self.runtime.is_main:  # all ranks see the same
+            logger.warning(what)
 
     def history(self) -> dict[int, dict[str, float]]:
         """Losses and gradient norms of the last iterations, by step and name."""

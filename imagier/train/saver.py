@@ -1,7 +1,8 @@
-"""Writes the checkpoints of a training in a thread of its own, and says what came of it."""
+"""Writes the checkpoints of a training in a thread of its own, and logs what came of it."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -16,6 +17,8 @@ from imagier.train.disk import reason
 from imagier.train.snapshot import Snapshot, size_bytes
 from imagier.train.trainer import Trainer
 
+logger = logging.getLogger(__name__)
+
 PATIENCE_S = 10.0
 """So long a save waits for the one before, which a slow disk holds up; then it is left out."""
 
@@ -26,13 +29,12 @@ MOST_OF_FREE_MEMORY = 0.5
 class Saver:
     """Saves copies of a run's state behind its back, one after the other.
 
-    Every method is for the thread of the training. What failed is told by the next call of any of them; a disk that
+    Every method is for the thread of the training. A failure is logged by the next call of any of them; a disk that
     fails ends no run, and every save is a new attempt.
     """
 
-    def __init__(self, files: CheckpointFiles, snapshot: Snapshot, say: Callable[[str], None] = print) -> None:
+    def __init__(self, files: CheckpointFiles, snapshot: Snapshot) -> None:
         self.files = files
-        self.say = say
         self.unsaved: str | None = None
         """Why the last save is not on the disk, and what is; None if it is there."""
         self._snapshot: Snapshot | None = snapshot
@@ -44,12 +46,12 @@ class Saver:
         self._jobs: deque[_Job] = deque()
 
     def prepare(self, trainer: Trainer) -> None:
-        """Gets the memory for copies, in the background; or decides that there is not enough, and says so."""
+        """Reserves the memory for copies, in the background; or decides that there is not enough."""
         state = state_of(trainer, {})
         needed, free = size_bytes(state), memory.free_bytes()
         if free is not None and needed > MOST_OF_FREE_MEMORY * free:
             self._snapshot = None
-            self.say(
+            logger.warning(
                 f"training waits for its checkpoints: a copy of the state needs {needed / 2**30:.1f} GiB of the host's "
                 f"memory, of which {free / 2**30:.1f} GiB are left"
             )
@@ -67,7 +69,7 @@ class Saver:
         if self._snapshot is None:
             return self.save_now(trainer, extras)
         if not written:
-            self.say(
+            logger.warning(
                 f"iteration {trainer.step:,} is not saved: the checkpoint before it is still being written; "
                 "the next period tries again"
             )
@@ -79,12 +81,12 @@ class Saver:
         for player in trainer.players.values():
             player.before_move = self._copied.wait
 
-        def write() -> list[str]:
+        def write() -> None:
             try:
                 complete()
             finally:
                 self._copied.set()
-            return self.files.add(copied)
+            self.files.add(copied)
 
         return self._submit(f"iteration {trainer.step:,}", write)
 
@@ -98,8 +100,8 @@ class Saver:
         """Keeps the scores of the checkpoint of a step, if there is one."""
         self._submit("", self.files.note, step, dict(metrics))
 
-    def tell(self) -> None:
-        """Says what has come of the saves so far."""
+    def report(self) -> None:
+        """Logs which of the saves so far have failed."""
         while self._jobs and self._jobs[0].future.done():
             self._settle(self._jobs.popleft())
 
@@ -110,43 +112,42 @@ class Saver:
     def _wait(self, patience_s: float | None) -> bool:
         """Whether everything has come to its end."""
         done = not wait([job.future for job in self._jobs], patience_s).not_done
-        self.tell()
+        self.report()
         return done
 
-    def _submit(self, what: str, work: Callable[..., list[str]], *args: Any) -> None:
-        self.tell()
+    def _submit(self, what: str, work: Callable[..., None], *args: Any) -> None:
+        self.report()
         self._jobs.append(_Job(what, self._thread.submit(work, *args)))
 
     def _settle(self, job: _Job) -> None:
         try:
-            lines = job.future.result()
+            job.future.result()
         except OSError as error:
-            self._failed(job, error)
+            self._log_failure(job, error)
             return
-        for line in lines:
-            self.say(line)
         if job.saves:
             if self.unsaved is not None:
-                self.say(f"{job.saves} is saved")
+                logger.info(f"{job.saves} is saved")
             self.unsaved = None
 
-    def _failed(self, job: _Job, error: OSError) -> None:
+    def _log_failure(self, job: _Job, error: OSError) -> None:
         if not job.saves:
-            self.say(f"{self.files.logdir}: the scores of a checkpoint are not kept: {reason(error)}")
+            logger.warning(f"{self.files.logdir}: the scores of a checkpoint are not kept: {reason(error)}")
             return
-        there = self.files.last_good
-        good = f"the last good checkpoint is {self.files.logdir / there}" if there else "there is no checkpoint yet"
+        name = self.files.last_good
+        good = f"the last good checkpoint is {self.files.logdir / name}" if name else "there is no checkpoint yet"
         self.unsaved = f"{job.saves} could not be saved: {reason(error)}; {good}"
-        self.say(self.unsaved)
+        logger.warning(self.unsaved)
 
-    def _reserve(self, state: Mapping[str, Any]) -> list[str]:
+    def _reserve(self, state: Mapping[str, Any]) -> None:
         assert self._snapshot is not None
         try:
             self._snapshot.reserve(state)
-        except RuntimeError as error:  # torch's for memory that is not to be had
+        except RuntimeError as error:  # torch's, for memory that it does not get
             self._snapshot = None
-            return [f"training waits for its checkpoints: no memory for a copy of the state ({_first_line(error)})"]
-        return []
+            logger.warning(
+                f"training waits for its checkpoints: no memory for a copy of the state ({_first_line(error)})"
+            )
 
 
 def _first_line(error: RuntimeError) -> str:
@@ -156,5 +157,5 @@ def _first_line(error: RuntimeError) -> str:
 @dataclass(frozen=True)
 class _Job:
     saves: str
-    """The moment that it saves; empty if it does something else."""
-    future: Future[list[str]]
+    """The iteration that it saves, in words; empty if it does something else."""
+    future: Future[None]

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from imagier.train import checkpoint_files, manifest
-from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, Unusable, listed, verify
+from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, Unusable, read_entries, verify
 from imagier.train.manifest import DamagedManifest, Entry
 
 
@@ -38,7 +38,7 @@ def steps(folder: Path) -> list[int]:
 def filled(folder: Path, at: Sequence[int], keep: RetentionPolicy = checkpoint_files.ALL) -> CheckpointFiles:
     files = CheckpointFiles(folder, keep)
     for step in at:
-        assert files.add(state(step)) == []
+        files.add(state(step))
     return files
 
 
@@ -69,13 +69,16 @@ def test_the_manifest_holds_name_moment_size_hash_and_time(tmp_path: Path) -> No
         '"epoch": 0, "bytes": 1, "sha256": null, "time": 1}]}',
     ],
 )
-def test_a_manifest_that_is_none_is_made_again_from_the_files_with_a_line(tmp_path: Path, text: str) -> None:
+def test_a_manifest_that_is_none_is_made_again_from_the_files_with_a_line(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     filled(tmp_path, [10, 20])
     path = tmp_path / "checkpoints.json"
     path.write_text(text)
     with pytest.raises(DamagedManifest):
         manifest.read(tmp_path)
-    entries, (note,) = listed(tmp_path)
+    entries = read_entries(tmp_path)
+    (note,) = caplog.messages
     assert [(entry.step, entry.sha256) for entry in entries] == [(10, None), (20, None)]
     assert note.startswith(f"{path}: is damaged (") and note.endswith(
         "made again from the 2 checkpoints that are there"
@@ -89,22 +92,22 @@ def test_a_manifest_that_is_none_is_made_again_from_the_files_with_a_line(tmp_pa
     ]
 
 
-def test_a_run_without_a_manifest_goes_on_without_a_word(tmp_path: Path) -> None:
+def test_a_run_without_a_manifest_goes_on_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One of an older version, or of the reference."""
     filled(tmp_path, [10, 20])
     (tmp_path / "checkpoints.json").unlink()
-    entries, notes = listed(tmp_path)
-    assert ([entry.step for entry in entries], notes) == ([10, 20], [])
-    assert listed(tmp_path / "nowhere") == ([], [])
+    assert [entry.step for entry in read_entries(tmp_path)] == [10, 20]
+    assert read_entries(tmp_path / "nowhere") == []
+    assert caplog.messages == []
 
 
-def test_what_is_gone_or_changed_is_dropped_with_a_line(tmp_path: Path) -> None:
+def test_what_is_gone_or_changed_is_dropped_with_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     filled(tmp_path, [10, 20, 30, 40])
     gone, changed, damaged, whole = (entry.name for entry in manifest.read(tmp_path))
     (tmp_path / gone).unlink()
     (tmp_path / changed).write_bytes(b"x")
-    entries, (note,) = listed(tmp_path, unusable=[damaged])
-    assert [entry.name for entry in entries] == [whole]
+    assert [entry.name for entry in read_entries(tmp_path, unusable=[damaged])] == [whole]
+    (note,) = caplog.messages
     assert note == f"{tmp_path}/checkpoints.json: no longer there, or not as written: {gone}, {changed}"
 
 
@@ -136,11 +139,11 @@ def test_the_best_by_a_metric_stays(tmp_path: Path, higher: bool, left: list[lis
     files = CheckpointFiles(tmp_path, RetentionPolicy(last=1, best="score", higher_is_better=higher))
     for index, (step, score) in enumerate([(10, 5.0), (20, 4.0), (30, 9.0), (40, 3.0), (50, 5.0)]):
         files.add(state(step))
-        assert files.note(step, {"score": score, "other": 1.0}) == []
+        files.note(step, {"score": score, "other": 1.0})
         assert steps(tmp_path) == left[index]
         name = manifest.file_name(best[index] // 100, best[index])
         assert (tmp_path / "best_checkpoint.txt").read_text() == f"best_checkpoint: {name}\n"
-    again = CheckpointFiles(tmp_path, files.keep, listed(tmp_path)[0])
+    again = CheckpointFiles(tmp_path, files.keep, read_entries(tmp_path))
     again.add(state(60))
     again.note(60, {"score": 4.5})
     assert steps(tmp_path) == sorted({best[-1], 60}), "the best so far counts after a resume"
@@ -159,7 +162,7 @@ def test_files_that_this_run_did_not_write_are_never_removed(tmp_path: Path) -> 
     filled(tmp_path, [10, 20])
     (tmp_path / "checkpoints.json").unlink()
     strange = tmp_path / "epoch_00000_iteration_000000015_checkpoint.pt"
-    files = CheckpointFiles(tmp_path, RetentionPolicy(last=1), listed(tmp_path)[0])
+    files = CheckpointFiles(tmp_path, RetentionPolicy(last=1), read_entries(tmp_path))
     strange.write_bytes(b"mine")
     for step in (30, 40, 50):
         files.add(state(step))
@@ -169,7 +172,7 @@ def test_files_that_this_run_did_not_write_are_never_removed(tmp_path: Path) -> 
 def test_the_last_written_stay_not_those_of_the_largest_step(tmp_path: Path) -> None:
     """After somebody went back to an earlier checkpoint, the later ones are the older."""
     filled(tmp_path, [10, 20, 30])
-    files = CheckpointFiles(tmp_path, RetentionPolicy(last=2), listed(tmp_path)[0])
+    files = CheckpointFiles(tmp_path, RetentionPolicy(last=2), read_entries(tmp_path))
     files.add(state(15))
     assert steps(tmp_path) == [15, 30]
     files.add(state(20))
@@ -185,7 +188,7 @@ def test_one_that_is_written_again_is_listed_once_with_its_new_hash(tmp_path: Pa
 
 
 def test_nothing_is_removed_unless_the_new_one_can_be_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A disk that loses a bit on its way."""
     files = filled(tmp_path, [10], RetentionPolicy(last=1))
@@ -197,13 +200,14 @@ def test_nothing_is_removed_unless_the_new_one_can_be_read_again(
         return written
 
     monkeypatch.setattr(checkpoint_files, "write_state", lossy)
-    (note,) = files.add(state(20))
+    files.add(state(20))
+    (note,) = caplog.messages
     assert note.startswith("older checkpoints are not removed: ") and "is damaged" in note
     assert steps(tmp_path) == [10, 20]
 
 
-def test_old_ones_that_cannot_be_removed_are_told_and_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_old_ones_that_cannot_be_removed_are_logged_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = filled(tmp_path, [10], RetentionPolicy(last=1))
 
@@ -211,9 +215,10 @@ def test_old_ones_that_cannot_be_removed_are_told_and_tried_again(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    assert files.add(state(20)) == ["older checkpoints are not removed: [Errno 13] Permission denied"]
+    files.add(state(20))
     monkeypatch.undo()
-    assert files.add(state(30)) == []
+    files.add(state(30))
+    assert caplog.messages == ["older checkpoints are not removed: [Errno 13] Permission denied"]
     assert steps(tmp_path) == [30]
     assert [entry.step for entry in manifest.read(tmp_path)] == [30]
 
@@ -231,7 +236,7 @@ import torch
 sys.path[:0] = sys.argv[4:]
 from test_checkpoint_files import state, steps
 from imagier.train import checkpoint, disk
-from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, _Hashed, listed
+from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, _Hashed, read_entries
 
 folder, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
 torch.set_num_threads(1)
@@ -246,7 +251,7 @@ def saving(told):
     for owner, name in ((_Hashed, "write"), (os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "open")):
         setattr(owner, name, tells(getattr(owner, name)))
     found = checkpoint.newest(folder)
-    entries, _ = listed(folder, [path.name for path in found.skipped] if found else [])
+    entries = read_entries(folder, [path.name for path in found.skipped] if found else [])
     files = CheckpointFiles(folder, RetentionPolicy(last=2, every=50), entries)
     step = found.state["current_iteration"] if found else 0
     while True:

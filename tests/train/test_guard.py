@@ -93,7 +93,7 @@ def trainer(
     average = ModelAverage(recipe.gen, beta=0.5, start_iteration=0)
     player = Player(recipe.gen, made, runtime, schedule=schedule.constant(), by_iteration=False, average=average)
     players = {"gen": player}
-    guard = Guard(players, runtime, **{"say": lambda line: None, **guarding})
+    guard = Guard(players, runtime, **guarding)
     return Trainer(recipe, players, runtime, seed=0, guard=guard)
 
 
@@ -179,15 +179,17 @@ def test_a_loss_scaler_sees_a_loss_that_is_not_finite_although_its_gradient_is()
     assert torch.equal(weight, before)
 
 
-def test_a_scalers_overflow_is_not_told_but_a_bad_batch_is_and_leaves_no_statistics() -> None:
-    told: list[str] = []
-    tested = trainer(say=told.append)
+def test_a_scalers_overflow_is_not_logged_but_a_bad_batch_is_and_leaves_no_statistics(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tested = trainer()
     tested.recipe.loss_weight = {"mse": 1e3}
     tested.players["gen"].scaler = scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     fit(tested, 3, lambda step: False)
-    assert scaler.get_scale() < 2.0**127 and told == []
+    assert scaler.get_scale() < 2.0**127 and caplog.messages == []
     fit(tested, 6, lambda step: step == 1)
-    assert len(told) == 1 and told[0].startswith("iteration 5: not applied")
+    (line,) = caplog.messages
+    assert line.startswith("iteration 5: not applied")
     assert all(tensor.isfinite().all() for tensor in state(tested).values())
 
 
@@ -228,13 +230,20 @@ def test_the_last_iteration_is_looked_at_too() -> None:
         fit(trainer(OnTime(torch.device("cpu")), policy="stop"), 4, lambda step: step == 3)
 
 
-def test_skipping_ends_when_nothing_else_comes() -> None:
-    told: list[str] = []
-    tested = trainer(say=told.append)
+def test_skipping_ends_when_nothing_else_comes(caplog: pytest.LogCaptureFixture) -> None:
+    tested = trainer()
     with pytest.raises(NonFinite, match=f"so were the {MOST_IN_A_ROW} before it: the run cannot go on"):
         fit(tested, 1000, lambda step: step >= 2)
     assert tested.step == 2 + MOST_IN_A_ROW + 1
-    assert len(told) == MOST_IN_A_ROW
+    assert len(caplog.messages) == MOST_IN_A_ROW
+
+
+def test_other_ranks_log_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """They see the same; one line is enough."""
+    tested = trainer()
+    tested.guard = Guard(tested.players, Runtime(torch.device("cpu"), rank=1))
+    fit(tested, 5, lambda step: step == 3)
+    assert tested.guard.bad == 1 and caplog.messages == []
 
 
 def test_only_the_first_bad_iterations_are_recorded() -> None:
@@ -325,7 +334,7 @@ class Moody(nn.Module):
 def test_the_iteration_after_a_replay_is_a_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tested = trainer()
     tested.recipe.networks["gen"].norm = moody = Moody()
-    tested.guard = guard = Guard(tested.players, CPU, record=FlightRecorder(tested, tmp_path), say=lambda line: None)
+    tested.guard = guard = Guard(tested.players, CPU, record=FlightRecorder(tested, tmp_path))
     step = tested.train_step
 
     def train_step(batch: Batch) -> list[Phase]:
@@ -391,11 +400,12 @@ def test_a_bad_first_update_of_two_is_found_and_named(policy: str, runtime: Runt
 
 
 @BOTH
-def test_a_bad_first_update_of_two_leaves_the_second_and_no_statistics(runtime: Runtime) -> None:
-    told: list[str] = []
-    tested = trainer(runtime, recipe=Often(2), say=told.append)
+def test_a_bad_first_update_of_two_leaves_the_second_and_no_statistics(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    tested = trainer(runtime, recipe=Often(2))
     fit(tested, 5, lambda step: step == 3)
-    assert len(told) == 1 and tested.guard is not None and tested.guard.bad == 1
+    assert len(caplog.messages) == 1 and tested.guard is not None and tested.guard.bad == 1
     assert all(tensor.isfinite().all() for tensor in state(tested).values())
     history = tested.guard.history()
     assert math.isnan(history[4]["gen (update 1 of 2)/gradient_norm"])

@@ -156,11 +156,10 @@ def colors(*values: float) -> Batch:
 
 
 class Setup:
-    """A trainer with the hook, and what the hook wrote and said."""
+    """A trainer with the hook, and what the hook wrote."""
 
     def __init__(self, *, every: int = 2, held_out: Batch | None = None) -> None:
         self.records: list[Record] = []
-        self.said: list[str] = []
         recipe = Painter()
         optimizers = {name: torch.optim.SGD(net.parameters(), lr=0.1) for name, net in recipe.networks.items()}
         players = {
@@ -176,7 +175,6 @@ class Setup:
             lambda: bank,
             view,
             self.records.append,
-            self.said.append,
             every=every,
             seed=0,
         )

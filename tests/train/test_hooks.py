@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -517,10 +518,11 @@ def test_a_report_shows_a_question_mark_for_a_distribution_that_is_not_installed
 
 @pytest.mark.parametrize(("steps", "measured"), [(3, 0), (7, 0), (8, 1)])
 def test_a_run_that_ends_before_the_profile_does_says_what_was_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], steps: int, measured: int
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, steps: int, measured: int
 ) -> None:
+    caplog.set_level(logging.INFO)
     trainer(Line(), hooks=[Profile(tmp_path, torch.device("cpu"))]).fit(endless(), until(steps))
-    assert capsys.readouterr().out == f"profile: the run ended within 10 iterations; {measured} were measured\n"
+    assert caplog.messages == [f"profile: the run ended within 10 iterations; {measured} were measured"]
     table = tmp_path / "profile" / "table.txt"
     assert table.exists() == (measured > 0)
     assert not measured or f"Time of {measured} iterations, by operation" in table.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import subprocess
@@ -30,10 +31,13 @@ SIZE = 50_000
 """Bytes that a checkpoint here takes at least."""
 
 
-def saver_in(folder: Path, keep: RetentionPolicy = checkpoint_files.ALL) -> tuple[Saver, list[str]]:
-    """And the lines that it says."""
-    told: list[str] = []
-    return Saver(CheckpointFiles(folder, keep), Snapshot(CPU), told.append), told
+@pytest.fixture(autouse=True)
+def all_messages(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+def saver_in(folder: Path, keep: RetentionPolicy = checkpoint_files.ALL) -> Saver:
+    return Saver(CheckpointFiles(folder, keep), Snapshot(CPU))
 
 
 def run_of(step: int = 0) -> Trainer:
@@ -61,10 +65,10 @@ class Gate:
 
 
 def test_a_save_waits_for_no_disk_and_holds_the_state_at_its_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = Gate(monkeypatch)
-    saver, told = saver_in(tmp_path)
+    saver = saver_in(tmp_path)
     run = run_of(5)
     step(run)
     extras = {"log": {"sums": torch.ones(3)}}
@@ -79,14 +83,14 @@ def test_a_save_waits_for_no_disk_and_holds_the_state_at_its_step(
     found = checkpoint.newest(tmp_path)
     assert found is not None
     assert saved(found.state) == whole
-    assert (told, saver.unsaved) == ([], None)
+    assert (caplog.messages, saver.unsaved) == ([], None)
 
 
 def test_an_update_waits_until_what_it_moves_is_copied_and_not_until_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
-    saver, _ = saver_in(tmp_path)
+    saver = saver_in(tmp_path)
     run = run_of(5)
     step(run)
     whole = saved(state_of(run, {}))
@@ -114,7 +118,7 @@ def test_an_accelerator_copies_in_its_own_order_and_no_update_waits(
 ) -> None:
     """Here a CPU that says it is one: all is copied when it is asked for."""
     monkeypatch.setattr(Runtime, "is_asynchronous", True)
-    saver, _ = saver_in(tmp_path)
+    saver = saver_in(tmp_path)
     run = run_of(5)
     step(run)
     whole = saved(state_of(run, {}))
@@ -133,7 +137,7 @@ def test_the_file_is_that_of_a_synchronous_save_byte_for_byte(tmp_path: Path) ->
     step(run)
     extras = {"log": {"sums": torch.ones(3), "tags": ["a"]}, "seed": 3}
     for name, save in (("a", lambda saver: saver.save), ("b", lambda saver: saver.save_now)):
-        saver, _ = saver_in(tmp_path / name)
+        saver = saver_in(tmp_path / name)
         save(saver)(run, extras)
         saver.close()
     checkpoint.save(tmp_path / "c", run, extras)
@@ -142,13 +146,13 @@ def test_the_file_is_that_of_a_synchronous_save_byte_for_byte(tmp_path: Path) ->
 
 
 def test_a_save_waits_a_while_for_the_one_before_and_is_then_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = Gate(monkeypatch)
-    saver, told = saver_in(tmp_path)
+    saver = saver_in(tmp_path)
     saver.save(run_of(10), {})
     saver.save(run_of(20), {}, patience_s=0.01)
-    assert told == [
+    assert caplog.messages == [
         "iteration 20 is not saved: the checkpoint before it is still being written; the next period tries again"
     ]
     threading.Timer(0.01, gate.open.set).start()
@@ -160,7 +164,7 @@ def test_a_save_waits_a_while_for_the_one_before_and_is_then_left_out(
 
 def test_the_last_save_waits_for_all_and_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(monkeypatch)
-    saver, _ = saver_in(tmp_path)
+    saver = saver_in(tmp_path)
     saver.save(run_of(10), {})
     threading.Timer(0.01, gate.open.set).start()
     saver.save_now(run_of(20), {})
@@ -175,7 +179,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = {[str(Path(__file__).parent)]!r}
 from test_saver import run_of, saver_in
-saver, _ = saver_in(Path({str(tmp_path)!r}))
+saver = saver_in(Path({str(tmp_path)!r}))
 saver.save(run_of(10), {{}})
 raise SystemExit(3)
 """
@@ -186,31 +190,35 @@ raise SystemExit(3)
 
 
 def test_without_room_for_a_copy_training_waits_for_its_checkpoints_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: 100)
-    saver, told = saver_in(tmp_path)
+    saver = saver_in(tmp_path)
     saver.prepare(run_of())
-    (line,) = told
+    (line,) = caplog.messages
     assert line.startswith("training waits for its checkpoints: a copy of the state needs 0.0 GiB of the host's memory")
     saver.save(run_of(10), {})
     assert steps(tmp_path) == [10]
 
 
-def test_memory_that_is_not_to_be_had_after_all_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_is_not_to_be_had_after_all_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def refuse(self: Snapshot, state: Any) -> None:
         raise RuntimeError("can't allocate memory\nmore about it")
 
     monkeypatch.setattr(Snapshot, "reserve", refuse)
-    saver, told = saver_in(tmp_path)
+    saver = saver_in(tmp_path)
     saver.prepare(run_of())
     saver.save(run_of(10), {})
     assert steps(tmp_path) == [10]
-    assert told == ["training waits for its checkpoints: no memory for a copy of the state (can't allocate memory)"]
+    assert caplog.messages == [
+        "training waits for its checkpoints: no memory for a copy of the state (can't allocate memory)"
+    ]
 
 
 def test_an_error_of_ours_is_not_hidden(tmp_path: Path) -> None:
-    saver, _ = saver_in(tmp_path)
+    saver = saver_in(tmp_path)
     saver.save(run_of(10), {"function": test_an_error_of_ours_is_not_hidden, "local": lambda: None})
     with pytest.raises(AttributeError, match="local object"):
         saver.close()
@@ -274,9 +282,9 @@ def mount(options: str, folder: Path) -> None:
     subprocess.run(["mount", "-o", options, str(folder)], check=True)
 
 
-def survives(folder: Path, fault: Callable[[Path], Any], reason: str) -> None:
+def survives(folder: Path, fault: Callable[[Path], Any], reason: str, caplog: pytest.LogCaptureFixture) -> None:
     """Two saves while the disk fails, then one when it works again."""
-    saver, told = saver_in(folder, RetentionPolicy(last=1))
+    saver = saver_in(folder, RetentionPolicy(last=1))
     weights = {"gen": torch.ones(SIZE // 4)}
     saver.save(run_of(10), weights)
     saver.close()
@@ -289,32 +297,36 @@ def survives(folder: Path, fault: Callable[[Path], Any], reason: str) -> None:
         lines = [
             f"iteration {step} could not be saved: {reason}; the last good checkpoint is {good}" for step in (20, 30)
         ]
-        assert told == lines
+        assert caplog.messages == lines
         assert saver.unsaved == lines[1]
     assert sorted(folder.iterdir()) == before, "neither half a file nor a temporary one, and the good one is there"
     found = checkpoint.newest(folder)
     assert found is not None and found.state["current_iteration"] == 10
     saver.save(run_of(40), weights)
     saver.close()
-    assert (told[2:], saver.unsaved) == (["iteration 40 is saved"], None)
+    assert (caplog.messages[2:], saver.unsaved) == (["iteration 40 is saved"], None)
     assert steps(folder) == [40]
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"), [(small_files, "File too large"), (taken_away, "File exists")], ids=["half", "taken away"]
 )
-def test_a_run_survives_a_disk_that_fails(tmp_path: Path, fault: Any, reason: str) -> None:
-    survives(tmp_path / "run", fault, reason)
+def test_a_run_survives_a_disk_that_fails(
+    tmp_path: Path, fault: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    survives(tmp_path / "run", fault, reason, caplog)
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"), [(full, "No space left on device"), (read_only, "Read-only file system")], ids=["full", "ro"]
 )
-def test_a_run_survives_a_full_and_a_read_only_file_system(disk: Path, fault: Any, reason: str) -> None:
-    survives(disk, fault, reason)
+def test_a_run_survives_a_full_and_a_read_only_file_system(
+    disk: Path, fault: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    survives(disk, fault, reason, caplog)
 
 
-def test_a_run_survives_the_loss_of_its_permission(tmp_path: Path) -> None:
+def test_a_run_survives_the_loss_of_its_permission(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     if os.geteuid() == 0:
         pytest.skip("everything is permitted to root")
 
@@ -324,23 +336,23 @@ def test_a_run_survives_the_loss_of_its_permission(tmp_path: Path) -> None:
         yield
         folder.chmod(0o700)
 
-    survives(tmp_path / "run", forbidden, "Permission denied")
+    survives(tmp_path / "run", forbidden, "Permission denied", caplog)
 
 
-def test_a_disk_that_never_worked_is_told_as_such(tmp_path: Path) -> None:
+def test_a_disk_that_never_worked_is_told_as_such(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "run").touch()
-    saver, told = saver_in(tmp_path / "run")
+    saver = saver_in(tmp_path / "run")
     saver.save_now(run_of(10), {})
-    assert told == ["iteration 10 could not be saved: File exists; there is no checkpoint yet"]
+    assert caplog.messages == ["iteration 10 could not be saved: File exists; there is no checkpoint yet"]
 
 
-def test_scores_that_cannot_be_kept_are_told_and_end_nothing(tmp_path: Path) -> None:
-    saver, told = saver_in(tmp_path / "run")
+def test_scores_that_cannot_be_kept_are_told_and_end_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    saver = saver_in(tmp_path / "run")
     saver.save_now(run_of(10), {})
     with taken_away(tmp_path / "run"):
         saver.note(10, {"L1": 0.5})
         saver.close()
-    assert told == [f"{tmp_path / 'run'}: the scores of a checkpoint are not kept: File exists"]
+    assert caplog.messages == [f"{tmp_path / 'run'}: the scores of a checkpoint are not kept: File exists"]
     assert saver.unsaved is None
 
 
@@ -369,7 +381,7 @@ def hook_of(saver: Saver | None, counter: Counter, **options: Any) -> Checkpoint
 
 def test_the_state_of_every_hook_that_keeps_one_survives(tmp_path: Path) -> None:
     counter, again = Counter(), Counter()
-    saver, _ = saver_in(tmp_path)
+    saver = saver_in(tmp_path)
     trainer(Line(), hooks=[counter, hook_of(saver, counter)]).fit(endless(), until(5))
     found = checkpoint.newest(tmp_path)
     assert found is not None
@@ -392,7 +404,7 @@ def test_states_are_asked_for_on_every_rank_and_written_on_the_first(tmp_path: P
 
 def test_what_somebody_asks_for_is_saved_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, float | None]] = []
-    saver, _ = saver_in(tmp_path)
+    saver = saver_in(tmp_path)
     monkeypatch.setattr(saver, "save", lambda run, extras, patience_s: asked.append((run.step, patience_s)))
     monkeypatch.setattr(saver, "save_now", lambda run, extras: asked.append((run.step, -1)))
 
@@ -408,14 +420,14 @@ def test_the_memory_for_copies_is_got_once_and_only_where_there_will_be_any(
 ) -> None:
     for prepares, expected in ((True, [1]), (False, [])):
         at: list[int] = []
-        saver, _ = saver_in(tmp_path)
+        saver = saver_in(tmp_path)
         monkeypatch.setattr(saver, "prepare", lambda run, at=at: at.append(run.step))
         trainer(Line(), hooks=[hook_of(saver, Counter(), prepares=prepares)]).fit(endless(), until(5))
         assert at == expected
 
 
-def test_a_failed_save_is_tried_again_at_the_next_period(tmp_path: Path) -> None:
-    saver, told = saver_in(tmp_path / "run")
+def test_a_failed_save_is_tried_again_at_the_next_period(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    saver = saver_in(tmp_path / "run")
     (tmp_path / "run").touch()
 
     def stop(step: int, epoch: int) -> Outcome:
@@ -425,7 +437,7 @@ def test_a_failed_save_is_tried_again_at_the_next_period(tmp_path: Path) -> None
         return Outcome.DONE if step >= 5 else Outcome.GO_ON
 
     trainer(Line(), hooks=[hook_of(saver, Counter())]).fit(endless(), stop)
-    assert told == [
+    assert caplog.messages == [
         "iteration 2 could not be saved: File exists; there is no checkpoint yet",
         "iteration 4 is saved",
     ]

@@ -55,7 +55,7 @@ class Checkpoints:
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
         step, epoch = progress.step, progress.epoch
         if self.saver is not None:
-            self.saver.tell()
+            self.saver.report()
             if self._prepares and not progress.last:  # not before there is a step: the optimizers have no moments yet
                 self.saver.prepare(trainer)
         self._prepares = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Progress, Trainer
 from imagier.train.view import View
+
+logger = logging.getLogger(__name__)
 
 SIDE_PX = 16
 """Images are compared at this size: by what is where, not by their detail."""
@@ -43,7 +46,6 @@ class Health:
         bank: Callable[[], Iterable[Batch]],
         view: View,
         write: Callable[[Record], None],
-        say: Callable[[str], None],
         *,
         every: int,
         seed: int,
@@ -54,7 +56,6 @@ class Health:
         self.bank = bank
         self.view = view
         self.write = write
-        self.say = say
         self.every = every
         self.seed = seed
         self.verdicts = Verdicts()
@@ -71,7 +72,7 @@ class Health:
             reading, lines = self.verdicts.read(progress.step, self.measure(trainer, progress.phases))
             self.write(Record(progress.step, progress.epoch, reading))
             for line in lines:
-                self.say(line)
+                logger.warning(line)
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         """What stands at the end is in the report."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -10,6 +11,8 @@ from torch.profiler import profile, schedule, supported_activities
 from imagier.train.disk import replacing
 from imagier.train.phase import PROFILE_PREFIX
 from imagier.train.trainer import Progress, Trainer
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "profile"
 WAIT, WARMUP, ACTIVE = 5, 2, 3
@@ -46,7 +49,7 @@ class Profile:
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         if self.profiler is not None:
             measured = max(self.steps - WAIT - WARMUP, 0)
-            print(f"profile: the run ended within {WAIT + WARMUP + ACTIVE} iterations; {measured} were measured")
+            logger.info(f"profile: the run ended within {WAIT + WARMUP + ACTIVE} iterations; {measured} were measured")
         self._finish()
 
     def _finish(self) -> None:
