@@ -1,4 +1,4 @@
-"""Feature matching: generated and real images should give alike features (Wang et al. 2018, eq. 4)."""
+"""Feature matching: generated and real images should have similar features (Wang et al. 2018, eq. 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adversarial losses on logits: what the discriminator minimizes, and what the generator minimizes."""
+"""Adversarial losses on logits, of the discriminator and of the generator."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def dis_fake_loss(outputs: Sequence[Tensor], mode: GanMode) -> Tensor:
 def gen_loss(outputs: Sequence[Tensor], mode: GanMode, keep: float = 1.0, per_sample: bool = False) -> Tensor:
     """Generator's loss: logits per discriminator of generated images -> scalar.
 
-    With `keep` < 1 only that share of the logits counts, the largest ones (Sinha et al. 2020): of all logits
-    of a discriminator together, or of each sample's.
+    With `keep` < 1 only the largest logits count, that share of them (Sinha et al. 2020): of all logits of a
+    discriminator together, or `per_sample`.
     """
     if keep < 1:
-        outputs = [_largest(logits, keep, per_sample) for logits in outputs]
+        outputs = [_top_logits(logits, keep, per_sample) for logits in outputs]
     return _mean_over_discriminators(outputs, _FORMULAS[mode].generator)
 
 
@@ -69,7 +69,7 @@ def relativistic_logits(outputs: Sequence[Tensor], to: Sequence[Tensor]) -> list
 
 
 def centered_logits(outputs: Sequence[Tensor], mode: GanMode) -> list[Tensor]:
-    """Logits less the one that says nothing: what is above 0 leans towards "real"."""
+    """Logits minus the undecided one, so that values above 0 mean "real"."""
     undecided = 0.5 if mode == "least_square" else 0.0
     return [x - undecided for x in outputs]
 
@@ -78,6 +78,6 @@ def _mean_over_discriminators(outputs: Sequence[Tensor], formula: Callable[[Tens
     return torch.stack([formula(logits.float()).mean() for logits in outputs]).mean()
 
 
-def _largest(logits: Tensor, keep: float, per_sample: bool) -> Tensor:
+def _top_logits(logits: Tensor, keep: float, per_sample: bool) -> Tensor:
     rows = logits.flatten(1) if per_sample else logits.reshape(1, -1)
     return rows.topk(math.ceil(keep * rows.shape[1]), dim=1).values

@@ -1,4 +1,4 @@
-"""InfoNCE: each sample should be nearer to its own partner than to those of the others.
+"""InfoNCE: each sample should be more similar to its own partner than to those of the others.
 
 van den Oord et al. 2018, eq. 4; with a temperature that may be learned, as in Radford et al. 2021 (CLIP), section 2.3.
 """
@@ -33,7 +33,7 @@ class InfoNCE(nn.Module):
         single_direction: bool = False,
     ) -> None:
         """gather_distributed: the samples of all ranks are candidates, if there are several ranks.
-        flatten: compare features at every place; otherwise their means over the image.
+        flatten: compare features at every position; otherwise their means over the image.
         single_direction: only samples of `a` look for their partners in `b`, not the other way round too.
         UserError: a temperature that is not in [0.01, 1], in which a learned one is kept.
         """
@@ -61,8 +61,8 @@ class InfoNCE(nn.Module):
             with torch.no_grad():
                 self.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
         a, b = self._unit(a), self._unit(b)
-        loss = self._loss_of_picking(a, b)
-        return loss if self.single_direction else loss + self._loss_of_picking(b, a)
+        loss = self._matching_loss(a, b)
+        return loss if self.single_direction else loss + self._matching_loss(b, a)
 
     def _unit(self, features: Tensor) -> Tensor:
         """Vectors of length 1, N x D."""
@@ -71,7 +71,7 @@ class InfoNCE(nn.Module):
         vectors = places.flatten(1) if self.flatten else places.mean(dim=2)
         return vectors / (vectors.norm(dim=1, keepdim=True) + 1e-8)  # features behind a ReLU can all be 0
 
-    def _loss_of_picking(self, seekers: Tensor, partners: Tensor) -> Tensor:
+    def _matching_loss(self, seekers: Tensor, partners: Tensor) -> Tensor:
         rank = 0
         if self.gather_distributed and dist.is_available() and dist.is_initialized():
             rank = dist.get_rank()

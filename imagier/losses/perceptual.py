@@ -31,14 +31,14 @@ class PerceptualConfig:
     layers: list[str] | str
     """The layer or layers whose features are compared, such as relu_4_1."""
     weights: list[float] | float | None = None
-    """Factor of each layer's distance, one per layer; a single number holds for every layer; 1 if not given."""
+    """Weight of each layer; a single number holds for all layers; 1 if not given."""
     fp16: bool = False
     """Run the network in bfloat16 on an accelerator, which saves time and memory; the loss stays in float32. Without
     effect on the CPU, and in a run in bfloat16, in which the network is in bfloat16 anyway. It is never in float16, in
     which the gradient of a mean over many features falls below the smallest number."""
     criterion: Criterion = "l1"
-    """The distance of features: mean absolute (l1) or mean squared (l2, mse) difference, or telling the images of a
-    batch apart by them (info_nce)."""
+    """The distance of features: mean absolute (l1) or mean squared (l2, mse) difference, or a contrastive loss between
+    the images of a batch (info_nce)."""
     num_scales: int = 1
     """Compare the images at this many sizes, each half of the one before, and add up."""
     resize: bool = False
@@ -47,9 +47,9 @@ class PerceptualConfig:
     """How images are resized, also for the scales."""
     info_nce_temperature: float = 0.07
     info_nce_gather_distributed: bool = True
-    """info_nce: the images of all ranks are to be told apart."""
+    """info_nce: contrast the images of all ranks."""
     info_nce_flatten: bool = True
-    """info_nce: compare features at every place; otherwise their means over the image."""
+    """info_nce: compare features at every position; otherwise their means over the image."""
     weights_path: str | None = None
     """File with the network's weights (.pth, .pt, .safetensors); by default torch's cache, or a download into it."""
 
@@ -122,8 +122,8 @@ class PerceptualLoss(nn.Module):
         return cls(network=options.pop("mode"), **options)
 
     @classmethod
-    def where_weighted(cls, config: PerceptualConfig | None, *weights: float) -> PerceptualLoss | None:
-        """The loss of a configuration; None if no weight says that it counts. UserError if one does, but without it."""
+    def create_if_weighted(cls, config: PerceptualConfig | None, *weights: float) -> PerceptualLoss | None:
+        """The loss of a configuration; None if all weights are 0. UserError if it is needed but missing."""
         if not any(weights):
             return None
         if config is None:
@@ -173,7 +173,7 @@ class PerceptualLoss(nn.Module):
         return (sample_weights.float() * per_sample).mean()
 
     def _half_size(self, x: Tensor) -> Tensor:
-        """N x C x H x W -> N x C x H//2 x W//2; an odd last row or column is dropped, not squeezed in."""
+        """N x C x H x W -> N x C x H//2 x W//2; an odd last row or column is dropped."""
         return F.interpolate(x, scale_factor=0.5, mode=self.resize_mode, align_corners=False)
 
     def _precision(self, x: Tensor) -> AbstractContextManager[object]:

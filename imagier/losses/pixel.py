@@ -1,4 +1,4 @@
-"""Distances of images or features, place by place."""
+"""Distances of images or features, element by element."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def l1(x: Tensor, y: Tensor) -> Tensor:
 
 
 def weighted_mse(x: Tensor, y: Tensor, weights: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
-    """Sum of weights * (x - y)^2, or its mean over all elements, whatever they weigh; shapes broadcast -> scalar."""
+    """Sum of weights * (x - y)^2, or its mean over all elements regardless of weights; shapes broadcast -> scalar."""
     errors = weights.float() * (x.float() - y.float()).square()
     return errors.mean() if reduction == "mean" else errors.sum()

@@ -1,4 +1,4 @@
-"""COCO-FUNIT: FUNIT whose style code also depends on the content, which keeps the content from being lost.
+"""COCO-FUNIT: FUNIT with a style code that also depends on the content, so that the content is not lost.
 
 Saito et al., COCO-FUNIT: Few-Shot Unsupervised Image Translation with a Content Conditioned Style Encoder, 2020.
 Discriminator and recipe are those of FUNIT (`type: funit`).
@@ -16,7 +16,7 @@ from imagier.nn.reference_names import Rules
 
 
 class Generator(nn.Module):
-    """The content of one image in the style of another, as that content asks for it."""
+    """The content of one image in the style of another, conditioned on that content."""
 
     def __init__(
         self,
@@ -32,10 +32,10 @@ class Generator(nn.Module):
         num_image_channels: int = 3,
         weight_norm_type: WeightNorm = "none",
     ) -> None:
-        """usb_dims: size of the universal style bias, a code that is learned for all styles together.
+        """usb_dims: size of the universal style bias, a learned code shared by all styles.
 
-        num_res_blocks: of the content encoder. num_mlp_blocks: one more than the MLP has layers, of which there are at
-        least two.
+        num_res_blocks: of the content encoder. num_mlp_blocks: one more than the number of layers of the MLP, which
+        has at least two.
         """
         super().__init__()
         self.size_multiple = 2**num_downsamples_content
@@ -82,7 +82,7 @@ class Generator(nn.Module):
     def decode(self, content: Tensor, style: Tensor) -> Tensor:
         """Content N x c x h x w and style N x style_dims x 1 x 1 -> image N x C x H x W in (-1, 1).
 
-        The style and the universal bias say what could be done, the content what of it suits (section 3 of the paper).
+        The code is the product of one from style and universal bias and one from the content (section 3 of the paper).
         """
         from_content = self.mlp_content(content.mean(dim=(2, 3)))
         usb = self.usb.expand(len(style), -1)
@@ -90,5 +90,5 @@ class Generator(nn.Module):
         return self.decoder(content, self.mlp(from_style * from_content))
 
     def reference_rules(self) -> Rules:
-        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
         return GENERATOR_RULES

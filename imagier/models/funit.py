@@ -1,7 +1,7 @@
-"""FUNIT: gives an image the class of another one, of which training need not have seen any image.
+"""FUNIT: translates an image to the class of another one, even a class that was not in the training set.
 
 Liu et al., Few-Shot Unsupervised Image-to-Image Translation, 2019; in the improved form that Saito et al., COCO-FUNIT,
-2020, compare with: a projection discriminator (Miyato & Koyama 2018), and a style code that only scales and shifts.
+2020, compare with: a projection discriminator (Miyato & Koyama 2018) and a style code that only scales and shifts.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from imagier.recipe import Recipe as BaseRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the losses; one of 0 is not computed."""
+    """Weights of the losses. A loss of weight 0 is not computed, except for the adversarial one."""
 
     gan: float
     feature_matching: float = 0.0
-    """Distance of the discriminator's pooled features of the translation from those of the style image."""
+    """L1 between the discriminator's pooled features of the translation and of the style image."""
     image_recon: float = 0.0
-    """Mean absolute difference of an image from what becomes of it in its own style, in [-1, 1]."""
+    """Mean absolute difference between an image and its reconstruction in its own style, in [-1, 1]."""
 
 
 class Generator(nn.Module):
@@ -56,8 +56,8 @@ class Generator(nn.Module):
         num_image_channels: int = 3,
         weight_norm_type: WeightNorm = "none",
     ) -> None:
-        """num_res_blocks: of the content encoder. num_mlp_blocks: one more than the MLP has layers, of which there are
-        at least two.
+        """num_res_blocks: of the content encoder. num_mlp_blocks: one more than the number of layers of the MLP,
+        which has at least two.
         """
         super().__init__()
         self.size_multiple = 2**num_downsamples_content
@@ -102,7 +102,7 @@ class Generator(nn.Module):
         return self.decoder(content, self.mlp(style))
 
     def reference_rules(self) -> Rules:
-        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
         return GENERATOR_RULES
 
 
@@ -110,12 +110,12 @@ GENERATOR_RULES: Rules = ((r"^decoder\.blocks\.", "decoder.decoder."), (r"^", "g
 
 
 def style_mlp(style_dims: int, width: int, num_mlp_blocks: int) -> MLP:
-    """From a style to what drives the norms; its layers are one fewer than `num_mlp_blocks`, and at least two."""
+    """From a style to the code of the norms; has one layer fewer than `num_mlp_blocks`, but at least two."""
     return MLP(style_dims, *[width] * max(num_mlp_blocks - 1, 2))
 
 
 class Decoder(nn.Module):
-    """From content upwards; a code scales and shifts the features after every convolution."""
+    """From content to image; a code scales and shifts the features after every convolution."""
 
     def __init__(
         self, channels: int, code_dims: int, *, num_upsamples: int, image_channels: int, weight_norm: WeightNorm
@@ -133,7 +133,7 @@ class Decoder(nn.Module):
             conv = conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect", weight_norm=weight_norm)
             return ConvNormAct(conv, norm(outputs), nn.ReLU())
 
-        def doubling(inputs: int) -> UpBlock:
+        def up_block(inputs: int) -> UpBlock:
             half = inputs // 2
             return UpBlock(layer(inputs, half, 5), layer(half, half, 5), layer(inputs, half, 1))
 
@@ -142,7 +142,7 @@ class Decoder(nn.Module):
             [
                 block(),
                 block(),
-                *(doubling(channels // 2**level) for level in range(num_upsamples)),
+                *(up_block(channels // 2**level) for level in range(num_upsamples)),
                 ConvNormAct(to_image, nn.Identity(), nn.Tanh()),
             ]
         )
@@ -167,12 +167,12 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """N x c x h x w, N x code_dims -> N x c/2 x 2h x 2w."""
-        # A 1 x 1 convolution, an instance norm and a ReLU give the same before doubling as after it, for less work.
+        # A 1 x 1 convolution, an instance norm and a ReLU commute with the doubling, and cost less before it.
         return upsample2x(self.shortcut(x, code)) + self.block_1(upsample2x(self.block_0(x, code)), code)
 
 
 class Discriminator(nn.Module):
-    """One score per patch: is it real, and of that class? (Miyato & Koyama 2018, eq. 4, on residual features.)"""
+    """A score per patch for being real and of a given class (Miyato & Koyama 2018, eq. 4, on residual features)."""
 
     def __init__(
         self,
@@ -214,19 +214,19 @@ class Discriminator(nn.Module):
         self.embedder = nn.Embedding(num_classes, width)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """N x C x H x W in [-1, 1] and classes [N] -> scores N x 1 x h x w, features N x width (means over places)."""
+        """N x C x H x W in [-1, 1] and classes [N] -> scores N x 1 x h x w, pooled features N x width."""
         x = self.model(images)
         features = x.mean(dim=(2, 3))
         of_class = (self.embedder(labels) * features).sum(dim=1)
         return self.classifier(x) + of_class[:, None, None, None], features
 
     def reference_rules(self) -> Rules:
-        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
         return ((r"^", "model."),)
 
 
 class FewShotGenerator(Protocol):
-    """What the recipe asks of a generator: FUNIT's or COCO-FUNIT's."""
+    """What the recipe needs of a generator: FUNIT's or COCO-FUNIT's."""
 
     size_multiple: int
     """Contents whose sides are multiples of this keep their size."""
@@ -235,7 +235,7 @@ class FewShotGenerator(Protocol):
 
 
 class Recipe(BaseRecipe):
-    """Adversarial training on images of many classes; serves COCO-FUNIT's generator as well."""
+    """Adversarial training on images of many classes, also of COCO-FUNIT's generator."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images_content", "images_style")
 
@@ -252,7 +252,7 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
-        """aug_policy: DiffAugment (Zhao et al. 2020) of what the discriminator sees; "" for none.
+        """aug_policy: DiffAugment (Zhao et al. 2020) of the discriminator's input; "" for none.
 
         style_classes: number of classes in the data.
         """
@@ -282,7 +282,7 @@ class Recipe(BaseRecipe):
         check_policy(aug_policy)
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
-        """One iteration: the discriminator learns, then the generator, which sees the discriminator already updated."""
+        """One iteration: updates of the discriminator, then of the generator against the updated discriminator."""
         _require(batch, "images_content", "images_style", "labels_content", "labels_style")
         yield from alternate(
             self.prepare(batch),
@@ -296,14 +296,14 @@ class Recipe(BaseRecipe):
         )
 
     def generate(self, batch: Batch, rng: torch.Generator, *, recon: bool = True) -> dict[str, Tensor]:
-        """The generator's outputs; without `images_recon` if it is not wanted."""
+        """The generator's outputs, with `images_recon` if `recon`."""
         _require(batch, "images_content", "images_style")
         content, style = batch["images_content"], batch["images_style"]
         with self.gen_sizes.explain(images_content=content, images_style=style):
             return self.gen(content, style, recon=recon)
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings images (bicubic) to sides that come back as they were."""
+        """Resizes images (bicubic) to sides that the generator gives back unchanged."""
         names = ("images_content", "images_style", "images")
         self.gen_sizes.check(batch.tensors, names)
         return batch.replace(**round_to_multiple(batch.tensors, names, self.gen.size_multiple))
@@ -313,7 +313,7 @@ class Recipe(BaseRecipe):
     ) -> dict[str, Tensor]:
         """Scores and features of a real style image and of generated ones.
 
-        With `recon` it is the generator that learns from them, and those of the real image have no graph.
+        `recon` is given for the generator's losses; then the real image's have no graph.
         """
         with self.dis_sizes.explain(images_content=trans, images_style=style):
             fake_out, fake_features = self.dis(trans, batch["labels_style"])
@@ -330,7 +330,7 @@ class Recipe(BaseRecipe):
         return verdict
 
     def dis_losses(self, batch: Batch, fake: dict[str, Tensor], rng: torch.Generator) -> Losses:
-        """What the discriminator minimizes; it never sees reconstructions as such."""
+        """The losses of the discriminator, which reconstructions are no part of."""
         style = augment(batch["images_style"], self.aug_policy, rng)
         trans = augment(fake["images_trans"].detach(), self.aug_policy, rng)
         verdict = self.discriminate(batch, style, trans)
@@ -338,7 +338,7 @@ class Recipe(BaseRecipe):
         return {"gan": dis_real_loss(real, self.gan_mode) + dis_fake_loss(fake_, self.gan_mode)}
 
     def gen_losses(self, batch: Batch, fake: dict[str, Tensor], rng: torch.Generator) -> Losses:
-        """What the generator minimizes."""
+        """The losses of the generator."""
         trans = augment(fake["images_trans"], self.aug_policy, rng)
         recon = augment(fake["images_recon"], self.aug_policy, rng)
         verdict = self.discriminate(batch, batch["images_style"], trans, recon)
@@ -360,7 +360,7 @@ class Recipe(BaseRecipe):
         return to_rgb(self.generate(batch, rng, recon=False)["images_trans"])
 
     def target(self, batch: Batch) -> Tensor | None:
-        """The contents as they truly look in the styles: `images`, which a held-out set may have, of the same size."""
+        """The true images of the contents in the styles: `images`, which a held-out set may have, of the same size."""
         is_there = "images" in batch and batch["images"].shape == batch["images_content"].shape
         return to_rgb(batch["images"]) if is_there else None
 
@@ -375,7 +375,7 @@ class Recipe(BaseRecipe):
         return {name: to_rgb(made[name]) for name in ("images_recon", "images_trans")}
 
     def infer(self, batch: Batch, rng: torch.Generator, *, keep_original_size: bool = True) -> list[Tensor]:
-        """One image per sample; of the size that its content had before augmentation, where that is known."""
+        """One image per sample, of the size of its content before augmentation if that is known."""
         images = list(self.generate(batch, rng, recon=False)["images_trans"].float())
         known = [name for name in ("original_h_w_images_content", "original_h_w") if name in batch]
         if not keep_original_size or not known:
@@ -384,12 +384,12 @@ class Recipe(BaseRecipe):
         return [F.interpolate(x[None], size=size, mode="nearest")[0] for x, size in zip(images, sizes)]
 
     def infer_names(self, batch: Batch, **inference_args: Any) -> list[str]:
-        """What to call the images that `infer` makes: as the contents."""
+        """Names of the images that `infer` makes: those of the contents."""
         return batch.keys["images_content"]
 
 
 def _require(batch: Batch, *names: str) -> None:
-    """UserError if the samples lack one of these."""
+    """UserError if the samples lack one of the named tensors."""
     for name in names:
         if name not in batch:
             raise UserError(

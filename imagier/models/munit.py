@@ -1,4 +1,4 @@
-"""MUNIT: translation between two domains of images without pairs, to any style of the other domain.
+"""MUNIT: translation between two unpaired image domains, to any style of the other domain.
 
 Huang, Liu, Belongie & Kautz, Multimodal Unsupervised Image-to-Image Translation, 2018.
 """
@@ -34,7 +34,7 @@ from imagier.recipe import Batch, Losses, StepContext, alternate, check_steps
 from imagier.recipe import Recipe as BaseRecipe
 
 LARGEST_SHIFT = 0.05
-"""Of the consistency loss, in units of half a side."""
+"""Of the images of the consistency loss, in units of half a side."""
 
 NOT_AFFINE = NormParams(affine=False)
 
@@ -50,48 +50,48 @@ WITHIN = (
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the losses; one of 0 is only computed where that costs nothing.
+    """Weights of the losses. A loss of weight 0 is only computed if that costs nothing.
 
-    A loss in parts can have a weight for each part, too, which comes on top of that of the whole.
+    A loss in parts can also have a weight for each part, which is added to that of the whole.
     """
 
     gan: float
     gan_a: float = 0.0
     gan_b: float = 0.0
     image_recon: float = 0.0
-    """Images against what their own content and style become."""
+    """L1 between images and their reconstructions from their own content and style."""
     style_recon: float = 0.0
-    """Random styles against those that are read off the translations."""
+    """L1 between random styles and the styles encoded from the translations."""
     style_recon_a: float = 0.0
     style_recon_b: float = 0.0
     style_recon_within: float = 0.0
-    """Styles of images against those of their reconstructions."""
+    """L1 between the styles of images and of their reconstructions."""
     style_recon_aa: float = 0.0
     style_recon_bb: float = 0.0
     content_recon: float = 0.0
-    """Contents of images against those of their translations."""
+    """L1 between the contents of images and of their translations."""
     content_recon_a: float = 0.0
     content_recon_b: float = 0.0
     content_recon_within: float = 0.0
-    """Contents of images against those of their reconstructions."""
+    """L1 between the contents of images and of their reconstructions."""
     content_recon_aa: float = 0.0
     content_recon_bb: float = 0.0
     kl: float = 0.0
-    """Styles of images against the standard normal; a sum over the batch."""
+    """Half the squared length of the styles, summed over the batch."""
     cycle_recon: float = 0.0
-    """Images against themselves after a translation to the other domain and back."""
+    """L1 between images and their translations to the other domain and back."""
     perceptual: float = 0.0
-    """Translations against the images that they were made from."""
+    """Perceptual distance between translations and their source images."""
     perceptual_a: float = 0.0
     perceptual_b: float = 0.0
     consistency_reg: float = 0.0
-    """What the discriminators see in images against what they see in the same, mirrored and shifted."""
+    """Squared distance of the discriminators' features of images and of the same, mirrored and shifted."""
     gradient_penalty: float = 0.0
-    """Slope of the discriminators at real images: gamma of Mescheder et al. 2018, eq. 9 (not in the paper of MUNIT)."""
+    """R1 penalty, gamma of Mescheder et al. 2018, eq. 9 (not in the paper of MUNIT)."""
 
 
 class Generator(nn.Module):
-    """An autoencoder for each domain. Content of a, a style of b, decoder of b: an image of a, translated to b."""
+    """An autoencoder for each domain. The content of an image of a, a style and the decoder of b give a translation."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Generator(nn.Module):
         pre_act: bool = False,
         apply_noise: bool = False,
     ) -> None:
-        """max_num_filters: of the content encoder. latent_dim: numbers in a style. num_mlp_blocks: layers of the MLP,
+        """max_num_filters: of the content encoder. latent_dim: size of a style. num_mlp_blocks: layers of the MLP,
         at least 2. num_downsamples_style: at least 2. decoder_norm_type: the plain norm inside the decoders' adaptive
         ones; None for its params is without an affine part. pre_act: order of the residual blocks, with the
         convolutions last. apply_noise: noise after the convolutions of the decoders.
@@ -172,7 +172,7 @@ class Generator(nn.Module):
         cycle_recon: bool = True,
         within_latent_recon: bool = False,
     ) -> dict[str, Tensor]:
-        """Images of both domains, N x C x H x W in [-1, 1] -> what becomes of them, by name.
+        """Images of both domains, N x C x H x W in [-1, 1] -> codes and images by name.
 
         `content_x`, `style_x`: codes of an image of x, N x C' x h x w and N x latent_dim x 1 x 1. `images_xy`: an
         image of x as one of y, in the style `style_y_rand`: the given random_y, or else that of the other image
@@ -206,21 +206,21 @@ class Generator(nn.Module):
         return torch.randn((len(images), self.latent_dim, 1, 1), generator=rng, device=images.device)
 
     def translate(self, images: Tensor, style: Tensor, *, a2b: bool) -> Tensor:
-        """Images of one domain, N x C x H x W, to the other, in styles N x latent_dim x 1 x 1 of that one."""
+        """Images of one domain N x C x H x W and styles N x latent_dim x 1 x 1 of the other -> images of the other."""
         source, target = self._of_direction(a2b)
         return target.decode(source.content_encoder(images), style)
 
     def target_style(self, images: Tensor, *, a2b: bool) -> Tensor:
-        """The styles N x latent_dim x 1 x 1 of images of the domain that a translation goes to, N x C x H x W."""
+        """Images N x C x H x W of the target domain of a translation -> their styles N x latent_dim x 1 x 1."""
         return self._of_direction(a2b)[1].style_encoder(images)
 
     def _of_direction(self, a2b: bool) -> tuple[Autoencoder, Autoencoder]:
-        """The autoencoders of the domain that a translation comes from and of the one that it goes to."""
+        """The autoencoders of the source and of the target domain."""
         both = (self.autoencoder_a, self.autoencoder_b)
         return both if a2b else both[::-1]
 
     def reference_rules(self) -> Rules:
-        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
         return DECODER_NAMES
 
 
@@ -271,7 +271,7 @@ class Discriminator(DomainDiscriminators):
         one, with first_kernel_size (1), padding_mode (zeros), aggregation (conv), order (pre_act) and anti_aliased
         (false).
 
-        UserError where an option of the other kind is given.
+        UserError if an option of the other kind is given.
         """
         super().__init__(
             PatchOptions(num_discriminators=num_discriminators, kernel_size=kernel_size),
@@ -295,7 +295,7 @@ class Discriminator(DomainDiscriminators):
 
 
 class Recipe(BaseRecipe):
-    """Adversarial training in both directions; images, contents and styles that survive a translation."""
+    """Adversarial training in both directions; images, contents and styles must survive a translation."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
     log_names: ClassVar[Mapping[str, str]] = {
@@ -327,8 +327,8 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
-        """gan_recon: the discriminators see reconstructions, too. aug_policy: changes of all images that they see,
-        comma-separated: color, translation, cutout, translation_scale (DiffAugment).
+        """gan_recon: reconstructions must fool the discriminators, too. aug_policy: DiffAugment of their input,
+        comma-separated: color, translation, cutout, translation_scale.
         """
         check_policy(aug_policy)
         self.gen = gen
@@ -344,7 +344,7 @@ class Recipe(BaseRecipe):
         self.gan_mode: GanMode = gan_mode
         self.loss_weight = asdict(loss_weight)
         for kind in ("style_recon", "content_recon"):
-            for way in ("aa", "bb"):  # the names of these parts do not begin with that of the whole
+            for way in ("aa", "bb"):  # the names of these parts do not start with that of the whole
                 self.loss_weight[f"{kind}_within_{way}"] = self.loss_weight[f"{kind}_{way}"]
         check_steps(dis_step, gen_step)
         if dis_step:
@@ -358,17 +358,17 @@ class Recipe(BaseRecipe):
         self.perceptual_config = perceptual_loss
         self.perceptual: PerceptualLoss | None = None
 
-    def _weighs(self, *names: str) -> bool:
+    def _has_weight(self, *names: str) -> bool:
         return any(self.loss_weight[name] for name in names)
 
     def load_losses(self) -> Sequence[nn.Module]:
         weights = (self.loss_weight[name] for name in ("perceptual", "perceptual_a", "perceptual_b"))
-        self.perceptual = PerceptualLoss.where_weighted(self.perceptual_config, *weights)
+        self.perceptual = PerceptualLoss.create_if_weighted(self.perceptual_config, *weights)
         return () if self.perceptual is None else (self.perceptual,)
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
-        """One iteration: discriminators first, then the generator, judged by the updated discriminators."""
-        recons = {"image_recon": self._judges_recons_in_vain, "latent_recon": False, "cycle_recon": False}
+        """One iteration: updates of the discriminators, then of the generator against the updated discriminators."""
+        recons = {"image_recon": self._discriminates_recons, "latent_recon": False, "cycle_recon": False}
         yield from alternate(
             self.prepare(batch),
             dis_step=self.dis_step,
@@ -381,25 +381,25 @@ class Recipe(BaseRecipe):
         )
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings images (bicubic) to sides that come back as they were."""
+        """Resizes images (bicubic) to sides that the generator gives back unchanged."""
         names = ("images_a", "images_b")
         self.gen_sizes.check(batch.tensors, names)
         return batch.replace(**round_to_multiple(batch.tensors, names, self.gen.size_multiple))
 
     @property
-    def _judges_recons_in_vain(self) -> bool:
-        """Whether the discriminators see reconstructions in their own update, where no loss is made of that."""
+    def _discriminates_recons(self) -> bool:
+        """Whether reconstructions are discriminated in the discriminators' update, without a loss on them."""
         return self.gan_recon and self.reference_order
 
     def _generate_to_learn(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """The generator's outputs, as far as losses need them; in the order of the reference some more."""
-        within = self._weighs(*WITHIN)
+        """The outputs of the generator that losses need; in the order of the reference some more."""
+        within = self._has_weight(*WITHIN)
         return self.generate(
             batch,
             rng,
-            image_recon=self._weighs("image_recon") or self.gan_recon or within,
-            latent_recon=self._weighs(*LATENT) or self.reference_order,
-            cycle_recon=self._weighs("cycle_recon"),
+            image_recon=self._has_weight("image_recon") or self.gan_recon or within,
+            latent_recon=self._has_weight(*LATENT) or self.reference_order,
+            cycle_recon=self._has_weight("cycle_recon"),
             within_latent_recon=within,
         )
 
@@ -408,7 +408,7 @@ class Recipe(BaseRecipe):
     ) -> dict[str, Tensor]:
         """The generator's outputs for `images_a` and `images_b`; flags as of Generator.forward.
 
-        Translations have random styles, drawn for those to a first, or else each that of the other image.
+        Translations have random styles, those of a drawn first, or else the style of the other image.
         """
         images = (batch["images_a"], batch["images_b"])
         styles = [self.gen.random_style(of_domain, rng) for of_domain in images] if random_style else []
@@ -416,63 +416,65 @@ class Recipe(BaseRecipe):
             return self.gen(*images, *styles, **flags)
 
     def discriminate(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The discriminators' scores and features of images by their way (DomainDiscriminators)."""
+        """Scores and features of images by direction (DomainDiscriminators)."""
         with self.dis_sizes.explain(**{f"images_{way}": x for way, x in images.items()}):
             return self.dis(images)
 
     def dis_losses(self, batch: Batch, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
-        """What the discriminators minimize."""
-        ways = ("aa", "bb", "ba", "ab") if self._judges_recons_in_vain else ("ba", "ab")
+        """The losses of the discriminators."""
+        ways = ("aa", "bb", "ba", "ab") if self._discriminates_recons else ("ba", "ab")
         real = {way: batch[f"images_{way}"] for way in ("a", "b")}
         made = {way: fake[f"images_{way}"].detach() for way in ways}
-        seen = self._augmented(real, rng)
-        verdict = self.discriminate({**seen, **self._augmented(made, rng)})
+        seen = self._augment(real, rng)
+        verdict = self.discriminate({**seen, **self._augment(made, rng)})
         losses = {
             "gan/a": dis_real_loss(verdict["out_a"], self.gan_mode) + dis_fake_loss(verdict["out_ba"], self.gan_mode),
             "gan/b": dis_real_loss(verdict["out_b"], self.gan_mode) + dis_fake_loss(verdict["out_ab"], self.gan_mode),
         }
         if self.loss_weight["consistency_reg"]:
-            losses["consistency_reg"] = self._inconsistency({**real, **made}, verdict, rng)
+            losses["consistency_reg"] = self._consistency_loss({**real, **made}, verdict, rng)
         elif self.reference_order:
-            losses["consistency_reg"] = losses["gan/a"].new_zeros(())  # logged there, weighed or not
+            losses["consistency_reg"] = losses["gan/a"].new_zeros(())  # the reference logs it at any weight
         if self.loss_weight["gradient_penalty"]:
             penalties = [gradient_penalty(self.dis.of_domain(domain), images) for domain, images in seen.items()]
             losses["gradient_penalty"] = torch.stack(penalties).sum()
         return losses
 
-    def _augmented(self, images: Mapping[str, Tensor], rng: torch.Generator) -> dict[str, Tensor]:
-        """Images as the discriminators see them."""
+    def _augment(self, images: Mapping[str, Tensor], rng: torch.Generator) -> dict[str, Tensor]:
+        """The input of the discriminators: images after DiffAugment."""
         return {way: augment(images, self.aug_policy, rng) for way, images in images.items()}
 
-    def _inconsistency(self, images: Mapping[str, Tensor], verdict: Mapping[str, Any], rng: torch.Generator) -> Tensor:
-        """How much the discriminators' features differ for images that were mirrored and shifted, on both sides.
+    def _consistency_loss(
+        self, images: Mapping[str, Tensor], verdict: Mapping[str, Any], rng: torch.Generator
+    ) -> Tensor:
+        """Consistency regularization (Zhang et al. 2020, eq. 4) under mirroring and shifting, of real and fake images.
 
-        Consistency regularization (Zhang et al. 2020, eq. 4) of what they see wherever it is, since it moves with the
-        image: of means over places. Mean over scales and layers, sum over the ways.
+        Features are averaged over positions, since they move with the image. Mean over scales and layers, sum over the
+        directions.
         """
         ways = ("a", "b", "ab", "ba")
         again = self.dis({way: random_shift(images[way].flip(3), rng) for way in ways})
         return torch.stack([_distance(again[f"fea_{way}"], verdict[f"fea_{way}"]) for way in ways]).sum()
 
     def gen_losses(self, batch: Batch, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
-        """What the generator minimizes."""
+        """The losses of the generator."""
         images_a, images_b = batch["images_a"], batch["images_b"]
-        losses = self._fooling(fake, rng)
+        losses = self._adversarial_losses(fake, rng)
         if self.perceptual is not None:
             losses["perceptual/a"] = self.perceptual(fake["images_ab"], images_a)
             losses["perceptual/b"] = self.perceptual(fake["images_ba"], images_b)
-        if self._weighs("image_recon"):
+        if self._has_weight("image_recon"):
             losses["image_recon"] = l1(fake["images_aa"], images_a) + l1(fake["images_bb"], images_b)
         losses |= _latent_losses(fake)
         losses["kl"] = (fake["style_a"].float().square().sum() + fake["style_b"].float().square().sum()) / 2
-        if self._weighs("cycle_recon"):
+        if self._has_weight("cycle_recon"):
             losses["cycle_recon"] = l1(fake["images_aba"], images_a) + l1(fake["images_bab"], images_b)
         return losses
 
-    def _fooling(self, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
-        """The adversarial losses: of translations, or the mean of those and of reconstructions."""
+    def _adversarial_losses(self, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
+        """The adversarial losses of translations, or with gan_recon their mean with those of reconstructions."""
         ways = ("aa", "bb", "ba", "ab") if self.gan_recon else ("ba", "ab")
-        verdict = self.discriminate(self._augmented({way: fake[f"images_{way}"] for way in ways}, rng))
+        verdict = self.discriminate(self._augment({way: fake[f"images_{way}"] for way in ways}, rng))
         losses = {way: gen_loss(verdict[f"out_{way}"], self.gan_mode) for way in ways}
         if self.gan_recon:
             return {"gan/a": (losses["ba"] + losses["aa"]) / 2, "gan/b": (losses["ab"] + losses["bb"]) / 2}
@@ -486,13 +488,13 @@ class Recipe(BaseRecipe):
         return centered_logits(real, self.gan_mode), centered_logits(fake, self.gan_mode)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        """Images of a as images of b, each in the style of its `images_b`."""
+        """Translations of a to b, each in the style of its `images_b`."""
         with self.gen_sizes.explain(images_a=batch["images_a"], images_b=batch["images_b"]):
             style = self.gen.target_style(batch["images_b"], a2b=True)
             return to_rgb(self.gen.translate(batch["images_a"], style, a2b=True))
 
     def target(self, batch: Batch) -> Tensor | None:
-        """The images of b, where those are pairs: files of the same names, of the same size."""
+        """The images of b, if the data are pairs: files of the same names and sizes."""
         names_a, names_b = batch.keys.get("images_a"), batch.keys.get("images_b")
         are_pairs = names_a == names_b is not None and batch["images_a"].shape == batch["images_b"].shape
         return to_rgb(batch["images_b"]) if are_pairs else None
@@ -504,7 +506,7 @@ class Recipe(BaseRecipe):
         return {name: to_rgb(batch[name]) for name in ("images_a", "images_b")}
 
     def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Reconstructions; translations, each in the style of the other image and in a random one; cycles."""
+        """Reconstructions; translations in the style of the other image and in a random one; cycles."""
         made = self.generate(batch, rng, random_style=False)
         random = self.generate(batch, rng, image_recon=False, latent_recon=False, cycle_recon=False)
         columns: dict[str, Tensor] = {}
@@ -515,21 +517,21 @@ class Recipe(BaseRecipe):
         return columns
 
     def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True, random_style: bool = True) -> list[Tensor]:
-        """The images of a as images of b, or the other way round; in a random style, or in that of the other."""
-        content, style = _names(a2b)
-        images = _given(batch, content, f"a2b: {str(a2b).lower()}")
+        """Translations of a to b, or of b to a; in random styles, or in those of the other images."""
+        content, style = _source_names(a2b)
+        images = _require_images(batch, content, f"a2b: {str(a2b).lower()}")
         if random_style:
             styles = self.gen.random_style(images, rng)
         else:
-            examples = _given(batch, style, f"a2b: {str(a2b).lower()} and random_style: false")
+            examples = _require_images(batch, style, f"a2b: {str(a2b).lower()} and random_style: false")
             with self.gen_sizes.explain(**{style: examples}):
                 styles = self.gen.target_style(examples, a2b=a2b)
         with self.gen_sizes.explain(**{content: images}):
             return list(self.gen.translate(images, styles, a2b=a2b).float())
 
     def infer_names(self, batch: Batch, *, a2b: bool = True, random_style: bool = True, **others: Any) -> list[str]:
-        """What to call the images that `infer` makes: as their contents, or "<content>_style_<style>"."""
-        content, style = _names(a2b)
+        """Names of the images that `infer` makes: those of the contents, or "<content>_style_<style>"."""
+        content, style = _source_names(a2b)
         if random_style:
             return batch.keys[content]
         examples = [name.removeprefix("./").replace("/", "_") for name in batch.keys[style]]
@@ -537,7 +539,7 @@ class Recipe(BaseRecipe):
 
 
 def random_shift(images: Tensor, rng: torch.Generator) -> Tensor:
-    """N x C x H x W -> the same, each moved by up to 1/40 of its width and height; what comes in is mirrored.
+    """N x C x H x W -> the same, each shifted by up to 1/40 of its width and height, with reflection.
 
     Draws N x 2 uniform numbers: right, then down.
     """
@@ -550,7 +552,7 @@ def random_shift(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _latent_losses(fake: Mapping[str, Tensor]) -> Losses:
-    """Contents and styles that were read off made images against those that they were made from."""
+    """Losses between the codes of generated images and the codes that they were generated from."""
     losses: Losses = {}
     if "style_ba" in fake:
         losses["style_recon/a"] = l1(fake["style_ba"], fake["style_a_rand"])
@@ -566,17 +568,17 @@ def _latent_losses(fake: Mapping[str, Tensor]) -> Losses:
 
 
 def _distance(x: Sequence[Sequence[Tensor]], y: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Mean squared difference of features' means over places, mean over scales and layers."""
+    """Mean squared difference of features averaged over positions, mean over scales and layers."""
     pairs = [(f.float(), g.float()) for of_x, of_y in zip(x, y) for f, g in zip(of_x, of_y)]
     return torch.stack([F.mse_loss(f.mean(dim=(2, 3)), g.mean(dim=(2, 3))) for f, g in pairs]).mean()
 
 
-def _names(a2b: bool) -> tuple[str, str]:
-    """The input types that a translation takes its content and its style from."""
+def _source_names(a2b: bool) -> tuple[str, str]:
+    """The input types of the content and of the style of a translation."""
     return ("images_a", "images_b") if a2b else ("images_b", "images_a")
 
 
-def _given(batch: Batch, name: str, options: str) -> Tensor:
+def _require_images(batch: Batch, name: str, options: str) -> Tensor:
     if name not in batch:
         raise UserError(f"with {options} the data must have {name}", where="inference_args", code="no-source-images")
     return batch[name]
@@ -589,6 +591,6 @@ def _run_both_ways(gen: Generator, **images: Tensor) -> None:
 
 
 def _run_both_domains(dis: Discriminator, **images: Tensor) -> None:
-    """Every image before both discriminators, for the SizeProbe."""
+    """Every image to both discriminators, for the SizeProbe."""
     for x in images.values():
         dis({"a": x, "b": x})

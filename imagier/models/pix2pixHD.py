@@ -1,4 +1,4 @@
-"""pix2pixHD: images from label maps, from coarse to fine, and objects whose looks can be chosen one by one.
+"""pix2pixHD: images from label maps, coarse to fine, with control over the appearance of single objects.
 
 Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs, 2018.
 """
@@ -40,21 +40,21 @@ from imagier.recipe import Batch, Losses, StepContext, alternate, check_steps
 from imagier.recipe import Recipe as BaseRecipe
 
 INSTANCE_MAPS = "instance_maps"
-"""The input type that, as the last one of a label, tells objects apart."""
+"""The input type that, as the last one of a label, holds the ids of instances."""
 
 SMALLEST_SHARE = 0.0625
-"""Only instances that fill more of an image than this count as examples of their class."""
+"""Only instances that fill more than this share of an image are examples of their class."""
 
 INSTANCES_OF_A_CLASS = 1000
 """Cityscapes' ids from here on are class x 1000 + number; below they are classes."""
 
 WRAPPERS = ("", "module.", "module.module.", "module.averaged_model.")
-"""What may stand before the names of a checkpoint's weights; of weights that are there twice the last one counts."""
+"""Prefixes of the names in a checkpoint; of a weight that is there under several prefixes the last one counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalGeneratorParams:
-    """The generator of the smallest image."""
+    """The generator at the lowest resolution."""
 
     num_filters: int = 64
     num_downsamples: int = 4
@@ -63,7 +63,7 @@ class GlobalGeneratorParams:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalEnhancerParams:
-    """The networks around it, each of which doubles the sides of the image."""
+    """The networks around it, each of which doubles the resolution."""
 
     num_enhancers: int = 1
     num_res_blocks: int = 3
@@ -71,32 +71,32 @@ class LocalEnhancerParams:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderParams:
-    """The encoder of objects; it is there if the label ends with instance_maps and num_feat_channels is not 0."""
+    """The encoder of objects; used if the label ends with instance_maps and num_feat_channels is not 0."""
 
     num_feat_channels: int
-    """Numbers that describe the looks of an object."""
+    """Size of the feature vector of an object."""
     num_filters: int = 64
     num_downsamples: int = 4
     weight_norm_type: WeightNorm = "none"
     activation_norm_type: Norm = "instance"
     padding_mode: PaddingMode = "reflect"
     num_clusters: int = 10
-    """Examples of looks that a checkpoint keeps for every class."""
+    """Feature vectors per class that a checkpoint keeps, to be sampled at inference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the losses; one of 0 is not computed, but for that of the discriminators."""
+    """Weights of the losses. A loss of weight 0 is not computed, except for the adversarial one."""
 
     gan: float
     feature_matching: float
     perceptual: float
     l1: float = 0.0
-    """Mean absolute difference from the target, in [-1, 1] (not in the paper; steadies short trainings)."""
+    """Mean absolute difference from the target, in [-1, 1] (not in the paper; stabilizes short trainings)."""
 
 
 class Generator(nn.Module):
-    """Paints a label map: a global generator at the smallest size, around it enhancers, each for twice the size."""
+    """Label maps to images: a global generator at the lowest resolution, then enhancers that double it."""
 
     def __init__(
         self,
@@ -112,13 +112,13 @@ class Generator(nn.Module):
         padding_mode: PaddingMode = "reflect",
         is_cityscapes: bool = False,
     ) -> None:
-        """is_cityscapes: ids of instances tell their class as in Cityscapes; elsewhere ids are classes."""
+        """is_cityscapes: ids of instances are class x 1000 + number, as in Cityscapes; otherwise ids are classes."""
         super().__init__()
         label_channels = sum(label_lengths.values())
         self.image_channels = image_channels
         enhancers = local_enhancer.num_enhancers
         self.size_multiple = 2 ** (global_generator.num_downsamples + enhancers)
-        """Heights and widths that it can paint are multiples of this."""
+        """Heights and widths of its images are multiples of this."""
         self.encoder: FeatureEncoder | None = None
         if enc is not None and enc.num_feat_channels and list(label_lengths)[-1] == INSTANCE_MAPS:
             self.encoder = FeatureEncoder(
@@ -132,7 +132,9 @@ class Generator(nn.Module):
             weight_norm=weight_norm_type,
             padding_mode=padding_mode,
         )
-        self.coarse = global_layers(parts, global_generator, label_channels, None if enhancers else image_channels)
+        self.coarse = build_global_layers(
+            parts, global_generator, label_channels, None if enhancers else image_channels
+        )
         self.enhancers = nn.ModuleList(
             LocalEnhancer(
                 parts,
@@ -154,8 +156,8 @@ class Generator(nn.Module):
     ) -> dict[str, Tensor]:
         """Label map N x L x H x W -> `fake_images` N x C x H x W in [-1, 1].
 
-        With an encoder also `feature_maps` N x M x H x W, the looks of the objects: the given `features`, or else those
-        in `images` (N x C x H x W in [-1, 1]) of the `instances` (N x 1 x H x W integers).
+        With an encoder also `feature_maps` N x M x H x W: the given `features`, or else those of the `instances`
+        (N x 1 x H x W integers) in `images` (N x C x H x W in [-1, 1]).
         """
         encoded = {}
         if self.encoder is not None:
@@ -171,28 +173,28 @@ class Generator(nn.Module):
             x = enhancer(x, pyramid.pop())
         return {"fake_images": x, **encoded}
 
-    def from_coarser(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Takes over the weights of a generator with fewer enhancers, to be trained on (section 3.2, coarse to fine).
+    def load_coarser(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Loads the weights of a generator with fewer enhancers, to train on from them (section 3.2, coarse to fine).
 
-        state: what `fitting` takes. Returns the first two parts of the names of all parameters that keep their values.
+        state: as of `select_fitting`. Returns the parts (the first two levels of the names) that keep their values.
         """
-        found = self.fitting(state)
+        found = self.select_fitting(state)
         self.load_state_dict(found, strict=False)
         left = [name for name, _ in self.named_parameters() if name not in found]
         return list(dict.fromkeys(".".join(name.split(".")[:2]) for name in left))
 
-    def fitting(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of a generator's state dict that fit in here by name and shape, by our names.
+    def select_fitting(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a generator's state dict that match this one by name and shape, by our names.
 
-        state: by our names, or by the reference's of a generator without enhancers; any of `WRAPPERS` before them.
+        state: by our names, or by the reference's of a generator without enhancers, with any of the `WRAPPERS`.
         """
-        own, given = self.state_dict(), unwrapped(state)
+        own, given = self.state_dict(), unwrap(state)
         coarse_names = reference_names(own, self._rules(has_enhancers=False))
         pairs = ((name, given.get(name, given.get(coarse_names[name]))) for name in own)
         return {name: x for name, x in pairs if x is not None and x.shape == own[name].shape}
 
     def reference_rules(self) -> Rules:
-        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
         return self._rules(has_enhancers=len(self.enhancers) > 0)
 
     def _rules(self, has_enhancers: bool) -> Rules:
@@ -204,8 +206,8 @@ class Generator(nn.Module):
         )
 
 
-def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without the `WRAPPERS` before its names; where a name is there several times, the last one's."""
+def unwrap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Removes the `WRAPPERS` from the names of a state dict; the last one counts if a name occurs several times."""
     plain = {}
     for wrapper in WRAPPERS:
         plain.update({name.removeprefix(wrapper): x for name, x in state.items() if name.startswith(wrapper)})
@@ -214,7 +216,7 @@ def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """Makes the layers of a network from what they have in common."""
+    """Builds layers with common options."""
 
     norm: Norm
     norm_params: NormParams = NormParams()
@@ -235,7 +237,7 @@ class _Parts:
         return ConvNormAct(conv, self.make_norm(outputs), nn.ReLU(inplace=True))
 
     def residual(self, channels: int, count: int) -> list[nn.Module]:
-        """So many residual blocks."""
+        """`count` residual blocks."""
         return [
             ResBlock(
                 channels,
@@ -250,45 +252,45 @@ class _Parts:
         ]
 
     def down(self, widths: Sequence[int]) -> list[nn.Module]:
-        """From each of the widths to the next at half the size."""
+        """Downsampling layers from each width to the next."""
         return [self.layer(inputs, outputs, stride=2) for inputs, outputs in pairwise(widths)]
 
     def up(self, widths: Sequence[int]) -> list[nn.Module]:
-        """From each of the widths to the next at twice the size."""
+        """Upsampling layers from each width to the next."""
         pairs = [(Upsample2x(), self.layer(inputs, outputs)) for inputs, outputs in pairwise(widths)]
         return [layer for pair in pairs for layer in pair]
 
-    def bounded(self, inputs: int, outputs: int) -> ConvNormAct:
-        """Features to numbers in (-1, 1)."""
+    def output_layer(self, inputs: int, outputs: int) -> ConvNormAct:
+        """Features to values in (-1, 1), without norms."""
         conv = conv2d(inputs, outputs, 7, padding=3, padding_mode=self.padding_mode)
         return ConvNormAct(conv, nn.Identity(), nn.Tanh())
 
     def make_norm(self, channels: int) -> nn.Module:
-        """The norm of so many channels."""
+        """The norm of a number of channels."""
         return norm2d(self.norm, channels, self.norm_params)
 
 
-def global_layers(
+def build_global_layers(
     parts: _Parts, params: GlobalGeneratorParams, label_channels: int, image_channels: int | None
 ) -> nn.Sequential:
-    """Label N x L x H x W -> image of the same size; without `image_channels`, `num_filters` features of it."""
+    """Label N x L x H x W -> image of the same size; without `image_channels`, features of `num_filters` channels."""
     widths = [params.num_filters * 2**level for level in range(params.num_downsamples + 1)]
     return nn.Sequential(
         parts.layer(label_channels, widths[0], 7),
         *parts.down(widths),
         *parts.residual(widths[-1], params.num_res_blocks),
         *parts.up(widths[::-1]),
-        *([] if image_channels is None else [parts.bounded(widths[0], image_channels)]),
+        *([] if image_channels is None else [parts.output_layer(widths[0], image_channels)]),
     )
 
 
 class LocalEnhancer(nn.Module):
-    """Adds to the features of a half as large image what is only seen at the full size (section 3.1, figure 3)."""
+    """Adds detail to the features of half the resolution (section 3.1, figure 3)."""
 
     def __init__(
         self, parts: _Parts, label_channels: int, width: int, *, num_res_blocks: int, image_channels: int | None
     ) -> None:
-        """width: features that it makes of twice as many; with `image_channels`, it makes an image of these."""
+        """width: of its output features, half of those of its input; with `image_channels` its output is an image."""
         super().__init__()
         if not width:
             raise UserError(
@@ -301,7 +303,7 @@ class LocalEnhancer(nn.Module):
         self.up = nn.Sequential(
             *parts.residual(2 * width, num_res_blocks),
             *parts.up([2 * width, width]),
-            *([] if image_channels is None else [parts.bounded(width, image_channels)]),
+            *([] if image_channels is None else [parts.output_layer(width, image_channels)]),
         )
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
@@ -310,7 +312,7 @@ class LocalEnhancer(nn.Module):
 
 
 class FeatureEncoder(nn.Module):
-    """Describes the looks of every object in an image by a few numbers (section 3.4)."""
+    """Encodes the appearance of every object in an image as a feature vector (section 3.4)."""
 
     def __init__(self, params: EncoderParams, *, image_channels: int, num_classes: int, is_cityscapes: bool) -> None:
         super().__init__()
@@ -326,28 +328,28 @@ class FeatureEncoder(nn.Module):
             parts.layer(image_channels, widths[0], 7),
             *parts.down(widths),
             *parts.up(widths[::-1]),
-            parts.bounded(widths[0], params.num_feat_channels),
+            parts.output_layer(widths[0], params.num_feat_channels),
         )
 
     def forward(self, images: Tensor, instances: Tensor) -> Tensor:
-        """Images N x C x H x W in [-1, 1], maps N x 1 x H x W of ids -> looks N x M x H x W, one for each object."""
+        """Images N x C x H x W in [-1, 1], ids N x 1 x H x W -> features N x M x H x W, constant on each object."""
         return average_by_instance(self.layers(images), instances)
 
     def examples(self, images: Tensor, instances: Tensor) -> tuple[Tensor, Tensor]:
-        """The classes [R] and looks R x M of all objects that are large enough; images and maps as in `forward`."""
+        """Classes [R] and feature vectors R x M of all objects that are large enough; inputs as in `forward`."""
         found = segments(instances)
         looks, sizes = segment_means(self.layers(images), found)
         large = sizes > SMALLEST_SHARE * instances[0].numel()
         return self._classes(found.ids).expand_as(large)[large], looks.movedim(1, 2)[large]
 
     def random(self, instances: Tensor, rng: torch.Generator) -> Tensor:
-        """Maps N x 1 x H x W of ids -> looks N x M x H x W, for each object drawn from those stored of its class.
+        """Ids N x 1 x H x W -> features N x M x H x W, for each object drawn from those stored of its class.
 
-        Those of a class of which none are stored are 0. UserError if none are stored at all.
+        A class without stored features gets 0. UserError if nothing is stored at all.
         """
         if self.clusters.is_empty():
             raise UserError(
-                "random_style draws from looks that a checkpoint keeps of objects, but this one has none: they "
+                "random_style draws from features of objects that a checkpoint keeps, but this one has none: they "
                 f"come from the objects in data.val that fill more than {SMALLEST_SHARE:.2%} of their image",
                 where="inference_args.random_style",
                 code="no-stored-looks",
@@ -363,7 +365,7 @@ class FeatureEncoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Patch discriminators of label and image at several sizes (section 3.2)."""
+    """Patch discriminators of label and image at several scales (section 3.2)."""
 
     def __init__(
         self,
@@ -391,11 +393,11 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, label: Tensor, images: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """N x L x H x W, N x C x H x W -> scores N x 1 x h x w per size; features per size and layer."""
+        """N x L x H x W, N x C x H x W -> scores N x 1 x h x w per scale; features per scale and layer."""
         return self.patch(torch.cat([label, images], dim=1))
 
     def reference_rules(self) -> Rules:
-        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
         return ((r"^patch\.discriminators\.(\d+)\.layers\.(\d+)\.", r"model.discriminators.\1.layer\2.0."),)
 
 
@@ -428,7 +430,7 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
-        """label_lengths: channels of every type in the label, in order. one_hot: the types with a channel per class."""
+        """label_lengths: channels of each type in the label, in order. one_hot: types with a channel per class."""
         self.gen = gen
         self.dis = dis
         keys = "global_generator.num_downsamples, local_enhancer.num_enhancers or enc.num_downsamples"
@@ -459,17 +461,17 @@ class Recipe(BaseRecipe):
         self.perceptual: PerceptualLoss | None = None
 
     def load_losses(self) -> Sequence[nn.Module]:
-        self.perceptual = PerceptualLoss.where_weighted(self.perceptual_config, self.loss_weight["perceptual"])
+        self.perceptual = PerceptualLoss.create_if_weighted(self.perceptual_config, self.loss_weight["perceptual"])
         return () if self.perceptual is None else (self.perceptual,)
 
     def warm_start(self, weights: Mapping[str, Tensor]) -> list[str] | None:
-        """Begins with a generator of fewer enhancers; None if that is not what the weights are of."""
-        found = self.gen.fitting(weights)
+        """Loads a generator with fewer enhancers; None if the weights are not of one."""
+        found = self.gen.select_fitting(weights)
         is_coarser = all(f"coarse.{name}" in found for name, _ in self.gen.coarse.named_parameters())
-        return self.gen.from_coarser(weights) if is_coarser else None
+        return self.gen.load_coarser(weights) if is_coarser else None
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
-        """One iteration: the discriminator learns, then the generator, which sees the discriminator already updated."""
+        """One iteration: updates of the discriminator, then of the generator against the updated discriminator."""
         yield from alternate(
             self.prepare(batch),
             dis_step=self.dis_step,
@@ -481,9 +483,9 @@ class Recipe(BaseRecipe):
         )
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings images (bicubic) and labels (nearest) to sides that the generator can paint.
+        """Resizes images (bicubic) and labels (nearest) to sizes of the generator.
 
-        Where the label ends with ids of instances, their edges take that place, and the ids become `instance_maps`.
+        If the label ends with ids of instances, their edges replace them, and the ids become `instance_maps`.
         """
         names = ("label", "images")
         self.gen_sizes.check(batch.tensors, names)
@@ -496,7 +498,7 @@ class Recipe(BaseRecipe):
         return batch.replace(label=label, instance_maps=instance_ids(stored))
 
     def generate(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> dict[str, Tensor]:
-        """The generator's outputs; objects look as those in `images`, or as others of their class, drawn by `rng`."""
+        """The generator's outputs; features of objects are those in `images`, or random ones of their class."""
         with self.gen_sizes.explain(label=batch["label"]):
             if self.gen.encoder is None:
                 return self.gen(batch["label"])
@@ -506,7 +508,7 @@ class Recipe(BaseRecipe):
             return self.gen(batch["label"], images=_style_images(batch), instances=instances)
 
     def discriminate(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
-        """Scores and features of real and generated images; without a graph for real ones unless learn_from_real."""
+        """Scores and features of real and generated images; those of real ones have a graph if learn_from_real."""
         with self.dis_sizes.explain(label=batch["label"], images=batch["images"]):
             fake_outputs, fake_features = self.dis(batch["label"], fake)
             with torch.set_grad_enabled(learn_from_real):
@@ -519,17 +521,17 @@ class Recipe(BaseRecipe):
         }
 
     def dis_losses(self, batch: Batch, fake: dict[str, Tensor]) -> Losses:
-        """What the discriminator minimizes."""
+        """The losses of the discriminator."""
         verdict = self.discriminate(batch, fake["fake_images"].detach(), learn_from_real=True)
-        real, fake_ = self._compared(verdict)
+        real, fake_ = self._gan_logits(verdict)
         return {"gan": dis_fake_loss(fake_, self.gan_mode) + dis_real_loss(real, self.gan_mode)}
 
     def gen_losses(self, batch: Batch, fake: dict[str, Tensor], ctx: StepContext) -> Losses:
-        """What the generator minimizes."""
+        """The losses of the generator."""
         images, target = fake["fake_images"], batch["images"]
         verdict = self.discriminate(batch, images, learn_from_real=False)
         keep = max(self.topk_decay**ctx.epoch, self.topk_min)
-        losses = {"gan": gen_loss(self._compared(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
+        losses = {"gan": gen_loss(self._gan_logits(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
         if self.loss_weight["feature_matching"]:
             losses["feature_matching"] = feature_matching(verdict["fake_features"], verdict["real_features"])
         if self.perceptual is not None:
@@ -538,7 +540,7 @@ class Recipe(BaseRecipe):
             losses["l1"] = l1(images, target)
         return losses
 
-    def _compared(self, verdict: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    def _gan_logits(self, verdict: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         real, fake = verdict["real_outputs"], verdict["fake_outputs"]
         return (
             (relativistic_logits(real, to=fake), relativistic_logits(fake, to=real))
@@ -547,7 +549,7 @@ class Recipe(BaseRecipe):
         )
 
     def before_checkpoint(self, held_out: Iterable[Batch], all_gather: Callable[[Sequence[Tensor]], Tensor]) -> None:
-        """Stores what objects of each class look like, to be drawn from at inference (section 3.4, clusters)."""
+        """Stores clusters of the feature vectors of each class, to sample from at inference (section 3.4)."""
         encoder = self.gen.encoder
         if encoder is None:
             return
@@ -566,14 +568,14 @@ class Recipe(BaseRecipe):
         return to_rgb(self.generate(batch, rng)["fake_images"])
 
     def infer(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> list[Tensor]:
-        """One image per sample; objects look as in `images`, or as others of their class that the training kept."""
+        """One image per sample; features of objects are those in `images`, or random ones of their class."""
         return list(self.generate(batch, rng, random_style=random_style)["fake_images"].float())
 
     def target(self, batch: Batch) -> Tensor:
         return to_rgb(batch["images"])
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        """The label itself, where it is an image, such as line art."""
+        """The label itself, if it is an image, such as line art."""
         if self.has_instances or list(self.label_lengths.values()) not in ([1], [3]):
             return {}
         return {f"{name} as they are": to_rgb(batch["label"] * 2 - 1) for name in self.label_lengths}
@@ -588,7 +590,7 @@ class Recipe(BaseRecipe):
 
 
 def _paint(gen: Generator, label: Tensor, images: Tensor | None = None) -> dict[str, Tensor]:
-    """The generator and its encoder, for the SizeProbe: all but the averaging over objects, which needs their ids."""
+    """The generator and its encoder, for the SizeProbe; without the averaging over objects, which needs their ids."""
     if gen.encoder is None:
         return gen(label)
     features = gen.encoder.layers(label.new_zeros(len(label), gen.image_channels, *label.shape[-2:]))
@@ -598,7 +600,7 @@ def _paint(gen: Generator, label: Tensor, images: Tensor | None = None) -> dict[
 def _style_images(batch: Batch) -> Tensor:
     if "images" not in batch:
         raise UserError(
-            "the looks of objects are taken from `images`, which the data lack",
+            "the features of objects are taken from `images`, which the data lack",
             advice="set inference_args.random_style: true",
             code="no-style-image",
         )

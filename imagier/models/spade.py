@@ -36,7 +36,7 @@ DISCRIMINATOR_MULTIPLE = 32
 """The feature pyramid of the discriminator halves images five times."""
 
 MANY_CHANNELS = 16
-"""From so many label channels on it pays to look which of them are 0 everywhere."""
+"""From this number of label channels on it pays to find out which of them are 0 everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,45 +44,45 @@ class SpadeNormParams:
     """The spatially adaptive norms of the generator."""
 
     num_filters: int = 128
-    """Width between the label map and its scale and shift; 0 leaves that layer out."""
+    """Width of the hidden layer between the label map and scale and shift; 0 for none."""
     kernel_size: int = 3
     activation_norm_type: Norm = "sync_batch"
-    """The plain norm inside."""
+    """The norm without parameters from the label."""
     activation_norm_params: NormParams = NormParams()
     separate_projection: bool = False
     """Scale and shift from two convolutions instead of one."""
     bias_only: bool = False
     """Shift, but do not scale."""
     weight_norm_type: WeightNorm | None = None
-    """Weight norm of the convolutions on the label; None takes that of the generator."""
+    """Weight norm of the convolutions on the label; None for that of the generator."""
     interpolation: Literal["nearest", "area", "bilinear", "bicubic"] = "nearest"
-    """How the label map is brought to the size of a layer."""
+    """How the label map is resized to the size of a layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StyleEncoderParams:
-    """The network that reads the style off an image."""
+    """The network that encodes the style of an image."""
 
     num_filters: int = 128
     kernel_size: int = 3
     weight_norm_type: WeightNorm | None = None
-    """None takes that of the generator."""
+    """None for that of the generator."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the losses; one of 0 is not computed, but for that of the discriminators."""
+    """Weights of the losses. A loss of weight 0 is not computed, except for the adversarial one."""
 
     gan: float
     feature_matching: float
     kl: float
     perceptual: float = 0.0
     l1: float = 0.0
-    """Mean absolute difference from the target, in [-1, 1] (not in the paper; steadies short trainings)."""
+    """Mean absolute difference from the target, in [-1, 1] (not in the paper; stabilizes short trainings)."""
 
 
 class Generator(nn.Module):
-    """Paints a label map; with a style code or further attributes if it has any."""
+    """Label maps to images, with a style code or attributes if it has any."""
 
     def __init__(
         self,
@@ -103,8 +103,8 @@ class Generator(nn.Module):
         style_enc: StyleEncoderParams = StyleEncoderParams(),
         label_features: int | None = None,
     ) -> None:
-        """label_features: width of a pyramid of features that replaces the label map, for line art and other maps whose
-        meaning does not lie in single pixels; None, as in the paper, shows the label map itself.
+        """label_features: width of a pyramid of features that replaces the label map, for line art and other maps that
+        mean nothing pixel by pixel; None uses the label map itself, as in the paper.
         """
         super().__init__()
         num_enhancers = _num_enhancers(crop_h_w)
@@ -143,7 +143,7 @@ class Generator(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """Heights and widths that it can paint are multiples of this."""
+        """Heights and widths of its images are multiples of this."""
         return self.decoder.base
 
     def forward(
@@ -160,7 +160,7 @@ class Generator(nn.Module):
         With `channels` [K] the label map is N x K x H x W: those of the L channels that are not 0 everywhere.
 
         With a style: `noise` is N x style_dims, standard normal. Given `images` (N x C x H x W in [-1, 1]) their style
-        is used, `noise` being its reparametrised part, and `mu` and `logvar` (N x style_dims) are returned too;
+        is used, `noise` being its reparametrized part, and `mu` and `logvar` (N x style_dims) are returned too;
         without them `noise` is the style. `attributes` is N x attribute_dims.
         """
         code, posterior = noise, {}
@@ -177,7 +177,7 @@ class Generator(nn.Module):
         return {"fake_images": self.decoder(maps, code), **posterior}
 
     def reference_rules(self) -> Rules:
-        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
         conditional = "cbn" if self.decoder.style_mlp is not None else "conv"
         return (
             (r"^encoder\.layers\.", "style_encoder."),
@@ -192,7 +192,7 @@ class Generator(nn.Module):
 
 
 def _num_enhancers(crop_h_w: tuple[int, int]) -> int:
-    """Pairs of blocks beyond the trunk, by the crop that the generator is trained on."""
+    """Number of upsampling stages beyond 256 px, by the crop of the training."""
     smallest = min(crop_h_w)
     enhancers = {512: 1, 1024: 2}
     if not DISCRIMINATOR_MULTIPLE <= smallest <= 256 and smallest not in enhancers:
@@ -206,7 +206,7 @@ def _num_enhancers(crop_h_w: tuple[int, int]) -> int:
 
 
 class StyleEncoder(nn.Module):
-    """Mean and log variance of the style of an image, which is seen at 256 x 256."""
+    """Mean and log variance of the style of an image, which is resized to 256 x 256."""
 
     def __init__(
         self, *, image_channels: int, style_dims: int, num_filters: int, kernel_size: int, weight_norm: WeightNorm
@@ -233,7 +233,7 @@ class StyleEncoder(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """Makes the parts of a decoder from what they have in common."""
+    """Builds the parts of a decoder with common options."""
 
     label_channels: int
     image_channels: int
@@ -250,7 +250,7 @@ class _Parts:
         return conv2d(inputs, outputs, self.kernel_size, padding=self.kernel_size // 2, weight_norm=self.weight_norm)
 
     def spade(self, channels: int) -> SpatiallyAdaptiveNorm:
-        """A norm under the label."""
+        """A norm modulated by the label."""
         params = self.norm_params
         return SpatiallyAdaptiveNorm(
             channels,
@@ -263,8 +263,8 @@ class _Parts:
             weight_norm=params.weight_norm_type or self.weight_norm,
         )
 
-    def styled(self, inputs: int, outputs: int) -> NormActConv:
-        """A convolution whose input is normalized under the style; if there is none, not at all."""
+    def conditional_conv(self, inputs: int, outputs: int) -> NormActConv:
+        """A convolution with an adaptive norm before it; without a norm if there is no code."""
         norm: nn.Module = NoNorm()
         if self.code_dims:
             affine = self.norm_params.activation_norm_params.affine
@@ -278,19 +278,19 @@ class _Parts:
         return NormActConv(norm, nn.LeakyReLU(LEAKY_SLOPE), self.conv(inputs, outputs))
 
     def stage(self, inputs: int, middle: int, outputs: int, *, styled: bool) -> Stage:
-        """Two blocks, with the style between them or without."""
-        between = self.styled(middle, middle) if styled else None
+        """Two blocks, with a convolution under the code between them if `styled`."""
+        between = self.conditional_conv(middle, middle) if styled else None
         return Stage(SpadeBlock(inputs, middle, self), between, SpadeBlock(middle, outputs, self))
 
     def image(self, inputs: int) -> NormActConv:
-        """Features to an image before its tanh."""
+        """Features to an image, before the tanh."""
         inputs += self.label_channels * self.image_sees_label
         conv = conv2d(inputs, self.image_channels, 5, padding=2, weight_norm=self.weight_norm)
         return NormActConv(NoNorm(), nn.LeakyReLU(LEAKY_SLOPE), conv)
 
 
 class Decoder(nn.Module):
-    """From a coarse label map upwards, each block seeing the label map at its own size."""
+    """From a coarse label map to an image; every block is modulated by the label map at its own size."""
 
     def __init__(
         self, parts: _Parts, *, num_filters: int, num_enhancers: int, positional: bool, output_multiplier: float
@@ -305,7 +305,7 @@ class Decoder(nn.Module):
         self.positions = PositionalChannels() if positional else None
         head = parts.conv(parts.label_channels + 2 * positional, 8 * f)
         self.head_0 = ConvNormAct(head, nn.Identity(), nn.LeakyReLU(LEAKY_SLOPE))
-        self.head_styled = parts.styled(8 * f, 16 * f)
+        self.head_styled = parts.conditional_conv(8 * f, 16 * f)
         self.head_1 = SpadeBlock(16 * f, 16 * f, parts)
         self.head_2 = SpadeBlock(16 * f, 16 * f, parts)
         widths = [(16 * f, 8 * f, 8 * f), (8 * f, 4 * f, 4 * f), (4 * f, 4 * f, 2 * f)]
@@ -327,22 +327,24 @@ class Decoder(nn.Module):
             x = stage(upsample2x(x), code, maps)
         first, *finer = self.to_image.values()
         x = upsample2x(x)
-        image = first(self._with_label(x, maps), None)
+        image = first(self._append_label(x, maps), None)
         for stage, to_image in zip(stages[3:], finer):
             x = upsample2x(stage(x, None, maps))
-            image = upsample2x(image) + to_image(self._with_label(x, maps), None)
+            image = upsample2x(image) + to_image(self._append_label(x, maps), None)
         return torch.tanh(self.output_multiplier * image)
 
     def _coarse(self, maps: LabelMaps) -> PartialMap:
         coarse = maps.coarse(self.base)
-        return coarse if self.positions is None else _beside(coarse, self.positions(coarse.map), self.label_channels)
+        return (
+            coarse if self.positions is None else _concatenate(coarse, self.positions(coarse.map), self.label_channels)
+        )
 
-    def _with_label(self, x: Tensor, maps: LabelMaps) -> Tensor:
+    def _append_label(self, x: Tensor, maps: LabelMaps) -> Tensor:
         return torch.cat([x, maps.at(x).map], dim=1) if self.image_sees_label else x
 
 
 class Stage(nn.Module):
-    """Two blocks at one size, and the style between them."""
+    """Two blocks at one size, with a convolution under the code between them or without."""
 
     def __init__(self, a: SpadeBlock, styled: NormActConv | None, b: SpadeBlock) -> None:
         super().__init__()
@@ -380,7 +382,7 @@ class SpadeBlock(nn.Module):
 
 
 class StyleMLP(nn.Module):
-    """Two layers between the code and the norms that it drives."""
+    """Two layers between the code and the norms that it modulates."""
 
     def __init__(self, code_dims: int, weight_norm: WeightNorm) -> None:
         super().__init__()
@@ -393,7 +395,7 @@ class StyleMLP(nn.Module):
 
 
 class PositionalChannels(nn.Module):
-    """Two channels that tell where a pixel is: from -1 (top) to 1 (bottom), and from -1 (left) to 1 (right)."""
+    """Two channels of coordinates: from -1 (top) to 1 (bottom), and from -1 (left) to 1 (right)."""
 
     grid: Tensor
 
@@ -410,7 +412,7 @@ class PositionalChannels(nn.Module):
 
 
 class LabelPyramid(nn.Module):
-    """Features of a label map at every size; from the coarsest on, each passes on what it knows (Lin et al. 2017)."""
+    """Features of a label map at every size, with context passed down from the coarsest (Lin et al. 2017)."""
 
     def __init__(self, label_channels: int, width: int, *, num_halvings: int) -> None:
         super().__init__()
@@ -440,10 +442,10 @@ class LabelPyramid(nn.Module):
 
 
 class LabelMaps:
-    """A label at every size that is asked for, each computed once."""
+    """A label at several sizes, each computed once, when it is first needed."""
 
     def __init__(self, maps: Sequence[Tensor], channels: Tensor | None, interpolation: str) -> None:
-        """maps: the label at some sizes, the largest first; other sizes come from that one."""
+        """maps: the label at some sizes, the largest first; other sizes are resized from that one."""
         self.largest = maps[0]
         self.channels = channels
         self.interpolation = interpolation
@@ -457,7 +459,7 @@ class LabelMaps:
         return PartialMap(self.by_size[size], self.channels)
 
     def coarse(self, base: int) -> PartialMap:
-        """The label at 1 / base of its size; by nearest neighbor if it has to be resized."""
+        """The label at 1 / base of its size, by nearest neighbor if it has to be resized."""
         height, width = (size // base for size in self.largest.shape[-2:])
         found = self.by_size.get(torch.Size((height, width)))
         if found is None:
@@ -465,8 +467,8 @@ class LabelMaps:
         return PartialMap(found, self.channels)
 
 
-def _beside(label: PartialMap, others: Tensor, label_channels: int) -> PartialMap:
-    """A label map with further channels after its own."""
+def _concatenate(label: PartialMap, others: Tensor, label_channels: int) -> PartialMap:
+    """A label map with further channels appended."""
     x = torch.cat([label.map, others], dim=1)
     if label.channels is None:
         return PartialMap(x, None)
@@ -525,11 +527,11 @@ class Discriminator(nn.Module):
         `channels` as in the generator.
         """
         compared = [] if self.fpse is None else self.fpse(label, images, channels)
-        scores, features = self.patch(*_beside(PartialMap(label, channels), images, self.label_channels))
+        scores, features = self.patch(*_concatenate(PartialMap(label, channels), images, self.label_channels))
         return compared + scores, features
 
     def reference_rules(self) -> Rules:
-        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
         return (
             (r"^patch\.discriminators\.(\d)\.layers\.(\d+)\.", r"discriminators.\1.layer\2.0."),
             (r"^fpse\.(output|seg|embedding)\.", r"fpse_discriminator.\1.layers.conv."),
@@ -574,15 +576,15 @@ class FeaturePyramidDiscriminator(nn.Module):
         self.embedding = conv2d(label_channels, 2 * f, 1)
 
     def forward(self, label: Tensor, images: Tensor, channels: Tensor | None) -> list[Tensor]:
-        """Label and image of sides that 32 divides -> scores N x 1 x h x w at 1/4, 1/8 and 1/16 of the size."""
+        """Label and image, sides divisible by 32, -> scores N x 1 x h x w at 1/4, 1/8 and 1/16 of the size."""
         e2 = self.enc2(self.enc1(images))
         e3 = self.enc3(e2)
         e4 = self.enc4(e3)
         t5 = self.lat5(self.enc5(e4))
-        t4 = _double_smoothly(t5) + self.lat4(e4)
-        t3 = _double_smoothly(t4) + self.lat3(e3)
-        t2 = _double_smoothly(t3) + self.lat2(e2)
-        # The mean of embeddings is the embedding of the mean, and far smaller.
+        t4 = _upsample2x_bilinear(t5) + self.lat4(e4)
+        t3 = _upsample2x_bilinear(t4) + self.lat3(e3)
+        t2 = _upsample2x_bilinear(t3) + self.lat2(e2)
+        # The embedding is linear: that of the mean is the mean of all, and far cheaper.
         embedded = self.embedding(F.avg_pool2d(label, 4), channels)
         scores = []
         for x in (self.final2(t2), self.final3(t3), self.final4(t4)):
@@ -591,12 +593,12 @@ class FeaturePyramidDiscriminator(nn.Module):
         return scores
 
 
-def _double_smoothly(x: Tensor) -> Tensor:
+def _upsample2x_bilinear(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear")
 
 
 class Recipe(BaseRecipe):
-    """Hinge-loss training of SPADE, with feature matching, a perceptual loss, and a style that stays near N(0, 1)."""
+    """Training of SPADE: adversarial, with feature matching, a perceptual loss, and a KL loss on the style."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images", "label")
     log_names: ClassVar[Mapping[str, str]] = {
@@ -625,7 +627,7 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
-        """label_lengths: channels of every type in the label, in order. one_hot: the types with a channel per class."""
+        """label_lengths: channels of each type in the label, in order. one_hot: types with a channel per class."""
         self.gen = gen
         self.dis = dis
         self.size_multiple = math.lcm(DISCRIMINATOR_MULTIPLE, gen.size_multiple)
@@ -648,11 +650,11 @@ class Recipe(BaseRecipe):
         self.perceptual: PerceptualLoss | None = None
 
     def load_losses(self) -> Sequence[nn.Module]:
-        self.perceptual = PerceptualLoss.where_weighted(self.perceptual_config, self.loss_weight["perceptual"])
+        self.perceptual = PerceptualLoss.create_if_weighted(self.perceptual_config, self.loss_weight["perceptual"])
         return () if self.perceptual is None else (self.perceptual,)
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
-        """One iteration: the discriminator learns, then the generator, which sees the discriminator already updated."""
+        """One iteration: updates of the discriminator, then of the generator against the updated discriminator."""
         yield from alternate(
             self.prepare(batch),
             dis_step=self.dis_step,
@@ -664,16 +666,16 @@ class Recipe(BaseRecipe):
         )
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings images (bicubic) and labels (nearest) to sides that both networks can halve often enough."""
+        """Resizes images (bicubic) and labels (nearest) to sides that both networks can halve often enough."""
         names = ("label", "images")
         self.gen_sizes.check(batch.tensors, names)
         resized = round_to_multiple(batch.tensors, names, self.size_multiple)
-        return _with_present_channels(batch.replace(**resized))
+        return _mark_present_channels(batch.replace(**resized))
 
     def generate(
         self, batch: Batch, rng: torch.Generator, *, random_style: bool = False, noise: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The generator's outputs; the style is that of `images`, or random. `noise`: N x style_dims, else drawn."""
+        """The generator's outputs; the style is that of `images`, or random. `noise`: N x style_dims, drawn if None."""
         images = None
         if self.gen.style_dims:
             if noise is None:
@@ -682,11 +684,11 @@ class Recipe(BaseRecipe):
             images = None if random_style else _style_images(batch)
         attributes = _attributes(batch) if self.gen.attribute_dims else None
         with self.gen_sizes.explain(label=batch["label"]):
-            return self.gen(*_label(batch), noise=noise, images=images, attributes=attributes)
+            return self.gen(*_partial_label(batch), noise=noise, images=images, attributes=attributes)
 
     def discriminate(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
-        """Scores and features of real and generated images; without a graph for real ones unless learn_from_real."""
-        label, channels = _label(batch)
+        """Scores and features of real and generated images; those of real ones have a graph if learn_from_real."""
+        label, channels = _partial_label(batch)
         with self.dis_sizes.explain(label=batch["label"], images=batch["images"]):
             with torch.set_grad_enabled(learn_from_real):
                 real_outputs, real_features = self.dis(label, batch["images"], channels)
@@ -699,17 +701,17 @@ class Recipe(BaseRecipe):
         }
 
     def dis_losses(self, batch: Batch, fake: dict[str, Tensor]) -> Losses:
-        """What the discriminator minimizes."""
+        """The losses of the discriminator."""
         verdict = self.discriminate(batch, fake["fake_images"].detach(), learn_from_real=True)
-        real, fake_ = self._compared(verdict)
+        real, fake_ = self._gan_logits(verdict)
         return {"gan/fake": dis_fake_loss(fake_, self.gan_mode), "gan/true": dis_real_loss(real, self.gan_mode)}
 
     def gen_losses(self, batch: Batch, fake: dict[str, Tensor], ctx: StepContext) -> Losses:
-        """What the generator minimizes."""
+        """The losses of the generator."""
         images, target = fake["fake_images"], batch["images"]
         verdict = self.discriminate(batch, images, learn_from_real=False)
         keep = max(self.topk_decay**ctx.epoch, self.topk_min)
-        losses = {"gan": gen_loss(self._compared(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
+        losses = {"gan": gen_loss(self._gan_logits(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
         if self.loss_weight["feature_matching"]:
             losses["feature_matching"] = feature_matching(verdict["fake_features"], verdict["real_features"])
         if self.loss_weight["kl"]:
@@ -720,7 +722,7 @@ class Recipe(BaseRecipe):
             losses["l1"] = l1(images, target)
         return losses
 
-    def _compared(self, verdict: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    def _gan_logits(self, verdict: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         real, fake = verdict["real_outputs"], verdict["fake_outputs"]
         return (
             (relativistic_logits(real, to=fake), relativistic_logits(fake, to=real))
@@ -741,7 +743,7 @@ class Recipe(BaseRecipe):
         return to_rgb(batch["images"])
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
-        """The label itself, where it is an image, such as line art."""
+        """The label itself, if it is an image, such as line art."""
         if list(self.label_lengths.values()) not in ([1], [3]):
             return {}
         return {f"{name} as they are": to_rgb(batch["label"] * 2 - 1) for name in self.label_lengths}
@@ -764,7 +766,7 @@ class Recipe(BaseRecipe):
         keep_original_size: bool = False,
         seed: int = 0,
     ) -> list[Tensor]:
-        """One image per sample; in a random style, in one for all (that of `seed`), or in that of `images`."""
+        """One image per sample; in random styles, in one for all (by `seed`), or in those of `images`."""
         noise = None
         if use_fixed_random_style and self.gen.style_dims:
             fixed = torch.Generator(rng.device).manual_seed(seed)
@@ -778,7 +780,7 @@ class Recipe(BaseRecipe):
 
 
 def _paint(gen: Generator, label: Tensor, images: Tensor | None = None) -> dict[str, Tensor]:
-    """The generator in any style, for its SizeProbe."""
+    """The generator in any style, for the SizeProbe."""
     noise = label.new_zeros(len(label), gen.style_dims) if gen.style_dims else None
     attributes = label.new_zeros(len(label), gen.attribute_dims) if gen.attribute_dims else None
     return gen(label, noise=noise, attributes=attributes)
@@ -805,10 +807,10 @@ def _attributes(batch: Batch) -> Tensor:
     return batch["attributes"].squeeze(1)
 
 
-def _with_present_channels(batch: Batch) -> Batch:
-    """Also notes which label channels of each sample hold anything, `label_present` N x L: of many classes, few.
+def _mark_present_channels(batch: Batch) -> Batch:
+    """Adds `label_present` N x L: which label channels of each sample are not 0. Of many classes, few are present.
 
-    Not on an accelerator, which would have to wait until it is known.
+    Not on an accelerator, where it would force a synchronization.
     """
     label = batch["label"]
     if not label.is_cpu or label.shape[1] < MANY_CHANNELS:
@@ -816,14 +818,14 @@ def _with_present_channels(batch: Batch) -> Batch:
     return batch.replace(label_present=(label != 0).flatten(2).any(dim=2))
 
 
-def _label(batch: Batch) -> PartialMap:
-    """The label map; where known, without the channels that are 0 in the whole batch.
+def _partial_label(batch: Batch) -> PartialMap:
+    """The label map without the channels that are 0 in the whole batch, if these are known.
 
-    Convolutions over it give the same numbers from a fraction of the work.
+    Convolutions over it give the same numbers at a fraction of the cost.
     """
     if "label_present" not in batch:
         return PartialMap(batch["label"], None)
     present = batch["label_present"].any(dim=0)
-    present[0] |= ~present.any()  # convolutions do not take an input of no channels
+    present[0] |= ~present.any()  # convolutions need at least one input channel
     channels = present.nonzero()[:, 0]
     return PartialMap(batch["label"].index_select(1, channels), channels)

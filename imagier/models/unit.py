@@ -1,7 +1,7 @@
-"""UNIT: translation between two domains of images without pairs, through a content code that both share.
+"""UNIT: translation between two unpaired image domains, through a content code that both share.
 
-Liu, Breuel & Kautz, Unsupervised Image-to-Image Translation Networks, 2017; here without noise on the code, with an
-autoencoder of its own for each domain.
+Liu, Breuel & Kautz, Unsupervised Image-to-Image Translation Networks, 2017; here without noise on the code, and with
+separate autoencoders.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from imagier.recipe import Recipe as BaseRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the losses; one of 0 is not computed, but for that of the discriminators.
+    """Weights of the losses. A loss of weight 0 is not computed, except for the adversarial one.
 
-    A loss in parts can have a weight for each part, too, which comes on top of that of the whole.
+    A loss in parts can also have a weight for each part, which is added to that of the whole.
     """
 
     gan: float
     gan_a: float = 0.0
     gan_b: float = 0.0
     image_recon: float = 0.0
-    """Images against what the autoencoder of their own domain makes of them."""
+    """L1 between images and their reconstructions by the autoencoder of their domain."""
     cycle_recon: float = 0.0
-    """Images against themselves after a translation to the other domain and back."""
+    """L1 between images and their translations to the other domain and back."""
     cycle_recon_aba: float = 0.0
     cycle_recon_bab: float = 0.0
     perceptual: float = 0.0
-    """Translations against the images that they were made from."""
+    """Perceptual distance between translations and their source images."""
     perceptual_a: float = 0.0
     perceptual_b: float = 0.0
 
 
 class Generator(nn.Module):
-    """An autoencoder for each domain. Code of a, decoder of b: an image of a, translated to b."""
+    """An autoencoder for each domain. The code of an image of a and the decoder of b give a translation."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Generator(nn.Module):
     def forward(
         self, images_a: Tensor, images_b: Tensor, *, image_recon: bool = True, cycle_recon: bool = True
     ) -> dict[str, Tensor]:
-        """Images of both domains, N x C x H x W in [-1, 1] -> what becomes of them, by name.
+        """Images of both domains, N x C x H x W in [-1, 1] -> codes and images by name.
 
         `content_x`: code of an image of x, N x C' x h x w; `images_xy`: an image of x as one of y (linear without an
         `output_nonlinearity`, so it may leave [-1, 1]). With image_recon also `images_xx`, with cycle_recon
@@ -126,14 +126,14 @@ class Generator(nn.Module):
         return out
 
     def translate(self, images: Tensor, *, a2b: bool) -> Tensor:
-        """Images of one domain -> the same as of the other, N x C x H x W each."""
+        """Images of one domain -> their translations, N x C x H x W each."""
         source, target = self.autoencoder_a, self.autoencoder_b
         if not a2b:
             source, target = target, source
         return target.decode(source.encode(images))
 
     def reference_rules(self) -> Rules:
-        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
         return DECODER_NAMES
 
 
@@ -155,7 +155,7 @@ class Autoencoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Content codes to images: residual blocks, then doublings, each with a convolution that halves the width."""
+    """Content codes to images: residual blocks, then upsampling, each with a convolution that halves the width."""
 
     def __init__(
         self,
@@ -170,9 +170,9 @@ class Decoder(nn.Module):
         order: Order,
         noise: bool,
     ) -> None:
-        """norm: makes the norm of so many channels; these may take a condition, the same for all of them.
+        """norm: constructs the norm of a number of channels; norms may take a condition, the same for all of them.
 
-        The last convolution has neither norm.
+        The last convolution has neither norm nor weight norm.
         """
         super().__init__()
 
@@ -206,7 +206,7 @@ class Decoder(nn.Module):
 
 
 DECODER_NAMES: Rules = ((r"\.decoder\.layers\.", ".decoder.decoder."),)
-"""From the state-dict names of a decoder here to the reference's."""
+"""Rules for the names of a decoder (nn/reference_names.py)."""
 
 
 class Discriminator(DomainDiscriminators):
@@ -234,7 +234,7 @@ class Discriminator(DomainDiscriminators):
         one, with first_kernel_size (1), padding_mode (zeros), aggregation (conv), order (pre_act) and anti_aliased
         (false).
 
-        UserError where an option of the other kind is given.
+        UserError if an option of the other kind is given.
         """
         super().__init__(
             PatchOptions(num_discriminators=num_discriminators, kernel_size=kernel_size),
@@ -258,7 +258,7 @@ class Discriminator(DomainDiscriminators):
 
 
 class Recipe(BaseRecipe):
-    """Adversarial training in both directions; autoencoders that reproduce images, directly and around a cycle."""
+    """Adversarial training in both directions, with reconstruction and cycle consistency."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
     log_names: ClassVar[Mapping[str, str]] = {
@@ -296,21 +296,21 @@ class Recipe(BaseRecipe):
         self.gen_step = gen_step
         self.dis_step = dis_step
         self.should_share_forward = gen_step == dis_step == 1 and not reference_order
-        self.cycle_recon = self._weighs("cycle_recon", "cycle_recon_aba", "cycle_recon_bab")
-        self.image_recon = self._weighs("image_recon") or reference_order  # there it is logged, weighed or not
+        self.cycle_recon = self._has_weight("cycle_recon", "cycle_recon_aba", "cycle_recon_bab")
+        self.image_recon = self._has_weight("image_recon") or reference_order  # the reference logs it at any weight
         self.perceptual_config = perceptual_loss
         self.perceptual: PerceptualLoss | None = None
 
-    def _weighs(self, *names: str) -> bool:
+    def _has_weight(self, *names: str) -> bool:
         return any(self.loss_weight[name] for name in names)
 
     def load_losses(self) -> Sequence[nn.Module]:
         weights = (self.loss_weight[name] for name in ("perceptual", "perceptual_a", "perceptual_b"))
-        self.perceptual = PerceptualLoss.where_weighted(self.perceptual_config, *weights)
+        self.perceptual = PerceptualLoss.create_if_weighted(self.perceptual_config, *weights)
         return () if self.perceptual is None else (self.perceptual,)
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
-        """One iteration: discriminators first, then the generator, judged by the updated discriminators."""
+        """One iteration: updates of the discriminators, then of the generator against the updated discriminators."""
         yield from alternate(
             self.prepare(batch),
             dis_step=self.dis_step,
@@ -323,7 +323,7 @@ class Recipe(BaseRecipe):
         )
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings images (bicubic) to sides that come back as they were."""
+        """Resizes images (bicubic) to sides that the generator gives back unchanged."""
         names = ("images_a", "images_b")
         self.gen_sizes.check(batch.tensors, names)
         return batch.replace(**round_to_multiple(batch.tensors, names, self.gen.size_multiple))
@@ -334,7 +334,7 @@ class Recipe(BaseRecipe):
     def generate(
         self, batch: Batch, rng: torch.Generator, *, image_recon: bool = True, cycle_recon: bool = True
     ) -> dict[str, Tensor]:
-        """The generator's outputs for `images_a` and `images_b`. Nothing here is random, but for `apply_noise`."""
+        """The generator's outputs for `images_a` and `images_b`. Nothing here is random except for `apply_noise`."""
         a, b = batch["images_a"], batch["images_b"]
         with self.gen_sizes.explain(images_a=a, images_b=b):
             return self.gen(a, b, image_recon=image_recon, cycle_recon=cycle_recon)
@@ -344,12 +344,12 @@ class Recipe(BaseRecipe):
             return self.gen.translate(images, a2b=a2b)
 
     def discriminate(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The discriminators' scores and features of images by their way (DomainDiscriminators)."""
+        """Scores and features of images by direction (DomainDiscriminators)."""
         with self.dis_sizes.explain(**{f"images_{way}": x for way, x in images.items()}):
             return self.dis(images)
 
     def dis_losses(self, batch: Batch, fake: Mapping[str, Tensor]) -> Losses:
-        """What the discriminators minimize."""
+        """The losses of the discriminators."""
         verdict = self.discriminate(
             {
                 "a": batch["images_a"],
@@ -364,7 +364,7 @@ class Recipe(BaseRecipe):
         }
 
     def gen_losses(self, batch: Batch, fake: Mapping[str, Tensor]) -> Losses:
-        """What the generator minimizes."""
+        """The losses of the generator."""
         images_a, images_b = batch["images_a"], batch["images_b"]
         verdict = self.discriminate({"ab": fake["images_ab"], "ba": fake["images_ba"]})
         losses = {
@@ -389,11 +389,11 @@ class Recipe(BaseRecipe):
         return centered_logits(real, self.gan_mode), centered_logits(fake, self.gan_mode)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        """Images of a as images of b."""
+        """Translations of a to b."""
         return to_rgb(self._translate(batch["images_a"], a2b=True))
 
     def target(self, batch: Batch) -> Tensor | None:
-        """The images of b, where those are pairs: files of the same names, of the same size."""
+        """The images of b, if the data are pairs: files of the same names and sizes."""
         names_a, names_b = batch.keys.get("images_a"), batch.keys.get("images_b")
         are_pairs = names_a == names_b is not None and batch["images_a"].shape == batch["images_b"].shape
         return to_rgb(batch["images_b"]) if are_pairs else None
@@ -410,11 +410,11 @@ class Recipe(BaseRecipe):
         return {f"images_{way}": to_rgb(made[f"images_{way}"]) for way in ways}
 
     def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True) -> list[Tensor]:
-        """The images of a as images of b, or the other way round."""
+        """Translations of a to b, or of b to a."""
         return list(self._translate(_source(batch, a2b), a2b=a2b).float())
 
     def infer_names(self, batch: Batch, *, a2b: bool = True, **others: Any) -> list[str]:
-        """What to call the images that `infer` makes: as their sources."""
+        """Names of the images that `infer` makes: those of their sources."""
         return batch.keys["images_a" if a2b else "images_b"]
 
 
@@ -434,6 +434,6 @@ def _run_both_ways(gen: Generator, **images: Tensor) -> None:
 
 
 def _run_both_domains(dis: Discriminator, **images: Tensor) -> None:
-    """Every image before both discriminators, for the SizeProbe."""
+    """Every image to both discriminators, for the SizeProbe."""
     for x in images.values():
         dis({"a": x, "b": x})

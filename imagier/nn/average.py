@@ -15,15 +15,15 @@ T = TypeVar("T")
 
 
 class NotAveraged(nn.Module):
-    """Holds what is measured now and then, not learned: an average keeps its own and never takes over its source's."""
+    """Holds what is measured, not learned: an average keeps its own values and never follows its source's."""
 
 
 class ModelAverage:
     """An exponential moving average of a network (Polyak & Juditsky 1992; for GANs, Yaz et al. 2019).
 
-    `network` is a copy without gradients. Of layers with a spectral norm it holds the normalized weight (`remove_sn`),
-    so that using it costs nothing extra; or else every buffer as it is. Until `start_iteration` updates it is equal
-    to the source, but for what a `NotAveraged` holds. Make it when the source is already on its device.
+    `network` is a copy without gradients. With `remove_sn`, spectral norms are folded into the weights,
+    which makes it as fast as a plain network. For the first `start_iteration` updates it equals the source, except for
+    what a `NotAveraged` holds. The source must already be on its device.
     """
 
     def __init__(
@@ -44,16 +44,16 @@ class ModelAverage:
         self._follow(0.0 if self.num_updates <= self.start_iteration else self.beta)
 
     def restart(self) -> None:
-        """Begins again at the weights of the source."""
+        """Restarts from the weights of the source."""
         self.num_updates = 0
         self._follow(0.0)
 
     def state_dict(self) -> dict:
-        """What a checkpoint keeps."""
+        """The state for a checkpoint."""
         return {"network": self.network.state_dict(), "num_updates": self.num_updates}
 
     def load_state_dict(self, state: dict) -> None:
-        """Takes over what `state_dict` gave."""
+        """Loads what `state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self.num_updates = state["num_updates"]
 
@@ -67,28 +67,28 @@ class ModelAverage:
 
 
 def fold_spectral_norm(network: nn.Module) -> nn.Module:
-    """A copy of a network in which layers with a spectral norm are plain ones that hold the normalized weight."""
+    """A copy of a network with spectral norms folded into the weights of plain layers."""
     copied = copy.deepcopy(network)
     for module in list(copied.modules()):
         for name, child in module.named_children():
             if isinstance(child, SpectralConv2d | SpectralLinear):
-                setattr(module, name, child.folded())
+                setattr(module, name, child.fold())
     return copied
 
 
 @torch.no_grad()
 def reestimate_batch_norm(network: nn.Module, batches: Iterable[T], forward: Callable[[T], object]) -> None:
-    """Replaces the running statistics of batch norms by the mean over `batches`, each weighing the same.
+    """Replaces the running statistics of batch norms by their mean over `batches`, with equal weights.
 
-    An average of weights has seen no data of its own: its stored statistics are a blend of those of past weights.
-    The rest of the network stays in eval mode, in which it must be: measuring moves no power iteration.
+    An averaged network has seen no data: its stored statistics are a blend of those of past weights. The network must
+    be in eval mode and stays so, except for its batch norms: power iterations do not move.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train()
         norm.reset_running_stats()
-        norm.momentum = None  # torch's spelling of a cumulative mean
+        norm.momentum = None  # torch's way to ask for a cumulative mean
     for batch in batches:
         forward(batch)
     for norm, momentum in zip(norms, momenta):

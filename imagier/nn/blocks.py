@@ -1,4 +1,4 @@
-"""A convolution with its norm and its nonlinearity, in the two orders that networks use; residual blocks of them."""
+"""Convolution, norm and nonlinearity in the two usual orders, and residual blocks of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def nonlinearity(kind: Nonlinearity) -> nn.Module:
 
 
 class Noise(nn.Module):
-    """Adds noise of a learned strength, the same to all channels (Karras et al. 2019, section 2). Starts at none."""
+    """Adds noise of a learned strength, initially 0, the same to all channels (Karras et al. 2019, section 2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Noise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """N x C x H x W -> the same.
 
-        Draws from the global random source, which training seeds at every step, and inference once.
+        Draws from the global random source, which is seeded at every step of a training, and once for inference.
         """
         return x + self.scale * torch.randn_like(x[:, :1])
 
@@ -75,7 +75,7 @@ class NormActConv(nn.Module):
 
 
 class NoNorm(nn.Module):
-    """The absent norm of a block under a condition."""
+    """No norm, in a block whose norms take a condition."""
 
     def forward(self, x: Tensor, *condition: Any) -> Tensor:
         """Returns x."""
@@ -83,7 +83,7 @@ class NoNorm(nn.Module):
 
 
 class Upsample2x(nn.Module):
-    """`double` as a layer, between others that may take a condition."""
+    """`upsample2x` as a layer, which ignores a condition."""
 
     def forward(self, x: Tensor, *condition: Any) -> Tensor:
         """N x C x H x W -> N x C x 2H x 2W."""
@@ -102,7 +102,7 @@ Order = Literal["CNACNA", "CNACN", "NACNAC"]
 class ResBlock(nn.Module):
     """x + f(x) with two convolutions in f (He et al. 2016); a 1 x 1 convolution on x where the width changes.
 
-    With a condition, the norms must take one.
+    The norms must take a condition if it is given one.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class ResBlock(nn.Module):
         weight_norm: WeightNorm = "none",
         noise: bool = False,
     ) -> None:
-        """norm: makes the norm of so many channels. act: makes a nonlinearity."""
+        """norm: constructs the norm of a number of channels. act: constructs a nonlinearity."""
         super().__init__()
 
         def layer(inputs: int, outputs: int, kernel: int, act: nn.Module, noise: bool) -> nn.Module:

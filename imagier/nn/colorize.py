@@ -1,4 +1,4 @@
-"""Label maps as colors, so that people can look at them."""
+"""Label maps as color images."""
 
 from __future__ import annotations
 

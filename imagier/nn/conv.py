@@ -35,7 +35,7 @@ def conv2d(
         stride=stride,
         padding=padding,
         bias=bias,
-        padding_mode=padding_mode if padding else "zeros",  # else torch would copy the input to pad it by nothing
+        padding_mode=padding_mode if padding else "zeros",  # without padding, torch would still copy the input
     )
     return reparametrize_weight(layer) if weight_norm == "weight" else layer
 
@@ -66,14 +66,14 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Weight of any shape -> its spectral norm, a scalar that is differentiable in the weight."""
         with full_precision(weight):  # half precision spoils the power iteration
-            return self._iterated(weight.flatten(1)) if self.training else self.current(weight)
+            return self._iterate(weight.flatten(1)) if self.training else self.current(weight)
 
     def current(self, weight: Tensor) -> Tensor:
         """The spectral norm of a weight by the stored singular vectors, without a power iteration."""
         # Copies, because a later forward overwrites u and v before this one's backward has used them.
         return self.u.clone() @ (weight.flatten(1) @ self.v.clone())
 
-    def _iterated(self, matrix: Tensor) -> Tensor:
+    def _iterate(self, matrix: Tensor) -> Tensor:
         with torch.no_grad():
             iterate = _opaque_power_iteration if torch.compiler.is_compiling() else _power_iteration
             u, v = iterate(matrix.detach(), self.u, self.v)
@@ -87,7 +87,7 @@ def _power_iteration(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tens
     return u.clone(), v.clone()
 
 
-# A compiler that sees through the copies keeps u and v themselves for backward.
+# A compiler that sees through the copies would keep u and v themselves for backward.
 _opaque_power_iteration = torch.library.custom_op(
     "imagier::power_iteration",
     _power_iteration,
@@ -102,11 +102,11 @@ def _(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that can be given some of its input channels, where the others are 0."""
+    """A convolution that can be given a subset of its input channels if the others are 0."""
 
     def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
-        """N x in x H x W -> N x out x H' x W'; with `channels` [K], x is N x K x H x W and holds those inputs only."""
-        return self._conv_forward(x, _selected(self.weight, channels), self.bias)
+        """N x in x H x W -> N x out x H' x W'; with `channels` [K], x is N x K x H x W and holds only those."""
+        return self._conv_forward(x, _select(self.weight, channels), self.bias)
 
 
 class SpectralConv2d(Conv2d):
@@ -118,15 +118,15 @@ class SpectralConv2d(Conv2d):
 
     def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
         norm = self.spectral(self.weight)
-        weight = _selected(self.weight, channels)
+        weight = _select(self.weight, channels)
         if weight[0].numel() < x[:, 0].numel():
             return self._conv_forward(x, weight / norm, self.bias)
-        # The same number, but dividing the smaller of the two: in deep layers there are more weights than outputs.
+        # The same result, dividing the smaller of the two: in deep layers there are more weights than outputs.
         y = self._conv_forward(x, weight, None) / norm
         return y if self.bias is None else y + self.bias[:, None, None].to(y.dtype)  # half precision stays so
 
     @torch.no_grad()
-    def folded(self) -> Conv2d:
+    def fold(self) -> Conv2d:
         """A plain convolution that holds the normalized weight."""
         plain = Conv2d(
             self.in_channels,
@@ -151,12 +151,12 @@ class SpectralLinear(nn.Linear):
         return F.linear(x, self.weight / self.spectral(self.weight), self.bias)
 
     @torch.no_grad()
-    def folded(self) -> nn.Linear:
+    def fold(self) -> nn.Linear:
         """A plain linear layer that holds the normalized weight."""
         return _take_over(nn.Linear(self.in_features, self.out_features, self.bias is not None), self, self.spectral)
 
 
-def _selected(weight: Tensor, channels: Tensor | None) -> Tensor:
+def _select(weight: Tensor, channels: Tensor | None) -> Tensor:
     return weight if channels is None else weight.index_select(1, channels)
 
 

@@ -20,7 +20,7 @@ CUTOUT_SHARE = 0.5
 
 
 def check_policy(policy: str) -> None:
-    """UserError if a part of the comma-separated policy is none of those that `augment` knows."""
+    """UserError if a name in the comma-separated policy is unknown."""
     for name in _names(policy):
         if name not in _CHANGES:
             raise UserError(
@@ -32,7 +32,7 @@ def check_policy(policy: str) -> None:
 
 
 def augment(images: Tensor, policy: str, rng: torch.Generator) -> Tensor:
-    """N x C x H x W -> the same, each image changed by draws of its own; gradients flow through.
+    """N x C x H x W -> the same, each image with its own random draws; differentiable.
 
     policy: comma-separated names out of color, translation, cutout, translation_scale, applied in that order;
     '' changes nothing. Images may leave their range.
@@ -56,12 +56,12 @@ def _color(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _translation(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Up to an eighth of the height and width in whole pixels, each way; gray (0) comes in from outside."""
+    """Shifts by up to an eighth of height and width in whole pixels, filled with gray (0)."""
     height, width = images.shape[-2:]
     reach_y, reach_x = int(height * LARGEST_SHIFT + 0.5), int(width * LARGEST_SHIFT + 0.5)
     rows = _indices(height, images) + _integers(-reach_y, reach_y + 1, images, rng)
     columns = _indices(width, images) + _integers(-reach_x, reach_x + 1, images, rng)
-    # One ring of zeros stands for all that is outside.
+    # One ring of zeros stands for everything outside.
     padded = F.pad(images, (1, 1, 1, 1)).movedim(1, -1)
     rows = (rows + 1).clamp(0, height + 1).unsqueeze(2)
     columns = (columns + 1).clamp(0, width + 1).unsqueeze(1)
@@ -87,7 +87,7 @@ def _box(size: int, images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _translation_scale(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Moves by up to an eighth of half the size and scales by up to an eighth; what comes in is mirrored."""
+    """Shifts by up to an eighth of half the size and scales by up to an eighth, with reflection."""
     draws = [torch.rand(len(images), 2, generator=rng, device=images.device) for _ in range(2)]
     shift, scale = ((2 * draw - 1) * LARGEST_SHIFT for draw in draws)
     theta = torch.cat([torch.diag_embed(1 + scale), shift.unsqueeze(2)], dim=2)
@@ -111,7 +111,7 @@ def _uniform(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _integers(low: int, high: int, images: Tensor, rng: torch.Generator) -> Tensor:
-    """One whole number of [low, high) a sample, N x 1."""
+    """One integer of [low, high) per sample, N x 1."""
     return torch.randint(low, high, (len(images), 1, 1), generator=rng, device=images.device).squeeze(-1)
 
 

@@ -1,4 +1,4 @@
-"""Two discriminators, one for each domain of a translation between images of two kinds."""
+"""Two discriminators, one for each domain of an unpaired translation."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from imagier.nn.reference_names import Rules
 from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder, ResidualDiscriminator
 
 ORDER = ("ab", "ba", "a", "b", "aa", "bb")
-"""Images are judged in this order, which tells where power iterations of spectral norms and batch statistics go."""
+"""The order of the forwards, which matters for power iterations of spectral norms and for batch statistics."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchOptions:
-    """What only the multi-scale patch discriminator has; None takes its default."""
+    """Options of the multi-scale patch discriminator alone; None for its default."""
 
     num_discriminators: int | None
     kernel_size: int | None
@@ -29,7 +29,7 @@ class PatchOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualOptions:
-    """What only the residual discriminator has; None takes its default."""
+    """Options of the residual discriminator alone; None for its default."""
 
     first_kernel_size: int | None
     padding_mode: PaddingMode | None
@@ -39,7 +39,7 @@ class ResidualOptions:
 
 
 class DomainDiscriminators(nn.Module):
-    """`discriminator_a` and `discriminator_b`: each tells images of its domain from translated ones."""
+    """`discriminator_a` and `discriminator_b`: each tells real images of its domain from translations into it."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class DomainDiscriminators(nn.Module):
     ) -> None:
         """is_patch: the multi-scale patch discriminator, else the residual one. switch: the config's key for that.
 
-        shared: one patch discriminator serves all scales. UserError where an option of the other kind is given.
+        shared: one patch discriminator serves all scales. UserError if an option of the other kind is given.
         """
         super().__init__()
         common: dict[str, Any] = {
@@ -69,7 +69,7 @@ class DomainDiscriminators(nn.Module):
             "weight_norm_type": weight_norm_type,
         }
         own, other = (asdict(patch), asdict(residual)) if is_patch else (asdict(residual), asdict(patch))
-        for name in _given(other):
+        for name in _without_none(other):
             raise UserError(
                 f"has no effect with {switch}: {str(is_patch).lower()}",
                 where=name,
@@ -79,8 +79,8 @@ class DomainDiscriminators(nn.Module):
 
         def discriminator() -> nn.Module:
             if not is_patch:
-                return ResidualDiscriminator(num_image_channels, **common, **_given(own))
-            options: dict[str, Any] = {"num_discriminators": 3, "kernel_size": 3, **_given(own)}
+                return ResidualDiscriminator(num_image_channels, **common, **_without_none(own))
+            options: dict[str, Any] = {"num_discriminators": 3, "kernel_size": 3, **_without_none(own)}
             return MultiScalePatchDiscriminator(num_image_channels, shared=shared, **common, **options)
 
         self.shared = shared
@@ -88,11 +88,11 @@ class DomainDiscriminators(nn.Module):
         self.discriminator_b = discriminator()
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Images N x C x H x W in [-1, 1] by their way -> "out_<way>", scores per scale; "fea_<way>", features.
+        """Images N x C x H x W in [-1, 1] by direction -> scores "out_<direction>" and features "fea_<direction>".
 
-        The way is where an image comes from and goes to: "a" is a real one, "ba" was translated from b to a, "aa" is
-        a reconstruction. Its last letter is the domain whose discriminator judges it. Features come per scale and
-        layer.
+        The direction names the source and the target domain: "a" is a real image, "ba" a translation from b to a, "aa"
+        a reconstruction. Its last letter is the domain of the discriminator. Scores are per scale, features per scale
+        and layer.
         """
         verdict: dict[str, Any] = {}
         for way in ORDER:
@@ -105,10 +105,10 @@ class DomainDiscriminators(nn.Module):
         return {"a": self.discriminator_a, "b": self.discriminator_b}[domain]
 
     def reference_rules(self) -> Rules:
-        """From our state-dict names to the reference's (nn/reference_names.py)."""
+        """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
         discriminators = r"discriminator." if self.shared else r"discriminators.\1."
         return ((r"\bdiscriminators\.(\d+)\.layers\.(\d+)\.", discriminators + r"layer\2.0."),)
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Encoders of images that translation methods share: content, style, MLP (Huang et al. 2018, appendix B)."""
+"""Encoders shared by translation methods: content, style, MLP (Huang et al. 2018, appendix B)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imagier.nn.norm import Norm, norm2d
 
 
 class ContentEncoder(nn.Module):
-    """What is where in an image: features of 1/2^num_downsamples of its size."""
+    """Image to content code: a feature map of 1/2^num_downsamples of its size."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class ContentEncoder(nn.Module):
         weight_norm: WeightNorm = "none",
         order: Order = "CNACNA",
     ) -> None:
-        """max_num_filters: the widths double up to this; None: without end. order: that of the residual blocks."""
+        """max_num_filters: limit of the width, which doubles with every downsampling. order: of the residual blocks."""
         super().__init__()
         widths = [num_filters * 2**level for level in range(num_downsamples + 1)]
         if max_num_filters is not None:
@@ -55,7 +55,7 @@ class ContentEncoder(nn.Module):
 
 
 class StyleEncoder(nn.Module):
-    """What an image looks like: a code without place."""
+    """Image to style code: a vector."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class StyleEncoder(nn.Module):
         norm: Norm = "none",
         weight_norm: WeightNorm = "none",
     ) -> None:
-        """num_downsamples: at least two are done."""
+        """num_downsamples: at least 2, smaller numbers are raised."""
         super().__init__()
         widths = [num_filters, 2 * num_filters, *[4 * num_filters] * (max(num_downsamples, 2) - 1)]
         self.model = nn.Sequential(
@@ -83,10 +83,10 @@ class StyleEncoder(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear layers, each followed by a ReLU, the last one too."""
+    """Linear layers, each followed by a ReLU, also the last."""
 
     def __init__(self, *dims: int) -> None:
-        """dims: sizes of the input, of what lies between layers, and of the output."""
+        """dims: sizes of the input, the hidden layers and the output."""
         super().__init__()
         self.model = nn.ModuleList(linear(inputs, outputs) for inputs, outputs in pairwise(dims))
 

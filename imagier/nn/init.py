@@ -1,4 +1,4 @@
-"""First values of weights."""
+"""Initialization of weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def initialize(network: nn.Module, kind: Init, gain: float, bias_gain: float | N
         return
     for module in network.modules():
         if isinstance(module, _LAYERS):
-            weight = _drawn(kind, torch.empty_like(module.weight), gain)
+            weight = _draw(kind, torch.empty_like(module.weight), gain)
             if parametrize.is_parametrized(module, "weight"):
                 module.weight = weight  # goes through the parametrization, into its magnitude and direction
             else:
@@ -36,7 +36,7 @@ def initialize(network: nn.Module, kind: Init, gain: float, bias_gain: float | N
             bias.normal_(0, bias_gain) if bias_gain else bias.zero_()
 
 
-def _drawn(kind: str, weight: Tensor, gain: float) -> Tensor:
+def _draw(kind: str, weight: Tensor, gain: float) -> Tensor:
     if kind == "normal":
         return nn.init.normal_(weight, 0, gain)
     if kind == "xavier":
@@ -44,7 +44,7 @@ def _drawn(kind: str, weight: Tensor, gain: float) -> Tensor:
     if kind == "xavier_uniform":
         return nn.init.xavier_uniform_(weight, gain)
     if kind == "orthogonal":
-        return nn.init.orthogonal_(weight.contiguous(), gain)  # torch cannot do it in place for channels_last
+        return nn.init.orthogonal_(weight.contiguous(), gain)  # torch cannot do it in place in channels_last format
     nonlinearity_gain = math.sqrt(2) if kind == "kaiming" else 1.0
     fan_in = weight[0].numel()
     return nn.init.normal_(weight, 0, gain * nonlinearity_gain / math.sqrt(fan_in))

@@ -1,4 +1,4 @@
-"""Instance maps (which object a pixel belongs to): edges, means over instances, features that are typical of a class.
+"""Instance maps (which object a pixel belongs to): edges, means over instances, clusters of features per class.
 
 Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs, 2018, sections 3.3, 3.4.
 """
@@ -17,10 +17,10 @@ _KMEANS_STEPS = 100
 
 
 def instance_ids(stored: Tensor) -> Tensor:
-    """Instance maps as they come from files, float of any shape -> ids, int64.
+    """Instance maps as the loader gives them, float of any shape -> ids, int64.
 
-    Maps of 8 bits come divided by 255, those of 16 bits as they are. They are told apart by fractions, which ids do
-    not have: in maps of 8 bits that hold nothing but 0 and 255 the latter becomes 1.
+    Maps of 8 bits are divided by 255, those of 16 bits are not. Fractions tell them apart: in a map of 8 bits with no
+    other values than 0 and 255, the latter becomes 1.
     """
     fractional = (stored != stored.round()).any()
     return torch.where(fractional, (stored * 255).round(), stored).long()
@@ -29,7 +29,7 @@ def instance_ids(stored: Tensor) -> Tensor:
 def instance_edges(instances: Tensor) -> Tensor:
     """Instance maps N x 1 x H x W -> 1 where a pixel differs from one of its four neighbors, else 0; float32.
 
-    Pixels on both sides of a border are marked; the rim of the image is no border.
+    Pixels on both sides of a border are marked; the border of the image is not.
     """
     below = instances[..., 1:, :] != instances[..., :-1, :]
     right = instances[..., 1:] != instances[..., :-1]
@@ -42,12 +42,12 @@ def instance_edges(instances: Tensor) -> Tensor:
 
 
 class Segments(NamedTuple):
-    """Instance maps whose ids are numbered without gaps."""
+    """Instance maps with ids numbered consecutively."""
 
     ids: Tensor
-    """The different ids of all maps of a batch, ascending [S]."""
+    """The distinct ids of all maps of a batch, ascending [S]."""
     numbers: Tensor
-    """Where in `ids` that of a pixel stands, N x 1 x H x W."""
+    """Index into `ids` of every pixel, N x 1 x H x W."""
 
 
 def segments(instances: Tensor) -> Segments:
@@ -56,7 +56,7 @@ def segments(instances: Tensor) -> Segments:
 
 
 def segment_means(x: Tensor, found: Segments) -> tuple[Tensor, Tensor]:
-    """Features N x C x H x W -> the mean of each segment N x C x S, and its number of pixels N x S; both 0 for none.
+    """Features N x C x H x W -> mean N x C x S and number of pixels N x S of each segment; both 0 if it has none.
 
     Half precision is summed in float32.
     """
@@ -75,7 +75,7 @@ def paint_segments(values: Tensor, found: Segments) -> Tensor:
 
 
 def average_by_instance(x: Tensor, instances: Tensor) -> Tensor:
-    """Gives every pixel the mean over its instance in its sample (section 3.4: instance-wise average pooling).
+    """Replaces every pixel by the mean over its instance in its sample (section 3.4: instance-wise average pooling).
 
     Features N x C x H x W, instance maps N x 1 x H x W of integers -> N x C x H x W.
     """
@@ -84,10 +84,9 @@ def average_by_instance(x: Tensor, instances: Tensor) -> Tensor:
 
 
 class Clusters(NotAveraged):
-    """Features that are typical of the instances of a class: the centers of clusters of what was seen.
+    """Clusters of the features of instances, per class.
 
-    Buffers cluster_0, cluster_1, ... of the classes, each num_clusters x width; rows without a center are 0 and come
-    last.
+    Buffers cluster_0, cluster_1, ... of the classes, each num_clusters x width; unused rows are 0 and come last.
     """
 
     def __init__(self, *, num_classes: int, num_clusters: int, width: int) -> None:
@@ -97,9 +96,9 @@ class Clusters(NotAveraged):
 
     @torch.no_grad()
     def fit(self, classes: Tensor, features: Tensor) -> None:
-        """Replaces the centers by those of instances R x width and their classes [R]; classes beyond ours do not count.
+        """Replaces the centers by those of features R x width of classes [R]; unknown classes are ignored.
 
-        A class with fewer different instances than clusters has as many centers. The order of instances does not count.
+        A class has at most as many centers as distinct instances. The order of instances does not matter.
         """
         rows, class_of = features.double().cpu().numpy(), classes.cpu().numpy()
         for index, cluster in enumerate(self.buffers()):
@@ -112,7 +111,7 @@ class Clusters(NotAveraged):
         return not any(cluster.any() for cluster in self.buffers())
 
     def draw(self, classes: Tensor, rng: torch.Generator) -> Tensor:
-        """Classes of any shape -> for each a center of its class, drawn evenly, shape x width; 0 where it has none."""
+        """Classes of any shape -> for each a center of its class, drawn uniformly, shape x width; 0 if it has none."""
         table = torch.stack(list(self.buffers()))
         counts = table.any(dim=2).sum(dim=1)
         known = classes.clamp(max=len(table) - 1)
@@ -122,8 +121,8 @@ class Clusters(NotAveraged):
 
 
 def _centers(rows: np.ndarray, most: int) -> np.ndarray:
-    """Centers of clusters of rows (k-means++, Arthur & Vassilvitskii 2007), at most so many."""
-    from scipy.cluster.vq import kmeans2  # loads slowly, and only training needs it
+    """At most `most` centers of clusters of rows (k-means++, Arthur & Vassilvitskii 2007)."""
+    from scipy.cluster.vq import kmeans2  # slow to import, and only training needs it
 
     different = np.unique(rows, axis=0)
     if len(different) <= most:

@@ -1,4 +1,4 @@
-"""Norms of activations: plain ones by name, and those that take their affine part from a condition."""
+"""Norms of activations: plain ones by name, and adaptive ones with an affine part from a condition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Norm = Literal["none", "instance", "batch", "sync_batch", "layer_2d", "group", "
 
 @dataclass(frozen=True, kw_only=True)
 class NormParams:
-    """Options of a plain norm; each norm takes those that it knows."""
+    """Options of a plain norm; each norm uses those that it has."""
 
     affine: bool = True
     """Learn a scale and a shift per channel."""
@@ -99,7 +99,7 @@ class PixelNorm(nn.Module):
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose batch is that of all ranks together; on any device. Without other ranks it is batch norm."""
+    """Batch norm over the batches of all ranks, on any device; on a single rank it is plain batch norm."""
 
     def forward(self, x: Tensor) -> Tensor:
         """N x C x H x W -> the same."""
@@ -112,7 +112,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             share = 1 / self.num_batches_tracked.float() if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, share)
             self.running_var.lerp_(var * (count / (count - 1)), share)
-        # The affine part and the statistics make one scale and one shift per channel.
+        # The affine part and the statistics are fused into one scale and one shift per channel.
         scale = torch.rsqrt(var + self.eps)
         if self.affine:
             scale = scale * self.weight
@@ -189,12 +189,12 @@ class AdaptiveNorm(nn.Module):
 
 
 class PartialMap(NamedTuple):
-    """A map of which some channels may be left out, because they are 0 everywhere."""
+    """A map without some channels that are 0 everywhere."""
 
     map: Tensor
     """N x K x H x W."""
     channels: Tensor | None
-    """Which channels these are [K]; None: all."""
+    """The indices of its channels [K]; None: all."""
 
 
 class SpatiallyAdaptiveNorm(nn.Module):

@@ -47,7 +47,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class MultiScalePatchDiscriminator(nn.Module):
-    """Patch discriminators of an image at several sizes, each half the one before (Wang et al. 2018, section 3.2)."""
+    """Patch discriminators of an image at several scales, each half the one before (Wang et al. 2018, section 3.2)."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class MultiScalePatchDiscriminator(nn.Module):
         weight_norm_type: WeightNorm,
         shared: bool = False,
     ) -> None:
-        """shared: one discriminator for all sizes."""
+        """shared: one discriminator for all scales."""
         super().__init__()
         self.num_scales = num_discriminators
         self.discriminators = nn.ModuleList(
@@ -79,7 +79,7 @@ class MultiScalePatchDiscriminator(nn.Module):
         )
 
     def forward(self, x: Tensor, channels: Tensor | None = None) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """N x C x H x W (`channels` as in Conv2d) -> scores N x 1 x h x w per size; features per size and layer."""
+        """N x C x H x W (`channels` as in Conv2d) -> scores N x 1 x h x w per scale; features per scale and layer."""
         outputs, features = [], []
         for scale in range(self.num_scales):
             x = downsample2x(x) if scale else x

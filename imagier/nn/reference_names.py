@@ -1,4 +1,4 @@
-"""The names that the reference gave to weights, so that its checkpoints can be read.
+"""The reference's names of weights, so that its checkpoints can be loaded.
 
 A network states its own rules as (pattern, replacement) pairs, from our names to the reference's; this file knows what
 is the same in all networks: the layout of the blocks and of the weight norms.

@@ -15,7 +15,7 @@ from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.norm import Norm, norm2d
 
 Aggregation = Literal["conv", "pool"]
-"""What makes a vector of the last map: a convolution over the whole of it, which must be 4 x 4; or its mean."""
+"""How the last map becomes a vector: by a convolution over all of it, which must be 4 x 4, or by its mean."""
 
 DiscriminatorOrder = Literal["pre_act", "NACNAC", "CNACNA", "CNACN"]
 """Order of the residual blocks; pre_act is another name of NACNAC."""
@@ -24,7 +24,7 @@ _LAST_PX = 4  # the kernel of the aggregating convolution
 
 
 class ResidualDiscriminator(nn.Module):
-    """Judges an image as a whole: after `num_layers` halvings its features become one vector, and that a score."""
+    """One score per image, from a vector of features after `num_layers` halvings."""
 
     def __init__(
         self,
@@ -71,14 +71,14 @@ class ResidualDiscriminator(nn.Module):
                 weight_norm=weight_norm_type,
             )
             layers += [block, BlurPool() if anti_aliased else nn.AvgPool2d(2)]
-        self.model = nn.Sequential(*layers, _aggregating(aggregation, widths[-1]))
+        self.model = nn.Sequential(*layers, _aggregation_layer(aggregation, widths[-1]))
         self.classifier = nn.Linear(widths[-1], 1)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
         """N x C x H x W -> one score per image, [N x 1]; the aggregated features, [[N x F x 1 x 1]].
 
-        In the lists of the multi-scale patch discriminator, of which this is a single scale. UserError if images are
-        not of the one size that the aggregating convolution needs.
+        As the lists of the multi-scale patch discriminator with a single scale. UserError if images are not of the one
+        size that the aggregating convolution needs.
         """
         if self.aggregation == "conv":
             self._check_size(*images.shape[-2:])
@@ -101,9 +101,9 @@ class ResidualDiscriminator(nn.Module):
 
 
 class BlurPool(nn.AvgPool2d):
-    """Halves a map after a low-pass filter, so that what is too fine does not turn into something coarse (Zhang 2019).
+    """Halves a map after a low-pass filter, against aliasing (Zhang 2019).
 
-    A weighted mean of 4 x 4 pixels: by the outer product of (1, 3, 3, 1) / 8 with itself; beyond the border are zeros.
+    The filter is the outer product of (1, 3, 3, 1) / 8 with itself; zero padding.
     """
 
     kernel: Tensor
@@ -124,7 +124,7 @@ def _leaky() -> nn.Module:
     return nn.LeakyReLU(LEAKY_SLOPE)
 
 
-def _aggregating(kind: Aggregation, channels: int) -> nn.Module:
+def _aggregation_layer(kind: Aggregation, channels: int) -> nn.Module:
     if kind == "pool":
         return nn.AdaptiveAvgPool2d(1)
     return ConvNormAct(conv2d(channels, channels, _LAST_PX), nn.Identity(), _leaky())

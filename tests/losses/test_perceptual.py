@@ -205,15 +205,15 @@ def test_a_section_and_the_constructor_have_the_same_defaults() -> None:
 
 @pytest.mark.parametrize("weights", [(0.0,), (0.0, 0.0), ()])
 def test_a_loss_that_counts_nowhere_is_not_built(weights: tuple[float, ...]) -> None:
-    assert PerceptualLoss.where_weighted(PerceptualConfig(mode="vgg91", layers=[]), *weights) is None
-    assert PerceptualLoss.where_weighted(None, *weights) is None
+    assert PerceptualLoss.create_if_weighted(PerceptualConfig(mode="vgg91", layers=[]), *weights) is None
+    assert PerceptualLoss.create_if_weighted(None, *weights) is None
 
 
 def test_a_loss_that_counts_somewhere_is_built_from_its_section_which_must_be_there(vgg_file: str) -> None:
     config = PerceptualConfig(mode="vgg19", layers="relu_1_1", weights_path=vgg_file)
-    assert isinstance(PerceptualLoss.where_weighted(config, 0.0, 0.5), PerceptualLoss)
+    assert isinstance(PerceptualLoss.create_if_weighted(config, 0.0, 0.5), PerceptualLoss)
     with pytest.raises(UserError):
-        PerceptualLoss.where_weighted(None, 0.0, 0.5)
+        PerceptualLoss.create_if_weighted(None, 0.0, 0.5)
 
 
 @needs_golden

@@ -437,7 +437,7 @@ def test_where_there_are_no_objects_a_random_style_changes_nothing() -> None:
 @pytest.mark.parametrize("wrapper", ["", "module.", "module.module.", "module.averaged_model."])
 def test_a_generator_with_enhancers_begins_as_the_one_without(wrapper: str) -> None:
     coarse, fine = with_encoder(0), with_encoder(1)
-    left = fine.from_coarser({wrapper + name: x for name, x in coarse.state_dict().items()})
+    left = fine.load_coarser({wrapper + name: x for name, x in coarse.state_dict().items()})
     assert left == ["enhancers.0"]
     label, looks = torch.rand(1, 5, 32, 32), torch.rand(1, 2, 32, 32)
     seen = inputs_of(coarse.coarse[-1])
@@ -455,7 +455,7 @@ def test_a_generator_with_enhancers_begins_as_the_one_without(wrapper: str) -> N
 def test_one_enhancer_more_leaves_the_others_as_they_were_but_for_the_image() -> None:
     coarse, fine = generator(1), generator(2)
     image = {"enhancers.0.up.3.conv.weight", "enhancers.0.up.3.conv.bias"}
-    assert fine.from_coarser(coarse.state_dict()) == ["enhancers.1"]
+    assert fine.load_coarser(coarse.state_dict()) == ["enhancers.1"]
     for name, x in coarse.state_dict().items():
         assert name in image or torch.equal(fine.state_dict()[name], x)
 
@@ -468,7 +468,7 @@ def test_of_weights_and_their_average_the_average_counts() -> None:
     wrapped = {f"module.module.{name}": x for name, x in gen.state_dict().items()}
     wrapped |= {f"module.averaged_model.{name}": x for name, x in average.network.state_dict().items()}
     wrapped["module.num_updates_tracked"] = torch.tensor(3)
-    assert fine.from_coarser(wrapped) == ["enhancers.0"]
+    assert fine.load_coarser(wrapped) == ["enhancers.0"]
     assert torch.equal(fine.coarse[0].conv.bias, average.network.coarse[0].conv.bias)
     assert torch.equal(fine.coarse[0].conv.weight, average.network.coarse[0].conv.weight)
 
@@ -476,9 +476,9 @@ def test_of_weights_and_their_average_the_average_counts() -> None:
 def test_what_does_not_fit_keeps_its_values_and_is_named() -> None:
     other, fine = generator(0, label_lengths={"seg_maps": 7}), generator(1)
     before = fine.coarse[0].conv.weight.clone()
-    assert fine.from_coarser(other.state_dict()) == ["coarse.0", "enhancers.0"]
+    assert fine.load_coarser(other.state_dict()) == ["coarse.0", "enhancers.0"]
     assert torch.equal(fine.coarse[0].conv.weight, before)
-    assert fine.from_coarser({}) == [*(f"coarse.{index}" for index in (0, 1, 2, 3, 4, 6, 8)), "enhancers.0"]
+    assert fine.load_coarser({}) == [*(f"coarse.{index}" for index in (0, 1, 2, 3, 4, 6, 8)), "enhancers.0"]
 
 
 def test_a_coarse_generator_by_the_references_names_is_found_too() -> None:
@@ -486,7 +486,7 @@ def test_a_coarse_generator_by_the_references_names_is_found_too() -> None:
     names = reference_names(coarse.state_dict(), coarse.reference_rules())
     assert "global_model.model.0.layers.conv.weight_orig" in names.values()
     state = {names[name]: x for name, x in coarse.state_dict().items()}
-    assert fine.from_coarser(state) == ["enhancers.0"]
+    assert fine.load_coarser(state) == ["enhancers.0"]
     for name, x in coarse.coarse[:-1].state_dict().items():
         assert torch.equal(fine.coarse.state_dict()[name], x)
 

@@ -500,7 +500,7 @@ def test_leaving_out_empty_channels_changes_neither_losses_nor_gradients(
     made = recipe(generator(label_channels=20, **options), make_discriminator(label_channels=20), label_lengths=MANY)
     dense = copy.deepcopy(made)
     given = mostly_empty(present)
-    assert spade._label(made.prepare(given)).map.shape[1] == max(1, len(present))
+    assert spade._partial_label(made.prepare(given)).map.shape[1] == max(1, len(present))
     found = losses_and_gradients(made, given)
     monkeypatch.setattr(spade, "MANY_CHANNELS", 1000)
     assert "label_present" not in dense.prepare(given)
@@ -512,9 +512,9 @@ def test_parts_of_a_prepared_batch_leave_out_what_is_empty_in_each() -> None:
     given = mostly_empty([3, 7])
     given["label"][0, 3] = 0
     parts = made.prepare(given).split(2)
-    assert [spade._label(part).channels.tolist() for part in parts] == [[7], [3, 7]]
+    assert [spade._partial_label(part).channels.tolist() for part in parts] == [[7], [3, 7]]
     for part, label in zip(parts, given["label"]):
-        assert torch.equal(spade._label(part).map[0], label[spade._label(part).channels])
+        assert torch.equal(spade._partial_label(part).map[0], label[spade._partial_label(part).channels])
 
 
 def losses_and_gradients(made: Recipe, given: Batch) -> dict[str, Any]:

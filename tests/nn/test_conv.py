@@ -196,7 +196,7 @@ def test_a_folded_layer_is_a_plain_one_with_the_outputs_of_eval_mode(
     layer = make()
     x = torch.randn(shape)
     layer(x)
-    folded = layer.eval().folded()
+    folded = layer.eval().fold()
     assert type(folded) is (nn.Linear if isinstance(layer, SpectralLinear) else Conv2d)
     torch.testing.assert_close(folded(x), layer(x))
     assert folded.weight.requires_grad and folded.weight.data_ptr() != layer.weight.data_ptr()
@@ -207,7 +207,7 @@ def test_a_folded_convolution_still_takes_some_channels() -> None:
     layer = spectral_conv(5, 4, 3, padding=1).eval()
     channels = torch.tensor([4, 1])
     x = torch.randn(1, 2, 6, 6)
-    torch.testing.assert_close(layer.folded()(x, channels), layer(x, channels))
+    torch.testing.assert_close(layer.fold()(x, channels), layer(x, channels))
 
 
 @pytest.mark.parametrize(

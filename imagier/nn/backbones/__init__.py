@@ -1,4 +1,4 @@
-"""Frozen ImageNet and face networks whose inner features serve losses and metrics."""
+"""Frozen ImageNet and face networks, for losses and metrics on their features."""
 
 from imagier.nn.backbones.network import FeatureNetwork, feature_network, layer_names, network_names
 

@@ -1,4 +1,4 @@
-"""What a feature network is: a chain of named steps, and which step each layer's features are taken after."""
+"""A feature network as a chain of named steps, and after which step the features of each layer are taken."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Backbone:
     taps: Mapping[str, str]
     """Layer name -> path of the step after which its features are taken."""
     find_weights: Callable[[], Path]
-    """Where the weight file lies; fetches it where that is possible, else UserError."""
+    """Finds the weight file, or downloads it if that is possible; else UserError."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Of images in [0, 1], red, green, blue; subtracted before the first step."""
     std: tuple[float, float, float] = IMAGENET_STD

