@@ -158,7 +158,7 @@ def main() -> None:
             network,
             torch.optim.SGD(network.parameters(), lr=1e-3),
             runtime,
-            schedule=schedule.constant(),
+            schedule=schedule.Constant(),
             by_iteration=False,
         )
         for name, network in recipe.networks.items()

@@ -62,7 +62,7 @@ def trainer_of(parameters: int) -> Trainer:
     runtime = Runtime(torch.device("cpu"))
     recipe = Deep(round(parameters / PARAMETERS_PER_LAYER))
     optimizer = torch.optim.Adam(recipe.gen.parameters(), lr=1e-6, fused=True)
-    player = Player(recipe.gen, optimizer, runtime, schedule=schedule.constant(), by_iteration=False)
+    player = Player(recipe.gen, optimizer, runtime, schedule=schedule.Constant(), by_iteration=False)
     return Trainer(recipe, {"gen": player}, runtime, seed=0)
 
 

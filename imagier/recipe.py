@@ -130,7 +130,7 @@ class Recipe(ABC):
     """
 
     players: ClassVar[tuple[str, ...]] = ("gen", "dis")
-    """Names of the players; each one's network is the attribute of that name."""
+    """Names of the players, the generator first; each one's network is the attribute of that name."""
 
     required_inputs: ClassVar[Sequence[str]] = ()
     """What a step reads of a batch: input types of the config, and `label`, which its input_labels make up."""
@@ -151,6 +151,11 @@ class Recipe(ABC):
 
     has_before_checkpoint: bool = False
     """Whether `before_checkpoint` has something to do."""
+
+    @property
+    def generator_name(self) -> str:
+        """The name of the player that makes the images: the first of `players`."""
+        return self.players[0]
 
     @property
     def networks(self) -> dict[str, nn.Module]:

@@ -67,8 +67,9 @@ def errors(path: Path, *overrides: str) -> list[str]:
     """All that is wrong with a file, without the name of its folder."""
     with pytest.raises(ConfigError) as caught:
         read(path, *overrides)
-    assert str(caught.value) == "\n".join(caught.value.lines)
-    return [line.replace(str(path), path.name) for line in caught.value.lines]
+    lines = [str(error) for error in caught.value.errors]
+    assert str(caught.value) == "\n".join(lines)
+    return [line.replace(str(path), path.name) for line in lines]
 
 
 def swap(text: str, old: str, new: str) -> str:

@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import functools
 import inspect
 import json
-import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from typing_extensions import is_typeddict
+from pydantic import ValidationError
 
-from imagier.config import schema
-from imagier.config.find import CLASSES, did_you_mean, find
-from imagier.config.load import ConfigError, Document, KeyPath, dump
-from imagier.config.rules import broken_rules, broken_rules_of_the_method
+from imagier.config import messages, schema
+from imagier.config.constructor import adapter, constructor_model, given_parameters
+from imagier.config.find import Kind, did_you_mean, find
+from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dotted, dump
+from imagier.config.lookup import class_at
+from imagier.config.rules import (
+    broken_rules,
+    broken_rules_of_players,
+    broken_rules_of_the_method,
+    unusable_optimizer,
+)
+from imagier.errors import UserError
 
-FACTS = ("label_channels", "label_lengths", "one_hot", "image_channels", "crop_h_w", "style_classes", "gen", "dis")
-"""Arguments of constructors that a config cannot give: what only the data can know, and the networks of a recipe."""
+DATA_FACTS = ("label_channels", "label_lengths", "one_hot", "image_channels", "crop_h_w", "style_classes")
+"""Arguments of networks and recipes that a config cannot give, because only the data can know them."""
 
-_STRICT = ConfigDict(extra="forbid", strict=True)
+Facts = Callable[[Any], Mapping[str, str]]
+"""A class -> the arguments of its constructor that a config cannot give, and why."""
+
+_FACTS_OF_DATA = dict.fromkeys(DATA_FACTS, "comes from the data section")
+_DEFAULT_PLAYERS = ("gen", "dis")
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
 class Component:
-    """A class of a method and the keyword arguments that the config gives it."""
+    """A class that a section names, and what the section says to it."""
 
     type: str
     cls: Callable[..., Any]
     options: dict[str, Any]
+    """The arguments of its constructor."""
+    shared: Any = None
+    """The keys that all of its kind have, as an object of `Kind.beside`; those that name components are Components."""
 
     def build(self, **facts: Any) -> Any:
-        """An object of the class; of `facts` it gets those that its constructor asks for."""
+        """An object of the class. Of `facts`, it gets those that its constructor asks for."""
         wanted = inspect.signature(self.cls).parameters
         return self.cls(**{**self.options, **{name: value for name, value in facts.items() if name in wanted}})
 
@@ -46,16 +58,31 @@ class Config:
     """A whole experiment, checked."""
 
     run: schema.Run
-    trainer: schema.Trainer
     recipe: Component
-    gen: Component
-    dis: Component
+    players: dict[str, Component]
+    """The networks, in the order of `Recipe.players`."""
+    optimizers: dict[str, Component]
+    """The optimizer of each player, whose `shared` is a `schema.Optimizer`."""
+
+    @property
+    def trainer(self) -> schema.Trainer:
+        """The keys of the section `trainer` that all methods have."""
+        return self.recipe.shared
+
+    @property
+    def metrics(self) -> list[Component]:
+        """What generated images are scored by."""
+        return self.run.metrics
+
+    @property
+    def generator(self) -> str:
+        """The name of the player that makes the images: the first."""
+        return next(iter(self.players))
 
     def resolved(self) -> dict[str, Any]:
         """The config with all defaults filled in, as a mapping that loads to the same config."""
-        trainer = {**_plain(self.trainer), **_plain(self.recipe.options)}
-        networks = {name: {"type": c.type, **_plain(c.options)} for name, c in (("gen", self.gen), ("dis", self.dis))}
-        return {**_plain(self.run), "trainer": trainer, **networks}
+        optimizers = {_optimizer_section(name): one for name, one in self.optimizers.items()}
+        return _plain({**_plain(self.run), **optimizers, "trainer": self.recipe, **self.players})
 
     def dump(self) -> str:
         """`resolved` as YAML."""
@@ -65,247 +92,216 @@ class Config:
 def check(document: Document) -> Config:
     """The config that a document describes.
 
-    ConfigError with all that is wrong with it; what is wrong between method and data is only told if nothing else is.
+    ConfigError with all that is wrong with it. Mistakes between method and data are looked for only if there are no
+    others.
     """
     checker = _Checker(document, list(document.refused))
-    run = checker.validated(schema.Run, (), {k: v for k, v in document.tree.items() if k not in CLASSES})
-    gen = checker.component("gen")
-    dis = checker.component("dis")
-    recipe = checker.component("trainer", beside=schema.Trainer)
-    if run is not None:
-        for key_path, message in broken_rules(run):
-            checker.error(key_path, message)
-    if checker.errors:
-        raise ConfigError(checker.lines())
-    assert run is not None and gen is not None and dis is not None and recipe is not None
-    required, is_video = vars(recipe.cls).get("required_inputs", ()), vars(recipe.cls).get("is_video", False)
-    for key_path, message in broken_rules_of_the_method(
-        run.data, recipe.type, required, is_video, {"gen": gen.options, "dis": dis.options}
-    ):
-        checker.error(key_path, message)
-    checker.check_inference_args(run.inference_args, recipe.cls)
-    if checker.errors:
-        raise ConfigError(checker.lines())
-    names = {f.name for f in dataclasses.fields(schema.Trainer)}
-    shared = {name: value for name, value in recipe.options.items() if name in names}
-    own = {name: value for name, value in recipe.options.items() if name not in names}
-    return Config(
-        run=run,
-        trainer=schema.Trainer(type=recipe.type, **shared),
-        recipe=Component(recipe.type, recipe.cls, own),
-        gen=gen,
-        dis=dis,
-    )
+    config = checker.config()
+    if config is None or checker.mistakes:
+        raise ConfigError(checker.errors())
+    checker.mistakes += _mistakes_of_the_method(config)
+    if checker.mistakes:
+        raise ConfigError(checker.errors())
+    return config
+
+
+def _mistakes_of_the_method(config: Config) -> Iterable[Mistake]:
+    """What does not fit between a method, its networks and its data."""
+    recipe, cls = config.recipe, typing.cast(Any, config.recipe.cls)
+    networks = {name: network.options for name, network in config.players.items()}
+    for broken in broken_rules_of_the_method(config.run.data, recipe.type, cls.required_inputs, cls.is_video, networks):
+        yield Mistake(*broken)
+    infer = getattr(cls, "infer", None)  # what only trains need not have it
+    if infer is None:
+        return
+    parameters = inspect.signature(infer).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    for name in config.run.inference_args.keys() - known:
+        what = f"{cls.__name__} has no such argument"
+        yield Mistake(("inference_args", name), what, did_you_mean(name, known), "unknown-key")
 
 
 @dataclass
 class _Checker:
-    """Collects errors, with the file and line of each."""
+    """Checks the sections of a document, and collects all mistakes."""
 
     document: Document
-    errors: list[tuple[KeyPath, str]]
+    mistakes: list[Mistake]
 
-    def error(self, key_path: KeyPath, message: str) -> None:
-        self.errors.append((key_path, message))
+    def config(self) -> Config | None:
+        """The config, before the rules between method and data; None if a section does not fit."""
+        recipe = self.component(schema.RECIPE, ("trainer",), _facts_of_recipe)
+        names = self._players()
+        players = {name: self.component(schema.player(name), (name,), lambda cls: _FACTS_OF_DATA) for name in names}
+        optimizers = {name: self._optimizer(_optimizer_section(name)) for name in names}
+        run = self._run(names)
+        if recipe is not None:
+            shared = {_optimizer_section(name): one.shared for name, one in optimizers.items() if one is not None}
+            self.mistakes += broken_rules_of_players(names, shared, recipe.shared.model_average_config)
+        if run is None or recipe is None or None in (*players.values(), *optimizers.values()):
+            return None
+        return Config(run, recipe, typing.cast(Any, players), typing.cast(Any, optimizers))
 
-    def lines(self) -> list[str]:
-        """The errors as "file:line: key: message", in the order of the file; those of the command line first."""
-        lines: dict[str, int] = {}
-        for key_path, message in self.errors:
+    def errors(self) -> list[UserError]:
+        """The mistakes as errors, in the order of the file; those of the command line first."""
+        found: dict[str, tuple[int, UserError]] = {}
+        for key_path, what, advice, code in self.mistakes:
             origin = self.document.origin(key_path)
             number = origin.rpartition(":")[2]
-            key = f"{'.'.join(map(str, key_path))}: " if key_path else ""
-            lines[f"{origin}: {key}{message}"] = int(number) if number.isdecimal() else 0
-        return sorted(lines, key=lambda line: lines[line])
+            where = f"{origin}: {dotted(key_path)}" if key_path else origin
+            error = UserError(what, where=where, advice=advice, code=code)
+            found[str(error)] = (int(number) if number.isdecimal() else 0, error)
+        return [error for _, error in sorted(found.values(), key=lambda numbered: numbered[0])]
 
-    def component(self, name: str, beside: type | None = None) -> Component | None:
-        """Finds the class that a section names and checks the section against its constructor.
+    def component(
+        self, kind: Kind, key_path: KeyPath, facts: Facts = lambda cls: {}, value: Any = _ABSENT
+    ) -> Component | None:
+        """Finds the class that a section names, and checks the section against its constructor.
 
-        beside: a dataclass whose keys may stand in the section too.
+        facts: why a config cannot give certain arguments of the class. value: the section, if it is not that of the
+        document. Without facts, an object is made once, so that the constructor can object to its arguments.
         """
-        section = self.document.get((name,), {})
-        if not isinstance(section, dict | None):
-            self.error((name,), f"expected a section with a `type`, got {section!r}")
+        named = self._named(kind, key_path, self.document.get(key_path) if value is _ABSENT else value)
+        if named is None:
             return None
-        options = dict(section or {})
-        type_name = options.pop("type", None)
-        if not isinstance(type_name, str):
-            if name not in self.document.tree:
-                self.error((name,), "missing section")
-            elif type_name is None:
-                self.error((name,), "missing key 'type' (which model?)")
-            else:
-                self.error((name, "type"), f"expected text, got {type_name!r}")
-            return None
-        try:
-            cls = find("models", type_name, CLASSES[name])
-        except LookupError as error:
-            self.error((name, "type"), str(error.args[0]))
-            return None
-        for fact in sorted(set(FACTS) & options.keys() & inspect.signature(cls).parameters.keys()):
-            self.error((name, fact), "comes from the data section; remove it here")
+        type_name, cls, options = named
+        reasons = facts(cls)
+        for fact in sorted(reasons.keys() & options.keys() & inspect.signature(cls).parameters.keys()):
+            self.mistakes.append(Mistake((*key_path, fact), reasons[fact], "remove it here", "fact"))
             options.pop(fact)
-        model = constructor_model(cls, beside)
-        checked = self.validated(model, (name,), options)
+        model = constructor_model(cls, kind.beside, tuple(reasons))
+        checked = self.validated(model, key_path, options, ["type"])
         if checked is None:
             return None
-        return Component(type_name, cls, {f.name: getattr(checked, f.name) for f in dataclasses.fields(model)})
+        shared = None
+        if kind.beside is not None:
+            names = [f.name for f in dataclasses.fields(kind.beside) if f.name != "type"]
+            shared = kind.beside(type=type_name, **{name: getattr(checked, name) for name in names})
+        own = [parameter.name for parameter in given_parameters(cls, tuple(reasons))]
+        component = Component(type_name, cls, {name: getattr(checked, name) for name in own}, shared)
+        return component if reasons or self._can_build(component, key_path) else None
 
-    def check_inference_args(self, given: Mapping[str, Any], recipe: Callable[..., Any]) -> None:
-        """The keys must be keyword arguments of the recipe's `infer`."""
-        infer = vars(recipe).get("infer")
-        if infer is None:
-            return
-        parameters = inspect.signature(infer).parameters.values()
-        known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
-        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-            return
-        for name in given.keys() - known:
-            self.error(("inference_args", name), f"{recipe.__name__} has no such argument{did_you_mean(name, known)}")
-
-    def validated(self, model: type, key_path: KeyPath, value: Any) -> Any:
-        """`value` as an object of a dataclass; None, with the errors noted, if it does not fit."""
-        ready = _json_ready(value, [model])
+    def validated(self, model: type, key_path: KeyPath, value: Mapping[str, Any], others: Sequence[str] = ()) -> Any:
+        """`value` as an object of a dataclass; None, with the mistakes noted, if it does not fit."""
+        parts = self._parts(model, key_path, value)
+        ready = messages.to_json(value, [model])
         try:
-            return adapter(model).validate_json(json.dumps(ready))
+            checked = adapter(model).validate_json(json.dumps(ready))
         except ValidationError as error:
-            for where, messages in _grouped(error, ready).items():
-                self.error((*key_path, *where), _message(messages, where, model))
+            for mistake in messages.mistakes(error, ready, model, others):
+                self.mistakes.append(mistake._replace(key_path=(*key_path, *mistake.key_path)))
+            return None
+        return dataclasses.replace(checked, **parts)
+
+    def _parts(self, model: type, key_path: KeyPath, value: Mapping[str, Any]) -> dict[str, Any]:
+        """The components that a section itself names: those of the keys that are marked with a `Section`."""
+        parts: dict[str, Any] = {}
+        factories: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(model)}
+        for name, hint in typing.get_type_hints(model, include_extras=True).items():
+            kinds = [mark.kind for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, schema.Section)]
+            if not kinds:
+                continue
+            here: KeyPath = (*key_path, name)
+            if typing.get_origin(typing.get_args(hint)[0]) is not list:
+                parts[name] = self.component(kinds[0], here, value=value.get(name))
+                continue
+            entries = value[name] if name in value else factories[name]()
+            entries = entries if isinstance(entries, list) else []  # which pydantic tells
+            sections = [{"type": one} if isinstance(one, str) else one for one in entries]
+            parts[name] = [self.component(kinds[0], (*here, i), value=one) for i, one in enumerate(sections)]
+        return parts
+
+    def _named(self, kind: Kind, key_path: KeyPath, section: Any) -> tuple[str, type, dict[str, Any]] | None:
+        """The type that a section names, its class, and the other keys of the section."""
+        default = kind.default_type
+        if not isinstance(section, Mapping | None):
+            what = "expected a section" if default else "expected a section with a `type`"
+            self.mistakes.append(Mistake(key_path, f"{what}, got {section!r}", code="wrong-type"))
+            return None
+        options = dict(section or {})
+        type_name = options.pop("type", default)
+        if type_name is None:
+            is_missing = self.document.get(key_path, _ABSENT) is _ABSENT
+            what = "missing section" if is_missing else f"missing key 'type' (which {kind.noun}?)"
+            self.mistakes.append(Mistake(key_path, what, code="missing-section" if is_missing else "missing-key"))
+            return None
+        if not isinstance(type_name, str):
+            self.mistakes.append(Mistake((*key_path, "type"), f"expected text, got {type_name!r}", code="wrong-type"))
+            return None
+        try:
+            return type_name, find(kind, type_name), options
+        except UserError as error:
+            self.mistakes.append(Mistake((*key_path, "type"), error.what, error.advice, error.code))
             return None
 
+    def _can_build(self, component: Component, key_path: KeyPath) -> bool:
+        """Whether a constructor accepts its arguments together; its UserErrors are noted."""
+        try:
+            component.build()
+        except UserError as error:
+            here = (*key_path, *(error.where.split(".") if error.where else ()))
+            self.mistakes.append(Mistake(here, error.what, error.advice, error.code))
+            return False
+        return True
 
-@functools.cache
-def adapter(model: type) -> TypeAdapter:
-    """What checks values against a dataclass: unknown keys are errors, and no type is taken for another."""
-    model.__pydantic_config__ = _STRICT  # type: ignore[attr-defined]
-    return TypeAdapter(model)
+    def _players(self) -> list[str]:
+        """The names of the recipe's players; if there is no such recipe, of the sections that look like a player's."""
+        recipe = class_at(self.document, ("trainer",))
+        if recipe is not None:
+            return list(recipe.players)
+        return [key for key in self._sections_of_components() if not key.endswith("_opt")] or list(_DEFAULT_PLAYERS)
 
+    def _sections_of_components(self) -> list[str]:
+        """The sections of the document that look like a player's, or its optimizer's."""
+        known = {"trainer", *(f.name for f in dataclasses.fields(schema.Run))}
+        tree = self.document.tree
+        return [
+            key
+            for key, value in tree.items()
+            if key not in known and (str(key).endswith("_opt") or (isinstance(value, Mapping) and "type" in value))
+        ]
 
-@functools.cache
-def constructor_model(cls: type, beside: type | None) -> type:
-    """A dataclass whose fields are the keyword arguments of a constructor that a config can give."""
-    hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
-    fields: list[Any] = []
-    if beside is not None:
-        shared = typing.get_type_hints(beside, include_extras=True)
-        fields += [(f.name, shared[f.name], _field(f.default)) for f in dataclasses.fields(beside) if f.name != "type"]
-    for name, parameter in inspect.signature(cls).parameters.items():
-        if name not in FACTS and parameter.kind not in (
-            inspect.Parameter.VAR_POSITIONAL,
-            inspect.Parameter.VAR_KEYWORD,
-        ):
-            default = dataclasses.MISSING if parameter.default is inspect.Parameter.empty else parameter.default
-            fields.append((name, hints.get(name, Any), _field(default)))
-    return dataclasses.make_dataclass(cls.__name__, fields, kw_only=True, frozen=True)
+    def _optimizer(self, section: str) -> Component | None:
+        """The optimizer of a player, if it can take a step with nothing but dense gradients."""
+        weights = {"params": "are the weights of the network"}
+        optimizer = self.component(schema.OPTIMIZER, (section,), lambda cls: weights)
+        if optimizer is not None:
+            self.mistakes += unusable_optimizer(typing.cast(Any, optimizer.cls), optimizer.type, section)
+        return optimizer
 
-
-def _field(default: Any) -> Any:
-    if isinstance(default, list | dict | set):
-        return dataclasses.field(default_factory=lambda: copy.copy(default))
-    return dataclasses.field(default=default)
-
-
-def _json_ready(value: Any, hints: Sequence[Any]) -> Any:
-    """A value as JSON can tell it, of a type that is one of `hints`.
-
-    JSON makes no difference between 1 and 1.0, YAML does: a whole float may stand where an int is wanted. A section
-    without keys is nothing in YAML.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): _json_ready(child, list(_below(hints, str(key)))) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_json_ready(child, list(_below(hints, i))) for i, child in enumerate(value)]
-    if value is None:
-        options = [option for hint in hints for option in _alternatives(hint)]
-        wants_section = any(_is_section(option) or typing.get_origin(option) is dict for option in options)
-        return {} if wants_section and type(None) not in options else None
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _grouped(error: ValidationError, value: Any) -> dict[KeyPath, list[dict[str, Any]]]:
-    """pydantic's errors by the place in the file; its own markers (of unions, of wrappers) taken out of the place."""
-    groups: dict[KeyPath, list[dict[str, Any]]] = {}
-    for item in error.errors(include_url=False):
-        key_path: KeyPath = ()
-        node: Any = value
-        for part in item["loc"]:
-            inside = part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int)
-            if inside:
-                node = node[part]
-                key_path = (*key_path, part)
-            elif item["type"] in ("missing", "missing_argument") and part == item["loc"][-1]:
-                key_path = (*key_path, part)
-        groups.setdefault(key_path, []).append(dict(item))
-    return groups
+    def _run(self, players: Sequence[str]) -> schema.Run | None:
+        """The sections that all methods share, with what their rules say; None if they do not fit."""
+        sections = ["trainer", *players, *map(_optimizer_section, players)]
+        rest = {key: value for key, value in self.document.tree.items() if key not in sections}
+        for key in set(self._sections_of_components()).difference(sections):
+            rest.pop(key)
+            if class_at(self.document, ("trainer",)) is not None:
+                advice = f"the recipe {self.document.get(('trainer', 'type'))} trains {' and '.join(players)}"
+                self.mistakes.append(Mistake((key,), "unknown key", advice, "unknown-player"))
+        run = self.validated(schema.Run, (), rest, sections)
+        if run is None:
+            return None
+        metrics = [metric for metric in run.metrics if metric is not None]
+        is_whole = len(metrics) == len(run.metrics)
+        run = run if is_whole else dataclasses.replace(run, keep_best=None)
+        self.mistakes += (Mistake(*broken) for broken in broken_rules(run, [metric.build().name for metric in metrics]))
+        return run if is_whole else None
 
 
-_EXPECTED = {
-    "int_type": "int",
-    "float_type": "number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "a section",
-    "dataclass_type": "a section",
-    "none_required": "nothing",
-}
+def _facts_of_recipe(cls: Any) -> dict[str, str]:
+    return {**_FACTS_OF_DATA, **dict.fromkeys(cls.players, "is the network of the section of that name")}
 
 
-def _message(items: list[dict[str, Any]], key_path: KeyPath, model: type) -> str:
-    first = items[0]
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown key{did_you_mean(str(key_path[-1]), _keys_at(model, key_path[:-1]))}"
-    if first["type"] in ("missing", "missing_keyword_only_argument", "missing_argument"):
-        return "missing section" if _keys_at(model, key_path) else "missing; it has no default"
-    if first["type"] == "literal_error":
-        choices = first["ctx"]["expected"]
-        names = [choice.strip(" '") for choice in choices.replace(" or ", ",").split(",")]
-        return f"expected {choices}, got {first['input']!r}{did_you_mean(str(first['input']), names)}"
-    expected = [_EXPECTED[item["type"]] for item in items if item["type"] in _EXPECTED]
-    if expected:
-        return f"expected {' or '.join(dict.fromkeys(expected))}, got {first['input']!r}"
-    message = first["msg"].replace("Input should", "must")
-    return f"{message[0].lower()}{message[1:]}, got {first['input']!r}"
-
-
-def _keys_at(model: type, key_path: KeyPath) -> list[str]:
-    """The keys that the schema knows at a place."""
-    hints: list[Any] = [model]
-    for key in key_path:
-        hints = list(_below(hints, key))
-    options = [option for hint in hints for option in _alternatives(hint) if _is_section(option)]
-    classes = CLASSES if model is schema.Run and not key_path else ()
-    return [*classes, *(key for option in options for key in typing.get_type_hints(option))]
-
-
-def _below(hints: Sequence[Any], key: str | int) -> Iterator[Any]:
-    """The types that the value of a key, or an entry of a list, can have."""
-    for option in (option for hint in hints for option in _alternatives(hint)):
-        if _is_section(option):
-            inside = typing.get_type_hints(option, include_extras=True)
-            if key in inside:
-                yield inside[str(key)]
-        elif typing.get_origin(option) in (list, tuple, dict):
-            yield typing.get_args(option)[-1]
-
-
-def _is_section(option: Any) -> bool:
-    return dataclasses.is_dataclass(option) or is_typeddict(option)
-
-
-def _alternatives(hint: Any) -> Iterator[Any]:
-    if typing.get_origin(hint) is Annotated:
-        yield from _alternatives(typing.get_args(hint)[0])
-    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
-        for option in typing.get_args(hint):
-            yield from _alternatives(option)
-    else:
-        yield hint
+def _optimizer_section(player: str) -> str:
+    return f"{player}_opt"
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses as mappings, tuples as lists."""
+    """Components as sections, dataclasses as mappings, tuples as lists."""
+    if isinstance(value, Component):
+        return {"type": value.type, **_plain(value.shared or {}), **_plain(value.options)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

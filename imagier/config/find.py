@@ -2,83 +2,151 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from typing_extensions import is_protocol
 
-ROOMS = {"models": "imagier.models", "data": "imagier.data.datasets"}
+from imagier.errors import UserError
 
-CLASSES = {"gen": "Generator", "dis": "Discriminator", "trainer": "Recipe"}
-"""The sections that name a class of a model, and which."""
+ROOMS: dict[str, tuple[str, ...]] = {
+    "models": ("imagier.models",),
+    "data": ("imagier.data.datasets",),
+    "optimizers": ("imagier.train.optim", "torch.optim"),
+    "schedules": ("imagier.train.schedule",),
+    "metrics": ("imagier.metrics",),
+}
+"""The packages and modules in which the types of a room are looked up, in this order."""
 
 
-def known(room: str, class_name: str) -> list[str]:
-    """The names that a `type` can have: modules of a room that define the class."""
-    package = importlib.import_module(ROOMS[room])
-    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return [name for name in names if _defines(importlib.import_module(f"{ROOMS[room]}.{name}"), class_name)]
+@dataclass(frozen=True)
+class Kind:
+    """One kind of component that a section of a config can name by its `type`.
 
-
-def find(room: str, name: str, class_name: str) -> type:
-    """The class `class_name` in the module that `name` means: one of ours, or a dotted path of the user's.
-
-    LookupError, with a sentence for the user, if there is none.
+    A type is the name of a module in one of the room's packages, whose class `class_name` is meant; or, where a place
+    itself holds a class of that name, one of its subclasses, by its name in any case. A dotted type is a module or a
+    class of the user's.
     """
-    module_name = name if "." in name else f"{ROOMS[room]}.{name}"
-    if not all(part.isidentifier() for part in module_name.split(".")):
-        raise _unknown(room, name, class_name)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if f"{module_name}.".startswith(f"{error.name}."):
-            raise _unknown(room, name, class_name) from error
-        raise LookupError(f"{module_name} needs the module {error.name!r}, which is not installed") from error
-    if "." not in name and not _defines(module, class_name):
-        raise _unknown(room, name, class_name)
-    if class_name not in vars(module):
-        raise LookupError(f"{module_name} has no class {class_name}")
-    return getattr(module, class_name)
+
+    noun: str
+    """What messages call it: "model"."""
+    class_name: str
+    """What its class is called in a module of its own."""
+    room: str
+    """Where its types are: a key of `ROOMS`."""
+    base: str = ""
+    """What its class must inherit, as "module:Class"; empty for anything."""
+    beside: type | None = None
+    """A dataclass of the keys that all types have. The default of its `type`, if any, is that of an empty section."""
+
+    @property
+    def default_type(self) -> str | None:
+        """The type of a section that names none."""
+        fields = () if self.beside is None else dataclasses.fields(self.beside)
+        return next((f.default for f in fields if f.name == "type" and f.default is not dataclasses.MISSING), None)
 
 
-def dataset_class(name: str) -> Any:
-    """The `Dataset` that a `type` of a data section means; a subclass of the abstract one.
+def known(kind: Kind) -> list[str]:
+    """The names that a `type` of this kind can have, those of the user's modules aside."""
+    names: list[str] = []
+    for place in map(importlib.import_module, ROOMS[kind.room]):
+        if kind.class_name in vars(place):
+            names += _subclasses(place, kind.class_name)
+        else:
+            modules = [module.name for module in pkgutil.iter_modules(place.__path__)]
+            names += [name for name in modules if _defines(_module(place, name), kind.class_name)]
+    return list(dict.fromkeys(names))
 
-    LookupError, with a sentence for the user, if there is none.
+
+def find(kind: Kind, name: str) -> Any:
+    """The class that a `type` means: one of ours, or one of the user's by a dotted path.
+
+    The path is that of a module with a class `kind.class_name`, or of a class of any name. UserError if there is none,
+    or if it is not what the kind asks for.
     """
-    cls = find("data", name, "Dataset")
-    base = importlib.import_module("imagier.data.dataset").Dataset
-    if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise LookupError(f"{name}.Dataset is no subclass of imagier.data.dataset.Dataset")
-    return cls
-
-
-def known_dataset(name: str) -> Any:
-    """The same, or None if there is none: for those who look at a type that another check refuses."""
-    try:
-        return dataset_class(name)
-    except LookupError:
-        return None
+    found = _named(kind, name) if "." not in name else _at_path(kind, name)
+    if found is None:
+        what = f"no {kind.noun} {name!r}"
+        raise UserError(what, advice=did_you_mean(name, known(kind)), code="unknown-type")
+    if kind.base:
+        module_name, _, base_name = kind.base.partition(":")
+        base = vars(importlib.import_module(module_name))[base_name]
+        if not (isinstance(found, type) and issubclass(found, base)):
+            what = f"{name} is no {kind.noun}"
+            raise UserError(what, advice=f"its class must inherit from {module_name}.{base_name}", code="wrong-class")
+    return found
 
 
 def did_you_mean(word: str, choices: Sequence[str]) -> str:
-    """ "; did you mean 'spade'?", or a list of the choices if none is near."""
+    """ "did you mean 'spade'?", or a list of the choices if none is near, or nothing if there are many."""
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; there are: {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
+        return f"did you mean {near[0]!r}?"
+    return f"there are: {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
+
+
+def _named(kind: Kind, name: str) -> Any:
+    """The class of one of our types, or None."""
+    for place in map(importlib.import_module, ROOMS[kind.room]):
+        if kind.class_name in vars(place):
+            found = _subclasses(place, kind.class_name).get(name.lower())
+            if found is not None:
+                return found
+        elif name in [module.name for module in pkgutil.iter_modules(place.__path__)]:
+            module = _module(place, name)
+            if _defines(module, kind.class_name):
+                return vars(module)[kind.class_name]
+    return None
+
+
+def _at_path(kind: Kind, path: str) -> Any:
+    """The class of a user's dotted path, or None. UserError if a module on the way needs one that is not installed."""
+    if not all(part.isidentifier() for part in path.split(".")):
+        return None
+    module = _imported(path)
+    if module is not None:
+        if kind.class_name not in vars(module):
+            raise UserError(f"{path} has no class {kind.class_name}", code="unknown-type")
+        return vars(module)[kind.class_name]
+    parent, _, last = path.rpartition(".")
+    module = _imported(parent)
+    return None if module is None else vars(module).get(last)
+
+
+def _imported(path: str) -> ModuleType | None:
+    """The module of a dotted path, or None if there is no such module."""
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if f"{path}.".startswith(f"{error.name}."):
+            return None
+        what = f"{path} needs the module {error.name!r}, which is not installed"
+        raise UserError(what, code="missing-module") from error
+
+
+def _module(package: ModuleType, name: str) -> ModuleType:
+    return importlib.import_module(f"{package.__name__}.{name}")
 
 
 def _defines(module: ModuleType, class_name: str) -> bool:
-    """Whether a module holds such a class of its own, not one that it imports, nor a description of one."""
-    found = vars(module).get(class_name)
-    return found is not None and found.__module__ == module.__name__ and not is_protocol(found)
+    """Whether a module holds such a class of its own: not one that it imports, nor an abstract one or a protocol."""
+    found: Any = vars(module).get(class_name)
+    is_own = found is not None and found.__module__ == module.__name__
+    return is_own and not inspect.isabstract(found) and not is_protocol(found)
 
 
-def _unknown(room: str, name: str, class_name: str) -> LookupError:
-    kind = {"models": "model", "data": "data set type"}[room]
-    return LookupError(f"no {kind} {name!r}{did_you_mean(name, known(room, class_name))}")
+def _subclasses(module: ModuleType, class_name: str) -> dict[str, type]:
+    """The public classes of a module that inherit from its class `class_name`, by their names in small letters."""
+    base = vars(module)[class_name]
+    return {
+        name.lower(): item
+        for name, item in vars(module).items()
+        if inspect.isclass(item) and issubclass(item, base) and item is not base and not name.startswith("_")
+    }

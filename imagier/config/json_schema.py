@@ -1,46 +1,72 @@
-"""The schema of configs as JSON Schema: fixed sections, and one alternative per model for its networks and recipe."""
+"""The schema of configs as JSON Schema: fixed sections, and one alternative for each type of a component."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from imagier.config import schema
-from imagier.config.check import adapter, constructor_model
-from imagier.config.find import CLASSES, find, known
+from imagier.config.check import DATA_FACTS
+from imagier.config.constructor import adapter, constructor_model
+from imagier.config.find import Kind, find, known
+
+_WEIGHTS = ("params",)
 
 
 def json_schema() -> dict[str, Any]:
-    """A JSON Schema (draft 2020-12) that every valid config fits, once it is in our spelling."""
+    """A JSON Schema (draft 2020-12) that every valid config fits, once it is in our spelling.
+
+    Of the user's own classes, which are named by a dotted path, it knows no keys. Types are in small letters.
+    """
+    recipes: dict[str, Any] = {name: find(schema.RECIPE, name) for name in known(schema.RECIPE)}
+    players = list(dict.fromkeys(name for recipe in recipes.values() for name in recipe.players))
+    kinds = {"trainer": schema.RECIPE, **{name: schema.player(name) for name in players}}
+    kinds |= {"optimizer": schema.OPTIMIZER, "schedule": schema.SCHEDULE, "metric": schema.METRIC}
+    facts = {"trainer": (*DATA_FACTS, *players), **dict.fromkeys(players, DATA_FACTS), "optimizer": _WEIGHTS}
     adapters: dict[Any, TypeAdapter] = {"run": adapter(schema.Run)}
-    for section, class_name in CLASSES.items():
-        beside = schema.Trainer if section == "trainer" else None
-        for name in known("models", class_name):
-            adapters[section, name] = adapter(constructor_model(find("models", name, class_name), beside))
+    for section, kind in kinds.items():
+        for name in known(kind):
+            model = constructor_model(find(kind, name), kind.beside, facts.get(section, ()))
+            adapters[section, name] = adapter(model)
     references, whole = TypeAdapter.json_schemas([(key, "validation", one) for key, one in adapters.items()])
     definitions = whole["$defs"]
-
-    def taken_out(key: Any) -> dict[str, Any]:
-        return definitions.pop(references[key, "validation"]["$ref"].rpartition("/")[2])
-
-    root = taken_out("run")
-    for section in CLASSES:
-        alternatives = [_OF_THE_USER]
-        for key in adapters:
-            if key[0] == section:
-                part = taken_out(key)
-                part["properties"]["type"] = {"const": key[1]}
-                part["required"] = [*part.get("required", []), "type"]
-                alternatives.append(part)
-        root["properties"][section] = {"oneOf": alternatives}
+    parts = {key: definitions.pop(references[key, "validation"]["$ref"].rpartition("/")[2]) for key in adapters}
+    for section, kind in kinds.items():
+        of_types = {key[1]: part for key, part in parts.items() if key[0] == section}
+        definitions[section] = {"anyOf": [_OF_THE_USER, *_alternatives(kind, of_types)]}
+    definitions["metric"]["anyOf"] += [{"enum": known(schema.METRIC)}, {"type": "string", "pattern": "\\."}]
+    root = parts["run"]
+    root["properties"]["metrics"]["items"] = {"$ref": "#/$defs/metric"}
+    root["properties"] |= {section: {"$ref": f"#/$defs/{section}"} for section in ("trainer", *players)}
     return {
         **root,
-        "required": [*root["required"], *CLASSES],
+        "patternProperties": {"_opt$": {"$ref": "#/$defs/optimizer"}},
+        "additionalProperties": _OF_THE_USER,
+        "required": [*root["required"], "trainer"],
+        "allOf": [_needs_sections_of(name, recipe.players) for name, recipe in recipes.items()],
         "title": "Imagier config",
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$defs": definitions,
     }
+
+
+def _alternatives(kind: Kind, of_types: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The schema of a section for each of its types."""
+    for name, part in of_types.items():
+        part["properties"]["type"] = {"const": name}
+        if name != kind.default_type:
+            part["required"] = [*part.get("required", []), "type"]
+        if kind is schema.OPTIMIZER:
+            part["properties"]["lr_policy"] = {"$ref": "#/$defs/schedule"}
+    return list(of_types.values())
+
+
+def _needs_sections_of(recipe: str, players: Sequence[str]) -> dict[str, Any]:
+    """A config that names this recipe has a section for each of its players."""
+    names_it = {"properties": {"trainer": {"properties": {"type": {"const": recipe}}}}}
+    return {"if": names_it, "then": {"required": list(players)}}
 
 
 _OF_THE_USER: dict[str, Any] = {

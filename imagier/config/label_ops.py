@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from imagier.config import schema
 from imagier.config.find import did_you_mean
-from imagier.config.load import KeyPath
+from imagier.config.load import KeyPath, Mistake
 
 ONE_HOT, MOVE, RENAME, CONCAT = "make_one_hot", "move_dont_care", "rename_inputs", "concat_labels"
 
@@ -39,16 +39,16 @@ def made(data: schema.Data) -> dict[str, Made]:
     return _Names.after(data).types
 
 
-def wrong_ops(data: schema.Data) -> Iterator[tuple[KeyPath, str]]:
+def wrong_ops(data: schema.Data) -> Iterator[Mistake]:
     """What cannot be done: a place in the section, and what is wrong there."""
     yield from _Names.after(data).wrong
     for op, key in _KEYS.items():
         wanted = {ONE_HOT: data.one_hot_num_classes, MOVE: data.move_dont_care, RENAME: data.rename_inputs}[op]
         key = key if key != op else "the key of that name"
         if op in ops(data) and data.full_data_ops is not None and not wanted:
-            yield ("full_data_ops",), f"{op} needs {key}"
+            yield Mistake(("full_data_ops",), f"{op} needs {key}", code="needs-key")
         if wanted and op not in ops(data):
-            yield ("full_data_ops",), f"lacks {op}, without which {key} has no effect"
+            yield Mistake(("full_data_ops",), f"lacks {op}, without which {key} has no effect", code="missing-op")
 
 
 @dataclass
@@ -59,7 +59,7 @@ class _Names:
     """By the names in the config."""
     called: dict[str, str]
     """The name in the config of what has this name now."""
-    wrong: list[tuple[KeyPath, str]] = field(default_factory=list)
+    wrong: list[Mistake] = field(default_factory=list)
 
     @classmethod
     def after(cls, data: schema.Data) -> _Names:
@@ -87,7 +87,7 @@ class _Names:
         """Notes labels that are not there."""
         for index, name in enumerate(labels):
             if name not in self.called:
-                self.wrong.append((("input_labels", index), self.unknown(name)))
+                self.wrong.append(self.unknown(("input_labels", index), name))
 
     def expand(self, name: str, number: int) -> None:
         """Gives a channel to each of so many classes."""
@@ -102,7 +102,7 @@ class _Names:
             return
         if self.types[kind].num_classes is not None:
             message = f"{MOVE} must come before {ONE_HOT}, which makes channels of {name}"
-            self.wrong.append((("full_data_ops",), message))
+            self.wrong.append(Mistake(("full_data_ops",), message, code="wrong-order"))
         self.types[kind] = replace(self.types[kind], dont_care=number)
 
     def rename(self, new: str, old: str) -> None:
@@ -111,7 +111,8 @@ class _Names:
         if kind is None:
             return
         if new in self.called:
-            self.wrong.append(((_KEYS[RENAME], new), "is the name of another input type"))
+            what = "is the name of another input type"
+            self.wrong.append(Mistake((_KEYS[RENAME], new), what, code="name-taken"))
         else:
             self.called[new] = self.called.pop(old)
             self.types[kind] = replace(self.types[kind], name=new)
@@ -119,11 +120,12 @@ class _Names:
     def kind(self, name: str, key_path: KeyPath) -> str | None:
         """What is called so now; noted at a place if nothing is."""
         if name not in self.called:
-            self.wrong.append((key_path, self.unknown(name)))
+            self.wrong.append(self.unknown(key_path, name))
         return self.called.get(name)
 
-    def unknown(self, name: str) -> str:
-        """Says that nothing is called so."""
+    def unknown(self, key_path: KeyPath, name: str) -> Mistake:
+        """Says that no input type has this name at a place."""
         if name in {made.name for made in self.types.values()}:
-            return f"{name} is part of the label by then; put {CONCAT} at the end of full_data_ops"
-        return f"no input type {name!r}{did_you_mean(name, list(self.called))}"
+            advice = f"put {CONCAT} at the end of full_data_ops"
+            return Mistake(key_path, f"{name} is part of the label by then", advice, "wrong-order")
+        return Mistake(key_path, f"no input type {name!r}", did_you_mean(name, list(self.called)), "unknown-input-type")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple
 
 from imagier.config import schema
-from imagier.config.find import CLASSES, find, known_dataset
-from imagier.config.load import Document, KeyPath
+from imagier.config.load import Document, KeyPath, dotted
+from imagier.config.lookup import class_at, is_taken, known_dataset, type_at
 
 _TYPE_PREFIXES = (
     "imaginaire.generators.",
@@ -78,8 +76,6 @@ _RETIRED: dict[KeyPath, _Retired] = {
     ("dis", "patch_dis"): _Retired("had no effect on this method, which reads patch_wise", True),
     ("trainer", "gan_recon"): _Retired("had no effect on this method"),
     ("trainer", "aug_policy"): _Retired("this method does not use DiffAugment"),
-    ("gen_opt", "fused_opt"): _Retired("the fused optimizer is always used where the device has one"),
-    ("dis_opt", "fused_opt"): _Retired("the fused optimizer is always used where the device has one"),
     ("gen", "version"): _Retired("had no effect"),
     ("gen", "activation_norm_params", "cond_dims"): _Retired("is counted from the data section"),
     ("data", "val", "drop_last"): _Retired("every held-out sample counts"),
@@ -94,27 +90,33 @@ _RETIRED: dict[KeyPath, _Retired] = {
 _FUNIT_METRICS = ("use_kid", "use_fid", "val_sample_size", "kid_num_subsets", "kid_sample_size", "kid_subset_size")
 """Keys of `trainer` that did something in one method alone."""
 
-_DISCRIMINATOR_SWITCHES = ("patch_dis", "patch_wise")
+_DISCRIMINATOR_SWITCHES = {"unit": "patch_dis", "munit": "patch_wise"}
 """Keys of `dis` that choose between two discriminators, each of which reads keys that the other does not."""
 
 _PATCH_ONLY = ("num_discriminators", "kernel_size")
 _RESIDUAL_ONLY = ("first_kernel_size", "padding_mode", "aggregation", "order", "anti_aliased")
 
-_OPTIMIZER_KEYS: dict[str, tuple[str, ...]] = {
-    "adam": ("adam_beta1", "adam_beta2", "eps"),
-    "sgd": ("momentum", "weight_decay"),
-    "rmsprop": ("eps", "weight_decay"),
-    "fromage": (),
-    "madam": ("scale", "g_bound"),
+_BETAS = ("adam_beta1", "adam_beta2")
+_OPTIMIZER_KEYS: dict[KeyPath, Any] = {
+    ("adam_beta1",): 0.0,
+    ("adam_beta2",): 0.999,
+    ("eps",): 1e-8,
+    ("momentum",): 0.0,
+    ("weight_decay",): 0.0,
+    ("scale",): None,
+    ("g_bound",): None,
+    ("lr_policy", "step_size"): schema.BIG,
+    ("lr_policy", "gamma"): 1.0,
+    ("lr_policy", "decay_start"): None,
+    ("lr_policy", "decay_end"): None,
+    ("lr_policy", "decay_target"): None,
 }
-_POLICY_KEYS: dict[str, tuple[str, ...]] = {
-    "step": ("step_size", "gamma"),
-    "linear": ("decay_start", "decay_end", "decay_target"),
-    "constant": (),
-}
-"""Keys that one type of the section reads and others do not."""
+"""Keys that stood in the section of every optimizer, whatever its type, and what they held where nobody set them."""
 
-_COUNTED = "is counted from the data section; remove it here"
+_OLD_TYPES = ("adam", "sgd", "rmsprop", "fromage", "madam", "step", "linear", "constant")
+"""The types of those sections."""
+
+_COUNTED = "is counted from the data section"
 
 # Keys that mean something which cannot be done here: an error that says so.
 _REFUSED: dict[KeyPath, str] = {
@@ -164,6 +166,7 @@ def translate_legacy(document: Document) -> list[str]:
     What means something that cannot be done here is noted in the document, for `check` to tell with all that is wrong.
     """
     _rename_values(document)
+    _rewrite_betas(document)
     _move_keys(document)
     _list_roots(document)
     _move_credentials(document)
@@ -187,16 +190,33 @@ def _rename_values(document: Document) -> None:
             document.set(key_path, None)
 
 
+def _rewrite_betas(document: Document) -> None:
+    """adam_beta1 and adam_beta2 to `betas`, for optimizers that take it."""
+    for section in _optimizers(document):
+        given = [key for key in _BETAS if document.has((section, key))]
+        cls = class_at(document, (section, "betas"))
+        parameter = None if cls is None else inspect.signature(cls).parameters.get("betas")
+        if not given or parameter is None or document.has((section, "betas")):
+            continue
+        betas = [_OPTIMIZER_KEYS[(key,)] for key in _BETAS]
+        betas = betas if parameter.default is inspect.Parameter.empty else list(parameter.default)
+        document.set((section, "betas"), betas, document.origin((section, given[0])))
+        for key in given:
+            origin = document.origin((section, key))
+            document.set((section, "betas", _BETAS.index(key)), document.drop((section, key)), origin)
+
+
+def _optimizers(document: Document) -> list[str]:
+    """The sections of optimizers."""
+    return [key for key, value in document.tree.items() if str(key).endswith("_opt") and isinstance(value, dict)]
+
+
 def _move_keys(document: Document) -> None:
     """Keys to their other places, where the class of the section knows these alone."""
-    moved = {old: new for old, new in _MOVED.items() if _is_there(document, old) and not _is_taken(document, old)}
+    moved = {old: new for old, new in _MOVED.items() if document.has(old) and not is_taken(document, old)}
     for old, new in moved.items():
         together = [key_path for key_path, target in _MOVED.items() if target[:-1] == new[:-1]]
-        if (
-            _is_taken(document, new)
-            and all(key_path in moved for key_path in together)
-            and not _is_there(document, new)
-        ):
+        if is_taken(document, new) and all(key_path in moved for key_path in together) and not document.has(new):
             origin = document.origin(old)
             document.set(new, document.drop(old), origin)
 
@@ -216,7 +236,7 @@ def _move_credentials(document: Document) -> None:
     path = document.get(_CREDENTIALS)
     for section in _DATA if path not in _OFF else ():
         key_path = (section, *_CREDENTIALS)
-        if _is_remote(document, section) and not _is_there(document, key_path):
+        if _is_remote(document, section) and not document.has(key_path):
             document.set(key_path, path, document.origin(_CREDENTIALS))
     if path not in _OFF and any(_is_remote(document, section) for section in _DATA):
         document.drop(_CREDENTIALS)
@@ -241,12 +261,12 @@ def _refuse(document: Document) -> None:
             for key, what in _UNREADABLE_IN_SPLITS.items():
                 refused[section, split, key] = f"this version cannot read {what}"
     for key_path, why in refused.items():
-        if not _is_there(document, key_path) or _is_taken(document, key_path):
+        if not document.has(key_path) or is_taken(document, key_path):
             continue
         if document.get(key_path) in _OFF:
             document.drop(key_path)
         else:
-            document.refuse(key_path, why)
+            document.refuse(key_path, why, "remove it here" if why == _COUNTED else "")
 
 
 def _rewrite_ops(document: Document) -> None:
@@ -258,7 +278,7 @@ def _rewrite_ops(document: Document) -> None:
             ops = [_KNOWN_OPS.get(op.strip(), op.strip()) for op in text.split(",") if op.strip()]
             document.set(key_path, ", ".join(ops) or None)
             for op in ops:
-                if op not in _KNOWN_OPS.values() and _is_there(document, key_path):
+                if op not in _KNOWN_OPS.values() and document.has(key_path):
                     document.refuse(key_path, f"this version has no op {op!r}")
         _refuse_ops(document, (section, "full_data_post_aug_ops"))
         for key_path in _input_types(document, section):
@@ -270,7 +290,7 @@ def _rewrite_ops(document: Document) -> None:
 
 def _refuse_ops(document: Document, key_path: KeyPath) -> None:
     text = document.get(key_path)
-    if not _is_there(document, key_path):
+    if not document.has(key_path):
         return
     if text in _OFF:
         document.drop(key_path)
@@ -299,9 +319,9 @@ def _retire(document: Document) -> list[str]:
     if document.get(("trainer", "type")) == "funit":
         for key in _FUNIT_METRICS:
             retired["trainer", key] = retired["trainer", key]._replace(why="this version has no FID and no KID")
-    for section in ("gen_opt", "dis_opt"):
-        retired |= _keys_of_other_types(document, (section,), schema.Optimizer, _OPTIMIZER_KEYS)
-        retired |= _keys_of_other_types(document, (section, "lr_policy"), schema.LrPolicy, _POLICY_KEYS)
+    for section in _optimizers(document):
+        retired[section, "fused_opt"] = _Retired("the fused optimizer is always used where the device has one")
+        retired |= _keys_of_other_optimizers(document, section)
     for section in _DATA:
         type_ = str(document.get((section, "type"), "paired_images")).rpartition(".")[2]
         if not _is_remote(document, section):
@@ -317,10 +337,10 @@ def _retire(document: Document) -> list[str]:
                 retired |= {(*key_path, key): _Retired("only that of the data section has an effect")}
     notes = _drop_keys_of_the_other_discriminator(document)
     for key_path, (why, default) in retired.items():
-        if not _is_there(document, key_path) or _is_taken(document, key_path):
+        if not document.has(key_path) or is_taken(document, key_path):
             continue
         if document.drop(key_path) not in (None, "", {}, [], default):
-            notes.append(f"{document.origin(key_path)}: {'.'.join(map(str, key_path))}: {why}; dropped")
+            notes.append(f"{document.origin(key_path)}: {dotted(key_path)}: {why}; dropped")
     return notes
 
 
@@ -343,55 +363,28 @@ def _keys_of_clips(document: Document, section: str) -> dict[KeyPath, _Retired]:
     return retired
 
 
-def _keys_of_other_types(
-    document: Document, key_path: KeyPath, section: type, keys: Mapping[str, Sequence[str]]
-) -> dict[KeyPath, _Retired]:
-    """What the type of a section does not read of the keys that each of its types reads."""
-    defaults = {field.name: field.default for field in dataclasses.fields(section)}
-    type_ = document.get((*key_path, "type"), defaults["type"])
-    if not isinstance(type_, str) or type_ not in keys:
-        return {}  # told by `check`
-    others = {key for of_type in keys.values() for key in of_type}.difference(keys[type_])
-    return {(*key_path, key): _Retired(f"has no effect with type: {type_}", defaults[key]) for key in sorted(others)}
+def _keys_of_other_optimizers(document: Document, section: str) -> dict[KeyPath, _Retired]:
+    """Keys that the type of an optimizer, or of its schedule, does not read, but others do.
+
+    Of types that the reference did not have, only those that say nothing.
+    """
+    retired: dict[KeyPath, _Retired] = {}
+    for (*inner, key), default in _OPTIMIZER_KEYS.items():
+        key_path = (section, *inner, key)
+        type_ = type_at(document, key_path)
+        if type_ in _OLD_TYPES or document.get(key_path) in (None, default):
+            retired[key_path] = _Retired(f"has no effect with type: {type_}", default)
+    return retired
 
 
 def _drop_keys_of_the_other_discriminator(document: Document) -> list[str]:
-    notes = []
-    for switch in _DISCRIMINATOR_SWITCHES:
-        if not _is_taken(document, ("dis", switch)):
-            continue
-        is_patch = document.get(("dis", switch), True)
-        for key_path in [("dis", key) for key in (_RESIDUAL_ONLY if is_patch else _PATCH_ONLY)]:
-            if _is_there(document, key_path) and "." not in str(document.get(("dis", "type"))):
-                why = f"has no effect with {switch}: {str(bool(is_patch)).lower()}"
-                if document.drop(key_path) is not None:
-                    notes.append(f"{document.origin(key_path)}: {'.'.join(key_path)}: {why}; dropped")
+    notes: list[str] = []
+    switch = _DISCRIMINATOR_SWITCHES.get(str(document.get(("dis", "type"))))
+    if switch is None:
+        return notes
+    is_patch = document.get(("dis", switch), True)
+    for key_path in [("dis", key) for key in (_RESIDUAL_ONLY if is_patch else _PATCH_ONLY)]:
+        if document.has(key_path) and document.drop(key_path) is not None:
+            why = f"has no effect with {switch}: {str(bool(is_patch)).lower()}"
+            notes.append(f"{document.origin(key_path)}: {dotted(key_path)}: {why}; dropped")
     return notes
-
-
-def _is_there(document: Document, key_path: KeyPath) -> bool:
-    section = document.get(key_path[:-1])
-    return isinstance(section, dict) and key_path[-1] in section
-
-
-def _is_taken(document: Document, key_path: KeyPath) -> bool:
-    """Whether the key may mean something to the class that its section names: it takes it, or is the user's own."""
-    name = document.get((*key_path[:1], "type"))
-    class_name = CLASSES.get(str(key_path[0]))
-    if class_name is None or not isinstance(name, str):
-        return False
-    try:
-        cls = find("models", name, class_name)
-    except LookupError:
-        return False  # told by `check`
-    return "." in name or _takes(cls, [str(part) for part in key_path[1:]])
-
-
-def _takes(cls: type, path: Sequence[str]) -> bool:
-    """Whether a constructor has such a keyword, or one whose type has such a field, and so on."""
-    name, *rest = path
-    if name not in inspect.signature(cls).parameters:
-        return False
-    hint = get_type_hints(cls.__init__).get(name)  # type: ignore[misc]
-    sections = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
-    return not rest or any(_takes(kind, rest) for kind in sections)

@@ -1,11 +1,11 @@
-"""A YAML file as a tree that knows where each of its values stands."""
+"""A YAML file as a tree that knows the file and line of each of its values."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,12 +15,24 @@ KeyPath = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
 
 
-class ConfigError(UserError):
-    """All that is wrong with a config, one line each."""
+class Mistake(NamedTuple):
+    """Something wrong with a config: where, what, what to do about it, and the kind of the mistake."""
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = list(lines)
+    key_path: KeyPath
+    what: str
+    advice: str = ""
+    code: str = "broken-rule"
+
+
+class ConfigError(UserError):
+    """All that is wrong with a config: a UserError for each mistake, and a line for each in the text.
+
+    The `where` of each is "file:line", or "command line", followed by ": " and the dotted key if there is one.
+    """
+
+    def __init__(self, errors: Sequence[UserError]) -> None:
+        super().__init__("\n".join(map(str, errors)), code="config")
+        self.errors = list(errors)
 
 
 class Document:
@@ -30,8 +42,8 @@ class Document:
         self.name = name
         self.tree = tree
         self.origins = origins
-        self.refused: list[tuple[KeyPath, str]] = []
-        """What was already found to be wrong: where, and what to do."""
+        self.refused: list[Mistake] = []
+        """What was found to be wrong before the check."""
 
     def origin(self, key_path: KeyPath) -> str:
         """ "file:line" of a value, or of the nearest mapping around it."""
@@ -40,7 +52,7 @@ class Document:
         return self.origins.get(key_path, self.name)
 
     def get(self, key_path: KeyPath, default: Any = None) -> Any:
-        """The value at a place, or the default if there is none."""
+        """The value at a place, or the default if nothing is there."""
         node: Any = self.tree
         for key in key_path:
             if not _has(node, key):
@@ -48,17 +60,22 @@ class Document:
             node = node[key]
         return node
 
+    def has(self, key_path: KeyPath) -> bool:
+        """Whether a section has a key, whatever its value."""
+        section = self.get(key_path[:-1])
+        return isinstance(section, dict) and key_path[-1] in section
+
     def set(self, key_path: KeyPath, value: Any, origin: str | None = None) -> None:
-        """Puts a value at a place, with the mappings that lead there; the origin stays unless one is given.
+        """Sets a value, with the mappings that lead to it; its origin stays unless one is given.
 
         ConfigError if the place leads through a value, or past the end of a list.
         """
         node: Any = self.tree
         for depth, key in enumerate(key_path):
             if not (isinstance(node, dict) or _has(node, key)):
-                dotted = ".".join(map(str, key_path[:depth]))
-                what = f"a list of {len(node)}" if isinstance(node, list) else "a value, not a section"
-                raise ConfigError([f"{origin}: {dotted}: is {what}; cannot set {key!r} in it"])
+                where = f"{origin}: {dotted(key_path[:depth])}"
+                what = f"is a list of {len(node)}" if isinstance(node, list) else "is a value, not a section"
+                raise _error(what, where=where, advice=f"cannot set {key!r} in it", code="not-a-section")
             here = key_path[: depth + 1]
             is_new = here == key_path or self.get(here) is None
             if is_new:
@@ -72,13 +89,13 @@ class Document:
         """Removes a value and returns it."""
         return self.get(key_path[:-1]).pop(key_path[-1])
 
-    def refuse(self, key_path: KeyPath, why: str) -> None:
-        """Removes a value that cannot be, and keeps the reason for the list of all that is wrong."""
+    def refuse(self, key_path: KeyPath, what: str, advice: str = "", code: str = "not-supported") -> None:
+        """Removes a value that cannot be honored, and keeps the reason for the list of all mistakes."""
         self.drop(key_path)
-        self.refused.append((key_path, why))
+        self.refused.append(Mistake(key_path, what, advice, code))
 
     def walk(self) -> Iterator[tuple[KeyPath, Any]]:
-        """Every value that is no mapping and no list, with its place."""
+        """Every value that is neither a mapping nor a list, with its place."""
         stack: list[tuple[KeyPath, Any]] = [((), self.tree)]
         while stack:
             key_path, node = stack.pop()
@@ -96,7 +113,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Document:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file (UTF-8)"
-        raise ConfigError([f"{path}: cannot read the config: {reason}"]) from error
+        raise _error(f"cannot read the config: {reason}", where=path, code="unreadable-config") from error
     tree, origins = _parse(text, str(path))
     document = Document(str(path), tree, origins)
     for override in overrides:
@@ -116,6 +133,11 @@ def load_mapping(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> Docu
     for override in overrides:
         _apply(document, override)
     return document
+
+
+def dotted(key_path: KeyPath) -> str:
+    """A place as people write it: "gen_opt.lr_policy.gamma"."""
+    return ".".join(map(str, key_path))
 
 
 def dump(tree: dict[str, Any]) -> str:
@@ -149,7 +171,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts text that `_Loader` would take for a number into quotes."""
+    """Quotes text that `_Loader` would read as a number."""
 
 
 for _class in (_Loader, _Dumper):
@@ -167,22 +189,24 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         problem = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError([f"{name}:{line}: broken YAML: {problem}"]) from error
+        raise _error(f"broken YAML: {problem}", where=f"{name}:{line}", code="broken-yaml") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a tag that does not fit, such as !!int x
-        raise ConfigError([f"{name}: broken YAML: {str(error).splitlines()[0]}"]) from error
+        raise _error(f"broken YAML: {str(error).splitlines()[0]}", where=name, code="broken-yaml") from error
     except RecursionError as error:
-        raise ConfigError([f"{name}: broken YAML: a section contains itself, or is nested too deeply"]) from error
+        what = "broken YAML: a section contains itself, or is nested too deeply"
+        raise _error(what, where=name, code="broken-yaml") from error
     if not isinstance(tree, dict):
-        raise ConfigError([f"{name}: a config is a mapping of sections (trainer:, gen:, data: ...), this is not"])
+        what = "a config is a mapping of sections (trainer:, gen:, data: ...), this is not"
+        raise _error(what, where=name, code="broken-yaml")
     return tree, origins
 
 
 def _note_lines(
     loader: _Loader, node: yaml.Node, key_path: KeyPath, name: str, origins: dict[KeyPath, str], seen: set[yaml.Node]
 ) -> None:
-    """Notes the line of every value below a node; two equal keys in one mapping are an error.
+    """Notes the line of every value below a node. A key that stands twice in one mapping is an error.
 
-    seen: the mappings that an alias may bring again, with what they merge written out, where keys may stand twice.
+    seen: the mappings visited so far. An alias brings one again, with its merges expanded, and then keys may repeat.
     """
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
@@ -216,18 +240,24 @@ def _check_keys(node: yaml.MappingNode) -> None:
 
 
 def _apply(document: Document, override: str) -> None:
-    dotted, equals, text = override.partition("=")
-    if not equals or not all(dotted.split(".")):
-        raise ConfigError([f"command line: {override!r}: expected section.key=value"])
+    name, equals, text = override.partition("=")
+    if not equals or not all(name.split(".")):
+        where = f"command line: {override!r}"
+        raise _error("expected section.key=value", where=where, code="broken-override")
     try:
         value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError([f"command line: {dotted}: cannot read the value {text!r}"]) from error
+        what = f"cannot read the value {text!r}"
+        raise _error(what, where=f"command line: {name}", code="broken-override") from error
     key_path: KeyPath = ()
-    for key in dotted.split("."):
+    for key in name.split("."):
         inside_list = isinstance(document.get(key_path), list) and key.isdecimal()
         key_path = (*key_path, int(key) if inside_list else key)
     document.set(key_path, value, origin="command line")
+
+
+def _error(what: str, *, where: object, advice: str = "", code: str) -> ConfigError:
+    return ConfigError([UserError(what, where=where, advice=advice, code=code)])
 
 
 def _has(node: Any, key: str | int) -> bool:

@@ -2,53 +2,80 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from imagier.config import label_ops, schema
-from imagier.config.find import dataset_class, did_you_mean, known_dataset
-from imagier.config.load import KeyPath
+from imagier.config.find import did_you_mean, find
+from imagier.config.load import KeyPath, Mistake
+from imagier.config.lookup import known_dataset
+from imagier.errors import UserError
 
-Broken = tuple[KeyPath, str]
+Broken = tuple[KeyPath, str] | Mistake
+"""A place and what is wrong there, or more about it."""
 
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _ASPECT = re.compile(r"\s*\d+\s*,\s*\d+\s*,\s*\(?\s*[\d.]+\s*,\s*[\d.]+\s*\)?\s*")
 _SIZES = frozenset({"resize_smallest_side", "resize_h_w", "random_crop_h_w", "center_crop_h_w"})
 
 
-def broken_rules(run: schema.Run) -> Iterator[Broken]:
-    """Every broken rule: where, and what to do."""
-    for name, optimizer in (("gen_opt", run.gen_opt), ("dis_opt", run.dis_opt)):
-        yield from _optimizer(optimizer, (name,))
+def broken_rules(run: schema.Run, metrics: Sequence[str]) -> Iterator[Broken]:
+    """Every broken rule about the sections that all methods share. metrics: the names of the run's metrics."""
     if run.keep_every is not None and run.keep_last is None:
-        yield ("keep_every",), "needs keep_last, without which all checkpoints stay"
-    if run.keep_best is not None and run.data.val is None:
-        yield ("keep_best",), f"needs data.val, the held-out set on which {run.keep_best} is measured"
+        yield Mistake(("keep_every",), "needs keep_last, without which all checkpoints stay", code="needs-key")
+    yield from _keep_best(run, metrics)
     yield from _data(run.data, ("data",))
     if run.data.train is None:
-        yield ("data", "train"), "missing section"
+        yield Mistake(("data", "train"), "missing section", code="missing-section")
     if run.test_data is not None:
         yield from _data(run.test_data, ("test_data",))
         trained, tested = _label_lengths(run.data), _label_lengths(run.test_data)
         if trained != tested:
             lengths = [", ".join(map(str, numbers)) or "none" for numbers in (tested, trained)]
-            message = f"make a label of other channels ({lengths[0]}) than those of data ({lengths[1]}); let them agree"
-            yield ("test_data", "input_labels"), message
+            what = f"make a label of other channels ({lengths[0]}) than those of data ({lengths[1]})"
+            yield Mistake(("test_data", "input_labels"), what, "let them agree", "different-labels")
 
 
-def _optimizer(optimizer: schema.Optimizer, key_path: KeyPath) -> Iterator[Broken]:
-    policy = optimizer.lr_policy
-    if policy.type == "linear":
-        for key in ("decay_start", "decay_end", "decay_target"):
-            if getattr(policy, key) is None:
-                yield (*key_path, "lr_policy"), f"a linear policy needs {key}"
-        if policy.decay_start is not None and policy.decay_end is not None and policy.decay_end <= policy.decay_start:
-            yield (*key_path, "lr_policy", "decay_end"), "must come after decay_start"
-    if optimizer.type == "madam" and optimizer.scale is None:
-        yield (*key_path, "type"), "madam needs scale, the largest weight in root mean squares of its tensor"
-    if optimizer.skip_grad and optimizer.clip_grad_norm is None:
-        yield (*key_path, "skip_grad"), "needs clip_grad_norm, the norm from which a gradient is skipped"
+def _keep_best(run: schema.Run, metrics: Sequence[str]) -> Iterator[Mistake]:
+    for position, name in enumerate(metrics):
+        if name in metrics[:position]:
+            what = f"is called {name!r}, as another metric of this list is"
+            yield Mistake(("metrics", position), what, code="name-taken")
+    best = run.keep_best
+    if best is not None and best not in metrics:
+        yield Mistake(("keep_best",), f"no metric {best!r}", did_you_mean(best, metrics), "unknown-metric")
+    elif best is not None and run.data.val is None:
+        yield Mistake(("keep_best",), f"needs data.val, the held-out set on which {best} is measured", code="needs-key")
+
+
+def broken_rules_of_players(
+    players: Sequence[str], optimizers: Mapping[str, schema.Optimizer], average: schema.ModelAverage
+) -> Iterator[Mistake]:
+    """Every broken rule about the optimizers, by their sections, and about the averages of players."""
+    for section, optimizer in optimizers.items():
+        if optimizer.skip_grad and optimizer.clip_grad_norm is None:
+            what = "needs clip_grad_norm, the norm above which an update is skipped"
+            yield Mistake((section, "skip_grad"), what, code="needs-key")
+    for position, name in enumerate(average.players or []):
+        if name not in players:
+            key_path: KeyPath = ("trainer", "model_average_config", "players", position)
+            yield Mistake(key_path, f"no player {name!r}", did_you_mean(name, players), "unknown-player")
+
+
+def unusable_optimizer(cls: Any, type_: str, section: str) -> Iterator[Mistake]:
+    """Why no training here can use a class of optimizers, if so."""
+    parameters = list(inspect.signature(cls.step).parameters.values())[1:]
+    if any(one.default is inspect.Parameter.empty and one.kind in _POSITIONAL for one in parameters):
+        what = f"{type_} cannot be used: its step needs a closure that computes the loss again"
+        yield Mistake((section, "type"), what, code="unusable-optimizer")
+    if issubclass(cls, torch.optim.SparseAdam):
+        what = f"{type_} cannot be used: it needs sparse gradients, and those of images are dense"
+        yield Mistake((section, "type"), what, "adam takes them", "unusable-optimizer")
 
 
 def broken_rules_of_the_method(
@@ -60,7 +87,7 @@ def broken_rules_of_the_method(
     """
     own_type = None if data.val is None else data.val.type
     for here, type_ in ((("data", "type"), data.type), (("data", "val", "type"), own_type)):
-        if type_ is not None and dataset_class(type_).is_video != clips:
+        if type_ is not None and find(schema.DATASET, type_).is_video != clips:
             kinds = ("stills", "clips") if clips else ("clips", "stills")
             yield here, f"gives {kinds[0]}, but {method} reads {kinds[1]}"
     if "label" in reads and not data.input_labels:
@@ -111,8 +138,8 @@ def _data(data: schema.Data, key_path: KeyPath) -> Iterator[Broken]:
     yield from _input_types(data.input_types, data.type, (*key_path, "input_types"))
     named = {name: options for entry in data.input_types for name, options in entry.items()}
     yield from _names(data.input_image, named, (*key_path, "input_image"))
-    for where, message in label_ops.wrong_ops(data):
-        yield (*key_path, *where), message
+    for mistake in label_ops.wrong_ops(data):
+        yield mistake._replace(key_path=(*key_path, *mistake.key_path))
     yield from _points(data, named, key_path)
     yield from _classes(data.input_types, _one_hot(data), (*key_path, "input_types"))
     if data.val is not None and data.val.input_types is not None:
@@ -160,9 +187,9 @@ def _classes(
 
 def _dataset_type(name: str, key_path: KeyPath) -> Iterator[Broken]:
     try:
-        dataset_class(name)
-    except LookupError as error:
-        yield key_path, str(error.args[0])
+        find(schema.DATASET, name)
+    except UserError as error:
+        yield Mistake(key_path, error.what, error.advice, error.code)
 
 
 def _input_types(entries: Sequence[Mapping[str, schema.InputType]], type_: str, key_path: KeyPath) -> Iterator[Broken]:
@@ -241,7 +268,8 @@ def _shuffle(split: schema.Split, key_path: KeyPath) -> Iterator[Broken]:
 def _names(names: Sequence[str], known: Collection[str], key_path: KeyPath) -> Iterator[Broken]:
     for position, name in enumerate(names):
         if name not in known:
-            yield (*key_path, position), f"no input type {name!r}{did_you_mean(name, list(known))}"
+            advice = did_you_mean(name, list(known))
+            yield Mistake((*key_path, position), f"no input type {name!r}", advice, "unknown-input-type")
 
 
 def _split(split: schema.Split, labels: Sequence[str], key_path: KeyPath) -> Iterator[Broken]:

@@ -1,4 +1,4 @@
-"""The sections of a config that are the same for all methods: every key, its type, its default, its meaning."""
+"""The keys of a config that every method has: type, default, meaning. And the kinds of components it can name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WrapValidator
 from typing_extensions import TypedDict
+
+from imagier.config.find import Kind
 
 BIG = 1_000_000_000
 """Never."""
@@ -20,58 +22,59 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 """The weight of the past in a running mean."""
 
 
+@dataclass(frozen=True)
+class Section:
+    """Marks a key whose value is a section that names a component of a kind, or a list of them.
+
+    In a list, a text stands for a section with this `type` and nothing else.
+    """
+
+    kind: Kind
+
+
 @dataclass(frozen=True, kw_only=True)
 class LrPolicy:
-    """The learning rate over time."""
+    """The learning rate over time; the keys of the schedule that `type` names stand beside these."""
 
-    type: Literal["step", "linear", "constant"] = "step"
+    type: str = "step"
     iteration_mode: bool = False
-    """Time is counted in iterations, not in epochs."""
-    step_size: Positive = BIG
-    """step: the rate is multiplied by gamma every so often."""
-    gamma: float = 1.0
-    decay_start: Count | None = None
-    """linear: the time until which the rate stays."""
-    decay_end: Count | None = None
-    """linear: the time at which it has reached its target."""
-    decay_target: float | None = None
-    """linear: the last rate, as a share of lr."""
+    """Count time in iterations instead of epochs."""
+    warmup: Count = 0
+    """The first so many epochs or iterations, in which the rate rises linearly from 0 (Goyal et al. 2017, 2.2)."""
+
+
+SCHEDULE = Kind("schedule", "Schedule", "schedules", "imagier.train.schedule:Schedule", LrPolicy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """How the weights of a network move."""
+    """How the weights of a player are updated; the keys of the optimizer that `type` names stand beside these."""
 
-    type: Literal["adam", "sgd", "rmsprop", "fromage", "madam"] = "adam"
+    type: str = "adam"
     lr: NonNegative = 1e-4
-    adam_beta1: Decay = 0.0
-    adam_beta2: Decay = 0.999
-    eps: NonNegative = 1e-8
-    momentum: NonNegative = 0.0
-    """sgd."""
-    weight_decay: NonNegative = 0.0
-    """sgd and rmsprop."""
-    scale: PositiveFloat | None = None
-    """madam: the largest weight, in root mean squares of its tensor at the first step."""
-    g_bound: PositiveFloat | None = None
-    """madam: the largest gradient, in root mean squares of those before."""
-    lr_policy: LrPolicy = LrPolicy()
+    lr_policy: Annotated[Any, Section(SCHEDULE)] = None
     clip_grad_norm: PositiveFloat | None = None
     """Largest L2 norm of the gradient of the whole network."""
     skip_grad: bool = False
-    """Skip an update whose gradient is larger than clip_grad_norm, instead of clipping it."""
+    """Skip an update whose gradient norm is above clip_grad_norm, instead of clipping it."""
+
+
+OPTIMIZER = Kind("optimizer", "Optimizer", "optimizers", "torch.optim:Optimizer", Optimizer)
+METRIC = Kind("metric", "Metric", "metrics", "imagier.metrics.metric:Metric")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelAverage:
-    """The running average of the generator, which makes the images."""
+    """The running averages of networks. That of the generator makes the images."""
 
     enabled: bool = False
+    players: list[str] | None = None
+    """The players that have one; None: the generator alone."""
     beta: Share = 0.9999
     start_iteration: Count = 1000
-    """Updates during which the average is equal to the weights."""
+    """Updates during which the average equals the weights."""
     num_batch_norm_estimation_iterations: Count = 30
-    """Batches from which batch norm statistics of the average are measured, if it has any."""
+    """Batches on which the batch norm statistics of the generator's average are measured, if it has any."""
     remove_sn: bool = True
     """Average the normalized weights of layers with a spectral norm."""
     g_smooth_img: PositiveFloat | None = None
@@ -109,7 +112,7 @@ class Amp:
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """What training any method has in common; the method's own keys stand beside these in the section."""
+    """What all trainings have in common; the keys of the recipe that `type` names stand beside these."""
 
     type: str
     model_average_config: ModelAverage = ModelAverage()
@@ -122,11 +125,22 @@ class Trainer:
     accumulate: Positive = 1
     """Batches whose gradients are added up before an update."""
     on_nonfinite: Literal["skip", "rollback", "stop"] = "skip"
-    """After a gradient that is not finite, which is never applied: go on, go on from the last checkpoint with other
-    data, or end the run."""
+    """A gradient that is not finite is never applied. Then: go on, go on from the last checkpoint with other data, or
+    end the run."""
     strict_resume: bool = True
     """A checkpoint must fit the networks exactly."""
     image_to_tensorboard: bool = False
+
+
+RECIPE = Kind("model", "Recipe", "models", "imagier.recipe:Recipe", Trainer)
+DATASET = Kind("data set type", "Dataset", "data", "imagier.data.dataset:Dataset")
+
+
+def player(name: str) -> Kind:
+    """The networks of a player: `Generator` for gen, `Discriminator` for dis, `MyNet` for my_net."""
+    camel = "".join(f"{word[:1].upper()}{word[1:]}" for word in name.split("_"))
+    class_name = {"gen": "Generator", "dis": "Discriminator"}.get(name, camel)
+    return Kind("model", class_name, "models", "torch.nn:Module")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,8 +342,11 @@ class Run:
     """How many of the latest checkpoints stay; None: all."""
     keep_every: Positive | None = None
     """With keep_last: checkpoints of the multiples of so many iterations stay, too."""
-    keep_best: Literal["L1", "PSNR", "L1 changed"] | None = None
-    """The checkpoint with the best held-out value of this metric stays, too; best_checkpoint.txt names it."""
+    metrics: Annotated[list[Any], Section(METRIC)] = field(default_factory=lambda: ["l1", "psnr", "l1_changed"])
+    """What generated images are scored by on the held-out set."""
+    keep_best: str | None = None
+    """The checkpoint with the best held-out value of the metric of this name stays, too; best_checkpoint.txt names
+    it."""
     metrics_iter: Positive | None = None
     """Iterations between two evaluations; None takes snapshot_save_iter."""
     metrics_epoch: Positive | None = None
@@ -337,11 +354,9 @@ class Run:
     max_iter: Count = BIG
     max_epoch: Count = BIG
     speed_benchmark: bool = False
-    """Measure what part of an iteration takes how long (slows training down a little)."""
+    """Measure how long each part of an iteration takes (slows training down a little)."""
     pretrained_weight: str = ""
     inference_args: dict[str, Any] = field(default_factory=dict)
     cudnn: Cudnn = Cudnn()
-    gen_opt: Optimizer = Optimizer()
-    dis_opt: Optimizer = Optimizer()
     data: Data
     test_data: Data | None = None

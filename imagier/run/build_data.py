@@ -7,7 +7,7 @@ from typing import Any
 
 from imagier.config import label_ops, schema
 from imagier.config.check import Config
-from imagier.config.find import dataset_class
+from imagier.config.find import find
 from imagier.data.augmentation.augment import crop_size, output_size
 from imagier.data.dataset import Dataset, DatasetSpec
 from imagier.data.decoding.sample import InputType
@@ -67,7 +67,7 @@ def dataset(
 
     is_training: draw files, where the data set type does so in training. of_training: further fields of the spec.
     """
-    cls = dataset_class(data.type)
+    cls = find(schema.DATASET, data.type)
     spec = DatasetSpec(
         sources=sources(data, split),
         input_types=input_types(data),

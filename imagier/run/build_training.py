@@ -19,10 +19,9 @@ from imagier.nn.average import ModelAverage, reestimate_batch_norm
 from imagier.nn.init import initialize
 from imagier.recipe import Recipe
 from imagier.run import build_data
-from imagier.train import schedule
-from imagier.train.optim import Fromage, Madam
-from imagier.train.player import Player, Schedule
+from imagier.train.player import Player
 from imagier.train.runtime import Runtime
+from imagier.train.schedule import warm_up
 from imagier.train.trainer import Trainer
 from imagier.train.view import View
 
@@ -32,7 +31,7 @@ def recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> Recipe:
 
     known: facts that the files tell, beside those of the config (`style_classes`, the number of classes).
     """
-    made = _constructed(config, seed, known)
+    made = _construct(config, seed, known)
     init = config.trainer.init
     for network in made.networks.values():  # before they are placed: the same draws on every device and in every layout
         initialize(network, init.type, init.gain, init.bias.gain if init.bias else None)
@@ -47,20 +46,19 @@ def recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> Recipe:
 
 def untrained(config: Config, runtime: Runtime, seed: int = 0, **known: Any) -> Recipe:
     """The recipe with its networks as they were constructed, on the device; it can make images, but not learn."""
-    made = _constructed(config, seed, known)
+    made = _construct(config, seed, known)
     for network in made.networks.values():
         _place(network, config, runtime)
     return made
 
 
-def _constructed(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
+def _construct(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
     split = config.run.data.train
     assert split is not None
     known = {**build_data.facts(config.run.data, split), **known}
     torch.manual_seed(seed)
-    gen = _built(config.gen, "gen", known)
-    dis = _built(config.dis, "dis", known)
-    made: Recipe = _built(config.recipe, "trainer", {**known, "gen": gen, "dis": dis})
+    networks = {name: _build(network, name, known) for name, network in config.players.items()}
+    made: Recipe = _build(config.recipe, "trainer", {**known, **networks})
     if config.trainer.accumulate > 1:
         made.should_share_forward = False  # else the generator's graphs of all parts would be in memory together
     return made
@@ -71,11 +69,13 @@ def _place(network: nn.Module, config: Config, runtime: Runtime) -> None:
     network.to(runtime.device).to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
-def _built(component: Component, section: str, known: Mapping[str, Any]) -> Any:
+def _build(component: Component, section: str, known: Mapping[str, Any]) -> Any:
     size = inspect.signature(component.cls).parameters.get("crop_h_w")
     if size is not None and size.default is inspect.Parameter.empty and "crop_h_w" not in known:
         raise UserError(
-            "needs a crop (random_crop_h_w) or resize_h_w, the size to train at", where="data.train.augmentations"
+            "needs a crop (random_crop_h_w) or resize_h_w, the size to train at",
+            where="data.train.augmentations",
+            code="needs-crop",
         )
     try:
         return component.build(**known)
@@ -85,46 +85,32 @@ def _built(component: Component, section: str, known: Mapping[str, Any]) -> Any:
 
 def players(config: Config, made: Recipe, runtime: Runtime) -> dict[str, Player]:
     """What belongs to the weights of each network of a recipe."""
-    optimizers = {"gen": config.run.gen_opt, "dis": config.run.dis_opt}
-    return {
-        name: Player(
-            network,
-            optimizer(network, optimizers[name]),
-            runtime,
-            schedule=_schedule(optimizers[name].lr_policy),
-            by_iteration=optimizers[name].lr_policy.iteration_mode,
-            clip_grad_norm=optimizers[name].clip_grad_norm,
-            skip_large_grads=optimizers[name].skip_grad,
-            scaler=_scaler(config.trainer.amp_config, runtime),
-            average=average(config, network, runtime) if name == "gen" else None,
-        )
-        for name, network in made.networks.items()
-    }
+    return {name: _player(config, name, network, runtime) for name, network in made.networks.items()}
 
 
-def optimizer(network: nn.Module, options: schema.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer of a network's parameters."""
-    parameters = list(network.parameters())
-    if options.type == "sgd":
-        return torch.optim.SGD(parameters, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
-    if options.type == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=options.lr, eps=options.eps, weight_decay=options.weight_decay)
-    if options.type == "fromage":
-        return Fromage(parameters, lr=options.lr)
-    if options.type == "madam":
-        assert options.scale is not None
-        return Madam(parameters, lr=options.lr, scale=options.scale, g_bound=options.g_bound)
-    betas = (options.adam_beta1, options.adam_beta2)
-    return torch.optim.Adam(parameters, lr=options.lr, betas=betas, eps=options.eps, fused=True)
+def _player(config: Config, name: str, network: nn.Module, runtime: Runtime) -> Player:
+    component = config.optimizers[name]
+    shared: schema.Optimizer = component.shared
+    policy: schema.LrPolicy = shared.lr_policy.shared
+    return Player(
+        network,
+        optimizer(component, network, f"{name}_opt"),
+        runtime,
+        schedule=warm_up(shared.lr_policy.build(), policy.warmup),
+        by_iteration=policy.iteration_mode,
+        clip_grad_norm=shared.clip_grad_norm,
+        skip_large_grads=shared.skip_grad,
+        scaler=_scaler(config.trainer.amp_config, runtime),
+        average=average(config, name, network, runtime),
+    )
 
 
-def _schedule(policy: schema.LrPolicy) -> Schedule:
-    if policy.type == "step":
-        return schedule.step(policy.step_size, policy.gamma)
-    if policy.type == "constant":
-        return schedule.constant()
-    assert policy.decay_start is not None and policy.decay_end is not None and policy.decay_target is not None
-    return schedule.linear(policy.decay_start, policy.decay_end, policy.decay_target)
+def optimizer(component: Component, network: nn.Module, section: str) -> torch.optim.Optimizer:
+    """The optimizer of a network's parameters. UserError if its constructor refuses its arguments or the weights."""
+    try:
+        return component.build(params=list(network.parameters()))
+    except ValueError as error:  # what the optimizers of torch raise
+        raise UserError(str(error), where=section, code="wrong-optimizer") from error
 
 
 def _scaler(amp: schema.Amp, runtime: Runtime) -> torch.amp.GradScaler | None:
@@ -139,10 +125,10 @@ def _scaler(amp: schema.Amp, runtime: Runtime) -> torch.amp.GradScaler | None:
     )
 
 
-def average(config: Config, network: nn.Module, runtime: Runtime) -> ModelAverage | None:
-    """The running average of the generator, if the config wants one."""
+def average(config: Config, player: str, network: nn.Module, runtime: Runtime) -> ModelAverage | None:
+    """The running average of a player's network, if the config wants one."""
     options = config.trainer.model_average_config
-    if not options.enabled:
+    if not options.enabled or player not in _averaged(config):
         return None
     beta = options.beta
     if options.g_smooth_img is not None:
@@ -150,6 +136,19 @@ def average(config: Config, network: nn.Module, runtime: Runtime) -> ModelAverag
         images_per_update = config.run.data.train.batch_size * config.trainer.accumulate * runtime.world
         beta = 0.5 ** (images_per_update / options.g_smooth_img)
     return ModelAverage(network, beta=beta, start_iteration=options.start_iteration, remove_sn=options.remove_sn)
+
+
+def calibration_batches(config: Config) -> int:
+    """On how many batches the batch norms of the averaged generator are measured; 0 where there is no such average."""
+    options = config.trainer.model_average_config
+    is_averaged = options.enabled and config.generator in _averaged(config)
+    return options.num_batch_norm_estimation_iterations if is_averaged else 0
+
+
+def _averaged(config: Config) -> list[str]:
+    """The players of whose networks averages are kept, if any are."""
+    players = config.trainer.model_average_config.players
+    return [config.generator] if players is None else players
 
 
 def calibrated(training: Loader, count: int, runtime: Runtime) -> Callable[[Recipe], AbstractContextManager[None]]:
@@ -162,7 +161,7 @@ def calibrated(training: Loader, count: int, runtime: Runtime) -> Callable[[Reci
 
     @contextmanager
     def context(averaged: Recipe) -> Iterator[None]:
-        network = averaged.networks["gen"]
+        network = averaged.networks[averaged.generator_name]
         kept = _batch_norm_buffers(network)
         rng = runtime.generator(0)
         few = islice(training.once(), whole) if whole else [training.some(training.batch_size)]
@@ -173,7 +172,8 @@ def calibrated(training: Loader, count: int, runtime: Runtime) -> Callable[[Reci
             network.load_state_dict(kept, strict=False)
 
     def where_needed(averaged: Recipe) -> AbstractContextManager[None]:
-        return context(averaged) if count and _batch_norm_buffers(averaged.networks["gen"]) else nullcontext()
+        has_batch_norm = _batch_norm_buffers(averaged.networks[averaged.generator_name])
+        return context(averaged) if count and has_batch_norm else nullcontext()
 
     return where_needed
 
@@ -181,7 +181,7 @@ def calibrated(training: Loader, count: int, runtime: Runtime) -> Callable[[Reci
 def measured_batch_norm(view: View, trainer: Trainer) -> dict[str, Tensor]:
     """The measured batch norm statistics of the averaged generator, for those who have a checkpoint, but no data."""
     with view.averaged(trainer) as averaged:
-        return _batch_norm_buffers(averaged.networks["gen"])
+        return _batch_norm_buffers(averaged.networks[averaged.generator_name])
 
 
 def _batch_norm_buffers(network: nn.Module) -> dict[str, Tensor]:

@@ -90,7 +90,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     wandb = _build_wandb(session, extras.get("wandb_id")) if is_main and session.options.wandb else None
     sinks = [console, *(_build_file_sinks(session) if is_main else []), *_tolerate_sink(wandb, "W&B's log")]
     log = _build_log(session, sinks)
-    view = View(build_training.calibrated(session.training, _calibration_batches(config), session.runtime))
+    view = View(build_training.calibrated(session.training, build_training.calibration_batches(config), session.runtime))
     evaluation = _build_evaluation(session, view, log, saver)
     few = (session.held_out or session.training).some(FEW)
     health = _build_health(session, view, log, few if session.held_out else None)
@@ -98,10 +98,11 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     if evaluation is not None:
         stateful["evaluation"] = evaluation
     wandb_id = extras.get("wandb_id") if wandb is None else wandb.run_id
+    calibrated = view if build_training.calibration_batches(config) else None
     saves = build_checkpoint_hook(
         config.run,
         saver,
-        partial(_extras, plan, wandb_id, view if _calibration_batches(config) else None, trainer),
+        partial(_extras, plan, wandb_id, calibrated, trainer),
         stateful,
         before_checkpoint=before_checkpoint_of(trainer, view, session.held_out),
         prepares=first_save(config.run, session.training) < session.total_steps,
@@ -169,6 +170,7 @@ def _build_evaluation(session: Session, view: View, log: Log, saver: Saver | Non
         session.training.once,
         view,
         log.write,
+        metrics=[metric.build() for metric in run.metrics],
         every=run.metrics_iter or run.snapshot_save_iter,
         every_epochs=run.metrics_epoch or run.snapshot_save_epoch,
         seed=session.plan.seed,
@@ -223,12 +225,6 @@ def _extras(plan: ResumePlan, wandb_id: str | None, calibrated: View | None, tra
     """What a checkpoint keeps beside the state of the trainer and of the hooks."""
     statistics = build_training.measured_batch_norm(calibrated, trainer) if calibrated is not None else {}
     return {**plan.extras(), "wandb_id": wandb_id, "batch_norm": statistics}
-
-
-def _calibration_batches(config: Config) -> int:
-    """The batches on which batch norms of the average are measured."""
-    average = config.trainer.model_average_config
-    return average.num_batch_norm_estimation_iterations if average.enabled else 0
 
 
 def _count_skipped(loaders: Sequence[Loader]) -> dict[str, int]:

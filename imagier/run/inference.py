@@ -125,23 +125,24 @@ def load_recipe(config: Config, path: Path, runtime: Runtime) -> Recipe:
     trainer = config.trainer
     runtime.precision, _ = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
     recipe = build_training.untrained(config, runtime)
-    network = recipe.networks["gen"]
-    average = build_training.average(config, network, runtime)
-    averages = {"gen": average.network} if average is not None else {}
-    state, notes = translate_reference(checkpoint.load(path), {"gen": network}, averages, {}, path)
-    state, misfits = checkpoint.fitted(state, {"gen": network}, averages, path, strict=trainer.strict_resume)
+    name = recipe.generator_name
+    network = recipe.networks[name]
+    average = build_training.average(config, name, network, runtime)
+    averages = {name: average.network} if average is not None else {}
+    state, notes = translate_reference(checkpoint.load(path), {name: network}, averages, {}, path)
+    state, misfits = checkpoint.fitted(state, {name: network}, averages, path, strict=trainer.strict_resume)
     for line in [*notes, *misfits]:
         logger.info(line)
     with checkpoint.fitting(path):
-        saved = state["players"]["gen"]
+        saved = state["players"][name]
         if average is not None and "average" in saved:
             average.load_state_dict(saved["average"])
             calibrated = state["extras"].get("batch_norm", {})
             average.network.load_state_dict({**average.network.state_dict(), **calibrated})
-            recipe = recipe.with_networks(gen=average.network)
+            recipe = recipe.with_networks(**averages)
         else:
             network.load_state_dict(saved["network"])
-    recipe.networks["gen"].eval()
+    recipe.networks[name].eval()
     return recipe
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from imagier.errors import UserError
 from imagier.nn.reference_names import Rules, reference_names
 from imagier.train.checkpoint import FORMAT
-from imagier.train.optim import Fromage, Madam
+from imagier.train.optim import Adam, Fromage, Madam
 
 LETTERS = {"gen": "G", "dis": "D"}
 """The reference's letter of each player that it knew."""
@@ -25,7 +25,7 @@ _AVERAGE, _UPDATES = "averaged_model.", "num_updates_tracked"
 _STATISTICS = ("weight_u", "running_mean", "running_var", "num_batches_tracked", "kernel")
 
 _MOMENTS: dict[type[torch.optim.Optimizer], set[str]] = {
-    torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
+    Adam: {"step", "exp_avg", "exp_avg_sq"},
     torch.optim.RMSprop: {"step", "square_avg"},
     torch.optim.SGD: set(),
     Fromage: set(),

@@ -176,11 +176,12 @@ def _load(path: Path) -> checkpoint.Found:
 
 def _warm_start(trainer: Trainer, state: Mapping[str, Any], path: Path) -> bool:
     """Whether the generator could take the weights of a coarser one; the discriminator keeps its first weights."""
-    left = trainer.recipe.warm_start(state["players"].get("gen", {}).get("network", {}))
+    name = trainer.recipe.generator_name
+    left = trainer.recipe.warm_start(state["players"].get(name, {}).get("network", {}))
     if not left:
         return False
     logger.info(f"{path}: a coarser generator's weights; with first values begin {', '.join(left)}")
-    average = trainer.players["gen"].average
+    average = trainer.players[name].average
     if average is not None:
         average.restart()
     return True

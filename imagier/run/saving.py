@@ -10,7 +10,7 @@ from imagier.data.loading.loader import Loader
 from imagier.run.resume_plan import ResumePlan
 from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, pointed, read_entries
 from imagier.train.disk import remove_temporaries
-from imagier.train.hooks import evaluation, images, profile
+from imagier.train.hooks import images, profile
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
 from imagier.train.manifest import Entry
 from imagier.train.runtime import Runtime
@@ -22,8 +22,9 @@ from imagier.train.view import View
 
 def build_saver(run: Run, plan: ResumePlan, runtime: Runtime) -> Saver:
     """What writes the checkpoints of a run; for the first rank."""
-    best = run.keep_best
-    keep = RetentionPolicy(run.keep_last, run.keep_every, best, higher_is_better=best in evaluation.HIGHER_IS_BETTER)
+    metrics = [metric.build() for metric in run.metrics]
+    higher_is_better = any(metric.higher_is_better for metric in metrics if metric.name == run.keep_best)
+    keep = RetentionPolicy(run.keep_last, run.keep_every, run.keep_best, higher_is_better=higher_is_better)
     return Saver(open_checkpoint_files(plan, keep), Snapshot(runtime))
 
 

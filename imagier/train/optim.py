@@ -1,19 +1,42 @@
-"""Optimizers that torch does not have: Fromage and Madam, whose steps are relative to the weights."""
+"""Optimizers for GANs: Adam with the betas that suit them, and Fromage and Madam, whose steps are relative to weights.
+
+A config names these classes, and all of torch.optim, by their names in any case.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 DECAY = 0.999
 """Madam: weight of the past in the mean square of the gradient."""
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 
-class Fromage(torch.optim.Optimizer):
+
+class Adam(torch.optim.Adam):
+    """Adam (Kingma & Ba 2015) without momentum by default, as is usual for GANs, in one fused kernel."""
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: float = 1e-4,
+        betas: tuple[Decay, Decay] = (0.0, 0.999),
+        eps: NonNegative = 1e-8,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, fused=True)
+
+
+class Fromage(Optimizer):
     """Steps of `lr` times the norm of each tensor, whatever its gradient (Bernstein et al. 2020, "On the distance").
 
     Weights are divided by sqrt(1 + lr^2) afterwards, which keeps their norm from growing. A tensor whose norm, or
@@ -26,7 +49,7 @@ class Fromage(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Moves all weights that have a gradient; returns what `closure`, which computes them, returned."""
-        loss = _closed(closure)
+        loss = _call(closure)
         for group in self.param_groups:
             params, grads = _with_gradients(group)
             if not params:
@@ -39,13 +62,13 @@ class Fromage(torch.optim.Optimizer):
         return loss
 
 
-class Madam(torch.optim.Optimizer):
+class Madam(Optimizer):
     """Multiplies each weight by exp(+-lr times its normalized gradient) (Bernstein et al. 2020, "Learning
     compositional functions via multiplicative weight updates"): signs never change, and a weight of 0 stays 0.
     """
 
     def __init__(
-        self, params: Iterable[nn.Parameter], *, lr: float, scale: float, g_bound: float | None = None
+        self, params: Iterable[nn.Parameter], *, lr: float, scale: Positive, g_bound: Positive | None = None
     ) -> None:
         """scale: largest size of a weight, in root mean squares of its tensor at the first step. g_bound: largest
         size of a normalized gradient.
@@ -55,7 +78,7 @@ class Madam(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Moves all weights that have a gradient; returns what `closure`, which computes them, returned."""
-        loss = _closed(closure)
+        loss = _call(closure)
         for group in self.param_groups:
             params, grads = _with_gradients(group)
             if params:
@@ -98,7 +121,7 @@ def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
     return params, [param.grad for param in params]
 
 
-def _closed(closure: Callable[[], Any] | None) -> Any:
+def _call(closure: Callable[[], Any] | None) -> Any:
     if closure is None:
         return None
     with torch.enable_grad():

@@ -243,7 +243,7 @@ def test_a_dry_run_prints_the_whole_config_and_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
     said = capsys.readouterr().out
     tree = yaml.safe_load(said[said.index("\nlogging_iter: ") :])
-    assert (tree["logging_iter"], tree["max_epoch"], tree["gen_opt"]["adam_beta2"]) == (2, 1_000_000_000, 0.999)
+    assert (tree["logging_iter"], tree["max_epoch"], tree["gen_opt"]["betas"][1]) == (2, 1_000_000_000, 0.999)
     assert "parameters" in said
 
 

@@ -17,7 +17,9 @@ from imagier.config import find, schema
 from imagier.config.check import Config, check
 from imagier.config.legacy import translate_legacy
 from imagier.config.load import ConfigError, Document, load
+from imagier.errors import UserError
 from imagier.models import spade
+from imagier.train import optim, schedule
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 
@@ -73,7 +75,7 @@ WRONG_TYPES = [
     ("gen_opt.lr=false", "gen_opt.lr: expected number, got False"),
     ("gen_opt.lr=-1", "gen_opt.lr: must be greater than or equal to 0, got -1"),
     ("gen_opt.lr=.nan", "gen_opt.lr: must be greater than or equal to 0, got nan"),
-    ("gen_opt.adam_beta2=1", "gen_opt.adam_beta2: must be less than 1, got 1"),
+    ("gen_opt.adam_beta2=1", "gen_opt.betas.1: must be less than 1, got 1"),
     (
         "trainer.model_average_config.beta=2",
         "trainer.model_average_config.beta: must be less than or equal to 1, got 2",
@@ -131,9 +133,9 @@ def test_a_wrong_type_is_told_by_what_was_expected_and_what_is_there(
 CHOICES = [
     (
         "gen_opt.type=adm",
-        "gen_opt.type: expected 'adam', 'sgd', 'rmsprop', 'fromage' or 'madam', got 'adm'; did you mean 'adam'?",
+        "gen_opt.type: no optimizer 'adm'; did you mean 'adam'?",
     ),
-    ("gen_opt.lr_policy.type=steps", "got 'steps'; did you mean 'step'?"),
+    ("gen_opt.lr_policy.type=steps", "gen_opt.lr_policy.type: no schedule 'steps'; did you mean 'step'?"),
     ("trainer.gan_mode=hing", "got 'hing'; did you mean 'hinge'?"),
     ("trainer.init.type=kaimin", "got 'kaimin'; did you mean 'kaiming'?"),
     ("trainer.precision=fp61", "got 'fp61'; did you mean 'fp16'?"),
@@ -197,7 +199,7 @@ def test_a_missing_section_is_named(tmp_path: Path, section: str) -> None:
 
 def test_an_empty_config_lists_all_missing_sections(tmp_path: Path) -> None:
     assert errors(write(tmp_path, "")) == [
-        f"small.yaml:1: {section}: missing section" for section in ("data", "gen", "dis", "trainer")
+        f"small.yaml:1: {section}: missing section" for section in ("trainer", "gen", "dis", "data")
     ]
 
 
@@ -242,7 +244,7 @@ def test_a_section_without_keys_is_that_of_the_defaults(tmp_path: Path) -> None:
     plain, _ = read(write(tmp_path))
     for key in ("cudnn", "dis_opt", "inference_args", "trainer.init", "trainer.amp_config", "gen_opt.lr_policy"):
         assert read(write(tmp_path), f"{key}=")[0] == plain
-    assert read(write(tmp_path), "gen.style_enc=")[0].gen.options["style_enc"] == spade.StyleEncoderParams()
+    assert read(write(tmp_path), "gen.style_enc=")[0].players["gen"].options["style_enc"] == spade.StyleEncoderParams()
     assert "command line: trainer.loss_weight.gan: missing; it has no default" in errors(
         write(tmp_path), "trainer.loss_weight="
     )
@@ -254,15 +256,15 @@ def test_a_section_without_keys_is_that_of_the_defaults(tmp_path: Path) -> None:
 def test_a_whole_float_may_stand_for_an_int_and_an_int_for_a_float(tmp_path: Path) -> None:
     config, _ = read(write(tmp_path), "max_iter=1e3", "gen.num_filters=4.0", "gen_opt.lr=1", "data.val.batch_size=2.")
     assert config.run.max_iter == 1000
-    assert type(config.run.max_iter) is type(config.gen.options["num_filters"]) is int
-    assert config.run.gen_opt.lr == 1.0
+    assert type(config.run.max_iter) is type(config.players["gen"].options["num_filters"]) is int
+    assert config.optimizers["gen"].options["lr"] == 1.0
     assert config.run.data.val is not None
     assert type(config.run.data.val.batch_size) is int
 
 
 def test_infinity_is_a_number(tmp_path: Path) -> None:
     config, _ = read(write(tmp_path), "gen_opt.clip_grad_norm=.inf")
-    assert config.run.gen_opt.clip_grad_norm == float("inf")
+    assert config.optimizers["gen"].shared.clip_grad_norm == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -274,28 +276,32 @@ def test_what_the_data_section_says_cannot_be_set_in_another(tmp_path: Path, key
 
 def test_the_networks_of_a_recipe_cannot_be_set_in_its_section(tmp_path: Path) -> None:
     assert errors(write(tmp_path), "trainer.gen=3") == [
-        "command line: trainer.gen: comes from the data section; remove it here"
+        "command line: trainer.gen: is the network of the section of that name; remove it here"
     ]
 
 
 LAB = """
 from dataclasses import dataclass
 from typing import Literal
+from torch import nn
+from imagier.recipe import Recipe as Base
 
 @dataclass(frozen=True, kw_only=True)
 class Depth:
     layers: int
     shape: Literal["round", "square"] = "round"
 
-class Generator:
+class Generator(nn.Module):
     def __init__(self, *, label_channels: int, depth: Depth, width: float = 1.5, sizes: list[int] = [1, 2],
                  anything=None, **others: int) -> None:
+        super().__init__()
         self.got = label_channels, depth, width, sizes, anything
 
-class Discriminator:
+class Discriminator(nn.Module):
     pass
 
-class Recipe:
+class Recipe(Base):
+    step = generate = sample = visualize_inputs = None
     def __init__(self, *, gen, dis, rounds: int = 1) -> None:
         self.got = gen, dis, rounds
 """
@@ -327,15 +333,15 @@ def test_the_constructor_is_the_schema(tmp_path: Path, lab: str) -> None:
     config, _ = read(write(tmp_path, lab), "gen.anything={a: [1]}")
     assert config.trainer.precision == "bf16"
     assert config.recipe.options == {"rounds": 3}
-    depth = config.gen.options["depth"]
+    depth = config.players["gen"].options["depth"]
     assert (depth.layers, depth.shape) == (2, "round")
-    assert {k: v for k, v in config.gen.options.items() if k != "depth"} == {
+    assert {k: v for k, v in config.players["gen"].options.items() if k != "depth"} == {
         "width": 1.5,
         "sizes": [1, 2],
         "anything": {"a": [1]},
     }
-    assert config.dis.options == {}
-    gen = config.gen.build(label_channels=7, image_channels=3, crop_h_w=(1, 1))
+    assert config.players["dis"].options == {}
+    gen = config.players["gen"].build(label_channels=7, image_channels=3, crop_h_w=(1, 1))
     assert gen.got == (7, depth, 1.5, [1, 2], {"a": [1]})
     assert config.recipe.build(gen=gen, dis="discriminator", label_channels=7).got == (gen, "discriminator", 3)
 
@@ -359,17 +365,18 @@ def test_a_module_that_only_imports_or_describes_a_class_is_no_model(
     (tmp_path / "room_of_models").mkdir()
     for name, text in {
         "__init__": "",
-        "nets": "class Generator: ...",
+        "nets": "from torch import nn\nclass Generator(nn.Module): ...",
         "user": "from room_of_models.nets import Generator",
         "contract": "from typing import Protocol\nclass Generator(Protocol): ...",
+        "outline": "from abc import ABC, abstractmethod\nclass Generator(ABC):\n  @abstractmethod\n  def f(self): ...",
     }.items():
         (tmp_path / "room_of_models" / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(find.ROOMS, "models", "room_of_models")
-    assert find.known("models", "Generator") == ["nets"]
-    for name in ("user", "contract"):
-        with pytest.raises(LookupError, match=f"no model '{name}'; there are: nets"):
-            find.find("models", name, "Generator")
+    monkeypatch.setitem(find.ROOMS, "models", ("room_of_models",))
+    assert find.known(schema.player("gen")) == ["nets"]
+    for name in ("user", "contract", "outline"):
+        with pytest.raises(UserError, match=f"no model '{name}'; there are: nets"):
+            find.find(schema.player("gen"), name)
 
 
 @pytest.mark.parametrize(
@@ -429,7 +436,7 @@ def test_the_resolved_config_holds_every_default(tmp_path: Path) -> None:
         assert field.name in whole
     for field in dataclasses.fields(schema.Trainer):
         assert field.name in whole["trainer"]
-    assert whole["gen_opt"]["adam_beta2"] == 0.999
+    assert whole["gen_opt"]["betas"] == [0.0, 0.999]
     assert whole["gen"]["style_enc"] == {"num_filters": 4, "kernel_size": 3, "weight_norm_type": None}
     assert whole["gen"]["style_dims"] == 5
     assert read(write(tmp_path, config.dump()))[0] == config
@@ -437,11 +444,13 @@ def test_the_resolved_config_holds_every_default(tmp_path: Path) -> None:
 
 def test_what_a_config_of_the_reference_says_is_what_the_golden_one_has(tmp_path: Path) -> None:
     config, _ = read(golden("spade_a", "config.yaml"))
-    assert config.gen.cls is spade.Generator
+    assert config.players["gen"].cls is spade.Generator
     assert config.recipe.options["loss_weight"] == spade.LossWeights(gan=1, perceptual=10, feature_matching=10, kl=0.05)
-    assert config.run.gen_opt == schema.Optimizer(
-        lr=0.0005, adam_beta1=0.0, adam_beta2=0.999, lr_policy=schema.LrPolicy(step_size=100, gamma=0.5)
-    )
+    optimizer = config.optimizers["gen"]
+    assert optimizer.cls is optim.Adam
+    assert optimizer.options == {"lr": 0.0005, "betas": (0.0, 0.999), "eps": 1e-8}
+    assert optimizer.shared.lr_policy.cls is schedule.Step
+    assert optimizer.shared.lr_policy.options == {"step_size": 100, "gamma": 0.5}
     assert config.trainer.init == schema.Init(type="xavier", gain=0.02)
     assert config.run.data.one_hot_num_classes == {"seg_maps": 6}
 
@@ -462,8 +471,8 @@ def test_whatever_stands_at_a_place_there_is_a_config_or_a_list_of_errors(tmp_pa
             translate_legacy(document)
             outcomes.add(type(check(document)))
         except ConfigError as error:
-            assert error.lines
-            assert all(line.startswith(f"{document.name}:") for line in error.lines)
+            assert error.errors
+            assert all(one.where.startswith(f"{document.name}:") and one.code for one in error.errors)
             outcomes.add(ConfigError)
     assert outcomes <= {Config, ConfigError}
     assert ConfigError in outcomes

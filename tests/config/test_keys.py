@@ -107,8 +107,7 @@ ACCEPTED: dict[str, str | list[str]] = {
         for key, (value, type_) in {
             "type": ("sgd", None),
             "lr": ("0.5", None),
-            "adam_beta1": ("0.25", None),
-            "adam_beta2": ("0.75", None),
+            "betas": ("[0.25, 0.75]", None),
             "eps": ("0.5", None),
             "momentum": ("0.5", "sgd"),
             "weight_decay": ("0.5", "rmsprop"),

@@ -249,16 +249,21 @@ def test_refused_and_other_errors_are_told_at_once(tmp_path: Path) -> None:
 
 
 OWN = """
-class Generator:
+from torch import nn
+from imagier.recipe import Recipe as Base
+class Generator(nn.Module):
     def __init__(self, *, label_channels: int, version: int = 1, activation_norm_params: dict[str, int] = {}): ...
-class Discriminator:
+class Discriminator(nn.Module):
     def __init__(self, *, num_labels: int = 3): ...
-class Recipe:
+class Recipe(Base):
+    step = generate = sample = visualize_inputs = None
     def __init__(self, *, gen, dis, aug_policy: str = ""): ...
 """
 OWN_OF_CLIPS = """
-class Recipe:
+from imagier.recipe import Recipe as Base
+class Recipe(Base):
     is_video = True
+    step = generate = sample = visualize_inputs = None
     def __init__(self, *, gen, dis, single_frame_epoch: int, num_epochs_temporal_step: int): ...
 """
 
@@ -279,12 +284,12 @@ def test_a_key_that_the_named_class_takes_is_left_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     if name == "nets":  # as if it were one of our own models
-        monkeypatch.setitem(find.ROOMS, "models", "lab_of_legacy")
+        monkeypatch.setitem(find.ROOMS, "models", ("lab_of_legacy",))
     overrides = [f"gen={{type: {name}, version: 2}}", f"dis={{type: {name}, num_labels: 9}}"]
     config, notes = read(write(tmp_path), *overrides, f"trainer={{type: {name}, aug_policy: color}}")
     assert notes == []
-    assert config.gen.options == {"version": 2, "activation_norm_params": {}}
-    assert config.dis.options == {"num_labels": 9}
+    assert config.players["gen"].options == {"version": 2, "activation_norm_params": {}}
+    assert config.players["dis"].options == {"num_labels": 9}
     assert config.recipe.options == {"aug_policy": "color"}
 
 
@@ -332,7 +337,7 @@ def test_what_stands_deeper_in_the_section_of_a_users_own_class_is_left_to_it(tm
     own = "gen={type: lab_of_legacy.nets, activation_norm_params: {cond_dims: 3, partial: 1}}"
     config, notes = read(write(tmp_path), own)
     assert notes == []
-    assert config.gen.options["activation_norm_params"] == {"cond_dims": 3, "partial": 1}
+    assert config.players["gen"].options["activation_norm_params"] == {"cond_dims": 3, "partial": 1}
 
 
 @pytest.mark.parametrize("section", ["data", "gen", "trainer", "gen_opt", "test_data", "common", "data.val"])

@@ -51,8 +51,12 @@ def read(folder: Path, name: str, *overrides: str) -> tuple[Config, list[str]]:
 def test_a_plain_config_needs_no_remark(tmp_path: Path, name: str) -> None:
     config, notes = read(tmp_path, name)
     assert notes == []
-    assert (config.gen.type, config.dis.type, config.recipe.type) == (name, name, name)
-    assert config.gen.options["output_nonlinearity"] == config.gen.options["weight_norm_type"] == "none"
+    assert (config.players["gen"].type, config.players["dis"].type, config.recipe.type) == (name, name, name)
+    assert (
+        config.players["gen"].options["output_nonlinearity"]
+        == config.players["gen"].options["weight_norm_type"]
+        == "none"
+    )
     perceptual = config.recipe.options["perceptual_loss"]
     assert (perceptual.mode, perceptual.layers) == ("vgg19", "relu_4_1")
 
@@ -94,7 +98,7 @@ def test_a_key_that_had_no_effect_is_dropped_with_a_line_if_it_says_something(
 ) -> None:
     config, notes = read(tmp_path, name, override)
     assert notes == ([note] if note else [])
-    assert config.dis.options[{"unit": "patch_dis", "munit": "patch_wise"}[name]] is True
+    assert config.players["dis"].options[{"unit": "patch_dis", "munit": "patch_wise"}[name]] is True
 
 
 @pytest.mark.parametrize(("name", "switch"), [("unit", "patch_dis"), ("munit", "patch_wise")])
@@ -111,9 +115,12 @@ def test_keys_of_the_patch_discriminator_are_dropped_where_the_residual_one_is_c
     assert sorted(notes) == [
         f"dis.{key}: has no effect with {switch}: false; dropped" for key in ("kernel_size", "num_discriminators")
     ]
-    kept = {key: config.dis.options[key] for key in ("num_image_channels", "aggregation", "order", "first_kernel_size")}
+    kept = {
+        key: config.players["dis"].options[key]
+        for key in ("num_image_channels", "aggregation", "order", "first_kernel_size")
+    }
     assert kept == {"num_image_channels": 1, "aggregation": "pool", "order": "CNACNA", "first_kernel_size": 3}
-    config.dis.build()
+    config.players["dis"].build()
 
 
 @pytest.mark.parametrize("name", ["unit", "munit"])

@@ -24,8 +24,8 @@ def loaded(folder: Path, text: str, *overrides: str) -> Document:
 def complaint(folder: Path, text: str, *overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         loaded(folder, text, *overrides)
-    assert len(caught.value.lines) == 1
-    return caught.value.lines[0].replace(f"{folder}/", "")
+    (error,) = caught.value.errors
+    return str(error).replace(f"{folder}/", "")
 
 
 NUMBERS = [

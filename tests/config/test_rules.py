@@ -23,9 +23,9 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
     (
         ["gen_opt.lr_policy={type: linear}"],
         [
-            "gen_opt.lr_policy: a linear policy needs decay_start",
-            "gen_opt.lr_policy: a linear policy needs decay_end",
-            "gen_opt.lr_policy: a linear policy needs decay_target",
+            "gen_opt.lr_policy.decay_start: missing; it has no default",
+            "gen_opt.lr_policy.decay_end: missing; it has no default",
+            "gen_opt.lr_policy.decay_target: missing; it has no default",
         ],
         [f"gen_opt.lr_policy={LINEAR}"],
     ),
@@ -36,12 +36,12 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
     ),
     (
         ["dis_opt.skip_grad=true"],
-        ["dis_opt.skip_grad: needs clip_grad_norm, the norm from which a gradient is skipped"],
+        ["dis_opt.skip_grad: needs clip_grad_norm, the norm above which an update is skipped"],
         ["dis_opt.skip_grad=true", "dis_opt.clip_grad_norm=1"],
     ),
     (
         ["gen_opt.type=madam"],
-        ["gen_opt.type: madam needs scale, the largest weight in root mean squares of its tensor"],
+        ["gen_opt.scale: missing; it has no default"],
         ["gen_opt.type=madam", "gen_opt.scale=3"],
     ),
     (

@@ -11,9 +11,11 @@ from docstrings import example
 from images import Memory, noise, png, write
 from small_data import build
 
-from imagier.config.find import dataset_class, known
+from imagier.config.find import find, known
+from imagier.config.schema import DATASET
 from imagier.data import dataset, datasets
 from imagier.data.decoding.sample import InputType
+from imagier.errors import UserError
 
 IMAGES = InputType(name="images", ext="png", num_channels=3)
 
@@ -32,7 +34,7 @@ def test_the_example_in_the_docstring_keeps_images_that_are_large_enough(lab: Pa
     write(lab / "large_images.py", example(dataset.Dataset).encode())
     sizes = [(8, 9), (9, 4), (12, 8), (7, 30)]
     files = {("images", f"./{i}"): png(noise(*size, seed=i)) for i, size in enumerate(sizes)}
-    cls = dataset_class("lab_of_sets.large_images")
+    cls = find(DATASET, "lab_of_sets.large_images")
     options = {"input_types": [IMAGES], "augmentations": {"resize_h_w": "4, 4"}}
     data = build(cls, [Memory(files)], min_side_px=8, **options)
     assert [data[0, i].keys["images"] for i in range(len(data))] == ["./0", "./2"]
@@ -42,11 +44,11 @@ def test_the_example_in_the_docstring_keeps_images_that_are_large_enough(lab: Pa
     assert len(build(cls, [Memory(files)], **options)) == 4
 
 
-@pytest.mark.parametrize("name", known("data", "Dataset"))
+@pytest.mark.parametrize("name", known(DATASET))
 def test_an_empty_subclass_in_a_users_module_says_of_itself_what_its_base_says(lab: Path, name: str) -> None:
     code = f"from imagier.data.datasets.{name} import Dataset as Base\n\n\nclass Dataset(Base):\n    pass\n"
     write(lab / f"empty_{name}.py", code.encode())
-    base, own = dataset_class(name), dataset_class(f"lab_of_sets.empty_{name}")
+    base, own = find(DATASET, name), find(DATASET, f"lab_of_sets.empty_{name}")
     facts = [fact for fact in vars(dataset.Dataset) if not fact.startswith("_") and not callable(getattr(base, fact))]
     assert {"is_video", "is_paired", "required_input_types"} < set(facts)
     assert own is not base
@@ -55,11 +57,12 @@ def test_an_empty_subclass_in_a_users_module_says_of_itself_what_its_base_says(l
 
 def test_a_class_that_is_no_data_set_is_refused(lab: Path) -> None:
     write(lab / "no_set.py", b"class Dataset:\n    is_video = False\n")
-    with pytest.raises(LookupError, match=r"lab_of_sets\.no_set\.Dataset is no subclass of imagier\.data\.dataset"):
-        dataset_class("lab_of_sets.no_set")
+    with pytest.raises(UserError) as caught:
+        find(DATASET, "lab_of_sets.no_set")
+    assert caught.value.code == "wrong-class"
 
 
 def test_the_files_of_the_room_are_the_types() -> None:
     files = {path.stem for path in Path(datasets.__file__).parent.glob("*.py")} - {"__init__"}
-    assert files == set(known("data", "Dataset"))
+    assert files == set(known(DATASET))
     assert files == {"images", "paired_images", "paired_videos", "unpaired_few_shot_images", "unpaired_images"}

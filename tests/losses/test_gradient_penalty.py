@@ -191,7 +191,7 @@ def test_both_penalties_train_a_discriminator_in_half_precision_as_in_float32() 
                 network,
                 torch.optim.SGD(network.parameters(), lr=0.05),
                 runtime,
-                schedule=schedule.constant(),
+                schedule=schedule.Constant(),
                 by_iteration=False,
             )
             for name, network in recipe.networks.items()

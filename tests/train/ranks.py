@@ -93,7 +93,7 @@ def train(runtime: Runtime, *, clip: float | None, r1: float) -> dict[str, Any]:
             network,
             torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.5),
             runtime,
-            schedule=schedule.constant(),
+            schedule=schedule.Constant(),
             by_iteration=False,
             clip_grad_norm=clip,
             average=ModelAverage(network, beta=0.8, start_iteration=2) if name == "gen" else None,

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from imagier.cli import main
-from imagier.config.schema import Optimizer
+from imagier.config.find import find
+from imagier.config.schema import OPTIMIZER
 from imagier.data.loading.loader import Loader
 from imagier.models.spade import Recipe as SpadeRecipe
 from imagier.nn.average import ModelAverage
 from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.run import status
-from imagier.run.build_training import optimizer
 from imagier.run.hooks import Hooks
 from imagier.train import checkpoint, schedule
 from imagier.train.checkpoint_files import CheckpointFiles
@@ -89,9 +89,10 @@ def trainer(
     runtime: Runtime = CPU, *, recipe: Line | None = None, options: Mapping[str, Any] | None = None, **guarding: Any
 ) -> Trainer:
     recipe = recipe or Line()
-    made = optimizer(recipe.gen, Optimizer(**{"lr": 0.1, **(options or {})}))
+    options = {"lr": 0.1, "type": "adam", **(options or {})}
+    made = find(OPTIMIZER, options.pop("type"))(recipe.gen.parameters(), **options)
     average = ModelAverage(recipe.gen, beta=0.5, start_iteration=0)
-    player = Player(recipe.gen, made, runtime, schedule=schedule.constant(), by_iteration=False, average=average)
+    player = Player(recipe.gen, made, runtime, schedule=schedule.Constant(), by_iteration=False, average=average)
     players = {"gen": player}
     guard = Guard(players, runtime, **guarding)
     return Trainer(recipe, players, runtime, seed=0, guard=guard)

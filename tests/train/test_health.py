@@ -163,7 +163,7 @@ class Setup:
         recipe = Painter()
         optimizers = {name: torch.optim.SGD(net.parameters(), lr=0.1) for name, net in recipe.networks.items()}
         players = {
-            name: Player(network, optimizers[name], CPU, schedule=schedule.constant(), by_iteration=False)
+            name: Player(network, optimizers[name], CPU, schedule=schedule.Constant(), by_iteration=False)
             for name, network in recipe.networks.items()
         }
         self.trainer = Trainer(recipe, players, CPU, seed=0)

@@ -18,6 +18,7 @@ import torch
 from test_trainer import CPU, Line, endless, trainer, until
 from torch import Tensor
 
+from imagier.metrics import l1, l1_changed, psnr
 from imagier.recipe import Batch, Position
 from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.hooks import evaluation, files, report
@@ -33,6 +34,7 @@ from imagier.train.snapshot import Snapshot
 from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View
 
+METRICS = [l1.Metric(), psnr.Metric(), l1_changed.Metric()]
 NO_CALIBRATION = View(lambda recipe: nullcontext())
 
 
@@ -305,6 +307,7 @@ def test_scores_are_means_over_all_samples_in_the_units_of_images() -> None:
         lambda: [images(0, 0.25), images(0, 0.75)],
         NO_CALIBRATION,
         sink.scalars,
+        metrics=METRICS,
         every=2,
         every_epochs=10**9,
         seed=0,
@@ -328,7 +331,7 @@ def test_nothing_is_scored_where_there_is_no_target() -> None:
 
     sink = Kept()
     tested = evaluation.Evaluation(
-        lambda: [images(0, 0)], list, NO_CALIBRATION, sink.scalars, every=1, every_epochs=1, seed=0
+        lambda: [images(0, 0)], list, NO_CALIBRATION, sink.scalars, metrics=METRICS, every=1, every_epochs=1, seed=0
     )
     watched = trainer(Unpaired())
     tested.after_step(watched, progress(1, {}))
@@ -342,7 +345,7 @@ def test_an_interrupted_run_does_not_stay_to_be_scored() -> None:
         raise AssertionError("evaluated")
 
     tested = evaluation.Evaluation(
-        no_batches, no_batches, NO_CALIBRATION, Kept().scalars, every=1, every_epochs=1, seed=0
+        no_batches, no_batches, NO_CALIBRATION, Kept().scalars, metrics=METRICS, every=1, every_epochs=1, seed=0
     )
     ended = progress(3, {}, Outcome.INTERRUPTED)
     tested.after_step(trainer(Painter()), ended)
@@ -490,7 +493,7 @@ def test_a_generator_that_paints_nan_is_told_as_not_finite() -> None:
             return batch["x"] * math.nan
 
     tested = evaluation.Evaluation(
-        lambda: [images(0, 1)], list, NO_CALIBRATION, Kept().scalars, every=1, every_epochs=1, seed=0
+        lambda: [images(0, 1)], list, NO_CALIBRATION, Kept().scalars, metrics=METRICS, every=1, every_epochs=1, seed=0
     )
     tested.after_fit(trainer(Diverged()), progress(2, {}, Outcome.DONE))
     headings, generator, black = evaluation.table(tested.last)
@@ -503,7 +506,7 @@ def test_a_run_interrupted_before_its_first_step_is_not_scored() -> None:
         raise AssertionError("evaluated")
 
     tested = evaluation.Evaluation(
-        no_batches, no_batches, NO_CALIBRATION, Kept().scalars, every=1, every_epochs=1, seed=0
+        no_batches, no_batches, NO_CALIBRATION, Kept().scalars, metrics=METRICS, every=1, every_epochs=1, seed=0
     )
     trainer(Painter(), hooks=[tested]).fit(endless(), lambda step, epoch: Outcome.INTERRUPTED)
 

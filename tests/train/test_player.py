@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from golden import golden
 from safetensors.torch import load_file
+from small_config import read, write
 from torch import Tensor, nn
 
-from imagier.config.schema import Optimizer
+from imagier.config.find import find
+from imagier.config.schema import SCHEDULE
 from imagier.run.build_training import optimizer
 from imagier.train import schedule
 from imagier.train.player import Player
@@ -28,15 +31,17 @@ class Parameters(nn.Module):
 
 def player(network: nn.Module, lr: float = 1.0, **options: Any) -> Player:
     sgd = torch.optim.SGD(network.parameters(), lr=lr)
-    return Player(network, sgd, CPU, schedule=schedule.constant(), by_iteration=False, **options)
+    return Player(network, sgd, CPU, schedule=schedule.Constant(), by_iteration=False, **options)
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd", "fromage", "madam", "madam_bound"])
-def test_optimizers_make_the_recorded_steps(name: str) -> None:
+def test_optimizers_make_the_recorded_steps(name: str, tmp_path: Path) -> None:
     recorded = load_file(golden("optim", f"{name}.safetensors"))
     options = json.loads(golden("optim", "meta.json").read_text())[name]
     network = Parameters([recorded[f"before.{i}"] for i in range(5)])
-    tested = optimizer(network, Optimizer(**options))
+    config, notes = read(write(tmp_path), f"gen_opt={json.dumps(options)}")
+    assert notes == []
+    tested = optimizer(config.optimizers["gen"], network, "gen_opt")
     for t in range(1, 6):
         for i, parameter in enumerate(network.tensors):
             parameter.grad = recorded.get(f"grad.step{t}.{i}")
@@ -51,7 +56,7 @@ def test_optimizers_make_the_recorded_steps(name: str) -> None:
 def test_schedules_give_the_recorded_rates(name: str) -> None:
     case = json.loads(golden("optim", "lr_policies.json").read_text())[name]
     options = {key: value for key, value in case["lr_policy"].items() if key != "type"}
-    factor = getattr(schedule, case["lr_policy"]["type"])(**options)
+    factor = find(SCHEDULE, case["lr_policy"]["type"])(**options)
     rates = [case["base_lr"] * factor(epoch) for epoch in range(20)]
     assert rates == pytest.approx(case["lr_used_in_epoch"], rel=1e-12)
 
@@ -60,7 +65,7 @@ def test_schedules_give_the_recorded_rates(name: str) -> None:
 def test_time_is_counted_in_epochs_or_iterations(by_iteration: bool, expected: float) -> None:
     network = nn.Linear(1, 1)
     tested = player(network, lr=2.0)
-    tested.schedule, tested.by_iteration = schedule.step(1, 0.5), by_iteration
+    tested.schedule, tested.by_iteration = schedule.Step(step_size=1, gamma=0.5), by_iteration
     tested.set_time(epoch=3, step=70)
     assert tested.lr == pytest.approx(2.0 * expected)
 
@@ -133,7 +138,7 @@ def test_a_continued_run_follows_the_options_of_its_config_with_the_moments_of_i
     def adam(betas: tuple[float, float]) -> Player:
         network = Parameters([torch.zeros(1)])
         made = torch.optim.Adam(network.parameters(), lr=1.0, betas=betas)
-        return Player(network, made, CPU, schedule=schedule.constant(), by_iteration=False)
+        return Player(network, made, CPU, schedule=schedule.Constant(), by_iteration=False)
 
     first, second = adam((0.9, 0.999)), adam((0.5, 0.999))
     first.params[0].grad = torch.tensor([2.0])

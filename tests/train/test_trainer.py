@@ -56,7 +56,7 @@ def trainer(recipe: Recipe, **options: Any) -> Trainer:
             network,
             torch.optim.SGD(network.parameters(), lr=0.01),
             CPU,
-            schedule=schedule.constant(),
+            schedule=schedule.Constant(),
             by_iteration=True,
         )
         for name, network in recipe.networks.items()

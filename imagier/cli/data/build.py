@@ -110,7 +110,8 @@ def without_pairs(args: argparse.Namespace) -> list[str]:
 
 def extensions_of(config: Path) -> dict[str, str]:
     """The extension of every type that is read from files, from data.input_types: nothing else of the config counts."""
-    from imagier.config.load import ConfigError, load
+    from imagier.config.load import load
+    from imagier.errors import UserError
 
     document = load(config)
     entries = document.get(("data", "input_types"))
@@ -122,11 +123,20 @@ def extensions_of(config: Path) -> dict[str, str]:
                 continue
             if not isinstance(known.get("ext"), str):
                 where = document.origin(("data", "input_types", index, name))
-                raise ConfigError([f"{where}: data.input_types.{name}: needs ext, the extension of its files"])
+                raise UserError(
+                    "needs ext, the extension of its files",
+                    where=f"{where}: data.input_types.{name}",
+                    code="missing-ext",
+                )
             extensions[name] = known["ext"]
     if not extensions:
         where = document.origin(("data", "input_types"))
-        raise ConfigError([f"{where}: data.input_types: names no type of files; list them as '- images: {{ext: jpg}}'"])
+        raise UserError(
+            "names no type of files",
+            where=f"{where}: data.input_types",
+            advice="list them as '- images: {ext: jpg}'",
+            code="no-input-types",
+        )
     return extensions
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from imagier.config import schema
 from imagier.config.check import Config
-from imagier.config.find import dataset_class
+from imagier.config.find import find
 from imagier.data.dataset import Dataset
 from imagier.data.decoding.sample import InputType, Sample
 from imagier.data.listing.files import FileList
@@ -79,7 +79,7 @@ def _class_name(number: int, kind: InputType) -> str:
 
 def _section(name: str, data: schema.Data, split: schema.Split, much: Draws, legend: Legend) -> dict[str, Any]:
     # The files of a sample stay the same from draw to draw where there is no training; but only there are clips.
-    has_clips = dataset_class(data.type).is_video
+    has_clips = find(schema.DATASET, data.type).is_video
     dataset = build_data.dataset(data, split, much.seed, is_training=has_clips and name == "train")
     stored = _Stored(data, split)
     count = min(much.samples, len(dataset))
@@ -134,7 +134,7 @@ class _Stored:
         of_first = FileList(sources, [source.keys(first) for source in sources])
         self.items = {
             name: of_first
-            if dataset_class(data.type).is_paired or name == first
+            if find(schema.DATASET, data.type).is_paired or name == first
             else FileList(sources, [source.keys(name) for source in sources])
             for name in self.kinds
         }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imagier.config import schema
 from imagier.config.check import Config
-from imagier.config.find import dataset_class
+from imagier.config.find import find
 from imagier.config.read import read
 from imagier.errors import UserError
 from imagier.run import build_data
@@ -44,8 +44,8 @@ def part(config: Config, name: str, data: schema.Data, split: schema.Split) -> S
         input_types=kinds,
         augmentations=split.augmentations,
         interpolator=data.interpolator,
-        paired=dataset_class(data.type).is_paired,
-        clips=dataset_class(data.type).is_video,
+        paired=find(schema.DATASET, data.type).is_paired,
+        clips=find(schema.DATASET, data.type).is_video,
         use_dont_care=data.use_dont_care,
         skips=data.on_error == "skip",
         batch_size=build_data.samples_per_iteration(config) if name == "train" else split.batch_size,

@@ -1,32 +1,24 @@
-"""How good the images are: their distance from held-out targets, now and then and at the end."""
+"""Scores of generated images on the held-out set, now and then and at the end."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from imagier.metrics.paired import l1, l1_changed, psnr
+from imagier.metrics.metric import Metric
 from imagier.recipe import Batch, Recipe
 from imagier.train.hooks.log import Record
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, averages
 
-METRICS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "L1": lambda images, targets, start: l1(images, targets),
-    "PSNR": lambda images, targets, start: psnr(images, targets),
-    "L1 changed": l1_changed,
-}
-"""By name: (images, targets, what was there before), N x C x H x W in [0, 1] each -> N, NaN where not defined."""
-
-HIGHER_IS_BETTER = frozenset({"PSNR"})
-
 Scores = dict[str, float]
+"""By the names of metrics."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +34,9 @@ _COLOR_SAMPLES = 512
 
 
 class Evaluation:
-    """Scores of the averaged generator (or of the one in training, where there is no average) on held-out samples.
+    """Scores the averaged generator (or the one in training, where there is no average) on held-out samples.
 
-    Samples without a target have no score; without any that has one, nothing is written.
+    Samples about which no metric knows enough have no score; if all are such, nothing is written.
     """
 
     def __init__(
@@ -54,6 +46,7 @@ class Evaluation:
         view: View,
         write: Callable[[Record], None],
         *,
+        metrics: Sequence[Metric],
         every: int,
         every_epochs: int,
         seed: int,
@@ -61,12 +54,13 @@ class Evaluation:
     ) -> None:
         """batches: this rank's share of the held-out set. training: that of the training set.
 
-        scored: told of the generator's scores at a step.
+        scored: called with the step and the generator's scores.
         """
         self.batches = batches
         self.training = training
         self.view = view
         self.write = write
+        self.metrics = metrics
         self.every = every
         self.every_epochs = every_epochs
         self.seed = seed
@@ -74,7 +68,7 @@ class Evaluation:
         self.best: dict[str, Best] = {}
         """By metric."""
         self.last: dict[str, Scores] = {}
-        """By name (the generator's, then the baselines'), after `after_fit`."""
+        """By what made the images (the generator, then the baselines), after `after_fit`; NaN where not defined."""
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
         by_epoch = progress.epoch_ended and progress.epoch % self.every_epochs == 0
@@ -91,30 +85,34 @@ class Evaluation:
 
     def remember(self, step: int, scores: Mapping[str, float]) -> None:
         """Keeps those that are better than all before."""
-        for metric, value in scores.items():
-            best = self.best.get(metric)
-            sign = -1 if metric in HIGHER_IS_BETTER else 1
+        for metric in self.metrics:
+            value = scores.get(metric.name, math.nan)
+            best = self.best.get(metric.name)
+            sign = -1 if metric.higher_is_better else 1
             if math.isfinite(value) and (best is None or sign * value < sign * best.value):
-                self.best[metric] = Best(value, step)
+                self.best[metric.name] = Best(value, step)
 
     def state_dict(self, runtime: Runtime) -> dict[str, Any]:
         """The best scores so far."""
         return {"best": {metric: [best.value, best.step] for metric, best in self.best.items()}}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Takes over the best scores of a saved run."""
-        self.best = {metric: Best(value, step) for metric, (value, step) in state["best"].items()}
+        """Takes over the best scores of a saved run, of the metrics that this one has."""
+        names = {metric.name for metric in self.metrics}
+        self.best = {name: Best(value, step) for name, (value, step) in state["best"].items() if name in names}
 
     def _evaluate(self, trainer: Trainer, progress: Progress | None) -> dict[str, Scores]:
         suffix = "average" if averages(trainer) else "regular"
         rng = trainer.runtime.generator(self.seed)
         with self.view.averaged(trainer) as recipe:
             scores = self._scores(trainer, recipe, lambda batch: {GENERATOR: recipe.sample(batch, rng)})
-        if scores:
-            self.remember(trainer.step, scores[GENERATOR])
-            self.scored(trainer.step, scores[GENERATOR])
-        if progress is not None and scores:
-            values = {f"{metric}/{suffix}": value for metric, value in scores[GENERATOR].items()}
+        if not scores:
+            return scores
+        defined = {name: value for name, value in scores[GENERATOR].items() if not math.isnan(value)}
+        self.remember(trainer.step, defined)
+        self.scored(trainer.step, defined)
+        if progress is not None:
+            values = {f"{name}/{suffix}": value for name, value in defined.items()}
             self.write(Record(progress.step, progress.epoch, values))
         return scores
 
@@ -131,7 +129,7 @@ class Evaluation:
         return make
 
     def _mean_color(self, recipe: Recipe) -> Tensor | None:
-        """The mean over some training images, 3 values in [-1, 1]; None if they are not there."""
+        """The mean over some training images, 3 values in [-1, 1]; None if there are no targets."""
         means: list[Tensor] = []
         seen = 0
         for batch in self.training():
@@ -146,36 +144,52 @@ class Evaluation:
     def _scores(
         self, trainer: Trainer, recipe: Recipe, make: Callable[[Batch], Mapping[str, Tensor]]
     ) -> dict[str, Scores]:
-        totals: dict[str, Tensor] = {}
+        """The scores of the images that `make` makes of each batch, by what made them."""
+        runtime = trainer.runtime
+        measured: dict[str, list[Metric]] = {}
         for stored in self.batches():
             batch = recipe.prepare(stored)
-            target = recipe.target(batch)
-            if target is None:
+            known = _known(recipe, batch)
+            if not any(known.keys() >= set(metric.needs) for metric in self.metrics):
                 break
-            start = next(iter(recipe.baselines(batch).values()), target)
             for name, images in make(batch).items():
-                one = _sums_and_counts(images, target, start)
-                totals[name] = totals[name] + one if name in totals else one
+                if name not in measured:
+                    measured[name] = self._fresh(runtime)
+                for metric in measured[name]:
+                    if known.keys() >= set(metric.needs):
+                        metric.update(_to_unit(images), known)
         scores = {}
-        nothing = torch.zeros(len(METRICS), 2)  # of a rank whose share is empty
-        for name in trainer.runtime.broadcast(list(totals)):
-            means = trainer.runtime.all_reduce_mean(totals.get(name, nothing).to(trainer.runtime.device)).tolist()
-            scores[name] = {metric: total / count for metric, (total, count) in zip(METRICS, means) if count}
+        for name in runtime.broadcast(list(measured)):
+            metrics = measured.get(name) or self._fresh(runtime)  # of a rank that has no share
+            for metric in metrics:
+                metric.merge(runtime.all_gather)
+            scores[name] = {metric.name: metric.compute() for metric in metrics}
         return scores
 
+    def _fresh(self, runtime: Runtime) -> list[Metric]:
+        return [metric.fresh(runtime.device) for metric in self.metrics]
 
-def _sums_and_counts(images: Tensor, target: Tensor, start: Tensor) -> Tensor:
-    """The sum of each metric over the samples for which it is defined, and their number, metrics x 2."""
-    unit = [((x.float() + 1) / 2).clamp(0, 1) for x in (images, target, start)]
-    values = torch.stack([metric(*unit) for metric in METRICS.values()])
-    return torch.stack([values.nansum(dim=1), values.isfinite().sum(dim=1)], dim=1)
+
+def _known(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
+    """What metrics may know about the images of a batch: see `Metric.needs`."""
+    target = recipe.target(batch)
+    if target is None:
+        return {}
+    start = next(iter(recipe.baselines(batch).values()), target)
+    return {"targets": _to_unit(target), "start": _to_unit(start)}
+
+
+def _to_unit(images: Tensor) -> Tensor:
+    """Images in [-1, 1] -> the same in [0, 1], float32."""
+    return ((images.float() + 1) / 2).clamp(0, 1)
 
 
 def table(scores: Mapping[str, Scores]) -> list[list[str]]:
     """Scores for people: a row of headings, then a row for each name, rounded; of images of NaN "not finite"."""
-    there = [metric for metric in METRICS if any(metric in of_name for of_name in scores.values())]
-    rows = [[name, *(_rounded(of_name.get(metric)) for metric in there)] for name, of_name in scores.items()]
-    return [["held out", *there], *rows]
+    names = dict.fromkeys(metric for of_name in scores.values() for metric in of_name)
+    defined = [metric for metric in names if any(not math.isnan(of_name[metric]) for of_name in scores.values())]
+    rows = [[name, *(_round(of_name[metric]) for metric in defined)] for name, of_name in scores.items()]
+    return [["held out", *defined], *rows]
 
 
 def line(best: Mapping[str, Best]) -> str:
@@ -184,5 +198,5 @@ def line(best: Mapping[str, Best]) -> str:
     return f"best so far: {', '.join(parts)}"
 
 
-def _rounded(score: float | None) -> str:
-    return "not finite" if score is None else f"{score:.4g}"
+def _round(score: float) -> str:
+    return "not finite" if math.isnan(score) else f"{score:.4g}"

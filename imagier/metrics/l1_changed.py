@@ -1,0 +1,28 @@
+"""L1 over the pixels that had to change, so that large unchanged areas do not hide the errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from imagier.metrics.metric import MeanOverImages
+
+
+class Metric(MeanOverImages):
+    """L1 over the pixels in which the target differs from the input."""
+
+    needs = ("targets", "start")
+
+    def __init__(self, *, tolerance: Annotated[float, Field(ge=0)] = 0.02) -> None:
+        """tolerance: a pixel differs if some channel of the target is further than this from `start`."""
+        self.tolerance = tolerance
+        self.name = "L1 changed" if tolerance == 0.02 else f"L1 changed by {tolerance:g}"
+
+    def measure(self, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+        targets, start = known["targets"], known["start"]
+        changed = ((targets - start).abs() > self.tolerance).any(dim=1, keepdim=True).flatten(1)
+        errors = (images - targets).abs().mean(dim=1, keepdim=True).flatten(1)
+        return (errors * changed).sum(dim=1) / changed.sum(dim=1)

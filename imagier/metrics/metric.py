@@ -1,0 +1,101 @@
+"""The contract of a metric: one number that says how good generated images are."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+
+class Metric(ABC):
+    """One number for a set of generated images. A config names it by its module; its constructor is the schema.
+
+    The evaluation makes an empty copy of it (`fresh`) for each set of images, calls `update` with every batch of this
+    rank's share, adds up the states of all ranks (`merge`), and reads the number (`compute`). A whole example:
+
+        from imagier.metrics.metric import Metric as BaseMetric
+
+        class Metric(BaseMetric):
+            '''Root mean squared difference from the targets, over the pixels of all images.'''
+
+            name = "RMSE"
+
+            def __init__(self, *, scale: float = 1.0) -> None:
+                self.scale = scale
+
+            def reset(self, device):
+                self.state = {"squares": torch.zeros((), device=device), "count": torch.zeros((), device=device)}
+
+            def update(self, images, known):
+                self.state["squares"] += (images - known["targets"]).square().sum()
+                self.state["count"] += images.numel()
+
+            def compute(self):
+                return self.scale * (self.state["squares"] / self.state["count"]).sqrt().item()
+    """
+
+    name: str
+    """What people and logs call it, and `keep_best`. No two metrics of a run have the same."""
+
+    higher_is_better: ClassVar[bool] = False
+
+    needs: ClassVar[Sequence[str]] = ("targets",)
+    """What `update` must know about the images, beside them. Batches without it are passed over.
+
+    targets: the images that should have come out. start: what was there before, such as the gray image that was to be
+    colored; the targets where there is no such thing. Both are N x 3 x H x W in [0, 1], like the generated images.
+    """
+
+    state: dict[str, Tensor]
+    """What the images so far have added up to: sums, whose sum over the ranks is the state of the whole set."""
+
+    @abstractmethod
+    def reset(self, device: torch.device) -> None:
+        """Sets `state` to that of no images, on a device."""
+
+    @abstractmethod
+    def update(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
+        """Adds a batch of generated images, N x 3 x H x W in [0, 1], to `state`. known: what `needs` names."""
+
+    @abstractmethod
+    def compute(self) -> float:
+        """The number that belongs to `state`; NaN if it is not defined, as that of no images may be."""
+
+    def fresh(self, device: torch.device) -> Self:
+        """The same metric before its first image. It shares everything but the state with this one."""
+        other = copy.copy(self)
+        other.reset(device)
+        return other
+
+    def merge(self, all_gather: Callable[[Sequence[Tensor]], Tensor]) -> None:
+        """Replaces the state by the sum of all ranks' states.
+
+        all_gather: gives the rows of all ranks' tensors, as `Runtime.all_gather` does.
+        """
+        self.state = {name: all_gather([tensor[None]]).sum(dim=0) for name, tensor in self.state.items()}
+
+
+class MeanOverImages(Metric):
+    """A metric that is the mean of one number for each image."""
+
+    @abstractmethod
+    def measure(self, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+        """N x 3 x H x W in [0, 1] -> N, NaN for an image that has no such number. known: what `needs` names."""
+
+    def reset(self, device: torch.device) -> None:
+        self.state = {"sum": torch.zeros((), device=device), "count": torch.zeros((), device=device)}
+
+    def update(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
+        values = self.measure(images, known)
+        self.state["sum"] = self.state["sum"] + values.nansum()
+        self.state["count"] = self.state["count"] + values.isfinite().sum()
+
+    def compute(self) -> float:
+        count = self.state["count"].item()
+        return self.state["sum"].item() / count if count else math.nan
