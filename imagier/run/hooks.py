@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from imagier.config.check import Config
 from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch
 from imagier.run import build_training, status
@@ -90,7 +89,9 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     wandb = _build_wandb(session, extras.get("wandb_id")) if is_main and session.options.wandb else None
     sinks = [console, *(_build_file_sinks(session) if is_main else []), *_tolerate_sink(wandb, "W&B's log")]
     log = _build_log(session, sinks)
-    view = View(build_training.calibrated(session.training, build_training.calibration_batches(config), session.runtime))
+    view = View(
+        build_training.calibrated(session.training, build_training.calibration_batches(config), session.runtime)
+    )
     evaluation = _build_evaluation(session, view, log, saver)
     few = (session.held_out or session.training).some(FEW)
     health = _build_health(session, view, log, few if session.held_out else None)
