@@ -1,0 +1,343 @@
+"""A package of the user's, outside the repository: everything that a config names can come from there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+from images import write
+
+from imagier.cli import main
+from imagier.train import checkpoint
+from imagier.train.compare import first_difference
+
+LAB = "lab_outside"
+
+NETS = '''
+"""Networks of one convolution, and recipes of one, two and three of them."""
+
+import torch
+from torch import nn
+
+from imagier.recipe import Recipe
+
+
+class TinyGenerator(nn.Module):
+    def __init__(self, *, label_channels: int, image_channels: int, width: int = 3):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(label_channels, width, 1), nn.BatchNorm2d(width), nn.Conv2d(width, 3, 1))
+
+    def forward(self, label):
+        return self.net(label).tanh()
+
+
+class Discriminator(nn.Module):
+    def __init__(self, *, image_channels: int):
+        super().__init__()
+        self.net = nn.Conv2d(image_channels, 1, 1)
+
+    def forward(self, images):
+        return self.net(images)
+
+
+class Head(Discriminator):
+    """Guesses how bright an image is."""
+
+
+class Base(Recipe):
+    required_inputs = ("images", "label")
+
+    def generate(self, batch, rng):
+        return {"fake_images": self.networks[self.generator_name](batch["label"])}
+
+    def sample(self, batch, rng):
+        return self.generate(batch, rng)["fake_images"]
+
+    def infer(self, batch, rng):
+        return list(self.sample(batch, rng))
+
+    def visualize_inputs(self, batch):
+        return {"images": batch["images"]}
+
+    def target(self, batch):
+        return batch["images"]
+'''
+
+RECIPES = {
+    "solo": '''
+"""A recipe with one player, whose name is not gen."""
+
+from lab_outside.nets import Base, TinyGenerator
+
+
+class Painter(TinyGenerator):
+    pass
+
+
+class Recipe(Base):
+    players = ("painter",)
+
+    def __init__(self, *, painter: Painter, strength: float = 1.0):
+        self.painter, self.loss_weight = painter, {"l1": strength}
+
+    def step(self, batch, ctx):
+        yield "painter", {"l1": (self.painter(batch["label"]) - batch["images"]).abs().mean()}
+''',
+    "trio": '''
+"""A recipe with three players."""
+
+from torch import nn
+
+from lab_outside.nets import Base, Discriminator, Head, TinyGenerator
+
+
+class Recipe(Base):
+    players = ("gen", "dis", "head")
+
+    def __init__(self, *, gen: nn.Module, dis: nn.Module, head: nn.Module):
+        self.gen, self.dis, self.head = gen, dis, head
+        self.loss_weight = {"gan": 1.0, "light": 1.0}
+
+    def step(self, batch, ctx):
+        fake = self.gen(batch["label"])
+        yield "dis", {"gan": self.dis(fake.detach()).mean() - self.dis(batch["images"]).mean()}
+        light = batch["images"].mean(dim=1, keepdim=True)
+        yield "head", {"light": (self.head(batch["images"]) - light).square().mean()}
+        yield "gen", {"gan": -self.dis(fake).mean(), "light": (self.head(fake) - light).square().mean()}
+''',
+}
+
+SIGN_DESCENT = '''
+"""Steps of the same size in every weight."""
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer as Base
+
+
+class Optimizer(Base):
+    def __init__(self, params, *, lr: float | Tensor, decay: float = 0.5):
+        if decay > 1:
+            raise ValueError("decay must not be above 1")
+        super().__init__(params, {"lr": lr, "decay": decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
+                    mean.lerp_(weight.grad, 1 - group["decay"])
+                    weight.sub_(group["lr"] * mean.sign())
+
+
+class Lazy(Optimizer):
+    """Is named by the path of the class."""
+'''
+
+HALVING = '''
+"""Half the rate from a certain time on."""
+
+import imagier.train.schedule
+from imagier.errors import UserError
+
+
+class Schedule(imagier.train.schedule.Schedule):
+    def __init__(self, *, at: int = 100):
+        if at < 0:
+            raise UserError("must not be negative", where="at", code="negative")
+        self.at = at
+
+    def __call__(self, t):
+        return 1.0 if t < self.at else 0.5
+'''
+
+BRIGHTNESS = '''
+"""How far the mean brightness is off, over all images together."""
+
+import torch
+
+from imagier.metrics.metric import Metric as Base
+
+
+class Metric(Base):
+    name = "brightness"
+
+    def __init__(self, *, scale: float = 1.0):
+        self.scale = scale
+
+    def reset(self, device):
+        self.state = {"off": torch.zeros((), device=device), "count": torch.zeros((), device=device)}
+
+    def update(self, images, known):
+        self.state["off"] += (images - known["targets"]).mean(dim=(1, 2, 3)).sum()
+        self.state["count"] += len(images)
+
+    def compute(self):
+        return self.scale * abs(self.state["off"] / self.state["count"]).item()
+'''
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the package."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == LAB]:
+        monkeypatch.delitem(sys.modules, name)
+    parts = {"nets": NETS, "sign_descent": SIGN_DESCENT, "halving": HALVING, "brightness": BRIGHTNESS, **RECIPES}
+    for name, text in {"__init__": "", **parts}.items():
+        write(tmp_path / "elsewhere" / LAB / f"{name}.py", text.encode())
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    return tmp_path
+
+
+def solo(folder: Path, **run: Any) -> dict[str, Any]:
+    """A config of the recipe with one player."""
+    config = tiny.config(tiny.write_data(folder / "data"), **run)
+    for section in ("gen", "dis", "gen_opt", "dis_opt"):
+        del config[section]
+    average = {"enabled": True, "beta": 0.5, "start_iteration": 1}
+    config["trainer"] = {"type": f"{LAB}.solo", "model_average_config": average}
+    return config | {"painter": {"type": f"{LAB}.solo", "width": 2}, "painter_opt": {"lr": 1e-3}}
+
+
+def trio(folder: Path, **run: Any) -> dict[str, Any]:
+    """A config of the recipe with three players."""
+    config = tiny.config(tiny.write_data(folder / "data"), **run)
+    config["trainer"] = {"type": f"{LAB}.trio"}
+    networks = {"gen": "TinyGenerator", "dis": "Discriminator", "head": "Head"}
+    sections = {name: {"type": f"{LAB}.nets.{class_name}"} for name, class_name in networks.items()}
+    sections["head"] = {"type": f"{LAB}.nets"}
+    return config | sections
+
+
+def train(config: dict[str, Any], logdir: Path, *words: str) -> int:
+    """The exit status of a training on the CPU."""
+    path = logdir.parent / "outside.yaml"
+    path.write_text(yaml.safe_dump(config))
+    where = ["--config", path, "--logdir", logdir, "--device", "cpu", "--seed", 3]
+    return main(["train", *map(str, where), "snapshot_save_iter=2", *words])
+
+
+def mistakes(config: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    """What a training that is refused says: "key: what" of each mistake."""
+    capsys.readouterr()
+    assert train(config, folder / "refused", *words) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return [line.partition(": ")[2] for line in said.splitlines()]
+
+
+def ends_as_if_never_stopped(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The last checkpoint of a run of four iterations, which is that of two runs of two."""
+    assert train(config, folder / "whole", "max_iter=4") == 0
+    for last in (2, 4):
+        assert train(config, folder / "halves", f"max_iter={last}") == 0
+    name = "epoch_00000_iteration_000000004_checkpoint.pt"
+    whole, halves = (checkpoint.load(folder / run / name) for run in ("whole", "halves"))
+    assert first_difference(whole["players"], halves["players"]) is None
+    return whole
+
+
+def test_a_recipe_with_one_player_trains_resumes_and_makes_images(lab: Path) -> None:
+    state = ends_as_if_never_stopped(solo(lab), lab)
+    assert list(state["players"]) == ["painter"]
+    assert state["players"]["painter"]["average"]["num_updates"] == 4
+    assert "net.1.running_mean" in state["extras"]["batch_norm"], "measured for the average"
+    where = ["--config", lab / "whole" / "config.yaml", "--logdir", lab / "whole", "--device", "cpu"]
+    assert main(["infer", *map(str, where), "--output_dir", str(lab / "images")]) == 0
+    assert list((lab / "images").rglob("*.jpg"))
+
+
+def test_a_recipe_with_three_players_trains_and_resumes_with_an_optimizer_and_an_average_for_each(lab: Path) -> None:
+    config = trio(lab, head_opt={"type": "sgd", "lr": 0.5, "momentum": 0.9})
+    average = {"enabled": True, "beta": 0.5, "start_iteration": 1, "players": ["gen", "head"]}
+    config["trainer"]["model_average_config"] = average
+    state = ends_as_if_never_stopped(config, lab)
+    assert list(state["players"]) == ["gen", "dis", "head"]
+    groups = {name: player["optimizer"]["param_groups"][0] for name, player in state["players"].items()}
+    assert groups["head"]["momentum"] == 0.9
+    assert groups["gen"]["betas"] == (0.5, 0.999)
+    assert [name for name, player in state["players"].items() if "average" in player] == ["gen", "head"]
+
+
+@pytest.mark.parametrize("type_", [f"{LAB}.sign_descent", f"{LAB}.sign_descent.Lazy"])
+def test_an_optimizer_of_the_users_trains_and_resumes(lab: Path, type_: str) -> None:
+    config = solo(lab, painter_opt={"type": type_, "lr": 0.01, "decay": 0.25})
+    state = ends_as_if_never_stopped(config | {"painter_opt": {"type": type_, "lr": 0.01, "decay": 0.25}}, lab)
+    (group,) = state["players"]["painter"]["optimizer"]["param_groups"]
+    assert (group["lr"], group["decay"]) == (0.01, 0.25)
+    assert len(state["players"]["painter"]["optimizer"]["state"]) == 6
+
+
+def test_a_schedule_of_the_users_sets_the_rate(lab: Path) -> None:
+    policy = {"type": f"{LAB}.halving", "at": 3, "iteration_mode": True}
+    config = solo(lab) | {"painter_opt": {"type": "adamw", "lr": 0.01, "lr_policy": policy}, "logging_iter": 1}
+    ends_as_if_never_stopped(config, lab)
+    records = [json.loads(line) for line in (lab / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["optim/painter_lr"] for record in records if "optim/painter_lr" in record] == [0.01] * 3 + [0.005]
+
+
+def test_a_metric_of_the_users_is_logged_shown_and_chooses_the_best_checkpoint(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = ["psnr", {"type": f"{LAB}.brightness", "scale": 255.0}]
+    config = solo(lab, metrics=metrics, keep_best="brightness", keep_last=1)
+    ends_as_if_never_stopped(config, lab)
+    said = capsys.readouterr().out
+    assert "brightness" in said and "PSNR" in said and "L1" not in said
+    records = [json.loads(line) for line in (lab / "whole" / "metrics.jsonl").read_text().splitlines()]
+    scores = {record["step"]: record["brightness/average"] for record in records if "brightness/average" in record}
+    assert list(scores) == [2, 4]
+    best = min(scores, key=lambda step: scores[step])
+    assert f"iteration_{best:09d}" in (lab / "whole" / "best_checkpoint.txt").read_text()
+
+
+def test_mistakes_against_the_users_classes_are_reported_like_those_against_ours(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = solo(lab, keep_best="brightnes", metrics=[{"type": f"{LAB}.brightness", "skale": 2}, f"{LAB}.dark"])
+    config["painter"]["widht"] = 3
+    policy = {"type": f"{LAB}.halving", "at": -1}
+    config["painter_opt"] = {"type": f"{LAB}.sign_descent", "decay": "much", "lr_policy": policy, "weights": 3}
+    found = mistakes(config, lab, capsys)
+    assert {line.partition(": ")[0] for line in found} == {
+        "metrics.0.skale",
+        "metrics.1.type",
+        "painter.widht",
+        "painter_opt.decay",
+        "painter_opt.lr_policy.at",
+        "painter_opt.weights",
+    }
+
+
+def test_what_an_optimizers_constructor_refuses_is_one_line(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = solo(lab) | {"painter_opt": {"type": f"{LAB}.sign_descent", "decay": 1.5}}
+    assert train(config, lab / "refused") == 2
+    assert capsys.readouterr().err == "painter_opt: decay must not be above 1\n"
+
+
+@pytest.mark.parametrize("section", ["dis", "dis_opt"])
+def test_a_section_of_a_player_that_the_recipe_does_not_have_is_unknown(
+    lab: Path, capsys: pytest.CaptureFixture[str], section: str
+) -> None:
+    (line,) = mistakes(solo(lab) | {section: {"type": "spade"}}, lab, capsys)
+    assert line == f"{section}: unknown key; the recipe {LAB}.solo trains painter"
+
+
+def test_a_player_without_a_section_is_named(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = trio(lab)
+    del config["head"]
+    assert mistakes(config, lab, capsys) == ["head: missing section"]
+
+
+def test_a_class_of_the_wrong_kind_is_refused(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = solo(lab, metrics=[f"{LAB}.sign_descent.Optimizer"])
+    config["painter_opt"] = {"type": f"{LAB}.brightness.Metric"}
+    config["painter"]["type"] = f"{LAB}.brightness.Metric"
+    found = mistakes(config, lab, capsys)
+    assert sorted(line.partition(": ")[0] for line in found) == ["metrics.0.type", "painter.type", "painter_opt.type"]
