@@ -158,7 +158,7 @@ def run(stream: Iterator[Any]) -> None:
     [
         (signal.SIGKILL, "was killed, as when memory is short: lower data.num_workers, or give the job more memory"),
         (signal.SIGBUS, r"died of a bus error, as when the shared memory \(/dev/shm\) is full: .*--shm-size=8g\)"),
-        (signal.SIGHUP, "died: lower data.num_workers if memory is short; with --num_workers 0 the cause shows"),
+        (signal.SIGALRM, "died: lower data.num_workers if memory is short; with --num_workers 0 the cause shows"),
     ],
 )
 def test_a_worker_that_dies_ends_the_run_with_one_line_and_leaves_none_behind(how: int, said: str) -> None:
