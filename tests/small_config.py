@@ -72,6 +72,13 @@ def errors(path: Path, *overrides: str) -> list[str]:
     return [line.replace(str(path), path.name) for line in lines]
 
 
+def mistakes(path: Path, *overrides: str) -> list[tuple[str, str]]:
+    """All that is wrong with a file: (key, code) of each mistake."""
+    with pytest.raises(ConfigError) as caught:
+        read(path, *overrides)
+    return [(error.where.rpartition(": ")[2], error.code) for error in caught.value.errors]
+
+
 def swap(text: str, old: str, new: str) -> str:
     """The text with its one `old` replaced."""
     assert text.count(old) == 1, f"{text.count(old)} of {old!r}"

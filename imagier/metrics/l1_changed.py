@@ -12,7 +12,7 @@ from imagier.metrics.metric import MeanOverImages
 
 
 class Metric(MeanOverImages):
-    """L1 over the pixels in which the target differs from the input."""
+    """L1 over the pixels in which the target differs from the input, for values in [0, 1]."""
 
     needs = ("targets", "start")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -66,6 +67,13 @@ class Metric(ABC):
     @abstractmethod
     def compute(self) -> float:
         """The number that belongs to `state`; NaN if it is not defined, as that of no images may be."""
+
+    @property
+    def meaning(self) -> str:
+        """What people should know of it: the first line of its docstring, and which way is better."""
+        documentation = inspect.getdoc(type(self)) or ""
+        better = "Higher" if self.higher_is_better else "Lower"
+        return f"{self.name}: {documentation.partition(chr(10))[0]} {better} is better."
 
     def fresh(self, device: torch.device) -> Self:
         """The same metric before its first image. It shares everything but the state with this one."""

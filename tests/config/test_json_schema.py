@@ -69,6 +69,17 @@ def test_a_config_with_a_model_of_the_users_own_fits(
         "trainer.init.gian=1",
         "gen_opt.lr=fast",
         "gen_opt.lr_policy.steps=3",
+        "gen_opt.type=adm",
+        "gen_opt={type: adamw, amsgrd: true}",
+        "gen_opt={type: adamw, betas: [0.5]}",
+        "gen_opt={params: []}",
+        "gen_opt.lr_policy={type: linear}",
+        "gen_opt.lr_policy.warmup=-1",
+        "metrics=psnr",
+        "metrics=[psnrr]",
+        "metrics=[{type: l1_changed, tolerence: 1}]",
+        "metrics=[{type: l1_changed, tolerance: -1}]",
+        "head={num_filters: 3}",
         "data.input_types.0.images.exxt=png",
         "data.train.augmentations.horizontal_flipp=true",
         "data.train.augmentations.gamma={p: 1}",
@@ -78,6 +89,29 @@ def test_a_config_with_a_model_of_the_users_own_fits(
 )
 def test_a_mistake_does_not_fit(validator: jsonschema.Draft202012Validator, tmp_path: Path, override: str) -> None:
     assert not validator.is_valid(load(write(tmp_path), [override]).tree)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "gen_opt={type: adamw, amsgrad: true, betas: [0.5, 0.9], lr_policy: {type: cosine, decay_end: 3}}",
+        "gen_opt={type: my_lab.optim, anything: 3}",
+        "gen_opt.lr_policy={type: my_lab.schedules.Mine, anything: 3}",
+        "metrics=[psnr, my_lab.metrics, {type: l1_changed, tolerance: 0.5}, {type: my_lab.metrics.Mine, anything: 3}]",
+        "head={type: my_lab.nets, anything: 3}",
+        "head_opt={type: sgd, momentum: 0.5}",
+    ],
+)
+def test_components_of_any_kind_fit(validator: jsonschema.Draft202012Validator, tmp_path: Path, override: str) -> None:
+    validator.validate(load(write(tmp_path), [override]).tree)
+
+
+def test_a_recipe_of_the_users_may_have_other_players(
+    validator: jsonschema.Draft202012Validator, tmp_path: Path
+) -> None:
+    tree = load(write(tmp_path), ["trainer={type: my_lab.solo}", "painter={type: my_lab.solo}"]).tree
+    del tree["gen"], tree["dis"]
+    validator.validate(tree)
 
 
 @pytest.mark.parametrize("section", ["trainer", "gen", "dis", "data"])

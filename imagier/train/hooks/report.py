@@ -66,6 +66,7 @@ class Report:
             title=self.logdir.name,
             facts=facts,
             scores=table(scores),
+            meanings=[metric.meaning for metric in self.evaluation.metrics] if self.evaluation is not None else [],
             verdicts=self.verdicts(),
             curves=curves(records),
             images=_images(self.logdir / "images"),
