@@ -69,6 +69,7 @@ def _write(folder: Path, form: str, count: int) -> None:
 
 
 def small(config: str) -> str:
-    """The text of a config with narrower networks and smaller images."""
+    """The text of a config with narrower networks, smaller images and two iterations."""
+    config = re.sub(r"^max_iter: \d+", "max_iter: 2", config, flags=re.M)
     config = re.sub(r"\b(num_filters): \d+", r"\1: 2", config)
     return re.sub(r"\b(128|144)\b", lambda size: str(int(size[0]) // 4), config)

@@ -34,6 +34,8 @@ LONGEST_LINE = 120
 MOST_NOT_RUN = 2
 """Blocks behind `<!-- not run: why -->`, of all pages together."""
 
+NETWORKS = ("gen", "dis", "gen_opt", "dis_opt")
+
 FORBIDDEN = re.compile(
     r"\b(pictures?|critics?|colou?red pictures?|colours?|coloured|told|tells|homeless|normalis\w+|grey)\b", re.I
 )
@@ -168,7 +170,9 @@ def _check_yaml(text: str) -> None:
 def _base(tree: dict) -> dict:
     """What a part of a config stands on: mine.yaml of the README, or its data with a method that reads anything."""
     base = yaml.safe_load(Path("mine.yaml").read_text())
-    if tree.keys() & {"trainer", "gen", "dis", "gen_opt", "dis_opt"}:
+    if "trainer" in tree and "type" in tree["trainer"]:
+        return {key: value for key, value in base.items() if key not in NETWORKS}
+    if tree.keys() & {"trainer", *NETWORKS}:
         return base
     clips = tree.get("data", {}).get("type") == "paired_videos"
     write(Path("docs_lab/any.py"), METHOD.format(clips=clips).encode())
