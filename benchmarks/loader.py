@@ -29,11 +29,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from imagier.cli import main
+from imagier.data.codec import InputType
+from imagier.data.codecs import class_map, image
 from imagier.data.dataset import DatasetSpec
 from imagier.data.datasets.paired_images import Dataset
-from imagier.data.decoding.sample import InputType
 from imagier.data.loading.collate import collate
-from imagier.data.loading.faults import Guarded
+from imagier.data.loading.faults import Guarded, OnError
 from imagier.data.loading.loader import Loader
 from imagier.recipe import Position
 from imagier.run import build_data
@@ -159,7 +160,7 @@ def decode_all(root: Path) -> int:
 
 def collate_all(loader: Loader) -> int:
     """What a worker does for an epoch; returns the number of samples."""
-    guarded = Guarded(loader.dataset, "stop")
+    guarded = Guarded(loader.dataset, OnError.RAISE)
     for at in range(0, SAMPLES, BATCH):
         assert collate([guarded[0, index] for index in range(at, at + BATCH)]).error is None
     return SAMPLES
@@ -241,8 +242,11 @@ class OneImage:
 
 def memory(num_workers: int) -> None:
     """Prints what each worker holds, ten times an epoch: PSS counts shared pages by the share, private ones alone."""
-    kinds = [InputType(name="images", ext="png"), InputType(name="seg_maps", ext="png", is_mask=True, num_classes=2)]
-    data = Dataset(DatasetSpec(sources=[OneImage()], input_types=kinds, augmentations={"random_crop_h_w": "8, 8"}))  # type: ignore[list-item]
+    codecs = [
+        image.Codec(InputType(name="images", ext="png")),
+        class_map.Codec(InputType(name="seg_maps", ext="png", num_classes=2)),
+    ]
+    data = Dataset(DatasetSpec(sources=[OneImage()], codecs=codecs, augmentations={"random_crop_h_w": "8, 8"}))  # type: ignore[list-item]
     loader = Loader(
         data, 50, device=torch.device("cpu"), finish=lambda batch: batch, shuffle=True, num_workers=num_workers
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,13 +53,18 @@ class Scripted(random.Random):
 
 def augment(keys: Mapping[str, Any], images: Images, *numbers: float, masks: tuple[str, ...] = ("map",)) -> Augmented:
     """Augments with these draws after the two that start the sequence."""
-    return carried_out(Augmenter(keys, masks), images, Scripted(0.5, 0.5, *numbers))
+    return carried_out(Augmenter(keys), images, Scripted(0.5, 0.5, *numbers), masks)
 
 
-def carried_out(augmenter: Augmenter, images: Images, rng: random.Random) -> Augmented:
+def carried_out(
+    augmenter: Augmenter, images: Images, rng: random.Random, masks: Collection[str] = ("map",)
+) -> Augmented:
     """Images H x W x C by input type (sizes may differ) -> the same, all of one size, from one set of draws."""
     drawn = augmenter.draw(largest([x.shape[:2] for x in images.values()]), rng)
-    return Augmented({name: drawn.apply(name, x) for name, x in images.items()}, drawn.is_flipped)
+    changed = {
+        name: drawn.apply(x, is_nearest=name in masks, has_colors=name not in masks) for name, x in images.items()
+    }
+    return Augmented(changed, drawn.is_flipped)
 
 
 def by_hand(keys: Mapping[str, Any], images: Images, masks: tuple[str, ...], rng: random.Random) -> tuple[Images, bool]:

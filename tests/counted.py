@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from imagier.data.decoding.sample import Sample
+from imagier.data.dataset import Dataset, DatasetSpec
 from imagier.data.loading.loader import Loader
+from imagier.data.sample import Sample
 from imagier.recipe import Batch, Position
 
 
-class Counted:
+class Counted(Dataset):
     """Samples that hold nothing but where they come from: an image 1 x 1 of (epoch, index)."""
 
-    classes = ()
-
     def __init__(self, length: int) -> None:
+        super().__init__(DatasetSpec(sources=[], codecs=[], augmentations={}))
         self.length = length
-        self.blocks = [length]
 
     def __len__(self) -> int:
         return self.length

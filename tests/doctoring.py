@@ -9,14 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 from images import Memory, png, smooth
+from small_data import codec_for
 
-from imagier.data.decoding.sample import InputType
 from imagier.tools.doctor.diagnosis import Diagnosis, diagnose
 from imagier.tools.doctor.file_table import Split
 from imagier.tools.doctor.finding import Finding
 
-IMAGES = InputType(name="images", ext="png", num_channels=3)
-MAPS = InputType(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=4)
+IMAGES = codec_for(name="images", ext="png", num_channels=3)
+MAPS = codec_for(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=4)
 FITS: dict[str, Any] = {"resize_h_w": "32, 32"}
 
 
@@ -44,7 +44,7 @@ def part(content: Mapping[tuple[str, str], bytes], name: str = "train", **option
     """A part with files in memory."""
     defaults: dict[str, Any] = {
         "sources": [Memory(dict(content), name)],
-        "input_types": [IMAGES, MAPS],
+        "codecs": [IMAGES, MAPS],
         "augmentations": FITS,
         "batch_size": 2,
         "labels": frozenset({"maps"}),

@@ -19,6 +19,7 @@ from imagier.errors import UserError
 ROOMS: dict[str, tuple[str, ...]] = {
     "models": ("imagier.models",),
     "data": ("imagier.data.datasets",),
+    "codecs": ("imagier.data.codecs",),
     "optimizers": ("imagier.train.optim", "torch.optim"),
     "schedules": ("imagier.train.schedule",),
     "metrics": ("imagier.metrics",),

@@ -39,6 +39,18 @@ def made(data: schema.Data) -> dict[str, Made]:
     return _Names.after(data).types
 
 
+def codec_type(data: schema.Data, name: str) -> str:
+    """The kind of an input type: its `type`, or what follows from the other keys."""
+    options = {name: options for entry in data.input_types for name, options in entry.items()}[name]
+    if options.type is not None:
+        return options.type
+    if name in data.keypoint_data_types:
+        return "keypoints"
+    if made(data)[name].num_classes is not None:
+        return "class_map"
+    return "mask" if options.is_mask else "image"
+
+
 def wrong_ops(data: schema.Data) -> Iterator[Mistake]:
     """What cannot be done: a place in the section, and what is wrong there."""
     yield from _Names.after(data).wrong

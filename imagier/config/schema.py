@@ -134,6 +134,7 @@ class Trainer:
 
 RECIPE = Kind("model", "Recipe", "models", "imagier.recipe:Recipe", Trainer)
 DATASET = Kind("data set type", "Dataset", "data", "imagier.data.dataset:Dataset")
+CODEC = Kind("kind of input", "Codec", "codecs", "imagier.data.codec:Codec")
 
 
 def player(name: str) -> Kind:
@@ -147,6 +148,9 @@ def player(name: str) -> Kind:
 class InputType:
     """One kind of file of a data set."""
 
+    type: str | None = None
+    """image, mask, class_map, keypoints or a dotted path; None follows is_mask, one_hot_num_classes and
+    keypoint_data_types."""
     ext: str | None = None
     """File extension without dot."""
     num_channels: Positive | None = None

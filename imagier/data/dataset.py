@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from imagier.data.decoding.sample import InputType, Sample, random_source
+from imagier.data.codec import Codec
+from imagier.data.sample import Sample, random_source
 from imagier.data.sources.source import Source
 
 Key = tuple[int, int]
@@ -23,13 +24,12 @@ class DatasetSpec:
 
     sources: Sequence[Source]
     """One per root, in the order of the config."""
-    input_types: Sequence[InputType]
+    codecs: Sequence[Codec]
+    """One per input type, in the order of the config."""
     augmentations: Mapping[str, Any]
     """The keys of the config; their order counts."""
     interpolator: str = "INTER_LINEAR"
     """OpenCV's name, for the first resize of images."""
-    use_dont_care: bool = False
-    """Labels have one more class, for everything else."""
     is_training: bool = False
     """Files are drawn at random, where the data set does so in training."""
     seed: int = 0
@@ -57,8 +57,8 @@ class Dataset(ABC):
 
         from imagier.data import dataset
         from imagier.data.dataset import DatasetSpec, Key
-        from imagier.data.decoding.sample import Sample
         from imagier.data.listing.files import Files, make_sample
+        from imagier.data.sample import Sample
 
         class Dataset(dataset.Dataset):
             '''Images that are large enough, each by itself.'''
@@ -67,7 +67,7 @@ class Dataset(ABC):
 
             def __init__(self, spec: DatasetSpec, *, min_side_px: int = 1) -> None:
                 super().__init__(spec)
-                self.files = Files(spec, spec.input_types[0])
+                self.files = Files(spec, spec.codecs[0])
                 sizes = [self.files.load(i).shape[:2] for i in range(len(self.files))]
                 self.indices = [i for i, size in enumerate(sizes) if min(size) >= min_side_px]
 

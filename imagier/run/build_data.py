@@ -9,8 +9,9 @@ from imagier.config import label_ops, schema
 from imagier.config.check import Config
 from imagier.config.find import find
 from imagier.data.augmentation.augment import crop_size, output_size
+from imagier.data.codec import Codec, InputType
 from imagier.data.dataset import Dataset, DatasetSpec
-from imagier.data.decoding.sample import InputType
+from imagier.data.loading.faults import OnError
 from imagier.data.loading.loader import Loader
 from imagier.data.loading.on_device import Expander
 from imagier.data.sources.disk_cache import shared_cache
@@ -27,24 +28,23 @@ GROWTH_KEYS = ("single_frame_epoch", "num_epochs_temporal_step")
 """Keys of a recipe that its data set reads too: in which epoch clips have how many frames."""
 
 
-def input_types(data: schema.Data) -> list[InputType]:
-    """The input types of a data section, in order."""
+def codecs(data: schema.Data) -> list[Codec]:
+    """One for each input type of a data section, in order."""
     made = label_ops.made(data)
-    return [
-        InputType(
+    found = []
+    for name, options in ((name, options) for entry in data.input_types for name, options in entry.items()):
+        input_type = InputType(
             name=name,
             ext=options.ext or "",
             num_channels=options.num_channels,
             normalize=options.normalize,
-            is_mask=options.is_mask,
             num_classes=made[name].num_classes,
+            use_dont_care=data.use_dont_care,
             dont_care=made[name].dont_care,
             renamed=made[name].name,
-            is_points=name in data.keypoint_data_types,
         )
-        for entry in data.input_types
-        for name, options in entry.items()
-    ]
+        found.append(find(schema.CODEC, label_ops.codec_type(data, name))(input_type))
+    return found
 
 
 def with_workers(data: schema.Data, num_workers: int) -> schema.Data:
@@ -70,10 +70,9 @@ def dataset(
     cls = find(schema.DATASET, data.type)
     spec = DatasetSpec(
         sources=sources(data, split),
-        input_types=input_types(data),
+        codecs=codecs(data),
         augmentations=split.augmentations,
         interpolator=data.interpolator,
-        use_dont_care=data.use_dont_care,
         is_training=is_training,
         seed=seed,
         root_weights=split.root_weights,
@@ -86,7 +85,7 @@ def dataset(
 
 def sources(data: schema.Data, split: schema.Split) -> list[Source]:
     """The stores of a split's files, one a root. UserError if one is not there."""
-    extensions = {kind.name: kind.ext for kind in input_types(data)}
+    extensions = {name: options.ext or "" for entry in data.input_types for name, options in entry.items()}
     store = split.dataset_type or ("lmdb" if split.is_lmdb else None)
     cache = shared_cache(data.cache.root, int(data.cache.size_GB * 1e9)) if data.cache else None
     return [
@@ -99,7 +98,7 @@ def sources(data: schema.Data, split: schema.Split) -> list[Source]:
 
 def expander(data: schema.Data, channels_last: bool) -> Expander:
     """What turns stored samples into the tensors that networks see."""
-    return Expander(input_types(data), data.input_labels, use_dont_care=data.use_dont_care, channels_last=channels_last)
+    return Expander(codecs(data), data.input_labels, channels_last=channels_last)
 
 
 def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
@@ -126,7 +125,7 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
         seed=seed,
         shuffle=True,
         blocks=samples.blocks if data.train.shuffle == "shards" else None,
-        on_error="replace" if data.on_error == "skip" else "stop",
+        on_error=OnError.RESAMPLE if data.on_error == "skip" else OnError.RAISE,
         num_workers=data.num_workers,
         pin_memory=runtime.pins_memory,
         copier=runtime.copier(),
@@ -161,7 +160,7 @@ def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: 
         device=runtime.device,
         finish=expander(data, config.trainer.channels_last),
         blocks=samples.blocks if samples.is_video else None,
-        on_error="leave out" if data.on_error == "skip" else "stop",
+        on_error=OnError.DROP if data.on_error == "skip" else OnError.RAISE,
         num_workers=data.num_workers,
         persistent_workers=data.persistent_workers,
         pin_memory=runtime.pins_memory,
@@ -174,13 +173,12 @@ def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: 
 def facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
     """What networks and recipes must know of the data."""
     lengths = expander(data, channels_last=False).label_lengths
-    kinds = input_types(data)
-    channels = {kind.name: kind.num_channels for kind in kinds}
+    channels = {codec.name: codec.channels for codec in codecs(data)}
     size = crop_size(split.augmentations) or output_size(split.augmentations)
     known = {
         "label_lengths": lengths,
         "label_channels": sum(lengths.values()),
-        "one_hot": [kind.renamed or kind.name for kind in kinds if kind.num_classes is not None],
+        "one_hot": [codec.batch_name for codec in codecs(data) if codec.num_classes is not None],
         "image_channels": sum(channels[name] or 0 for name in data.input_image),
     }
     return known if size is None else {**known, "crop_h_w": size}

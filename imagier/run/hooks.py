@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from imagier.data.loading.faults import OnError
 from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch
 from imagier.run import build_training, status
@@ -230,5 +231,5 @@ def _extras(plan: ResumePlan, wandb_id: str | None, calibrated: View | None, tra
 
 def _count_skipped(loaders: Sequence[Loader]) -> dict[str, int]:
     """How often samples were skipped, if broken ones are."""
-    skipping = [loader.skipped for loader in loaders if loader.on_error != "stop"]
+    skipping = [loader.skipped for loader in loaders if loader.on_error is not OnError.RAISE]
     return {"data/skipped": sum(skipping)} if skipping else {}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from imagier.data.codec import Codec
 from imagier.data.dataset import Dataset
-from imagier.data.decoding.sample import InputType, Sample
 from imagier.data.loading.collate import forms
+from imagier.data.sample import Sample
 from imagier.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 MOST_AUGMENTED = 20
 """Samples that are also made as for a batch: their sizes tell whether crops fit and batches can be formed."""
@@ -20,41 +24,40 @@ def quick_check(
     dataset: Dataset,
     *,
     batch_size: int = 1,
-    kinds: Sequence[InputType] = (),
-    tell: Callable[[str], None] = lambda line: None,
-    skips: bool = False,
+    codecs: Sequence[Codec] = (),
+    is_skipping: bool = False,
     seconds: float = 2.0,
     most: int = 200,
 ) -> list[str]:
-    """Reads samples spread evenly over the set, for at most so long; the lines that say what would end a run.
+    """Reads up to `most` samples spread evenly over the set, for at most so long; says in lines what would end a run.
 
     They are read in a fixed random order, so that those read before the time is over come from all of the set too.
-    kinds: of those that hold classes, `tell` gets a line if most of these are not there. skips: wrong files are skipped
-    in a run, and end it only if they are most of those read.
+    codecs: of those that hold classes, it is logged if most of these are not there. is_skipping: wrong files are
+    skipped in a run, and end it only if they are most of those read.
     """
     problems: dict[str, None] = {}  # in order, each once
     samples: list[Sample] = []
-    classes = _Classes(kinds)
+    classes = _Classes(codecs)
     deadline = time.monotonic() + seconds
     count = min(most, len(dataset))
-    looked_at = 0
+    num_read = 0
     for i in np.random.default_rng(0).permutation(count):
         index = int(i) * len(dataset) // count
-        looked_at += 1
+        num_read += 1
         try:
             classes.see(dataset.load(index))
-            if looked_at <= MOST_AUGMENTED:
+            if num_read <= MOST_AUGMENTED:
                 samples.append(dataset[0, index])
         except UserError as error:
             problems[str(error)] = None
         if time.monotonic() > deadline:
             break
-    if skips and 2 * len(problems) <= looked_at:
+    if is_skipping and 2 * len(problems) <= num_read:
         problems = {}
     if batch_size > 1 and samples:
         problems |= dict.fromkeys(_misfits(samples))
     for line in classes.rarely_used():
-        tell(line)
+        logger.warning(line)
     return list(problems)
 
 
@@ -77,8 +80,8 @@ def _misfits(samples: Sequence[Sample]) -> list[str]:
 class _Classes:
     """Which classes occur in the maps that were read."""
 
-    def __init__(self, kinds: Sequence[InputType]) -> None:
-        self.known = {kind.name: kind.num_classes for kind in kinds if kind.num_classes is not None}
+    def __init__(self, codecs: Sequence[Codec]) -> None:
+        self.known = {codec.name: codec.num_classes for codec in codecs if codec.num_classes is not None}
         self.seen: dict[str, set[int]] = {name: set() for name in self.known}
         self.maps = 0
 

@@ -121,12 +121,10 @@ def _check_data(config: Config, runtime: Runtime, training: Loader, held_out: Lo
     problems: list[str] = []
     if runtime.is_main:
         skips = config.run.data.on_error == "skip"
-        kinds = build_data.input_types(config.run.data)
-        problems += quick_check(
-            training.dataset, batch_size=training.batch_size, kinds=kinds, tell=logger.info, skips=skips
-        )
+        codecs = training.dataset.spec.codecs
+        problems += quick_check(training.dataset, batch_size=training.batch_size, codecs=codecs, is_skipping=skips)
         if held_out is not None:
-            problems += quick_check(held_out.dataset, batch_size=held_out.batch_size, skips=skips)
+            problems += quick_check(held_out.dataset, batch_size=held_out.batch_size, is_skipping=skips)
     if runtime.all_reduce_max(len(problems)):
         more = len(problems) - MOST_PROBLEMS
         lines = [*problems[:MOST_PROBLEMS], *([f"... and {more} more files"] if more > 0 else [])]

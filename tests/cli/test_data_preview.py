@@ -12,18 +12,19 @@ import cv2
 import numpy as np
 import pytest
 import tiny
+from small_data import codec_for
 
 from imagier.cli import main
-from imagier.data.decoding.sample import InputType
+from imagier.data.codecs.class_map import UNKNOWN_COLOR, class_colors
 from imagier.nn.colorize import palette
 from imagier.run import build_data
-from imagier.tools.doctor.images import BEYOND_COLOR, class_colors, for_people, shown, with_points
+from imagier.tools.doctor.images import show
 from imagier.tools.doctor.splits import read_config
 
 ELSEWHERE = re.compile(r"""\b(?:src|href)=["'](?!data:|#)|@import|url\((?!#)|<script""")
 IMAGE = re.compile(r'<img src="data:image/(?:png|jpeg);base64,([^"]+)" width="(\d+)" height="(\d+)" alt="([^"]*)"')
-MAPS = InputType(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=3)
-IMAGES = InputType(name="images", ext="png", num_channels=3)
+MAPS = codec_for(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=3)
+IMAGES = codec_for(name="images", ext="png", num_channels=3)
 
 
 @pytest.fixture
@@ -117,41 +118,42 @@ def test_a_wrong_file_is_named_and_nothing_is_written(config: Path, capsys: pyte
 def test_maps_of_classes_have_the_colors_of_the_palette() -> None:
     array = np.array([[0, 1, 2], [255, 3, 1]], np.uint8)[..., None]
     expected = palette(3).numpy()
-    seen = for_people(array, MAPS)
+    seen = MAPS.to_rgb(array)
     for number in range(3):
         assert (seen[array[..., 0] == number] == expected[number]).all()
-    assert tuple(seen[1, 1]) == BEYOND_COLOR
-    assert tuple(seen[1, 0]) == tuple(class_colors(3)[255]) != BEYOND_COLOR
+    assert tuple(seen[1, 1]) == UNKNOWN_COLOR
+    assert tuple(seen[1, 0]) == tuple(class_colors(3)[255]) != UNKNOWN_COLOR
 
 
 def test_numbers_are_shown_from_black_to_white() -> None:
-    kind = InputType(name="depth", ext="tiff", num_channels=1)
+    kind = codec_for(name="depth", ext="tiff", num_channels=1)
     array = np.linspace(-3, 7, 12, dtype=np.float32).reshape(3, 4, 1)
     expected = np.round((array + 3) / 10 * 255)
-    np.testing.assert_allclose(for_people(array, kind), np.repeat(expected, 3, axis=2), atol=1)
+    np.testing.assert_allclose(kind.to_rgb(array), np.repeat(expected, 3, axis=2), atol=1)
     wide = (np.arange(12, dtype=np.uint16) * 5000).reshape(3, 4, 1)
-    assert for_people(wide, kind)[0, 0, 0] == 0
-    assert for_people(wide, kind)[-1, -1, 0] == 255
+    assert kind.to_rgb(wide)[0, 0, 0] == 0
+    assert kind.to_rgb(wide)[-1, -1, 0] == 255
 
 
 @pytest.mark.filterwarnings("error")
 def test_numbers_without_end_are_shown_as_the_brightest_and_the_darkest() -> None:
-    kind = InputType(name="depth", ext="tiff", num_channels=1)
+    kind = codec_for(name="depth", ext="tiff", num_channels=1)
     array = np.array([[np.inf, 0.0], [-np.inf, np.nan]], np.float32)[..., None]
-    assert for_people(array, kind)[..., 0].tolist() == [[255, 128], [0, 128]]
+    assert kind.to_rgb(array)[..., 0].tolist() == [[255, 128], [0, 128]]
 
 
 def test_an_image_is_made_smaller_to_fit_and_enlarged_a_whole_number_of_times() -> None:
     small, large = (
-        shown(np.zeros((20, 30, 3), np.uint8), IMAGES, "a", 100),
-        shown(np.zeros((200, 400, 3), np.uint8), IMAGES, "a", 100),
+        show(np.zeros((20, 30, 3), np.uint8), IMAGES, "a", 100),
+        show(np.zeros((200, 400, 3), np.uint8), IMAGES, "a", 100),
     )
     assert (small.height, small.width, small.pixels) == (60, 90, True)
     assert (large.height, large.width, large.pixels) == (50, 100, False)
 
 
 def test_key_points_are_marked_where_they_are_also_if_some_are_outside() -> None:
-    marked = with_points(np.zeros((90, 90, 3), np.uint8), IMAGES, np.array([[30.0, 60.0], [-500, 1e9]]), "a", 90)
+    points = codec_for(name="points", ext="json", is_points=True)
+    marked = show(np.array([[30.0, 60.0], [-500, 1e9]]), points, "a", 90, np.zeros((90, 90, 3), np.uint8))
     data = base64.b64decode(marked.uri.partition(",")[2])
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None

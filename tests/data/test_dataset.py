@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from docstrings import example
 from images import Memory, noise, png, write
-from small_data import build
+from small_data import build, codec_for
 
 from imagier.config.find import find, known
 from imagier.config.schema import DATASET
 from imagier.data import dataset, datasets
-from imagier.data.decoding.sample import InputType
 from imagier.errors import UserError
 
-IMAGES = InputType(name="images", ext="png", num_channels=3)
+IMAGES = codec_for(name="images", ext="png", num_channels=3)
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def test_the_example_in_the_docstring_keeps_images_that_are_large_enough(lab: Pa
     sizes = [(8, 9), (9, 4), (12, 8), (7, 30)]
     files = {("images", f"./{i}"): png(noise(*size, seed=i)) for i, size in enumerate(sizes)}
     cls = find(DATASET, "lab_of_sets.large_images")
-    options = {"input_types": [IMAGES], "augmentations": {"resize_h_w": "4, 4"}}
+    options = {"codecs": [IMAGES], "augmentations": {"resize_h_w": "4, 4"}}
     data = build(cls, [Memory(files)], min_side_px=8, **options)
     assert [data[0, i].keys["images"] for i in range(len(data))] == ["./0", "./2"]
     np.testing.assert_array_equal(data.load(1)["images"], noise(12, 8, seed=2))

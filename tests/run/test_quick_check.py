@@ -6,19 +6,20 @@ import time
 
 import numpy as np
 import pytest
+from small_data import codec_for
 
-from imagier.data.decoding.sample import InputType, Sample
+from imagier.data.dataset import Dataset, DatasetSpec
+from imagier.data.sample import Sample
 from imagier.errors import UserError
 from imagier.run.quick_check import MOST_AUGMENTED, quick_check
 
 
-class Noted:
+class Noted(Dataset):
     """A data set that notes what is read; some files are broken, and reading takes a while on a clock of its own."""
-
-    classes = ()
 
     def __init__(self, length: int, *broken: int, seconds: float = 0.0, maps: np.ndarray | None = None) -> None:
         """maps: what every sample holds as its map."""
+        super().__init__(DatasetSpec(sources=[], codecs=[], augmentations={}))
         self.maps = np.zeros((4, 4, 1), np.uint8) if maps is None else maps
         self.length = length
         self.broken = broken
@@ -116,12 +117,13 @@ def test_images_that_fit_in_no_batch_are_told_once_unless_a_batch_is_one_sample(
 
 
 @pytest.mark.parametrize(("used", "lines"), [(2, 1), (3, 0), (6, 0)])
-def test_classes_of_which_most_are_not_there_are_worth_a_line_and_no_more(used: int, lines: int) -> None:
-    kind = InputType(name="maps", ext="png", num_classes=6)
-    told: list[str] = []
+def test_classes_of_which_most_are_not_there_are_worth_a_line_and_no_more(
+    used: int, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    codec = codec_for(name="maps", ext="png", num_classes=6)
     dataset = Noted(5, maps=np.arange(16, dtype=np.uint8).reshape(4, 4, 1) % used)
-    assert quick_check(dataset, kinds=[kind], tell=told.append) == []
-    assert len(told) == lines
+    assert quick_check(dataset, codecs=[codec]) == []
+    assert len(caplog.messages) == lines
     if lines:
-        assert "one_hot_num_classes.maps is 6" in told[0]
-        assert "hold only 2 of them (0, 1)" in told[0]
+        assert "one_hot_num_classes.maps is 6" in caplog.messages[0]
+        assert "hold only 2 of them (0, 1)" in caplog.messages[0]

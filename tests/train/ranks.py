@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from imagier.data.decoding.sample import Sample
 from imagier.data.loading.loader import Loader
+from imagier.data.sample import Sample
 from imagier.nn.average import ModelAverage
 from imagier.nn.norm import SyncBatchNorm2d
 from imagier.recipe import Batch, Losses, Recipe, StepContext

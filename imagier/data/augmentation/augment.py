@@ -34,24 +34,30 @@ class Drawn:
     """The size of everything that comes out."""
     is_flipped: bool
     stages: Sequence[_Stage]
-    masks: frozenset[str]
     interpolation: int
     plans: dict[Any, list[tuple[Moves, Sequence[Change]]]] = field(default_factory=dict, init=False, repr=False)
     """What the stages come to for images of a size: worked out once for all that have it."""
 
-    def apply(self, name: str, image: np.ndarray, extent: tuple[float, float] | None = None) -> np.ndarray:
-        """An image H x W x C of the input type `name` -> the same, augmented, of `size`, contiguous.
+    def apply(
+        self,
+        image: np.ndarray,
+        extent: tuple[float, float] | None = None,
+        *,
+        is_nearest: bool = False,
+        has_colors: bool = True,
+    ) -> np.ndarray:
+        """An image H x W x C -> the same, augmented, of `size`, contiguous.
 
         extent: height and width of what it shows, in its pixels, if that is not its shape (see warp.resize).
+        is_nearest: take the nearest pixel where values must not be mixed. has_colors: change colors, too, of 8 bits.
         """
-        is_mask = name in self.masks
-        rest = cv2.INTER_NEAREST if is_mask else cv2.INTER_LINEAR
+        rest = cv2.INTER_NEAREST if is_nearest else cv2.INTER_LINEAR
         resizes = (extent or image.shape[:2]) != self.resized
-        first = self.interpolation if resizes and not is_mask else rest  # else it would serve whatever comes next
+        first = self.interpolation if resizes and not is_nearest else rest  # else it would serve whatever comes next
         for moves, changes in self._plan(image.shape[:2], extent):
             image = moves(image, first, rest)
             first = rest
-            for change in [] if is_mask else changes:
+            for change in changes if has_colors else []:
                 image = change(image)
         return image
 
@@ -61,7 +67,7 @@ class Drawn:
             self.plans[size, extent] = [(Moves(steps), each) for steps, each in _merged([(begin, []), *self.stages])]
         return self.plans[size, extent]
 
-    def points(self, points: np.ndarray, size: Size) -> np.ndarray:
+    def move_points(self, points: np.ndarray, size: Size) -> np.ndarray:
         """Points ... x D, x and y first, in the pixels of an image of a stored size -> the same, float32.
 
         They move as the pixels do whose centers have whole numbers; those that leave the image are kept, and so is
@@ -74,13 +80,12 @@ class Drawn:
 class Augmenter:
     """The augmentations of one split, from the config's mapping (its order counts)."""
 
-    def __init__(self, keys: Mapping[str, Any], masks: Sequence[str], interpolator: str = "INTER_LINEAR") -> None:
-        """masks: the input types to resize by nearest neighbor. interpolator: an OpenCV name, for the first resize."""
-        self.masks = frozenset(masks)
+    def __init__(self, keys: Mapping[str, Any], interpolator: str = "INTER_LINEAR") -> None:
+        """interpolator: an OpenCV name, for the first resize."""
         self.interpolation = _opencv_constant(interpolator)
         self.ops = [(name, _OPS[name](value)) for name, value in keys.items() if name in _OPS and value is not False]
         self.target_size = _first_resize(keys)
-        self._arguments = (dict(keys), tuple(masks), interpolator)
+        self._arguments = (dict(keys), interpolator)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Augmenter, self._arguments  # its operations are closures, which cannot be sent to a spawned worker
@@ -105,7 +110,6 @@ class Augmenter:
             size=size,
             is_flipped=flipped,
             stages=stages,
-            masks=self.masks,
             interpolation=self.interpolation,
         )
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from imagier.data import dataset
 from imagier.data.dataset import DatasetSpec, Key
-from imagier.data.decoding.sample import Sample
 from imagier.data.listing.files import Files, make_sample, number_classes
+from imagier.data.sample import Sample
 
 IMAGES = "images"
 
@@ -26,8 +26,8 @@ class Dataset(dataset.Dataset):
     def __init__(self, spec: DatasetSpec) -> None:
         """UserError if a source lacks the type."""
         super().__init__(spec)
-        (input_type,) = spec.input_types
-        self.files = Files(spec, input_type)
+        (codec,) = spec.codecs
+        self.files = Files(spec, codec)
         names = self.files.class_names()
         self._classes = sorted(set(names))
         self.labels = number_classes(names, self._classes)

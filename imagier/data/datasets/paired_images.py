@@ -8,10 +8,11 @@ import numpy as np
 
 from imagier.data import dataset
 from imagier.data.augmentation.augment import Augmenter, largest
+from imagier.data.codec import Stored
 from imagier.data.dataset import DatasetSpec, Key
-from imagier.data.decoding.sample import Number, Sample, Stored, load_stored
 from imagier.data.listing.files import FileList, shard_lengths
-from imagier.data.listing.pairing import check_orientation, paired_keys
+from imagier.data.listing.pairing import fit_together, paired_keys
+from imagier.data.sample import Number, Sample, augment, image_sizes, load_stored
 from imagier.data.sources.keys import Keys
 from imagier.errors import UserError
 
@@ -32,10 +33,8 @@ class Dataset(dataset.Dataset):
         """UserError if a sample lacks an image."""
         super().__init__(spec)
         self.draws = spec.is_training and spec.root_weights is not None
-        self.images = [input_type.name for input_type in spec.input_types if not input_type.is_points]
-        masks = [input_type.name for input_type in spec.input_types if input_type.is_mask]
-        self.augmenter = Augmenter(spec.augmentations, masks, spec.interpolator)
-        keys = [paired_keys(source, spec.input_types) for source in spec.sources]
+        self.augmenter = Augmenter(spec.augmentations, spec.interpolator)
+        keys = [paired_keys(source, [codec.name for codec in spec.codecs]) for source in spec.sources]
         self.files = FileList(spec.sources, keys, spec.root_weights)
 
     def __len__(self) -> int:
@@ -46,7 +45,7 @@ class Dataset(dataset.Dataset):
         """The samples of each shard."""
         if self.draws:
             return [len(self)]
-        return shard_lengths(self.spec.sources, self.spec.input_types[0].name, len(self))
+        return shard_lengths(self.spec.sources, self.spec.codecs[0].name, len(self))
 
     @property
     def names(self) -> Keys:
@@ -58,16 +57,11 @@ class Dataset(dataset.Dataset):
         rng = self.rng(key)
         index = self.files.draw(rng) if self.draws else key[1]
         stored = self._load(index, is_reduced=self.spec.reduced_jpeg)
-        sizes = {name: stored[name].size for name in self.images}
+        sizes = image_sizes(stored, self.spec.codecs)
         original = largest(sizes.values())
         try:
             drawn = self.augmenter.draw(original, rng)
-            arrays = {
-                name: drawn.apply(name, each.array, each.extent)
-                if name in sizes
-                else drawn.points(each.array, sizes["image" if "image" in sizes else self.images[0]])
-                for name, each in stored.items()
-            }
+            arrays = augment(stored, self.spec.codecs, drawn)
         except UserError as error:
             raise error.at(self.where(index)) from error
         numbers: dict[str, Number] = {"original_h_w": original, "is_flipped": drawn.is_flipped}
@@ -81,11 +75,10 @@ class Dataset(dataset.Dataset):
     def where(self, index: int) -> str:
         """What to call a sample in a message: the file of its first type."""
         source, key = self.files[index]
-        return source.where(self.spec.input_types[0].name, key)
+        return source.where(self.spec.codecs[0].name, key)
 
     def _load(self, index: int, is_reduced: bool = False) -> dict[str, Stored]:
         source, key = self.files[index]
         needed = self.augmenter.needed_size if is_reduced else None
-        stored = load_stored(source, self.spec.input_types, key, self.spec.use_dont_care, needed)
-        check_orientation({name: stored[name].size for name in self.images}, lambda name: source.where(name, key))
-        return stored
+        stored = load_stored(source, self.spec.codecs, key, needed)
+        return fit_together(stored, self.spec.codecs, lambda name: source.where(name, key))

@@ -11,11 +11,12 @@ import numpy as np
 from pydantic import Field
 
 from imagier.data import dataset
-from imagier.data.augmentation.augment import Augmenter, Drawn, largest
+from imagier.data.augmentation.augment import Augmenter, largest
+from imagier.data.codec import Codec, Stored
 from imagier.data.dataset import DatasetSpec, Key
-from imagier.data.decoding.sample import InputType, Number, Sample, Stored
 from imagier.data.decoding.video_files import OpenVideos
 from imagier.data.listing.frame_index import FrameIndex
+from imagier.data.sample import Number, Sample, augment, image_sizes
 from imagier.data.sources.source import unique_names
 from imagier.errors import UserError
 
@@ -84,15 +85,11 @@ class Dataset(dataset.Dataset):
         """
         super().__init__(spec)
         self.growth = _growth(spec, initial_sequence_length, max_sequence_length)
-        self.images = [input_type.name for input_type in spec.input_types if not input_type.is_points]
-        masks = [input_type.name for input_type in spec.input_types if input_type.is_mask]
-        self.augmenter = Augmenter(spec.augmentations, masks, spec.interpolator)
+        self.augmenter = Augmenter(spec.augmentations, spec.interpolator)
         self.needed = self.augmenter.needed_size if spec.reduced_jpeg else None
         self.max_time_step = spec.augmentations.get("max_time_step", 1)
         videos = OpenVideos()
-        self.roots = [
-            FrameIndex(source, spec.input_types, videos, use_dont_care=spec.use_dont_care) for source in spec.sources
-        ]
+        self.roots = [FrameIndex(source, spec.codecs, videos) for source in spec.sources]
         self.sequences = [sequence for root in self.roots for sequence in root.sequences]
         self.root_of = np.repeat(np.arange(len(self.roots)), [len(root.sequences) for root in self.roots])
         self.names = unique_names(sequence.name for sequence in self.sequences)
@@ -180,11 +177,12 @@ class Dataset(dataset.Dataset):
         root, ref = self._root(sequence), self.sequences[sequence]
         moments = [root.load(ref, number, self.needed) for number in frames]
         self._check_alike(moments, clip)
-        sizes = {name: largest([moment[name].size for moment in moments]) for name in self.images}
+        each = [image_sizes(moment, self.spec.codecs) for moment in moments]
+        sizes = {name: largest([of_frame[name] for of_frame in each]) for name in each[0]}
         original = largest(sizes.values())
         try:
             drawn = self.augmenter.draw(original, rng)
-            changed = [self._augment(drawn, moment) for moment in moments]
+            changed = [augment(moment, self.spec.codecs, drawn) for moment in moments]
             arrays = {name: np.stack([moment[name] for moment in changed]) for name in changed[0]}
         except UserError as error:
             raise error.at(self._where(sequence, frames[0])) from error
@@ -194,22 +192,13 @@ class Dataset(dataset.Dataset):
         key = f"{self.names[sequence]}/{root.name(ref, frames[0])}"
         return Sample(arrays, dict.fromkeys(arrays, key), numbers)
 
-    def _augment(self, drawn: Drawn, moment: Mapping[str, Stored]) -> dict[str, np.ndarray]:
-        of_points = "image" if "image" in self.images else self.images[0]
-        return {
-            name: drawn.apply(name, each.array, each.extent)
-            if name in self.images
-            else drawn.points(each.array, moment[of_points].size)
-            for name, each in moment.items()
-        }
-
     def _check_alike(self, moments: Sequence[Mapping[str, Stored]], clip: _Clip) -> None:
         """UserError if a frame has other channels or bits, or more or fewer key points, than the one before."""
-        for input_type in self.spec.input_types:
-            forms = [_form(moment[input_type.name].array, input_type) for moment in moments]
+        for codec in self.spec.codecs:
+            forms = [_form(moment[codec.name].array, codec) for moment in moments]
             for number, before, form in zip(clip.frames[1:], forms, forms[1:]):
                 if form != before:
-                    where = self._root(clip.sequence).where(input_type.name, self.sequences[clip.sequence], number)
+                    where = self._root(clip.sequence).where(codec.name, self.sequences[clip.sequence], number)
                     raise UserError(
                         f"holds {form}, but {before} in the frame before",
                         where=where,
@@ -221,7 +210,7 @@ class Dataset(dataset.Dataset):
         return self.roots[self.root_of[sequence]]
 
     def _where(self, sequence: int, number: int) -> str:
-        return self._root(sequence).where(self.spec.input_types[0].name, self.sequences[sequence], number)
+        return self._root(sequence).where(self.spec.codecs[0].name, self.sequences[sequence], number)
 
 
 def _growth(spec: DatasetSpec, initial: int | None, most: int) -> ClipLength:
@@ -245,11 +234,11 @@ def _growth(spec: DatasetSpec, initial: int | None, most: int) -> ClipLength:
     )
 
 
-def _form(array: np.ndarray, input_type: InputType) -> str:
+def _form(array: np.ndarray, codec: Codec) -> str:
     """What frames of a clip must have in common; images are resized to one size."""
-    if input_type.is_points:
-        return f"{array.shape[0]} x {array.shape[1]} numbers"
-    return f"pixels of {array.shape[2]} x {array.dtype}"
+    if codec.has_pixels:
+        return f"pixels of {array.shape[2]} x {array.dtype}"
+    return f"{' x '.join(map(str, array.shape))} numbers"
 
 
 def _draw_root(roots: np.ndarray, weights: Sequence[float], rng: random.Random) -> int:

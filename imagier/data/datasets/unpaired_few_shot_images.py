@@ -12,8 +12,8 @@ import numpy as np
 
 from imagier.data import dataset
 from imagier.data.dataset import DatasetSpec, Key
-from imagier.data.decoding.sample import Sample
 from imagier.data.listing.files import files_by_type, load_each, make_sample, number_classes
+from imagier.data.sample import Sample
 
 CONTENT, STYLE = "images_content", "images_style"
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from imagier.data import dataset
 from imagier.data.dataset import DatasetSpec, Key
-from imagier.data.decoding.sample import Sample
 from imagier.data.listing.files import files_by_type, load_each, make_sample
+from imagier.data.sample import Sample
 
 
 class Dataset(dataset.Dataset):

@@ -1,16 +1,22 @@
-"""From the bytes of an image file to its pixels, in OpenCV, whatever format it has."""
+"""From the bytes of an image file to its pixels, by OpenCV, whatever format it has."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from imagier.data.decoding.header import Header
+from imagier.data.augmentation.warp import Size
+from imagier.data.decoding.header import Header, read_header
+from imagier.data.sources.source import Source
 from imagier.errors import UserError
+
+JPEG_EXTENSIONS = frozenset({"jpg", "jpeg"})
 
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
@@ -31,27 +37,55 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 """How to show a stored image, by the orientation of EXIF."""
 
 
-def pixels(
-    data: bytes,
-    header: Header | None,
-    where: str,
-    *,
-    color: bool = False,
-    palette: bool = False,
-    names: bool = False,
-    reduction: int = 1,
-) -> np.ndarray:
-    """A file -> H x W x C as it is shown, of whatever type of numbers it holds; red, green, blue, alpha.
+@dataclass
+class EncodedFile:
+    """A file of a sample that is not decoded yet."""
 
-    color: three channels of 8 bits, whatever is stored. palette: of a PNG with one the indices, not the colors.
-    names: of a gray PNG of 1, 2 or 4 bits the stored numbers, which are else scaled to 255. reduction: 1, 2, 4 or 8; a
-    JPEG is decoded to so much smaller sides, rounded up. UserError, with the file's name, if it is damaged.
+    data: bytes
+    ext: str
+    """In lower case, without a dot. What the file is, its first bytes say."""
+    where: str
+    """What to call it in a message."""
+    reduction: int = 1
+    """1, 2, 4 or 8: a JPEG may be decoded to sides that are so much smaller, rounded up."""
+
+    @classmethod
+    def read(cls, source: Source, input_type: str, key: str) -> EncodedFile:
+        """A file of a source. UserError if it is not there."""
+        where = source.where(input_type, key)
+        return cls(source.read(input_type, key), source.extension(input_type), where)
+
+    @cached_property
+    def header(self) -> Header | None:
+        """What an image says of itself; None for other formats. UserError if it should not be decoded."""
+        return read_header(self.data, self.where)
+
+    @property
+    def size(self) -> Size:
+        """Height and width of an image with a header, upright."""
+        assert self.header is not None
+        return self.header.size
+
+    @property
+    def is_jpeg(self) -> bool:
+        """Whether it is a JPEG and is called one."""
+        return self.header is not None and self.header.is_jpeg and self.ext in JPEG_EXTENSIONS
+
+
+def read_pixels(file: EncodedFile, *, has_palette_indices: bool = False, has_raw_gray: bool = False) -> np.ndarray:
+    """A file -> H x W x C, upright, of whatever type of numbers it holds; red, green, blue, alpha.
+
+    JPEG always gives three channels of 8 bits, whatever is stored. A JPEG called .png can be read. has_palette_indices:
+    give the indices of a PNG with a palette, not the colors. has_raw_gray: give the stored numbers of a gray PNG of 1,
+    2 or 4 bits, which are otherwise scaled to 255. UserError, with the file's name, if it is damaged.
     """
-    if header is not None and header.has_palette and palette:
+    data, header, where = file.data, file.header, file.where
+    is_color = file.ext in JPEG_EXTENSIONS or file.reduction > 1
+    if header is not None and header.has_palette and has_palette_indices:
         array = _palette_indices(data, where)
     else:
-        array = _by_opencv(data, _REDUCED[reduction] if color else cv2.IMREAD_UNCHANGED, where)
-    if header is not None and header.gray_bits < 8 and names and array.dtype == np.uint8:
+        array = _by_opencv(data, _REDUCED[file.reduction] if is_color else cv2.IMREAD_UNCHANGED, where)
+    if header is not None and header.gray_bits < 8 and has_raw_gray and array.dtype == np.uint8:
         array = array // (255 // (2**header.gray_bits - 1))
     if header is not None and header.orientation != 1:
         array = _UPRIGHT[header.orientation](array)
@@ -73,16 +107,20 @@ def _palette_indices(data: bytes, where: str) -> np.ndarray:
     try:
         return np.asarray(Image.open(io.BytesIO(data)))
     except (OSError, SyntaxError) as error:  # Pillow raises either for damaged chunks
-        raise UserError(f"damaged ({error})", where=where, advice="restore it or remove it from the set") from error
+        raise UserError(
+            f"damaged ({error})", where=where, advice="restore it or remove it from the set", code="damaged"
+        ) from error
 
 
 def _by_opencv(data: bytes, mode: int, where: str) -> np.ndarray:
     try:
         array = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        raise UserError(f"cannot be decoded ({error.err})", where=where) from error
+        raise UserError(f"cannot be decoded ({error.err})", where=where, code="damaged") from error
     if array is None:
-        raise UserError("not an image, or damaged", where=where, advice="restore it or remove it from the set")
+        raise UserError(
+            "not an image, or damaged", where=where, advice="restore it or remove it from the set", code="damaged"
+        )
     if array.ndim == 3 and array.shape[2] == 3:
         return cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
     if array.ndim == 3 and array.shape[2] == 4:

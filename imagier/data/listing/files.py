@@ -11,8 +11,10 @@ from itertools import accumulate
 import numpy as np
 
 from imagier.data.augmentation.augment import Augmenter
+from imagier.data.codec import Codec
 from imagier.data.dataset import DatasetSpec
-from imagier.data.decoding.sample import InputType, Number, Sample, load, load_stored
+from imagier.data.decoding.decode import EncodedFile
+from imagier.data.sample import Number, Sample, load_stored
 from imagier.data.sources.keys import Keys
 from imagier.data.sources.source import Source, unique_names
 from imagier.errors import UserError
@@ -56,14 +58,12 @@ def shard_lengths(sources: Sequence[Source], input_type: str, length: int) -> li
 class Files:
     """All files of an input type, in the order of the roots and of the names in them; each is augmented by itself."""
 
-    def __init__(self, spec: DatasetSpec, input_type: InputType) -> None:
+    def __init__(self, spec: DatasetSpec, codec: Codec) -> None:
         """UserError if a source lacks the type."""
-        self.input_type = input_type
-        self.use_dont_care = spec.use_dont_care
-        masks = [input_type.name] if input_type.is_mask else []
-        self.augmenter = Augmenter(spec.augmentations, masks, spec.interpolator)
+        self.codec = codec
+        self.augmenter = Augmenter(spec.augmentations, spec.interpolator)
         self.needed = self.augmenter.needed_size if spec.reduced_jpeg else None
-        keys = [source.keys(input_type.name) for source in spec.sources]
+        keys = [source.keys(codec.name) for source in spec.sources]
         self.list = FileList(spec.sources, keys, spec.root_weights)
         self.names = self.list.names
 
@@ -73,16 +73,16 @@ class Files:
     def load(self, index: int) -> np.ndarray:
         """An image H x W x C as stored, checked. UserError with the name of the file if it is wrong."""
         source, key = self.list[index]
-        return load(source, self.input_type, key, self.use_dont_care)
+        return self.codec.load(EncodedFile.read(source, self.codec.name, key)).array
 
     def load_augmented(self, index: int, rng: random.Random) -> tuple[np.ndarray, dict[str, Number]]:
         """An image changed by draws of its own, and the numbers `is_flipped_<type>` and `original_h_w_<type>`."""
         source, key = self.list[index]
-        name = self.input_type.name
-        stored = load_stored(source, [self.input_type], key, self.use_dont_care, self.needed)[name]
+        name = self.codec.name
+        stored = load_stored(source, [self.codec], key, self.needed)[name]
         try:
             drawn = self.augmenter.draw(stored.size, rng)
-            array = drawn.apply(name, stored.array, stored.extent)
+            array = self.codec.augment(stored, drawn)
         except UserError as error:
             raise error.at(source.where(name, key)) from error
         return array, {f"is_flipped_{name}": drawn.is_flipped, f"original_h_w_{name}": stored.size}
@@ -104,7 +104,7 @@ def number_classes(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
 
 def files_by_type(spec: DatasetSpec) -> dict[str, Files]:
     """The files of every input type, in the order of the types, which is also the order of their draws."""
-    return {input_type.name: Files(spec, input_type) for input_type in spec.input_types}
+    return {codec.name: Files(spec, codec) for codec in spec.codecs}
 
 
 def make_sample(files: Mapping[str, Files], indices: Mapping[str, int], rng: random.Random, **labels: int) -> Sample:

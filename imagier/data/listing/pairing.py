@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from imagier.data.augmentation.warp import Size
-from imagier.data.decoding.sample import InputType
+from imagier.data.codec import Codec, Stored
+from imagier.data.sample import image_sizes
 from imagier.data.sources.source import Source
 from imagier.errors import UserError
 
 
-def paired_keys(source: Source, input_types: Sequence[InputType]) -> list[str]:
+def paired_keys(source: Source, input_types: Sequence[str]) -> list[str]:
     """The keys of the first type. UserError if another type lacks one of them."""
-    first, *others = [input_type.name for input_type in input_types]
+    first, *others = input_types
     keys = source.keys(first)
     for name in others:
         known = set(source.keys(name))
@@ -26,6 +28,21 @@ def paired_keys(source: Source, input_types: Sequence[InputType]) -> list[str]:
                 code="missing-partner",
             )
     return keys
+
+
+def fit_together(
+    stored: Mapping[str, Stored], codecs: Sequence[Codec], where: Callable[[str], str]
+) -> dict[str, Stored]:
+    """The files of a sample, after a check of their orientation. where: what to call the file of an input type.
+
+    What has no pixels gets the size of the image that it lies in: that of the type `image`, or else the first one's.
+    """
+    sizes = image_sizes(stored, codecs)
+    check_orientation(sizes, where)
+    if len(sizes) == len(stored):
+        return dict(stored)
+    size = sizes["image"] if "image" in sizes else next(iter(sizes.values()))
+    return {name: each if name in sizes else replace(each, size=size) for name, each in stored.items()}
 
 
 def check_orientation(sizes: Mapping[str, Size], where: Callable[[str], str]) -> None:

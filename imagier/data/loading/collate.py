@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from imagier.data.decoding.sample import Number, Sample
 from imagier.data.loading.faults import Read
+from imagier.data.sample import Number, Sample
 from imagier.errors import UserError
 
 

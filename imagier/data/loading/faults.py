@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import signal
 import traceback
@@ -10,19 +11,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Literal
 
 import torch.utils.data
 
 from imagier.data.dataset import Dataset, Key
-from imagier.data.decoding.sample import Sample
+from imagier.data.sample import Sample
 from imagier.errors import RunError, UserError
-
-Policy = Literal["stop", "replace", "leave out"]
-"""What to do about a sample that cannot be read: end the run, take another one instead, or do without it."""
 
 TRIES = 10
 """Samples that are tried in place of a broken one."""
+
+
+class OnError(enum.Enum):
+    """What to do about a sample that cannot be read."""
+
+    RAISE = "raise"
+    """End the run."""
+    RESAMPLE = "resample"
+    """Take another one instead."""
+    DROP = "drop"
+    """Do without it."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +45,16 @@ class Read:
 
 
 class Guarded(torch.utils.data.Dataset):
-    """Reads samples, and keeps to a policy where one is broken.
+    """Reads samples, and does what `on_error` says where one is broken.
 
     In place of sample i come i + 1, i + 2, i + 4, i + 8, ...: neighbors first, since they are near at hand, then those
     far away, since broken files often lie together. So what comes is a function of (epoch, index), whoever reads it.
     """
 
-    def __init__(self, dataset: Dataset, policy: Policy) -> None:
+    def __init__(self, dataset: Dataset, on_error: OnError) -> None:
         self.dataset = dataset
-        self.policy = policy
-        self.steps = [0, *(2**n for n in range(TRIES))] if policy == "replace" else [0]
+        self.on_error = on_error
+        self.steps = [0, *(2**n for n in range(TRIES))] if on_error is OnError.RESAMPLE else [0]
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -58,10 +66,10 @@ class Guarded(torch.utils.data.Dataset):
             try:
                 return Read(self.dataset[epoch, (index + step) % len(self.dataset)], broken)
             except UserError as error:
-                if self.policy == "stop":
+                if self.on_error is OnError.RAISE:
                     return Read(None, error=error)
                 broken.append(str(error))
-        if self.policy == "leave out":
+        if self.on_error is OnError.DROP:
             return Read(None, broken)
         return Read(None, broken, too_many_bad_samples(broken[0]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from functools import partial
 from itertools import islice
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -25,14 +27,23 @@ from torch.utils.data import DataLoader
 
 from imagier.data.dataset import Dataset, Key
 from imagier.data.loading.collate import Loaded, collate, forms
-from imagier.data.loading.faults import TRIES, Guarded, Policy, too_many_bad_samples, translate_worker_errors
+from imagier.data.loading.faults import TRIES, Guarded, OnError, too_many_bad_samples, translate_worker_errors
 from imagier.data.loading.order import plan, share, shuffled, shuffled_in_blocks
-from imagier.data.loading.prefetch import Arrived, Copier, one_ahead
 from imagier.errors import RunError
 from imagier.recipe import Batch, Position
 
+logger = logging.getLogger(__name__)
+
 PARENT_CHECK_S = 2.0
-"""A worker looks so often whether its run is still there."""
+"""Seconds between two looks of a worker at whether its run is still there."""
+
+T = TypeVar("T")
+
+Arrived = Callable[[], dict[str, Tensor]]
+"""Makes the device wait for the end of a copy; returns what was copied."""
+
+Copier = Callable[[Mapping[str, Tensor]], Arrived]
+"""Begins to copy tensors to a device, which goes on with its work meanwhile."""
 
 
 class Loader:
@@ -52,8 +63,7 @@ class Loader:
         seed: int = 0,
         shuffle: bool = False,
         blocks: Sequence[int] | None = None,
-        on_error: Policy = "stop",
-        tell: Callable[[str], None] = print,
+        on_error: OnError = OnError.RAISE,
         num_workers: int = 0,
         persistent_workers: bool = False,
         pin_memory: bool = False,
@@ -61,11 +71,11 @@ class Loader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """finish: what happens to a batch once it is on the device (Expander). batch_size: samples a rank.
+        """batch_size: samples per rank. finish: what happens to a batch once it is on the device (Expander).
 
         blocks: lengths of runs of samples that lie together, to be kept so. With `shuffle` (training), `stream` mixes a
-        few at a time; without, `once` gives a rank whole ones. tell: gets one line for each sample that is skipped, the
-        first time. copier: copies batches to the device ahead of time, where it can.
+        few at a time; without, `once` gives a rank whole ones. copier: copies batches to the device ahead of time,
+        where it can. A sample that is skipped is logged the first time.
         """
         self.dataset = dataset
         self.batch_size = batch_size
@@ -75,7 +85,6 @@ class Loader:
         self.shuffle = shuffle
         self.blocks = blocks
         self.on_error = on_error
-        self.tell = tell
         self.num_workers = num_workers
         self.persistent_workers = persistent_workers and num_workers > 0
         self.pin_memory = pin_memory
@@ -87,7 +96,7 @@ class Loader:
         self.skipped = 0
         """Times that a sample of this rank was broken and skipped."""
         self._served = 0
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._kept: DataLoader | None = None
 
     @property
@@ -102,7 +111,7 @@ class Loader:
     def stream(self, start: Position) -> Iterator[tuple[Batch, Position]]:
         """Batches without end from a position on, each with the position after it. Workers live as long as it does."""
         assert self.steps_per_epoch, "a set smaller than a step has no batches"
-        assert self.on_error != "leave out", "the batches of all ranks must be whole"
+        assert self.on_error is not OnError.DROP, "the batches of all ranks must be whole"
         positions: deque[Position] = deque()
 
         def keys() -> Iterator[list[Key]]:
@@ -167,38 +176,52 @@ class Loader:
         # Closed and not left to the garbage collector: after an error that would come late, and workers would stay.
         with closing(_served(loader)) as served:
             begun = map(self._begin, served)
-            for arrived in begun if self.copier is None else one_ahead(begun):
-                batch = arrived()
+            for wait in begun if self.copier is None else one_ahead(begun):
+                batch = wait()
                 if batch is not None:
                     yield batch
 
     def _begin(self, loaded: Loaded) -> Callable[[], Batch | None]:
         """Begins to bring a batch to the device; what it returns waits for that. Without samples there is no batch."""
         numbers = {name: torch.tensor(values) for name, values in loaded.numbers.items()}
-        arrived = (self.copier or self._copy)({**loaded.tensors, **numbers})
+        wait_for_copy = (self.copier or self._copy)({**loaded.tensors, **numbers})
 
-        def finished() -> Batch | None:
+        def finish() -> Batch | None:
             self._account(loaded)
-            return self.finish(Batch(arrived(), loaded.keys)) if loaded.keys else None
+            return self.finish(Batch(wait_for_copy(), loaded.keys)) if loaded.keys else None
 
-        return finished
+        return finish
 
     def _copy(self, tensors: Mapping[str, Tensor]) -> Arrived:
         copies = {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
         return lambda: copies
 
     def _account(self, loaded: Loaded) -> None:
-        """Raises what ends the run; tells and counts what was skipped."""
+        """Raises what ends the run; logs and counts what was skipped."""
         if loaded.error is not None:
             raise loaded.error
         self._served += len(next(iter(loaded.keys.values()), []))
         self.skipped += len(loaded.skipped)
         for line in loaded.skipped:
-            if line not in self._told:
-                self.tell(f"skipped: {line}")
-            self._told.add(line)
-        if self.on_error == "leave out" and self.skipped > max(TRIES, self._served):
+            if line not in self._logged:
+                logger.warning("skipped: %s", line)
+            self._logged.add(line)
+        if self.on_error is OnError.DROP and self.skipped > max(TRIES, self._served):
             raise too_many_bad_samples(loaded.skipped[-1])
+
+
+def one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """Each item when the next one has been taken too, so that the next one's copy has begun."""
+    items = iter(items)
+    for item in items:
+        held = item
+        break
+    else:
+        return
+    for item in items:
+        yield held
+        held = item
+    yield held
 
 
 @dataclass(frozen=True)

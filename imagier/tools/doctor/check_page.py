@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from imagier.data.codecs.class_map import class_colors
+from imagier.data.codecs.mask import NOTHING
 from imagier.errors import UserError
 from imagier.tools.doctor import summary
 from imagier.tools.doctor.diagnosis import Diagnosis
-from imagier.tools.doctor.file_stats import NOTHING, image
+from imagier.tools.doctor.file_stats import image
 from imagier.tools.doctor.file_table import FileTable
 from imagier.tools.doctor.finding import Finding
-from imagier.tools.doctor.images import Shown, class_colors, css, shown, template
+from imagier.tools.doctor.images import Shown, css, show, template
 from imagier.tools.doctor.summary import Bin
 
 ROWS, IMAGES, EXAMPLES = 1000, 12, 5
@@ -80,13 +82,13 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 def _shown(table: FileTable, place: int, side_px: int) -> list[Shown]:
     """The image, or none where there is none to be seen."""
-    if table.kind.is_points:
+    if not table.codec.has_pixels:
         return []
     try:
-        array = image(*table.items[place], table.kind)
+        array = image(*table.items[place], table.codec)
     except UserError:
         return []
-    return [shown(array, table.kind, table.where(place), side_px)]
+    return [show(array, table.codec, table.where(place), side_px)]
 
 
 def _short(text: str) -> str:
@@ -100,13 +102,13 @@ def _short(text: str) -> str:
 def _classes(tables: Sequence[FileTable]) -> list[tuple[str, list[str], list[dict[str, Any]], float]]:
     """For every type with classes: its name, the splits, a row for each class, the largest share."""
     found = []
-    for name in dict.fromkeys(table.kind.name for table in tables if table.kind.num_classes is not None):
-        of_type = [table for table in tables if table.kind.name == name and len(table.seen)]
+    for name in dict.fromkeys(table.codec.name for table in tables if table.codec.num_classes is not None):
+        of_type = [table for table in tables if table.codec.name == name and len(table.seen)]
         if not of_type:
             continue
-        kind = of_type[0].kind
-        known = kind.num_classes or 0
-        any_goes = of_type[0].part.use_dont_care or kind.dont_care is not None
+        input_type = of_type[0].codec.input_type
+        known = input_type.num_classes or 0
+        any_goes = input_type.use_dont_care or input_type.dont_care is not None
         colors = class_colors(known)
         lines = summary.classes(of_type)
         rows = [
@@ -131,7 +133,7 @@ def _sizes(tables: Sequence[FileTable]) -> list[tuple[str, list[Bin], list[Bin]]
     """The distribution of sizes of the columns that hold more than one."""
     found = []
     for table in tables:
-        if table.kind.is_points:
+        if not table.codec.has_pixels:
             continue
         common = summary.common_sizes(table)
         if len(common) > 1:

@@ -127,13 +127,13 @@ class _Comparer(Dataset):
     """Reads pairs of files, and says of each whether they are alike."""
 
     def __init__(self, table: FileTable, other: FileTable) -> None:
-        self.sides = [(side.kind, side.items) for side in (table, other)]
+        self.sides = [(side.codec, side.items) for side in (table, other)]
 
     def __getitem__(self, pairs: Sequence[tuple[int, int]]) -> list[bool]:
         return [self._compare(pair) for pair in pairs]
 
     def _compare(self, pair: tuple[int, int]) -> bool:
         try:
-            return are_alike(*[image(*items[place], kind) for (kind, items), place in zip(self.sides, pair)])
+            return are_alike(*[image(*items[place], codec) for (codec, items), place in zip(self.sides, pair)])
         except UserError:
             return False  # one of them was there a moment ago

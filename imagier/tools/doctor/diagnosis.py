@@ -85,12 +85,13 @@ def _tested(chapters: Sequence[SplitReport]) -> Iterator[tuple[FileTable, list[F
     train = [table for report in chapters if report.part.name == TRAIN for table in report.tables]
     others = [table for report in chapters if report.part.name != TRAIN for table in report.tables]
     for table in train:
-        yield table, [other for other in others if other.kind.name == table.kind.name]
+        yield table, [other for other in others if other.codec.name == table.codec.name]
 
 
 def _copies(chapters: Sequence[SplitReport], workers: int, bar: Bar) -> Iterator[Finding]:
     for train, held_out in _tested(chapters):
-        if train.kind.is_points or train.kind.is_mask or train.kind.name in train.part.labels:
+        codec = train.codec
+        if not codec.has_pixels or codec.holds_ids or codec.name in train.part.labels:
             continue  # two images may well have the same label
         for table in [] if train.part.clips else [train, *held_out]:  # frames of a video may well be the same
             yield from faults_of_copies(repeated(table), exact=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from imagier.data.decoding.sample import InputType
+from imagier.data.codec import Codec, Remark
 from imagier.data.listing.files import FileList
 from imagier.data.sources.source import Source
 from imagier.errors import UserError
@@ -25,14 +25,13 @@ class Split:
 
     name: str
     sources: Sequence[Source]
-    input_types: Sequence[InputType]
+    codecs: Sequence[Codec]
     augmentations: Mapping[str, Any]
     interpolator: str = "INTER_LINEAR"
     paired: bool = True
     """Files of all types belong together by name."""
     clips: bool = False
     """Images are frames of videos."""
-    use_dont_care: bool = False
     skips: bool = False
     """A run leaves out files that are wrong, instead of stopping at one."""
     batch_size: int = 1
@@ -43,15 +42,17 @@ class Split:
 class FileTable:
     """The files of one type of a part."""
 
-    def __init__(self, part: Split, kind: InputType, keys: Sequence[Sequence[str]]) -> None:
+    def __init__(self, part: Split, codec: Codec, keys: Sequence[Sequence[str]]) -> None:
         """keys: those of each of the part's sources."""
         self.part = part
-        self.kind = kind
+        self.codec = codec
         self.items = FileList(part.sources, keys)
         self.notes = np.zeros(len(self.items), NOTE)
         self.notes["flags"] = Flag.UNSEEN
         self.messages: dict[int, str] = {}
-        bins = 65536 if kind.num_classes is not None else 256
+        self.remarks: dict[Remark, list[int]] = {}
+        """What the codec says about files, and the files of each remark."""
+        bins = 65536 if codec.num_classes is not None else 256
         self.pixels = np.zeros(bins, np.int64)
         """Pixels with each value, of images of one channel."""
         self.files = np.zeros(bins, np.int64)
@@ -63,15 +64,15 @@ class FileTable:
     @property
     def holds_videos(self) -> bool:
         """A file of it holds many images."""
-        return is_video(self.part.sources[0], self.kind)
+        return is_video(self.part.sources[0], self.codec)
 
     def __str__(self) -> str:
-        return f"{self.part.name}, {self.kind.name}"
+        return f"{self.part.name}, {self.codec.name}"
 
     def where(self, place: int) -> str:
         """What to call a file in a message."""
         source, key = self.items[place]
-        return source.where(self.kind.name, key)
+        return source.where(self.codec.name, key)
 
     def message(self, place: int) -> str:
         """What is wrong with a file, with its name."""
@@ -82,6 +83,8 @@ class FileTable:
         self.notes[place] = seen.note
         if seen.message and len(self.messages) < MOST_MESSAGES:
             self.messages[place] = seen.message
+        for remark in seen.remarks:
+            self.remarks.setdefault(remark, []).append(place)
         if seen.values is not None:
             values, pixels = seen.values
             self.pixels[values] += pixels
@@ -115,15 +118,15 @@ class FileTable:
 def listed(part: Split) -> tuple[list[FileTable], list[str]]:
     """A part's columns, in the order of its types; and what is wrong with those that cannot be listed."""
     tables, problems = [], []
-    for kind in part.input_types:
+    for codec in part.codecs:
         keys: list[Sequence[str]] = []
         for source in part.sources:
             try:
-                keys.append(source.keys(kind.name))
+                keys.append(source.keys(codec.name))
             except UserError as error:
                 keys.append([])
                 problems.append(str(error))
-        tables.append(FileTable(part, kind, keys))
+        tables.append(FileTable(part, codec, keys))
     return tables, problems
 
 

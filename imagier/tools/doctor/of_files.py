@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from imagier.tools.doctor.file_stats import NOTHING, WRONG, Flag
+from imagier.data.codecs.mask import NOTHING
+from imagier.tools.doctor.file_stats import WRONG, Flag
 from imagier.tools.doctor.file_table import FileTable
 from imagier.tools.doctor.finding import Finding, Severity, files_of, number_of, of_wrong_files
 
@@ -40,12 +41,12 @@ def _wrong_form(table: FileTable) -> Iterator[Finding]:
         Flag.WRONG_FORM,
         "file",
         "of another form (channels, bits) than the config expects",
-        f"convert them, or correct what the config says of {table.kind.name}",
+        f"convert them, or correct what the config says of {table.codec.name}",
     )
 
 
 def _wrong_classes(table: FileTable) -> Iterator[Finding]:
-    places, classes = table.flagged(Flag.WRONG_CLASS), table.kind.num_classes
+    places, classes = table.flagged(Flag.WRONG_CLASS), table.codec.num_classes
     if not len(places) or classes is None:
         return
     ids = [int(i) for i in np.flatnonzero(table.files) if i >= classes and i != NOTHING]
@@ -54,7 +55,7 @@ def _wrong_classes(table: FileTable) -> Iterator[Finding]:
         of_wrong_files(table.part, len(places), table.looked_at),
         str(table),
         f"{number_of(len(places), 'map', table.looked_at)} with classes beyond {classes - 1}, the last one of "
-        f"one_hot_num_classes.{table.kind.name}: {shown}{', ...' if len(ids) > 8 else ''}",
+        f"one_hot_num_classes.{table.codec.name}: {shown}{', ...' if len(ids) > 8 else ''}",
         "correct the maps or the number, or set use_dont_care: true, which makes one class of all others",
         files_of(table, places, table.message),
     )
@@ -71,19 +72,18 @@ def _not_finite(table: FileTable) -> Iterator[Finding]:
     )
 
 
-def _mixed_names(table: FileTable) -> Iterator[Finding]:
-    yield from _flagged(
-        table,
-        Flag.MIXED,
-        "map",
-        "with values in between at many of their edges, as smoothing and compression leave them",
-        "draw maps without anti-aliasing, resize them by nearest neighbor, and never save them as JPEG",
-        Severity.WARNING,
-    )
+def _remarks(table: FileTable) -> Iterator[Finding]:
+    """What the codec says about files."""
+    thing = "map" if table.codec.holds_ids else "image" if table.codec.has_pixels else "file"
+    text = None if table.codec.holds_ids else _range(table)
+    for remark, places in table.remarks.items():
+        count = number_of(len(places), thing, len(table.seen))
+        rows = files_of(table, np.array(places), text)
+        yield Finding(Severity.WARNING, str(table), f"{count} {remark.what}", remark.advice, rows)
 
 
 def _lossy(table: FileTable) -> Iterator[Finding]:
-    if table.kind.is_mask:
+    if table.codec.holds_ids:
         yield from _flagged(
             table,
             Flag.LOSSY,
@@ -107,7 +107,7 @@ def _turned(table: FileTable) -> Iterator[Finding]:
 
 def _constant(table: FileTable) -> Iterator[Finding]:
     places = table.flagged(Flag.CONSTANT)
-    if table.kind.is_mask or not len(places):
+    if table.codec.holds_ids or not len(places):
         return
     black = int(np.count_nonzero(table.notes["high"][places] == 0))
     yield Finding(
@@ -119,37 +119,12 @@ def _constant(table: FileTable) -> Iterator[Finding]:
     )
 
 
-def _values(table: FileTable) -> Iterator[Finding]:
-    if table.kind.is_mask:
-        return
-    notes = table.notes
-    float_range = (notes["bits"] == 32) & ((notes["low"] < 0) | (notes["high"] > 1))
-    for wrong, what, advice in (
-        (
-            float_range,
-            "of floating-point values outside 0 to 1, which are taken as they are",
-            "divide them by the largest value that there can be",
-        ),
-        (
-            notes["bits"] == 16,
-            "of 16 bits, whose values are taken as they are, up to 65535, instead of from 0 to 1",
-            "save images with 8 bits, or set is_mask: true if the values are names",
-        ),
-    ):
-        places = np.flatnonzero(wrong & (notes["flags"] & WRONG == 0))
-        if len(places):
-            count = number_of(len(places), "image", len(table.seen))
-            yield Finding(
-                Severity.WARNING, str(table), f"{count} {what}", advice, files_of(table, places, _range(table))
-            )
-
-
 def _forms(table: FileTable) -> Iterator[Finding]:
     """What no batch can hold together."""
     good = table.seen[table.notes["flags"][table.seen] & WRONG == 0]
     if table.part.batch_size == 1 or not len(good):
         return
-    fields = {"height": "points", "width": "numbers a point"} if table.kind.is_points else _ALIKE
+    fields = {"height": "points", "width": "numbers a point"} if not table.codec.has_pixels else _ALIKE
     for field, called in fields.items():
         values, counts = np.unique(table.notes[field][good], return_counts=True)
         if len(values) == 1:
@@ -168,8 +143,8 @@ def _forms(table: FileTable) -> Iterator[Finding]:
 
 def _names_like(table: FileTable) -> Iterator[Finding]:
     """A map of classes that the config takes for an image."""
-    kind = table.kind
-    if kind.is_mask or kind.name not in table.part.labels or not len(table.seen):
+    codec = table.codec
+    if codec.holds_ids or codec.name not in table.part.labels or not len(table.seen):
         return
     ids = np.flatnonzero(table.files)
     notes = table.notes[table.seen]
@@ -179,7 +154,7 @@ def _names_like(table: FileTable) -> Iterator[Finding]:
             Severity.WARNING,
             str(table),
             f"all files together hold {len(ids)} values alone ({_short(ids)}), as if these were classes",
-            f"if they are, set is_mask: true and one_hot_num_classes.{kind.name}: {ids[-1] + 1}",
+            f"if they are, set is_mask: true and one_hot_num_classes.{codec.name}: {ids[-1] + 1}",
         )
 
 
@@ -216,10 +191,9 @@ _RULES: tuple[Rule, ...] = (
     _wrong_classes,
     _not_finite,
     _forms,
-    _mixed_names,
     _lossy,
     _names_like,
     _turned,
     _constant,
-    _values,
+    _remarks,
 )

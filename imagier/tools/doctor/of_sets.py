@@ -10,7 +10,7 @@ import numpy as np
 
 from imagier.data.augmentation.augment import Augmenter
 from imagier.data.augmentation.warp import Size
-from imagier.data.decoding.sample import InputType
+from imagier.data.codec import Codec
 from imagier.errors import UserError
 from imagier.tools.doctor.copies import Copies
 from imagier.tools.doctor.file_table import FileTable, Partners, Split, partners
@@ -32,17 +32,17 @@ def faults_of_partners(tables: Sequence[FileTable]) -> Iterator[Finding]:
             yield Finding(
                 Severity.ERROR,
                 str(other.table),
-                f"{number_of(len(missing), 'file', len(first))} of {first.kind.name} without a partner of this type",
-                f"add them, or remove the files of {first.kind.name}",
+                f"{number_of(len(missing), 'file', len(first))} of {first.codec.name} without a partner of this type",
+                f"add them, or remove the files of {first.codec.name}",
                 _missing(first, missing, other.table),
             )
         if len(other.left_over):
             yield Finding(
                 Severity.WARNING,
                 str(other.table),
-                f"{number_of(len(other.left_over), 'file', len(other.table))} without a partner in {first.kind.name}, "
+                f"{number_of(len(other.left_over), 'file', len(other.table))} without a partner in {first.codec.name}, "
                 "which will never be read",
-                f"add those of {first.kind.name}, or remove these",
+                f"add those of {first.codec.name}, or remove these",
                 files_of(other.table, other.left_over),
             )
 
@@ -50,7 +50,7 @@ def faults_of_partners(tables: Sequence[FileTable]) -> Iterator[Finding]:
 def _missing(first: FileTable, places: np.ndarray, table: FileTable) -> Rows:
     def row(i: int) -> Row:
         source, key = first.items[int(places[i])]
-        name = f"{source.where(table.kind.name, key)}: partner of {source.where(first.kind.name, key)}"
+        name = f"{source.where(table.codec.name, key)}: partner of {source.where(first.codec.name, key)}"
         return Row(name, ((first, int(places[i])),))
 
     return Rows(len(places), row)
@@ -62,7 +62,7 @@ def faults_of_sizes(part: Split, tables: Sequence[FileTable]) -> Iterator[Findin
         if len(group.places):
             yield from _faults_of_sizes(part, group)
     if part.paired:
-        for other in partners([table for table in tables if not table.kind.is_points]):
+        for other in partners([table for table in tables if table.codec.has_pixels]):
             yield from _shapes(tables[0], other)
 
 
@@ -142,7 +142,7 @@ def _shapes(first: FileTable, other: Partners) -> Iterator[Finding]:
         if which.any():
             count = number_of(int(which.sum()), "file", len(both))
             rows = _pairs(first, other, both[which])
-            what = f"{count} {what} their partners in {first.kind.name}"
+            what = f"{count} {what} their partners in {first.codec.name}"
             yield Finding(severity, str(other.table), what, advice, rows)
 
 
@@ -196,7 +196,7 @@ def _samples(part: Split, tables: Sequence[FileTable]) -> list[_Samples]:
 def _outcomes(part: Split, sizes: np.ndarray) -> tuple[list[_Outcome], np.ndarray]:
     """What becomes of N x 2 sizes: of every different one, and which of these each is. Augmentations are tried."""
     different, which = np.unique(sizes, axis=0, return_inverse=True)
-    augmenter = Augmenter(part.augmentations, [], part.interpolator)
+    augmenter = Augmenter(part.augmentations, part.interpolator)
     return [_outcome(augmenter, size) for size in map(tuple, different.tolist())], which.ravel()
 
 
@@ -208,7 +208,7 @@ def _outcome(augmenter: Augmenter, size: Size) -> _Outcome:
 
 
 def _sizes(table: FileTable, places: np.ndarray) -> np.ndarray:
-    if table.kind.is_points:
+    if not table.codec.has_pixels:
         return np.zeros((len(places), 2), table.notes["height"].dtype)
     return np.stack([table.notes[side][places] for side in ("height", "width")], axis=1)
 
@@ -218,20 +218,20 @@ def faults_of_classes(train: FileTable, held_out: Sequence[FileTable]) -> Iterat
 
     Nothing is said of a training set of which only a part was read: the others may hold them.
     """
-    count = train.kind.num_classes
+    count = train.codec.num_classes
     if count is None or not len(train.seen) or train.looked_at < len(train):
         return
-    there = _classes_in(train, train.kind)
+    there = _classes_in(train, train.codec)
     absent = np.flatnonzero(~there)
     if len(absent):
         yield Finding(
             Severity.WARNING,
             str(train),
             f"{number_of(len(absent), 'class', count)} in none of the {len(train.seen):,} maps: {_ranges(absent)}",
-            f"check the maps, or lower one_hot_num_classes.{train.kind.name}; each class costs a channel",
+            f"check the maps, or lower one_hot_num_classes.{train.codec.name}; each class costs a channel",
         )
     for table in held_out:
-        new = np.flatnonzero(_classes_in(table, train.kind) & ~there)
+        new = np.flatnonzero(_classes_in(table, train.codec) & ~there)
         if len(new):
             yield Finding(
                 Severity.WARNING,
@@ -241,9 +241,9 @@ def faults_of_classes(train: FileTable, held_out: Sequence[FileTable]) -> Iterat
             )
 
 
-def _classes_in(table: FileTable, kind: InputType) -> np.ndarray:
+def _classes_in(table: FileTable, codec: Codec) -> np.ndarray:
     """Which classes the maps of a column hold, after the op move_dont_care."""
-    count, nothing = kind.num_classes or 0, kind.dont_care
+    count, nothing = codec.num_classes or 0, codec.input_type.dont_care
     there = table.files[:count] > 0
     if nothing is not None and nothing < count:
         there[nothing] = table.files[nothing:].any()

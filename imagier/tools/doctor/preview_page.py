@@ -11,13 +11,16 @@ import numpy as np
 from imagier.config import schema
 from imagier.config.check import Config
 from imagier.config.find import find
+from imagier.data.codec import Codec
+from imagier.data.codecs.class_map import class_colors
+from imagier.data.codecs.mask import NOTHING
 from imagier.data.dataset import Dataset
-from imagier.data.decoding.sample import InputType, Sample
 from imagier.data.listing.files import FileList
+from imagier.data.sample import Sample
 from imagier.recipe import Position
 from imagier.run import build_data
-from imagier.tools.doctor.file_stats import NOTHING, image, is_video
-from imagier.tools.doctor.images import Shown, class_colors, css, shown, template, with_points
+from imagier.tools.doctor.file_stats import image, is_video
+from imagier.tools.doctor.images import Shown, css, show, template
 from imagier.tools.doctor.splits import splits
 from imagier.train import runtime as runtimes
 
@@ -53,25 +56,25 @@ class Draws:
 class Legend:
     """The classes that are to be seen on the page."""
 
-    seen: dict[str, tuple[InputType, set[int]]] = field(default_factory=dict)
+    seen: dict[str, tuple[int, set[int]]] = field(default_factory=dict)
+    """By input type: how many classes there are, and those that were seen."""
 
-    def add(self, kind: InputType, array: np.ndarray) -> None:
+    def add(self, codec: Codec, array: np.ndarray) -> None:
         """Notes the classes of a map, if it is one."""
-        if kind.num_classes is not None:
-            _, numbers = self.seen.setdefault(kind.name, (kind, set()))
+        if codec.num_classes is not None:
+            _, numbers = self.seen.setdefault(codec.name, (codec.num_classes, set()))
             numbers.update(np.unique(array).tolist())
 
     def entries(self) -> list[tuple[str, list[tuple[str, str]]]]:
         """Types with classes, each with (name, color for a style sheet) of its classes."""
         found = []
-        for name, (kind, numbers) in self.seen.items():
-            colors = class_colors(kind.num_classes or 0)
-            found.append((name, [(_class_name(number, kind), css(colors[number])) for number in sorted(numbers)]))
+        for name, (known, numbers) in self.seen.items():
+            colors = class_colors(known)
+            found.append((name, [(_class_name(number, known), css(colors[number])) for number in sorted(numbers)]))
         return found
 
 
-def _class_name(number: int, kind: InputType) -> str:
-    known = kind.num_classes or 0
+def _class_name(number: int, known: int) -> str:
     if number < known:
         return str(number)
     return f"{number} (nothing)" if number == NOTHING else f"{number} (not known)"
@@ -102,21 +105,21 @@ def _section(name: str, data: schema.Data, split: schema.Split, much: Draws, leg
 def _block(drawn: Sequence[Sample], dataset: Dataset, stored: _Stored, legend: Legend) -> list[dict[str, Any]]:
     """A sample: a row for every type, with the stored image and those of all draws."""
     rows = []
-    for name, kind in stored.kinds.items():
+    for name, codec in stored.codecs.items():
         one = drawn[0].arrays[name].ndim < 4 or len(drawn[0].arrays[name]) == 1  # a clip has no one file
         original = stored.read(name, drawn[0].keys[name]) if one else None
         if original is not None:
-            legend.add(kind, original)
+            legend.add(codec, original)
         cells = []
         for sample in drawn:
-            legend.add(kind, sample.arrays[name])
-            cells.append((_images(sample, kind, stored.kinds), _caption(sample, name)))
+            legend.add(codec, sample.arrays[name])
+            cells.append((_images(sample, codec, stored.codecs), _caption(sample, codec)))
         rows.append(
             {
                 "kind": name,
                 "key": drawn[0].keys[name],
                 "label": _label(drawn[0].numbers, dataset.classes, name),
-                "stored": None if original is None else shown(original, kind, drawn[0].keys[name], IMAGE_PX),
+                "stored": None if original is None else show(original, codec, drawn[0].keys[name], IMAGE_PX),
                 "size": "" if original is None else " × ".join(map(str, original.shape[:2])),
                 "cells": cells,
             }
@@ -129,43 +132,46 @@ class _Stored:
 
     def __init__(self, data: schema.Data, split: schema.Split) -> None:
         sources = build_data.sources(data, split)
-        self.kinds = {kind.name: kind for kind in build_data.input_types(data)}
-        first = next(iter(self.kinds))
+        self.codecs = {codec.name: codec for codec in build_data.codecs(data)}
+        first = next(iter(self.codecs))
         of_first = FileList(sources, [source.keys(first) for source in sources])
         self.items = {
             name: of_first
             if find(schema.DATASET, data.type).is_paired or name == first
             else FileList(sources, [source.keys(name) for source in sources])
-            for name in self.kinds
+            for name in self.codecs
         }
 
     def read(self, name: str, key: str) -> np.ndarray | None:
-        """An image as stored; None for key points, and for a frame of a video file."""
-        kind = self.kinds[name]
+        """An image as stored; None for data without pixels, and for a frame of a video file."""
+        codec = self.codecs[name]
         place = self.items[name].names.find(key)
-        if place is None or kind.is_points:
+        if place is None or not codec.has_pixels:
             return None
         source, its_key = self.items[name][place]
-        return None if is_video(source, kind) else image(source, its_key, kind)
+        return None if is_video(source, codec) else image(source, its_key, codec)
 
 
-def _images(sample: Sample, kind: InputType, kinds: Mapping[str, InputType]) -> list[Shown]:
+def _images(sample: Sample, codec: Codec, codecs: Mapping[str, Codec]) -> list[Shown]:
     """What a sample holds of a type: one image, or some frames of a clip."""
-    array, name = sample.arrays[kind.name], sample.keys[kind.name]
-    if kind.is_points:
-        beneath = next(other for other in kinds.values() if not other.is_points)
-        return [with_points(sample.arrays[beneath.name], beneath, array, name, IMAGE_PX)]
-    if array.ndim == 3:
-        return [shown(array, kind, name, IMAGE_PX)]
-    numbers = np.unique(np.linspace(0, len(array) - 1, MOST_FRAMES).round().astype(int))
-    return [shown(array[number], kind, f"{name}, frame {number}", FRAME_PX) for number in numbers]
+    array, name = sample.arrays[codec.name], sample.keys[codec.name]
+    beneath = codec if codec.has_pixels else next(other for other in codecs.values() if other.has_pixels)
+    below = sample.arrays[beneath.name]
+    if below.ndim == 3:
+        canvas = None if codec.has_pixels else beneath.to_rgb(below)
+        return [show(array, codec, name, IMAGE_PX, canvas)]
+    shown = []
+    for number in np.unique(np.linspace(0, len(array) - 1, MOST_FRAMES).round().astype(int)):
+        canvas = None if codec.has_pixels else beneath.to_rgb(below[number])
+        shown.append(show(array[number], codec, f"{name}, frame {number}", FRAME_PX, canvas))
+    return shown
 
 
-def _caption(sample: Sample, name: str) -> str:
-    array = sample.arrays[name]
-    height, width = array.shape[-3:-1] if array.ndim > 2 else (0, 0)
-    words = [f"{height} × {width}"] if array.ndim > 2 else [f"{len(array)} points"]
-    if array.ndim == 4 and len(array) > 1:
+def _caption(sample: Sample, codec: Codec) -> str:
+    array, name = sample.arrays[codec.name], codec.name
+    form = array.shape[-3:-1] if codec.has_pixels else array.shape[-2:]
+    words = [" × ".join(map(str, form))]
+    if array.ndim == (4 if codec.has_pixels else 3) and len(array) > 1:
         words.append(f"{len(array)} frames from {sample.keys[name]} on")
         words.append(f"every {sample.numbers['time_step']}" if sample.numbers.get("time_step", 1) != 1 else "")
     flipped = sample.numbers.get("is_flipped", sample.numbers.get(f"is_flipped_{name}", False))

@@ -64,12 +64,12 @@ class _Reader(Dataset):
     """Looks at files. It holds what it needs of the columns alone: it may have to be sent to the processes."""
 
     def __init__(self, tables: Iterable[FileTable]) -> None:
-        self.shelves = [(table.part.use_dont_care, table.kind, table.items) for table in tables]
+        self.shelves = [(table.codec, table.items) for table in tables]
 
     def __getitem__(self, task: _Task) -> list[FileStats]:
         number, places = task
-        use_dont_care, kind, items = self.shelves[number]
-        return [look(*items[place], kind, use_dont_care=use_dont_care) for place in places]
+        codec, items = self.shelves[number]
+        return [look(*items[place], codec) for place in places]
 
 
 def _all(tables: Sequence[FileTable]) -> list[_Task]:

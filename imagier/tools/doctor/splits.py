@@ -37,19 +37,18 @@ def splits(config: Config) -> Iterator[tuple[str, schema.Data, schema.Split]]:
 
 def part(config: Config, name: str, data: schema.Data, split: schema.Split) -> Split:
     """A split for the doctor. UserError if a root is not there."""
-    kinds = build_data.input_types(data)
+    codecs = build_data.codecs(data)
     return Split(
         name=name,
         sources=build_data.sources(data, split),
-        input_types=kinds,
+        codecs=codecs,
         augmentations=split.augmentations,
         interpolator=data.interpolator,
         paired=find(schema.DATASET, data.type).is_paired,
         clips=find(schema.DATASET, data.type).is_video,
-        use_dont_care=data.use_dont_care,
         skips=data.on_error == "skip",
         batch_size=build_data.samples_per_iteration(config) if name == "train" else split.batch_size,
-        labels=frozenset(kind.name for kind in kinds if (kind.renamed or kind.name) in data.input_labels),
+        labels=frozenset(codec.name for codec in codecs if codec.batch_name in data.input_labels),
     )
 
 

@@ -34,10 +34,10 @@ def summary(diagnosis: Diagnosis) -> list[Line]:
 
 def _line(table: FileTable) -> Line:
     notes = table.notes[table.seen]
-    images = len(notes) > 0 and not table.kind.is_points
+    images = len(notes) > 0 and table.codec.has_pixels
     return Line(
         part=table.part.name,
-        kind=table.kind.name,
+        kind=table.codec.name,
         files=len(table),
         read=len(notes),
         folders=len(table.folders),
@@ -117,7 +117,7 @@ class ClassLine:
 
 def classes(tables: Sequence[FileTable]) -> list[ClassLine]:
     """Every class that occurs in columns of the same type, or that the config knows."""
-    known = tables[0].kind.num_classes or 0
+    known = tables[0].codec.num_classes or 0
     there = np.flatnonzero(sum(table.files for table in tables))
     totals = [max(int(table.pixels.sum()), 1) for table in tables]
     return [

@@ -84,7 +84,7 @@ def test_images_are_resized_linearly_without_antialias_within_one_gray_level_of_
 def test_the_interpolator_serves_the_first_resize_of_images_and_nothing_else() -> None:
     images = {"images": smooth(20, 20), "map": noise(20, 20, 1)}
     keys = {"resize_h_w": "10, 10", "random_scale_limit": 1.0}
-    out = carried_out(Augmenter(keys, ["map"], "INTER_AREA"), images, Scripted(0.5, 0.5, 0.5, 0.5)).images
+    out = carried_out(Augmenter(keys, "INTER_AREA"), images, Scripted(0.5, 0.5, 0.5, 0.5)).images
     means = images["images"].reshape(10, 2, 10, 2, 3).mean(axis=(1, 3))
     first = resized(images["images"], (10, 10), False, cv2.INTER_AREA)
     assert np.abs(first - means).max() <= 1
@@ -97,7 +97,7 @@ def test_where_there_is_no_first_resize_the_interpolator_serves_nothing() -> Non
     for keys in ({"random_scale_limit": 1.0}, {"rotate": 20}):
         linear, cubic = (
             carried_out(
-                Augmenter({**same_size(20, 30), **keys}, [], name), {"a": image}, Scripted(0.5, 0.5, 0.5, 0.7)
+                Augmenter({**same_size(20, 30), **keys}, name), {"a": image}, Scripted(0.5, 0.5, 0.5, 0.7)
             ).images["a"]
             for name in ("INTER_LINEAR", "INTER_CUBIC")
         )
@@ -130,7 +130,7 @@ DRAWS: list[tuple[dict[str, Any], list[tuple]]] = [
 @pytest.mark.parametrize(("keys", "draws"), DRAWS, ids=[f"{next(iter(keys))}-{len(draws)}" for keys, draws in DRAWS])
 def test_the_sequence_of_draws_is_that_of_the_reference(keys: dict, draws: list[tuple]) -> None:
     rng = Scripted(*[0.3] * 20)
-    carried_out(Augmenter({**same_size(8, 8), **keys}, []), {"images": noise(8, 8)}, rng)
+    carried_out(Augmenter({**same_size(8, 8), **keys}), {"images": noise(8, 8)}, rng)
     assert rng.asked == [("random",), ("random",), *draws]
 
 
@@ -141,7 +141,7 @@ ALWAYS = {"rotate", "random_scale_limit", "random_crop_h_w", "center_crop_h_w"}
 def test_an_operation_whose_gate_is_closed_draws_no_parameter(keys: dict, draws: list[tuple]) -> None:
     images = {"images": noise(8, 8)}
     rng = Scripted(0.5, 0.5, 0.95)
-    out = carried_out(Augmenter({**same_size(8, 8), **keys}, []), images, rng)
+    out = carried_out(Augmenter({**same_size(8, 8), **keys}), images, rng)
     assert rng.asked == [("random",)] * (2 + bool(draws))
     np.testing.assert_array_equal(out.images["images"], images["images"])
 
@@ -185,7 +185,7 @@ def test_a_list_with_one_operation_that_resamples_is_bit_identical_to_a_second_w
         "edges": smooth(*stored, 1, seed=seed),
     }
     masks = ("map", "instances")
-    out = carried_out(Augmenter(keys, masks), images, random.Random(seed))
+    out = carried_out(Augmenter(keys), images, random.Random(seed), masks)
     expected, flipped = by_hand(keys, images, masks, random.Random(seed))
     assert out.is_flipped == flipped
     for name in images:
@@ -208,9 +208,10 @@ def test_one_draw_serves_all_types(seed: int) -> None:
     }
     image = noise(20, 24)
     out = carried_out(
-        Augmenter(keys, ["map", "copy"]),
+        Augmenter(keys),
         {"a": image, "map": image, "b": image, "copy": image},
         random.Random(seed),
+        masks=("map", "copy"),
     ).images
     np.testing.assert_array_equal(out["a"], out["b"])
     np.testing.assert_array_equal(out["map"], out["copy"])
@@ -229,7 +230,7 @@ def test_masks_keep_to_their_values_whatever_happens() -> None:
         "random_resize_h_w_aspect": "16, 16, (0.5, 2)",
     }
     classes = np.array([3, 100, 255], np.uint8)[noise(20, 24, 1, below=3)]
-    out = carried_out(Augmenter(keys, ["map"]), {"map": classes, "images": noise(20, 24)}, random.Random(1)).images
+    out = carried_out(Augmenter(keys), {"map": classes, "images": noise(20, 24)}, random.Random(1)).images
     assert set(np.unique(out["map"])) == {3, 100, 255}
 
 
@@ -250,7 +251,7 @@ def test_what_comes_out_is_contiguous_and_what_went_in_is_unchanged() -> None:
 def test_an_augmenter_survives_pickling() -> None:
     """Workers that are not forked get it that way."""
     keys = {"resize_smallest_side": 12, "rotate": 9, "random_crop_h_w": "8, 8", "blur": {"blur_limit": 3, "p": 0.5}}
-    augmenter = Augmenter(keys, ["map"], "INTER_AREA")
+    augmenter = Augmenter(keys, "INTER_AREA")
     copy = pickle.loads(pickle.dumps(augmenter))
     images = {"images": noise(20, 30), "map": noise(20, 30, 1)}
     for seed in range(4):
@@ -299,10 +300,10 @@ def test_a_size_that_is_none_is_quoted(text: str) -> None:
 )
 def test_a_list_of_augmentations_that_cannot_work_is_refused_at_once(keys: dict, says: str) -> None:
     with pytest.raises(UserError, match=says.replace("(", r"\(")):
-        Augmenter(keys, [])
+        Augmenter(keys)
 
 
 @pytest.mark.parametrize("name", ["LINEAR", "INTER_MAGIC", "imread"])
 def test_an_unknown_interpolator_is_named(name: str) -> None:
     with pytest.raises(UserError, match=f"^interpolator '{name}': OpenCV has no such constant"):
-        Augmenter({"resize_h_w": "8, 8"}, [], name)
+        Augmenter({"resize_h_w": "8, 8"}, name)

@@ -94,7 +94,7 @@ def test_random_aspect_is_the_largest_box_of_that_aspect_somewhere_in_the_whole_
     y, x = np.mgrid[:height, :width]
     image = np.stack([y, x], axis=2).astype(np.uint8)  # holds its own coordinates
     keys = {"random_resize_h_w_aspect": "211, 307, (0.5, 2)"}
-    out = carried_out(Augmenter(keys, ["a"]), {"a": image}, random.Random(seed)).images["a"]
+    out = carried_out(Augmenter(keys), {"a": image}, random.Random(seed), ["a"]).images["a"]
     assert out.shape == (211, 307, 2)
     (top, left), (bottom, right) = out[0, 0].astype(int), out[-1, -1].astype(int) + 1
     np.testing.assert_array_equal(out, nearest(image[top:bottom, left:right], 211, 307))
@@ -151,7 +151,7 @@ def test_motion_blur_spreads_a_point_evenly_along_a_line(seed: int) -> None:
     point, flat = np.zeros((2, 21, 21, 1), np.uint8)
     point[10, 10], flat[:] = 255, 77
     keys = {**same_size(21, 21), "motion_blur": {"blur_limit": 9, "p": 1.0}}
-    out = carried_out(Augmenter(keys, []), {"point": point, "flat": flat}, random.Random(seed)).images
+    out = carried_out(Augmenter(keys), {"point": point, "flat": flat}, random.Random(seed)).images
     np.testing.assert_array_equal(out["flat"], flat)
     rows, columns, _ = np.nonzero(out["point"])
     length = len(rows)
@@ -259,9 +259,9 @@ def test_an_image_at_reduced_scale_is_placed_as_the_whole_one(stored: tuple[int,
     blocks = (y.shape[0] // reduction, reduction, y.shape[1] // reduction, reduction, 2)
     reduced = np.stack([2 * y, 2 * x], axis=2).reshape(blocks).mean(axis=(1, 3))
     for keys in ({"resize_h_w": "10, 13"}, {"resize_h_w": "10, 13", "random_scale_limit": 0.2}):
-        drawn = Augmenter(keys, []).draw(stored, Scripted(0.5, 0.5, 0.5, 0.5))
+        drawn = Augmenter(keys).draw(stored, Scripted(0.5, 0.5, 0.5, 0.5))
         extent = (height / reduction, width / reduction)
-        out = drawn.apply("images", reduced.astype(np.float32), extent) / 2
+        out = drawn.apply(reduced.astype(np.float32), extent) / 2
         rows, columns = np.mgrid[: out.shape[0], : out.shape[1]]
         expected = (
             np.stack([(rows + 0.5) * height / out.shape[0], (columns + 0.5) * width / out.shape[1]], axis=2) - 0.5
@@ -274,11 +274,11 @@ def test_an_image_at_reduced_scale_is_resized_by_the_interpolator_too() -> None:
     y, x = np.mgrid[:40, :52]
     board = ((y + x) % 2 * 200).astype(np.float32)[..., None]
     for stored in ((80, 104), (79, 103)):
-        drawn = Augmenter({"resize_h_w": "10, 13"}, [], "INTER_AREA").draw(stored, Scripted(0.5, 0.5))
-        out = drawn.apply("images", board, (stored[0] / 2, stored[1] / 2))
+        drawn = Augmenter({"resize_h_w": "10, 13"}, "INTER_AREA").draw(stored, Scripted(0.5, 0.5))
+        out = drawn.apply(board, (stored[0] / 2, stored[1] / 2))
         assert np.abs(out - 100).max() < 20
     ramp = np.stack([2 * y + 0.5, 2 * x + 0.5], axis=2).astype(np.float32)  # its pixels' places in the stored image
-    out = drawn.apply("images", ramp, (stored[0] / 2, stored[1] / 2))
+    out = drawn.apply(ramp, (stored[0] / 2, stored[1] / 2))
     expected = np.stack(np.mgrid[:10, :13], axis=2) + 0.5
     expected = expected * np.array(stored) / (10, 13) - 0.5
     assert np.abs(out - expected)[1:-1, 1:-1].max() < 0.05
@@ -297,4 +297,4 @@ def test_an_image_at_reduced_scale_is_resized_by_the_interpolator_too() -> None:
 def test_needed_of_an_image_is_its_size_after_the_resize_and_the_largest_scale(
     keys: dict, needed: tuple[int, int]
 ) -> None:
-    assert Augmenter(keys, []).needed_size((480, 640)) == needed
+    assert Augmenter(keys).needed_size((480, 640)) == needed

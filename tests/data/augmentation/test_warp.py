@@ -51,7 +51,7 @@ def test_one_warp_is_the_steps_one_by_one_to_interpolation(chain: str, seed: int
         "small map": regions(60, 80),
     }
     masks = ("map", "small map")
-    out = carried_out(Augmenter(CHAINS[chain], masks), images, random.Random(seed))
+    out = carried_out(Augmenter(CHAINS[chain]), images, random.Random(seed), masks)
     expected, flipped = by_hand(CHAINS[chain], images, masks, random.Random(seed))
     assert out.is_flipped == flipped
     for name in images:
@@ -98,11 +98,11 @@ def test_images_maps_and_key_points_stay_together(chain: str, seed: int) -> None
     keys = {name: value for name, value in CHAINS[chain].items() if name != "random_crop_h_w"}
     light, _ = disk(240, 320, 121, 156, 60)
     _, area = disk(480, 640, 242.5, 312.5, 120)  # the same place: (121 + 0.5) * 2 - 0.5
-    drawn = Augmenter(keys, ["map"]).draw((480, 640), random.Random(seed))
-    point = drawn.points(np.array([[156, 121, 0.25]]), (240, 320))[0]
+    drawn = Augmenter(keys).draw((480, 640), random.Random(seed))
+    point = drawn.move_points(np.array([[156, 121, 0.25]]), (240, 320))[0]
     assert point[2] == 0.25
-    np.testing.assert_allclose(center(drawn.apply("images", light)), point[:2], atol=0.1)
-    np.testing.assert_allclose(center(drawn.apply("map", area)), point[:2], atol=0.1)
+    np.testing.assert_allclose(center(drawn.apply(light)), point[:2], atol=0.1)
+    np.testing.assert_allclose(center(drawn.apply(area, is_nearest=True)), point[:2], atol=0.1)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 2)])
@@ -149,7 +149,7 @@ def test_only_the_pixels_of_the_crop_are_computed(monkeypatch: pytest.MonkeyPatc
 
 
 def drawn(keys: dict[str, Any], size: tuple[int, int], *numbers: float) -> Drawn:
-    return Augmenter(keys, []).draw(size, Scripted(0.5, 0.5, *numbers))
+    return Augmenter(keys).draw(size, Scripted(0.5, 0.5, *numbers))
 
 
 POINTS = np.array([[3.0, 5.0], [0.0, 0.0], [31.0, 23.0], [-7.5, 90.25]])
@@ -157,7 +157,7 @@ POINTS = np.array([[3.0, 5.0], [0.0, 0.0], [31.0, 23.0], [-7.5, 90.25]])
 
 def moved(keys: dict[str, Any], *numbers: float) -> np.ndarray:
     """POINTS of an image 24 x 32."""
-    return drawn(keys, (24, 32), *numbers).points(POINTS, (24, 32))
+    return drawn(keys, (24, 32), *numbers).move_points(POINTS, (24, 32))
 
 
 @pytest.mark.parametrize("turns", range(4))
@@ -203,14 +203,14 @@ def test_key_points_go_through_the_product_of_all_matrices(seed: int) -> None:
     scaled = from_corner @ np.diag([side / 48, side / 48, 1]) @ to_corner
     product = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]]) @ scaled @ turned @ resized
     expected = cv2.perspectiveTransform(POINTS[None], product)[0]
-    found = Augmenter(keys, []).draw((24, 32), random.Random(seed)).points(POINTS, (24, 32))
+    found = Augmenter(keys).draw((24, 32), random.Random(seed)).move_points(POINTS, (24, 32))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_frames_of_points_and_what_else_is_known_of_them_pass() -> None:
     points = np.random.default_rng(0).uniform(0, 20, (5, 7, 4))
-    found = drawn({"resize_h_w": "24, 32", "horizontal_flip": True}, (24, 32), 0.1).points(points, (24, 32))
+    found = drawn({"resize_h_w": "24, 32", "horizontal_flip": True}, (24, 32), 0.1).move_points(points, (24, 32))
     assert found.shape == (5, 7, 4)
     np.testing.assert_allclose(found[..., 0], 31 - points[..., 0], atol=1e-5)
     np.testing.assert_allclose(found[..., 1:], points[..., 1:], atol=1e-5)
@@ -223,8 +223,8 @@ def test_a_marked_pixel_lands_where_the_key_point_says(chain: str, seed: int) ->
     marks, points = np.zeros((*STORED, 1), np.uint8), np.array([[40.0, 30], [80, 60], [100, 100], [130, 70]])
     for number, (x, y) in enumerate(points.astype(int), start=1):
         marks[y - 1 : y + 2, x - 1 : x + 2] = number
-    drawn = Augmenter(keys, ["map"]).draw(STORED, random.Random(seed))
-    out, places = drawn.apply("map", marks)[..., 0], np.rint(drawn.points(points, STORED)).astype(int)
+    drawn = Augmenter(keys).draw(STORED, random.Random(seed))
+    out, places = drawn.apply(marks, is_nearest=True)[..., 0], np.rint(drawn.move_points(points, STORED)).astype(int)
     inside = [i for i, (x, y) in enumerate(places) if 0 <= y < out.shape[0] and 0 <= x < out.shape[1]]
     assert inside
     for i in inside:

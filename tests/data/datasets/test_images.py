@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 from images import Memory, noise, png
-from small_data import build
+from small_data import build, codec_for
 
 from imagier.data.datasets.images import Dataset
-from imagier.data.decoding.sample import InputType
 from imagier.data.loading.loader import Loader
 from imagier.run.quick_check import quick_check
 
@@ -21,11 +20,11 @@ FILES = {("images", key): png(noise(4, 4, seed=i)) for i, key in enumerate(KEYS)
 
 
 def dataset(*sources: Any, is_training: bool = False, augmentations: Any = None, seed: int = 0) -> Dataset:
-    kind = InputType(name="images", ext="png", num_channels=3)
+    kind = codec_for(name="images", ext="png", num_channels=3)
     return build(
         Dataset,
         sources or [Memory(FILES)],
-        input_types=[kind],
+        codecs=[kind],
         augmentations=augmentations or {"resize_h_w": "4, 4"},
         is_training=is_training,
         seed=seed,

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from images import Memory, encoded, noise, png, smooth, write
 from PIL import Image
-from small_data import build
+from small_data import build, codec_for
 
 from imagier.data.datasets.paired_images import Dataset
-from imagier.data.decoding.sample import InputType, Number
+from imagier.data.sample import Number
 from imagier.data.sources.folder import FolderSource
 from imagier.errors import UserError
 
-IMAGES = InputType(name="images", ext="png", num_channels=3)
-MAPS = InputType(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=5)
+IMAGES = codec_for(name="images", ext="png", num_channels=3)
+MAPS = codec_for(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=5)
 RANDOM = {"resize_h_w": "6, 7", "rotate": 20, "random_scale_limit": 0.5, "horizontal_flip": True} | {
     "random_crop_h_w": "4, 4"
 }
@@ -37,7 +37,7 @@ def memory(*keys: str, name: str = "memory") -> Memory:
 
 
 def dataset(*sources: Any, augmentations: Any = RANDOM, **options: Any) -> Dataset:
-    return build(Dataset, sources, input_types=[IMAGES, MAPS], augmentations=augmentations, **options)
+    return build(Dataset, sources, codecs=[IMAGES, MAPS], augmentations=augmentations, **options)
 
 
 def test_roots_are_pooled_in_their_order(tmp_path: Path) -> None:
@@ -160,7 +160,9 @@ def test_a_wrong_file_is_named_when_its_sample_is_loaded(kind: str, data: bytes,
 def test_a_class_beyond_the_config_passes_where_there_is_a_class_for_the_rest() -> None:
     source = memory("./a")
     source.files["maps", "./a"] = png(np.full((4, 4, 1), 7, np.uint8))
-    assert dataset(source, use_dont_care=True)[0, 0].arrays["maps"].max() == 7
+    maps = codec_for(name="maps", ext="png", num_classes=5, use_dont_care=True)
+    data = build(Dataset, [source], codecs=[IMAGES, maps], augmentations=RANDOM)
+    assert data[0, 0].arrays["maps"].max() == 7
 
 
 @pytest.mark.parametrize("orientation", [6, 8])
@@ -242,7 +244,7 @@ def test_a_jpeg_that_exif_turns_has_its_size_and_its_place_at_reduced_scale_too(
     write(tmp_path / "images" / "a.jpg", encoded(smooth(*stored), "JPEG", quality=95, exif=exif))
     source = FolderSource(tmp_path, {"images": "jpg"})
     pair = [
-        build(Dataset, [source], input_types=[IMAGES], augmentations=AT_32, reduced_jpeg=reduced)[0, 0]
+        build(Dataset, [source], codecs=[IMAGES], augmentations=AT_32, reduced_jpeg=reduced)[0, 0]
         for reduced in (False, True)
     ]
     assert pair[0].numbers == pair[1].numbers
@@ -256,10 +258,10 @@ def test_masks_and_other_formats_are_never_decoded_at_reduced_scale(
     for kind in ("images", "names"):
         write(tmp_path / kind / "a.jpg", encoded(smooth(320, 400), "JPEG"))
     write(tmp_path / "depth" / "a.png", encoded(smooth(320, 400), "PNG"))
-    kinds = [IMAGES, InputType(name="names", ext="jpg", is_mask=True), InputType(name="depth", ext="png")]
+    kinds = [IMAGES, codec_for(name="names", ext="jpg", is_mask=True), codec_for(name="depth", ext="png")]
     source = FolderSource(tmp_path, {"images": "jpg", "names": "jpg", "depth": "png"})
     seen = modes(monkeypatch)
-    build(Dataset, [source], input_types=kinds, augmentations=SMALL, reduced_jpeg=True)[0, 0]
+    build(Dataset, [source], codecs=kinds, augmentations=SMALL, reduced_jpeg=True)[0, 0]
     assert seen == [cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_COLOR, cv2.IMREAD_UNCHANGED]
 
 

@@ -15,21 +15,21 @@ import numpy as np
 import pytest
 import torch
 from images import noise, png, write
-from small_data import build
+from small_data import build, codec_for
 from videos import counting, number_of, numbered, video
 
 from imagier.data.datasets.paired_videos import LEAST_STEPS, Dataset
-from imagier.data.decoding.sample import InputType, Sample, random_source
 from imagier.data.loading.loader import Loader
+from imagier.data.sample import Sample, random_source
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.shard_files import LocalFiles
 from imagier.data.sources.shards import ShardsSource
 from imagier.errors import UserError
 from imagier.recipe import Batch, Position
 
-IMAGES = InputType(name="images", ext="png", num_channels=3)
-FILMS = InputType(name="images", ext="mkv", num_channels=3)
-MAPS = InputType(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=200)
+IMAGES = codec_for(name="images", ext="png", num_channels=3)
+FILMS = codec_for(name="images", ext="mkv", num_channels=3)
+MAPS = codec_for(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=200)
 AS_STORED = {"resize_h_w": "16, 64"}
 RANDOM = {"resize_h_w": "20, 70", "rotate": 10, "horizontal_flip": True, "random_crop_h_w": "16, 64"}
 LENGTHS = {"b": 12, "a/z": 5, "c": 1}
@@ -56,10 +56,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(root: Path | list[Path], form: str = "images", **options: Any) -> Dataset:
     roots = root if isinstance(root, list) else [root]
     kinds = options.pop("kinds", FORMS[form])
-    sources = [FolderSource(root, {kind.name: kind.ext for kind in kinds}) for root in roots]
+    sources = [FolderSource(root, {kind.name: kind.input_type.ext for kind in kinds}) for root in roots]
     if options.get("is_training"):
         options = {"initial_sequence_length": 3, **options}
-    return build(Dataset, sources, input_types=kinds, **{"augmentations": AS_STORED, **options})
+    return build(Dataset, sources, codecs=kinds, **{"augmentations": AS_STORED, **options})
 
 
 def shown(sample: Sample) -> list[int]:
@@ -177,7 +177,7 @@ def test_films_in_shards_give_the_frames_of_films_in_folders(root: Path, tmp_pat
                 kind, *sequence = path.parent.relative_to(root).parts
                 archive.add(path, "/".join([*sequence, f"{path.stem}.{kind}.{ext}"]))
     shards = ShardsSource(LocalFiles(tmp_path), {"images": "mkv", "maps": "png"})
-    clips = build(Dataset, [shards], input_types=FORMS["films"], augmentations=AS_STORED)
+    clips = build(Dataset, [shards], codecs=FORMS["films"], augmentations=AS_STORED)
     folders = dataset(root, "films")
     assert len(clips) == len(folders)
     for index in range(len(clips)):
@@ -276,7 +276,7 @@ def test_equal_names_of_sequences_in_two_roots_get_numbers(root: Path) -> None:
 
 
 def test_key_points_of_every_frame_ride_along(root: Path) -> None:
-    kinds = [IMAGES, InputType(name="points", ext="json", is_points=True)]
+    kinds = [IMAGES, codec_for(name="points", ext="json", is_points=True)]
     augmentations = {"resize_h_w": "32, 128", "horizontal_flip": True}
     clips = dataset(root, kinds=kinds, is_training=True, augmentations=augmentations)
     flips = set()
@@ -294,7 +294,7 @@ def test_key_points_of_every_frame_ride_along(root: Path) -> None:
 
 
 def test_frames_with_different_numbers_of_points_are_told(root: Path, tmp_path: Path) -> None:
-    kinds = [IMAGES, InputType(name="points", ext="json", is_points=True)]
+    kinds = [IMAGES, codec_for(name="points", ext="json", is_points=True)]
     for t in range(2):
         write(tmp_path / "images" / "s" / f"{t}.png", png(numbered(t)))
         write(tmp_path / "points" / "s" / f"{t}.json", json.dumps([[1, 2]] * (t + 1)).encode())
@@ -315,7 +315,7 @@ def test_frames_that_do_not_fit_into_one_clip_are_told(
 ) -> None:
     write(tmp_path / "images" / "s" / "0.png", png(first))
     write(tmp_path / "images" / "s" / "1.png", png(second))
-    kinds = [InputType(name="images", ext="png")]
+    kinds = [codec_for(name="images", ext="png")]
     clips = dataset(tmp_path, kinds=kinds, is_training=True, initial_sequence_length=2)
     with pytest.raises(UserError, match=rf"^[^:]*images/s/1\.png: holds {says} in the frame before; correct the file$"):
         clips[0, 0]
@@ -398,10 +398,10 @@ def test_sequences_that_are_all_too_short_are_told(root: Path) -> None:
 
 
 def test_a_wrong_class_is_told_with_the_name_of_its_file_or_frame(root: Path) -> None:
-    few = InputType(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=4)
+    few = codec_for(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=4)
     with pytest.raises(UserError, match=r"maps/b/104\.png: holds class 4, but one_hot_num_classes\.maps is 4"):
         dataset(root, kinds=[FILMS, few])[0, 9]
-    ids = InputType(name="images", ext="mkv", is_mask=True, num_classes=4)
+    ids = codec_for(name="images", ext="mkv", is_mask=True, num_classes=4)
     with pytest.raises(UserError, match=r"images/b\.mkv: is stored as bgr0, which does not keep ids as they are"):
         dataset(root, kinds=[ids])[0, 9]
 
@@ -420,9 +420,9 @@ def test_a_film_of_more_than_8_bits_is_not_taken_for_light(tmp_path: Path) -> No
     deep = [np.full((16, 64, 1), 40_000, np.uint16)] * 2
     write(tmp_path / "images" / "s.mkv", video(deep, pixels="gray10le"))
     gray = {"name": "images", "ext": "mkv", "num_channels": 1}
-    with pytest.raises(UserError, match=r"images/s\.mkv: holds 16-bit values, which are numbers and no light"):
-        dataset(tmp_path, kinds=[InputType(**gray, normalize=True)])[0, 0]  # type: ignore[arg-type]
-    assert dataset(tmp_path, kinds=[InputType(**gray)])[0, 0].arrays["images"].max() == 625  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"images/s\.mkv, frame 0: holds 16-bit values"):
+        dataset(tmp_path, kinds=[codec_for(**gray, normalize=True)])[0, 0]  # type: ignore[arg-type]
+    assert dataset(tmp_path, kinds=[codec_for(**gray)])[0, 0].arrays["images"].max() == 625  # type: ignore[arg-type]
 
 
 def test_a_crop_that_does_not_fit_names_the_frame(root: Path) -> None:

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import torch
 from images import Memory, noise, png
-from small_data import build
+from small_data import build, codec_for
 
 from imagier.data.datasets.unpaired_few_shot_images import Dataset
-from imagier.data.decoding.sample import InputType
 from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch, Position
 from imagier.run.quick_check import quick_check
 
-TYPES = [InputType(name=f"images_{kind}", ext="png", num_channels=3) for kind in ("content", "style")]
+TYPES = [codec_for(name=f"images_{kind}", ext="png", num_channels=3) for kind in ("content", "style")]
 PLAIN = {"resize_h_w": "2, 2"}
 
 
@@ -32,7 +31,7 @@ ANIMALS = memory(["cat/0", "cat/1", "dog/0", "ape/deep/0"], ["dog/0", "dog/1", "
 
 
 def dataset(*sources: Any, is_training: bool = True, augmentations: Any = PLAIN, **options: Any) -> Dataset:
-    return build(Dataset, sources, input_types=TYPES, augmentations=augmentations, is_training=is_training, **options)
+    return build(Dataset, sources, codecs=TYPES, augmentations=augmentations, is_training=is_training, **options)
 
 
 def labels(data: Dataset, epoch: int, index: int) -> dict[str, object]:

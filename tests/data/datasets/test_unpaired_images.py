@@ -14,11 +14,11 @@ import pytest
 import torch
 from augmenting import carried_out
 from images import Memory, noise, png, write
-from small_data import build
+from small_data import build, codec_for
 
 from imagier.data.augmentation.augment import Augmenter
+from imagier.data.codec import Codec
 from imagier.data.datasets.unpaired_images import Dataset
-from imagier.data.decoding.sample import InputType
 from imagier.data.loading.loader import Loader
 from imagier.data.loading.on_device import Expander
 from imagier.data.sources.folder import FolderSource
@@ -26,8 +26,8 @@ from imagier.errors import UserError
 from imagier.recipe import Batch, Position
 from imagier.run.quick_check import quick_check
 
-A = InputType(name="images_a", ext="png", num_channels=3, normalize=True)
-B = InputType(name="images_b", ext="png", num_channels=3, normalize=True)
+A = codec_for(name="images_a", ext="png", num_channels=3, normalize=True)
+B = codec_for(name="images_b", ext="png", num_channels=3, normalize=True)
 RANDOM = {"resize_h_w": "6, 7", "rotate": 20, "random_scale_limit": 0.5, "horizontal_flip": True} | {
     "random_crop_h_w": "4, 4"
 }
@@ -41,7 +41,7 @@ def memory(a: int, b: int, name: str = "memory") -> Memory:
 
 
 def dataset(*sources: Any, augmentations: Any = RANDOM, is_training: bool = True, **options: Any) -> Dataset:
-    return build(Dataset, sources, input_types=[A, B], augmentations=augmentations, is_training=is_training, **options)
+    return build(Dataset, sources, codecs=[A, B], augmentations=augmentations, is_training=is_training, **options)
 
 
 def loader(data: Any, batch_size: int, **options: Any) -> Loader:
@@ -78,10 +78,10 @@ def test_in_training_each_types_file_is_drawn_uniformly_and_by_itself() -> None:
 
 
 @pytest.mark.parametrize("kinds", [[A, B], [B, A]])
-def test_files_are_drawn_first_then_augmentations_in_the_order_of_the_types(kinds: list[InputType]) -> None:
+def test_files_are_drawn_first_then_augmentations_in_the_order_of_the_types(kinds: list[Codec]) -> None:
     """Written once more from its description, with one source of draws for all of it."""
     source = memory(3, 5)
-    data = build(Dataset, [source], input_types=kinds, augmentations=RANDOM, is_training=True, seed=7)
+    data = build(Dataset, [source], codecs=kinds, augmentations=RANDOM, is_training=True, seed=7)
     for epoch, index in [(0, 0), (2, 4), (5, 1)]:
         rng = random.Random(int(np.random.SeedSequence((7, epoch, index)).generate_state(1, np.uint64)[0]))
         keys = {kind.name: rng.choice(source.keys(kind.name)) for kind in kinds}
@@ -90,7 +90,7 @@ def test_files_are_drawn_first_then_augmentations_in_the_order_of_the_types(kind
         for kind in kinds:
             letter, number = keys[kind.name].split("/")
             stored = noise(4, 5, seed=int(number) + 100 * (letter == "b"))
-            augmented = carried_out(Augmenter(RANDOM, []), {kind.name: stored}, rng)
+            augmented = carried_out(Augmenter(RANDOM), {kind.name: stored}, rng)
             np.testing.assert_array_equal(sample.arrays[kind.name], augmented.images[kind.name])
             assert sample.numbers[f"is_flipped_{kind.name}"] == augmented.is_flipped
             assert sample.numbers[f"original_h_w_{kind.name}"] == (4, 5)
@@ -119,9 +119,9 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone() -> None:
 
 
 def test_a_mask_is_resized_without_mixing_its_values() -> None:
-    mask = InputType(name="images_a", ext="png", num_channels=1, is_mask=True)
+    mask = codec_for(name="images_a", ext="png", num_channels=1, is_mask=True)
     source = Memory({("images_a", "./0"): png(np.array([[3, 200]], np.uint8)[..., None].repeat(2, 0))})
-    data = build(Dataset, [source], input_types=[mask], augmentations={"resize_h_w": "9, 9"})
+    data = build(Dataset, [source], codecs=[mask], augmentations={"resize_h_w": "9, 9"})
     assert set(np.unique(data[0, 0].arrays["images_a"])) == {3, 200}
 
 
@@ -132,7 +132,7 @@ def test_roots_are_pooled_and_a_name_that_comes_again_gets_a_number() -> None:
 
 def test_a_set_of_one_type_alone_is_read(tmp_path: Path) -> None:
     write(tmp_path / "images_a" / "0.png", png(noise(4, 5)))
-    data = build(Dataset, [FolderSource(tmp_path, {"images_a": "png"})], input_types=[A], augmentations=NONE)
+    data = build(Dataset, [FolderSource(tmp_path, {"images_a": "png"})], codecs=[A], augmentations=NONE)
     assert data[0, 0].keys == {"images_a": "./0"}
 
 

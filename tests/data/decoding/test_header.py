@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from images import encoded, noise, png, smooth
 from PIL import Image, ImageOps
+from small_data import codec_for, load
 
 from imagier.data.decoding.decode import best_reduction
 from imagier.data.decoding.header import MOST_PIXELS, Header, read_header
-from imagier.data.decoding.sample import InputType, decode
 from imagier.errors import UserError
 
 WHERE = "set/images/7.png"
-ANY = InputType(name="images", ext="png")
+ANY = codec_for(name="images", ext="png")
 
 
 def lines(error: pytest.ExceptionInfo[UserError]) -> str:
@@ -73,7 +73,7 @@ def test_size_and_pixels_are_turned_as_exif_says_in_every_format(kind: str, orie
     assert header is not None
     assert header.size == expected.shape[:2]
     ext = {"JPEG": "jpg", "TIFF": "tif"}.get(kind, kind.lower())
-    np.testing.assert_allclose(decode(data, ANY, ext, WHERE), expected, atol=6)
+    np.testing.assert_allclose(load(ANY, data, ext, WHERE), expected, atol=6)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 200])
@@ -99,7 +99,7 @@ def test_a_damaged_header_gives_no_other_error_than_one_line(seed: int) -> None:
         data[int(rng.integers(min(len(data), 200)))] = int(rng.integers(256))
     del data[int(rng.integers(len(data) // 2, len(data) + 1)) :]
     try:
-        decode(bytes(data), ANY, name.split()[-1], WHERE)
+        load(ANY, bytes(data), name.split()[-1], WHERE)
     except UserError as error:
         assert str(error).startswith(f"{WHERE}: ")
         assert "\n" not in str(error)
@@ -140,14 +140,14 @@ GIANTS = {
 def test_a_giant_is_refused_before_it_is_decoded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "imdecode", None)
     with pytest.raises(UserError) as caught:
-        decode(GIANTS[name], ANY, name.split()[0], WHERE)
+        load(ANY, GIANTS[name], name.split()[0], WHERE)
     assert f"only images of up to {MOST_PIXELS} are read; scale it down" in lines(caught)
 
 
 @pytest.mark.parametrize("data", [png_that_says(0, 5), png_that_says(5, 0), jpeg_that_says(8, 0)])
 def test_an_image_without_pixels_is_named(data: bytes) -> None:
     with pytest.raises(UserError) as caught:
-        decode(data, ANY, "png", WHERE)
+        load(ANY, data, "png", WHERE)
     assert lines(caught).startswith("has no pixels (")
 
 
@@ -158,10 +158,10 @@ def test_an_animation_is_refused_and_its_still_is_not(kind: str) -> None:
         file = io.BytesIO()
         first.save(file, kind, save_all=True, append_images=more)
         if not more:
-            assert decode(file.getvalue(), ANY, kind.lower(), WHERE).shape[:2] == (8, 9)
+            assert load(ANY, file.getvalue(), kind.lower(), WHERE).shape[:2] == (8, 9)
             continue
         with pytest.raises(UserError) as caught:
-            decode(file.getvalue(), ANY, kind.lower(), WHERE)
+            load(ANY, file.getvalue(), kind.lower(), WHERE)
         assert lines(caught) == "is an animation; save the image that is meant as a file of its own"
 
 
@@ -171,7 +171,7 @@ def test_an_animation_is_refused_and_its_still_is_not(kind: str) -> None:
 def test_what_is_no_image_is_no_image_whatever_it_is_called(data: bytes) -> None:
     for ext in ("png", "jpg", "pkl", "npy"):
         with pytest.raises(UserError) as caught:
-            decode(data, ANY, ext, WHERE)
+            load(ANY, data, ext, WHERE)
         assert lines(caught).startswith("not an image, or damaged")
 
 
@@ -188,7 +188,7 @@ def test_cmyk_and_ycck_have_the_colors_that_pillow_shows() -> None:
         with Image.open(io.BytesIO(file)) as image:
             assert image.mode == "CMYK"
             expected = np.asarray(image.convert("RGB")).astype(int)
-        found = decode(file, InputType(name="images", ext="jpg", num_channels=3), "jpg", WHERE)
+        found = load(codec_for(name="images", ext="jpg", num_channels=3), file, "jpg", WHERE)
         assert np.abs(found - expected).max() <= 2
 
 
@@ -200,10 +200,10 @@ def test_gray_of_few_bits_is_light_in_an_image_and_a_number_in_a_map_of_classes(
     size = (16).to_bytes(4, "big") + (5).to_bytes(4, "big")
     header = chunk(b"IHDR", size + bytes([bits, 0, 0, 0, 0]))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    light = decode(data, ANY, "png", WHERE)
+    light = load(ANY, data, "png", WHERE)
     np.testing.assert_array_equal(light, numbers * (255 // (2**bits - 1)))
-    classes = InputType(name="map", ext="png", is_mask=True, num_classes=16)
-    np.testing.assert_array_equal(decode(data, classes, "png", WHERE), numbers)
+    classes = codec_for(name="map", ext="png", is_mask=True, num_classes=16)
+    np.testing.assert_array_equal(load(classes, data, "png", WHERE), numbers)
 
 
 def test_an_interlaced_png_is_read() -> None:
@@ -216,13 +216,13 @@ def test_an_interlaced_png_is_read() -> None:
     size = (9).to_bytes(4, "big") + (13).to_bytes(4, "big")
     header = chunk(b"IHDR", size + bytes([8, 0, 0, 0, 1]))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    np.testing.assert_array_equal(decode(data, ANY, "png", WHERE), image)
+    np.testing.assert_array_equal(load(ANY, data, "png", WHERE), image)
 
 
 def test_a_radiance_image_keeps_its_light_beyond_1() -> None:
     light = np.random.default_rng(0).uniform(0, 50, (6, 7, 3)).astype(np.float32)
     data = cv2.imencode(".hdr", light[..., ::-1])[1].tobytes()
-    found = decode(data, InputType(name="images", ext="hdr", num_channels=3), "hdr", WHERE)
+    found = load(codec_for(name="images", ext="hdr", num_channels=3), data, "hdr", WHERE)
     assert found.dtype == np.float32
     assert np.abs(found - light).max() <= light.max() / 128  # 8 bits for the largest of the three
 
@@ -230,10 +230,10 @@ def test_a_radiance_image_keeps_its_light_beyond_1() -> None:
 def test_sixteen_bits_are_numbers_and_refused_where_light_is_meant() -> None:
     for channels in (1, 3):
         data = png(noise(5, 6, channels, below=65536))
-        assert decode(data, InputType(name="images", ext="png"), "png", WHERE).dtype == np.uint16
+        assert load(codec_for(name="images", ext="png"), data, "png", WHERE).dtype == np.uint16
         with pytest.raises(UserError) as caught:
-            decode(data, InputType(name="images", ext="png", normalize=True), "png", WHERE)
-        assert lines(caught).startswith("holds 16-bit values, which are numbers and no light, but input type 'images'")
+            load(codec_for(name="images", ext="png", normalize=True), data, "png", WHERE)
+        assert lines(caught).startswith("holds 16-bit values, whose range is not known, but input type 'images'")
 
 
 # Reduced scale

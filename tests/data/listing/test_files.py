@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 from augmenting import Scripted
 from images import Memory, noise, png
-from small_data import build
+from small_data import build, codec_for
 
 from imagier.data.datasets import images, unpaired_few_shot_images, unpaired_images
-from imagier.data.decoding.sample import InputType
 from imagier.data.listing.files import FileList
 from imagier.data.sources.source import unique_names
 
@@ -57,7 +56,7 @@ def test_sets_whose_files_are_drawn_draw_them_by_the_weights_of_their_roots(weig
         data = build(
             module.Dataset,
             sources,
-            input_types=[InputType(name=name, ext="png") for name in types],
+            codecs=[codec_for(name=name, ext="png") for name in types],
             augmentations={"resize_h_w": "2, 2"},
             is_training=True,
             root_weights=weights,

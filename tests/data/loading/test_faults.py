@@ -14,9 +14,9 @@ import pytest
 import torch
 from counted import Counted
 
-from imagier.data.decoding.sample import Sample
-from imagier.data.loading.faults import TRIES, translate_worker_errors
+from imagier.data.loading.faults import TRIES, OnError, translate_worker_errors
 from imagier.data.loading.loader import Loader
+from imagier.data.sample import Sample
 from imagier.errors import RunError, UserError
 from imagier.recipe import Batch, Position
 
@@ -37,7 +37,7 @@ class Holed(Counted):
 
 
 def loader(dataset: Any, batch_size: int, **options: Any) -> Loader:
-    return counted.loader(dataset, batch_size, **{"tell": lambda line: None, **options})
+    return counted.loader(dataset, batch_size, **options)
 
 
 def indices(batch: Batch) -> list[int]:
@@ -52,44 +52,46 @@ def steps(made: Loader, count: int, start: Position | None = None) -> list[list[
 
 
 def test_in_place_of_a_broken_sample_comes_the_next_that_is_whole() -> None:
-    assert steps(loader(Holed(10, [2, 3, 9]), 5, on_error="replace"), 2) == [[0, 1, 4, 4, 4], [5, 6, 7, 8, 0]]
+    assert steps(loader(Holed(10, [2, 3, 9]), 5, on_error=OnError.RESAMPLE), 2) == [[0, 1, 4, 4, 4], [5, 6, 7, 8, 0]]
     # In place of 2 come 3 (broken), then 2 + 2; of 3: 4; of 9: 10, which is 0.
 
 
 def test_a_whole_folder_of_broken_files_is_stepped_over() -> None:
     broken = range(100, 400)
-    (batch,) = steps(loader(Holed(1000, broken), 1000, on_error="replace"), 1)
+    (batch,) = steps(loader(Holed(1000, broken), 1000, on_error=OnError.RESAMPLE), 1)
     assert not set(batch) & set(broken)
     assert [index for index in batch if index < 100 or index >= 400][:100] == list(range(100))
 
 
 def test_what_comes_instead_is_the_same_however_it_is_read() -> None:
     data = Holed(23, [1, 5, 6, 20])
-    whole = steps(loader(data, 4, on_error="replace", shuffle=True, seed=3), 12)
+    whole = steps(loader(data, 4, on_error=OnError.RESAMPLE, shuffle=True, seed=3), 12)
     for num_workers in (1, 2):
-        made = loader(data, 4, on_error="replace", shuffle=True, seed=3, num_workers=num_workers)
+        made = loader(data, 4, on_error=OnError.RESAMPLE, shuffle=True, seed=3, num_workers=num_workers)
         assert steps(made, 5) == whole[:5]
     positions = [
         position
-        for _, position in islice(loader(data, 4, shuffle=True, seed=3, on_error="replace").stream(Position()), 12)
+        for _, position in islice(
+            loader(data, 4, shuffle=True, seed=3, on_error=OnError.RESAMPLE).stream(Position()), 12
+        )
     ]
-    assert steps(loader(data, 4, on_error="replace", shuffle=True, seed=3), 7, positions[4]) == whole[5:]
+    assert steps(loader(data, 4, on_error=OnError.RESAMPLE, shuffle=True, seed=3), 7, positions[4]) == whole[5:]
     ranks = [
-        steps(loader(data, 2, on_error="replace", shuffle=True, seed=3, rank=rank, world=2), 12) for rank in range(2)
+        steps(loader(data, 2, on_error=OnError.RESAMPLE, shuffle=True, seed=3, rank=rank, world=2), 12)
+        for rank in range(2)
     ]
     assert [one + other for one, other in zip(*ranks)] == whole
 
 
-def test_each_broken_sample_is_told_once_and_counted_each_time() -> None:
-    told: list[str] = []
-    made = loader(Holed(6, [1, 4]), 3, on_error="replace", tell=told.append)
+def test_each_broken_sample_is_logged_once_and_counted_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    made = loader(Holed(6, [1, 4]), 3, on_error=OnError.RESAMPLE)
     stream = made.stream(Position())
     next(stream)
     assert made.skipped == 1
     for _ in range(5):
         next(stream)
     assert made.skipped == 6
-    assert told == [
+    assert caplog.messages == [
         f"skipped: {index}.png: the file is empty; restore it or remove it from the set" for index in (1, 4)
     ]
 
@@ -97,7 +99,12 @@ def test_each_broken_sample_is_told_once_and_counted_each_time() -> None:
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_file_that_vanishes_in_mid_run_follows_the_policy(num_workers: int) -> None:
     data = Holed(4, [2], from_epoch=1)
-    assert steps(loader(data, 2, num_workers=num_workers, on_error="replace"), 4) == [[0, 1], [2, 3], [0, 1], [3, 3]]
+    assert steps(loader(data, 2, num_workers=num_workers, on_error=OnError.RESAMPLE), 4) == [
+        [0, 1],
+        [2, 3],
+        [0, 1],
+        [3, 3],
+    ]
     stream = loader(data, 2, num_workers=num_workers).stream(Position())
     for _ in range(3):
         next(stream)
@@ -107,30 +114,32 @@ def test_a_file_that_vanishes_in_mid_run_follows_the_policy(num_workers: int) ->
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_set_that_is_mostly_broken_ends_the_run(num_workers: int) -> None:
-    stream = loader(Holed(2000, range(5, 2000)), 5, on_error="replace", num_workers=num_workers).stream(Position())
+    stream = loader(Holed(2000, range(5, 2000)), 5, on_error=OnError.RESAMPLE, num_workers=num_workers).stream(
+        Position()
+    )
     next(stream)
     with pytest.raises(UserError, match=r"^5\.png: the file is empty;.* are broken too: data\.on_error: skip is for"):
         next(stream)
 
 
 def test_a_held_out_set_is_read_without_its_broken_samples() -> None:
-    made = loader(Holed(9, [2, 3, 4, 5]), 2, on_error="leave out")
+    made = loader(Holed(9, [2, 3, 4, 5]), 2, on_error=OnError.DROP)
     assert [indices(batch) for batch in made.once()] == [[0, 1], [6, 7], [8]]
     assert made.skipped == 4
 
 
 def test_a_held_out_set_that_is_mostly_broken_ends_the_run() -> None:
-    made = loader(Holed(100, range(5, 100)), 4, on_error="leave out")
+    made = loader(Holed(100, range(5, 100)), 4, on_error=OnError.DROP)
     with pytest.raises(UserError, match="are broken too"):
         list(made.once())
     assert made.skipped == TRIES + 1, "in the first batch that goes beyond it"
 
 
 def test_the_samples_that_are_shown_are_whole_ones() -> None:
-    assert indices(loader(Holed(4, [0, 2]), 2, on_error="replace").some(4)) == [1, 1, 3, 3]
-    assert indices(loader(Holed(4, [0, 2]), 2, on_error="leave out").some(4)) == [1, 3]
+    assert indices(loader(Holed(4, [0, 2]), 2, on_error=OnError.RESAMPLE).some(4)) == [1, 1, 3, 3]
+    assert indices(loader(Holed(4, [0, 2]), 2, on_error=OnError.DROP).some(4)) == [1, 3]
     with pytest.raises(UserError, match=r"0\.png: .* are broken too"):
-        loader(Holed(4, range(4)), 2, on_error="leave out").some(4)
+        loader(Holed(4, range(4)), 2, on_error=OnError.DROP).some(4)
 
 
 # Workers

@@ -20,11 +20,11 @@ import pytest
 import torch
 from counted import Counted, content, loader, places, taken
 from images import Memory, noise, png
-from small_data import build
+from small_data import build, codec_for
 
 from imagier.data.datasets.paired_images import Dataset
-from imagier.data.decoding.sample import InputType, Sample
 from imagier.data.loading.loader import Loader, _start_worker
+from imagier.data.sample import Sample
 from imagier.errors import UserError
 from imagier.recipe import Batch, Position
 
@@ -35,11 +35,9 @@ def augmented(length: int, **options: Any) -> Dataset:
     for i in range(length):
         files["images", f"./{i}"] = png(noise(4, 5, seed=i))
         files["maps", f"./{i}"] = png(noise(4, 5, 1, seed=i, below=65536))
-    kinds = [InputType(name="images", ext="png"), InputType(name="maps", ext="png", is_mask=True)]
+    kinds = [codec_for(name="images", ext="png"), codec_for(name="maps", ext="png", is_mask=True)]
     keys = {"resize_h_w": "6, 6", "rotate": 30, "random_scale_limit": 0.5, "horizontal_flip": True}
-    return build(
-        Dataset, [Memory(files)], input_types=kinds, augmentations={**keys, "random_crop_h_w": "4, 4"}, **options
-    )
+    return build(Dataset, [Memory(files)], codecs=kinds, augmentations={**keys, "random_crop_h_w": "4, 4"}, **options)
 
 
 # What a batch holds

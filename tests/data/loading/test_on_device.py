@@ -5,24 +5,34 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from small_data import codec_for
 from torch import Tensor
 
-from imagier.data.decoding.sample import InputType
+from imagier.data.codec import Codec
 from imagier.data.loading.on_device import Expander
 from imagier.nn.instances import instance_edges, instance_ids
 from imagier.recipe import Batch
 
 CLASSES = 5
-TYPES = [
-    InputType(name="images", ext="png", num_channels=3, normalize=True),
-    InputType(name="plain", ext="png", num_channels=3),
-    InputType(name="seg", ext="png", num_channels=1, is_mask=True, num_classes=CLASSES),
-    InputType(name="more_seg", ext="png", num_channels=1, is_mask=True, num_classes=3),
-    InputType(name="edges", ext="png", num_channels=1),
-    InputType(name="signed_edges", ext="png", num_channels=2, normalize=True),
-    InputType(name="instances", ext="png", num_channels=1, is_mask=True),
-    InputType(name="depth", ext="tif", num_channels=1),
-]
+
+
+def types(use_dont_care: bool = False) -> list[Codec]:
+    """One input type of every kind."""
+    return [
+        codec_for(name="images", ext="png", num_channels=3, normalize=True),
+        codec_for(name="plain", ext="png", num_channels=3),
+        codec_for(
+            name="seg", ext="png", num_channels=1, is_mask=True, num_classes=CLASSES, use_dont_care=use_dont_care
+        ),
+        codec_for(name="more_seg", ext="png", num_channels=1, is_mask=True, num_classes=3, use_dont_care=use_dont_care),
+        codec_for(name="edges", ext="png", num_channels=1),
+        codec_for(name="signed_edges", ext="png", num_channels=2, normalize=True),
+        codec_for(name="instances", ext="png", num_channels=1, is_mask=True),
+        codec_for(name="depth", ext="tif", num_channels=1),
+    ]
+
+
+TYPES = types()
 
 
 def numbers(channels: int, below: int = 256, dtype: torch.dtype = torch.uint8) -> Tensor:
@@ -61,7 +71,7 @@ def test_classes_become_one_channel_each() -> None:
 @pytest.mark.parametrize("use_dont_care", [False, True])
 def test_other_classes_get_a_channel_of_their_own_or_none(use_dont_care: bool, dtype: torch.dtype) -> None:
     classes = torch.tensor([0, 4, 5, 6, 200, 255], dtype=dtype).reshape(1, 2, 3, 1)
-    label = Expander(TYPES, ["seg"], use_dont_care=use_dont_care)(Batch({"seg": classes}))["label"]
+    label = Expander(types(use_dont_care), ["seg"])(Batch({"seg": classes}))["label"]
     expected = one_hot(classes.clamp(max=CLASSES), CLASSES + 1)
     torch.testing.assert_close(label, expected if use_dont_care else expected[:, :CLASSES], rtol=0, atol=0)
 
@@ -86,7 +96,7 @@ def test_types_that_are_no_classes_enter_the_label_as_they_are() -> None:
 @pytest.mark.parametrize("use_dont_care", [False, True])
 @pytest.mark.parametrize("order", [["seg", "edges", "more_seg"], ["more_seg", "seg"], ["edges", "seg"]])
 def test_the_label_holds_its_types_in_the_order_of_input_labels(order: list[str], use_dont_care: bool) -> None:
-    expander = Expander(TYPES, order, use_dont_care=use_dont_care)
+    expander = Expander(types(use_dont_care), order)
     channels = {"seg": CLASSES + use_dont_care, "more_seg": 3 + use_dont_care, "edges": 1}
     assert list(expander.label_lengths.items()) == [(name, channels[name]) for name in order]
     parts = {
@@ -122,8 +132,8 @@ def test_without_label_types_there_is_no_label() -> None:
 
 def test_channels_last_changes_the_order_in_memory_and_no_value() -> None:
     names = ["seg", "signed_edges", "more_seg"]
-    usual = Expander(TYPES, names, use_dont_care=True)(STORED)
-    turned = Expander(TYPES, names, use_dont_care=True, channels_last=True)(STORED)
+    usual = Expander(types(True), names)(STORED)
+    turned = Expander(types(True), names, channels_last=True)(STORED)
     for name in usual.tensors:
         assert torch.equal(usual[name], turned[name]), name
     for name in ("images", "plain", "label"):
@@ -134,7 +144,7 @@ def test_channels_last_changes_the_order_in_memory_and_no_value() -> None:
 
 def test_what_was_stored_is_left_as_it_was() -> None:
     before = {name: tensor.clone() for name, tensor in STORED.tensors.items()}
-    Expander(TYPES, ["seg", "edges"], use_dont_care=True)(STORED)
+    Expander(types(True), ["seg", "edges"])(STORED)
     assert all(torch.equal(STORED[name], tensor) for name, tensor in before.items())
 
 
@@ -153,7 +163,7 @@ def test_a_clip_is_its_frames() -> None:
     frames = 3
     clip = Batch({name: torch.stack([tensor] * frames, dim=1) for name, tensor in STORED.tensors.items()})
     clip = clip.replace(seg=torch.stack([(STORED["seg"] + t) % CLASSES for t in range(frames)], dim=1))
-    expander = Expander(TYPES, ["seg", "edges", "more_seg", "instances"], use_dont_care=True)
+    expander = Expander(types(True), ["seg", "edges", "more_seg", "instances"])
     ready = expander(clip)
     assert ready["label"].shape == (2, frames, CLASSES + 1 + 1 + 4 + 1, 4, 6)
     for t in range(frames):
@@ -185,19 +195,21 @@ def test_every_frame_of_a_clip_is_channels_last_in_memory_if_stills_are() -> Non
 def test_values_from_dont_care_on_become_it(dont_care: int, dtype: torch.dtype) -> None:
     stored = torch.tensor([0, 2, 3, 4, 5, 255], dtype=dtype).reshape(1, 2, 3, 1)
     moved = torch.tensor([min(value, dont_care) for value in stored.flatten().tolist()]).reshape(1, 1, 2, 3)
-    kind = InputType(name="seg", ext="png", num_channels=1, is_mask=True, dont_care=dont_care)
+    kind = codec_for(name="seg", ext="png", num_channels=1, is_mask=True, dont_care=dont_care)
     plain = Expander([kind], [])(Batch({"seg": stored}))["seg"]
     torch.testing.assert_close(plain, moved / (255 if dtype == torch.uint8 else 1))
-    classes = InputType(name="seg", ext="png", num_channels=1, is_mask=True, num_classes=5, dont_care=dont_care)
-    label = Expander([classes], ["seg"], use_dont_care=True)(Batch({"seg": stored}))["label"]
+    classes = codec_for(
+        name="seg", ext="png", num_channels=1, is_mask=True, num_classes=5, use_dont_care=True, dont_care=dont_care
+    )
+    label = Expander([classes], ["seg"])(Batch({"seg": stored}))["label"]
     assert torch.equal(label, one_hot(moved.clamp(max=5).movedim(1, -1), 6))
 
 
 def test_a_type_has_its_new_name_in_a_batch_and_in_the_label() -> None:
     kinds = [
-        InputType(name="photos", ext="png", num_channels=3, renamed="images"),
-        InputType(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=5, renamed="seg"),
-        InputType(name="joints", ext="json", is_points=True, renamed="poses"),
+        codec_for(name="photos", ext="png", num_channels=3, renamed="images"),
+        codec_for(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=5, renamed="seg"),
+        codec_for(name="joints", ext="json", is_points=True, renamed="poses"),
     ]
     joints = torch.rand(2, 7, 2)
     expander = Expander(kinds, ["seg"])
@@ -224,5 +236,5 @@ def test_maps_of_instances_of_8_and_of_16_bits_give_the_same_edges_and_ids(aroun
 
 def test_light_beyond_1_stays_as_it_is() -> None:
     hdr = torch.tensor([0.0, 0.25, 1.0, 40.0]).reshape(1, 2, 2, 1)
-    kind = InputType(name="sky", ext="hdr", num_channels=1)
+    kind = codec_for(name="sky", ext="hdr", num_channels=1)
     assert torch.equal(Expander([kind], [])(Batch({"sky": hdr}))["sky"], hdr.movedim(-1, -3))

@@ -18,11 +18,10 @@ from images import noise, png, write
 from s3_server import Faulty, S3Server
 from small_config import TEXT, read, swap
 from small_config import write as write_config
-from small_data import build
+from small_data import build, codec_for
 
 from imagier.cli import main
 from imagier.data.datasets.paired_images import Dataset
-from imagier.data.decoding.sample import InputType
 from imagier.data.loading.loader import Loader
 from imagier.data.sources.disk_cache import DiskCache
 from imagier.data.sources.folder import FolderSource
@@ -67,9 +66,9 @@ def store(server: S3Server, name: str = "bucket/set", cache: DiskCache | None = 
 
 def loader(source: Source, num_workers: int = 0) -> Loader:
     """Shuffled, augmented batches."""
-    kinds = [InputType(name="images", ext="png"), InputType(name="seg_maps", ext="png", is_mask=True, num_classes=4)]
+    kinds = [codec_for(name="images", ext="png"), codec_for(name="seg_maps", ext="png", is_mask=True, num_classes=4)]
     samples = build(
-        Dataset, [source], input_types=kinds, augmentations={"resize_h_w": "8, 8", "random_crop_h_w": "4, 4"}, seed=3
+        Dataset, [source], codecs=kinds, augmentations={"resize_h_w": "8, 8", "random_crop_h_w": "4, 4"}, seed=3
     )
     finish = lambda batch: batch  # noqa: E731
     return Loader(samples, 2, device=torch.device("cpu"), finish=finish, seed=3, shuffle=True, num_workers=num_workers)

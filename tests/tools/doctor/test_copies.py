@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from doctoring import IMAGES, examined, found, grown, part, texts, through_jpeg
 from images import encoded, noise, png, smooth
+from small_data import codec_for
 
 from imagier.tools.doctor.copies import are_alike, identical, repeated, similar
 from imagier.tools.doctor.file_table import FileTable, Split, listed
@@ -42,7 +43,7 @@ def read(images: dict[str, bytes], name: str) -> FileTable:
 
 
 def of(images: dict[str, bytes], name: str = "train") -> Split:
-    return part({("images", f"s/{key}"): data for key, data in images.items()}, name, input_types=[IMAGES])
+    return part({("images", f"s/{key}"): data for key, data in images.items()}, name, codecs=[IMAGES])
 
 
 def names(table: FileTable, other: FileTable, pairs: np.ndarray) -> list[tuple[str, str]]:
@@ -110,8 +111,8 @@ def test_the_doctor_shows_copies_side_by_side() -> None:
 def test_copies_are_not_looked_for_among_labels_and_masks() -> None:
     same = png(drawing(1)[..., :1])
     content = {("maps", "s/a"): same}
-    kind = IMAGES.__class__(name="maps", ext="png", num_channels=1)
-    parts = [part(content, name, input_types=[kind], labels=frozenset({"maps"})) for name in ("train", "val")]
+    kind = codec_for(name="maps", ext="png", num_channels=1)
+    parts = [part(content, name, codecs=[kind], labels=frozenset({"maps"})) for name in ("train", "val")]
     assert not [f for f in examined(*parts).findings if "pixels as" in f.what]
 
 

@@ -9,25 +9,27 @@ import av
 import cv2
 import numpy as np
 import pytest
-from doctoring import IMAGES, MAPS, areas, grown, through_jpeg
+from doctoring import IMAGES, MAPS, areas
 from images import Memory, encoded, noise, png, smooth
 from PIL import Image
+from small_data import codec_for
 from videos import video
 
-from imagier.data.decoding.sample import InputType, load
+from imagier.data.codec import Codec
+from imagier.data.decoding.decode import EncodedFile
 from imagier.data.decoding.video_files import OpenVideos
 from imagier.data.listing.frame_index import FrameIndex
 from imagier.errors import UserError
-from imagier.tools.doctor.file_stats import FileStats, Flag, holds_mixtures, image, look, luma
+from imagier.tools.doctor.file_stats import FileStats, Flag, image, look, luma
 
 
-def at(data: bytes, kind: InputType = IMAGES, *, use_dont_care: bool = False) -> FileStats:
+def at(data: bytes, codec: Codec = IMAGES) -> FileStats:
     """A look at a file with these bytes."""
-    return look(Memory({(kind.name, "s/a"): data}), "s/a", kind, use_dont_care=use_dont_care)
+    return look(Memory({(codec.name, "s/a"): data}), "s/a", codec)
 
 
-def flags(data: bytes, kind: InputType = IMAGES) -> Flag:
-    return Flag(int(at(data, kind).note["flags"]))
+def flags(data: bytes, codec: Codec = IMAGES) -> Flag:
+    return Flag(int(at(data, codec).note["flags"]))
 
 
 def turned(image: np.ndarray, orientation: int) -> bytes:
@@ -63,7 +65,7 @@ BROKEN = {
     "no image": (b"hello", IMAGES),
     "gray": (png(smooth(20, 20, 1)), IMAGES),
     "alpha": (encoded(smooth(20, 20, 4), "PNG"), IMAGES),
-    "16 bits": (png(noise(20, 20, below=65536)), InputType(name="images", ext="png", num_channels=3, normalize=True)),
+    "16 bits": (png(noise(20, 20, below=65536)), codec_for(name="images", ext="png", num_channels=3, normalize=True)),
     "class": (png(np.full((20, 20, 1), 7, np.uint8)), MAPS),
     "colored map": (png(smooth(20, 20)), MAPS),
 }
@@ -73,7 +75,7 @@ BROKEN = {
 def test_what_ends_a_run_is_noted_with_the_runs_own_words(name: str) -> None:
     data, kind = BROKEN[name]
     with pytest.raises(UserError) as raised:
-        load(Memory({(kind.name, "s/a"): data}), kind, "s/a", False)
+        kind.load(EncodedFile.read(Memory({(kind.name, "s/a"): data}), kind.name, "s/a"))
     assert at(data, kind).message == str(raised.value)
 
 
@@ -90,13 +92,14 @@ def test_what_is_wrong_is_told_apart() -> None:
 
 
 def test_a_file_that_is_gone_is_noted() -> None:
-    seen = look(Memory({}), "s/a", IMAGES, use_dont_care=False)
+    seen = look(Memory({}), "s/a", IMAGES)
     assert seen.note["flags"] == Flag.UNREADABLE
     assert "memory/images/s/a.png" in seen.message
 
 
 def test_a_class_for_all_others_makes_every_class_right() -> None:
-    assert at(png(np.full((20, 20, 1), 7, np.uint8)), MAPS, use_dont_care=True).message == ""
+    maps = codec_for(name="maps", ext="png", num_classes=4, use_dont_care=True)
+    assert at(png(np.full((20, 20, 1), 7, np.uint8)), maps).message == ""
 
 
 def test_the_digest_is_that_of_the_pixels_and_not_of_the_file() -> None:
@@ -112,7 +115,7 @@ def test_the_digest_is_that_of_the_pixels_and_not_of_the_file() -> None:
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_a_turned_image_is_flagged_and_noted_as_it_is_read(orientation: int) -> None:
-    kind = InputType(name="images", ext="jpg", num_channels=3)
+    kind = codec_for(name="images", ext="jpg", num_channels=3)
     seen = at(turned(smooth(20, 30), orientation), kind)
     assert bool(seen.note["flags"] & Flag.TURNED) == (orientation != 1)
     assert (seen.note["height"], seen.note["width"]) == ((30, 20) if orientation == 6 else (20, 30))
@@ -134,7 +137,7 @@ def test_an_image_of_one_color_is_flagged_and_one_pixel_makes_the_difference() -
 
 
 def test_a_float_image_with_nan_is_flagged() -> None:
-    kind = InputType(name="depth", ext="tiff", num_channels=1)
+    kind = codec_for(name="depth", ext="tiff", num_channels=1)
     array = np.random.default_rng(0).random((20, 20), np.float32)
     assert not flags(cv2.imencode(".tiff", array)[1].tobytes(), kind) & Flag.NOT_FINITE
     array[3, 3] = np.nan
@@ -142,7 +145,7 @@ def test_a_float_image_with_nan_is_flagged() -> None:
 
 
 def test_key_points_are_read_too() -> None:
-    kind = InputType(name="points", ext="json", is_points=True)
+    kind = codec_for(name="points", ext="json", is_points=True)
     whole = at(json.dumps([[1, 2], [3, 4], [5, 6]]).encode(), kind).note
     assert (whole["flags"], whole["height"], whole["width"]) == (0, 3, 2)
     seen = at(b"[[1, 2], [3", kind)
@@ -150,7 +153,7 @@ def test_key_points_are_read_too() -> None:
     assert "s/a" in seen.message
 
 
-FILM = InputType(name="images", ext="mkv", num_channels=3)
+FILM = codec_for(name="images", ext="mkv", num_channels=3)
 
 
 class Films(Memory):
@@ -165,17 +168,17 @@ def test_all_frames_of_a_video_are_looked_at() -> None:
     frames[3][:] = 255
     frames[4][:] = 0
     source = Films({("images", "s"): video(frames)})
-    seen = look(source, "s", FILM, use_dont_care=False)
+    seen = look(source, "s", FILM)
     assert (seen.note["height"], seen.note["width"], seen.note["low"], seen.note["high"]) == (32, 48, 0, 255)
     assert seen.message == ""
     np.testing.assert_array_equal(image(source, "s", FILM), frames[2])
     other = Films({("images", "s"): video([*frames[:4], frames[0]])})
-    assert look(other, "s", FILM, use_dont_care=False).note["digest"] != seen.note["digest"]
+    assert look(other, "s", FILM).note["digest"] != seen.note["digest"]
 
 
 def test_a_video_that_is_cut_off_is_noted() -> None:
     data = video([smooth(32, 48, seed=i) for i in range(5)])
-    seen = look(Films({("images", "s"): data[: len(data) // 2]}), "s", FILM, use_dont_care=False)
+    seen = look(Films({("images", "s"): data[: len(data) // 2]}), "s", FILM)
     assert seen.note["flags"] == Flag.UNREADABLE
     assert seen.message
 
@@ -186,7 +189,7 @@ def test_a_film_without_a_frame_is_noted() -> None:
         stream = container.add_stream("libx264", rate=25)
         stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
         container.start_encoding()
-    seen = look(Films({("images", "s"): file.getvalue()}), "s", FILM, use_dont_care=False)
+    seen = look(Films({("images", "s"): file.getvalue()}), "s", FILM)
     assert seen.note["flags"] == Flag.UNREADABLE
     assert "shows no frame" in seen.message
 
@@ -194,16 +197,16 @@ def test_a_film_without_a_frame_is_noted() -> None:
 def test_a_film_is_of_one_color_only_if_all_of_it_is() -> None:
     black, other = np.zeros((32, 48, 3), np.uint8), smooth(32, 48)
     for frames, constant in (([other, black, other], False), ([black] * 3, True)):
-        seen = look(Films({("images", "s"): video(frames)}), "s", FILM, use_dont_care=False)
+        seen = look(Films({("images", "s"): video(frames)}), "s", FILM)
         assert bool(seen.note["flags"] & Flag.CONSTANT) == constant
 
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_frames_of_more_than_8_bits_are_numbers_and_no_light(normalize: bool) -> None:
-    kind = InputType(name="images", ext="mkv", num_channels=1, normalize=normalize)
+    kind = codec_for(name="images", ext="mkv", num_channels=1, normalize=normalize)
     source = Films({("images", "s"): video([noise(32, 48, 1, below=65536)] * 3, pixels="gray10le")})
-    tracks = FrameIndex(source, [kind], OpenVideos(), use_dont_care=False)
-    seen = look(source, "s", kind, use_dont_care=False)
+    tracks = FrameIndex(source, [kind], OpenVideos())
+    seen = look(source, "s", kind)
     if normalize:
         with pytest.raises(UserError) as raised:
             tracks.load(tracks.sequences[0], 0)
@@ -211,51 +214,6 @@ def test_frames_of_more_than_8_bits_are_numbers_and_no_light(normalize: bool) ->
     else:
         tracks.load(tracks.sequences[0], 0)
     assert seen.note["flags"] == (Flag.WRONG_FORM if normalize else 0)
-
-
-def smoothed(names: np.ndarray, how: str) -> np.ndarray:
-    """A map as one of the usual mistakes leaves it."""
-    if how == "jpeg":
-        return through_jpeg(names, 80)
-    if how == "blur":
-        return cv2.GaussianBlur(names, (0, 0), 1.5)[..., None]
-    interpolation = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}[how]
-    return grown(names, 0.7, interpolation)
-
-
-@pytest.mark.parametrize("classes", [2, 4, 12, 150])
-@pytest.mark.parametrize("factor", [1, 0.25, 1.5])
-def test_clean_maps_hold_no_mixtures_also_if_resized_by_nearest_neighbor(classes: int, factor: float) -> None:
-    for seed in range(10):
-        names = areas(96, seed=seed, classes=12, below=classes)
-        assert not holds_mixtures(grown(names, factor, cv2.INTER_NEAREST)[..., 0])
-
-
-@pytest.mark.parametrize("how", ["linear", "area", "blur", "jpeg"])
-@pytest.mark.parametrize("classes", [20, 150])
-def test_maps_hold_mixtures_after_they_were_smoothed_or_compressed(classes: int, how: str) -> None:
-    found = [holds_mixtures(smoothed(areas(96, seed=i, classes=12, below=classes), how)[..., 0]) for i in range(10)]
-    assert np.mean(found) >= 0.9
-
-
-@pytest.mark.parametrize("how", ["linear", "area", "blur", "jpeg"])
-def test_a_mask_of_two_values_holds_mixtures_after_it_was_smoothed(how: str) -> None:
-    mask = (areas(96, seed=1, classes=2) % 2 * 255).astype(np.uint8)
-    assert not holds_mixtures(mask[..., 0])
-    assert holds_mixtures(smoothed(mask, how)[..., 0])
-
-
-def test_lines_of_the_value_for_nothing_between_areas_are_no_mixtures() -> None:
-    names = areas(96, seed=3, classes=12)[..., 0]
-    edges = np.zeros(names.shape, bool)
-    edges[:, 1:] |= names[:, 1:] != names[:, :-1]
-    edges[1:] |= names[1:] != names[:-1]
-    assert not holds_mixtures(np.where(edges, np.uint8(255), names))
-
-
-def test_a_map_of_few_pixels_is_not_judged() -> None:
-    assert not holds_mixtures(noise(2, 2, 1)[..., 0])
-    assert not holds_mixtures(noise(1, 500, 1, below=3)[..., 0][:, :3])
 
 
 @pytest.mark.parametrize("side", [4, 8])

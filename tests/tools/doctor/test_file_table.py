@@ -53,11 +53,11 @@ def test_a_source_that_cannot_be_listed_is_told_and_the_others_are_listed() -> N
 
 def test_files_are_counted_by_their_outermost_folder() -> None:
     content = {("images", f"{name}/x/{i}"): b"" for name, count in (("b", 2), ("a", 3)) for i in range(count)}
-    (table,), _ = listed(part(content, input_types=[IMAGES]))
+    (table,), _ = listed(part(content, codecs=[IMAGES]))
     assert table.folders == {"a": 3, "b": 2}
 
 
 def test_a_column_names_its_part_and_its_type() -> None:
     tables, _ = listed(part(files(1), "val"))
     assert list(map(str, tables)) == ["val, images", "val, maps"]
-    assert [table.kind for table in tables] == [IMAGES, MAPS]
+    assert [table.codec for table in tables] == [IMAGES, MAPS]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 from doctoring import IMAGES, MAPS, areas, examined, files, found, part, texts, through_jpeg
 from images import encoded, noise, png, smooth
+from small_data import codec_for
 
-from imagier.data.decoding.sample import InputType
 from imagier.tools.doctor.finding import Rows, Severity, number_of
 
 
@@ -80,11 +79,11 @@ def test_absent_classes_and_classes_that_only_val_has_are_warnings() -> None:
 
 
 def test_classes_that_move_dont_care_makes_are_not_missed() -> None:
-    kind = replace(MAPS, num_classes=5, dont_care=4)
+    kind = codec_for(name="maps", ext="png", num_classes=5, dont_care=4)
     content = files(4)
-    assert found(examined(part(content, input_types=[IMAGES, kind])), "in none of").what.endswith(": 4")
+    assert found(examined(part(content, codecs=[IMAGES, kind])), "in none of").what.endswith(": 4")
     content["maps", "s/01"] = png(np.full((32, 40, 1), 255, np.uint8))
-    assert not examined(part(content, input_types=[IMAGES, kind])).findings
+    assert not examined(part(content, codecs=[IMAGES, kind])).findings
 
 
 def test_classes_are_not_missed_where_most_maps_were_not_read() -> None:
@@ -106,17 +105,17 @@ def test_a_quick_look_judges_wrong_maps_by_those_that_it_read() -> None:
 
 
 def test_key_points_must_be_as_many_in_each_file_of_a_batch_and_are_no_copies() -> None:
-    kind = InputType(name="points", ext="json", is_points=True)
+    kind = codec_for(name="points", ext="json", is_points=True)
     content = files(4)
     for i in range(4):
         content["points", f"s/{i:02d}"] = json.dumps([[1, 2]] * (4 if i == 2 else 5)).encode()
-    parts = [part(content, name, input_types=[IMAGES, MAPS, kind]) for name in ("train", "val")]
+    parts = [part(content, name, codecs=[IMAGES, MAPS, kind]) for name in ("train", "val")]
     assert not [f for f in examined(*parts).findings if "pixels" in f.what and "points" in f.where]
     finding = found(examined(parts[0]), "no batch can hold together")
     assert finding.severity is Severity.ERROR
     assert finding.where == "train, points"
     assert texts(finding) == ["train/points/s/02.png"]
-    assert examined(part(content, input_types=[IMAGES, MAPS, kind], batch_size=1)).errors == 0
+    assert examined(part(content, codecs=[IMAGES, MAPS, kind], batch_size=1)).errors == 0
 
 
 def test_images_of_one_color_are_a_warning() -> None:
@@ -130,12 +129,10 @@ def test_images_of_one_color_are_a_warning() -> None:
 
 
 def test_files_of_different_bits_are_an_error_if_they_meet_in_a_batch() -> None:
-    kind = InputType(name="depth", ext="png", num_channels=1)
+    kind = codec_for(name="depth", ext="png", num_channels=1)
     content = {("depth", f"s/{i}"): png(noise(32, 32, 1, seed=i)) for i in range(3)}
     content["depth", "s/3"] = png(noise(32, 32, 1, below=65536))
-    alone, together = (
-        examined(part(content, input_types=[kind], labels=frozenset(), batch_size=size)) for size in (1, 2)
-    )
+    alone, together = (examined(part(content, codecs=[kind], labels=frozenset(), batch_size=size)) for size in (1, 2))
     assert alone.errors == 0
     finding = found(together, "no batch can hold together")
     assert texts(finding) == ["train/depth/s/3.png"]
@@ -145,36 +142,36 @@ def test_files_of_different_bits_are_an_error_if_they_meet_in_a_batch() -> None:
 def test_images_of_16_bits_are_a_warning_and_ids_of_16_bits_are_not() -> None:
     content = {("depth", f"s/{i}"): png(noise(32, 32, 1, seed=i, below=65536)) for i in range(3)}
     for is_mask, count in ((False, 1), (True, 0)):
-        kind = InputType(name="depth", ext="png", num_channels=1, is_mask=is_mask)
-        findings = examined(part(content, input_types=[kind])).findings
+        kind = codec_for(name="depth", ext="png", num_channels=1, is_mask=is_mask)
+        findings = examined(part(content, codecs=[kind])).findings
         assert len([f for f in findings if "16 bits" in f.what]) == count
 
 
 def test_floats_outside_0_to_1_are_a_warning_with_their_range() -> None:
-    kind = InputType(name="depth", ext="tiff", num_channels=1)
+    kind = codec_for(name="depth", ext="tiff", num_channels=1)
     arrays = {f"s/{i}": np.random.default_rng(i).random((32, 32), np.float32) * (1 if i else 30) for i in range(3)}
     content = {("depth", key): cv2.imencode(".tiff", array)[1].tobytes() for key, array in arrays.items()}
-    finding = found(examined(part(content, input_types=[kind])), "outside 0 to 1")
+    finding = found(examined(part(content, codecs=[kind])), "outside 0 to 1")
     low, high = arrays["s/0"].min(), arrays["s/0"].max()
     assert texts(finding) == [f"train/depth/s/0.png: {low:g} to {high:g}"]
 
 
 def test_maps_of_classes_that_the_config_takes_for_images_are_told() -> None:
-    kind = InputType(name="maps", ext="png", num_channels=1)
+    kind = codec_for(name="maps", ext="png", num_channels=1)
     content = {("maps", f"s/{i}"): png(areas(32, seed=i)) for i in range(3)}
-    finding = found(examined(part(content, input_types=[kind])), "as if these were classes")
+    finding = found(examined(part(content, codecs=[kind])), "as if these were classes")
     assert "one_hot_num_classes.maps: 4" in finding.advice
     gray = {("maps", f"s/{i}"): png(smooth(32, 32, 1, seed=i)) for i in range(3)}
-    assert not [f for f in examined(part(gray, input_types=[kind])).findings if "as if" in f.what]
+    assert not [f for f in examined(part(gray, codecs=[kind])).findings if "as if" in f.what]
 
 
 def test_smoothed_and_lossy_maps_are_warnings() -> None:
-    many = InputType(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=200)
+    many = codec_for(name="maps", ext="png", num_classes=200, use_dont_care=True)
     clean = {("maps", f"s/{i}"): png(areas(64, seed=i, below=200)) for i in range(3)}
     content = dict(clean)
     content["maps", "s/1"] = png(through_jpeg(areas(64, seed=1, below=200), 80))
     content["maps", "s/2"] = encoded(areas(64, seed=2, below=200), "JPEG", quality=100)
-    options = {"input_types": [many], "use_dont_care": True}
+    options = {"codecs": [many]}
     diagnosis = examined(part(content, **options))
     assert texts(found(diagnosis, "in between"))[0] == "train/maps/s/1.png"
     assert texts(found(diagnosis, "changes the values")) == ["train/maps/s/2.png"]

@@ -31,7 +31,7 @@ class Deadly(Memory):
 def columns_of(count: int) -> list[FileTable]:
     """A column with so many images."""
     one = png(smooth(16, 16))
-    tables, _ = listed(part({("images", f"s/{i}"): one for i in range(count)}, input_types=[IMAGES]))
+    tables, _ = listed(part({("images", f"s/{i}"): one for i in range(count)}, codecs=[IMAGES]))
     return tables
 
 
@@ -82,7 +82,7 @@ def test_reading_ends_when_its_time_is_over_having_been_everywhere(monkeypatch: 
 def test_a_process_that_dies_is_told_in_a_line() -> None:
     one = png(smooth(16, 16))
     source = Deadly({("images", f"s/{i}"): one for i in range(40)})
-    tables, _ = listed(part({}, sources=[source], input_types=[IMAGES]))
+    tables, _ = listed(part({}, sources=[source], codecs=[IMAGES]))
     with pytest.raises(RunError, match=r"a process that reads data .* was killed"):
         read_all(tables, workers=2, told=lambda done, total: None)
 

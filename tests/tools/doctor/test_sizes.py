@@ -29,7 +29,7 @@ def of_sizes(*sizes: tuple[int, int]) -> dict[tuple[str, str], bytes]:
 
 def test_images_for_which_a_crop_is_too_large_are_those_at_which_the_data_set_stops() -> None:
     content = of_sizes((30, 40), (30, 30), (40, 30), (24, 33), (25, 33))
-    data = build(Dataset, [Memory(content, "train")], input_types=[IMAGES, MAPS], augmentations=CROP)
+    data = build(Dataset, [Memory(content, "train")], codecs=[IMAGES, MAPS], augmentations=CROP)
     stops = []
     for index in range(len(data)):
         try:
@@ -45,7 +45,7 @@ def test_sizes_that_no_batch_can_hold_are_an_error_unless_a_batch_is_one_sample(
     content = of_sizes((30, 40), (30, 40), (40, 40))
     only_resized = {"resize_smallest_side": 24}
     finding = found(examined(part(content, augmentations=only_resized)), "different sizes")
-    augmenter = Augmenter(only_resized, [])
+    augmenter = Augmenter(only_resized)
     for size in ((30, 40), (40, 40)):
         height, width = augmenter.draw(size, random.Random(0)).size
         assert f"{height} x {width}" in finding.what
@@ -73,7 +73,7 @@ def test_partners_of_another_shape_are_a_warning_and_those_on_their_side_an_erro
     diagnosis = examined(part(content))
     assert diagnosis.errors == errors
     assert len([f for f in diagnosis.findings if "of another shape" in f.what]) == warnings
-    data = build(Dataset, [Memory(content)], input_types=[IMAGES, MAPS], augmentations={"resize_h_w": "32, 32"})
+    data = build(Dataset, [Memory(content)], codecs=[IMAGES, MAPS], augmentations={"resize_h_w": "32, 32"})
     if errors:
         with pytest.raises(UserError, match="on its side"):
             data[0, 0]

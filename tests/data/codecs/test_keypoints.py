@@ -9,20 +9,19 @@ import numpy as np
 import pytest
 import torch
 from images import Memory, noise, png
-from small_data import build
+from small_data import build, codec_for
 
 from imagier.data.datasets.paired_images import Dataset
-from imagier.data.decoding.points import decode_points
-from imagier.data.decoding.sample import InputType
+from imagier.data.decoding.decode import EncodedFile
 from imagier.data.loading.loader import Loader
 from imagier.data.loading.on_device import Expander
 from imagier.errors import UserError
 from imagier.recipe import Position
 
 WHERE = "set/marks/7.json"
-IMAGES = InputType(name="images", ext="png", num_channels=3, normalize=True)
-DEPTH = InputType(name="depth", ext="png", num_channels=1)
-MARKS = InputType(name="marks", ext="json", is_points=True)
+IMAGES = codec_for(name="images", ext="png", num_channels=3, normalize=True)
+DEPTH = codec_for(name="depth", ext="png", num_channels=1)
+MARKS = codec_for(name="marks", ext="json", is_points=True)
 
 
 def memory(count: int, points: Any = None) -> Memory:
@@ -38,7 +37,7 @@ def memory(count: int, points: Any = None) -> Memory:
 
 @pytest.mark.parametrize("points", [[[1, 2]], [[1, 2.5, 0.25], [3, 4, 1]], [[-1e9, 7], [0, 0]]])
 def test_a_list_of_points_is_read(points: list) -> None:
-    found = decode_points(json.dumps(points).encode(), WHERE)
+    found = MARKS.decode(EncodedFile(json.dumps(points).encode(), "json", WHERE))
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, points)
 
@@ -64,7 +63,7 @@ def test_a_list_of_points_is_read(points: list) -> None:
 )
 def test_other_content_is_named_in_one_line(data: bytes, says: str) -> None:
     with pytest.raises(UserError) as caught:
-        decode_points(data, WHERE)
+        MARKS.decode(EncodedFile(data, "json", WHERE))
     assert str(caught.value).startswith(f"{WHERE}: {says}")
     assert "\n" not in str(caught.value)
 
@@ -74,7 +73,7 @@ def test_points_move_with_the_first_type_of_images() -> None:
     keys = {"resize_h_w": "16, 12", "horizontal_flip": True}
     source = memory(4)
     for kinds in ([IMAGES, DEPTH, MARKS], [MARKS, IMAGES, DEPTH], [DEPTH, IMAGES, MARKS]):
-        data = build(Dataset, [source], input_types=kinds, augmentations=keys)
+        data = build(Dataset, [source], codecs=kinds, augmentations=keys)
         scale = 2 if kinds.index(IMAGES) < kinds.index(DEPTH) else 1
         for index in range(4):
             sample = data[0, index]
@@ -89,8 +88,8 @@ def test_points_move_with_the_first_type_of_images() -> None:
 def test_a_type_named_image_is_the_one_that_points_belong_to() -> None:
     source = memory(1)
     source.files["image", "./0"] = source.files["images", "./0"]
-    kinds = [DEPTH, InputType(name="image", ext="png"), MARKS]
-    data = build(Dataset, [source], input_types=kinds, augmentations={"resize_h_w": "8, 6"})
+    kinds = [DEPTH, codec_for(name="image", ext="png"), MARKS]
+    data = build(Dataset, [source], codecs=kinds, augmentations={"resize_h_w": "8, 6"})
     np.testing.assert_allclose(data[0, 0].arrays["marks"], data.load(0)["marks"], atol=1e-5)
 
 
@@ -98,7 +97,7 @@ def test_a_type_named_image_is_the_one_that_points_belong_to() -> None:
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_batch_has_them_as_numbers_under_the_name_of_their_type(num_workers: int) -> None:
     kinds = [IMAGES, MARKS]
-    data = build(Dataset, [memory(4)], input_types=kinds, augmentations={"resize_h_w": "8, 6"})
+    data = build(Dataset, [memory(4)], codecs=kinds, augmentations={"resize_h_w": "8, 6"})
     loader = Loader(
         data, 2, device=torch.device("cpu"), finish=Expander(kinds, []), num_workers=num_workers, shuffle=False
     )
@@ -112,7 +111,7 @@ def test_a_batch_has_them_as_numbers_under_the_name_of_their_type(num_workers: i
 def test_samples_with_other_numbers_of_points_do_not_fit_in_a_batch() -> None:
     source = memory(2)
     source.files["marks", "./1"] = b"[[1, 2, 0]]"
-    data = build(Dataset, [source], input_types=[IMAGES, MARKS], augmentations={"resize_h_w": "8, 6"})
+    data = build(Dataset, [source], codecs=[IMAGES, MARKS], augmentations={"resize_h_w": "8, 6"})
     loader = Loader(data, 2, device=torch.device("cpu"), finish=Expander([IMAGES, MARKS], []))
     with pytest.raises(UserError, match=r"marks of different sizes \(1 x 3 float32, 3 x 3 float32\)"):
         next(loader.stream(Position()))
@@ -121,7 +120,7 @@ def test_samples_with_other_numbers_of_points_do_not_fit_in_a_batch() -> None:
 def test_a_wrong_file_is_named_when_its_sample_is_loaded() -> None:
     source = memory(2)
     source.files["marks", "./1"] = b"[[1]]"
-    data = build(Dataset, [source], input_types=[IMAGES, MARKS], augmentations={"resize_h_w": "8, 6"})
+    data = build(Dataset, [source], codecs=[IMAGES, MARKS], augmentations={"resize_h_w": "8, 6"})
     data.load(0)
     for take in (lambda: data.load(1), lambda: data[0, 1]):
         with pytest.raises(UserError, match=r"^memory/marks/\./1\.png: not a JSON list of key points"):

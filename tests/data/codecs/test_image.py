@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import zlib
 
 import cv2
@@ -11,19 +10,20 @@ import numpy as np
 import pytest
 from images import encoded, noise, png, smooth
 from PIL import Image
+from small_data import codec_for, load
 
-from imagier.data.decoding.sample import InputType, check_classes, decode
+from imagier.data.codec import Codec
 from imagier.errors import UserError
 
 WHERE = "set/images/7.png"
 
 
-def kind(channels: int | None = None, **options: object) -> InputType:
-    return InputType(name="images", ext="png", num_channels=channels, **options)
+def kind(channels: int | None = None, **options: object) -> Codec:
+    return codec_for(name="images", ext="png", num_channels=channels, **options)
 
 
 def read(data: bytes, ext: str = "png", channels: int | None = None) -> np.ndarray:
-    return decode(data, kind(channels), ext, WHERE)
+    return load(kind(channels), data, ext, WHERE)
 
 
 def palette_png(indices: np.ndarray, colors: np.ndarray, **options: object) -> bytes:
@@ -213,47 +213,3 @@ def test_a_wrong_file_is_named_with_what_is_wrong(data: bytes, ext: str, channel
 
 def test_any_number_of_channels_passes_where_the_config_says_none() -> None:
     assert [read(encoded(noise(4, 4, n), "PNG")).shape[2] for n in (1, 3, 4)] == [1, 3, 4]
-
-
-@pytest.mark.parametrize(
-    ("values", "ignore", "wrong"),
-    [
-        ([0, 9], False, None),
-        ([0, 255], False, None),
-        ([0, 10], False, "10"),
-        ([0, 10, 255], False, "10"),
-        ([200, 10, 10, 12], False, "10, 12, 200"),
-        (list(range(20)), False, "10, 11, 12, 13, 14, ..."),
-        ([0, 10, 200], True, None),
-    ],
-)
-def test_a_class_beyond_the_config_is_named_unless_it_is_255_or_there_is_a_class_for_the_rest(
-    values: list[int], ignore: bool, wrong: str | None
-) -> None:
-    classes = np.array(values, np.uint8)[None, :, None]
-    if wrong is None:
-        check_classes(classes, kind(1, num_classes=10), ignore, WHERE)
-        return
-    with pytest.raises(UserError) as caught:
-        check_classes(classes, kind(1, num_classes=10), ignore, WHERE)
-    assert str(caught.value).startswith(
-        f"{WHERE}: holds class {wrong}, but one_hot_num_classes.images is 10 (classes 0 to 9); "
-    )
-
-
-def test_a_map_of_classes_has_one_channel() -> None:
-    for ignore in (False, True):
-        with pytest.raises(UserError, match="^" + re.escape(f"{WHERE}: has 3 channels, but a map of the classes of ")):
-            check_classes(noise(4, 4, 3, below=5), kind(None, num_classes=10), ignore, WHERE)
-
-
-@pytest.mark.parametrize("ignore", [True, False])
-@pytest.mark.parametrize("value", [1.0, float("nan")])
-def test_a_map_of_classes_holds_whole_numbers(value: float, ignore: bool) -> None:
-    array = np.full((4, 4, 1), value, np.float32)
-    with pytest.raises(UserError, match="holds fractions, but classes are whole numbers"):
-        check_classes(array, kind(1, num_classes=10), ignore, WHERE)
-
-
-def test_a_type_without_classes_may_hold_any_number() -> None:
-    check_classes(noise(4, 4, 1, below=65536), kind(1), False, WHERE)

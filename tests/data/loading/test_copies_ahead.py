@@ -9,7 +9,7 @@ import torch
 from counted import Counted, content, loader, places
 from torch import Tensor
 
-from imagier.data.loading.prefetch import one_ahead
+from imagier.data.loading.loader import one_ahead
 from imagier.recipe import Position
 from imagier.train.runtime import Runtime
 

@@ -1,0 +1,73 @@
+"""Key points: a JSON list of points in the pixels of an image, which move as the pixels do."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from imagier.data import codec
+from imagier.data.augmentation.augment import Drawn
+from imagier.data.codec import Stored
+from imagier.data.decoding.decode import EncodedFile
+from imagier.errors import UserError
+
+POINT_COLOR = (0, 200, 60)
+
+_MOST_PX = 1e6
+"""Farther away from an image no point is drawn; OpenCV would overflow."""
+
+
+class Codec(codec.Codec):
+    """P x D numbers: x, y, and whatever else there is of each point (a confidence). The center of a pixel is whole.
+
+    In a batch they are N x P x D, float32, in the pixels of the augmented image; those that have left it, too.
+    """
+
+    has_pixels = False
+
+    @property
+    def channels(self) -> None:
+        """None: they make up no label."""
+        return None
+
+    def decode(self, file: EncodedFile) -> np.ndarray:
+        """A JSON list of [x, y, ...], all of one length -> P x D, float64. UserError for any other content."""
+        try:
+            points = np.array(json.loads(file.data), np.float64)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise _wrong_content(file, str(error).partition("\n")[0] or type(error).__name__) from error
+        if points.ndim != 2 or points.shape[1] < 2:
+            raise _wrong_content(file, f"its numbers have the shape {list(points.shape)}")
+        if not np.isfinite(points).all():
+            raise UserError(
+                "holds numbers that are infinite or none",
+                where=file.where,
+                advice="give such points a confidence of 0 instead",
+                code="not-finite",
+            )
+        return points
+
+    def augment(self, stored: Stored, drawn: Drawn) -> np.ndarray:
+        """Moved as the pixels of the image of `stored.size`, float32."""
+        return drawn.move_points(stored.array, stored.size)
+
+    def expand(self, stored: Tensor) -> Tensor:
+        """As they are."""
+        return stored
+
+    def to_rgb(self, array: np.ndarray, canvas: np.ndarray | None = None) -> np.ndarray:
+        """Dots on the image; those outside of it cannot be seen."""
+        assert canvas is not None
+        image = canvas.copy()
+        radius = max(1, round(max(image.shape[:2]) / 80))
+        for x, y in array[:, :2].clip(-_MOST_PX, _MOST_PX).round().astype(int).tolist():
+            cv2.circle(image, (x, y), radius, POINT_COLOR, cv2.FILLED)
+        return image
+
+
+def _wrong_content(file: EncodedFile, why: str) -> UserError:
+    what = f"not a JSON list of key points [x, y, ...], all of one length ({why})"
+    return UserError(what, where=file.where, advice="correct it", code="damaged")
