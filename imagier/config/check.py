@@ -17,12 +17,8 @@ from imagier.config.constructor import adapter, constructor_model, given_paramet
 from imagier.config.find import Kind, did_you_mean, find
 from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dotted, dump
 from imagier.config.lookup import class_at
-from imagier.config.rules import (
-    broken_rules,
-    broken_rules_of_players,
-    broken_rules_of_the_method,
-    unusable_optimizer,
-)
+from imagier.config.method_rules import broken_rules_of_players, broken_rules_of_the_method, unusable_optimizer
+from imagier.config.rules import broken_rules
 from imagier.errors import UserError
 
 DATA_FACTS = ("label_channels", "label_lengths", "one_hot", "image_channels", "crop_h_w", "style_classes")
@@ -41,7 +37,7 @@ class Component:
     """A class that a section names, and what the section says to it."""
 
     type: str
-    cls: Callable[..., Any]
+    cls: Any
     options: dict[str, Any]
     """The arguments of its constructor."""
     shared: Any = None
@@ -107,10 +103,9 @@ def check(document: Document) -> Config:
 
 def _mistakes_of_the_method(config: Config) -> Iterable[Mistake]:
     """What does not fit between a method, its networks and its data."""
-    recipe, cls = config.recipe, typing.cast(Any, config.recipe.cls)
+    recipe, cls = config.recipe, config.recipe.cls
     networks = {name: network.options for name, network in config.players.items()}
-    for broken in broken_rules_of_the_method(config.run.data, recipe.type, cls.required_inputs, cls.is_video, networks):
-        yield Mistake(*broken)
+    yield from broken_rules_of_the_method(config.run.data, recipe.type, cls.required_inputs, cls.is_video, networks)
     infer = getattr(cls, "infer", None)  # what only trains need not have it
     if infer is None:
         return
@@ -268,14 +263,16 @@ class _Checker:
         weights = {"params": "are the weights of the network"}
         optimizer = self.component(schema.OPTIMIZER, (section,), lambda cls: weights)
         if optimizer is not None:
-            self.mistakes += unusable_optimizer(typing.cast(Any, optimizer.cls), optimizer.type, section)
+            self.mistakes += unusable_optimizer(optimizer.cls, optimizer.type, section)
         return optimizer
 
     def _run(self, players: Sequence[str]) -> schema.Run | None:
         """The sections that all methods share, with what their rules say; None if they do not fit."""
         sections = ["trainer", *players, *map(_optimizer_section, players)]
         rest = {key: value for key, value in self.document.tree.items() if key not in sections}
-        for key in set(self._sections_of_components()).difference(sections):
+        for key in self._sections_of_components():
+            if key in sections:
+                continue
             rest.pop(key)
             if class_at(self.document, ("trainer",)) is not None:
                 advice = f"the recipe {self.document.get(('trainer', 'type'))} trains {' and '.join(players)}"
@@ -286,7 +283,7 @@ class _Checker:
         metrics = [metric for metric in run.metrics if metric is not None]
         is_whole = len(metrics) == len(run.metrics)
         run = run if is_whole else dataclasses.replace(run, keep_best=None)
-        self.mistakes += (Mistake(*broken) for broken in broken_rules(run, [metric.build().name for metric in metrics]))
+        self.mistakes += broken_rules(run, [metric.build().name for metric in metrics])
         return run if is_whole else None
 
 
