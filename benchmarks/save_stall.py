@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from imagier.recipe import Batch, Losses, Recipe, StepContext
 from imagier.train import schedule
-from imagier.train.checkpoint import state_of, write
+from imagier.train.checkpoint import build_state, write
 from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
@@ -86,7 +86,7 @@ def stalls(trainer: Trainer, batch: Batch, folder: Path, rounds: int) -> dict[st
     seconds: dict[str, list[float]] = {PLAIN: [], WHOLE: [], BEHIND: []}
     with saver_in(folder / "run", trainer) as saver:
         for trainer.step in range(1, rounds + 1):
-            seconds[PLAIN].append(timed(lambda: torch.save(state_of(trainer, {}), folder / "plain.pt")))
+            seconds[PLAIN].append(timed(lambda: torch.save(build_state(trainer, {}), folder / "plain.pt")))
             seconds[WHOLE].append(timed(lambda: write(folder / "whole.pt", trainer, {})))
             stall = [timed(lambda: saver.save(trainer, {}))]
             player = trainer.players["gen"]
@@ -111,7 +111,7 @@ def processor_s(trainer: Trainer, folder: Path, rounds: int) -> dict[str, float]
     with saver_in(folder / "processor", trainer) as saver:
         for trainer.step in range(1, rounds + 1):
             begin = time.process_time()
-            torch.save(state_of(trainer, {}), folder / "plain.pt")
+            torch.save(build_state(trainer, {}), folder / "plain.pt")
             seconds[PLAIN].append(time.process_time() - begin)
             begin = time.process_time()
             saver.save(trainer, {})
@@ -145,7 +145,7 @@ def main() -> None:
     trainer = trainer_of(args.parameters)
     batch = Batch({"x": torch.ones(ROWS, WIDTH)})
     trainer.train_step(batch)
-    print(f"a state of {size_bytes(state_of(trainer, {})) / 1e9:.2f} GB")
+    print(f"a state of {size_bytes(build_state(trainer, {})) / 1e9:.2f} GB")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         seconds = stalls(trainer, batch, Path(folder), args.rounds)
         for name, taken in seconds.items():

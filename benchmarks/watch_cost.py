@@ -42,7 +42,8 @@ def main() -> None:
 
     few = batch_of(config, FEW, 64)
     view = View(lambda averaged: view.live(plain))  # type: ignore[arg-type, return-value]
-    monitor = Health(lambda: few, few, lambda: [batch], view, print, every=HEALTH_EVERY, seed=0)
+    players = list(plain.players)
+    monitor = Health(lambda: few, few, lambda: [batch], view, print, players=players, every=HEALTH_EVERY, seed=0)
     monitor.measure(plain)  # reads the training images
     readings = []
     for _ in range(args.rounds):

@@ -187,6 +187,7 @@ def _build_health(session: Session, view: View, log: Log, held_out: Batch | None
         session.training.once,
         view,
         log.write,
+        players=list(session.trainer.players),
         every=max(HEALTH_EVERY, session.config.run.logging_iter),
         seed=session.plan.seed,
     )

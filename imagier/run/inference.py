@@ -24,7 +24,7 @@ from imagier.run.process import open_runtime
 from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
-from imagier.train.checkpoint_files import latest
+from imagier.train.checkpoint_files import find_latest
 from imagier.train.hooks.images import to_uint8, write_image
 from imagier.train.runtime import Runtime
 
@@ -130,10 +130,10 @@ def load_recipe(config: Config, path: Path, runtime: Runtime) -> Recipe:
     average = build_training.average(config, name, network, runtime)
     averages = {name: average.network} if average is not None else {}
     state, notes = translate_reference(checkpoint.load(path), {name: network}, averages, {}, path)
-    state, misfits = checkpoint.fitted(state, {name: network}, averages, path, strict=trainer.strict_resume)
+    state, misfits = checkpoint.fit_state(state, {name: network}, averages, path, strict=trainer.strict_resume)
     for line in [*notes, *misfits]:
         logger.info(line)
-    with checkpoint.fitting(path):
+    with checkpoint.translate_load_errors(path):
         saved = state["players"][name]
         if average is not None and "average" in saved:
             average.load_state_dict(saved["average"])
@@ -150,7 +150,7 @@ def find_weights(experiment: Experiment, options: RunOptions) -> Path:
     """The checkpoint that the options name, or the latest of the log folder, or the reference's file for the config."""
     if options.checkpoint is not None:
         return Path(options.checkpoint)
-    found = latest(Path(options.logdir)) if options.logdir is not None else None
+    found = find_latest(Path(options.logdir)) if options.logdir is not None else None
     if found is not None:
         return found
     weight = experiment.config.run.pretrained_weight

@@ -92,11 +92,11 @@ class ResumePlan:
         for note in notes:
             logger.info(note)
         try:
-            state, misfits = checkpoint.fitted(state, networks, averaged, self.checkpoint, strict=True)
+            state, misfits = checkpoint.fit_state(state, networks, averaged, self.checkpoint, strict=True)
         except UserError:
             if not is_resume and _warm_start(trainer, state, self.checkpoint):
                 return {}
-            state, misfits = checkpoint.fitted(state, networks, averaged, self.checkpoint, strict=strict)
+            state, misfits = checkpoint.fit_state(state, networks, averaged, self.checkpoint, strict=strict)
         for line in misfits:
             logger.info(line)
         if is_resume:
@@ -123,7 +123,7 @@ def find_newest(logdir: Path, runtime: Runtime) -> checkpoint.Found | None:
     found, problem = None, None
     if runtime.is_main:
         try:
-            found = checkpoint.newest(logdir)
+            found = checkpoint.find_newest(logdir)
         except UserError as error:
             problem = error
     path, problem = runtime.broadcast((None if found is None else found.path, problem))

@@ -8,7 +8,7 @@ from typing import Any
 from imagier.config.schema import Run
 from imagier.data.loading.loader import Loader
 from imagier.run.resume_plan import ResumePlan
-from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, pointed, read_entries
+from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, read_entries, read_pointer
 from imagier.train.disk import remove_temporaries
 from imagier.train.hooks import images, profile
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
@@ -41,7 +41,7 @@ def open_checkpoint_files(plan: ResumePlan, keep: RetentionPolicy) -> Checkpoint
     files = CheckpointFiles(plan.logdir, keep, entries)
     if plan.is_resume and plan.checkpoint is not None and plan.checkpoint.parent == plan.logdir:
         files.last_good = plan.checkpoint.name
-        if pointed(plan.logdir) != plan.checkpoint:
+        if read_pointer(plan.logdir) != plan.checkpoint:
             files.point(plan.checkpoint.name)
     return files
 

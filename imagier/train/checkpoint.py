@@ -1,4 +1,4 @@
-"""What a checkpoint holds: written, read, and given back to a run."""
+"""The content of a checkpoint: written, read, and restored."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.recipe import Position
-from imagier.train.checkpoint_files import LATEST, Unusable, earlier, pointed, save_state, verify, write_state
-from imagier.train.manifest import entry_of
+from imagier.train.checkpoint_files import LATEST, Unusable, find_earlier, read_pointer, save_state, verify, write_state
+from imagier.train.manifest import find_entry
 from imagier.train.trainer import Trainer
 
 FORMAT = 2
@@ -36,7 +36,7 @@ _KINDS = {
 """What a checkpoint of ours holds."""
 
 BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""What torch's files began with before they were zip files (torch 1.6): a pickled number."""
+"""The first bytes of torch's files before they were zip files (torch 1.6): a pickled number."""
 
 _DAMAGE = (
     OSError,
@@ -49,31 +49,31 @@ _DAMAGE = (
     AssertionError,
     zipfile.BadZipFile,
 )
-"""What torch raises over files with a few wrong bytes."""
+"""What torch raises for files with a few wrong bytes."""
 
 MOST_NAMES = 12
-"""Longer lists of tensors are told by what their names have in common."""
+"""Longer lists of tensors are summarized by what their names have in common."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint to go on from."""
+    """A checkpoint to continue from."""
 
     path: Path
     state: dict[str, Any]
     skipped: tuple[Path, ...] = ()
     """Later ones that cannot be read."""
     notes: tuple[str, ...] = ()
-    """What is to be told about these."""
+    """Lines about these."""
 
 
-def newest(logdir: Path) -> Found | None:
-    """The newest checkpoint of a folder that is whole; None if it holds no run.
+def find_newest(logdir: Path) -> Found | None:
+    """The newest intact checkpoint of a folder; None if it holds no run.
 
-    That is the one that latest_checkpoint.txt names, or if it is missing or damaged the one before. UserError if it
-    names nothing, and if none can be read.
+    That is the one that latest_checkpoint.txt names, or, if it is missing or damaged, the one before. UserError if the
+    pointer names nothing, or if no checkpoint can be read.
     """
-    path = pointed(logdir)
+    path = read_pointer(logdir)
     if path is None:
         return None
     skipped: tuple[Path, ...] = ()
@@ -82,11 +82,13 @@ def newest(logdir: Path) -> Found | None:
         try:
             return Found(path, load(path), skipped, notes)
         except Unusable as error:
-            before = [other for other in earlier(path) if other not in skipped]
+            before = [other for other in find_earlier(path) if other not in skipped]
             if not before:
                 raise UserError(
-                    str(error),
+                    "; ".join(filter(None, [error.what, error.advice])),
+                    where=error.where,
                     advice=f"no other is there to go on from: correct {logdir / LATEST}, or remove it to start afresh",
+                    code=error.code,
                 ) from error
             notes += (f"{error}; going back to {before[0].name}",)
             skipped += (path,)
@@ -96,19 +98,19 @@ def newest(logdir: Path) -> Found | None:
 def save(logdir: Path, trainer: Trainer, extras: Mapping[str, Any]) -> Path:
     """Writes the whole state of a run at once, adds it to the manifest, and points latest_checkpoint.txt at it.
 
-    (What writes the checkpoints of a training is saver.py.) extras: what other parts of the run want to keep (tensors,
-    numbers, text, and mappings and lists of these). OSError if it is not on the disk; then all is as it was.
+    (A training saves through saver.py.) extras: what other parts of the run keep (tensors, numbers, text, and mappings
+    and lists of these). OSError if it is not on the disk; then everything is as before.
     """
-    return save_state(logdir, state_of(trainer, extras))
+    return save_state(logdir, build_state(trainer, extras))
 
 
 def write(path: Path, trainer: Trainer, extras: Mapping[str, Any]) -> None:
     """Writes the whole state of a run to a file of any name, and nothing else; `extras` and errors as of `save`."""
-    write_state(path, state_of(trainer, extras))
+    write_state(path, build_state(trainer, extras))
 
 
-def state_of(trainer: Trainer, extras: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole state of a run, as a checkpoint holds it. Its tensors are those in use: the next step changes them."""
+def build_state(trainer: Trainer, extras: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole state of a run, as in a checkpoint. Its tensors are those in use: the next step changes them."""
     return {
         "format": FORMAT,
         "current_epoch": trainer.position.epoch,
@@ -121,20 +123,20 @@ def state_of(trainer: Trainer, extras: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, of ours or of the reference's, on the CPU. Never runs code from the file.
+    """The content of a checkpoint, ours or the reference's, on the CPU. Never runs code from the file.
 
-    UserError if it cannot be read; Unusable, which is one, if it is missing, or not what the manifest beside it says.
+    UserError if it cannot be read; Unusable, a subclass, if it is missing or damaged.
     """
-    if path.is_file() and (entry := entry_of(path)):
+    if path.is_file() and (entry := find_entry(path)):
         verify(path, entry)
     try:
         state = _read(path)
     except FileNotFoundError as error:
-        raise Unusable(f"{path}: no such checkpoint") from error
+        raise Unusable("no such checkpoint", where=path, code="missing-checkpoint") from error
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign is None:
-            raise Unusable(f"{path}: not a checkpoint, or damaged ({str(error).splitlines()[0]})") from error
+            raise _not_a_checkpoint(path, error) from error
         raise UserError(
             f"holds a {foreign[1]}, but only tensors, numbers and text are read",
             where=path,
@@ -142,18 +144,26 @@ def load(path: Path) -> dict[str, Any]:
                 "if you trust the file, load it with torch.load(..., weights_only=False), remove that, and save it "
                 "again"
             ),
+            code="unsafe-checkpoint",
         ) from error
     except _DAMAGE as error:
-        reason = str(error).partition("\n")[0] or "it ends early"
-        raise Unusable(f"{path}: not a checkpoint, or damaged ({reason})") from error
+        raise _not_a_checkpoint(path, error) from error
     written_as = state.get("format") if isinstance(state, dict) else None
     if isinstance(written_as, int) and written_as > FORMAT:
         raise UserError(
-            f"was written by a newer imagier (format {written_as}, here {FORMAT})", where=path, advice="update this one"
+            f"was written by a newer imagier (format {written_as}, here {FORMAT})",
+            where=path,
+            advice="update this one",
+            code="newer-checkpoint",
         )
-    if flaw := _flaw(state):
-        raise UserError(f"not a checkpoint: {flaw}", where=path)
+    if flaw := _find_flaw(state):
+        raise UserError(f"not a checkpoint: {flaw}", where=path, code="not-a-checkpoint")
     return _upgrade_from_0_1(state) if written_as == 1 else state
+
+
+def _not_a_checkpoint(path: Path, error: Exception) -> Unusable:
+    reason = str(error).partition("\n")[0] or "it ends early"
+    return Unusable(f"not a checkpoint, or damaged ({reason})", where=path, code="not-a-checkpoint")
 
 
 def _upgrade_from_0_1(state: dict[str, Any]) -> dict[str, Any]:
@@ -175,8 +185,8 @@ def _upgrade_from_0_1(state: dict[str, Any]) -> dict[str, Any]:
 _CRITICS = re.compile(r"\bcritics\.(?=\d)")
 
 
-def _flaw(state: Any) -> str | None:
-    """In what it differs from what we or the reference would have written; None if in nothing."""
+def _find_flaw(state: Any) -> str | None:
+    """How it differs from what we or the reference would have written; None if it does not."""
     if not isinstance(state, dict) or not ("players" in state or "net_G" in state):
         return "holds neither players nor net_G"
     if "players" not in state:
@@ -187,7 +197,7 @@ def _flaw(state: Any) -> str | None:
         networks = {}
         for name, player in state["players"].items():
             if not isinstance(player, dict) or not isinstance(player.get("optimizer", {}), dict):
-                return f"its player {name} is no state of a network and an optimizer"
+                return f"its player {name} is not the state of a network and an optimizer"
             networks[f"players.{name}.network"] = player.get("network")
             if "average" in player:
                 average = player["average"]
@@ -209,7 +219,7 @@ def _read(path: Path) -> Any:
 def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, Any]:
     """Continues exactly where a checkpoint of ours was written; returns its extras.
 
-    Nothing of the run refers to the file afterwards, which may be removed.
+    Nothing in the run refers to the file afterwards: it may be removed.
     """
     written_by = state.get("optimizers", {})
     for name, kind in _optimizers(trainer).items():
@@ -218,11 +228,13 @@ def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, An
                 f"{name} was trained by {written_by[name]}, but {name}_opt is {kind}",
                 where=path,
                 advice="keep it, or take the weights alone (--resume 0)",
+                code="other-optimizer",
             )
-    with fitting(path):
+    with translate_load_errors(path):
         for name, player in trainer.players.items():
             saved = state["players"][name]
-            # An optimizer takes over tensors as they are. These lie in the mapped file: gone, it would end the process.
+            # An optimizer keeps the tensors that it is given. These are mapped from the file: removed, it would end the
+            # process.
             player.load_state_dict({**saved, "optimizer": copy.deepcopy(saved["optimizer"])})
             if player.average is not None and "average" not in state["players"][name]:
                 player.average.restart()
@@ -237,8 +249,8 @@ def _optimizers(trainer: Trainer) -> dict[str, str]:
 
 
 def restore_weights(trainer: Trainer, state: dict[str, Any], path: Path) -> None:
-    """Starts a new run from the weights (and averages) of a checkpoint of ours; what else it holds is left."""
-    with fitting(path):
+    """Starts a new run from the weights (and averages) of a checkpoint of ours; the rest of it is ignored."""
+    with translate_load_errors(path):
         for name, player in trainer.players.items():
             if name not in state["players"]:
                 continue
@@ -252,7 +264,7 @@ def restore_weights(trainer: Trainer, state: dict[str, Any], path: Path) -> None
                 player.average.restart()
 
 
-def fitted(
+def fit_state(
     state: Mapping[str, Any],
     networks: Mapping[str, nn.Module],
     averages: Mapping[str, nn.Module],
@@ -262,51 +274,52 @@ def fitted(
 ) -> tuple[dict[str, Any], list[str]]:
     """A checkpoint's state with exactly the tensors that the networks and averages of some players have.
 
-    What it lacks keeps its value. Also returns lines about all that did not match; UserError with these if `strict`, or
-    if a shape differs or it holds none of these players. Those that it says nothing about are told and left out.
+    Missing tensors keep their values. Also returns lines about everything that did not match; UserError with these if
+    `strict`, if a shape differs, or if all players are missing. A missing player alone is no error.
     """
     players, misfits = dict(state["players"]), []
     absent = [name for name in networks if name not in players]
     if len(absent) == len(networks):
-        raise UserError(f"holds nothing for {' or '.join(absent)}", where=path)
+        raise UserError(f"has no player {' or '.join(absent)}", where=path, code="missing-player")
     for name in [name for name in networks if name in players]:
         players[name] = saved = dict(players[name])
-        saved["network"], found = _fitted(networks[name], saved["network"], name)
+        saved["network"], found = _fit_network(networks[name], saved["network"], name)
         misfits += found
         if name in averages and "average" in saved:
-            network, found = _fitted(averages[name], saved["average"]["network"], f"the average of {name}")
+            network, found = _fit_network(averages[name], saved["average"]["network"], f"the average of {name}")
             saved["average"] = {**saved["average"], "network": network}
             misfits += found
-    if misfits and (strict or any(misfit.fatal for misfit in misfits)):
-        raise UserError(f"does not fit this config: {'; '.join(misfit.line for misfit in misfits)}", where=path)
-    misfits = [_Misfit(f"holds nothing for {name}") for name in absent] + misfits
+    if misfits and (strict or any(misfit.is_fatal for misfit in misfits)):
+        lines = "; ".join(misfit.line for misfit in misfits)
+        raise UserError(f"does not fit this config: {lines}", where=path, code="checkpoint-mismatch")
+    misfits = [_Misfit(f"has no player {name}") for name in absent] + misfits
     return {**state, "players": players}, [f"{path.name}: {misfit.line}" for misfit in misfits]
 
 
 @dataclass(frozen=True)
 class _Misfit:
-    """Tensors that are on one side only, or of another shape there."""
+    """Tensors that only one side has, or with different shapes."""
 
     line: str
-    fatal: bool = False
+    is_fatal: bool = False
 
 
-def _fitted(network: nn.Module, found: Mapping[str, Tensor], what: str) -> tuple[dict[str, Tensor], list[_Misfit]]:
+def _fit_network(network: nn.Module, found: Mapping[str, Tensor], what: str) -> tuple[dict[str, Tensor], list[_Misfit]]:
     own = network.state_dict()
     misfits = []
-    if homeless := [name for name in found if name not in own]:
-        misfits.append(_Misfit(f"{what} has no place for {listed(homeless)}"))
+    if unexpected := [name for name in found if name not in own]:
+        misfits.append(_Misfit(f"{what}: unexpected keys {summarize_names(unexpected)}"))
     if missing := [name for name in own if name not in found]:
-        misfits.append(_Misfit(f"{what} gets nothing for {listed(missing)}"))
+        misfits.append(_Misfit(f"{what}: missing keys {summarize_names(missing)}"))
     for name, tensor in own.items():
         if name in found and found[name].shape != tensor.shape:
             sizes = f"{list(found[name].shape)} in the file, {list(tensor.shape)} here"
-            misfits.append(_Misfit(f"{what}: size mismatch for {name}: {sizes}", fatal=True))
+            misfits.append(_Misfit(f"{what}: size mismatch for {name}: {sizes}", is_fatal=True))
     return {name: found.get(name, tensor) for name, tensor in own.items()}, misfits
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names of tensors for people: all of them if they are few, else by what they have in common."""
+def summarize_names(names: Sequence[str]) -> str:
+    """Names of tensors for people: all of them if they are few, else what they have in common."""
     if len(names) <= MOST_NAMES:
         return ", ".join(names)
     for parts in (3, 2, 1):
@@ -317,14 +330,16 @@ def listed(names: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def fitting(path: Path) -> Any:
-    """Turns torch's report of keys that do not fit into one line."""
+def translate_load_errors(path: Path) -> Any:
+    """Turns torch's errors about states that do not fit into UserErrors of one line."""
     try:
         yield
     except KeyError as error:
-        raise UserError(f"holds nothing for the network {error.args[0]!r}", where=path) from error
+        raise UserError(f"has no player or tensor {error.args[0]!r}", where=path, code="missing-player") from error
     except RuntimeError as error:
         details = re.sub(r"\s+", " ", str(error))
-        raise UserError(f"does not fit this config: {details[:400]}", where=path) from error
+        what = f"does not fit this config: {details[:400]}"
+        raise UserError(what, where=path, code="checkpoint-mismatch") from error
     except ValueError as error:
-        raise UserError(f"its optimizer state does not fit this config: {error}", where=path) from error
+        what = f"its optimizer state does not fit this config: {error}"
+        raise UserError(what, where=path, code="checkpoint-mismatch") from error

@@ -1,4 +1,4 @@
-"""The checkpoints of a log folder: which is the latest, whether they are whole, and which of them stay."""
+"""The checkpoints of a log folder: which is the latest, whether they are intact, and which are kept."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _CHUNK_BYTES = 2**20
 
 
 class Unusable(UserError):
-    """A checkpoint that is missing, or not as it was written: the one before may do."""
+    """A checkpoint that is missing or not as it was written, so that an earlier one is needed."""
 
 
 @dataclass(frozen=True)
 class RetentionPolicy:
-    """Which checkpoints stay. Of a file that this run did not write it is never asked."""
+    """Which checkpoints are kept. Files that this run did not write are always kept."""
 
     last: int | None = None
-    """So many of the latest; None: all."""
+    """Keep this many of the latest; None: all."""
     every: int | None = None
-    """Also those of the multiples of so many iterations."""
+    """Also keep those of the multiples of this number of iterations."""
     best: str | None = None
-    """Also the one with the best value of this metric."""
+    """Also keep the one with the best value of this metric."""
     higher_is_better: bool = False
 
-    def best_of(self, entries: Sequence[Entry]) -> Entry | None:
+    def find_best(self, entries: Sequence[Entry]) -> Entry | None:
         """The entry with the best value of the metric, the earliest of several; None if none has one."""
         if self.best is None:
             return None
@@ -51,11 +51,11 @@ class RetentionPolicy:
         return min(scored, key=lambda entry: sign * entry.metrics[self.best or ""], default=None)
 
     def expired(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Entries whose files may go."""
+        """Entries whose files may be removed."""
         if self.last is None:
             return []
         written = [entry for entry in entries if entry.sha256 is not None]
-        best = self.best_of(entries)
+        best = self.find_best(entries)
         older = [entry for entry in written[: -self.last] if entry is not best]
         return [entry for entry in older if self.every is None or entry.step % self.every]
 
@@ -64,10 +64,10 @@ ALL = RetentionPolicy()
 
 
 class CheckpointFiles:
-    """Adds checkpoints to a log folder and removes those that need not stay. For one thread at a time.
+    """Adds checkpoints to a log folder and removes expired ones. For one thread at a time.
 
-    It writes, in this order: the file, the manifest, latest_checkpoint.txt; only then it removes expired checkpoints. A
-    process may die between any two of these.
+    The order is: the file, the manifest, latest_checkpoint.txt, and only then the removals. The process may die between
+    any two of them.
     """
 
     def __init__(self, logdir: Path, keep: RetentionPolicy = ALL, entries: Sequence[Entry] = ()) -> None:
@@ -75,7 +75,7 @@ class CheckpointFiles:
         self.keep = keep
         self.entries = list(entries)
         self.last_good: str | None = entries[-1].name if entries else None
-        """The name of the checkpoint that a run would go on from."""
+        """The name of the checkpoint from which a run would continue."""
         self._best: str | None = None
 
     def add(self, state: Mapping[str, Any]) -> None:
@@ -83,7 +83,7 @@ class CheckpointFiles:
         epoch, step = state["current_epoch"], state["current_iteration"]
         path = self.logdir / manifest.file_name(epoch, step)
         others = [entry for entry in self.entries if entry.name != path.name]
-        if len(others) < len(self.entries):  # written once more: for a moment its hash would be another file's
+        if len(others) < len(self.entries):  # written again: for a moment its hash would be that of the old file
             self._record(others)
         size, sha256 = write_state(path, state)
         self._record([*others, Entry(path.name, step, epoch, size, sha256, round(time.time(), 3))])
@@ -91,20 +91,20 @@ class CheckpointFiles:
         self._prune()
 
     def point(self, name: str) -> None:
-        """Makes a checkpoint that is there the one that a run goes on from; raises what `add` does."""
-        _point(self.logdir / LATEST, name)
+        """Makes an existing checkpoint the one from which a run continues; raises what `add` does."""
+        _write_pointer(self.logdir / LATEST, name)
         self.last_good = name
 
     def note(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Keeps the scores of the checkpoint of a step, if there is one; raises what `add` does."""
+        """Records the scores of the checkpoint of a step, if there is one; raises what `add` does."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         noted = [replace(entry, metrics=finite) if entry.step == step else entry for entry in self.entries]
         if noted == self.entries:
             return
         self._record(noted)
-        best = self.keep.best_of(self.entries)
+        best = self.keep.find_best(self.entries)
         if best is not None and best.name != self._best:
-            _point(self.logdir / BEST, best.name)
+            _write_pointer(self.logdir / BEST, best.name)
             self._best = best.name
         self._prune()
 
@@ -113,7 +113,7 @@ class CheckpointFiles:
         manifest.write(self.logdir, self.entries)
 
     def _prune(self) -> None:
-        """Removes expired checkpoints, if the newest can be read again from the disk."""
+        """Removes expired checkpoints, if the newest can be read back from the disk."""
         expired = self.keep.expired(self.entries)
         if not expired:
             return
@@ -123,16 +123,16 @@ class CheckpointFiles:
             for entry in expired:
                 (self.logdir / entry.name).unlink(missing_ok=True)
             self._record([entry for entry in self.entries if entry not in expired])
-        except (OSError, Unusable) as error:  # what is gone already is dropped the next time
+        except (OSError, Unusable) as error:  # entries of files that are gone are dropped the next time
             logger.warning(f"older checkpoints are not removed: {error}")
 
 
 def save_state(logdir: Path, state: Mapping[str, Any]) -> Path:
-    """Adds a checkpoint to a folder at once, keeping all that are there; returns its path."""
+    """Adds a checkpoint to a folder at once, and removes none; returns its path."""
     try:
         entries = manifest.read(logdir)
     except (FileNotFoundError, DamagedManifest):
-        entries = manifest.found(logdir)
+        entries = manifest.scan_folder(logdir)
     files = CheckpointFiles(logdir, entries=entries)
     files.add(state)
     assert files.last_good is not None
@@ -142,55 +142,59 @@ def save_state(logdir: Path, state: Mapping[str, Any]) -> Path:
 def write_state(path: Path, state: Mapping[str, Any]) -> tuple[int, str]:
     """Writes a file with torch.save; returns its size in bytes and its SHA-256. OSError if it is not on the disk."""
     with replacing(path) as file:
-        hashed = _Hashed(file)
-        torch.save(state, hashed)  # type: ignore[arg-type]
-        if hashed.error is not None:
-            raise hashed.error
-    return hashed.size, hashed.sha256.hexdigest()
+        hashing = _HashingFile(file)
+        torch.save(state, hashing)  # type: ignore[arg-type]
+        if hashing.error is not None:
+            raise hashing.error
+    return hashing.size, hashing.sha256.hexdigest()
 
 
-def pointed(logdir: Path) -> Path | None:
-    """What latest_checkpoint.txt names, None if there is no such file. UserError if it names nothing."""
+def read_pointer(logdir: Path) -> Path | None:
+    """The path that latest_checkpoint.txt names, None if there is no such file. UserError if it names nothing."""
     pointer = logdir / LATEST
     try:
         first_line = pointer.read_text().split("\n")[0]
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise UserError(
-            "is not text", where=pointer, advice="write the name of a checkpoint into it, or remove it to start afresh"
-        ) from error
+        raise _bad_pointer(pointer, "is not text") from error
     words = first_line.split()
     if not words:
-        raise UserError(
-            "is empty", where=pointer, advice="write the name of a checkpoint into it, or remove it to start afresh"
-        )
+        raise _bad_pointer(pointer, "is empty")
     return logdir / words[-1]
 
 
-def latest(logdir: Path) -> Path | None:
+def _bad_pointer(pointer: Path, what: str) -> UserError:
+    advice = "write the name of a checkpoint into it, or remove it to start afresh"
+    return UserError(what, where=pointer, advice=advice, code="bad-checkpoint-pointer")
+
+
+def find_latest(logdir: Path) -> Path | None:
     """The checkpoint that latest_checkpoint.txt names, None if there is no such file. UserError if it names none."""
-    path = pointed(logdir)
+    path = read_pointer(logdir)
     if path is not None and not path.is_file():
         raise Unusable(
-            f"{logdir / LATEST}: names {path.name}, which is not there; correct it, or remove it to start afresh"
+            f"names {path.name}, which is not there",
+            where=logdir / LATEST,
+            advice="correct it, or remove it to start afresh",
+            code="missing-checkpoint",
         )
     return path
 
 
-def earlier(path: Path) -> list[Path]:
-    """The checkpoints beside a file that were written by the same run before it, the latest first.
+def find_earlier(path: Path) -> list[Path]:
+    """The checkpoints beside a file that the same run wrote before it, the latest first.
 
-    Those of the manifest; where there is none, or none that can be read, those whose names say so.
+    From the manifest, or, if there is none that can be read, from the names of the files.
     """
-    at = manifest.moment(path.name)
+    at = manifest.parse_name(path.name)
     if at is None:
         return []
     try:
-        listed = manifest.read(path.parent)
+        entries = manifest.read(path.parent)
     except (FileNotFoundError, DamagedManifest):
-        listed = manifest.found(path.parent)
-    steps = sorted(((entry.step, entry.name) for entry in listed if entry.step < at[1]), reverse=True)
+        entries = manifest.scan_folder(path.parent)
+    steps = sorted(((entry.step, entry.name) for entry in entries if entry.step < at[1]), reverse=True)
     return [path.parent / name for _, name in steps]
 
 
@@ -199,13 +203,17 @@ def verify(path: Path, entry: Entry) -> None:
     try:
         size = path.stat().st_size
         if size != entry.bytes:
-            raise Unusable(f"{path}: is damaged: it has {size:,} bytes, {entry.bytes:,} were written")
+            what = f"is damaged: it has {size:,} bytes, {entry.bytes:,} were written"
+            raise Unusable(what, where=path, code="damaged-checkpoint")
         if entry.sha256 is not None and _sha256(path) != entry.sha256:
             raise Unusable(
-                f"{path}: is damaged: it is not what {manifest.NAME} says; if you changed it, give it another name"
+                f"is damaged: its hash is not the one in {manifest.NAME}",
+                where=path,
+                advice="if you changed it, give it another name",
+                code="damaged-checkpoint",
             )
     except OSError as error:
-        raise Unusable(f"{path}: cannot be read ({reason(error)})") from error
+        raise Unusable(f"cannot be read ({reason(error)})", where=path, code="unreadable-checkpoint") from error
 
 
 def read_entries(logdir: Path, unusable: Collection[str] = ()) -> list[Entry]:
@@ -217,10 +225,10 @@ def read_entries(logdir: Path, unusable: Collection[str] = ()) -> list[Entry]:
     try:
         entries = manifest.read(logdir)
     except FileNotFoundError:
-        return [entry for entry in manifest.found(logdir) if entry.name not in unusable]
+        return [entry for entry in manifest.scan_folder(logdir) if entry.name not in unusable]
     except DamagedManifest as error:
-        entries = [entry for entry in manifest.found(logdir) if entry.name not in unusable]
-        logger.warning(f"{path}: is damaged ({error}); made again from the {len(entries)} checkpoints that are there")
+        entries = [entry for entry in manifest.scan_folder(logdir) if entry.name not in unusable]
+        logger.warning(f"{path}: is damaged ({error}); rebuilt from the {len(entries)} checkpoints in the folder")
         return entries
     good = [entry for entry in entries if entry.name not in unusable and _size(logdir / entry.name) == entry.bytes]
     dropped = [entry.name for entry in entries if entry not in good and entry.name not in unusable]
@@ -229,10 +237,10 @@ def read_entries(logdir: Path, unusable: Collection[str] = ()) -> list[Entry]:
     return good
 
 
-class _Hashed:
+class _HashingFile:
     """A file that counts and hashes what is written to it.
 
-    It keeps its first error for later: torch's writer, told in the middle of its work, hides it behind another one.
+    It keeps its first error for later: raised at once, torch's writer would hide it behind another one.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -242,7 +250,7 @@ class _Hashed:
         self.error: OSError | None = None
 
     def write(self, data: memoryview) -> int:
-        """Takes it all, or forgets it where the disk has failed before."""
+        """Writes all of it, or drops it if the disk has failed before."""
         if self.error is None:
             try:
                 self.file.write(data)
@@ -253,14 +261,14 @@ class _Hashed:
         return len(data)
 
     def flush(self) -> None:
-        """What is left in the buffer."""
+        """Writes what is left in the buffer."""
         try:
             self.file.flush()
         except OSError as error:
             self.error = self.error or error
 
 
-def _point(pointer: Path, name: str) -> None:
+def _write_pointer(pointer: Path, name: str) -> None:
     """Writes latest_checkpoint.txt or best_checkpoint.txt."""
     with replacing(pointer) as file:
         file.write(f"{pointer.stem}: {name}\n".encode())

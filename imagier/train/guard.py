@@ -1,7 +1,7 @@
-"""Numbers that go bad: found without waiting for the device, recorded, and answered alike on all ranks.
+"""Losses and gradients that are not finite: found without waiting for the device, recorded, handled alike on all ranks.
 
-A gradient that is not finite never moves weights: the update does not take place (train/player.py). Gradients are
-averaged over the ranks before, so a bad number on one rank is one on all, and all answer it at the same step.
+Such an update is not applied (train/player.py). Gradients are averaged over the ranks before, so a bad number on one
+rank is one on all ranks, and all handle it at the same step.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MOST_REPORTS = 3
 
 
 class NonFinite(RunError):
-    """Gradients that are not finite, and a policy that does not go on with what it has."""
+    """A loss or gradient is not finite, and the policy is not to go on, or there were too many."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class Iteration:
 
 
 class Recorder(Protocol):
-    """Writes down what a bad iteration was made of; returns in a few words what was found and where it is."""
+    """Records a bad iteration; returns in a few words what was found, and where the record is."""
 
     def __call__(self, bad: Iteration, history: Mapping[int, Mapping[str, float]]) -> str: ...
 
 
 class Guard:
-    """Looks at the gradient norms of every iteration, one iteration late where looking at once would mean waiting."""
+    """Checks the gradient norms of every iteration: one iteration late on a device that would have to be waited for."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class Guard:
         self._waiting: deque[Iteration] = deque()
         self._history: deque[_Values] = deque(maxlen=HISTORY)
         self._buffers = [buffer for network in self._networks() for buffer in network.buffers()]
-        self._before = self._copied()
-        self._spare = self._copied()
+        self._before = self._copy_buffers()
+        self._spare = self._copy_buffers()
 
     def check(self, step: int, position: Position, batch: Batch, phases: Sequence[Phase]) -> None:
         """After every iteration: `step` iterations are done with it, its batch began at `position`.
@@ -105,18 +105,18 @@ class Guard:
             self._judge(self._waiting.popleft())
         # At most one iteration waits, and needs its copy: two copies take turns.
         self._before, self._spare = self._spare, self._before
-        copy(self._before, self._buffers)
+        copy_tensors(self._before, self._buffers)
 
     def settle(self) -> None:
-        """Looks at what has not been looked at yet, which waits for the device; raises what `check` does."""
+        """Checks what has not been checked yet, which waits for the device; raises what `check` does."""
         while self._waiting:
             self._judge(self._waiting.popleft())
 
     def restart(self) -> None:
-        """Begins again after the networks got other weights."""
+        """Starts again after the networks were given other weights."""
         self._waiting.clear()
         self._in_a_row.clear()
-        self._before = self._copied()
+        self._before = self._copy_buffers()
 
     def _judge(self, iteration: Iteration) -> None:
         norms = iteration.norms()
@@ -159,20 +159,20 @@ class Guard:
         averages = [player.average.network for player in self.players.values() if player.average is not None]
         return [*(player.network for player in self.players.values()), *averages]
 
-    def _copied(self) -> list[Tensor]:
+    def _copy_buffers(self) -> list[Tensor]:
         return [buffer.clone() for buffer in self._buffers]
 
     def _restore(self, buffers: list[Tensor]) -> None:
         """Statistics that were measured on bad activations would stay bad for ever."""
-        copy(self._buffers, buffers)
-        copy(self._before, self._buffers)
-        copy(self._spare, self._buffers)
+        copy_tensors(self._buffers, buffers)
+        copy_tensors(self._before, self._buffers)
+        copy_tensors(self._spare, self._buffers)
 
 
-def copy(to: list[Tensor], what: list[Tensor]) -> None:
-    """Copies buffers into others, all at once; there may be none."""
-    if to:
-        torch._foreach_copy_(to, what)
+def copy_tensors(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Copies tensors into others, all at once; there may be none."""
+    if targets:
+        torch._foreach_copy_(targets, sources)
 
 
 @dataclass(frozen=True)

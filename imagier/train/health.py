@@ -1,15 +1,15 @@
-"""What readings of a run mean, in words: "discriminator saturated since iteration 12,400"."""
+"""Verdicts: what readings of a run mean, in words: "discriminator saturated since iteration 12,400"."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Reading = Mapping[str, float]
 
 IN_A_ROW = 3
-"""So many readings must agree before anything is said, and before it is taken back."""
+"""How many readings must agree before a verdict is given, and before it is taken back."""
 
 REAL_ACCURACY = "health/real_accuracy"
 FAKE_ACCURACY = "health/fake_accuracy"
@@ -20,16 +20,21 @@ NEAREST = "health/nearest_training_image"
 
 @dataclass(frozen=True)
 class Sign:
-    """Something that can be wrong with a run."""
+    """Something that may be wrong with a run."""
 
     name: str
-    shows: Callable[[Reading], bool]
-    says: Callable[[Reading], str]
+    is_shown: Callable[[Reading], bool]
+    explain: Callable[[Reading], str]
     """What is wrong, and what usually helps."""
 
 
-def _jumps(player: str) -> Sign:
-    key = f"health/{player}_update_ratio"
+def update_ratio(player: str) -> str:
+    """The tag of the share of a player's weights that an update changes."""
+    return f"health/{player}_update_ratio"
+
+
+def _build_jump_sign(player: str) -> Sign:
+    key = update_ratio(player)
     return Sign(
         f"{player} jumps",
         lambda r: r.get(key, 0) > 0.1,
@@ -67,32 +72,33 @@ SIGNS = (
             "augmentation, helps"
         ),
     ),
-    _jumps("gen"),
-    _jumps("dis"),
 )
+"""Those of the images and the discriminator; the weights of each player have one, too."""
 
 
 @dataclass
 class _Course:
-    """How long a sign shows, or has not shown."""
+    """For how long a sign has been shown, or not."""
 
     since: int | None = None
-    """Iterations at the first of the readings that show it; None if it is not told."""
+    """The iteration of the first of the readings that show it; None if there is no verdict."""
     first: int = 0
     showing: int = 0
     missing: int = 0
 
 
 class Verdicts:
-    """Turns readings, one after the other, into lines that are worth a person's time."""
+    """Turns a series of readings into verdicts."""
 
-    def __init__(self) -> None:
-        self._courses = {sign.name: _Course() for sign in SIGNS}
+    def __init__(self, players: Sequence[str]) -> None:
+        """players: those of the run."""
+        self._signs = (*SIGNS, *(_build_jump_sign(player) for player in players))
+        self._courses = {sign.name: _Course() for sign in self._signs}
         self._best: dict[str, float] = {}
         self._last: dict[str, float] = {}
 
     def read(self, step: int, raw: Reading) -> tuple[dict[str, float], list[str]]:
-        """One reading -> the same, relative where that says more, and what has newly begun or ended.
+        """One reading -> the same, and the verdicts that begin or end with it.
 
         The diversity becomes a share of the largest so far.
         """
@@ -102,17 +108,17 @@ class Verdicts:
             reading[DIVERSITY] /= self._best[DIVERSITY] or 1.0
         self._last = reading
         lines = []
-        for sign in SIGNS:
+        for sign in self._signs:
             lines += self._follow(sign, self._courses[sign.name], step, reading)
         return reading, lines
 
     def _follow(self, sign: Sign, course: _Course, step: int, reading: Reading) -> list[str]:
-        if sign.shows(reading):
+        if sign.is_shown(reading):
             course.first = step if course.showing == 0 else course.first
             course.showing, course.missing = course.showing + 1, 0
             if course.since is None and course.showing >= IN_A_ROW:
                 course.since = course.first
-                return [f"{sign.name} since iteration {course.since:,}: {sign.says(reading)}"]
+                return [f"{sign.name} since iteration {course.since:,}: {sign.explain(reading)}"]
             return []
         course.showing, course.missing = 0, course.missing + 1
         if course.since is not None and course.missing >= IN_A_ROW:
@@ -121,21 +127,21 @@ class Verdicts:
         return []
 
     def standing(self) -> list[str]:
-        """What is wrong now."""
-        told = [(sign, self._courses[sign.name].since) for sign in SIGNS]
+        """The verdicts that hold now."""
+        courses = [(sign, self._courses[sign.name].since) for sign in self._signs]
         return [
-            f"{sign.name} since iteration {since:,}: {sign.says(self._last)}"
-            for sign, since in told
-            if since is not None and sign.shows(self._last)
+            f"{sign.name} since iteration {since:,}: {sign.explain(self._last)}"
+            for sign, since in courses
+            if since is not None and sign.is_shown(self._last)
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Everything that is needed to continue."""
         courses = {name: vars(course).copy() for name, course in self._courses.items()}
         return {"courses": courses, "best": dict(self._best), "last": dict(self._last)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Continues from what `state_dict` returned."""
         for name, course in state["courses"].items():
             if name in self._courses:
                 self._courses[name] = _Course(**course)

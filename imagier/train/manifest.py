@@ -1,4 +1,4 @@
-"""checkpoints.json: what was written into a log folder, with sizes and hashes."""
+"""checkpoints.json: the checkpoints that were written into a log folder, with their sizes and hashes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Entry:
     epoch: int
     bytes: int
     sha256: str | None
-    """None of a file that was found, not written: an older version's, or the reference's."""
+    """None if this run did not write it: that of an older version, or of the reference."""
     time: float
     """When it was written, in seconds since 1970."""
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -44,22 +44,22 @@ _WHOLE = TypeAdapter(_Whole)
 
 
 class DamagedManifest(ValueError):
-    """A checkpoints.json that nobody can have written; says in what."""
+    """A checkpoints.json that is not as it was written; the text is why."""
 
 
 def file_name(epoch: int, step: int) -> str:
-    """The reference's name for the checkpoint of a moment."""
+    """The reference's name for the checkpoint of an epoch and step."""
     return f"epoch_{epoch:05d}_iteration_{step:09d}_checkpoint.pt"
 
 
-def moment(name: str) -> tuple[int, int] | None:
-    """Epoch and step of a file of that name; None if it is no checkpoint's."""
+def parse_name(name: str) -> tuple[int, int] | None:
+    """Epoch and step of a checkpoint of that name; None if it is no checkpoint's name."""
     match = re.fullmatch(_NAME, name)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def read(logdir: Path) -> list[Entry]:
-    """All entries, in the order in which they were written. FileNotFoundError or DamagedManifest if there are none."""
+    """All entries, in the order in which they were written. FileNotFoundError or DamagedManifest if that fails."""
     try:
         return _WHOLE.validate_json((logdir / NAME).read_bytes()).checkpoints
     except ValidationError as error:
@@ -74,20 +74,20 @@ def write(logdir: Path, entries: Iterable[Entry]) -> None:
         file.write(_WHOLE.dump_json(_Whole(FORMAT, list(entries)), indent=1) + b"\n")
 
 
-def found(logdir: Path) -> list[Entry]:
-    """Entries for the checkpoints in a folder, by their names alone, the latest step last."""
+def scan_folder(logdir: Path) -> list[Entry]:
+    """Entries for the checkpoints in a folder, from their names alone, the latest step last."""
     entries = []
     for path in logdir.glob("*.pt"):
-        if at := moment(path.name):
+        if at := parse_name(path.name):
             about = path.stat()
             entries.append(Entry(path.name, at[1], at[0], about.st_size, None, about.st_mtime))
     return sorted(entries, key=lambda entry: entry.step)
 
 
-def entry_of(path: Path) -> Entry | None:
-    """What the manifest beside a file says about it; None if there is nothing, or nothing that can be read."""
+def find_entry(path: Path) -> Entry | None:
+    """The entry of a file in the manifest beside it; None if there is none, or no manifest that can be read."""
     try:
-        listed = read(path.parent)
+        entries = read(path.parent)
     except (OSError, DamagedManifest):
         return None
-    return next((entry for entry in listed if entry.name == path.name), None)
+    return next((entry for entry in entries if entry.name == path.name), None)

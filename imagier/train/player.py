@@ -1,4 +1,4 @@
-"""A player: one network with all that belongs to its weights."""
+"""A player: a network with everything that belongs to its weights."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Player:
         self.average = average
         self.params = [p for group in optimizer.param_groups for p in group["params"]]
         self._loss: Tensor | None = None
-        self.before_move: Callable[[], object] = _nothing
-        """Called by every update before anything of `moved` changes: somebody may still be copying it."""
+        self.before_move: Callable[[], object] = _do_nothing
+        """Called by every update before it changes a tensor of `moving_tensors`, which may still be being copied."""
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
 
     @property
@@ -72,9 +72,9 @@ class Player:
             group["lr"] = base * factor
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of a scalar to that of this player's parameters, and of nobody else's."""
-        told = loss.detach().float().reshape(1)
-        self._loss = told if self._loss is None else self._loss + told
+        """Adds the gradient of a scalar to those of this player's parameters, and to no others."""
+        value = loss.detach().float().reshape(1)
+        self._loss = value if self._loss is None else self._loss + value
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         loss.backward(inputs=self.params)
@@ -107,12 +107,12 @@ class Player:
         return norm
 
     def drop_gradients(self) -> None:
-        """Forgets what `backward` has added up."""
+        """Discards what `backward` has accumulated."""
         self._loss = None
         self.optimizer.zero_grad(set_to_none=True)
 
     def _is_too_large(self, norm: Tensor) -> bool:
-        """For `skip_large_grads`; waits for the device. Not for what a scaler skips by itself, and counts."""
+        """For `skip_large_grads`; waits for the device. False for an overflow, which the scaler skips and counts."""
         assert self.clip_grad_norm is not None
         overflow = self.scaler is not None and not math.isfinite(norm)
         return not overflow and not float(norm) <= self.clip_grad_norm
@@ -122,20 +122,20 @@ class Player:
         if self.scaler is not None:
             self.scaler.step(self.optimizer)
         elif self.optimizer.defaults.get("fused"):
-            # The way of torch's own loss scaler: the kernel reads this number, and nobody waits for the device.
+            # As torch's own loss scaler does: the kernel reads this number, and nobody waits for the device.
             self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
             self.optimizer.step()
         elif math.isfinite(norm):
             self.optimizer.step()
 
-    def moved(self) -> list[Tensor]:
-        """What `update` changes and nobody else: the weights, their moments, and the weights of the average."""
+    def moving_tensors(self) -> list[Tensor]:
+        """What only `update` changes: the weights, their moments, and the weights of the average."""
         moments = [value for of in self.optimizer.state.values() for value in of.values() if isinstance(value, Tensor)]
         average = [] if self.average is None else list(self.average.network.parameters())
         return [*self.params, *moments, *average]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that continuing bit for bit needs."""
+        """Everything that is needed to continue bit for bit."""
         state: dict[str, Any] = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
@@ -144,7 +144,7 @@ class Player:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave, but for the options of the optimizer: they stay."""
+        """Loads what `state_dict` returned, except the options of the optimizer, which stay."""
         self.network.load_state_dict(state["network"])
         saved = state["optimizer"]
         # The moments are the run's, the options the config's, which may have changed.
@@ -157,5 +157,5 @@ class Player:
             self.average.load_state_dict(state["average"])
 
 
-def _nothing() -> None:
-    """Nobody waits."""
+def _do_nothing() -> None:
+    """No copy is being made."""

@@ -1,4 +1,4 @@
-"""What a bad iteration was made of: its batch, the iterations before it, and where in the networks it went wrong."""
+"""Records of bad iterations: the batch, the iterations before it, and where in the networks it went wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from imagier.recipe import Batch, Losses
 from imagier.train.checkpoint_files import write_state
 from imagier.train.disk import reason
-from imagier.train.guard import Iteration, copy
+from imagier.train.guard import Iteration, copy_tensors
 from imagier.train.phase import label_phases
 from imagier.train.trainer import Trainer
 
@@ -26,8 +26,8 @@ REPORT = "report_rank{rank}.json"
 class FlightRecorder:
     """Writes <logdir>/nonfinite/iteration_<N>/: the batch of each rank, and a report.
 
-    The iteration is computed again, from the weights as they are now, with all modules watched; then everything is as
-    it was before. The weights are those of the iteration, or one update later where the device works on its own time.
+    The iteration is computed again with all modules watched, without updates, from the weights as they are now: after
+    the iteration's good updates, and one iteration later on an asynchronous device. Then everything is as before.
     """
 
     def __init__(self, trainer: Trainer, logdir: Path) -> None:
@@ -35,7 +35,7 @@ class FlightRecorder:
         self.logdir = logdir
 
     def __call__(self, bad: Iteration, history: Mapping[int, Mapping[str, float]]) -> str:
-        """Writes it all down; returns the finding and the folder. To be called by all ranks, at the same step."""
+        """Writes the record; returns the finding and the folder. Must be called by all ranks, at the same step."""
         runtime = self.trainer.runtime
         folder = self.logdir / FOLDER / f"iteration_{bad.step:09d}"
         found = replay(self.trainer, bad)
@@ -54,15 +54,15 @@ class FlightRecorder:
             }
             (folder / REPORT.format(rank=runtime.rank)).write_text(json.dumps(report, indent=1))
         except OSError as error:
-            return f"{found}; nothing was written down ({folder}: {reason(error)})"
+            return f"{found}; nothing could be recorded ({folder}: {reason(error)})"
         return f"{found}; its batch and the {len(history)} iterations up to it: {folder}"
 
 
 def replay(trainer: Trainer, bad: Iteration) -> str:
-    """Computes an iteration again and says where the first number that is not finite comes from.
+    """Computes an iteration again; returns in words where the first number that is not finite comes from.
 
-    Weights, buffers and gradients are afterwards what they were; randomness is a function of the step. All ranks
-    compute side by side, for networks may talk to other ranks, and end at the same place: where one finds something.
+    Weights and buffers are the same afterwards, and no gradients are left; randomness is a function of the step. All
+    ranks compute together, since networks may communicate, and stop at the same place: where one finds something.
     """
     buffers = [buffer for network in trainer.recipe.networks.values() for buffer in network.buffers()]
     kept = [buffer.clone() for buffer in buffers]
@@ -71,15 +71,15 @@ def replay(trainer: Trainer, bad: Iteration) -> str:
             for found in places:
                 if finder := trainer.runtime.all_reduce_max(0 if found is None else trainer.runtime.rank + 1):
                     return found or f"it began on rank {finder - 1}, whose report says where"
-        return "computed again, all was finite"
+        return "computed again, everything was finite"
     finally:
-        copy(buffers, kept)
+        copy_tensors(buffers, kept)
         for player in trainer.players.values():
             player.drop_gradients()
 
 
 def _search(trainer: Trainer, bad: Iteration) -> Generator[str | None, None, None]:
-    """What this rank finds, place by place; the places are the same on all ranks."""
+    """What this rank finds, place by place: in batch and weights, in each phase, and after the last."""
     networks = trainer.recipe.networks
     yield _find_in_state(bad.batch, networks)
     with _watch(networks) as findings:
@@ -104,22 +104,22 @@ def _find_in_state(batch: Batch, networks: Mapping[str, nn.Module]) -> str | Non
 
 def _find_in_phase(name: str, losses: Losses, network: nn.Module) -> str | None:
     if wrong := [loss for loss, value in losses.items() if not _is_finite(value)]:
-        return f"all modules gave finite numbers, the loss {name}/{wrong[0]} did not"
+        return f"the outputs of all modules are finite, the loss {name}/{wrong[0]} is not"
     for key, parameter in network.named_parameters():
         if parameter.grad is not None and not _is_finite(parameter.grad):
-            return f"all modules and losses gave finite numbers, the gradient of {name}.{key} is not"
+            return f"all outputs and losses are finite, the gradient of {name}.{key} is not"
     return None
 
 
 @contextmanager
 def _watch(networks: Mapping[str, nn.Module]) -> Iterator[list[str]]:
-    """While this is open, modules whose inputs are finite and whose outputs are not are listed, in words."""
+    """While this is open, the first module with finite inputs and an output that is not is noted, in words."""
     findings: list[str] = []
 
     def watch(name: str, module: nn.Module) -> Any:
         def after(module: nn.Module, inputs: Any, output: Any) -> None:
             if not findings and not _all_finite(output) and _all_finite(inputs):
-                findings.append(f"{name} ({type(module).__name__}) made of finite numbers some that are not")
+                findings.append(f"{name} ({type(module).__name__}) has finite inputs, but its output is not finite")
 
         return module.register_forward_hook(after)
 

@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any
 
 from imagier.train import memory
-from imagier.train.checkpoint import state_of
+from imagier.train.checkpoint import build_state
 from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.disk import reason
 from imagier.train.snapshot import Snapshot, size_bytes
@@ -20,14 +20,14 @@ from imagier.train.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 10.0
-"""So long a save waits for the one before, which a slow disk holds up; then it is left out."""
+"""How long a save waits for the one before, if the disk is slow; then it is left out."""
 
 MOST_OF_FREE_MEMORY = 0.5
-"""A copy of the state that needs a larger share of the memory that is left is not made."""
+"""A copy of the state that needs a larger share of the free memory is not made."""
 
 
 class Saver:
-    """Saves copies of a run's state behind its back, one after the other.
+    """Saves copies of a run's state in the background, one after the other.
 
     Every method is for the thread of the training. A failure is logged by the next call of any of them; a disk that
     fails ends no run, and every save is a new attempt.
@@ -36,18 +36,18 @@ class Saver:
     def __init__(self, files: CheckpointFiles, snapshot: Snapshot) -> None:
         self.files = files
         self.unsaved: str | None = None
-        """Why the last save is not on the disk, and what is; None if it is there."""
+        """Why the last save is not on the disk, and what the last good checkpoint is; None if it is."""
         self._snapshot: Snapshot | None = snapshot
-        """None if there is no memory for one."""
+        """None if there is no memory for a copy."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
         self._copied = Event()
-        """Whether all that is to be saved was copied."""
+        """Set while no copy is being made."""
         self._copied.set()
         self._jobs: deque[_Job] = deque()
 
     def prepare(self, trainer: Trainer) -> None:
         """Reserves the memory for copies, in the background; or decides that there is not enough."""
-        state = state_of(trainer, {})
+        state = build_state(trainer, {})
         needed, free = size_bytes(state), memory.free_bytes()
         if free is not None and needed > MOST_OF_FREE_MEMORY * free:
             self._snapshot = None
@@ -61,8 +61,8 @@ class Saver:
     def save(self, trainer: Trainer, extras: Mapping[str, Any], patience_s: float | None = PATIENCE_S) -> None:
         """Copies the run's state as it is now, and writes it later.
 
-        What only an update of a player changes is copied behind its back, too; the next update waits for that.
-        patience_s: how long to wait for the save before, if it is not written yet; None: until it is. `extras` as of
+        What only an update of a player changes is copied in the background, too; the next update waits for that.
+        patience_s: how long to wait for the save before, if it is not written yet; None: until it is. extras: as of
         checkpoint.save.
         """
         written = self._wait(patience_s)
@@ -74,8 +74,8 @@ class Saver:
                 "the next period tries again"
             )
             return None
-        still = [tensor for player in trainer.players.values() for tensor in player.moved()]
-        copied, complete = self._snapshot.take(state_of(trainer, extras), still)
+        constant = [tensor for player in trainer.players.values() for tensor in player.moving_tensors()]
+        copied, complete = self._snapshot.take(build_state(trainer, extras), constant)
         if not trainer.runtime.is_asynchronous:  # else the device does one after the other by itself
             self._copied.clear()
         for player in trainer.players.values():
@@ -91,13 +91,13 @@ class Saver:
         return self._submit(f"iteration {trainer.step:,}", write)
 
     def save_now(self, trainer: Trainer, extras: Mapping[str, Any]) -> None:
-        """Writes the run's state, and waits until it is on the disk, or is known not to be."""
+        """Writes the run's state, and waits until it is on the disk or has failed."""
         self._wait(None)
-        self._submit(f"iteration {trainer.step:,}", self.files.add, state_of(trainer, extras))
+        self._submit(f"iteration {trainer.step:,}", self.files.add, build_state(trainer, extras))
         self._wait(None)
 
     def note(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Keeps the scores of the checkpoint of a step, if there is one."""
+        """Records the scores of the checkpoint of a step, if there is one."""
         self._submit("", self.files.note, step, dict(metrics))
 
     def report(self) -> None:
@@ -106,11 +106,11 @@ class Saver:
             self._settle(self._jobs.popleft())
 
     def close(self) -> None:
-        """Waits until all is written. It may be called again, and anything else after it, too."""
+        """Waits until everything is written. The saver can still be used afterwards."""
         self._wait(None)
 
     def _wait(self, patience_s: float | None) -> bool:
-        """Whether everything has come to its end."""
+        """Whether everything is finished."""
         done = not wait([job.future for job in self._jobs], patience_s).not_done
         self.report()
         return done

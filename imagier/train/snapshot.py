@@ -1,4 +1,4 @@
-"""A copy of a run's state in the host's memory, taken between two steps, from which a thread can write."""
+"""A copy of a run's state in the host's memory, taken between two steps, for a thread to write."""
 
 from __future__ import annotations
 
@@ -17,31 +17,33 @@ _Key = tuple[torch.device, int, int]
 
 
 class Snapshot:
-    """Copies states, and keeps the memory for the next one: new memory costs more than the copying.
+    """Copies states, and keeps the memory for the next copy: new memory costs more than the copying.
 
-    The memory is pinned where the device is an accelerator that copies by itself. For one copy at a time.
+    The memory is pinned for an accelerator that copies by itself. For one copy at a time.
     """
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self._memory: dict[int, list[Tensor]] = defaultdict(list)
-        """Pieces of memory, uint8, by their size in bytes."""
+        """Pieces of memory (uint8), by their size in bytes."""
 
     def reserve(self, state: Mapping[str, Any]) -> None:
-        """Gets the memory for a state like this one."""
+        """Allocates the memory for a state like this one."""
         needed: dict[int, int] = defaultdict(int)
         for piece in _storages(state).values():
             needed[len(piece)] += 1
         for size, count in needed.items():
             self._memory[size] += [self._piece(size) for _ in range(count - len(self._memory[size]))]
 
-    def take(self, state: Mapping[str, Any], still: Iterable[Tensor] = ()) -> tuple[dict[str, Any], Callable[[], None]]:
-        """A copy, and what completes it, in any thread. The one before is overwritten.
+    def take(
+        self, state: Mapping[str, Any], constant: Iterable[Tensor] = ()
+    ) -> tuple[dict[str, Any], Callable[[], None]]:
+        """A copy, and a function that completes it, in any thread. The copy before is overwritten.
 
-        still: tensors that do not change until the copy is complete; on the CPU they are copied only then. The copy
+        constant: tensors that do not change until the copy is complete; on the CPU they are copied only then. The copy
         holds what torch.save would write: tensors that share memory share it there, too.
         """
-        patient = set() if self.runtime.is_asynchronous else {_key(tensor) for tensor in still}
+        deferred = set() if self.runtime.is_asynchronous else {_key(tensor) for tensor in constant}
         later: list[tuple[Tensor, Tensor]] = []
         used: dict[int, int] = defaultdict(int)
         copies = {}
@@ -51,24 +53,24 @@ class Snapshot:
                 self._memory[size].append(self._piece(size))
             copies[key] = self._memory[size][used[size]]
             used[size] += 1
-            if key in patient:
+            if key in deferred:
                 later.append((copies[key], piece))
             else:
                 copies[key].copy_(piece, non_blocking=True)
         memo = {id(tensor): _view(copies[_key(tensor)], tensor) for tensor in _tensors(state)}
-        device_is_done = self.runtime.record_event()
+        wait_for_device = self.runtime.record_event()
 
         def complete() -> None:
             for target, source in later:
-                # Not copy_: in another thread it would get threads of its own, beside those of the training.
+                # Not copy_: in another thread it would start threads of its own, besides those of the training.
                 ctypes.memmove(target.data_ptr(), source.data_ptr(), len(source))
-            device_is_done()
+            wait_for_device()
 
         return copy.deepcopy(dict(state), memo), complete
 
     def _piece(self, size: int) -> Tensor:
         piece = torch.empty(size, dtype=torch.uint8, pin_memory=self.runtime.pins_memory)
-        ctypes.memset(piece.data_ptr(), 0, size)  # or the system would put off giving it until the copy is taken
+        ctypes.memset(piece.data_ptr(), 0, size)  # or the system would allocate its pages only when the copy is taken
         return piece
 
 
@@ -93,7 +95,7 @@ def _key(tensor: Tensor) -> _Key:
 
 
 def _view(memory: Tensor, like: Tensor) -> Tensor:
-    """A tensor on copied memory that lies in it as the original does."""
+    """A tensor on copied memory, with the offset, size and strides of the original."""
     view = torch.empty(0, dtype=like.dtype)
     return view.set_(memory.untyped_storage(), like.storage_offset(), like.size(), like.stride())
 

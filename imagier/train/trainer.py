@@ -1,4 +1,4 @@
-"""The loop: a recipe yields losses, the loop applies them, hooks watch."""
+"""The training loop: a recipe yields losses, the loop applies them, hooks watch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from imagier.train.runtime import Runtime
 
 
 class Outcome(IntEnum):
-    """Whether a run goes on; of several ranks' opinions the largest counts."""
+    """Whether a run goes on. If ranks disagree, the largest value counts."""
 
     GO_ON = 0
     SAVE = 1
-    """It goes on, but somebody wants a checkpoint now."""
+    """It goes on, but a checkpoint was asked for now."""
     DONE = 2
     INTERRUPTED = 3
-    """Somebody wants the run to end before it is done: save and leave quickly."""
+    """The run was asked to end before it is done: save and leave quickly."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Progress:
         return self.position.epoch
 
     @property
-    def last(self) -> bool:
+    def is_last(self) -> bool:
         """Whether the run ends with this step."""
         return self.outcome >= Outcome.DONE
 
@@ -62,7 +62,7 @@ class Hook(Protocol):
 
 
 class Stop(Protocol):
-    """Says, by the iterations and epochs done, whether the run should go on."""
+    """Decides, from the iterations and epochs done, whether the run goes on."""
 
     def __call__(self, step: int, epoch: int) -> Outcome: ...
 
@@ -71,7 +71,7 @@ Clock = Callable[[str], AbstractContextManager[None]]
 
 
 def no_clock(part: str) -> AbstractContextManager[None]:
-    """The clock of a run that nobody times."""
+    """The clock of a run that is not timed."""
     return nullcontext()
 
 
@@ -90,9 +90,9 @@ class Trainer:
         clock: Clock = no_clock,
         guard: Guard | None = None,
     ) -> None:
-        """accumulate: parts of a batch whose gradients are added up. clock: told what part of an iteration begins.
+        """accumulate: parts of a batch whose gradients are added up. clock: times the parts of an iteration.
 
-        guard: told of every iteration, to find numbers that went bad.
+        guard: checks every iteration for numbers that are not finite.
         """
         self.recipe = recipe
         self.players = players
@@ -105,15 +105,15 @@ class Trainer:
         self.step = 0
         self.position = Position()
         self.outcome = Outcome.GO_ON
-        """What `stop` said last."""
+        """The last value of `stop`."""
 
     def fit(self, stream: Iterable[tuple[Batch, Position]], stop: Stop) -> None:
-        """Trains on a stream of batches, each with the position after it, until `stop` says so.
+        """Trains on a stream of batches, each with the position after it, until `stop` ends it.
 
-        NonFinite (guard.py) if numbers went bad and the guard does not go on.
+        NonFinite (guard.py) if numbers are not finite and the guard's policy is not to go on.
         """
         progress = None
-        self.outcome = self._agreed(stop)
+        self.outcome = self._agree(stop)
         batches = iter(stream)
         self.recipe.train()
         while self.outcome < Outcome.DONE:
@@ -124,7 +124,7 @@ class Trainer:
             self.step += 1
             if self.guard is not None:
                 self.guard.check(self.step, begun, batch, phases)
-            self.outcome = self._agreed(stop)
+            self.outcome = self._agree(stop)
             progress = Progress(self.step, position, position.epoch > begun.epoch, self.outcome, phases)
             for hook in self.hooks:
                 hook.after_step(self, progress)
@@ -133,7 +133,7 @@ class Trainer:
         for hook in self.hooks:
             hook.after_fit(self, progress)
 
-    def _agreed(self, stop: Stop) -> Outcome:
+    def _agree(self, stop: Stop) -> Outcome:
         return Outcome(self.runtime.all_reduce_max(stop(self.step, self.position.epoch)))
 
     def train_step(self, batch: Batch) -> list[Phase]:

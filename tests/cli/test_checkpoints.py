@@ -203,5 +203,5 @@ def test_a_mistake_in_a_hook_still_ends_a_run_and_what_was_being_saved_is_saved(
     monkeypatch.setattr(Images, "after_step", fail)
     with pytest.raises(ZeroDivisionError):
         train(config, tmp_path / "log", "max_iter=5")
-    found = checkpoint.newest(tmp_path / "log")
+    found = checkpoint.find_newest(tmp_path / "log")
     assert found is not None and found.state["current_iteration"] == 2

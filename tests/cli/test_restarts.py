@@ -12,7 +12,7 @@ import tiny
 from imagier.cli import main
 from imagier.run import status
 from imagier.train import checkpoint
-from imagier.train.checkpoint_files import latest
+from imagier.train.checkpoint_files import find_latest
 from imagier.train.compare import first_difference
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -51,7 +51,7 @@ def state(logdir: Path, step: int) -> dict:
 def other(config: Path, tmp_path: Path) -> str:
     """The checkpoint of another run."""
     assert main(words(config, tmp_path / "other", "max_iter=2", "--seed", "5")) == status.DONE
-    return str(latest(tmp_path / "other"))
+    return str(find_latest(tmp_path / "other"))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_run_that_went_back_to_an_earlier_checkpoint_goes_on_from_there_when_i
     earlier = next(log.glob("*_000000002_checkpoint.pt"))
     back = ["--checkpoint", str(earlier), "--resume", "1"]
     assert main(words(config, log, "max_iter=2", *back)) == status.DONE, "ended before it saved anything"
-    assert latest(log) == earlier
+    assert find_latest(log) == earlier
 
 
 @pytest.mark.parametrize("name", ["TORCHELASTIC_MAX_RESTARTS", "SLURM_RESTART_COUNT"])

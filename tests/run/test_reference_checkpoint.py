@@ -34,7 +34,7 @@ from imagier.run.inference import load_recipe
 from imagier.run.reference_checkpoint import _parameter_names
 from imagier.run.resume_plan import ResumePlan
 from imagier.train import checkpoint
-from imagier.train.checkpoint_files import latest
+from imagier.train.checkpoint_files import find_latest
 from imagier.train.optim import Madam
 from imagier.train.trainer import Trainer
 
@@ -109,7 +109,7 @@ def test_an_average_that_the_config_does_not_want_is_told_and_left(tmp_path: Pat
     trainer = case_trainer("spade_a", "trainer.model_average_config.enabled=false")
     live = recorded_state("spade_a", "gen")
     said = begun(trainer, {"net_G": wrapped(live, perturbed(folded(live)))}, tmp_path, resume=False)
-    assert said == ["old.pt: holds an average of gen, which this config does not use", "old.pt: holds nothing for dis"]
+    assert said == ["old.pt: holds an average of gen, which this config does not use", "old.pt: has no player dis"]
     assert_equal(trainer.players["gen"].network, live)
 
 
@@ -268,24 +268,25 @@ def misfit(case: str) -> dict:
     return wrapped({("extra.thing" if name == key else name): tensor for name, tensor in entries.items()})
 
 
-def test_keys_without_a_place_and_weights_that_get_nothing_are_named(tmp_path: Path) -> None:
+def test_unexpected_and_missing_keys_are_named(tmp_path: Path) -> None:
     trainer = case_trainer("unit_a", "trainer.model_average_config.enabled=false")
     lost = next(name for name in recorded_state("unit_a", "gen") if name.endswith(".bias"))
     ours = {theirs: name for name, theirs in names_of(trainer.players["gen"].network).items()}[lost]
-    lines = ["gen has no place for extra.thing", f"gen gets nothing for {ours}"]
+    lines = ["gen: unexpected keys extra.thing", f"gen: missing keys {ours}"]
     with pytest.raises(UserError) as error:
         begun(trainer, {"net_G": misfit("unit_a")}, tmp_path, resume=False)
-    assert str(error.value) == f"{tmp_path / 'old.pt'}: does not fit this config: {'; '.join(lines)}"
+    assert (error.value.where, error.value.code) == (str(tmp_path / "old.pt"), "checkpoint-mismatch")
+    assert error.value.what.endswith("; ".join(lines))
     before = trainer.players["gen"].network.state_dict()[ours].clone()
     said = begun(trainer, {"net_G": misfit("unit_a")}, tmp_path, resume=False, strict=False)
-    assert said == [f"old.pt: {line}" for line in ("holds nothing for dis", *lines)]
+    assert said == [f"old.pt: {line}" for line in ("has no player dis", *lines)]
     assert torch.equal(trainer.players["gen"].network.state_dict()[ours], before)
 
 
 def test_many_names_are_told_by_what_they_have_in_common_and_none_is_left_out() -> None:
     names = [f"a.b{i % 3}.c.weight{i}" for i in range(30)] + ["usb"]
-    assert checkpoint.listed(names) == "a.b0.c.* (10), a.b1.c.* (10), a.b2.c.* (10), usb"
-    assert checkpoint.listed(names[:3]) == ", ".join(names[:3])
+    assert checkpoint.summarize_names(names) == "a.b0.c.* (10), a.b1.c.* (10), a.b2.c.* (10), usb"
+    assert checkpoint.summarize_names(names[:3]) == ", ".join(names[:3])
 
 
 def test_another_shape_is_an_error_even_if_not_strict(tmp_path: Path) -> None:
@@ -344,13 +345,14 @@ def test_a_coarser_generators_checkpoint_begins_a_finer_one(average: bool, ours:
     assert kept is not None
     bias = next(name for name in shared if name.endswith("bias"))
     assert torch.equal(kept.network.state_dict()[bias], found[bias])
-    with pytest.raises(UserError, match="does not fit this config"):
+    with pytest.raises(UserError) as error:
         begun(fine, state, tmp_path, resume=True)
+    assert error.value.code == "checkpoint-mismatch"
 
 
 def test_weights_of_which_nothing_fits_are_an_error_also_where_networks_grow(tmp_path: Path) -> None:
     fine = case_trainer("pix2pixHD_a", "trainer.model_average_config.enabled=false")
-    with pytest.raises(UserError, match="gen has no place for x"):
+    with pytest.raises(UserError, match="gen: unexpected keys x"):
         begun(fine, {"net_G": wrapped({"x": torch.ones(1)})}, tmp_path, resume=False)
 
 
@@ -366,7 +368,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny.write_config(folder / "tiny.yaml", tiny.write_data(folder / "data"))
     run("train", config, "--logdir", folder / "first", f"max_iter={EPOCH}")
     trainer = trainer_of(config_of(config))
-    path = latest(folder / "first")
+    path = find_latest(folder / "first")
     assert path is not None
     checkpoint.restore(trainer, checkpoint.load(path), path)
     (folder / "old").mkdir()
@@ -383,7 +385,7 @@ def run(command: str, config: Path, *words: object) -> None:
 
 
 def last(logdir: Path) -> dict:
-    path = latest(logdir)
+    path = find_latest(logdir)
     assert path is not None
     return checkpoint.load(path)
 
@@ -425,7 +427,7 @@ def test_a_converted_checkpoint_is_continued_bit_for_bit(
 def test_converting_what_is_ours_is_refused(
     experiment: Path, longer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = latest(longer)
+    path = find_latest(longer)
     assert main(["convert", str(path), str(tmp_path / "new.pt"), "--config", str(experiment)]) == 2
     assert "is a checkpoint of ours already" in capsys.readouterr().err
     assert not (tmp_path / "new.pt").exists()

@@ -15,7 +15,7 @@ from test_trainer import Line, trainer
 from imagier.errors import UserError
 from imagier.nn.average import ModelAverage
 from imagier.train import checkpoint
-from imagier.train.checkpoint_files import Unusable, latest
+from imagier.train.checkpoint_files import Unusable, find_latest
 
 
 def saved(folder: Path, **extras: object) -> Path:
@@ -26,7 +26,7 @@ def test_names_are_those_of_the_reference(tmp_path: Path) -> None:
     path = saved(tmp_path)
     assert path.name == "epoch_00000_iteration_000000000_checkpoint.pt"
     assert (tmp_path / "latest_checkpoint.txt").read_text() == f"latest_checkpoint: {path.name}\n"
-    assert latest(tmp_path) == path
+    assert find_latest(tmp_path) == path
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
@@ -56,7 +56,10 @@ def test_damage_is_told_in_one_line(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (lambda whole: whole[:-1], r"is damaged: it has [\d,]+ bytes, [\d,]+ were written"),
-        (lambda whole: whole[:999] + bytes([whole[999] ^ 1]) + whole[1000:], r"it is not what checkpoints\.json says"),
+        (
+            lambda whole: whole[:999] + bytes([whole[999] ^ 1]) + whole[1000:],
+            r"is damaged: its hash is not the one in checkpoints\.json",
+        ),
     ],
 )
 def test_what_is_not_as_it_was_written_is_told_in_one_line(tmp_path: Path, damage: Any, message: str) -> None:
@@ -91,24 +94,26 @@ def test_a_run_goes_on_from_the_one_before_if_the_newest_is_damaged_or_gone(
     if manifest is not None:
         (tmp_path / "checkpoints.json").write_text(manifest)
     break_it(third)
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.find_newest(tmp_path)
     assert found is not None
     assert (found.path, found.state["current_iteration"], found.skipped) == (second, 20, (third,))
     (note,) = found.notes
     assert note.startswith(f"{third}: ") and note.endswith(f"; going back to {second.name}")
     assert "\n" not in note
     break_it(second)
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.find_newest(tmp_path)
     assert found is not None
     assert found.path == first
     break_it(first)
-    with pytest.raises(UserError, match=r"no other is there to go on from: correct \S+latest_checkpoint\.txt"):
-        checkpoint.newest(tmp_path)
+    with pytest.raises(UserError) as error:
+        checkpoint.find_newest(tmp_path)
+    assert error.value.where in (str(first), str(third)), "gone files are only known from a manifest"
+    assert str(tmp_path / "latest_checkpoint.txt") in error.value.advice
 
 
 def test_a_whole_newest_is_taken_without_a_word(tmp_path: Path) -> None:
     last = saved_at(tmp_path, 10, 30, 20)[-1]
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.find_newest(tmp_path)
     assert found is not None
     assert (found.path, found.notes, found.skipped) == (last, (), ())
 
@@ -118,7 +123,7 @@ def test_one_that_was_written_by_nobody_here_is_never_gone_back_to(tmp_path: Pat
     first, second = saved_at(tmp_path, 10, 30)
     (tmp_path / "epoch_00000_iteration_000000020_checkpoint.pt").write_bytes(first.read_bytes())
     break_file(second)
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.find_newest(tmp_path)
     assert found is not None and found.path == first
 
 
@@ -127,42 +132,44 @@ def test_a_newer_version_or_foreign_content_is_a_mistake_to_mend_and_no_damage(t
     state = copy.deepcopy(checkpoint.load(path))  # else it lies in the file itself
     (tmp_path / "checkpoints.json").unlink()
     torch.save({**state, "format": checkpoint.FORMAT + 1}, path)
-    with pytest.raises(UserError, match="written by a newer imagier"):
-        checkpoint.newest(tmp_path)
+    with pytest.raises(UserError) as error:
+        checkpoint.find_newest(tmp_path)
+    assert (error.value.where, error.value.code) == (str(path), "newer-checkpoint")
 
 
 @pytest.mark.parametrize(
-    ("pointer", "message", "at_start"),
+    ("pointer", "code", "where"),
     [
-        ("", "is empty", "is empty"),
-        (
-            "latest_checkpoint: gone.pt\n",
-            r"names gone\.pt, which is not there",
-            r"gone\.pt: no such checkpoint; no other",
-        ),
+        (b"", "bad-checkpoint-pointer", "latest_checkpoint.txt"),
+        (b"\xff\xfe\x00", "bad-checkpoint-pointer", "latest_checkpoint.txt"),
+        (b"latest_checkpoint: gone.pt\n", "missing-checkpoint", "gone.pt"),
     ],
+    ids=["empty", "not text", "gone"],
 )
 def test_a_pointer_to_nothing_is_an_error_and_not_a_new_run(
-    tmp_path: Path, pointer: str, message: str, at_start: str
+    tmp_path: Path, pointer: bytes, code: str, where: str
 ) -> None:
-    (tmp_path / "latest_checkpoint.txt").write_text(pointer)
-    with pytest.raises(UserError, match=message):
-        latest(tmp_path)
-    with pytest.raises(UserError, match=at_start):
-        checkpoint.newest(tmp_path)
+    (tmp_path / "latest_checkpoint.txt").write_bytes(pointer)
+    with pytest.raises(UserError) as error:
+        find_latest(tmp_path)
+    assert (error.value.where, error.value.code) == (str(tmp_path / "latest_checkpoint.txt"), code)
+    with pytest.raises(UserError) as error:
+        checkpoint.find_newest(tmp_path)
+    assert (error.value.where, error.value.code) == (str(tmp_path / where), code)
 
 
 def test_no_pointer_is_a_new_run(tmp_path: Path) -> None:
-    assert latest(tmp_path) is None
-    assert checkpoint.newest(tmp_path) is None
+    assert find_latest(tmp_path) is None
+    assert checkpoint.find_newest(tmp_path) is None
 
 
 def test_weights_of_another_network_are_refused_with_the_file_and_the_reason(tmp_path: Path) -> None:
     path = saved(tmp_path)
     other = Line()
     other.gen = torch.nn.Linear(3, 1, bias=False)
-    with pytest.raises(UserError, match=rf"{path.name}: does not fit this config: .*size mismatch for weight"):
+    with pytest.raises(UserError, match="size mismatch for weight") as error:
         checkpoint.restore(trainer(other), checkpoint.load(path), path)
+    assert (error.value.where, error.value.code) == (str(path), "checkpoint-mismatch")
 
 
 def test_extras_come_back(tmp_path: Path) -> None:
@@ -202,54 +209,56 @@ def test_flipped_bits_and_cut_ends_are_told_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "code", "part"),
     [
-        ({"players": 3}, "holds no players"),
-        ({"players": {"gen": {}}}, "players.gen.network holds no tensors"),
-        ({"players": {"gen": 3}}, "its player gen is no state"),
-        ({"players": {"gen": {"network": {}, "average": 3}}}, "players.gen.average holds no tensors"),
-        ({"extras": None}, "holds no extras"),
-        ({"current_iteration": "x"}, "holds no current_iteration"),
-        ({"format": checkpoint.FORMAT + 1, "players": 3}, "written by a newer imagier"),
+        ({"players": 3}, "not-a-checkpoint", "players"),
+        ({"players": {"gen": {}}}, "not-a-checkpoint", "players.gen.network"),
+        ({"players": {"gen": 3}}, "not-a-checkpoint", "player gen"),
+        ({"players": {"gen": {"network": {}, "average": 3}}}, "not-a-checkpoint", "players.gen.average"),
+        ({"extras": None}, "not-a-checkpoint", "extras"),
+        ({"current_iteration": "x"}, "not-a-checkpoint", "current_iteration"),
+        ({"format": checkpoint.FORMAT + 1, "players": 3}, "newer-checkpoint", f"format {checkpoint.FORMAT + 1}"),
     ],
 )
-def test_a_file_of_another_structure_is_told_when_it_is_read(tmp_path: Path, change: dict, message: str) -> None:
-    torch.save({**checkpoint.load(saved(tmp_path)), **change}, tmp_path / "changed.pt")
-    with pytest.raises(UserError, match=message):
-        checkpoint.load(tmp_path / "changed.pt")
+def test_a_file_of_another_structure_is_refused_when_it_is_read(
+    tmp_path: Path, change: dict, code: str, part: str
+) -> None:
+    path = tmp_path / "changed.pt"
+    torch.save({**checkpoint.load(saved(tmp_path)), **change}, path)
+    with pytest.raises(UserError) as error:
+        checkpoint.load(path)
+    assert (error.value.where, error.value.code) == (str(path), code)
+    assert part in error.value.what
 
 
 @pytest.mark.parametrize("network", [3, {"a": 3}])
-def test_a_file_of_the_reference_without_tensors_is_told(tmp_path: Path, network: object) -> None:
+def test_a_file_of_the_reference_without_tensors_is_refused(tmp_path: Path, network: object) -> None:
     torch.save({"net_G": network}, tmp_path / "old.pt")
-    with pytest.raises(UserError, match="net_G holds no tensors"):
+    with pytest.raises(UserError, match="net_G") as error:
         checkpoint.load(tmp_path / "old.pt")
-
-
-def test_a_pointer_that_is_not_text_is_told(tmp_path: Path) -> None:
-    (tmp_path / "latest_checkpoint.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"latest_checkpoint\.txt: is not text"):
-        latest(tmp_path)
+    assert error.value.code == "not-a-checkpoint"
 
 
 def test_another_type_of_optimizer_cannot_continue_a_run(tmp_path: Path) -> None:
     path, other = saved(tmp_path), trainer(Line())
     other.players["gen"].optimizer = torch.optim.Adam(other.players["gen"].params)
-    with pytest.raises(UserError, match=r"gen was trained by SGD, but gen_opt is Adam"):
+    with pytest.raises(UserError, match=r"gen .* SGD, .* gen_opt .* Adam") as error:
         checkpoint.restore(other, checkpoint.load(path), path)
+    assert (error.value.where, error.value.code) == (str(path), "other-optimizer")
 
 
 @pytest.mark.parametrize(
     ("kept", "strict", "refused"), [([], False, True), (["gen"], True, False), (["gen"], False, False)]
 )
-def test_players_that_a_file_lacks_are_told(tmp_path: Path, kept: list[str], strict: bool, refused: bool) -> None:
+def test_players_that_a_file_lacks_are_named(tmp_path: Path, kept: list[str], strict: bool, refused: bool) -> None:
     path = saved(tmp_path)
     state = checkpoint.load(path)
     state["players"] = {name: state["players"][name] for name in kept}
     networks = Line().networks
     if refused:
-        with pytest.raises(UserError, match="holds nothing for gen or dis"):
-            checkpoint.fitted(state, networks, {}, path, strict=strict)
+        with pytest.raises(UserError, match="gen or dis") as error:
+            checkpoint.fit_state(state, networks, {}, path, strict=strict)
+        assert (error.value.where, error.value.code) == (str(path), "missing-player")
     else:
-        _, lines = checkpoint.fitted(state, networks, {}, path, strict=strict)
-        assert lines == [f"{path.name}: holds nothing for dis"]
+        _, lines = checkpoint.fit_state(state, networks, {}, path, strict=strict)
+        assert lines == [f"{path.name}: has no player dis"]

@@ -80,9 +80,7 @@ def test_a_manifest_that_is_none_is_made_again_from_the_files_with_a_line(
     entries = read_entries(tmp_path)
     (note,) = caplog.messages
     assert [(entry.step, entry.sha256) for entry in entries] == [(10, None), (20, None)]
-    assert note.startswith(f"{path}: is damaged (") and note.endswith(
-        "made again from the 2 checkpoints that are there"
-    )
+    assert note.startswith(f"{path}: is damaged (") and note.endswith("rebuilt from the 2 checkpoints in the folder")
     assert "\n" not in note
     CheckpointFiles(tmp_path, entries=entries).add(state(30))
     assert [(entry.step, entry.sha256 is None) for entry in manifest.read(tmp_path)] == [
@@ -236,7 +234,7 @@ import torch
 sys.path[:0] = sys.argv[4:]
 from test_checkpoint_files import state, steps
 from imagier.train import checkpoint, disk
-from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, _Hashed, read_entries
+from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, _HashingFile, read_entries
 
 folder, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
 torch.set_num_threads(1)
@@ -248,9 +246,9 @@ def saving(told):
             os.write(told, b".")
             return function(*args, **kwargs)
         return call
-    for owner, name in ((_Hashed, "write"), (os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "open")):
+    for owner, name in ((_HashingFile, "write"), (os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "open")):
         setattr(owner, name, tells(getattr(owner, name)))
-    found = checkpoint.newest(folder)
+    found = checkpoint.find_newest(folder)
     entries = read_entries(folder, [path.name for path in found.skipped] if found else [])
     files = CheckpointFiles(folder, RetentionPolicy(last=2, every=50), entries)
     step = found.state["current_iteration"] if found else 0
@@ -270,7 +268,7 @@ for kill in range(int(sys.argv[3])):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     os.close(hears)
-    found = checkpoint.newest(folder)
+    found = checkpoint.find_newest(folder)
     if found is None:
         assert at == 0
         continue

@@ -291,7 +291,7 @@ class Overflow(nn.Module):
 def test_the_recorder_finds_the_module_that_made_the_first_bad_number(tmp_path: Path) -> None:
     tested = trainer()
     tested.recipe.networks["gen"].norm = Overflow()
-    assert "gen.norm (Overflow) made of finite numbers some that are not" in recorded(tested, good_batch(), tmp_path)
+    assert recorded(tested, good_batch(), tmp_path).startswith("in gen: gen.norm (Overflow) ")
 
 
 def test_the_recorder_finds_a_bad_batch_and_bad_weights(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_the_recorder_finds_a_gradient_that_alone_is_bad(tmp_path: Path) -> None
     tested = trainer()
     tested.recipe.networks["gen"].norm = Root()
     found = recorded(tested, good_batch(), tmp_path)
-    assert "all modules and losses gave finite numbers, the gradient of gen.first." in found
+    assert found.startswith("in gen: ") and "the gradient of gen.first." in found
 
 
 def test_a_replay_changes_nothing(tmp_path: Path) -> None:
@@ -459,7 +459,7 @@ def test_the_gradients_of_one_phase_are_not_blamed_on_the_next(tmp_path: Path) -
         recipe.gen.weight.zero_()
         recipe.gen.bias.fill_(1.0)
     batch = Batch({"x": torch.full((4, 3), 0.5)})
-    assert recorded(tested, batch, tmp_path, ["gen", "gen"]).startswith("computed again, all was finite")
+    assert recorded(tested, batch, tmp_path, ["gen", "gen"]).startswith("computed again, everything was finite")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.train import schedule
 from imagier.train.health import DIVERSITY, FAKE_ACCURACY, LOGITS_GAP, NEAREST, REAL_ACCURACY, Verdicts
-from imagier.train.hooks.health import SIDE_PX, Health, nearest, small
+from imagier.train.hooks.health import SIDE_PX, Health, find_nearest, shrink
 from imagier.train.hooks.log import Record
 from imagier.train.phase import Phase
 from imagier.train.player import Player
@@ -34,7 +34,7 @@ BAD = {
 
 
 def lines(*readings: dict[str, float], verdicts: Verdicts | None = None, first: int = 1) -> list[str]:
-    verdicts = verdicts or Verdicts()
+    verdicts = verdicts or Verdicts(("gen", "dis"))
     return [line for step, reading in enumerate(readings, first) for line in verdicts.read(100 * step, reading)[1]]
 
 
@@ -89,11 +89,11 @@ def test_a_reading_that_a_run_cannot_take_is_no_sign() -> None:
 
 def test_a_well_run_says_nothing() -> None:
     assert lines(*[GOOD] * 20) == []
-    assert Verdicts().standing() == []
+    assert Verdicts(("gen", "dis")).standing() == []
 
 
 def test_diversity_is_a_share_of_the_largest_so_far() -> None:
-    verdicts = Verdicts()
+    verdicts = Verdicts(("gen", "dis"))
     assert [verdicts.read(step, {DIVERSITY: value})[0][DIVERSITY] for step, value in enumerate((4.0, 8.0, 2.0))] == [
         1.0,
         1.0,
@@ -102,7 +102,7 @@ def test_diversity_is_a_share_of_the_largest_so_far() -> None:
 
 
 def test_what_stands_at_the_end_is_in_words() -> None:
-    verdicts = Verdicts()
+    verdicts = Verdicts(("gen", "dis"))
     lines(
         *[{**GOOD, **BAD["samples collapsed"], DIVERSITY: value} for value in (1.0, 0.03, 0.03, 0.03)],
         verdicts=verdicts,
@@ -115,7 +115,7 @@ def test_what_stands_at_the_end_is_in_words() -> None:
 def test_a_continued_run_tells_what_an_unbroken_one_tells(middle: int) -> None:
     bad = {**GOOD, **BAD["discriminator saturated"], DIVERSITY: 0.5}
     readings = [GOOD, bad, bad, bad, bad, GOOD, GOOD, GOOD]
-    before, after = Verdicts(), Verdicts()
+    before, after = Verdicts(("gen", "dis")), Verdicts(("gen", "dis"))
     told = lines(*readings[:middle], verdicts=before)
     after.load_state_dict(before.state_dict())
     told += lines(*readings[middle:], verdicts=after, first=middle + 1)
@@ -175,6 +175,7 @@ class Setup:
             lambda: bank,
             view,
             self.records.append,
+            players=("gen", "dis"),
             every=every,
             seed=0,
         )
@@ -247,7 +248,7 @@ def test_the_ratio_is_of_one_update_and_of_none_for_a_player_that_stands_still(u
 def test_small_images_are_means_of_their_parts() -> None:
     image = torch.rand(2, 3, 2 * SIDE_PX, 3 * SIDE_PX, generator=torch.Generator().manual_seed(0))
     expected = image.unfold(2, 2, 2).unfold(3, 3, 3).mean(dim=(4, 5)).flatten(1)
-    torch.testing.assert_close(small(image), expected)
+    torch.testing.assert_close(shrink(image), expected)
 
 
 def bars(width_px: int) -> Tensor:
@@ -257,14 +258,14 @@ def bars(width_px: int) -> Tensor:
 
 def test_images_are_compared_by_parts_of_a_sixteenth_of_their_side() -> None:
     """Bars of 1/16 of the side are not gray, for their negative is another image; bars of 1/32 are."""
-    assert nearest(small(bars(4)), small(1 - bars(4))) == pytest.approx(1)
-    assert nearest(small(bars(2)), small(1 - bars(2))) == pytest.approx(0)
+    assert find_nearest(shrink(bars(4)), shrink(1 - bars(4))) == pytest.approx(1)
+    assert find_nearest(shrink(bars(2)), shrink(1 - bars(2))) == pytest.approx(0)
 
 
 def test_nearest_is_the_least_mean_difference() -> None:
     a, b = torch.rand(4, 5), torch.rand(3, 5)
     expected = torch.stack([torch.stack([(x - y).abs().mean() for y in b]).min() for x in a])
-    torch.testing.assert_close(nearest(a, b), expected)
+    torch.testing.assert_close(find_nearest(a, b), expected)
 
 
 def test_other_ranks_read_nothing() -> None:

@@ -19,7 +19,7 @@ from test_snapshot import adam, saved, step
 from test_trainer import CPU, Line, endless, trainer, until
 
 from imagier.train import checkpoint, checkpoint_files, memory
-from imagier.train.checkpoint import state_of
+from imagier.train.checkpoint import build_state
 from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy
 from imagier.train.hooks.checkpoints import Checkpoints
 from imagier.train.runtime import Runtime
@@ -72,7 +72,7 @@ def test_a_save_waits_for_no_disk_and_holds_the_state_at_its_step(
     run = run_of(5)
     step(run)
     extras = {"log": {"sums": torch.ones(3)}}
-    whole = saved(state_of(run, extras))
+    whole = saved(build_state(run, extras))
     saver.save(run, extras)
     for _ in range(3):  # while nothing is written yet
         step(run)
@@ -80,7 +80,7 @@ def test_a_save_waits_for_no_disk_and_holds_the_state_at_its_step(
     assert steps(tmp_path) == []
     gate.open.set()
     saver.close()
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.find_newest(tmp_path)
     assert found is not None
     assert saved(found.state) == whole
     assert (caplog.messages, saver.unsaved) == ([], None)
@@ -93,7 +93,7 @@ def test_an_update_waits_until_what_it_moves_is_copied_and_not_until_it_is_writt
     saver = saver_in(tmp_path)
     run = run_of(5)
     step(run)
-    whole = saved(state_of(run, {}))
+    whole = saved(build_state(run, {}))
     busy = threading.Event()
     saver._thread.submit(busy.wait)  # the copy cannot begin before this ends
     saver.save(run, {})
@@ -109,7 +109,7 @@ def test_an_update_waits_until_what_it_moves_is_copied_and_not_until_it_is_writt
     assert not torch.equal(run.players["dis"].network.weight, moves["dis"])
     gate.open.set()
     saver.close()
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.find_newest(tmp_path)
     assert found is not None and saved(found.state) == whole
 
 
@@ -121,14 +121,14 @@ def test_an_accelerator_copies_in_its_own_order_and_no_update_waits(
     saver = saver_in(tmp_path)
     run = run_of(5)
     step(run)
-    whole = saved(state_of(run, {}))
+    whole = saved(build_state(run, {}))
     busy = threading.Event()
     saver._thread.submit(busy.wait)
     saver.save(run, {})
     step(run)
     busy.set()
     saver.close()
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.find_newest(tmp_path)
     assert found is not None and saved(found.state) == whole
 
 
@@ -185,7 +185,7 @@ raise SystemExit(3)
 """
     done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 3
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.find_newest(tmp_path)
     assert found is not None and found.state["current_iteration"] == 10
 
 
@@ -300,7 +300,7 @@ def survives(folder: Path, fault: Callable[[Path], Any], reason: str, caplog: py
         assert caplog.messages == lines
         assert saver.unsaved == lines[1]
     assert sorted(folder.iterdir()) == before, "neither half a file nor a temporary one, and the good one is there"
-    found = checkpoint.newest(folder)
+    found = checkpoint.find_newest(folder)
     assert found is not None and found.state["current_iteration"] == 10
     saver.save(run_of(40), weights)
     saver.close()
@@ -383,7 +383,7 @@ def test_the_state_of_every_hook_that_keeps_one_survives(tmp_path: Path) -> None
     counter, again = Counter(), Counter()
     saver = saver_in(tmp_path)
     trainer(Line(), hooks=[counter, hook_of(saver, counter)]).fit(endless(), until(5))
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.find_newest(tmp_path)
     assert found is not None
     assert found.state["extras"] == {"seed": 7, "counter": {"steps": 5}}
     hook_of(None, again).load_state_dict(found.state["extras"], torch.device("cpu"))

@@ -12,7 +12,7 @@ from test_trainer import CPU, Line, data, trainer
 from torch import Tensor, nn
 
 from imagier.nn.average import ModelAverage
-from imagier.train.checkpoint import state_of
+from imagier.train.checkpoint import build_state
 from imagier.train.compare import leaves
 from imagier.train.snapshot import Snapshot, size_bytes
 from imagier.train.trainer import Trainer
@@ -48,12 +48,12 @@ def test_a_copy_is_written_as_the_state_itself_was_byte_for_byte_whatever_comes_
     for _ in range(3):
         step(run)
         extras = {"log": {"tags": ["a"], "sums": torch.ones(3), "none": None}, "pair": (1, torch.ones(2))}
-        whole = saved(state_of(run, extras))
-        copied, complete = snapshot.take(state_of(run, extras))
+        whole = saved(build_state(run, extras))
+        copied, complete = snapshot.take(build_state(run, extras))
         step(run)
         complete()
         assert saved(copied) == whole
-        assert saved(state_of(run, extras)) != whole
+        assert saved(build_state(run, extras)) != whole
 
 
 @pytest.mark.parametrize(
@@ -95,10 +95,10 @@ def test_a_state_that_grew_is_copied_too() -> None:
     """An optimizer has no moments before its first step."""
     run = adam()
     snapshot = Snapshot(CPU)
-    snapshot.reserve(state_of(run, {}))
+    snapshot.reserve(build_state(run, {}))
     step(run)
-    copied, _ = snapshot.take(state_of(run, {}))
-    assert saved(copied) == saved(state_of(run, {}))
+    copied, _ = snapshot.take(build_state(run, {}))
+    assert saved(copied) == saved(build_state(run, {}))
 
 
 def test_the_size_counts_shared_memory_once() -> None:
@@ -110,14 +110,14 @@ def test_all_that_an_update_changes_is_known_to_be_moved_by_it() -> None:
     """But for buffers, which a forward changes too: whatever else differs after an update would be copied too late."""
     run = adam()
     step(run)
-    moved = {tensor.data_ptr() for player in run.players.values() for tensor in player.moved()}
+    moved = {tensor.data_ptr() for player in run.players.values() for tensor in player.moving_tensors()}
     buffers = {b.data_ptr() for player in run.players.values() for b in player.network.buffers()}
     average = run.players["gen"].average
     assert average is not None
     buffers |= {b.data_ptr() for b in average.network.buffers()}
-    before = copy.deepcopy(state_of(run, {}))
+    before = copy.deepcopy(build_state(run, {}))
     step(run)
-    after = dict(leaves(state_of(run, {})))
+    after = dict(leaves(build_state(run, {})))
     changed = [
         name
         for name, value in leaves(before)
@@ -130,7 +130,7 @@ def test_all_that_an_update_changes_is_known_to_be_moved_by_it() -> None:
 
 def test_what_stays_still_is_copied_when_the_copy_is_completed_and_the_rest_at_once() -> None:
     state = {"weights": torch.ones(5), "buffer": torch.ones(5)}
-    copied, complete = Snapshot(CPU).take(state, still=[state["weights"]])
+    copied, complete = Snapshot(CPU).take(state, constant=[state["weights"]])
     assert copied["buffer"].tolist() == [1] * 5 and copied["weights"].tolist() == [0] * 5
     state["buffer"].fill_(2)
     complete()

@@ -156,7 +156,7 @@ def test_hooks_hear_of_every_step_of_epochs_and_of_the_end() -> None:
     assert [p.step for p in notes.steps] == [1, 2, 3, 4, 5]
     assert [p.epoch_ended for p in notes.steps] == [False, True, False, True, False]
     assert [p.epoch for p in notes.steps] == [0, 1, 1, 2, 2]
-    assert [p.last for p in notes.steps] == [False] * 4 + [True]
+    assert [p.is_last for p in notes.steps] == [False] * 4 + [True]
     assert notes.end == [notes.steps[-1]]
 
 

@@ -1,4 +1,4 @@
-"""Saves a run: on its periods, when somebody asks for it, and always at the end."""
+"""Saves a run: at its periods, on request, and always at the end."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from imagier.train.trainer import Outcome, Progress, Trainer
 
 
 class Stateful(Protocol):
-    """A hook whose state belongs to the run: checkpoints keep it."""
+    """A hook whose state belongs to the run, and is kept in checkpoints."""
 
     def state_dict(self, runtime: Runtime) -> dict[str, Any]:
-        """Tensors, numbers, text, and mappings and lists of these. Called on all ranks; the first one's is kept."""
+        """Tensors, numbers, text, and mappings and lists of these. Called on all ranks; the first rank's is kept."""
         ...
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Takes over what `state_dict` gave, on all ranks."""
+        """Continues from what `state_dict` returned, on all ranks."""
         ...
 
 
 class Checkpoints:
-    """Decides when a checkpoint is written. The first rank writes, in the background but for the last one."""
+    """Decides when a checkpoint is written. The first rank writes it, in the background except for the last one."""
 
     def __init__(
         self,
@@ -40,9 +40,10 @@ class Checkpoints:
         before_checkpoint: Callable[[Trainer], None] | None = None,
         prepares: bool = False,
     ) -> None:
-        """saver: None on all ranks but the first. extras, stateful: asked at every save, on all ranks.
+        """saver: None on all ranks but the first. extras, stateful: what else is saved; called on all ranks.
 
-        before_checkpoint: called before each, if there is time. prepares: get the memory for copies at the first step.
+        before_checkpoint: called before each save, unless the run was interrupted. prepares: reserve the memory for
+        copies at the first step.
         """
         self.saver = saver
         self.extras = extras
@@ -56,8 +57,8 @@ class Checkpoints:
         step, epoch = progress.step, progress.epoch
         if self.saver is not None:
             self.saver.report()
-            if self._prepares and not progress.last:  # not before there is a step: the optimizers have no moments yet
-                self.saver.prepare(trainer)
+            if self._prepares and not progress.is_last:
+                self.saver.prepare(trainer)  # before the first step, the optimizers have no moments
         self._prepares = False
         by_step = step % self.every == 0 and step >= self.start
         by_epoch = progress.epoch_ended and epoch % self.every_epochs == 0 and epoch >= self.start_epoch
@@ -72,17 +73,17 @@ class Checkpoints:
     def _save(self, trainer: Trainer, progress: Progress, extras: dict[str, Any]) -> None:
         if self.saver is None:
             return
-        if progress.last:
+        if progress.is_last:
             self.saver.save_now(trainer, extras)
         else:
-            # A checkpoint that somebody asked for is never left out.
+            # A checkpoint that was asked for is never left out.
             self.saver.save(trainer, extras, None if progress.outcome is Outcome.SAVE else PATIENCE_S)
 
-    def load_state_dict(self, kept: Mapping[str, Any], device: torch.device) -> None:
-        """Gives every keeper what the extras of a checkpoint hold for it; one that is new there begins anew."""
+    def load_state_dict(self, extras: Mapping[str, Any], device: torch.device) -> None:
+        """Gives every stateful hook what the extras of a checkpoint hold for it; those without a state start afresh."""
         for name, stateful in self.stateful.items():
-            if name in kept:
-                stateful.load_state_dict(kept[name], device)
+            if name in extras:
+                stateful.load_state_dict(extras[name], device)
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
-        """The last step saved already."""
+        """The last step has saved already."""

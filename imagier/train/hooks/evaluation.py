@@ -72,7 +72,7 @@ class Evaluation:
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
         by_epoch = progress.epoch_ended and progress.epoch % self.every_epochs == 0
-        if not progress.last and (progress.step % self.every == 0 or by_epoch):
+        if not progress.is_last and (progress.step % self.every == 0 or by_epoch):
             self._evaluate(trainer, progress)
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:

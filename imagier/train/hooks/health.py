@@ -1,4 +1,4 @@
-"""Is the run well? A few cheap readings now and then, and a line where they mean trouble."""
+"""Readings of a run's health: a few cheap measurements now and then, and a line where they mean trouble."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagier.recipe import Batch, Recipe
-from imagier.train.health import DIVERSITY, FAKE_ACCURACY, LOGITS_GAP, NEAREST, REAL_ACCURACY, Verdicts
+from imagier.train.health import DIVERSITY, FAKE_ACCURACY, LOGITS_GAP, NEAREST, REAL_ACCURACY, Verdicts, update_ratio
 from imagier.train.hooks.log import Record
 from imagier.train.phase import Phase
 from imagier.train.player import Player
@@ -23,7 +23,7 @@ from imagier.train.view import View
 logger = logging.getLogger(__name__)
 
 SIDE_PX = 16
-"""Images are compared at this size: by what is where, not by their detail."""
+"""Images are compared at this size, in which their detail does not count."""
 
 MOST_TRAINING_IMAGES = 256
 
@@ -32,7 +32,7 @@ class Health:
     """Reads, every so many iterations, on the first rank alone:
 
     * the share of the discriminator's logits that are right, on real and on generated images, and the gap between their
-      means (both over all discriminators and places);
+      means (over all discriminators and positions);
     * the share of its weights that an update changes, of every player that the iteration updates (L2 norms; the mean
       of several updates);
     * how different generated images are from each other, as a share of the most so far (mean L1 over all pairs);
@@ -47,10 +47,13 @@ class Health:
         view: View,
         write: Callable[[Record], None],
         *,
+        players: Sequence[str],
         every: int,
         seed: int,
     ) -> None:
-        """training: a few training samples. held_out: a few held-out ones. bank: training batches."""
+        """training: a few training samples. held_out: a few held-out ones. bank: batches of training images to compare
+        with. players: those of the run.
+        """
         self.training = training
         self.held_out = held_out
         self.bank = bank
@@ -58,7 +61,7 @@ class Health:
         self.write = write
         self.every = every
         self.seed = seed
-        self.verdicts = Verdicts()
+        self.verdicts = Verdicts(players)
         self._samples: Batch | None = None
         self._training_images: Tensor | None = None
         self._weights: dict[str, list[Tensor]] = {}
@@ -75,14 +78,14 @@ class Health:
                 logger.warning(line)
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
-        """What stands at the end is in the report."""
+        """The last verdicts are in the report."""
 
     def state_dict(self, runtime: Runtime) -> dict[str, Any]:
-        """The course of the readings."""
+        """The state of the verdicts."""
         return self.verdicts.state_dict()
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Goes on from there."""
+        """Continues from what `state_dict` returned."""
         self.verdicts.load_state_dict(state)
 
     def measure(self, trainer: Trainer, phases: Sequence[Phase] = ()) -> dict[str, float]:
@@ -106,7 +109,7 @@ class Health:
                 continue
             after = [p.detach() for p in players[name].params]
             moved = torch.nn.utils.get_total_norm(torch._foreach_sub(after, before)) / updates[name]
-            ratios[f"health/{name}_update_ratio"] = moved / torch.nn.utils.get_total_norm(before).clamp(min=1e-12)
+            ratios[update_ratio(name)] = moved / torch.nn.utils.get_total_norm(before).clamp(min=1e-12)
         self._weights = {}
         return ratios
 
@@ -120,7 +123,7 @@ class Health:
 
     def _images(self, recipe: Recipe, samples: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         batch = recipe.prepare(samples)
-        made = small(recipe.sample(batch, rng))
+        made = shrink(recipe.sample(batch, rng))
         values = {}
         if len(made) > 1:
             count = len(made)
@@ -129,8 +132,8 @@ class Health:
         if self.held_out is not None and target is not None:
             known = self._known(recipe)
             if known is not None:
-                usual = nearest(small(target), known).mean().clamp(min=1e-6)
-                values[NEAREST] = nearest(made, known).mean() / usual
+                usual = find_nearest(shrink(target), known).mean().clamp(min=1e-6)
+                values[NEAREST] = find_nearest(made, known).mean() / usual
         return values
 
     def _known(self, recipe: Recipe) -> Tensor | None:
@@ -141,18 +144,18 @@ class Health:
                 target = recipe.target(recipe.prepare(batch))
                 if target is None:
                     return None
-                found.append(small(target))
+                found.append(shrink(target))
                 if sum(map(len, found)) >= MOST_TRAINING_IMAGES:
                     break
             self._training_images = torch.cat(found)
         return self._training_images
 
 
-def small(images: Tensor) -> Tensor:
-    """N x 3 x H x W -> N x d: each images' colors on a grid of SIDE_PX x SIDE_PX."""
+def shrink(images: Tensor) -> Tensor:
+    """N x 3 x H x W -> N x d: the colors of each image on a grid of SIDE_PX x SIDE_PX."""
     return F.adaptive_avg_pool2d(images.float(), SIDE_PX).flatten(1)
 
 
-def nearest(images: Tensor, known: Tensor) -> Tensor:
-    """N x d and n x d -> N: the mean absolute difference of each from the one of `known` that is nearest."""
+def find_nearest(images: Tensor, known: Tensor) -> Tensor:
+    """N x d and n x d -> N: the mean absolute difference of each image from the nearest one of `known`."""
     return torch.cdist(images, known, p=1).min(dim=1).values / images.shape[1]
