@@ -1,0 +1,50 @@
+"""Train, generate and evaluate from Python. Nothing here needs a command line, and nothing prints.
+
+| name | what it is |
+|---|---|
+| `train(config, options)` | trains the networks of a config; returns a `TrainResult` |
+| `generate(config_or_logdir, output_dir, options)` | writes an image for every sample of the test set |
+| `evaluate(config_or_logdir, options)` | scores a checkpoint on the held-out set |
+| `load_generator(logdir_or_checkpoint)` | a `TrainedGenerator`: call it with inputs, get images |
+| `RunOptions` | what a caller asks of a run, beside its config |
+| `TrainResult` | what came of a training |
+| `TrainedGenerator` | a generator with its averaged weights, ready to use |
+
+What goes on is logged by the loggers `imagier.*`; `logging.basicConfig(level=logging.INFO)` shows it. Importing this
+package is fast: torch is imported when one of these names is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imagier.run.evaluation import evaluate
+    from imagier.run.inference import generate
+    from imagier.run.options import RunOptions
+    from imagier.run.trained_generator import TrainedGenerator, load_generator
+    from imagier.run.training import TrainResult, train
+
+__all__ = ["RunOptions", "TrainResult", "TrainedGenerator", "evaluate", "generate", "load_generator", "train"]
+
+_HOMES = {
+    "RunOptions": "options",
+    "TrainResult": "training",
+    "TrainedGenerator": "trained_generator",
+    "evaluate": "evaluation",
+    "generate": "inference",
+    "load_generator": "trained_generator",
+    "train": "training",
+}
+"""The file of each name."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

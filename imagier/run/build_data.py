@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from imagier.config import label_ops, schema
@@ -61,15 +62,22 @@ def for_validation(data: schema.Data) -> schema.Data:
 
 
 def dataset(
-    data: schema.Data, split: schema.Split, seed: int, *, is_training: bool = False, **of_training: int | None
+    data: schema.Data,
+    split: schema.Split,
+    seed: int,
+    *,
+    stores: Sequence[Source] | None = None,
+    is_training: bool = False,
+    **of_training: int | None,
 ) -> Dataset:
     """The data set of one split. UserError if its folders or files are not as the config says.
 
-    is_training: draw files, where the data set type does so in training. of_training: further fields of the spec.
+    stores: what to read from, if not the split's roots. is_training: draw files, where the data set type does so in
+    training. of_training: further fields of the spec.
     """
     cls = find(schema.DATASET, data.type)
     spec = DatasetSpec(
-        sources=sources(data, split),
+        sources=sources(data, split) if stores is None else stores,
         codecs=codecs(data),
         augmentations=split.augmentations,
         interpolator=data.interpolator,

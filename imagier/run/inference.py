@@ -71,7 +71,7 @@ def read_experiment_of_run(
 def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, runtime: Runtime) -> list[Path]:
     """Writes this rank's share of all images, each name once; returns their paths."""
     config, seed = experiment.config, DEFAULT_SEED if options.seed is None else options.seed
-    data, split = _test_set(config)
+    data, split = test_set(config)
     if options.num_workers is not None:  # `test_data` has a number of its own
         data = build_data.with_workers(data, options.num_workers)
     recipe = load_recipe(config, find_weights(experiment, options), runtime)
@@ -85,7 +85,8 @@ def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, 
     return list(written.values())
 
 
-def _test_set(config: Config) -> tuple[schema.Data, schema.Split]:
+def test_set(config: Config) -> tuple[schema.Data, schema.Split]:
+    """The data section and the split of it that inference reads. UserError if the config has none."""
     section = "data" if config.run.test_data is None else "test_data"
     data = config.run.test_data or config.run.data
     split = data.test or data.val

@@ -1,0 +1,60 @@
+"""Scores of one checkpoint on the held-out set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from imagier.errors import UserError
+from imagier.run import build_data
+from imagier.run.experiment import ConfigSource
+from imagier.run.inference import find_weights, load_recipe, read_experiment_of_run
+from imagier.run.options import DEFAULT_SEED, RunOptions
+from imagier.run.process import open_runtime
+from imagier.train import checkpoint
+from imagier.train.hooks.evaluation import Evaluation, Scores
+from imagier.train.trainer import Trainer
+from imagier.train.view import View
+
+
+def evaluate(
+    config_or_logdir: ConfigSource, options: RunOptions | None = None, *, overrides: Sequence[str] = ()
+) -> dict[str, Scores]:
+    """Scores of a checkpoint on the held-out set: by name ("generator", then the baselines) and metric.
+
+    They are the scores that the training logged for that checkpoint. The weights are those of `options.checkpoint`, or
+    else the latest of the log folder.
+
+    config_or_logdir: a config as of `train`, or the folder of a run. UserError for a mistake in any argument.
+    """
+    experiment, options = read_experiment_of_run(config_or_logdir, options, overrides)
+    config, data = experiment.config, experiment.config.run.data
+    if data.val is None:
+        raise UserError("missing section", where="data.val", advice="name the held-out set", code="no-held-out-set")
+    path = find_weights(experiment, options)
+    with open_runtime(options) as runtime:
+        experiment.log_notes()
+        recipe = load_recipe(config, path, runtime)
+        seed = _find_seed(path, options)
+        held_out = build_data.held_out_loader(config, runtime, build_data.for_validation(data), data.val, seed)
+        training = build_data.train_loader(config, runtime, seed)
+        hook = Evaluation(
+            held_out.once,
+            training.once,
+            View(lambda recipe: nullcontext()),  # a checkpoint holds the measured statistics of batch norms
+            write=lambda record: None,
+            metrics=[metric.build() for metric in config.run.metrics],
+            every=1,
+            every_epochs=1,
+            seed=seed,
+        )
+        hook.after_fit(Trainer(recipe, {}, runtime, seed=seed), None)
+    return hook.last
+
+
+def _find_seed(path: Path, options: RunOptions) -> int:
+    """That of the run that wrote the checkpoint, so that its images are drawn alike, if it is known."""
+    if options.seed is not None:
+        return options.seed
+    return int(checkpoint.load(path).get("extras", {}).get("seed", DEFAULT_SEED))

@@ -1,0 +1,157 @@
+"""A trained generator that is called on what a caller has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+import imagier
+from imagier.errors import UserError
+from imagier.run import RunOptions, TrainedGenerator, build_data, generate, train
+from imagier.run.inference import JPEG_QUALITY
+from imagier.run.memory_source import MemorySource
+from imagier.train.checkpoint import load
+from imagier.train.hooks import report
+from imagier.train.hooks.images import write_image
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_data(tmp_path_factory.mktemp("data"), train=4, val=2)
+
+
+@pytest.fixture(scope="module")
+def logdir(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A run of two iterations."""
+    logdir = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "curves", lambda records: {})
+        train(tiny.config(data, max_iter=2), RunOptions(logdir=logdir, device="cpu"))
+    return logdir
+
+
+@pytest.fixture(scope="module")
+def generator(logdir: Path) -> TrainedGenerator:
+    return imagier.load_generator(logdir)
+
+
+@pytest.fixture
+def label(data: Path) -> Path:
+    return data / "val" / "seg_maps" / "001.png"
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(float)
+
+
+def test_its_images_are_those_of_generate(
+    generator: TrainedGenerator, logdir: Path, label: Path, tmp_path: Path
+) -> None:
+    (_, written) = generate(logdir, tmp_path, RunOptions(device="cpu"), overrides=["data.val.batch_size=1"])
+    image = generator({"seg_maps": label})
+    assert (image.mode, image.size) == ("RGB", (tiny.SIZE, tiny.SIZE))
+    write_image(tmp_path / "again.jpg", np.asarray(image), JPEG_QUALITY)
+    assert (tmp_path / "again.jpg").read_bytes() == written.read_bytes()
+
+
+def forms(label: Path) -> dict[str, object]:
+    array = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
+    return {
+        "text": str(label),
+        "bytes": label.read_bytes(),
+        "array": array,
+        "array with channels": array[:, :, None],
+        "16 bits": array.astype(np.uint16),
+        "tensor": torch.from_numpy(array),
+        "argmax": torch.nn.functional.one_hot(torch.from_numpy(array).long(), 4).argmax(dim=2)[None],
+        "PIL": Image.open(label),
+    }
+
+
+FORMS = ("text", "bytes", "array", "array with channels", "16 bits", "tensor", "argmax", "PIL")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_input_may_have_any_form(generator: TrainedGenerator, label: Path, form: str) -> None:
+    expected = generator({"seg_maps": label})
+    assert np.array_equal(pixels(generator({"seg_maps": forms(label)[form]})), pixels(expected))
+
+
+def test_it_is_in_eval_mode_with_the_averaged_weights(generator: TrainedGenerator, logdir: Path) -> None:
+    (path,) = logdir.glob("*_checkpoint.pt")
+    saved = load(path)
+    average = saved["players"]["gen"]["average"]["network"] | saved["extras"]["batch_norm"]
+    own = generator.network.state_dict()
+    assert own.keys() == average.keys()
+    assert all(torch.equal(own[name], tensor) for name, tensor in average.items())
+    assert not any(module.training for module in generator.network.modules())
+
+
+def test_a_checkpoint_finds_the_config_beside_it(logdir: Path, label: Path, tmp_path: Path) -> None:
+    (path,) = logdir.glob("*_checkpoint.pt")
+    expected = pixels(imagier.load_generator(path)({"seg_maps": label}))
+    alone = tmp_path / "alone.pt"
+    alone.write_bytes(path.read_bytes())
+    with pytest.raises(UserError) as error:
+        imagier.load_generator(alone)
+    assert (error.value.where, error.value.code) == (str(tmp_path), "missing-config")
+    found = imagier.load_generator(alone, config=logdir / "config.yaml")
+    assert np.array_equal(pixels(found({"seg_maps": label})), expected)
+
+
+def test_a_random_style_follows_from_the_seed_and_touches_no_other_randomness(data: Path, tmp_path: Path) -> None:
+    config = tiny.config(data, max_iter=1)
+    config["gen"]["style_dims"] = 4
+    config["gen"]["style_enc"] = {"num_filters": 1}
+    train(config, RunOptions(logdir=tmp_path / "run", device="cpu"))
+    generator = imagier.load_generator(tmp_path / "run")
+    inputs = {"seg_maps": data / "val" / "seg_maps" / "000.png"}
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    one, same, other = (pixels(generator(inputs, seed=seed, random_style=True)) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "where", "code"),
+    [
+        ({"seg_map": "x.png"}, "seg_map", "unknown-input"),
+        ({}, "", "missing-input"),
+        ({"images": np.zeros((32, 32, 3), np.uint8)}, "seg_maps", "missing-input"),
+        ({"seg_maps": "none.png"}, "none.png", "unreadable-input"),
+        ({"seg_maps": np.zeros((8, 8, 2), np.uint8)}, "seg_maps", "wrong-input"),
+        ({"seg_maps": np.zeros((8, 8))}, "seg_maps", "wrong-input"),
+        ({"seg_maps": np.full((8, 8), -1)}, "seg_maps", "wrong-input"),
+        ({"images": np.full((8, 8, 3), 1.5)}, "images", "wrong-input"),
+        ({"images": np.zeros((0, 8, 3))}, "images", "wrong-input"),
+    ],
+)
+def test_a_wrong_input_is_named(generator: TrainedGenerator, inputs: dict[str, object], where: str, code: str) -> None:
+    with pytest.raises(UserError) as error:
+        generator(inputs)
+    assert (error.value.where, error.value.code) == (where, code)
+
+
+def test_a_class_that_the_config_does_not_know_is_refused(generator: TrainedGenerator) -> None:
+    with pytest.raises(UserError, match="holds class 9"):
+        generator({"seg_maps": np.full((32, 32), 9, np.uint8)})
+
+
+def test_floats_from_0_to_1_are_images(generator: TrainedGenerator) -> None:
+    codecs = [codec for codec in build_data.codecs(generator.config.run.data) if codec.name == "images"]
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    sources = [
+        MemorySource(codecs, {"images": value})
+        for value in (image, image / 255, torch.from_numpy(image).permute(2, 0, 1))
+    ]
+    for source in sources:
+        stored = cv2.imdecode(np.frombuffer(source.read("images", "input/0"), np.uint8), cv2.IMREAD_COLOR)
+        assert np.array_equal(cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), image)
