@@ -1,8 +1,9 @@
-"""All networks against recorded numbers: names and shapes of weights, images, scores, and what 0.1.0 had."""
+"""All networks against recorded numbers: names and shapes of weights, images, scores, defaults, what 0.1.0 had."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import struct
 from pathlib import Path
@@ -17,6 +18,8 @@ from imagier.config.check import check
 from imagier.config.legacy import translate_legacy
 from imagier.config.load import load
 from imagier.models import coco_funit, funit, munit, pix2pixHD, spade, unit
+from imagier.nn.norm import NormParams
+from imagier.nn.residual_discriminator import ResidualDiscriminator
 from imagier.recipe import Recipe
 from imagier.run import build_training
 from imagier.train.runtime import Runtime
@@ -103,3 +106,181 @@ def test_networks_of_the_configs_have_the_weights_that_they_had_in_0_1_0(name: s
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
         found[player] = (sum(parameter.numel() for parameter in network.parameters()), digest)
     assert found == OF_0_1_0[name]
+
+
+DEFAULTS: dict[type, dict[str, object]] = {
+    spade.Generator: {
+        "num_filters": 128,
+        "kernel_size": 3,
+        "weight_norm_type": "spectral",
+        "style_dims": None,
+        "attribute_dims": None,
+        "skip_activation_norm": True,
+        "global_adaptive_norm_type": "sync_batch",
+        "use_posenc_in_input_layer": True,
+        "output_multiplier": 1.0,
+        "label_features": None,
+    },
+    spade.SpadeNormParams: {
+        "num_filters": 128,
+        "kernel_size": 3,
+        "activation_norm_type": "sync_batch",
+        "separate_projection": False,
+        "bias_only": False,
+        "weight_norm_type": None,
+        "interpolation": "nearest",
+    },
+    spade.StyleEncoderParams: {"num_filters": 128, "kernel_size": 3, "weight_norm_type": None},
+    spade.Discriminator: {
+        "kernel_size": 3,
+        "num_filters": 128,
+        "max_num_filters": 512,
+        "num_discriminators": 2,
+        "num_layers": 5,
+        "activation_norm_type": "none",
+        "weight_norm_type": "spectral",
+        "use_fpse": True,
+        "fpse_kernel_size": 3,
+        "fpse_activation_norm_type": "none",
+    },
+    spade.Recipe: {"gan_relativistic": False, "gan_decay_k": 1.0, "gan_min_k": 1.0, "gen_step": 1, "dis_step": 1},
+    pix2pixHD.GlobalGeneratorParams: {"num_filters": 64, "num_downsamples": 4, "num_res_blocks": 9},
+    pix2pixHD.LocalEnhancerParams: {"num_enhancers": 1, "num_res_blocks": 3},
+    pix2pixHD.EncoderParams: {
+        "num_filters": 64,
+        "num_downsamples": 4,
+        "weight_norm_type": "none",
+        "activation_norm_type": "instance",
+        "padding_mode": "reflect",
+        "num_clusters": 10,
+    },
+    pix2pixHD.Generator: {
+        "weight_norm_type": "none",
+        "activation_norm_type": "instance",
+        "padding_mode": "reflect",
+        "is_cityscapes": False,
+    },
+    pix2pixHD.Discriminator: {
+        "kernel_size": 3,
+        "num_filters": 128,
+        "max_num_filters": 512,
+        "num_discriminators": 2,
+        "num_layers": 5,
+        "activation_norm_type": "none",
+        "weight_norm_type": "spectral",
+    },
+    pix2pixHD.Recipe: {"gan_relativistic": False, "gan_decay_k": 1.0, "gan_min_k": 1.0, "gen_step": 1, "dis_step": 1},
+    unit.Generator: {
+        "num_filters": 64,
+        "max_num_filters": 256,
+        "num_res_blocks": 4,
+        "num_downsamples_content": 2,
+        "num_image_channels": 3,
+        "content_norm_type": "instance",
+        "decoder_norm_type": "instance",
+        "weight_norm_type": "none",
+        "output_nonlinearity": "none",
+        "pre_act": False,
+        "apply_noise": False,
+    },
+    unit.Discriminator: {
+        "patch_dis": True,
+        "num_image_channels": 3,
+        "num_filters": 64,
+        "max_num_filters": 512,
+        "num_layers": 4,
+        "activation_norm_type": "none",
+        "weight_norm_type": "none",
+    },
+    unit.Recipe: {"gen_step": 1, "dis_step": 1},
+    munit.Generator: {
+        "num_filters": 64,
+        "max_num_filters": 256,
+        "num_filters_mlp": 256,
+        "latent_dim": 8,
+        "num_res_blocks": 4,
+        "num_mlp_blocks": 2,
+        "num_downsamples_style": 4,
+        "num_downsamples_content": 2,
+        "num_image_channels": 3,
+        "content_norm_type": "instance",
+        "style_norm_type": "none",
+        "decoder_norm_type": "instance",
+        "decoder_norm_params": NormParams(affine=False),
+        "weight_norm_type": "none",
+        "output_nonlinearity": "none",
+        "pre_act": False,
+        "apply_noise": False,
+    },
+    munit.Discriminator: {
+        "patch_wise": True,
+        "num_image_channels": 3,
+        "num_filters": 64,
+        "max_num_filters": 512,
+        "num_layers": 4,
+        "activation_norm_type": "none",
+        "weight_norm_type": "none",
+    },
+    munit.Recipe: {"gan_recon": False, "aug_policy": "", "gen_step": 1, "dis_step": 1},
+    ResidualDiscriminator: {
+        "num_filters": 64,
+        "max_num_filters": 512,
+        "num_layers": 4,
+        "first_kernel_size": 1,
+        "padding_mode": "zeros",
+        "activation_norm_type": "none",
+        "weight_norm_type": "none",
+        "aggregation": "conv",
+        "order": "pre_act",
+        "anti_aliased": False,
+    },
+    funit.Generator: {
+        "num_filters": 64,
+        "num_filters_mlp": 256,
+        "style_dims": 64,
+        "num_res_blocks": 2,
+        "num_mlp_blocks": 3,
+        "num_downsamples_style": 4,
+        "num_downsamples_content": 2,
+        "num_image_channels": 3,
+        "weight_norm_type": "none",
+    },
+    coco_funit.Generator: {
+        "num_filters": 64,
+        "num_filters_mlp": 256,
+        "style_dims": 64,
+        "usb_dims": 1024,
+        "num_res_blocks": 2,
+        "num_mlp_blocks": 3,
+        "num_downsamples_style": 4,
+        "num_downsamples_content": 2,
+        "num_image_channels": 3,
+        "weight_norm_type": "none",
+    },
+    funit.Discriminator: {
+        "num_image_channels": 3,
+        "num_classes": 119,
+        "num_filters": 64,
+        "max_num_filters": 1024,
+        "num_layers": 6,
+        "padding_mode": "reflect",
+        "weight_norm_type": "none",
+    },
+    funit.Recipe: {"aug_policy": "", "gen_step": 1, "dis_step": 1},
+    NormParams: {"affine": True, "eps": 1e-5, "momentum": 0.1, "num_groups": 4, "channel_only": False},
+}
+"""As the description of the reference has them; a config that leaves a key out relies on it."""
+
+
+@pytest.mark.parametrize("cls", DEFAULTS, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
+def test_keys_that_a_config_leaves_out_have_the_references_defaults(cls: type) -> None:
+    parameters = inspect.signature(cls).parameters
+    assert {name: parameters[name].default for name in DEFAULTS[cls]} == DEFAULTS[cls]
+
+
+def test_patch_discriminators_of_both_domains_have_the_references_defaults() -> None:
+    """Three scales and kernels of 3; these options have no value of their own where the other kind is chosen."""
+    for module in (unit, munit):
+        made = module.Discriminator(num_filters=1, num_layers=1)
+        assert made.discriminator_a.num_scales == 3
+        assert made.discriminator_a.discriminators[0].layers[0].conv.kernel_size == (3, 3)

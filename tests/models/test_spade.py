@@ -124,6 +124,8 @@ def test_images_have_the_size_of_the_label_rounded_down_to_what_can_be_halved(
 ) -> None:
     gen = generator(crop_h_w=crop, label_features=label_features)
     assert gen.size_multiple == {256: 16, 64: 16, 512: 32, 1024: 64}[min(crop)]
+    if gen.pyramid is not None:
+        assert len(gen.pyramid.down) == {256: 4, 64: 4, 512: 5, 1024: 6}[min(crop)]
     label = labels(1, *(painted if label_features else size))
     with torch.no_grad():
         images = gen(label)["fake_images"]
@@ -193,6 +195,27 @@ def test_a_large_image_is_a_sum_of_images_of_all_sizes(crop: int, names: list[st
     assert list(gen.decoder.to_image) == names
     summed = sum(F.interpolate(x, size=image.shape[-2:], mode="nearest") for x in outputs)
     torch.testing.assert_close(image, torch.tanh(summed))
+
+
+def test_stages_beyond_256_px_halve_the_width_without_a_style() -> None:
+    """Written out for 4 filters: 8, 4, 2; the stages before have the widths 64, 32, 16, 8."""
+    gen = generator(crop_h_w=(1024, 1024), num_filters=4, **STYLED)
+    stages = [
+        [stage.a.block_0, stage.a.block_1, stage.styled, stage.b.block_0, stage.b.block_1] for stage in gen.decoder.up
+    ]
+    shapes = [
+        [None if block is None else tuple(block.conv.weight.shape[:2]) for block in stage]  # outputs, inputs
+        for stage in stages
+    ]
+    assert shapes == [
+        [(32, 64), (32, 32), (32, 32), (32, 32), (32, 32)],
+        [(16, 32), (16, 16), (16, 16), (16, 16), (16, 16)],
+        [(16, 16), (16, 16), (16, 16), (8, 16), (8, 8)],
+        [(4, 8), (4, 4), None, (4, 4), (4, 4)],
+        [(2, 4), (2, 2), None, (2, 2), (2, 2)],
+    ]
+    images = {name: tuple(layer.conv.weight.shape) for name, layer in gen.decoder.to_image.items()}
+    assert images == {"256": (3, 8, 5, 5), "512": (3, 4, 5, 5), "1024": (3, 2, 5, 5)}
 
 
 def test_with_label_features_every_pixel_depends_on_the_whole_label_and_without_it_does_not() -> None:
