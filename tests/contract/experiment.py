@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import yaml
 
 import imagier.models
 from imagier.config.check import Config, check
@@ -36,6 +37,9 @@ METHODS = sorted(
 )
 """Every module of imagier.models that has a recipe of its own."""
 
+OWN = {"one_player": "contract.one_player"}
+"""Experiments of methods that lie outside the package, and their types."""
+
 SIZE = 32
 SAMPLES = 8
 CPU = Runtime(torch.device("cpu"))
@@ -43,14 +47,14 @@ CPU = Runtime(torch.device("cpu"))
 
 def config_of(name: str, data: Path, *overrides: str) -> Config:
     """The checked config of an experiment on the data in a folder."""
+    path = FOLDER / f"{name}.yaml"
     augmentations = f"{{resize_h_w: '{SIZE}, {SIZE}', random_crop_h_w: '{SIZE}, {SIZE}', horizontal_flip: true}}"
-    optimizer = "{type: adam, lr: 1e-3, adam_beta1: 0.5}"
+    players = yaml.safe_load(path.read_text()).keys() - {"trainer", "data"}
     words = [
         f"data.train={{roots: ['{data}'], batch_size: 2, augmentations: {augmentations}}}",
-        f"gen_opt={optimizer}",
-        f"dis_opt={optimizer}",
+        *(f"{player}_opt={{type: adam, lr: 1e-3, adam_beta1: 0.5}}" for player in sorted(players)),
     ]
-    document = load(FOLDER / f"{name}.yaml", [*words, *overrides])
+    document = load(path, [*words, *overrides])
     assert translate_legacy(document) == [], "no key of these is dropped"
     return check(document)
 
@@ -109,6 +113,7 @@ def digest(states: Iterable[dict]) -> str:
 def main() -> None:
     """Trains every experiment on the data of <folder>/data and writes <folder>/<name>_<rank>.txt."""
     torch.set_num_threads(1)
+    sys.path.insert(0, str(FOLDER.parent))  # for `contract.one_player`
     folder = Path(sys.argv[1])
     runtime = runtimes.start("cpu", single=False, local_rank=None)
     for name in EXPERIMENTS:
