@@ -37,9 +37,9 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
 def trainer_of(config: Config, precision: Precision = "fp32") -> Trainer:
     """A trainer for a config, on the CPU, without data and hooks."""
     runtime = Runtime(torch.device("cpu"), precision=precision)
-    recipe = build_training.recipe(config, runtime, seed=0)
+    recipe = build_training.build_recipe(config, runtime, seed=0)
     recipe.train()
-    players = build_training.players(config, recipe, runtime)
+    players = build_training.build_players(config, recipe, runtime)
     return Trainer(recipe, players, runtime, seed=0, accumulate=config.trainer.accumulate)
 
 

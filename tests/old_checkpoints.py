@@ -33,8 +33,8 @@ def config_of(path: Path, *overrides: str) -> Config:
 
 def trainer_of(config: Config, seed: int = 0) -> Trainer:
     """A trainer with fresh networks, and no networks of losses."""
-    recipe = build_training.untrained(config, CPU, seed)
-    return Trainer(recipe, build_training.players(config, recipe, CPU), CPU, seed=seed)
+    recipe = build_training.build_untrained_recipe(config, CPU, seed)
+    return Trainer(recipe, build_training.build_players(config, recipe, CPU), CPU, seed=seed)
 
 
 def recorded_state(case: str, player: str) -> dict[str, Tensor]:

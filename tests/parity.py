@@ -105,12 +105,12 @@ class Rebuilt:
             document.set(("trainer", "perceptual_loss", "weights_path"), str(vgg))
         config = check(document)
         runtime = Runtime(torch.device("cpu"))
-        self.recipe: Recipe = build_training.recipe(config, runtime, seed=0)
+        self.recipe: Recipe = build_training.build_recipe(config, runtime, seed=0)
         self.names = {name: names_of(network) for name, network in self.recipe.networks.items()}
         for name, network in self.recipe.networks.items():
             load_reference_weights(network, self.names[name], case.state, f"net_{NETWORKS[name]}.")
         self.recipe.train()
-        self.players: dict[str, Player] = build_training.players(config, self.recipe, runtime)
+        self.players: dict[str, Player] = build_training.build_players(config, self.recipe, runtime)
         self.trainer = Trainer(self.recipe, self.players, runtime, seed=0, accumulate=config.trainer.accumulate)
         self.captured: dict[str, dict[str, Any]] = {"generate": {}, "discriminate": {}}
         for method, captured in self.captured.items():

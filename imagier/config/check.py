@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from imagier.config import messages, schema
-from imagier.config.constructor import adapter, constructor_model, given_parameters
+from imagier.config.constructor import adapter, constructor_model, list_parameters
 from imagier.config.find import Kind, did_you_mean, find
-from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dotted, dump
+from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dump, join_keys
 from imagier.config.lookup import class_at
 from imagier.config.method_rules import broken_rules_of_players, broken_rules_of_the_method, unusable_optimizer
 from imagier.config.rules import broken_rules
@@ -75,14 +75,14 @@ class Config:
         """The name of the player that makes the images: the first."""
         return next(iter(self.players))
 
-    def resolved(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The config with all defaults filled in, as a mapping that loads to the same config."""
         optimizers = {_optimizer_section(name): one for name, one in self.optimizers.items()}
         return _plain({**_plain(self.run), **optimizers, "trainer": self.recipe, **self.players})
 
     def dump(self) -> str:
-        """`resolved` as YAML."""
-        return dump(self.resolved())
+        """`to_dict` as YAML."""
+        return dump(self.to_dict())
 
 
 def check(document: Document) -> Config:
@@ -92,7 +92,7 @@ def check(document: Document) -> Config:
     others.
     """
     checker = _Checker(document, list(document.refused))
-    config = checker.config()
+    config = checker.check_config()
     if config is None or checker.mistakes:
         raise ConfigError(checker.errors())
     checker.mistakes += _mistakes_of_the_method(config)
@@ -125,13 +125,15 @@ class _Checker:
     document: Document
     mistakes: list[Mistake]
 
-    def config(self) -> Config | None:
+    def check_config(self) -> Config | None:
         """The config, before the rules between method and data; None if a section does not fit."""
-        recipe = self.component(schema.RECIPE, ("trainer",), _facts_of_recipe)
-        names = self._players()
-        players = {name: self.component(schema.player(name), (name,), lambda cls: _FACTS_OF_DATA) for name in names}
-        optimizers = {name: self._optimizer(_optimizer_section(name)) for name in names}
-        run = self._run(names)
+        recipe = self.check_component(schema.RECIPE, ("trainer",), _facts_of_recipe)
+        names = self._find_players()
+        players = {
+            name: self.check_component(schema.player(name), (name,), lambda cls: _FACTS_OF_DATA) for name in names
+        }
+        optimizers = {name: self._check_optimizer(_optimizer_section(name)) for name in names}
+        run = self._check_run(names)
         if recipe is not None:
             shared = {_optimizer_section(name): one.shared for name, one in optimizers.items() if one is not None}
             self.mistakes += broken_rules_of_players(names, shared, recipe.shared.model_average_config)
@@ -145,12 +147,12 @@ class _Checker:
         for key_path, what, advice, code in self.mistakes:
             origin = self.document.origin(key_path)
             number = origin.rpartition(":")[2]
-            where = f"{origin}: {dotted(key_path)}" if key_path else origin
+            where = f"{origin}: {join_keys(key_path)}" if key_path else origin
             error = UserError(what, where=where, advice=advice, code=code)
             found[str(error)] = (int(number) if number.isdecimal() else 0, error)
         return [error for _, error in sorted(found.values(), key=lambda numbered: numbered[0])]
 
-    def component(
+    def check_component(
         self, kind: Kind, key_path: KeyPath, facts: Facts = lambda cls: {}, value: Any = _ABSENT
     ) -> Component | None:
         """Finds the class that a section names, and checks the section against its constructor.
@@ -158,7 +160,7 @@ class _Checker:
         facts: why a config cannot give certain arguments of the class. value: the section, if it is not that of the
         document. Without facts, an object is made once, so that the constructor can object to its arguments.
         """
-        named = self._named(kind, key_path, self.document.get(key_path) if value is _ABSENT else value)
+        named = self._find_class(kind, key_path, self.document.get(key_path) if value is _ABSENT else value)
         if named is None:
             return None
         type_name, cls, options = named
@@ -167,20 +169,20 @@ class _Checker:
             self.mistakes.append(Mistake((*key_path, fact), reasons[fact], "remove it here", "fact"))
             options.pop(fact)
         model = constructor_model(cls, kind.beside, tuple(reasons))
-        checked = self.validated(model, key_path, options, ["type"])
+        checked = self.validate(model, key_path, options, ["type"])
         if checked is None:
             return None
         shared = None
         if kind.beside is not None:
             names = [f.name for f in dataclasses.fields(kind.beside) if f.name != "type"]
             shared = kind.beside(type=type_name, **{name: getattr(checked, name) for name in names})
-        own = [parameter.name for parameter in given_parameters(cls, tuple(reasons))]
+        own = [parameter.name for parameter in list_parameters(cls, tuple(reasons))]
         component = Component(type_name, cls, {name: getattr(checked, name) for name in own}, shared)
         return component if reasons or self._can_build(component, key_path) else None
 
-    def validated(self, model: type, key_path: KeyPath, value: Mapping[str, Any], others: Sequence[str] = ()) -> Any:
+    def validate(self, model: type, key_path: KeyPath, value: Mapping[str, Any], others: Sequence[str] = ()) -> Any:
         """`value` as an object of a dataclass; None, with the mistakes noted, if it does not fit."""
-        parts = self._parts(model, key_path, value)
+        parts = self._check_parts(model, key_path, value)
         ready = messages.to_json(value, [model])
         try:
             checked = adapter(model).validate_json(json.dumps(ready))
@@ -190,7 +192,7 @@ class _Checker:
             return None
         return dataclasses.replace(checked, **parts)
 
-    def _parts(self, model: type, key_path: KeyPath, value: Mapping[str, Any]) -> dict[str, Any]:
+    def _check_parts(self, model: type, key_path: KeyPath, value: Mapping[str, Any]) -> dict[str, Any]:
         """The components that a section itself names: those of the keys that are marked with a `Section`."""
         parts: dict[str, Any] = {}
         factories: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(model)}
@@ -200,15 +202,15 @@ class _Checker:
                 continue
             here: KeyPath = (*key_path, name)
             if typing.get_origin(typing.get_args(hint)[0]) is not list:
-                parts[name] = self.component(kinds[0], here, value=value.get(name))
+                parts[name] = self.check_component(kinds[0], here, value=value.get(name))
                 continue
             entries = value[name] if name in value else factories[name]()
             entries = entries if isinstance(entries, list) else []  # which pydantic tells
             sections = [{"type": one} if isinstance(one, str) else one for one in entries]
-            parts[name] = [self.component(kinds[0], (*here, i), value=one) for i, one in enumerate(sections)]
+            parts[name] = [self.check_component(kinds[0], (*here, i), value=one) for i, one in enumerate(sections)]
         return parts
 
-    def _named(self, kind: Kind, key_path: KeyPath, section: Any) -> tuple[str, type, dict[str, Any]] | None:
+    def _find_class(self, kind: Kind, key_path: KeyPath, section: Any) -> tuple[str, type, dict[str, Any]] | None:
         """The type that a section names, its class, and the other keys of the section."""
         default = kind.default_type
         if not isinstance(section, Mapping | None):
@@ -241,14 +243,14 @@ class _Checker:
             return False
         return True
 
-    def _players(self) -> list[str]:
+    def _find_players(self) -> list[str]:
         """The names of the recipe's players; if there is no such recipe, of the sections that look like a player's."""
         recipe = class_at(self.document, ("trainer",))
         if recipe is not None:
             return list(recipe.players)
-        return [key for key in self._sections_of_components() if not key.endswith("_opt")] or list(_DEFAULT_PLAYERS)
+        return [key for key in self._find_component_sections() if not key.endswith("_opt")] or list(_DEFAULT_PLAYERS)
 
-    def _sections_of_components(self) -> list[str]:
+    def _find_component_sections(self) -> list[str]:
         """The sections of the document that look like a player's, or its optimizer's."""
         known = {"trainer", *(f.name for f in dataclasses.fields(schema.Run))}
         tree = self.document.tree
@@ -258,26 +260,26 @@ class _Checker:
             if key not in known and (str(key).endswith("_opt") or (isinstance(value, Mapping) and "type" in value))
         ]
 
-    def _optimizer(self, section: str) -> Component | None:
+    def _check_optimizer(self, section: str) -> Component | None:
         """The optimizer of a player, if it can take a step with nothing but dense gradients."""
         weights = {"params": "are the weights of the network"}
-        optimizer = self.component(schema.OPTIMIZER, (section,), lambda cls: weights)
+        optimizer = self.check_component(schema.OPTIMIZER, (section,), lambda cls: weights)
         if optimizer is not None:
             self.mistakes += unusable_optimizer(optimizer.cls, optimizer.type, section)
         return optimizer
 
-    def _run(self, players: Sequence[str]) -> schema.Run | None:
+    def _check_run(self, players: Sequence[str]) -> schema.Run | None:
         """The sections that all methods share, with what their rules say; None if they do not fit."""
         sections = ["trainer", *players, *map(_optimizer_section, players)]
         rest = {key: value for key, value in self.document.tree.items() if key not in sections}
-        for key in self._sections_of_components():
+        for key in self._find_component_sections():
             if key in sections:
                 continue
             rest.pop(key)
             if class_at(self.document, ("trainer",)) is not None:
                 advice = f"the recipe {self.document.get(('trainer', 'type'))} trains {' and '.join(players)}"
                 self.mistakes.append(Mistake((key,), "unknown key", advice, "unknown-player"))
-        run = self.validated(schema.Run, (), rest, sections)
+        run = self.validate(schema.Run, (), rest, sections)
         if run is None:
             return None
         metrics = [metric for metric in run.metrics if metric is not None]

@@ -37,14 +37,14 @@ def constructor_model(cls: type, beside: type | None, facts: tuple[str, ...] = (
             if f.name != "type":
                 fields[f.name] = (f.name, shared[f.name], _field(f.default, f.default_factory))
     hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
-    for parameter in given_parameters(cls, facts):
+    for parameter in list_parameters(cls, facts):
         default = dataclasses.MISSING if parameter.default is inspect.Parameter.empty else parameter.default
         own = (parameter.name, _reduce(hints.get(parameter.name, Any)), _field(default))
         fields.setdefault(parameter.name, own)
     return dataclasses.make_dataclass(cls.__name__, list(fields.values()), kw_only=True, frozen=True)
 
 
-def given_parameters(cls: type, facts: Sequence[str] = ()) -> list[inspect.Parameter]:
+def list_parameters(cls: type, facts: Sequence[str] = ()) -> list[inspect.Parameter]:
     """The arguments of a constructor that a config can give."""
     collects = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = inspect.signature(cls).parameters.values()

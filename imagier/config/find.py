@@ -54,15 +54,15 @@ class Kind:
         return next((f.default for f in fields if f.name == "type" and f.default is not dataclasses.MISSING), None)
 
 
-def known(kind: Kind) -> list[str]:
+def list_types(kind: Kind) -> list[str]:
     """The names that a `type` of this kind can have, those of the user's modules aside."""
     names: list[str] = []
     for place in map(importlib.import_module, ROOMS[kind.room]):
         if kind.class_name in vars(place):
-            names += _subclasses(place, kind.class_name)
+            names += _find_subclasses(place, kind.class_name)
         else:
             modules = [module.name for module in pkgutil.iter_modules(place.__path__)]
-            names += [name for name in modules if _defines(_module(place, name), kind.class_name)]
+            names += [name for name in modules if _defines(_import_from(place, name), kind.class_name)]
     return list(dict.fromkeys(names))
 
 
@@ -72,10 +72,10 @@ def find(kind: Kind, name: str) -> Any:
     The path is that of a module with a class `kind.class_name`, or of a class of any name. UserError if there is none,
     or if it is not what the kind asks for.
     """
-    found = _named(kind, name) if "." not in name else _at_path(kind, name)
+    found = _find_by_name(kind, name) if "." not in name else _find_by_path(kind, name)
     if found is None:
         what = f"no {kind.noun} {name!r}"
-        raise UserError(what, advice=did_you_mean(name, known(kind)), code="unknown-type")
+        raise UserError(what, advice=did_you_mean(name, list_types(kind)), code="unknown-type")
     if kind.base:
         module_name, _, base_name = kind.base.partition(":")
         base = vars(importlib.import_module(module_name))[base_name]
@@ -93,35 +93,35 @@ def did_you_mean(word: str, choices: Sequence[str]) -> str:
     return f"there are: {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
 
 
-def _named(kind: Kind, name: str) -> Any:
+def _find_by_name(kind: Kind, name: str) -> Any:
     """The class of one of our types, or None."""
     for place in map(importlib.import_module, ROOMS[kind.room]):
         if kind.class_name in vars(place):
-            found = _subclasses(place, kind.class_name).get(name.lower())
+            found = _find_subclasses(place, kind.class_name).get(name.lower())
             if found is not None:
                 return found
         elif name in [module.name for module in pkgutil.iter_modules(place.__path__)]:
-            module = _module(place, name)
+            module = _import_from(place, name)
             if _defines(module, kind.class_name):
                 return vars(module)[kind.class_name]
     return None
 
 
-def _at_path(kind: Kind, path: str) -> Any:
+def _find_by_path(kind: Kind, path: str) -> Any:
     """The class of a user's dotted path, or None. UserError if a module on the way needs one that is not installed."""
     if not all(part.isidentifier() for part in path.split(".")):
         return None
-    module = _imported(path)
+    module = _import(path)
     if module is not None:
         if kind.class_name not in vars(module):
             raise UserError(f"{path} has no class {kind.class_name}", code="unknown-type")
         return vars(module)[kind.class_name]
     parent, _, last = path.rpartition(".")
-    module = _imported(parent)
+    module = _import(parent)
     return None if module is None else vars(module).get(last)
 
 
-def _imported(path: str) -> ModuleType | None:
+def _import(path: str) -> ModuleType | None:
     """The module of a dotted path, or None if there is no such module."""
     try:
         return importlib.import_module(path)
@@ -132,7 +132,7 @@ def _imported(path: str) -> ModuleType | None:
         raise UserError(what, code="missing-module") from error
 
 
-def _module(package: ModuleType, name: str) -> ModuleType:
+def _import_from(package: ModuleType, name: str) -> ModuleType:
     return importlib.import_module(f"{package.__name__}.{name}")
 
 
@@ -143,7 +143,7 @@ def _defines(module: ModuleType, class_name: str) -> bool:
     return is_own and not inspect.isabstract(found) and not is_protocol(found)
 
 
-def _subclasses(module: ModuleType, class_name: str) -> dict[str, type]:
+def _find_subclasses(module: ModuleType, class_name: str) -> dict[str, type]:
     """The public classes of a module that inherit from its class `class_name`, by their names in small letters."""
     base = vars(module)[class_name]
     return {

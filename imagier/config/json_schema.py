@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from imagier.config import schema
 from imagier.config.check import DATA_FACTS
 from imagier.config.constructor import adapter, constructor_model
-from imagier.config.find import Kind, find, known
+from imagier.config.find import Kind, find, list_types
 
 _WEIGHTS = ("params",)
 
@@ -20,14 +20,14 @@ def json_schema() -> dict[str, Any]:
 
     Of the user's own classes, which are named by a dotted path, it knows no keys. Types are in small letters.
     """
-    recipes: dict[str, Any] = {name: find(schema.RECIPE, name) for name in known(schema.RECIPE)}
+    recipes: dict[str, Any] = {name: find(schema.RECIPE, name) for name in list_types(schema.RECIPE)}
     players = list(dict.fromkeys(name for recipe in recipes.values() for name in recipe.players))
     kinds = {"trainer": schema.RECIPE, **{name: schema.player(name) for name in players}}
     kinds |= {"optimizer": schema.OPTIMIZER, "schedule": schema.SCHEDULE, "metric": schema.METRIC}
     facts = {"trainer": (*DATA_FACTS, *players), **dict.fromkeys(players, DATA_FACTS), "optimizer": _WEIGHTS}
     adapters: dict[Any, TypeAdapter] = {"run": adapter(schema.Run)}
     for section, kind in kinds.items():
-        for name in known(kind):
+        for name in list_types(kind):
             model = constructor_model(find(kind, name), kind.beside, facts.get(section, ()))
             adapters[section, name] = adapter(model)
     references, whole = TypeAdapter.json_schemas([(key, "validation", one) for key, one in adapters.items()])
@@ -36,7 +36,7 @@ def json_schema() -> dict[str, Any]:
     for section, kind in kinds.items():
         of_types = {key[1]: part for key, part in parts.items() if key[0] == section}
         definitions[section] = {"anyOf": [_OF_THE_USER, *_alternatives(kind, of_types)]}
-    definitions["metric"]["anyOf"] += [{"enum": known(schema.METRIC)}, {"type": "string", "pattern": "\\."}]
+    definitions["metric"]["anyOf"] += [{"enum": list_types(schema.METRIC)}, {"type": "string", "pattern": "\\."}]
     root = parts["run"]
     root["properties"]["metrics"]["items"] = {"$ref": "#/$defs/metric"}
     root["properties"] |= {section: {"$ref": f"#/$defs/{section}"} for section in ("trainer", *players)}

@@ -6,8 +6,8 @@ import inspect
 from typing import Any, NamedTuple
 
 from imagier.config import schema
-from imagier.config.load import Document, KeyPath, dotted
-from imagier.config.lookup import class_at, is_taken, known_dataset, type_at
+from imagier.config.load import Document, KeyPath, join_keys
+from imagier.config.lookup import class_at, find_dataset, is_taken, type_at
 
 _TYPE_PREFIXES = (
     "imaginaire.generators.",
@@ -340,7 +340,7 @@ def _retire(document: Document) -> list[str]:
         if not document.has(key_path) or is_taken(document, key_path):
             continue
         if document.drop(key_path) not in (None, "", {}, [], default):
-            notes.append(f"{document.origin(key_path)}: {dotted(key_path)}: {why}; dropped")
+            notes.append(f"{document.origin(key_path)}: {join_keys(key_path)}: {why}; dropped")
     return notes
 
 
@@ -349,7 +349,7 @@ def _keys_of_clips(document: Document, section: str) -> dict[KeyPath, _Retired]:
     retired: dict[KeyPath, _Retired] = {}
     for split in _SPLITS:
         named = str(document.get((section, split, "type")) or document.get((section, "type"), "paired_images"))
-        of_split, cls = named.rpartition(".")[2], known_dataset(named)
+        of_split, cls = named.rpartition(".")[2], find_dataset(named)
         if split != "train" and cls is not None and cls.is_video:
             why = "frames of a video come one after the other, one a batch"
             retired[section, split, "batch_size"] = _Retired(why, 1)
@@ -386,5 +386,5 @@ def _drop_keys_of_the_other_discriminator(document: Document) -> list[str]:
     for key_path in [("dis", key) for key in (_RESIDUAL_ONLY if is_patch else _PATCH_ONLY)]:
         if document.has(key_path) and document.drop(key_path) is not None:
             why = f"has no effect with {switch}: {str(bool(is_patch)).lower()}"
-            notes.append(f"{document.origin(key_path)}: {dotted(key_path)}: {why}; dropped")
+            notes.append(f"{document.origin(key_path)}: {join_keys(key_path)}: {why}; dropped")
     return notes

@@ -73,7 +73,7 @@ class Document:
         node: Any = self.tree
         for depth, key in enumerate(key_path):
             if not (isinstance(node, dict) or _has(node, key)):
-                where = f"{origin}: {dotted(key_path[:depth])}"
+                where = f"{origin}: {join_keys(key_path[:depth])}"
                 what = f"is a list of {len(node)}" if isinstance(node, list) else "is a value, not a section"
                 raise _error(what, where=where, advice=f"cannot set {key!r} in it", code="not-a-section")
             here = key_path[: depth + 1]
@@ -135,7 +135,7 @@ def load_mapping(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> Docu
     return document
 
 
-def dotted(key_path: KeyPath) -> str:
+def join_keys(key_path: KeyPath) -> str:
     """A place as people write it: "gen_opt.lr_policy.gamma"."""
     return ".".join(map(str, key_path))
 

@@ -44,7 +44,7 @@ def class_at(document: Document, key_path: KeyPath) -> Any:
         return None
 
 
-def known_dataset(type_: str) -> Any:
+def find_dataset(type_: str) -> Any:
     """The class of a data set type, or None if there is none, which `check` will tell."""
     try:
         return find(schema.DATASET, type_)

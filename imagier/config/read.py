@@ -16,14 +16,14 @@ def read(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
 
     UserError names all that is wrong with it.
     """
-    return _checked(load(path, overrides))
+    return _check(load(path, overrides))
 
 
 def read_mapping(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
     """What `read` returns, of a config that was written in Python: what a YAML file would hold, as a mapping."""
-    return _checked(load_mapping(tree, overrides))
+    return _check(load_mapping(tree, overrides))
 
 
-def _checked(document: Document) -> tuple[Config, list[str]]:
+def _check(document: Document) -> tuple[Config, list[str]]:
     notes = translate_legacy(document)
     return check(document), notes

@@ -9,7 +9,7 @@ from imagier.config import label_ops, schema
 from imagier.config.augmentation_rules import broken_augmentations
 from imagier.config.find import did_you_mean, find
 from imagier.config.load import KeyPath, Mistake
-from imagier.config.lookup import known_dataset
+from imagier.config.lookup import find_dataset
 from imagier.errors import UserError
 
 
@@ -44,7 +44,7 @@ def _keep_best(run: schema.Run, metrics: Sequence[str]) -> Iterator[Mistake]:
 
 def _data(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
     yield from _dataset_type(data.type, (*key_path, "type"))
-    cls = known_dataset(data.type)
+    cls = find_dataset(data.type)
     if data.reduced_jpeg and cls is not None and not cls.reads_reduced_jpeg:
         what = f"{data.type} does not decode at reduced scale"
         yield Mistake((*key_path, "reduced_jpeg"), what, "remove it here", "has-no-effect")
@@ -109,7 +109,7 @@ def _dataset_type(name: str, key_path: KeyPath) -> Iterator[Mistake]:
 
 def _input_types(entries: Sequence[Mapping[str, schema.InputType]], type_: str, key_path: KeyPath) -> Iterator[Mistake]:
     names = [name for entry in entries for name in entry]
-    cls = known_dataset(type_)
+    cls = find_dataset(type_)
     needed = cls.required_input_types if cls is not None else ()
     if names and needed and sorted(names) != sorted(needed):
         what = f"{type_} reads {' and '.join(needed)}, neither more nor less"
@@ -142,7 +142,7 @@ def _points(data: schema.Data, named: Mapping[str, schema.InputType], key_path: 
     """Key points belong to images, and are none themselves."""
     points = data.keypoint_data_types
     yield from _names(points, named, (*key_path, "keypoint_data_types"))
-    cls = known_dataset(data.type)
+    cls = find_dataset(data.type)
     if points and cls is not None and not cls.reads_keypoints:
         what = f"{data.type} reads no key points"
         yield Mistake((*key_path, "keypoint_data_types"), what, code="has-no-effect")
@@ -176,7 +176,7 @@ def _root_weights(split: schema.Split, type_: str, key_path: KeyPath) -> Iterato
     if len(weights) != len(split.roots):
         what = f"has {len(weights)} numbers for {len(split.roots)} roots"
         yield Mistake(here, what, "give one for each", "wrong-length")
-    cls = known_dataset(type_)
+    cls = find_dataset(type_)
     if cls is not None and not cls.reads_root_weights:
         yield Mistake(here, f"{type_} does not draw by weights", code="has-no-effect")
 

@@ -26,7 +26,7 @@ from imagier.train.trainer import Trainer
 from imagier.train.view import View
 
 
-def recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> Recipe:
+def build_recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> Recipe:
     """The networks, with their first weights, and the recipe that trains them, on the device. The same on all ranks.
 
     known: facts that the files tell, beside those of the config (`style_classes`, the number of classes).
@@ -44,7 +44,7 @@ def recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> Recipe:
     return made
 
 
-def untrained(config: Config, runtime: Runtime, seed: int = 0, **known: Any) -> Recipe:
+def build_untrained_recipe(config: Config, runtime: Runtime, seed: int = 0, **known: Any) -> Recipe:
     """The recipe with its networks as they were constructed, on the device; it can make images, but not learn."""
     made = _construct(config, seed, known)
     for network in made.networks.values():
@@ -83,29 +83,29 @@ def _build(component: Component, section: str, known: Mapping[str, Any]) -> Any:
         raise error.at(section) from error
 
 
-def players(config: Config, made: Recipe, runtime: Runtime) -> dict[str, Player]:
+def build_players(config: Config, made: Recipe, runtime: Runtime) -> dict[str, Player]:
     """What belongs to the weights of each network of a recipe."""
-    return {name: _player(config, name, network, runtime) for name, network in made.networks.items()}
+    return {name: _build_player(config, name, network, runtime) for name, network in made.networks.items()}
 
 
-def _player(config: Config, name: str, network: nn.Module, runtime: Runtime) -> Player:
+def _build_player(config: Config, name: str, network: nn.Module, runtime: Runtime) -> Player:
     component = config.optimizers[name]
     shared: schema.Optimizer = component.shared
     policy: schema.LrPolicy = shared.lr_policy.shared
     return Player(
         network,
-        optimizer(component, network, f"{name}_opt"),
+        build_optimizer(component, network, f"{name}_opt"),
         runtime,
         schedule=warm_up(shared.lr_policy.build(), policy.warmup),
         by_iteration=policy.iteration_mode,
         clip_grad_norm=shared.clip_grad_norm,
         skip_large_grads=shared.skip_grad,
-        scaler=_scaler(config.trainer.amp_config, runtime),
-        average=average(config, name, network, runtime),
+        scaler=_build_scaler(config.trainer.amp_config, runtime),
+        average=build_average(config, name, network, runtime),
     )
 
 
-def optimizer(component: Component, network: nn.Module, section: str) -> torch.optim.Optimizer:
+def build_optimizer(component: Component, network: nn.Module, section: str) -> torch.optim.Optimizer:
     """The optimizer of a network's parameters. UserError if its constructor refuses its arguments or the weights."""
     try:
         return component.build(params=list(network.parameters()))
@@ -113,7 +113,7 @@ def optimizer(component: Component, network: nn.Module, section: str) -> torch.o
         raise UserError(str(error), where=section, code="wrong-optimizer") from error
 
 
-def _scaler(amp: schema.Amp, runtime: Runtime) -> torch.amp.GradScaler | None:
+def _build_scaler(amp: schema.Amp, runtime: Runtime) -> torch.amp.GradScaler | None:
     if runtime.precision != "fp16":
         return None
     return torch.amp.GradScaler(
@@ -125,10 +125,10 @@ def _scaler(amp: schema.Amp, runtime: Runtime) -> torch.amp.GradScaler | None:
     )
 
 
-def average(config: Config, player: str, network: nn.Module, runtime: Runtime) -> ModelAverage | None:
+def build_average(config: Config, player: str, network: nn.Module, runtime: Runtime) -> ModelAverage | None:
     """The running average of a player's network, if the config wants one."""
     options = config.trainer.model_average_config
-    if not options.enabled or player not in _averaged(config):
+    if not options.enabled or player not in _list_averaged(config):
         return None
     beta = options.beta
     if options.g_smooth_img is not None:
@@ -141,17 +141,19 @@ def average(config: Config, player: str, network: nn.Module, runtime: Runtime) -
 def calibration_batches(config: Config) -> int:
     """On how many batches the batch norms of the averaged generator are measured; 0 where there is no such average."""
     options = config.trainer.model_average_config
-    is_averaged = options.enabled and config.generator in _averaged(config)
+    is_averaged = options.enabled and config.generator in _list_averaged(config)
     return options.num_batch_norm_estimation_iterations if is_averaged else 0
 
 
-def _averaged(config: Config) -> list[str]:
+def _list_averaged(config: Config) -> list[str]:
     """The players of whose networks averages are kept, if any are."""
     players = config.trainer.model_average_config.players
     return [config.generator] if players is None else players
 
 
-def calibrated(training: Loader, count: int, runtime: Runtime) -> Callable[[Recipe], AbstractContextManager[None]]:
+def build_calibration(
+    training: Loader, count: int, runtime: Runtime
+) -> Callable[[Recipe], AbstractContextManager[None]]:
     """A context in which the averaged generator's batch norms have statistics measured on training batches.
 
     On `count` of them, or as many whole ones as there are: the same number on all ranks, since a synchronized norm
@@ -178,7 +180,7 @@ def calibrated(training: Loader, count: int, runtime: Runtime) -> Callable[[Reci
     return where_needed
 
 
-def measured_batch_norm(view: View, trainer: Trainer) -> dict[str, Tensor]:
+def measure_batch_norm(view: View, trainer: Trainer) -> dict[str, Tensor]:
     """The measured batch norm statistics of the averaged generator, for those who have a checkpoint, but no data."""
     with view.averaged(trainer) as averaged:
         return _batch_norm_buffers(averaged.networks[averaged.generator_name])

@@ -36,8 +36,8 @@ def convert(old: Path, new: Path, config: ConfigSource, *, overrides: Sequence[s
     if "net_G" not in checkpoint.load(old):
         raise UserError("is a checkpoint of ours already", where=old, code="no-reference-checkpoint")
     runtime = Runtime(torch.device("cpu"))
-    recipe = build_training.untrained(experiment.config, runtime)
-    players = build_training.players(experiment.config, recipe, runtime)
+    recipe = build_training.build_untrained_recipe(experiment.config, runtime)
+    players = build_training.build_players(experiment.config, recipe, runtime)
     trainer = Trainer(recipe, players, runtime, seed=DEFAULT_SEED)
     plan = ResumePlan(new.parent, DEFAULT_SEED, old, is_resume=True)
     plan.restore(trainer, strict=experiment.config.trainer.strict_resume)

@@ -53,7 +53,7 @@ def read_experiment(source: ConfigSource | None, options: RunOptions, overrides:
     if isinstance(source, Config):
         if not overrides:
             return Experiment(source)
-        source = source.resolved()
+        source = source.to_dict()
     if isinstance(source, Mapping):
         config, notes = read_mapping(source, overrides)
         return Experiment(config, notes=tuple(notes))

@@ -91,7 +91,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     sinks = [console, *(_build_file_sinks(session) if is_main else []), *_tolerate_sink(wandb, "W&B's log")]
     log = _build_log(session, sinks)
     view = View(
-        build_training.calibrated(session.training, build_training.calibration_batches(config), session.runtime)
+        build_training.build_calibration(session.training, build_training.calibration_batches(config), session.runtime)
     )
     evaluation = _build_evaluation(session, view, log, saver)
     few = (session.held_out or session.training).some(FEW)
@@ -138,7 +138,7 @@ def _build_wandb(session: Session, kept_id: str | None) -> WandB:
         run_id=options.wandb_id,
         resuming=plan.is_resume,
         kept_id=kept_id,
-        config={**config.resolved(), "dataset": config.run.data.name, "seed": plan.seed},
+        config={**config.to_dict(), "dataset": config.run.data.name, "seed": plan.seed},
     )
 
 
@@ -226,7 +226,7 @@ def _build_watchdog(session: Session) -> Watchdog | None:
 
 def _extras(plan: ResumePlan, wandb_id: str | None, calibrated: View | None, trainer: Trainer) -> dict[str, Any]:
     """What a checkpoint keeps beside the state of the trainer and of the hooks."""
-    statistics = build_training.measured_batch_norm(calibrated, trainer) if calibrated is not None else {}
+    statistics = build_training.measure_batch_norm(calibrated, trainer) if calibrated is not None else {}
     return {**plan.extras(), "wandb_id": wandb_id, "batch_norm": statistics}
 
 

@@ -125,10 +125,10 @@ def load_recipe(config: Config, path: Path, runtime: Runtime) -> Recipe:
     """
     trainer = config.trainer
     runtime.precision, _ = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
-    recipe = build_training.untrained(config, runtime)
+    recipe = build_training.build_untrained_recipe(config, runtime)
     name = recipe.generator_name
     network = recipe.networks[name]
-    average = build_training.average(config, name, network, runtime)
+    average = build_training.build_average(config, name, network, runtime)
     averages = {name: average.network} if average is not None else {}
     state, notes = translate_reference(checkpoint.load(path), {name: network}, averages, {}, path)
     state, misfits = checkpoint.fit_state(state, {name: network}, averages, path, strict=trainer.strict_resume)

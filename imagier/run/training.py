@@ -188,13 +188,13 @@ def _log_outcome(session: Session, hooks: Hooks) -> None:
     if evaluated is not None and evaluated.last:
         logger.info(format_scores(evaluated.last))
         if any(best.step != step for best in evaluated.best.values()):
-            logger.info(evaluation.line(evaluated.best))
+            logger.info(evaluation.format_best(evaluated.best))
     logger.info(f"finished at iteration {step:,}; see {logdir / report.NAME}")
 
 
 def format_scores(scores: dict[str, Scores]) -> str:
     """Scores as a table of text, without colors: it may go to a log file."""
-    headings, *rows = evaluation.table(scores)
+    headings, *rows = evaluation.format_table(scores)
     table = Table(*headings)
     for row in rows:
         table.add_row(*row)

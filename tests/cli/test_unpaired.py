@@ -152,7 +152,7 @@ def test_wrong_files_of_all_types_are_named_before_training(
 def inferred(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, np.ndarray]]:
     """What `imagier infer` writes with networks as they are first: the count it tells, and the images by path."""
     monkeypatch.setattr(
-        inference, "load_recipe", lambda config, path, runtime: build_training.untrained(config, runtime)
+        inference, "load_recipe", lambda config, path, runtime: build_training.build_untrained_recipe(config, runtime)
     )
     out = tmp_path / "out"
     count = len(inference.write_images(Experiment(config), out, UNUSED, CPU))
@@ -176,7 +176,7 @@ def test_noise_of_layers_depends_on_the_seed_alone(unit: dict, tmp_path: Path, m
     draws = 0
 
     def noisy(config: Config, path: Path, runtime: Runtime) -> Recipe:
-        recipe = build_training.untrained(config, runtime)
+        recipe = build_training.build_untrained_recipe(config, runtime)
         for name, parameter in recipe.networks["gen"].named_parameters():
             if name.endswith("noise.scale"):
                 torch.nn.init.ones_(parameter)
@@ -247,7 +247,7 @@ def test_a_batch_in_parts_needs_two_forwards_and_no_losses_without_weight(
     unit["trainer"] = {**unit["trainer"], "loss_weight": {"gan": 1}, "accumulate": accumulate}
     unit["data"]["train"]["batch_size"] = 1
     config = config_of(unit, tmp_path)
-    recipe = build_training.recipe(config, CPU, seed=0)
+    recipe = build_training.build_recipe(config, CPU, seed=0)
     batch, _ = next(build_data.train_loader(config, CPU, seed=0).stream(Position()))
     forwards: list[None] = []
     recipe.networks["gen"].register_forward_pre_hook(lambda *_: forwards.append(None))
@@ -305,5 +305,5 @@ def test_images_of_one_name_from_several_roots_are_all_written(
 
 def test_a_recipe_that_says_nothing_names_images_after_the_first_type(funit: dict, tmp_path: Path) -> None:
     batch = Batch({}, {"seg_maps": ["s/0", "s/1"], "images": ["x", "y"]})
-    recipe = build_training.untrained(config_of(funit, tmp_path), CPU)
+    recipe = build_training.build_untrained_recipe(config_of(funit, tmp_path), CPU)
     assert Recipe.infer_names(recipe, batch, random_style=True) == ["s/0", "s/1"]

@@ -373,7 +373,7 @@ def test_a_module_that_only_imports_or_describes_a_class_is_no_model(
         (tmp_path / "room_of_models" / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(find.ROOMS, "models", ("room_of_models",))
-    assert find.known(schema.player("gen")) == ["nets"]
+    assert find.list_types(schema.player("gen")) == ["nets"]
     for name in ("user", "contract", "outline"):
         with pytest.raises(UserError, match=f"no model '{name}'; there are: nets"):
             find.find(schema.player("gen"), name)
@@ -431,7 +431,7 @@ def _says_the_same_when_resolved(folder: Path, path: Path) -> None:
 
 def test_the_resolved_config_holds_every_default(tmp_path: Path) -> None:
     config, _ = read(write(tmp_path), "gen.style_dims=5", "data.name='1e-4'")
-    whole = config.resolved()
+    whole = config.to_dict()
     for field in dataclasses.fields(schema.Run):
         assert field.name in whole
     for field in dataclasses.fields(schema.Trainer):

@@ -11,13 +11,13 @@ from small_config import TEXT, mistakes, read, swap, write
 from torch import Tensor, nn
 
 from imagier.config.constructor import constructor_model
-from imagier.config.find import find, known
+from imagier.config.find import find, list_types
 from imagier.config.schema import OPTIMIZER
-from imagier.run.build_training import optimizer
+from imagier.run.build_training import build_optimizer
 from imagier.train import optim, schedule
 
 REFUSED = ("lbfgs", "sparseadam")
-USABLE = sorted(set(known(OPTIMIZER)) - set(REFUSED))
+USABLE = sorted(set(list_types(OPTIMIZER)) - set(REFUSED))
 REQUIRED = {"madam": ", scale: 3"}
 
 
@@ -33,7 +33,7 @@ def test_every_optimizer_is_checked_built_and_moves_weights(tmp_path: Path, name
     assert notes == []
     network = nn.Linear(3, 3, bias=False)  # Muon takes matrices alone
     before = network.weight.detach().clone()
-    built = optimizer(config.optimizers["gen"], network, "gen_opt")
+    built = build_optimizer(config.optimizers["gen"], network, "gen_opt")
     assert built.param_groups[0]["lr"] == 1e-4
     network(torch.ones(1, 3)).sum().backward()
     built.step()
@@ -100,7 +100,7 @@ def test_what_a_config_says_of_an_optimizer_arrives(tmp_path: Path) -> None:
 def test_the_metrics_of_a_config_are_those_of_its_list(tmp_path: Path) -> None:
     config, _ = read(write(tmp_path), "metrics=[psnr, {type: l1_changed, tolerance: 0.5}]", "keep_best=PSNR")
     assert [metric.build().name for metric in config.metrics] == ["PSNR", "L1 changed by 0.5"]
-    assert config.resolved()["metrics"] == [{"type": "psnr"}, {"type": "l1_changed", "tolerance": 0.5}]
+    assert config.to_dict()["metrics"] == [{"type": "psnr"}, {"type": "l1_changed", "tolerance": 0.5}]
     default, _ = read(write(tmp_path))
     assert [metric.build().name for metric in default.metrics] == ["L1", "PSNR", "L1 changed"]
 

@@ -188,7 +188,7 @@ def test_a_key_is_accepted_and_its_value_arrives(tmp_path: Path, key: str) -> No
     *before, value = [ACCEPTED[key]] if isinstance(ACCEPTED[key], str) else ACCEPTED[key]
     config, notes = read(write(tmp_path), *before, f"{key}={value}")
     assert notes == []
-    node: Any = config.resolved()
+    node: Any = config.to_dict()
     for part in key.split("."):
         node = node[int(part) if part.isdecimal() else part]
     expected = yaml.safe_load(value)

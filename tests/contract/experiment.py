@@ -76,9 +76,9 @@ def write_data(folder: Path) -> Path:
 
 def trainer_of(config: Config, runtime: Runtime = CPU, seed: int = 0) -> Trainer:
     """A new trainer of an experiment."""
-    recipe = build_training.recipe(config, runtime, seed)
+    recipe = build_training.build_recipe(config, runtime, seed)
     recipe.train()
-    players = build_training.players(config, recipe, runtime)
+    players = build_training.build_players(config, recipe, runtime)
     return Trainer(recipe, players, runtime, seed=seed, accumulate=config.trainer.accumulate)
 
 

@@ -14,7 +14,7 @@ from docstrings import example
 from images import noise
 from small_data import codec_for
 
-from imagier.config.find import known
+from imagier.config.find import list_types
 from imagier.config.schema import CODEC
 from imagier.data import codec, codecs
 from imagier.data.augmentation.augment import Augmenter
@@ -69,7 +69,7 @@ def test_the_example_names_a_file_that_is_none_of_its_own(depth: Codec, array: n
 
 def test_the_files_of_the_room_are_the_kinds() -> None:
     files = {path.stem for path in Path(codecs.__file__).parent.glob("*.py")} - {"__init__"}
-    assert files == set(known(CODEC))
+    assert files == set(list_types(CODEC))
     assert files == {"image", "mask", "class_map", "keypoints"}
 
 

@@ -11,7 +11,7 @@ from docstrings import example
 from images import Memory, noise, png, write
 from small_data import build, codec_for
 
-from imagier.config.find import find, known
+from imagier.config.find import find, list_types
 from imagier.config.schema import DATASET
 from imagier.data import dataset, datasets
 from imagier.errors import UserError
@@ -43,7 +43,7 @@ def test_the_example_in_the_docstring_keeps_images_that_are_large_enough(lab: Pa
     assert len(build(cls, [Memory(files)], **options)) == 4
 
 
-@pytest.mark.parametrize("name", known(DATASET))
+@pytest.mark.parametrize("name", list_types(DATASET))
 def test_an_empty_subclass_in_a_users_module_says_of_itself_what_its_base_says(lab: Path, name: str) -> None:
     code = f"from imagier.data.datasets.{name} import Dataset as Base\n\n\nclass Dataset(Base):\n    pass\n"
     write(lab / f"empty_{name}.py", code.encode())
@@ -63,5 +63,5 @@ def test_a_class_that_is_no_data_set_is_refused(lab: Path) -> None:
 
 def test_the_files_of_the_room_are_the_types() -> None:
     files = {path.stem for path in Path(datasets.__file__).parent.glob("*.py")} - {"__init__"}
-    assert files == set(known(DATASET))
+    assert files == set(list_types(DATASET))
     assert files == {"images", "paired_images", "paired_videos", "unpaired_few_shot_images", "unpaired_images"}

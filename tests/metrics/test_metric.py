@@ -11,12 +11,12 @@ import torch
 from docstrings import example
 from torch import Tensor
 
-from imagier.config.find import find, known
+from imagier.config.find import find, list_types
 from imagier.config.schema import METRIC
 from imagier.metrics.metric import Metric
 
 CPU = torch.device("cpu")
-TYPES = known(METRIC)
+TYPES = list_types(METRIC)
 
 
 def images(seed: int) -> Tensor:

@@ -57,7 +57,7 @@ state dict (with the names that reading a checkpoint of 0.1.0 gives them)."""
 def untrained(path: Path) -> Recipe:
     document = load(path)
     translate_legacy(document)
-    return build_training.untrained(check(document), Runtime(torch.device("cpu")))
+    return build_training.build_untrained_recipe(check(document), Runtime(torch.device("cpu")))
 
 
 def recorded_shapes(path: Path) -> dict[str, tuple[int, ...]]:

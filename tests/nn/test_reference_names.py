@@ -26,7 +26,7 @@ CASES = ("spade_a", "spade_b")
 def untrained(case: str) -> Recipe:
     document = load(golden(case, "config.yaml"), [])
     translate_legacy(document)
-    return build_training.untrained(check(document), Runtime(torch.device("cpu")))
+    return build_training.build_untrained_recipe(check(document), Runtime(torch.device("cpu")))
 
 
 def recorded_state(case: str, letter: str) -> dict[str, Tensor]:

@@ -147,7 +147,7 @@ def calibrated(runtime: Runtime, samples: int) -> dict[str, Any]:
         rank=runtime.rank,
         world=runtime.world,
     )
-    with torch.no_grad(), build_training.calibrated(training, 10, runtime)(recipe):
+    with torch.no_grad(), build_training.build_calibration(training, 10, runtime)(recipe):
         return {name: tensor.clone() for name, tensor in recipe.gen.state_dict().items()}
 
 

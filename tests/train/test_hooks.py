@@ -496,7 +496,7 @@ def test_a_generator_that_paints_nan_is_told_as_not_finite() -> None:
         lambda: [images(0, 1)], list, NO_CALIBRATION, Kept().scalars, metrics=METRICS, every=1, every_epochs=1, seed=0
     )
     tested.after_fit(trainer(Diverged()), progress(2, {}, Outcome.DONE))
-    headings, generator, black = evaluation.table(tested.last)
+    headings, generator, black = evaluation.format_table(tested.last)
     assert headings[1] == "L1"
     assert (generator[1], black[1]) == ("not finite", "1")
 

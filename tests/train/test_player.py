@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from imagier.config.find import find
 from imagier.config.schema import SCHEDULE
-from imagier.run.build_training import optimizer
+from imagier.run.build_training import build_optimizer
 from imagier.train import schedule
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
@@ -41,7 +41,7 @@ def test_optimizers_make_the_recorded_steps(name: str, tmp_path: Path) -> None:
     network = Parameters([recorded[f"before.{i}"] for i in range(5)])
     config, notes = read(write(tmp_path), f"gen_opt={json.dumps(options)}")
     assert notes == []
-    tested = optimizer(config.optimizers["gen"], network, "gen_opt")
+    tested = build_optimizer(config.optimizers["gen"], network, "gen_opt")
     for t in range(1, 6):
         for i, parameter in enumerate(network.tensors):
             parameter.grad = recorded.get(f"grad.step{t}.{i}")

@@ -10,7 +10,7 @@ import torch
 from docstrings import example
 
 import imagier.train.schedule
-from imagier.config.find import find, known
+from imagier.config.find import find, list_types
 from imagier.config.schema import SCHEDULE
 from imagier.errors import UserError
 from imagier.train.schedule import Constant, Cosine, Linear, Schedule, Step, warm_up
@@ -56,7 +56,7 @@ def test_a_decay_that_ends_before_it_begins_is_refused(cls: Any) -> None:
 
 
 def test_the_classes_of_the_file_are_the_types() -> None:
-    assert set(known(SCHEDULE)) == {"constant", "step", "linear", "cosine"}
+    assert set(list_types(SCHEDULE)) == {"constant", "step", "linear", "cosine"}
     assert find(SCHEDULE, "Cosine") is find(SCHEDULE, "cosine") is Cosine
 
 

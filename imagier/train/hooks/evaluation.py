@@ -149,28 +149,28 @@ class Evaluation:
         measured: dict[str, list[Metric]] = {}
         for stored in self.batches():
             batch = recipe.prepare(stored)
-            known = _known(recipe, batch)
+            known = _collect_known(recipe, batch)
             if not any(known.keys() >= set(metric.needs) for metric in self.metrics):
                 break
             for name, images in make(batch).items():
                 if name not in measured:
-                    measured[name] = self._fresh(runtime)
+                    measured[name] = self._make_fresh(runtime)
                 for metric in measured[name]:
                     if known.keys() >= set(metric.needs):
                         metric.update(_to_unit(images), known)
         scores = {}
         for name in runtime.broadcast(list(measured)):
-            metrics = measured.get(name) or self._fresh(runtime)  # of a rank that has no share
+            metrics = measured.get(name) or self._make_fresh(runtime)  # of a rank that has no share
             for metric in metrics:
                 metric.merge(runtime.all_gather)
             scores[name] = {metric.name: metric.compute() for metric in metrics}
         return scores
 
-    def _fresh(self, runtime: Runtime) -> list[Metric]:
+    def _make_fresh(self, runtime: Runtime) -> list[Metric]:
         return [metric.fresh(runtime.device) for metric in self.metrics]
 
 
-def _known(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
+def _collect_known(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
     """What metrics may know about the images of a batch: see `Metric.needs`."""
     target = recipe.target(batch)
     if target is None:
@@ -184,7 +184,7 @@ def _to_unit(images: Tensor) -> Tensor:
     return ((images.float() + 1) / 2).clamp(0, 1)
 
 
-def table(scores: Mapping[str, Scores]) -> list[list[str]]:
+def format_table(scores: Mapping[str, Scores]) -> list[list[str]]:
     """Scores for people: a row of headings, then a row for each name, rounded; of images of NaN "not finite"."""
     names = dict.fromkeys(metric for of_name in scores.values() for metric in of_name)
     defined = [metric for metric in names if any(not math.isnan(of_name[metric]) for of_name in scores.values())]
@@ -192,7 +192,7 @@ def table(scores: Mapping[str, Scores]) -> list[list[str]]:
     return [["held out", *defined], *rows]
 
 
-def line(best: Mapping[str, Best]) -> str:
+def format_best(best: Mapping[str, Best]) -> str:
     """The best scores for people, in one line."""
     parts = [f"{metric} {score.value:.4g} at iteration {score.step:,}" for metric, score in best.items()]
     return f"best so far: {', '.join(parts)}"

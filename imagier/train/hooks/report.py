@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from imagier.train.disk import replacing
 from imagier.train.hooks import files
-from imagier.train.hooks.evaluation import Evaluation, table
+from imagier.train.hooks.evaluation import Evaluation, format_table
 from imagier.train.hooks.images import encoded, read_image
 from imagier.train.trainer import Progress, Trainer
 
@@ -65,7 +65,7 @@ class Report:
         text = _template().render(
             title=self.logdir.name,
             facts=facts,
-            scores=table(scores),
+            scores=format_table(scores),
             meanings=[metric.meaning for metric in self.evaluation.metrics] if self.evaluation is not None else [],
             verdicts=self.verdicts(),
             curves=curves(records),
