@@ -41,7 +41,7 @@ def main() -> None:
     print(f"guarded against plain: {ratio(seconds['guarded'], seconds['plain'])}")
 
     few = batch_of(config, FEW, 64)
-    view = View(lambda averaged: view.live(plain))  # type: ignore[arg-type, return-value]
+    view = View(lambda averaged: view.use_live_weights(plain))  # type: ignore[arg-type, return-value]
     players = list(plain.players)
     monitor = Health(lambda: few, few, lambda: [batch], view, print, players=players, every=HEALTH_EVERY, seed=0)
     monitor.measure(plain)  # reads the training images

@@ -136,7 +136,7 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
         on_error=OnError.RESAMPLE if data.on_error == "skip" else OnError.RAISE,
         num_workers=data.num_workers,
         pin_memory=runtime.pins_memory,
-        copier=runtime.copier(),
+        copier=runtime.make_copy_stream(),
         rank=runtime.rank,
         world=runtime.world,
     )
@@ -172,7 +172,7 @@ def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: 
         num_workers=data.num_workers,
         persistent_workers=data.persistent_workers,
         pin_memory=runtime.pins_memory,
-        copier=runtime.copier(),
+        copier=runtime.make_copy_stream(),
         rank=0 if alone else runtime.rank,
         world=1 if alone else runtime.world,
     )

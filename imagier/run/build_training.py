@@ -182,7 +182,7 @@ def build_calibration(
 
 def measure_batch_norm(view: View, trainer: Trainer) -> dict[str, Tensor]:
     """The measured batch norm statistics of the averaged generator, for those who have a checkpoint, but no data."""
-    with view.averaged(trainer) as averaged:
+    with view.use_average_weights(trainer) as averaged:
         return _batch_norm_buffers(averaged.networks[averaged.generator_name])
 
 

@@ -80,7 +80,7 @@ def before_checkpoint_of(trainer: Trainer, view: View, held_out: Loader | None) 
         return None
 
     def before_checkpoint(trainer: Trainer) -> None:
-        with view.averaged(trainer) as recipe:
+        with view.use_average_weights(trainer) as recipe:
             recipe.before_checkpoint(held_out.once(), trainer.runtime.all_gather)
 
     return before_checkpoint

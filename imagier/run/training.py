@@ -21,7 +21,7 @@ from imagier.run.resume_plan import ResumePlan, find_newest
 from imagier.run.session import Session, announce, build_session
 from imagier.run.stopping import SlurmJob, Stop, handle_signals
 from imagier.train import checkpoint
-from imagier.train.disk import reason, replacing
+from imagier.train.disk import describe_error, write_atomic
 from imagier.train.guard import Guard, NonFinite
 from imagier.train.hooks import evaluation, report
 from imagier.train.hooks.evaluation import Scores
@@ -164,10 +164,10 @@ def _write_config(session: Session) -> None:
     logdir, problem = session.plan.logdir, None
     if session.runtime.is_main:
         try:
-            with replacing(logdir / CONFIG) as file:
+            with write_atomic(logdir / CONFIG) as file:
                 file.write(session.config.dump().encode())
         except OSError as error:
-            problem = reason(error)
+            problem = describe_error(error)
     if problem := session.runtime.broadcast(problem):
         raise UserError(
             f"cannot be written to: {problem}",

@@ -15,7 +15,7 @@ import torch
 
 from imagier.errors import UserError
 from imagier.train import manifest
-from imagier.train.disk import forget, reason, replacing
+from imagier.train.disk import describe_error, evict_from_cache, write_atomic
 from imagier.train.manifest import DamagedManifest, Entry
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class CheckpointFiles:
         if not expired:
             return
         try:
-            forget(self.logdir / self.entries[-1].name)
+            evict_from_cache(self.logdir / self.entries[-1].name)
             verify(self.logdir / self.entries[-1].name, self.entries[-1])
             for entry in expired:
                 (self.logdir / entry.name).unlink(missing_ok=True)
@@ -141,7 +141,7 @@ def save_state(logdir: Path, state: Mapping[str, Any]) -> Path:
 
 def write_state(path: Path, state: Mapping[str, Any]) -> tuple[int, str]:
     """Writes a file with torch.save; returns its size in bytes and its SHA-256. OSError if it is not on the disk."""
-    with replacing(path) as file:
+    with write_atomic(path) as file:
         hashing = _HashingFile(file)
         torch.save(state, hashing)  # type: ignore[arg-type]
         if hashing.error is not None:
@@ -213,7 +213,7 @@ def verify(path: Path, entry: Entry) -> None:
                 code="damaged-checkpoint",
             )
     except OSError as error:
-        raise Unusable(f"cannot be read ({reason(error)})", where=path, code="unreadable-checkpoint") from error
+        raise Unusable(f"cannot be read ({describe_error(error)})", where=path, code="unreadable-checkpoint") from error
 
 
 def read_entries(logdir: Path, unusable: Collection[str] = ()) -> list[Entry]:
@@ -270,7 +270,7 @@ class _HashingFile:
 
 def _write_pointer(pointer: Path, name: str) -> None:
     """Writes latest_checkpoint.txt or best_checkpoint.txt."""
-    with replacing(pointer) as file:
+    with write_atomic(pointer) as file:
         file.write(f"{pointer.stem}: {name}\n".encode())
 
 

@@ -1,4 +1,4 @@
-"""How long the parts of an iteration take, for a run that asks for it."""
+"""Measures how long the parts of an iteration take, for a run that asks for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imagier.train.runtime import Runtime
 
 
 class Stopwatch:
-    """Adds up the seconds of each part. It waits for the device at every turn, so it slows a run down."""
+    """Adds up the seconds of each part. It waits for the device before and after each, which slows a run down."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime

@@ -18,7 +18,7 @@ def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | 
 
 
 def leaves(state: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """The leaves of nested mappings and lists, with their dotted names; None is no leaf."""
+    """The leaves of nested mappings and lists, with their dotted names; None is not a leaf."""
     if isinstance(state, Mapping):
         for key, child in state.items():
             yield from leaves(child, f"{name}.{key}" if name else str(key))

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, on a disk that may be full, slow, or taken away."""
+"""Files that are complete or do not exist, on a disk that may be full, slow, or gone."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import IO
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
-_NO_SUCH_THING = (errno.EINVAL, errno.ENOTSUP)
+_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write; takes the place of `path` once it is written and on the disk, or leaves it as it was."""
+def write_atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file to write. It replaces `path` once it is complete and on the disk; if that fails, `path` stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -27,31 +27,31 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):  # of a folder that cannot be written to any more: the next start removes it
+        with contextlib.suppress(OSError):  # the folder may have become read-only: the next start removes the file
             temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Removes what a process that was killed in the middle of `replacing` left in a folder.
+    """Removes the files that a process left in a folder when it was killed inside `write_atomic`.
 
-    Nobody else may be writing there.
+    No other process may be writing there.
     """
     for path in folder.glob(".*.tmp"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
-def forget(path: Path) -> None:
-    """Makes the system read a file from the disk the next time, not from memory, where it can be told to (Linux)."""
+def evict_from_cache(path: Path) -> None:
+    """Makes the system read a file from the disk the next time, not from its page cache. On Linux only."""
     if sys.platform == "linux":
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def reason(error: OSError) -> str:
-    """Why the disk failed, in the system's words."""
+def describe_error(error: OSError) -> str:
+    """Why the disk failed, in the words of the operating system."""
     return error.strerror or str(error)
 
 
@@ -61,7 +61,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _NO_SUCH_THING:  # some network file systems sync files alone
+        if error.errno not in _UNSUPPORTED:  # some network file systems can only sync files
             raise
     finally:
         os.close(descriptor)

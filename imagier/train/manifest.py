@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from imagier.train.disk import replacing
+from imagier.train.disk import write_atomic
 
 NAME = "checkpoints.json"
 FORMAT = 1
@@ -70,7 +70,7 @@ def read(logdir: Path) -> list[Entry]:
 
 def write(logdir: Path, entries: Iterable[Entry]) -> None:
     """Replaces checkpoints.json."""
-    with replacing(logdir / NAME) as file:
+    with write_atomic(logdir / NAME) as file:
         file.write(_WHOLE.dump_json(_Whole(FORMAT, list(entries)), indent=1) + b"\n")
 
 

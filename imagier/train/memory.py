@@ -1,4 +1,4 @@
-"""The host's memory: how much of it a process may still take, and that it keeps what it has."""
+"""The host's memory: how much of it is free, and how a process keeps what it has."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ CONTAINER = Path("/sys/fs/cgroup")
 
 
 def free_bytes(machine: Path = MACHINE, container: Path = CONTAINER) -> int | None:
-    """What is left on the machine, and in the container around the process, whichever is less; None if nothing tells.
+    """The free memory of the machine, or of the container around the process if that is less; None if unknown.
 
-    machine: /proc/meminfo (Linux). container: the folder of its control group, version 2. What the system would give up
-    for it, the contents of files that were read, counts as free.
+    machine: /proc/meminfo (Linux). container: the folder of its control group, version 2. The system's cache of files
+    counts as free.
     """
     left = list(_left(machine, container))
     return max(min(left), 0) if left else None
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc keep what tensors free instead of giving it back to the system and fetching it again.
+    """Makes glibc keep the memory that tensors free, instead of returning it to the system and fetching it again.
 
     Without it every large tensor is new memory, whose pages the system clears one by one: a fifth of the time of a
-    training on the CPU. Elsewhere than on Linux it does nothing.
+    training on the CPU. Does nothing without glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from imagier.recipe import Batch, Losses
 from imagier.train.checkpoint_files import write_state
-from imagier.train.disk import reason
+from imagier.train.disk import describe_error
 from imagier.train.guard import Iteration, copy_tensors
 from imagier.train.phase import label_phases
 from imagier.train.trainer import Trainer
@@ -54,7 +54,7 @@ class FlightRecorder:
             }
             (folder / REPORT.format(rank=runtime.rank)).write_text(json.dumps(report, indent=1))
         except OSError as error:
-            return f"{found}; nothing could be recorded ({folder}: {reason(error)})"
+            return f"{found}; nothing could be recorded ({folder}: {describe_error(error)})"
         return f"{found}; its batch and the {len(history)} iterations up to it: {folder}"
 
 

@@ -1,4 +1,4 @@
-"""What a process runs on: device, ranks, precision, randomness. The only file that knows the names of devices."""
+"""What a process runs on: device, ranks, precision, random sources. The only file that knows the names of devices."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _BUCKET_BYTES = 25 * 2**20
 
 _LOST_CONTACT = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL")
-"""Words by which an error is known to come from talking to other ranks."""
+"""Words by which errors of the communication with other ranks are recognized."""
 
 LAST_OPERATION_S = 0.2
-"""So long a process group may need to let go of its last operation; microseconds, as a rule."""
+"""How long a process group may need to release its last operation; usually microseconds."""
 
 _RENDEZVOUS = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What ranks need to find each other."""
+"""The environment variables that ranks need to find each other."""
 
 
 @dataclass
@@ -58,16 +58,16 @@ class Runtime:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """Whether this process writes files and logs messages for the user."""
         return self.rank == 0
 
     @property
     def is_asynchronous(self) -> bool:
-        """Whether the device computes while the process goes on, which has to wait to know a result."""
+        """Whether the device computes while the process goes on, so that reading a result means waiting."""
         return self.device.type != "cpu"
 
     def to_host_async(self, values: Tensor) -> Callable[[], list[float]]:
-        """The values of a tensor [n], once they are known; asking for them waits for what is asked now, no longer."""
+        """Starts to copy a tensor [n] to the host. The result waits for the copy, no longer, and returns the values."""
         if self.device.type != "cuda":
             return values.tolist
         on_host = torch.empty_like(values, device="cpu", pin_memory=True)
@@ -75,14 +75,14 @@ class Runtime:
         copied = torch.cuda.Event()
         copied.record()
 
-        def known() -> list[float]:
+        def wait() -> list[float]:
             copied.synchronize()
             return on_host.tolist()
 
-        return known
+        return wait
 
     def record_event(self) -> Callable[[], None]:
-        """What waits, in any thread, until the device has done all that was asked of it up to now, and no longer."""
+        """Returns a function that waits, in any thread, until the device has done everything it was given so far."""
         if self.device.type != "cuda":
             self.synchronize()
             return lambda: None
@@ -90,9 +90,9 @@ class Runtime:
         mark.record(torch.cuda.current_stream(self.device))
         return mark.synchronize
 
-    def copier(self) -> SideStream | None:
-        """What copies batches to the device while it computes; None where there is nothing to copy beside."""
-        return SideStream(self.device) if self.device.type == "cuda" else None
+    def make_copy_stream(self) -> CopyStream | None:
+        """What copies batches to the device while it computes; None for a device that needs no copies."""
+        return CopyStream(self.device) if self.device.type == "cuda" else None
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks and losses run."""
@@ -101,7 +101,7 @@ class Runtime:
         return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
 
     def generator(self, *numbers: int) -> torch.Generator:
-        """A source of random numbers on the device that depends on `numbers` and on this rank alone."""
+        """A source of random numbers on the device that depends only on `numbers` and on this rank."""
         return torch.Generator(self.device).manual_seed(derive_seed(*numbers, self.rank))
 
     def seed(self, *numbers: int) -> None:
@@ -115,7 +115,7 @@ class Runtime:
             torch.mps.manual_seed(seed)
 
     def all_reduce_max(self, value: int) -> int:
-        """The largest of all ranks' values, on every rank."""
+        """The largest value of all ranks, on every rank."""
         if self.world == 1:
             return value
         shared = torch.tensor([value])
@@ -123,7 +123,7 @@ class Runtime:
         return int(shared.item())
 
     def all_reduce_sum(self, value: int) -> int:
-        """The sum of all ranks' values, on every rank."""
+        """The sum of the values of all ranks, on every rank."""
         if self.world == 1:
             return value
         shared = torch.tensor([value])
@@ -136,14 +136,14 @@ class Runtime:
             dist.barrier(group=self.control)
 
     def all_reduce_mean(self, values: Tensor) -> Tensor:
-        """The mean of a tensor over all ranks."""
+        """The mean of a tensor over all ranks, in place; all ranks need the same shape."""
         if self.world > 1:
             dist.all_reduce(values)
             values /= self.world
         return values
 
     def broadcast(self, value: T) -> T:
-        """The main process's value, on every rank."""
+        """The value of the first rank, on every rank. Any object that can be pickled."""
         if self.world == 1:
             return value
         box = [value]
@@ -151,7 +151,7 @@ class Runtime:
         return box[0]
 
     def all_gather(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The rows of all tensors of all ranks, one after the other, on the CPU; ranks may have any number of them."""
+        """The rows of all tensors of all ranks, concatenated, on the CPU; ranks may have different numbers of them."""
         own = [tensor.cpu() for tensor in tensors]
         of_ranks: list[list[Tensor]] = [own] * self.world
         if self.world > 1:
@@ -159,10 +159,10 @@ class Runtime:
         return torch.cat([tensor for of_rank in of_ranks for tensor in of_rank])
 
     def average_gradients(self, parameters: Sequence[Tensor], others: Sequence[Tensor] = ()) -> None:
-        """Replaces gradients, and other tensors that travel with them, by their mean over all ranks.
+        """Replaces gradients, and other tensors that are sent with them, by their mean over all ranks.
 
-        A parameter without a gradient on this rank, but with one elsewhere, counts as 0 here; one that has none
-        anywhere keeps none. (Which have one travels with the gradients, and is read only where some are missing.)
+        A parameter without a gradient on this rank, but with one on another, counts as 0 here; one without a gradient
+        on any rank keeps none. (Which have one is sent with the gradients, and read only if some are missing.)
         """
         if self.world == 1:
             return
@@ -188,7 +188,7 @@ class Runtime:
                     p.grad = None
 
     def synchronize(self) -> None:
-        """Waits until the device has done all that was asked of it."""
+        """Waits until the device has done everything it has been given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -210,27 +210,27 @@ class Runtime:
         return f"{self.device.type} ({name}), {self.precision}{ranks}"
 
 
-class SideStream:
-    """Copies to a device, on a stream of its own, beside what that computes. Of pinned memory the CPU does not wait."""
+class CopyStream:
+    """Copies to a device while it computes, on a stream of its own. From pinned memory, the CPU does not wait."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device)
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
-        """Begins to copy. What it returns makes the device wait for the end of that, and returns the copies."""
+        """Starts to copy. The result makes the device wait for the end of the copy, and returns the copies."""
         with torch.cuda.stream(self.stream):
             copies = {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
         done = self.stream.record_event()
 
-        def arrived() -> dict[str, Tensor]:
+        def wait() -> dict[str, Tensor]:
             computing = torch.cuda.current_stream(self.device)
             computing.wait_event(done)
             for copy in copies.values():
-                copy.record_stream(computing)  # or their memory would go to the next copy while it is still read
+                copy.record_stream(computing)  # or the next copy could take their memory while it is still read
             return copies
 
-        return arrived
+        return wait
 
 
 def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
@@ -268,9 +268,8 @@ def _join(runtime: Runtime) -> None:
 def _from_environment(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
-        raise UserError(
-            f"the environment's {name} is {text!r}, not a number", advice="start with torchrun, or unset it"
-        )
+        what = f"the environment's {name} is {text!r}, not a number"
+        raise UserError(what, advice="start with torchrun, or unset it", code="bad-environment")
     return int(text)
 
 
@@ -291,15 +290,15 @@ def stop(runtime: Runtime) -> None:
 
 
 def is_lost_contact(error: RuntimeError) -> bool:
-    """Whether torch says with it that another rank has ended, or cannot be reached any more."""
+    """Whether it is torch's error for a rank that has ended or cannot be reached."""
     return isinstance(error, dist.DistError) or any(sign in str(error) for sign in _LOST_CONTACT)
 
 
 def choose_precision(asked: str, amp: bool, device: torch.device) -> tuple[Precision, str]:
     """The precision to train in, and why.
 
-    asked: fp32, bf16, fp16, or auto, which follows `amp` (the config's amp_config.enabled): half precision if
-    the device is faster in it.
+    asked: fp32, bf16, fp16, or auto: half precision if `amp` (the config's amp_config.enabled) and the device is faster
+    in it.
     """
     if asked == "bf16" or asked == "fp32":
         return asked, "trainer.precision"  # type: ignore[return-value]
@@ -354,13 +353,13 @@ def _device(name: str, local_rank: int) -> torch.device:
         name = next(kind for kind, there in available.items() if there)
     if not available.get(name, False):
         choices = ", ".join(kind for kind, there in available.items() if there)
-        raise UserError(f"--device {name}: torch finds no such device here", advice=f"it has: {choices}")
+        what = "torch finds no such device here"
+        raise UserError(what, where=f"--device {name}", advice=f"it has: {choices}", code="no-such-device")
     if name != "cuda":
         return torch.device(name)
     if local_rank >= torch.cuda.device_count():
-        raise UserError(
-            f"local rank {local_rank}: this machine has {torch.cuda.device_count()} GPUs", advice="start fewer ranks"
-        )
+        what = f"this machine has {torch.cuda.device_count()} GPUs"
+        raise UserError(what, where=f"local rank {local_rank}", advice="start fewer ranks", code="too-few-gpus")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 

@@ -13,7 +13,7 @@ from typing import Any
 from imagier.train import memory
 from imagier.train.checkpoint import build_state
 from imagier.train.checkpoint_files import CheckpointFiles
-from imagier.train.disk import reason
+from imagier.train.disk import describe_error
 from imagier.train.snapshot import Snapshot, size_bytes
 from imagier.train.trainer import Trainer
 
@@ -132,11 +132,11 @@ class Saver:
 
     def _log_failure(self, job: _Job, error: OSError) -> None:
         if not job.saves:
-            logger.warning(f"{self.files.logdir}: the scores of a checkpoint are not kept: {reason(error)}")
+            logger.warning(f"{self.files.logdir}: the scores of a checkpoint are not kept: {describe_error(error)}")
             return
         name = self.files.last_good
         good = f"the last good checkpoint is {self.files.logdir / name}" if name else "there is no checkpoint yet"
-        self.unsaved = f"{job.saves} could not be saved: {reason(error)}; {good}"
+        self.unsaved = f"{job.saves} could not be saved: {describe_error(error)}; {good}"
         logger.warning(self.unsaved)
 
     def _reserve(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The networks as they are looked at: in eval mode, without gradients, averaged if there is an average."""
+"""The networks as hooks use them: in eval mode, without gradients, with average weights if there are any."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from imagier.recipe import Recipe
 from imagier.train.trainer import Trainer
 
-Calibrated = Callable[[Recipe], AbstractContextManager[None]]
-"""Within this context the batch norms of an averaged recipe have statistics of their own."""
+Calibration = Callable[[Recipe], AbstractContextManager[None]]
+"""A context within which the batch norms of a recipe with average weights have statistics measured for them."""
 
 
 class View:
-    """Gives hooks the recipe to look at."""
+    """Gives hooks the recipe in eval mode."""
 
-    def __init__(self, calibrated: Calibrated) -> None:
-        self.calibrated = calibrated
+    def __init__(self, calibrate: Calibration) -> None:
+        self.calibrate = calibrate
 
     @contextmanager
-    def live(self, trainer: Trainer) -> Iterator[Recipe]:
+    def use_live_weights(self, trainer: Trainer) -> Iterator[Recipe]:
         """The recipe with the weights in training."""
         networks = list(trainer.recipe.networks.values())
         for network in networks:
@@ -34,14 +34,14 @@ class View:
                 network.train()
 
     @contextmanager
-    def averaged(self, trainer: Trainer) -> Iterator[Recipe]:
-        """The recipe with averaged weights; with those in training for a player that keeps no average."""
-        with self.live(trainer) as recipe:
+    def use_average_weights(self, trainer: Trainer) -> Iterator[Recipe]:
+        """The recipe with the average weights of the players that keep an average, and the live ones of the others."""
+        with self.use_live_weights(trainer) as recipe:
             averaged = recipe.with_networks(**averages(trainer))
-            with self.calibrated(averaged):
+            with self.calibrate(averaged):
                 yield averaged
 
 
 def averages(trainer: Trainer) -> dict[str, torch.nn.Module]:
-    """The averaged network of every player that keeps one."""
+    """The network with average weights of every player that keeps an average."""
     return {name: player.average.network for name, player in trainer.players.items() if player.average is not None}

@@ -50,7 +50,7 @@ def test_a_view_shows_averages_where_there_are_some_and_other_players_as_they_ar
     tested = averaging(*names)
     tested.recipe.train()
     tested.train_step(data())
-    with VIEW.averaged(tested) as recipe:
+    with VIEW.use_average_weights(tested) as recipe:
         for name, network in recipe.networks.items():
             average = tested.players[name].average
             assert network is (tested.recipe.networks[name] if average is None else average.network)

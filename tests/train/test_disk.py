@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imagier.train.disk import reason, remove_temporaries, replacing
+from imagier.train.disk import describe_error, remove_temporaries, write_atomic
 
 
 def name_of(descriptor: int) -> Path:
@@ -18,7 +18,7 @@ def name_of(descriptor: int) -> Path:
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+    with pytest.raises(ZeroDivisionError), write_atomic(path) as file:
         file.write(b"half")
         raise ZeroDivisionError
     assert path.read_bytes() == b"old"
@@ -35,7 +35,7 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name_and_the_folder_after(
         synced.append((name_of(descriptor), path.exists()))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with replacing(path) as file:
+    with write_atomic(path) as file:
         file.write(b"new")
     (of_file, before), (of_folder, after) = synced
     assert of_file.parent == tmp_path and not before
@@ -51,7 +51,7 @@ def test_a_file_system_that_cannot_sync_folders_is_good_enough(tmp_path: Path, m
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with replacing(tmp_path / "file") as file:
+    with write_atomic(tmp_path / "file") as file:
         file.write(b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
 
@@ -65,5 +65,5 @@ def test_only_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_reasons_are_the_systems_words() -> None:
-    assert reason(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == "No space left on device"
-    assert reason(OSError("the server is gone")) == "the server is gone"
+    assert describe_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == "No space left on device"
+    assert describe_error(OSError("the server is gone")) == "the server is gone"

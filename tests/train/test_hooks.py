@@ -23,8 +23,8 @@ from imagier.recipe import Batch, Position
 from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.hooks import evaluation, files, report
 from imagier.train.hooks.checkpoints import Checkpoints
-from imagier.train.hooks.console import duration, line
-from imagier.train.hooks.images import Images, read_image, side_by_side, to_uint8
+from imagier.train.hooks.console import format_duration, format_record
+from imagier.train.hooks.images import Images, read_image, tile_columns, to_uint8
 from imagier.train.hooks.log import Log, Record, tag_losses
 from imagier.train.hooks.profile import Profile
 from imagier.train.hooks.report import Report
@@ -150,7 +150,7 @@ def test_what_others_count_is_logged_as_the_sum_over_all_ranks_once_there_is_som
         tested.after_step(watched, progress(step, {"gen": {"gan": 1.0}}))
     assert "data/skipped" not in sink.records[0].scalars
     assert sink.records[1].scalars["data/skipped"] == 6
-    assert "data: skipped 6" in line(sink.records[1], 2, 0.0)
+    assert "data: skipped 6" in format_record(sink.records[1], 2, 0.0)
 
 
 def test_a_period_goes_on_after_a_resume() -> None:
@@ -222,14 +222,14 @@ def test_a_line_says_where_how_fast_and_what() -> None:
         "speed/samples_per_second": 40.0,
         "memory/peak_bytes": 2.0**30,
     }
-    assert line(Record(1200, 3, scalars), 5000, 380.0) == (
+    assert format_record(Record(1200, 3, scalars), 5000, 380.0) == (
         "epoch 3  iter 1,200/5,000  10 it/s  40 img/s  1.00 GiB  6:20 left  gen: GAN 0.5 total 1.25"
     )
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3661, "1:01:01")])
 def test_durations_are_clock_times(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_pixels_are_rounded_and_clamped() -> None:
@@ -240,13 +240,13 @@ def test_pixels_are_rounded_and_clamped() -> None:
 def test_columns_stand_side_by_side_and_samples_below_each_other() -> None:
     columns = [torch.full((2, 3, 4, 5), value) for value in (-1.0, 1.0)]
     columns[0][1] = 0.0
-    grid = side_by_side(columns)
+    grid = tile_columns(columns)
     assert grid.shape == (8, 10, 3)
     assert (grid[:4, :5] == 0).all() and (grid[4:, :5] == 128).all() and (grid[:, 5:] == 255).all()
 
 
 def test_lower_columns_have_black_below_them() -> None:
-    grid = side_by_side([torch.ones(2, 3, 4, 5), torch.ones(2, 3, 3, 6)])
+    grid = tile_columns([torch.ones(2, 3, 4, 5), torch.ones(2, 3, 3, 6)])
     assert grid.shape == (8, 11, 3)
     white = [(grid[:4, :5], grid[4:, :5]), (grid[:3, 5:], grid[4:7, 5:])]
     assert all((part == 255).all() for parts in white for part in parts)

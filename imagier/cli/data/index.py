@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from imagier.data.sources.index import index_files
     from imagier.errors import UserError
     from imagier.tools.stores.plan import plan
-    from imagier.train.disk import replacing
+    from imagier.train.disk import write_atomic
 
     out = args.output_root or args.data_root
     for line in without_pairs(args):
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         sequences = {base if name == "." else f"{base}/{name}": names for name, names in of_all.items()}
     try:
         for name, text in reversed(index_files(sequences, kinds).items()):
-            with replacing(out / name) as file:
+            with write_atomic(out / name) as file:
                 file.write(text.encode())
     except OSError as error:
         raise UserError(str(error.strerror), where=out, advice="name another folder with --output_root") from error

@@ -12,7 +12,7 @@ from imagier.config.read import read
 from imagier.errors import UserError
 from imagier.run import build_data
 from imagier.tools.doctor.file_table import Split
-from imagier.train.disk import replacing
+from imagier.train.disk import write_atomic
 
 
 def read_config(path: Path, overrides: Sequence[str]) -> Config:
@@ -55,7 +55,7 @@ def part(config: Config, name: str, data: schema.Data, split: schema.Split) -> S
 def write(path: Path, pieces: Iterable[str]) -> None:
     """Writes a text file, whole or not at all. UserError if there is no room for it."""
     try:
-        with replacing(path) as file:
+        with write_atomic(path) as file:
             for piece in pieces:
                 file.write(piece.encode())
     except OSError as error:

@@ -52,11 +52,11 @@ class Console:
         if record.scalars.get("time/epoch", LONG_EPOCH_SECONDS) < LONG_EPOCH_SECONDS:
             return  # of a small data set, epochs would be more lines than the losses
         if all(tag.startswith("health/") for tag in record.scalars):
-            return  # what they mean is said in words, if it means something
-        logger.info(line(record, self.total_steps, self._seconds_left(record.step)))
+            return  # if they mean something, a verdict says so
+        logger.info(format_record(record, self.total_steps, self._seconds_left(record.step)))
 
     def image(self, path: Path, step: int) -> None:
-        """A person finds them in the log folder."""
+        """Images are in the log folder."""
 
     def close(self) -> None:
         if self.bar is not None:
@@ -67,18 +67,18 @@ class Console:
         return (time.perf_counter() - self.start) / max(done, 1) * (self.total_steps - step)
 
 
-def line(record: Record, total_steps: int, seconds_left: float) -> str:
-    """A record in one line: where, how fast, the losses, how long still."""
+def format_record(record: Record, total_steps: int, seconds_left: float) -> str:
+    """A record in one line: progress, speed, time left, losses."""
     scalars = dict(record.scalars)
     head = f"epoch {record.epoch}  iter {record.step:,}/{total_steps:,}"
     if "time/epoch" in scalars:
-        return f"{head}  epoch took {duration(scalars['time/epoch'])}"
+        return f"{head}  epoch took {format_duration(scalars['time/epoch'])}"
     parts = []
     if "time/iteration" in scalars:
         speed = scalars.pop("time/iteration")
         per_second = f"{1 / speed:.3g} it/s" if speed < 1 else f"{speed:.3g} s/it"
         parts += [per_second, f"{scalars.pop('speed/samples_per_second'):.3g} img/s"]
-        parts += [f"{scalars.pop('memory/peak_bytes') / 2**30:.2f} GiB", f"{duration(seconds_left)} left"]
+        parts += [f"{scalars.pop('memory/peak_bytes') / 2**30:.2f} GiB", f"{format_duration(seconds_left)} left"]
     losses: dict[str, list[str]] = {}
     for tag, value in scalars.items():
         room, _, name = tag.partition("/")
@@ -88,7 +88,7 @@ def line(record: Record, total_steps: int, seconds_left: float) -> str:
     return "  ".join([head, *parts])
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as h:mm:ss or m:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

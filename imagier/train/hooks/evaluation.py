@@ -102,9 +102,9 @@ class Evaluation:
         self.best = {name: Best(value, step) for name, (value, step) in state["best"].items() if name in names}
 
     def _evaluate(self, trainer: Trainer, progress: Progress | None) -> dict[str, Scores]:
-        suffix = "average" if averages(trainer) else "regular"
+        suffix = "average" if trainer.recipe.generator_name in averages(trainer) else "regular"
         rng = trainer.runtime.generator(self.seed)
-        with self.view.averaged(trainer) as recipe:
+        with self.view.use_average_weights(trainer) as recipe:
             scores = self._scores(trainer, recipe, lambda batch: {GENERATOR: recipe.sample(batch, rng)})
         if not scores:
             return scores

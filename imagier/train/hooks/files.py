@@ -1,4 +1,4 @@
-"""metrics.jsonl: every record of a run, one line each."""
+"""metrics.jsonl: the records of a run, one line each."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import os
 import time
 from pathlib import Path
 
-from imagier.train.disk import replacing
+from imagier.train.disk import write_atomic
 from imagier.train.hooks.log import Record
 
 NAME = "metrics.jsonl"
 
 
 class JsonLines:
-    """Appends records to <logdir>/metrics.jsonl. Where that fails (OSError), they wait for the next one."""
+    """Appends records to <logdir>/metrics.jsonl. If that fails (OSError), they are written with the next one."""
 
     def __init__(self, logdir: Path, *, from_step: int) -> None:
-        """from_step: where the run continues; what an earlier, longer attempt wrote beyond it is removed."""
+        """from_step: where the run continues; records of later steps, by an attempt that got further, are removed."""
         self.path = logdir / NAME
         if self.path.exists():
             kept = [line for line in self.path.read_text().splitlines() if _step(line) <= from_step]
-            with replacing(self.path) as file:
+            with write_atomic(self.path) as file:
                 file.write("".join(f"{line}\n" for line in kept if line).encode())
         self.file = self.path.open("ab", buffering=0)
         self._size = self.path.stat().st_size
@@ -33,7 +33,7 @@ class JsonLines:
         self._write()
 
     def image(self, path: Path, step: int) -> None:
-        """Images are files already."""
+        """Images are already files."""
 
     def close(self) -> None:
         try:
@@ -55,7 +55,7 @@ class JsonLines:
 
 
 def read(logdir: Path) -> list[dict[str, float]]:
-    """All records of a run, oldest first; a line that was cut off by a crash is left out."""
+    """All records of a run, oldest first, without a line that a crash cut off."""
     path = logdir / NAME
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("}")]

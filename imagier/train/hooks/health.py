@@ -96,7 +96,7 @@ class Health:
         values = self._update_ratios(trainer.players, Counter(phase.player for phase in phases))
         if self._samples is None:
             self._samples = self.training()
-        with self.view.live(trainer) as recipe:
+        with self.view.use_live_weights(trainer) as recipe:
             values |= self._discriminator(recipe, self._samples, trainer.runtime.generator(self.seed))
             shown = self.held_out or self._samples
             values |= self._images(recipe, shown, trainer.runtime.generator(self.seed))

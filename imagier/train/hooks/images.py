@@ -1,4 +1,4 @@
-"""Images of the training: the same inputs every time, what they should become, and what they become."""
+"""Images of the training: the same inputs each time, the targets, and the results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagier.recipe import Batch
-from imagier.train.disk import replacing
+from imagier.train.disk import write_atomic
 from imagier.train.hooks.log import Sink
 from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, averages
@@ -22,7 +22,7 @@ JPEG_QUALITY = 90
 
 
 class Images:
-    """Writes <logdir>/images/epoch_..._iteration_....jpg, one row a sample; and now and then images/current.jpg."""
+    """Writes <logdir>/images/epoch_..._iteration_....jpg, one row per sample, and now and then images/current.jpg."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Images:
         display_every: int,
         seed: int,
     ) -> None:
-        """batch: the samples to show. every: periods in iterations, any of which makes an image."""
+        """batch: the samples to show. every: periods in iterations; an image is made at each of them."""
         self.folder = logdir / FOLDER
         self.batch = batch
         self.view = view
@@ -53,10 +53,10 @@ class Images:
             self._save(trainer, progress.step, self.folder / "current.jpg")
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
-        """The last image comes from the last step."""
+        """The last step has made the last image."""
 
     def _save(self, trainer: Trainer, step: int, path: Path) -> None:
-        grid = self.grid(trainer)  # on all ranks, since statistics over ranks may be needed for it
+        grid = self.grid(trainer)  # on all ranks: batch norms may need statistics over all of them
         if not trainer.runtime.is_main:
             return
         write_image(path, grid)
@@ -65,23 +65,23 @@ class Images:
 
     def grid(self, trainer: Trainer) -> np.ndarray:
         """Height x width x 3, uint8: columns side by side, samples below each other."""
-        with self.view.live(trainer) as recipe:
+        with self.view.use_live_weights(trainer) as recipe:
             batch = recipe.prepare(self.batch)
             columns = [
                 *recipe.visualize_inputs(batch).values(),
                 *recipe.visualize_outputs(batch, self._rng(trainer)).values(),
             ]
-        if averages(trainer):
-            with self.view.averaged(trainer) as recipe:
+        if trainer.recipe.generator_name in averages(trainer):
+            with self.view.use_average_weights(trainer) as recipe:
                 columns += recipe.visualize_outputs(batch, self._rng(trainer)).values()
-        return side_by_side(columns)
+        return tile_columns(columns)
 
     def _rng(self, trainer: Trainer) -> torch.Generator:
         return trainer.runtime.generator(self.seed)
 
 
-def side_by_side(columns: Sequence[Tensor]) -> np.ndarray:
-    """Columns N x 3 x h x w in [-1, 1] -> N (largest h) x (sum of w) x 3, uint8; black below those that are lower."""
+def tile_columns(columns: Sequence[Tensor]) -> np.ndarray:
+    """Columns N x 3 x h x w in [-1, 1] -> N (largest h) x (sum of w) x 3, uint8; padded with black below."""
     height = max(column.shape[2] for column in columns)
     rows = torch.cat([F.pad(x.float(), (0, 0, 0, height - x.shape[2]), value=-1) for x in columns], dim=3)
     return to_uint8(torch.cat(list(rows), dim=1))
@@ -93,19 +93,19 @@ def to_uint8(image: Tensor) -> np.ndarray:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """A file that `write_image` wrote -> H x W x 3, uint8."""
+    """A file written by `write_image` -> H x W x 3, uint8."""
     image = cv2.imread(str(path))
-    assert image is not None, f"{path} was written by this run and cannot be read"
+    assert image is not None, f"{path} was written by this run but cannot be read"
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def write_image(path: Path, image: np.ndarray, quality: int = JPEG_QUALITY) -> None:
-    """Writes H x W x 3, uint8, as JPEG or whatever the name says; never half a file."""
-    with replacing(path) as file:
-        file.write(encoded(image, path.suffix, quality))
+    """Writes H x W x 3, uint8, in the format of the name's suffix; never half a file."""
+    with write_atomic(path) as file:
+        file.write(encode(image, path.suffix, quality))
 
 
-def encoded(image: np.ndarray, suffix: str, quality: int = JPEG_QUALITY) -> bytes:
-    """H x W x 3, uint8 -> the bytes of a file of that type."""
+def encode(image: np.ndarray, suffix: str, quality: int = JPEG_QUALITY) -> bytes:
+    """H x W x 3, uint8 -> the bytes of a file in the format of the suffix."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

@@ -1,4 +1,4 @@
-"""Losses and speed of a run, gathered on the device and read once per logging period."""
+"""Losses and speed of a run, summed on the device and read once per logging period."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from imagier.train.trainer import Progress, Trainer
 
 @dataclass(frozen=True)
 class Record:
-    """What is known after some iterations."""
+    """Values by tag, after some iterations."""
 
     step: int
     epoch: int
@@ -55,7 +55,7 @@ class Log:
         stopwatch: Stopwatch | None = None,
         tallies: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
-        """tallies: what else this rank counts, by tag, the same tags on all ranks; sums that are not 0 are logged."""
+        """tallies: other counts of this rank, by tag, with the same tags on all ranks; sums other than 0 are logged."""
         self.sinks = sinks
         self.tallies = tallies
         self.stopwatch = stopwatch
@@ -82,7 +82,7 @@ class Log:
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         if progress is not None and self.steps:
-            self._flush(trainer, progress)  # the period is not over: its sums go on after a resume
+            self._flush(trainer, progress)  # the period is not over: its sums continue after a resume
 
     def write(self, record: Record) -> None:
         """Sends a record to all sinks."""
@@ -103,7 +103,7 @@ class Log:
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Continues the period of a saved run."""
         self.steps = state["steps"]
-        groups = state.get("groups", [state])  # in version 0.1 the tags were the same in all iterations of a period
+        groups = state.get("groups", [state])  # in version 0.1 all iterations of a period had the same tags
         self._sums = {
             tuple(group["tags"]): _Sums(group["sums"].to(device), group["counts"].to(device), group["steps"])
             for group in groups

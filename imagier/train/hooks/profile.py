@@ -1,4 +1,4 @@
-"""What an iteration spends its time and memory on."""
+"""Profiles of iterations: what they spend their time and memory on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.profiler import profile, schedule, supported_activities
 
-from imagier.train.disk import replacing
+from imagier.train.disk import write_atomic
 from imagier.train.phase import PROFILE_PREFIX
 from imagier.train.trainer import Progress, Trainer
 
@@ -72,7 +72,7 @@ class Profile:
             "\nMemory allocated in them, by operation\n",
             averages.table(sort_by=f"self_{where}_memory_usage", row_limit=20),
         ]
-        with replacing(self.folder / "table.txt") as file:
+        with write_atomic(self.folder / "table.txt") as file:
             file.write("\n".join(tables).encode())
         profiler.export_chrome_trace(str(self.folder / "trace.json"))
 

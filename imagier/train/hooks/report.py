@@ -1,4 +1,4 @@
-"""report.html: a run on one page that opens anywhere."""
+"""report.html: a run on one page, which needs no other file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import jinja2
 import matplotlib
 from matplotlib.figure import Figure
 
-from imagier.train.disk import replacing
+from imagier.train.disk import write_atomic
 from imagier.train.hooks import files
 from imagier.train.hooks.evaluation import Evaluation, format_table
-from imagier.train.hooks.images import encoded, read_image
+from imagier.train.hooks.images import encode, read_image
 from imagier.train.trainer import Progress, Trainer
 
 NAME = "report.html"
@@ -29,7 +29,7 @@ _VERSIONS = ("imagier", "torch", "numpy", "opencv-python-headless")
 
 
 class Report:
-    """Writes <logdir>/report.html when a run ends: figures, curves, images over time, and how it was made."""
+    """Writes <logdir>/report.html when a run ends: scores, curves, images over time, and how they were made."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Report:
         evaluation: Evaluation | None,
         verdicts: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        """verdicts: what is wrong with the run at its end, in words."""
+        """verdicts: returns what is wrong with the run at its end, in words."""
         self.logdir = logdir
         self.command = command
         self.seed = seed
@@ -47,7 +47,7 @@ class Report:
         self.verdicts = verdicts
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
-        """Nothing to report yet."""
+        """The report is written at the end."""
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         records = files.read(self.logdir)
@@ -59,23 +59,23 @@ class Report:
             "peak memory": f"{trainer.runtime.peak_memory_bytes() / 2**30:.2f} GiB",
             "seed": str(self.seed),
             "command": self.command,
-            "versions": ", ".join(f"{name} {_version(name)}" for name in _VERSIONS),
+            "versions": ", ".join(f"{name} {_find_version(name)}" for name in _VERSIONS),
             "python": platform.python_version(),
         }
-        text = _template().render(
+        text = _load_template().render(
             title=self.logdir.name,
             facts=facts,
             scores=format_table(scores),
             meanings=[metric.meaning for metric in self.evaluation.metrics] if self.evaluation is not None else [],
             verdicts=self.verdicts(),
-            curves=curves(records),
-            images=_images(self.logdir / "images"),
+            curves=draw_curves(records),
+            images=_embed_images(self.logdir / "images"),
         )
-        with replacing(self.logdir / NAME) as file:
+        with write_atomic(self.logdir / NAME) as file:
             file.write(text.encode())
 
 
-def curves(records: Sequence[Mapping[str, float]]) -> dict[str, str]:
+def draw_curves(records: Sequence[Mapping[str, float]]) -> dict[str, str]:
     """Every logged scalar over the iterations, one SVG per group of tags ("gen_update", "dis_update", ...)."""
     groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for record in records:
@@ -83,11 +83,11 @@ def curves(records: Sequence[Mapping[str, float]]) -> dict[str, str]:
             room, slash, name = tag.partition("/")
             if slash and room not in ("memory", "time", "speed"):
                 groups.setdefault(room, {}).setdefault(name, []).append((record["step"], value))
-    return {room: _chart(lines) for room, lines in groups.items()}
+    return {room: _draw_chart(lines) for room, lines in groups.items()}
 
 
-def _chart(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Named lines -> an SVG that takes its text color from the page."""
+def _draw_chart(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Named lines -> an SVG whose text has the color of the page's text."""
     with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}):
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
         axes = figure.subplots()
@@ -104,34 +104,34 @@ def _chart(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     return text[text.index("<svg") :].replace("#000000", "currentColor").replace("black", "currentColor")
 
 
-def _version(name: str) -> str:
-    """That of an installed distribution; "?" where another one takes its place (as opencv-python may)."""
+def _find_version(name: str) -> str:
+    """The version of a distribution; "?" if it is not installed (opencv-python may take the place of another)."""
     try:
         return version(name)
     except PackageNotFoundError:
         return "?"
 
 
-def _images(folder: Path) -> list[tuple[str, str]]:
-    """Some of the images that were saved, evenly spread over the run: (caption, data URI)."""
-    paths = sorted(folder.glob("epoch_*_iteration_*.jpg"), key=_iteration)
+def _embed_images(folder: Path) -> list[tuple[str, str]]:
+    """Some of the saved images, evenly spread over the run: (caption, data URI)."""
+    paths = sorted(folder.glob("epoch_*_iteration_*.jpg"), key=_parse_iteration)
     count = min(IMAGES, len(paths))
     chosen = [paths[round(i * (len(paths) - 1) / max(count - 1, 1))] for i in range(count)]
-    return [(f"iteration {_iteration(path):,}", _data_uri(path)) for path in chosen]
+    return [(f"iteration {_parse_iteration(path):,}", _encode_data_uri(path)) for path in chosen]
 
 
-def _iteration(path: Path) -> int:
+def _parse_iteration(path: Path) -> int:
     return int(path.stem.rpartition("_")[2])
 
 
-def _data_uri(path: Path) -> str:
+def _encode_data_uri(path: Path) -> str:
     image = read_image(path)
     scale = min(1.0, STRIP_HEIGHT_PX / image.shape[0])
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded(image, '.jpg')).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(encode(image, '.jpg')).decode()}"
 
 
-def _template() -> jinja2.Template:
+def _load_template() -> jinja2.Template:
     source = (package_files("imagier.train.hooks") / "report.html").read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=True).from_string(source)

@@ -1,4 +1,4 @@
-"""Records and images to TensorBoard, with the reference's tags."""
+"""Sends records and images to TensorBoard, with the reference's tags."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from imagier.train.hooks.log import Record
 
 
 class TensorBoard:
-    """Writes <logdir>/tensorboard. Its library writes in a thread, which a disk that fails (OSError) ends for good."""
+    """Writes <logdir>/tensorboard. Its library writes in a thread, which a failing disk (OSError) ends for good."""
 
     def __init__(self, logdir: Path, *, from_step: int, images: bool) -> None:
-        """images: write them too, under the tag "Visualizations". UserError if tensorboard is not installed."""
+        """images: also write images, with the tag "Visualizations". UserError if tensorboard is not installed."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise UserError("TensorBoard is not installed: pip install 'imagier[tensorboard]'") from error
-        # What an earlier, longer attempt wrote from here on is hidden by the viewer.
+            what = "TensorBoard is not installed: pip install 'imagier[tensorboard]'"
+            raise UserError(what, code="missing-package") from error
+        # The viewer hides what an attempt that got further wrote from here on.
         self.writer = SummaryWriter(str(logdir / "tensorboard"), purge_step=from_step + 1 if from_step else None)
         self.images = images
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imagier.train.disk import reason
+from imagier.train.disk import describe_error
 from imagier.train.hooks.log import Record, Sink
 from imagier.train.trainer import Hook, Progress, Trainer
 
@@ -41,7 +41,7 @@ class TolerantSink:
             yield
         except OSError as error:
             if not self._fails:
-                logger.warning(f"{self.what} cannot be written: {reason(error)}; training goes on")
+                logger.warning(f"{self.what} cannot be written: {describe_error(error)}; training goes on")
             self._fails = True
         else:
             if self._fails:
@@ -70,4 +70,4 @@ class TolerantHook:
         try:
             yield
         except OSError as error:
-            logger.warning(f"{self.what} could not be written: {reason(error)}")
+            logger.warning(f"{self.what} could not be written: {describe_error(error)}")

@@ -1,4 +1,4 @@
-"""Records and images to Weights & Biases."""
+"""Sends records and images to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ID_FILE = "wandb_id.txt"
 
 
 class WandB:
-    """One W&B run per log folder; a resumed run goes on in the same W&B run."""
+    """One W&B run per log folder; a resumed run continues the same W&B run."""
 
     def __init__(
         self,
@@ -25,17 +25,16 @@ class WandB:
         config: dict[str, Any],
         kept_id: str | None = None,
     ) -> None:
-        """run_id: an id of the user's; else when resuming that in <logdir>/wandb_id.txt, or kept_id, that of the
-        checkpoint; else a new one.
+        """run_id: None: when resuming, the id in <logdir>/wandb_id.txt, or kept_id, that of the checkpoint; otherwise a
+        new one.
 
-        UserError if wandb is not installed or cannot start. Its environment variables count (WANDB_MODE=offline).
+        UserError if wandb is not installed or cannot start. It reads its environment variables (WANDB_MODE=offline).
         """
         try:
             import wandb
         except ImportError as error:
-            raise UserError(
-                "Weights & Biases is not installed: pip install 'imagier[wandb]'", where="--wandb"
-            ) from error
+            what = "Weights & Biases is not installed: pip install 'imagier[wandb]'"
+            raise UserError(what, where="--wandb", code="missing-package") from error
         self.wandb = wandb
         id_file = logdir / ID_FILE
         if run_id is None and resuming:
@@ -47,7 +46,10 @@ class WandB:
             )
         except wandb.Error as error:
             raise UserError(
-                str(error).splitlines()[0], where="--wandb", advice="WANDB_MODE=offline works without a login"
+                str(error).splitlines()[0],
+                where="--wandb",
+                advice="WANDB_MODE=offline works without a login",
+                code="wandb-failed",
             ) from error
         id_file.write_text(f"{run_id}\n")
 

@@ -1,4 +1,4 @@
-"""Ends a run that hangs, and says where it hung."""
+"""Ends a run that hangs, and records where it hung."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pathlib import Path
 from imagier.train.trainer import Progress, Trainer
 
 FIRST_STEP = 10
-"""The first step may take so many times as long: kernels are chosen and networks compiled in it."""
+"""The first step may take this many times as long: kernels are chosen and networks compiled in it."""
 
 OTHERS_S = 3.0
-"""How long a rank waits for the others to write down where they are, before its end makes a launcher end them."""
+"""How long a rank waits for the others to record where they are, before its end makes the launcher end them."""
 
 
 class Watchdog:
-    """Notices, from a thread of its own, that a step takes too long; then writes all stacks and ends the process.
+    """Notices, in a thread of its own, that a step takes too long; then writes all stacks and ends the process.
 
-    The stacks of a rank's threads go to stderr and to <logdir>/hang_rank<N>.txt. A step is all between two calls of
-    `after_step`: reading data, all updates, and what the hooks do.
+    The stacks of a rank's threads go to stderr and to <logdir>/hang_rank<N>.txt. A step is everything between two calls
+    of `after_step`: reading data, all updates, and the hooks.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Watchdog:
         status: int,
         end: Callable[[int], None] = os._exit,
     ) -> None:
-        """status: that of the process. end: how to end it; a hanging thread cannot be asked to."""
+        """status: the exit status of the process. end: ends it, since a hanging thread cannot."""
         self.path = logdir / f"hang_rank{rank}.txt"
         self.timeout_s = timeout_s
         self.rank = rank
@@ -64,15 +64,15 @@ class Watchdog:
         while (left := self._due - time.monotonic()) > 0:
             if self._over.wait(left):
                 return
-        told = (
+        line = (
             f"rank {self.rank}: no step for longer than --step_timeout ({self.timeout_s:g} s) after iteration "
             f"{self.step}; where each thread is, stands in {self.path}"
         )
         with suppress(OSError):  # a disk that is gone may be why it hangs
-            print(told, file=sys.stderr)
-            faulthandler.dump_traceback(2, all_threads=True)  # stderr itself, whatever stands in for it
+            print(line, file=sys.stderr)
+            faulthandler.dump_traceback(2, all_threads=True)  # the real stderr, whatever replaces it in Python
         with suppress(OSError), self.path.open("w") as file:
-            file.write(told + "\n\n")
+            file.write(line + "\n\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
         self._over.wait(OTHERS_S)

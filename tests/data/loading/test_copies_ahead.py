@@ -76,13 +76,13 @@ def test_one_ahead_changes_nothing_but_when_items_are_taken(count: int) -> None:
 
 
 def test_on_the_cpu_nothing_is_copied_ahead() -> None:
-    assert Runtime(torch.device("cpu")).copier() is None
+    assert Runtime(torch.device("cpu")).make_copy_stream() is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_side_stream_brings_what_it_was_given_while_the_device_is_busy() -> None:
     runtime = Runtime(torch.device("cuda", 0))
-    copier = runtime.copier()
+    copier = runtime.make_copy_stream()
     assert copier is not None
     pinned = {"x": torch.arange(2**22).pin_memory()}
     busy = torch.randn(4096, 4096, device=runtime.device)
