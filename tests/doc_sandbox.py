@@ -24,7 +24,7 @@ SETS = {
     "data/openmoji_tones64/unit/{}": {"images_a": "png", "images_b": "png"},
     "data/more/{}": {"images": "png"},
     "mine/{}": {"images": "jpg", "labels": "ids"},
-    "data/city/{}": {"images": "jpg", "seg_maps": "ids", "instance_maps": "ids"},
+    "data/city/{}": {"images": "jpg", "seg_maps": "ids", "instance_maps": "ids", "depth": "16 bits"},
     "data/animals/{}": {"images_content/cat": "jpg", "images_style/dog": "jpg"},
     "data/faces/{}": {"images": "jpg", "landmarks": "points"},
     "data/clips/{}": {"images": "video", "seg_maps/000": "bars"},
@@ -58,6 +58,8 @@ def _write(folder: Path, form: str, count: int) -> None:
         elif form == "lines":
             gray = np.full((SIZE, SIZE, 1), 255, np.uint8)
             write(folder / f"{index:03d}.png", png(cv2.circle(gray, (30, 30), 10 + index, (0,), 2).reshape(gray.shape)))
+        elif form == "16 bits":
+            write(folder / f"{index:03d}.png", png(image[..., :1].astype(np.uint16) * 200))
         elif form == "points":
             write(folder / f"{index:03d}.json", json.dumps([[20, 20 + index], [40, 40]]).encode())
         elif form in ("ids", "bars"):
