@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import weakref
 from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Any
@@ -191,6 +192,29 @@ def test_a_connection_that_a_death_broke_is_told_as_that_death(how: int, said: s
         raise ConnectionResetError(104, "Connection reset by peer")
     with pytest.raises(EOFError), translate_worker_errors([]):
         raise EOFError
+
+
+class Iterated:
+    """Stands for torch's iterator, whose end is the end of its workers."""
+
+
+def test_nothing_that_was_at_work_when_a_worker_died_is_kept_by_the_error() -> None:
+    """Else the other workers would live for as long as somebody looks at the error."""
+    worker = multiprocessing.get_context("fork").Process(target=os._exit, args=(1,))
+    worker.start()
+    worker.join()
+    for error in (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), ConnectionResetError(104)):
+        held: list[weakref.ref[Iterated]] = []
+
+        def read(error: Exception = error, held: list[weakref.ref[Iterated]] = held) -> None:
+            iterator = Iterated()
+            held.append(weakref.ref(iterator))
+            raise error
+
+        with pytest.raises(RunError) as caught, translate_worker_errors([worker]):
+            read()
+        assert caught.value.__cause__ is error
+        assert held[0]() is None
 
 
 def test_other_mistakes_of_ours_keep_their_traceback() -> None:
