@@ -51,7 +51,8 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = doc_sandbox.build(tmp_path)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    monkeypatch.setattr(report, "curves", lambda *args: {})  # half of a short run; tests/train/test_hooks.py draws them
+    # Curves take half of a short run; tests/train/test_hooks.py draws them.
+    monkeypatch.setattr(report, "draw_curves", lambda *args: {})
     before = set(sys.modules)
     yield folder
     for name in set(sys.modules) - before:
