@@ -16,8 +16,8 @@ import torch
 
 from imagier.cli import main
 from imagier.config import schema
-from imagier.config.check import Config, check
-from imagier.config.load import load
+from imagier.config.check import Config
+from imagier.config.read import read
 from imagier.recipe import Batch, Position
 from imagier.run import build_data
 from imagier.train.runtime import Runtime
@@ -41,7 +41,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def config_of(stores: dict[str, Path], store: str, *words: str) -> Config:
     overrides = [f"data.train.roots=[{stores[store]}]", *words]
-    return check(load(stores["folder"].parents[1] / "tiny.yaml", overrides))
+    return read(stores["folder"].parents[1] / "tiny.yaml", overrides)[0]
 
 
 def stream(config: Config, start: Position, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, Position]]:
