@@ -162,7 +162,7 @@ def copy_tree(folder: Path) -> Path:
     """A copy of all tracked files, with the recorded numbers and the data where the tests look for them."""
     tree = folder / "tree"
     for name in subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")[:-1]:
-        if (ROOT / name).exists():
+        if (ROOT / name).is_file():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tree / name)
     for link, target in ((folder / "shared", ROOT.parent / "shared"), (tree / "data", ROOT / "data")):
