@@ -1,6 +1,9 @@
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
+
+import pytest
 
 # Before torch is imported, and for the processes that tests start: tests are small, and threads that wait for each
 # other make them many times slower on a machine with other work.
@@ -8,3 +11,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 for folder in (".", "train"):
     sys.path.insert(0, str(pathlib.Path(__file__).parent / folder))
+
+
+@pytest.fixture(autouse=True)
+def forget_user_modules() -> Iterator[None]:
+    """Tests write packages of a user, all called `my_lab`: none must find another one's."""
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
+        del sys.modules[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,4 +205,3 @@ def test_the_recipe_of_the_docstring_is_trained_by_a_config_that_names_it(
     assert all(not torch.equal(x, next(trainer.recipe.networks[name].parameters())) for name, x in before.items())
     batch = experiment.batch_of(config)
     assert [x.shape for x in trainer.recipe.infer(batch, torch.Generator())] == [(3, 32, 32)] * 2
-    del sys.modules["my_lab.colorize"], sys.modules["my_lab"]

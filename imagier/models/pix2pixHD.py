@@ -576,7 +576,8 @@ class Recipe(BaseRecipe):
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         """The label itself, if it is an image, such as line art."""
-        if self.has_instances or self.one_hot or list(self.label_lengths.values()) not in ([1], [3]):
+        has_classes = any(name in self.one_hot for name in self.label_lengths)
+        if self.has_instances or has_classes or list(self.label_lengths.values()) not in ([1], [3]):
             return {}
         return {f"{name} as they are": to_rgb(batch["label"] * 2 - 1) for name in self.label_lengths}
 

@@ -464,8 +464,8 @@ def test_configs_are_read_whichever_of_both_methods_they_call_discriminator_and_
     document = load(path)
     assert translate_legacy(document) == []
     checked = check(document)
-    assert (checked.recipe.cls, checked.dis.cls) == (Recipe, Discriminator)
-    assert checked.dis.options["num_image_channels"] == 1
+    assert (checked.recipe.cls, checked.players["dis"].cls) == (Recipe, Discriminator)
+    assert checked.players["dis"].options["num_image_channels"] == 1
     assert checked.recipe.options["aug_policy"] == "color"
 
 
