@@ -163,6 +163,31 @@ def test_the_average_is_its_source_up_to_the_start_and_then_comes_a_tenth_nearer
     assert [average_after(1.0) for _ in range(4)] == [{0.1}, {0.19}, {0.271}, {0.3439}]
 
 
+def test_by_default_it_is_its_source_for_1000_updates_and_then_comes_a_ten_thousandth_nearer_with_every_one() -> None:
+    source = filled(nn.Linear(1, 1), 0.0)
+    average = ModelAverage(source)
+    for _ in range(1000):
+        average.update()
+    filled(source, 1.0)
+    average.update()
+    assert average.network.weight.item() == pytest.approx(1e-4)
+
+
+def test_a_restart_begins_again_at_the_weights_of_the_source() -> None:
+    source = filled(nn.Linear(1, 1), 0.0)
+    average = ModelAverage(source, beta=0.9, start_iteration=1)
+    for value in (0.0, 1.0):
+        filled(source, value)
+        average.update()
+    assert average.network.weight.item() == pytest.approx(0.1)
+    average.restart()
+    assert average.network.weight.item() == 1
+    for value, expected in ((2.0, 2.0), (3.0, 2.1)):
+        filled(source, value)
+        average.update()
+        assert average.network.weight.item() == pytest.approx(expected)
+
+
 def changed(network: nn.Module) -> None:
     with torch.no_grad():
         for name, tensor in network.state_dict().items():

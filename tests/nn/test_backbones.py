@@ -219,6 +219,12 @@ def test_batch_norm_files_without_the_counter_of_batches_load(tmp_path: Path) ->
     assert set(network.state_dict()) == set(shallow)
 
 
+def test_building_a_network_draws_no_random_numbers(formula_file: str) -> None:
+    before = torch.get_rng_state()
+    feature_network("vgg19", ["relu_1_1"], formula_file)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_training_mode_changes_neither_the_features_nor_the_statistics(tmp_path: Path) -> None:
     shallow = {k: s for k, s in shapes_of(resnet.RESNET50).items() if k.startswith(("conv1.", "bn1.", "layer1."))}
     torch.save(formula_weights(shallow), tmp_path / "resnet.pth")
