@@ -223,6 +223,10 @@ def train(config: dict[str, Any], logdir: Path, *words: str) -> int:
     return main(["train", *map(str, where), "snapshot_save_iter=2", *words])
 
 
+def read_records(logdir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
+
+
 def mistakes(config: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     """What a training that is refused says: "key: what" of each mistake."""
     capsys.readouterr()
@@ -255,14 +259,17 @@ def test_a_recipe_with_one_player_trains_resumes_and_makes_images(lab: Path) -> 
 
 def test_a_recipe_with_three_players_trains_and_resumes_with_an_optimizer_and_an_average_for_each(lab: Path) -> None:
     config = trio(lab, head_opt={"type": "sgd", "lr": 0.5, "momentum": 0.9})
-    average = {"enabled": True, "beta": 0.5, "start_iteration": 1, "players": ["gen", "head"]}
+    average = {"enabled": True, "beta": 0.5, "start_iteration": 1, "players": ["dis", "head"]}
     config["trainer"]["model_average_config"] = average
     state = ends_as_if_never_stopped(config, lab)
     assert list(state["players"]) == ["gen", "dis", "head"]
     groups = {name: player["optimizer"]["param_groups"][0] for name, player in state["players"].items()}
     assert groups["head"]["momentum"] == 0.9
     assert groups["gen"]["betas"] == (0.5, 0.999)
-    assert [name for name, player in state["players"].items() if "average" in player] == ["gen", "head"]
+    assert [name for name, player in state["players"].items() if "average" in player] == ["dis", "head"]
+    assert state["extras"]["batch_norm"] == {}
+    tags = {tag for record in read_records(lab / "whole") for tag in record}
+    assert "L1/regular" in tags and "L1/average" not in tags, "the generator has no average"
 
 
 @pytest.mark.parametrize("type_", [f"{LAB}.sign_descent", f"{LAB}.sign_descent.Lazy"])
@@ -278,7 +285,7 @@ def test_a_schedule_of_the_users_sets_the_rate(lab: Path) -> None:
     policy = {"type": f"{LAB}.halving", "at": 3, "iteration_mode": True}
     config = solo(lab) | {"painter_opt": {"type": "adamw", "lr": 0.01, "lr_policy": policy}, "logging_iter": 1}
     ends_as_if_never_stopped(config, lab)
-    records = [json.loads(line) for line in (lab / "whole" / "metrics.jsonl").read_text().splitlines()]
+    records = read_records(lab / "whole")
     assert [record["optim/painter_lr"] for record in records if "optim/painter_lr" in record] == [0.01] * 3 + [0.005]
 
 
@@ -290,7 +297,7 @@ def test_a_metric_of_the_users_is_logged_shown_and_chooses_the_best_checkpoint(
     ends_as_if_never_stopped(config, lab)
     said = capsys.readouterr().out
     assert "brightness" in said and "PSNR" in said and "L1" not in said
-    records = [json.loads(line) for line in (lab / "whole" / "metrics.jsonl").read_text().splitlines()]
+    records = read_records(lab / "whole")
     scores = {record["step"]: record["brightness/average"] for record in records if "brightness/average" in record}
     assert list(scores) == [2, 4]
     best = min(scores, key=lambda step: scores[step])

@@ -1,4 +1,4 @@
-"""From a checked config to networks, recipe and players."""
+"""Builds networks, recipe and players from a checked config."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from imagier.train.view import View
 
 
 def build_recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> Recipe:
-    """The networks, with their first weights, and the recipe that trains them, on the device. The same on all ranks.
+    """The recipe with initialized networks, on the device. The same weights on all ranks.
 
-    known: facts that the files tell, beside those of the config (`style_classes`, the number of classes).
+    known: facts that only the files hold (`style_classes`, the number of classes). UserError if a constructor objects.
     """
-    made = _construct(config, seed, known)
+    recipe = _construct(config, seed, known)
     init = config.trainer.init
-    for network in made.networks.values():  # before they are placed: the same draws on every device and in every layout
+    for network in recipe.networks.values():  # before the move: the same draws on every device and in every layout
         initialize(network, init.type, init.gain, init.bias.gain if init.bias else None)
     try:
-        loss_networks = made.load_losses()
+        loss_networks = recipe.load_losses()
     except UserError as error:
         raise error.at("trainer") from error
-    for network in (*made.networks.values(), *loss_networks):
+    for network in (*recipe.networks.values(), *loss_networks):
         _place(network, config, runtime)
-    return made
+    return recipe
 
 
 def build_untrained_recipe(config: Config, runtime: Runtime, seed: int = 0, **known: Any) -> Recipe:
-    """The recipe with its networks as they were constructed, on the device; it can make images, but not learn."""
-    made = _construct(config, seed, known)
-    for network in made.networks.values():
+    """The recipe with networks as their constructors make them, on the device: it can generate, but not train."""
+    recipe = _construct(config, seed, known)
+    for network in recipe.networks.values():
         _place(network, config, runtime)
-    return made
+    return recipe
 
 
 def _construct(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
@@ -58,10 +58,10 @@ def _construct(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
     known = {**build_data.facts(config.run.data, split), **known}
     torch.manual_seed(seed)
     networks = {name: _build(network, name, known) for name, network in config.players.items()}
-    made: Recipe = _build(config.recipe, "trainer", {**known, **networks})
+    recipe: Recipe = _build(config.recipe, "trainer", {**known, **networks})
     if config.trainer.accumulate > 1:
-        made.should_share_forward = False  # else the generator's graphs of all parts would be in memory together
-    return made
+        recipe.should_share_forward = False  # or the generator's graphs of all parts would be in memory together
+    return recipe
 
 
 def _place(network: nn.Module, config: Config, runtime: Runtime) -> None:
@@ -83,9 +83,9 @@ def _build(component: Component, section: str, known: Mapping[str, Any]) -> Any:
         raise error.at(section) from error
 
 
-def build_players(config: Config, made: Recipe, runtime: Runtime) -> dict[str, Player]:
-    """What belongs to the weights of each network of a recipe."""
-    return {name: _build_player(config, name, network, runtime) for name, network in made.networks.items()}
+def build_players(config: Config, recipe: Recipe, runtime: Runtime) -> dict[str, Player]:
+    """The player of each network of a recipe: its optimizer, schedule, scaler and average."""
+    return {name: _build_player(config, name, network, runtime) for name, network in recipe.networks.items()}
 
 
 def _build_player(config: Config, name: str, network: nn.Module, runtime: Runtime) -> Player:
@@ -154,38 +154,39 @@ def _list_averaged(config: Config) -> list[str]:
 def build_calibration(
     training: Loader, count: int, runtime: Runtime
 ) -> Callable[[Recipe], AbstractContextManager[None]]:
-    """A context in which the averaged generator's batch norms have statistics measured on training batches.
+    """A context in which the batch norms of the averaged generator have statistics measured on training batches.
 
-    On `count` of them, or as many whole ones as there are: the same number on all ranks, since a synchronized norm
-    waits for the others in each. Of a set that is smaller than a batch, all ranks take the same samples.
+    count: how many batches, or fewer if the set has not so many whole ones. It is the same on all ranks, because a
+    synchronized norm waits for the other ranks. Of a set that is smaller than one batch, all ranks take the same
+    samples.
     """
     whole = min(count, training.steps_per_epoch)
 
     @contextmanager
     def context(averaged: Recipe) -> Iterator[None]:
         network = averaged.networks[averaged.generator_name]
-        kept = _batch_norm_buffers(network)
+        before = _copy_batch_norm(network)
         rng = runtime.generator(0)
         few = islice(training.once(), whole) if whole else [training.some(training.batch_size)]
         reestimate_batch_norm(network, few, lambda batch: averaged.generate(averaged.prepare(batch), rng))
         try:
             yield
         finally:
-            network.load_state_dict(kept, strict=False)
+            network.load_state_dict(before, strict=False)
 
-    def where_needed(averaged: Recipe) -> AbstractContextManager[None]:
-        has_batch_norm = _batch_norm_buffers(averaged.networks[averaged.generator_name])
+    def calibrate(averaged: Recipe) -> AbstractContextManager[None]:
+        has_batch_norm = bool(_copy_batch_norm(averaged.networks[averaged.generator_name]))
         return context(averaged) if count and has_batch_norm else nullcontext()
 
-    return where_needed
+    return calibrate
 
 
 def measure_batch_norm(view: View, trainer: Trainer) -> dict[str, Tensor]:
-    """The measured batch norm statistics of the averaged generator, for those who have a checkpoint, but no data."""
+    """Batch norm statistics of the averaged generator, measured for a checkpoint: inference may have no data."""
     with view.use_average_weights(trainer) as averaged:
-        return _batch_norm_buffers(averaged.networks[averaged.generator_name])
+        return _copy_batch_norm(averaged.networks[averaged.generator_name])
 
 
-def _batch_norm_buffers(network: nn.Module) -> dict[str, Tensor]:
-    kinds = ("running_mean", "running_var", "num_batches_tracked")
-    return {name: buffer.clone() for name, buffer in network.named_buffers() if name.endswith(kinds)}
+def _copy_batch_norm(network: nn.Module) -> dict[str, Tensor]:
+    names = ("running_mean", "running_var", "num_batches_tracked")
+    return {name: buffer.clone() for name, buffer in network.named_buffers() if name.endswith(names)}

@@ -37,10 +37,11 @@ class Adam(torch.optim.Adam):
 
 
 class Fromage(Optimizer):
-    """Steps of `lr` times the norm of each tensor, whatever its gradient (Bernstein et al. 2020, "On the distance").
+    """Moves each tensor by `lr` times its own norm, whatever the size of its gradient (Bernstein et al. 2020, "On the
+    distance").
 
-    Weights are divided by sqrt(1 + lr^2) afterwards, which keeps their norm from growing. A tensor whose norm, or
-    whose gradient's norm, is 0 takes an ordinary step of gradient descent.
+    Weights are divided by sqrt(1 + lr^2) afterwards, which keeps their norm from growing. If the norm of a tensor or of
+    its gradient is 0, it takes a plain step of gradient descent.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], *, lr: float) -> None:
@@ -48,7 +49,7 @@ class Fromage(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Moves all weights that have a gradient; returns what `closure`, which computes them, returned."""
+        """Updates all weights that have a gradient. Returns the result of `closure`, which computes them, if given."""
         loss = _call(closure)
         for group in self.param_groups:
             params, grads = _with_gradients(group)
@@ -77,7 +78,7 @@ class Madam(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Moves all weights that have a gradient; returns what `closure`, which computes them, returned."""
+        """Updates all weights that have a gradient. Returns the result of `closure`, which computes them, if given."""
         loss = _call(closure)
         for group in self.param_groups:
             params, grads = _with_gradients(group)

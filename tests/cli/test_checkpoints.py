@@ -96,13 +96,13 @@ def test_the_best_scores_are_part_of_the_run(
 ) -> None:
     """Also those that were measured after the checkpoint was written, and the checkpoint alone knows the others."""
     values = iter([3.0, 1.0, 5.0, 4.0, 2.0])
-    real = evaluation.Evaluation._scores
+    real = evaluation.Evaluation._score
 
     def scores(self: Any, trainer: Any, recipe: Any, make: Any) -> Any:
         found = real(self, trainer, recipe, make)
         return {**found, "generator": {**found["generator"], "L1": next(values)}} if "generator" in found else found
 
-    monkeypatch.setattr(evaluation.Evaluation, "_scores", scores)
+    monkeypatch.setattr(evaluation.Evaluation, "_score", scores)
     assert train(config, tmp_path / "log", "max_iter=4") == 0  # measured at 2 and at 4
     kept = checkpoint.load(of_step(tmp_path / "log", 4))["extras"]["evaluation"]
     assert kept["best"]["L1"] == [3.0, 2]

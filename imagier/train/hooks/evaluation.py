@@ -18,7 +18,7 @@ from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, averages
 
 Scores = dict[str, float]
-"""By the names of metrics."""
+"""The value of each metric, by its name."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class Evaluation:
             return
         self.last = self._evaluate(trainer, progress)
         if self.last:
-            self.last |= self._scores(trainer, trainer.recipe, self._baselines(trainer))
+            self.last |= self._score(trainer, trainer.recipe, self._baselines(trainer))
 
     def remember(self, step: int, scores: Mapping[str, float]) -> None:
-        """Keeps those that are better than all before."""
+        """Keeps the scores that are better than all before."""
         for metric in self.metrics:
             value = scores.get(metric.name, math.nan)
             best = self.best.get(metric.name)
@@ -93,7 +93,7 @@ class Evaluation:
                 self.best[metric.name] = Best(value, step)
 
     def state_dict(self, runtime: Runtime) -> dict[str, Any]:
-        """The best scores so far."""
+        """The best scores so far, for a checkpoint."""
         return {"best": {metric: [best.value, best.step] for metric, best in self.best.items()}}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
@@ -105,7 +105,7 @@ class Evaluation:
         suffix = "average" if trainer.recipe.generator_name in averages(trainer) else "regular"
         rng = trainer.runtime.generator(self.seed)
         with self.view.use_average_weights(trainer) as recipe:
-            scores = self._scores(trainer, recipe, lambda batch: {GENERATOR: recipe.sample(batch, rng)})
+            scores = self._score(trainer, recipe, lambda batch: {GENERATOR: recipe.sample(batch, rng)})
         if not scores:
             return scores
         defined = {name: value for name, value in scores[GENERATOR].items() if not math.isnan(value)}
@@ -141,7 +141,7 @@ class Evaluation:
         return torch.stack(means).mean(dim=0) if means else None
 
     @torch.no_grad()
-    def _scores(
+    def _score(
         self, trainer: Trainer, recipe: Recipe, make: Callable[[Batch], Mapping[str, Tensor]]
     ) -> dict[str, Scores]:
         """The scores of the images that `make` makes of each batch, by what made them."""
