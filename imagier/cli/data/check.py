@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from imagier.cli.arguments import writable_file
+from imagier.run import status
 from imagier.tools.doctor.limits import QUICK_FILES, QUICK_SECONDS
 
 
@@ -24,4 +25,12 @@ def run(args: argparse.Namespace) -> int:
     """Examines the set; returns the exit status: 1 where a run would stop."""
     from imagier.tools.doctor.examination import examine
 
-    return examine(args)
+    would_stop = examine(
+        args.config,
+        args.overrides,
+        html=args.html,
+        json=args.json,
+        workers=args.workers,
+        is_quick=args.quick,
+    )
+    return status.FAILED if would_stop else status.DONE

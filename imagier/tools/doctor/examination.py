@@ -1,12 +1,12 @@
-"""What `imagier data check` does: the config's splits to the doctor, what he finds to people."""
+"""What `imagier data check` does: examines the splits of a config and reports what it found."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +24,6 @@ from imagier.tools.doctor.summary import Line, summary
 from imagier.tools.progress import progress
 from imagier.train import runtime as runtimes
 
-WOULD_FAIL = 1
 FILES_SHOWN = 3
 MOST_WORKERS = 16
 WIDTH_IN_FILES = 160
@@ -33,36 +32,48 @@ WIDTH_IN_FILES = 160
 _COLORS = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
 
 
-def examine(args: argparse.Namespace) -> int:
-    """Examines the data of a config and says what is wrong with it; returns the exit status."""
-    config = read_config(args.config, args.overrides)
+def examine(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    html: Path | None = None,
+    json: Path | None = None,
+    workers: int | None = None,
+    is_quick: bool = False,
+) -> bool:
+    """Examines the data of a config and prints what is wrong with them; whether a run would stop at it.
+
+    html, json: files to write with everything that was found. workers: processes that read; None: one per core, at most
+    16. is_quick: read a part of the files.
+    """
+    config = read_config(path, overrides)
     start = time.perf_counter()
-    diagnosis = _diagnosis(config, args)
+    diagnosis = _diagnose(config, workers, is_quick)
     seconds = time.perf_counter() - start
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_IN_FILES)
     console.print(_counts(summary(diagnosis)))
     for finding in diagnosis.findings:
-        console.print(_told(finding), soft_wrap=True)
+        console.print(_describe(finding), soft_wrap=True)
     console.print(_verdict(diagnosis, seconds), soft_wrap=True)
-    if args.html is not None:
-        text = page(diagnosis, title=args.config.stem, facts=_facts(diagnosis, seconds), quick=args.quick)
-        write(args.html, [text])
-        print(f"{args.html}: all of it, with images")
-    if args.json is not None:
-        write(args.json, as_json(diagnosis))
-        print(f"{args.json}: all of it, with every file's name")
-    return WOULD_FAIL if diagnosis.errors else 0
+    if html is not None:
+        text = page(diagnosis, title=path.stem, facts=_facts(diagnosis, seconds), quick=is_quick)
+        write(html, [text])
+        print(f"{html}: all of it, with images")
+    if json is not None:
+        write(json, as_json(diagnosis))
+        print(f"{json}: all of it, with every file's name")
+    return diagnosis.errors > 0
 
 
-def _diagnosis(config: Config, args: argparse.Namespace) -> Diagnosis:
+def _diagnose(config: Config, workers: int | None, is_quick: bool) -> Diagnosis:
     parts, missing = [], []
     for name, data, split in splits(config):
         try:
             parts.append(part(config, name, data, split))
         except UserError as error:
-            missing.append(_finding(name, str(error)))
-    workers = args.workers if args.workers is not None else min(MOST_WORKERS, _cores())
-    most, seconds = (QUICK_FILES, QUICK_SECONDS) if args.quick else (None, None)
+            missing.append(_finding(name, error))
+    workers = workers if workers is not None else min(MOST_WORKERS, _cores())
+    most, seconds = (QUICK_FILES, QUICK_SECONDS) if is_quick else (None, None)
     found = diagnose(parts, workers=workers, bar=progress, most=most, seconds=seconds)
     findings = [*missing, *found.findings]
     if not any(finding.severity is Severity.ERROR for finding in findings):
@@ -86,15 +97,15 @@ def _cannot_be_made(config: Config) -> list[Finding]:
                 else:
                     build_data.dataset(data, split, seed=0)
             except UserError as error:
-                findings.append(_finding(name, str(error)))
+                findings.append(_finding(name, error))
     finally:
         runtimes.stop(runtime)
     return findings
 
 
-def _finding(name: str, problem: str) -> Finding:
-    what, _, advice = problem.partition("; ")
-    return Finding(Severity.ERROR, name, what, advice)
+def _finding(name: str, error: UserError) -> Finding:
+    what = f"{error.where}: {error.what}" if error.where else error.what
+    return Finding(Severity.ERROR, name, what, error.advice)
 
 
 def _counts(lines: Sequence[Line]) -> Table:
@@ -111,7 +122,7 @@ def _counts(lines: Sequence[Line]) -> Table:
     return table
 
 
-def _told(finding: Finding) -> Text:
+def _describe(finding: Finding) -> Text:
     """A finding in a few lines: what, the first files, what to do."""
     color = _COLORS[finding.severity]
     text = Text()
