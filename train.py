@@ -2,6 +2,6 @@
 
 import sys
 
-from imagier.cli import script
+from imagier.cli import run_script
 
-sys.exit(script("train"))
+sys.exit(run_script("train"))

@@ -14,16 +14,16 @@ from imagier.run import status
 COMMANDS = {
     "train": "train the networks of a config",
     "submit": "queue a training on a cluster",
-    "verify-resume": "prove that a continued run is the run that was never stopped",
+    "verify-resume": "prove that a run resumes exactly where it was stopped",
     "infer": "write an image for every input",
-    "convert": "make a checkpoint of one that the reference wrote",
-    "data": "make, check and preview data sets",
+    "convert": "convert a checkpoint of the reference",
+    "data": "build, check and preview data sets",
     "schema": "write a JSON Schema of configs, for editors",
 }
 
 
 def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
-    """Runs a command line; returns the exit status (status.py). A mistake of the user's is told on stderr."""
+    """Runs a command line; returns the exit status (status.py). Mistakes of the user go to stderr, one line each."""
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in argv if not word.startswith("-")), None)
     parser = argparse.ArgumentParser(prog=program, description="Trains image generators.")
@@ -47,10 +47,10 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
     from imagier.run.log_lines import print_logs
 
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a sign shows its number
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a character shows its number
             stream.reconfigure(errors="backslashreplace")
     try:
-        with print_logs(), _importable_folder():
+        with print_logs(), _import_from_folder():
             return module.run(args)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
 
 
 @contextmanager
-def _importable_folder() -> Iterator[None]:
+def _import_from_folder() -> Iterator[None]:
     """While this is open, `type: my_lab.nets` in a config names a module of the current folder."""
     if "" in sys.path:
         yield
@@ -75,6 +75,6 @@ def _importable_folder() -> Iterator[None]:
         sys.path.remove("")
 
 
-def script(command: str) -> int:
+def run_script(command: str) -> int:
     """The command line of one of the scripts beside the package (`python train.py ...`)."""
     return main([command, *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""`imagier convert`: makes a checkpoint of one that the reference wrote."""
+"""`imagier convert`: converts a checkpoint of the reference."""
 
 from __future__ import annotations
 

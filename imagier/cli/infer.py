@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from imagier.cli.arguments import add_process, folder, process_options, seed, writable_folder
+from imagier.cli.arguments import add_process, parse_folder, parse_seed, parse_writable_folder, read_process_options
 from imagier.run import status
 from imagier.run.options import RunOptions
 
@@ -15,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", type=Path, help="the experiment; not needed if --logdir holds the config.yaml of a run")
     add("--checkpoint", type=Path, metavar="FILE", help="the weights (default: the latest checkpoint of --logdir)")
-    add("--logdir", type=folder, metavar="DIR", help="folder of a run")
-    add("--output_dir", type=writable_folder, required=True, metavar="DIR", help="where to write the images")
-    add("--seed", type=seed, default=0, help="seed of random styles (default 0)")
+    add("--logdir", type=parse_folder, metavar="DIR", help="folder of a run")
+    add("--output_dir", type=parse_writable_folder, required=True, metavar="DIR", help="where to write the images")
+    add("--seed", type=parse_seed, default=0, help="seed of random styles (default 0)")
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data (default: num_workers of the data)")
     add("--debug", action="store_true", help=argparse.SUPPRESS)
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint=args.checkpoint,
         seed=args.seed,
         num_workers=args.num_workers,
-        **process_options(args),
+        **read_process_options(args),
     )
     generate(args.config, args.output_dir, options, overrides=args.overrides)
     return status.DONE

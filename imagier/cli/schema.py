@@ -25,5 +25,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         args.out.write_text(text + "\n")
     except OSError as error:
-        raise UserError(f"--out {args.out}: cannot be written: {error.strerror}") from error
+        raise UserError(
+            f"cannot be written: {error.strerror}", where=f"--out {args.out}", code="unwritable-file"
+        ) from error
     return 0

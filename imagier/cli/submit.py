@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     parser.usage = "imagier submit [what the cluster must know] -- --config FILE --logdir DIR [flags of imagier train]"
     add("--cluster", choices=("slurm", "local"), default="slurm", help="local: a process on this machine, for a try")
-    add("--time", type=train.duration, default=4 * 3600.0, metavar="TIME", help="length of a job: 90 (s), 45m, 4h")
+    add(
+        "--time", type=train.parse_duration, default=4 * 3600.0, metavar="TIME", help="length of a job: 90 (s), 45m, 4h"
+    )
     add("--nodes", type=int, default=1, metavar="N", help="machines (default 1)")
     add("--gpus", type=int, default=1, metavar="N", help="GPUs of each machine, with a rank for each; 0: one rank")
     add("--cpus", type=int, default=8, metavar="N", help="cores for each rank (default 8)")
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         slurm={name: value for name, value in vars(args).items() if name in _SLURM and value is not None},
     )
     training = _parse_training(args.train[args.train[:1] == ["--"] :])
-    job = submit(training.config, train.run_options(training), cluster, overrides=training.overrides)
+    job = submit(training.config, train.read_run_options(training), cluster, overrides=training.overrides)
     print(f"job {job.job_id} is queued; its output: {job.output}")
     return status.DONE
 

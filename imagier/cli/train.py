@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from imagier.cli.arguments import add_process, process_options, seed, writable_folder
+from imagier.cli.arguments import add_process, parse_seed, parse_writable_folder, read_process_options
 from imagier.run import status
 from imagier.run.options import DEFAULT_SEED, RunOptions
 
@@ -17,7 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of the reference's train.py, and ours."""
     add = parser.add_argument
     add("--config", type=Path, help="the experiment; not needed if --logdir holds the config.yaml of a run")
-    add("--logdir", type=writable_folder, metavar="DIR", help="folder of the run, old or new (logs/<time>_<config>)")
+    add(
+        "--logdir",
+        type=parse_writable_folder,
+        metavar="DIR",
+        help="folder of the run, old or new (logs/<time>_<config>)",
+    )
     add("--checkpoint", type=Path, metavar="FILE", help="start from the weights of this checkpoint")
     add(
         "--resume",
@@ -29,15 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="1: continue the run that wrote the checkpoint; 0: take its weights only "
         "(default: 0 with --checkpoint, 1 for a run in --logdir)",
     )
-    add("--seed", type=seed, default=DEFAULT_SEED, help="seed of everything random (default %(default)s)")
+    add("--seed", type=parse_seed, default=DEFAULT_SEED, help="seed of everything random (default %(default)s)")
     add("--randomized_seed", action="store_true", help="draw the seed (0 to 10000), the same for all ranks")
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data, per rank (default: data.num_workers)")
     add("--compile", "--use_jit", action="store_true", help="compile the networks: slow to start, faster to run")
-    add("--max_time", type=duration, metavar="TIME", help="save and stop after this time: 90 (seconds), 45m, 3.5h")
+    add(
+        "--max_time", type=parse_duration, metavar="TIME", help="save and stop after this time: 90 (seconds), 45m, 3.5h"
+    )
     add(
         "--step_timeout",
-        type=duration,
+        type=parse_duration,
         metavar="TIME",
         help="end the run, and print where it was, if an iteration takes longer (the first may take ten times as long)",
     )
@@ -61,7 +68,7 @@ def _add_wandb(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit status."""
-    options = run_options(args)
+    options = read_run_options(args)
     if args.debug:
         from imagier.run.debug import debug
 
@@ -70,10 +77,10 @@ def run(args: argparse.Namespace) -> int:
     from imagier.run.training import train
 
     result = train(args.config, options, overrides=args.overrides)
-    return status.interrupted() if result.outcome == "interrupted" else status.DONE
+    return status.choose_interrupted() if result.outcome == "interrupted" else status.DONE
 
 
-def run_options(args: argparse.Namespace) -> RunOptions:
+def read_run_options(args: argparse.Namespace) -> RunOptions:
     """What the parsed flags ask of a run."""
     return RunOptions(
         logdir=args.logdir,
@@ -81,7 +88,7 @@ def run_options(args: argparse.Namespace) -> RunOptions:
         resume=None if args.resume is None else args.resume == 1,
         seed=args.seed,
         randomized_seed=args.randomized_seed,
-        **process_options(args),
+        **read_process_options(args),
         num_workers=args.num_workers,
         compile=args.compile,
         max_time_s=args.max_time,
@@ -95,7 +102,7 @@ def run_options(args: argparse.Namespace) -> RunOptions:
     )
 
 
-def duration(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Seconds, from 90, 45m or 3.5h. ArgumentTypeError if it is none of these."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text)
     if match is None:

@@ -1,24 +1,24 @@
-"""`imagier verify-resume`: proves that a continued run is the run that was never stopped."""
+"""`imagier verify-resume`: proves that a resumed run is the same as one that was never stopped."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from imagier.cli.arguments import add_device, seed, writable_folder
+from imagier.cli.arguments import add_device, parse_seed, parse_writable_folder
 from imagier.run import status
 from imagier.run.options import DEFAULT_SEED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """A config, and how long to try."""
+    """The flags of the command."""
     add = parser.add_argument
     add("config", type=Path, help="the experiment")
     add("--steps", type=int, default=12, metavar="N", help="iterations of each run (default 12, at least 6)")
     add("--ranks", type=int, default=1, metavar="N", help="train in this many processes, started by torchrun")
     add_device(parser)
-    add("--seed", type=seed, default=DEFAULT_SEED, help="seed of everything random (default %(default)s)")
-    add("--folder", type=writable_folder, metavar="DIR", help="keep the runs here (default: they are deleted)")
+    add("--seed", type=parse_seed, default=DEFAULT_SEED, help="seed of everything random (default %(default)s)")
+    add("--folder", type=parse_writable_folder, metavar="DIR", help="keep the runs here (default: they are deleted)")
     add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
 
 

@@ -57,12 +57,12 @@ def read_experiment(source: ConfigSource | None, options: RunOptions, overrides:
     if isinstance(source, Mapping):
         config, notes = read_mapping(source, overrides)
         return Experiment(config, notes=tuple(notes))
-    path = _config_file(source, options)
+    path = _find_config(source, options)
     config, notes = read(path, overrides)
     return Experiment(config, path, tuple(notes))
 
 
-def _config_file(source: str | Path | None, options: RunOptions) -> Path:
+def _find_config(source: str | Path | None, options: RunOptions) -> Path:
     if source is not None:
         return Path(source)
     if options.logdir is None or not (Path(options.logdir) / CONFIG).is_file():

@@ -12,7 +12,7 @@ from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch
 from imagier.run import build_training, status
 from imagier.run.resume_plan import ResumePlan
-from imagier.run.saving import before_checkpoint_of, build_checkpoint_hook, build_saver, first_save
+from imagier.run.saving import build_checkpoint_hook, build_saver, find_first_save, make_before_checkpoint
 from imagier.run.session import Session
 from imagier.train.hooks import files, report, tensorboard
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
@@ -30,7 +30,7 @@ from imagier.train.trainer import Hook, Trainer
 from imagier.train.view import View
 
 FEW = 8
-"""Samples that are looked at again and again: the rows of images, and those by which a run's health is read."""
+"""Samples that are looked at throughout a run: the rows of its images, and those that its health is read from."""
 
 HEALTH_EVERY = 100
 """Iterations between two readings of a run's health, or more, if it is logged less often."""
@@ -38,7 +38,7 @@ HEALTH_EVERY = 100
 
 @dataclass(frozen=True)
 class Hooks:
-    """All hooks of a run, and what of them the run itself needs."""
+    """All hooks of a run, and those that the run itself talks to."""
 
     all: Sequence[Hook]
     """In the order in which they are called."""
@@ -104,10 +104,10 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     saves = build_checkpoint_hook(
         config.run,
         saver,
-        partial(_extras, plan, wandb_id, calibrated, trainer),
+        partial(_collect_extras, plan, wandb_id, calibrated, trainer),
         stateful,
-        before_checkpoint=before_checkpoint_of(trainer, view, session.held_out),
-        prepares=first_save(config.run, session.training) < session.total_steps,
+        before_checkpoint=make_before_checkpoint(trainer, view, session.held_out),
+        prepares=find_first_save(config.run, session.training) < session.total_steps,
     )
     images = TolerantHook(_build_images(session, view, sinks, few), "an image")
     pages = _build_pages(session, evaluation, health) if is_main else []
@@ -224,10 +224,12 @@ def _build_watchdog(session: Session) -> Watchdog | None:
     return Watchdog(session.plan.logdir, timeout_s, rank=session.runtime.rank, status=status.HUNG)
 
 
-def _extras(plan: ResumePlan, wandb_id: str | None, calibrated: View | None, trainer: Trainer) -> dict[str, Any]:
+def _collect_extras(
+    plan: ResumePlan, wandb_id: str | None, calibrated: View | None, trainer: Trainer
+) -> dict[str, Any]:
     """What a checkpoint keeps beside the state of the trainer and of the hooks."""
     statistics = build_training.measure_batch_norm(calibrated, trainer) if calibrated is not None else {}
-    return {**plan.extras(), "wandb_id": wandb_id, "batch_norm": statistics}
+    return {**plan.extras, "wandb_id": wandb_id, "batch_norm": statistics}
 
 
 def _count_skipped(loaders: Sequence[Loader]) -> dict[str, int]:

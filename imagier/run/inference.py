@@ -71,7 +71,7 @@ def read_experiment_of_run(
 def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, runtime: Runtime) -> list[Path]:
     """Writes this rank's share of all images, each name once; returns their paths."""
     config, seed = experiment.config, DEFAULT_SEED if options.seed is None else options.seed
-    data, split = test_set(config)
+    data, split = find_test_set(config)
     if options.num_workers is not None:  # `test_data` has a number of its own
         data = build_data.with_workers(data, options.num_workers)
     recipe = load_recipe(config, find_weights(experiment, options), runtime)
@@ -85,7 +85,7 @@ def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, 
     return list(written.values())
 
 
-def test_set(config: Config) -> tuple[schema.Data, schema.Split]:
+def find_test_set(config: Config) -> tuple[schema.Data, schema.Split]:
     """The data section and the split of it that inference reads. UserError if the config has none."""
     section = "data" if config.run.test_data is None else "test_data"
     data = config.run.test_data or config.run.data
@@ -104,7 +104,7 @@ def _make_images(
     """The name of every image of this rank, "sequence/name", and the image, 1 or 3 x H x W, in [-1, 1] or beyond."""
     rng = runtime.generator(seed)
     runtime.seed(seed)  # for layers that draw noise of their own
-    arguments = inference_arguments(recipe, config, seed)
+    arguments = collect_arguments(recipe, config, seed)
     for stored in build_data.held_out_loader(config, runtime, data, split, seed).once():
         batch = recipe.prepare(stored)
         with runtime.autocast():
@@ -112,7 +112,7 @@ def _make_images(
         yield from zip(recipe.infer_names(batch, **arguments), images)
 
 
-def inference_arguments(recipe: Recipe, config: Config, seed: int) -> dict[str, Any]:
+def collect_arguments(recipe: Recipe, config: Config, seed: int) -> dict[str, Any]:
     """The keyword arguments of the recipe's `infer`: those of the config, and `seed` if the method takes one."""
     arguments = config.run.inference_args
     return {"seed": seed, **arguments} if "seed" in inspect.signature(recipe.infer).parameters else dict(arguments)

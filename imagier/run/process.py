@@ -1,4 +1,4 @@
-"""What a process is during a run, and that afterwards it is what it was before."""
+"""The process of a run: what it is during the run, and that it is left as it was before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that the reference wrote, translated to ours."""
+"""Translates checkpoints of the reference to ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LETTERS = {"gen": "G", "dis": "D"}
 """The reference's letter of each player that it knew."""
 
 _WRAPPER = "module."
-"""How all entries of a network begin, and once more the live ones of a network with a running average."""
+"""The prefix of all entries of a network; with a running average, the live ones have it twice."""
 
 _AVERAGE, _UPDATES = "averaged_model.", "num_updates_tracked"
 
@@ -31,7 +31,7 @@ _MOMENTS: dict[type[torch.optim.Optimizer], set[str]] = {
     Fromage: set(),
     Madam: {"step", "max", "exp_avg_sq"},
 }
-"""What each optimizer must find of every weight that it has moved."""
+"""The state that each optimizer needs of every weight that it has updated."""
 
 
 def translate_reference(
@@ -43,9 +43,9 @@ def translate_reference(
 ) -> tuple[dict[str, Any], list[str]]:
     """A checkpoint of the reference as one of ours, for the given networks, averages and optimizers by player.
 
-    Also returns lines about what it holds in vain. One of ours is returned as it is. Weights that have no place here
-    keep the reference's names, for `checkpoint.fit_state` to report. UserError if optimizers or networks do not
-    correspond.
+    Also returns lines about what the config has no use for. A checkpoint of ours is returned as it is. Weights that
+    have no place here keep the reference's names, for `checkpoint.fit_state` to report. UserError if optimizers or
+    networks do not correspond.
     """
     if "net_G" not in state:
         return dict(state), []
@@ -91,23 +91,22 @@ def _strip_prefix(prefix: str, entries: Mapping[str, Tensor]) -> dict[str, Tenso
     return {name.removeprefix(prefix): tensor for name, tensor in entries.items() if name.startswith(prefix)}
 
 
-def _names(network: nn.Module, where: str) -> dict[str, str]:
+def _map_names(network: nn.Module, where: str) -> dict[str, str]:
     """Our state-dict names of a network -> the reference's."""
     try:
         rules: Rules = network.reference_rules()  # type: ignore[operator]
     except AttributeError as error:
         raise UserError(
-            (
-                f"was written by the reference, which knew no {type(network).__module__}.{type(network).__name__} (it "
-                "has no reference_rules)"
-            ),
+            f"was written by the reference, which had no {type(network).__module__}.{type(network).__name__} (without "
+            "reference_rules)",
             where=where,
+            code="not-of-reference",
         ) from error
     return reference_names(network.state_dict(), rules)
 
 
 def _rename(entries: Mapping[str, Tensor], network: nn.Module, player: str, path: Path) -> dict[str, Tensor]:
-    ours = {theirs: name for name, theirs in _names(network, f"{path}: {player}").items()}
+    ours = {theirs: name for name, theirs in _map_names(network, f"{path}: {player}").items()}
     return {ours.get(name, name): tensor for name, tensor in entries.items()}
 
 
@@ -118,11 +117,12 @@ def _translate_optimizer(
     optimizer: torch.optim.Optimizer,
     where: str,
 ) -> dict[str, Any]:
-    """Its moments by our order of parameters; learning rate, betas and the like are those of the config."""
-    index = {name: number for number, name in enumerate(_parameter_names(weights))}
+    """Moments in our order of parameters; learning rate, betas and the like come from the config."""
+    index = {name: number for number, name in enumerate(_list_parameters(weights))}
     numbered = [number for group in saved["param_groups"] for number in group["params"]]
     if len(saved["param_groups"]) != 1 or numbered != list(range(len(index))):
-        raise UserError(f"is about {len(numbered)} weights, but its network has {len(index)}", where=where)
+        what = f"holds the state of {len(numbered)} weights, but its network has {len(index)}"
+        raise UserError(what, where=where, code="misfit-optimizer")
     kind = type(optimizer).__name__
     needed = _MOMENTS.get(type(optimizer))
     if needed is None:
@@ -132,13 +132,13 @@ def _translate_optimizer(
             advice="take the weights alone (--resume 0)",
             code="other-optimizer",
         )
-    names = _names(network, where)
+    names = _map_names(network, where)
     moments: dict[int, dict[str, Any]] = {}
     for ours, (name, _) in enumerate(network.named_parameters()):
         theirs = names[name]
         found = saved["state"].get(index.get(theirs))
         if not found:
-            continue  # never moved, or not there
+            continue  # never updated, or missing
         # The fused Adam of apex counts the steps of all weights together.
         steps = {"step": saved["param_groups"][0].get("step")}
         moments[ours] = {key: value for key, value in {**steps, **found}.items() if value is not None}
@@ -147,15 +147,17 @@ def _translate_optimizer(
                 f"has no {missing[0]} of {theirs}",
                 where=where,
                 advice=f"was it written by another optimizer than {kind}?",
+                code="other-optimizer",
             )
         shapes = {key: x.shape for key, x in found.items() if key in needed - {"step", "max"}}
         if wrong := [key for key, shape in shapes.items() if shape != weights[theirs].shape]:
-            raise UserError(f"{wrong[0]} of {theirs} has another shape than the weight itself", where=where)
+            what = f"{wrong[0]} of {theirs} has another shape than the weight itself"
+            raise UserError(what, where=where, code="misfit-optimizer")
     return {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
-def _parameter_names(entries: Iterable[str]) -> Iterator[str]:
-    """The names of what an optimizer moved, in its order: that of all entries, less what is not learned."""
+def _list_parameters(entries: Iterable[str]) -> Iterator[str]:
+    """The names of what an optimizer updated, in its order: that of all entries, without what is not learned."""
     entries = list(entries)
     spectral = {name.removesuffix("_orig") for name in entries if name.endswith("weight_orig")}
     for name in entries:

@@ -48,7 +48,7 @@ class ResumePlan:
         A run that was first started from a given one, and is restarted, goes on from its own latest. name: of the
         experiment, for the folder of a run that is given none.
         """
-        logdir = Path(options.logdir) if options.logdir is not None else _new_folder(runtime, name)
+        logdir = Path(options.logdir) if options.logdir is not None else _name_folder(runtime, name)
         seed = _choose_seed(options, runtime)
         found, is_resume = _choose_checkpoint(options, logdir, runtime)
         if found is None:
@@ -104,6 +104,7 @@ class ResumePlan:
         checkpoint.restore_weights(trainer, state, self.checkpoint)
         return {}
 
+    @property
     def extras(self) -> dict[str, Any]:
         """What checkpoints keep of the plan."""
         return {"seed": self.seed, "init_from": self.init_from}
@@ -132,7 +133,7 @@ def find_newest(logdir: Path, runtime: Runtime) -> checkpoint.Found | None:
     return found if found is not None or path is None else _load(path)
 
 
-def _new_folder(runtime: Runtime, name: str) -> Path:
+def _name_folder(runtime: Runtime, name: str) -> Path:
     """A folder by the time. UserError where a launcher may restart the run, and would not find it."""
     where, code = "--logdir", "missing-logdir"
     if _read_number("TORCHELASTIC_MAX_RESTARTS"):

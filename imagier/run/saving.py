@@ -69,12 +69,12 @@ def build_checkpoint_hook(
     )
 
 
-def first_save(run: Run, training: Loader) -> int:
+def find_first_save(run: Run, training: Loader) -> int:
     """The iteration of the first checkpoint, if the run does not end before."""
     return min(run.snapshot_save_iter, training.steps_in(run.snapshot_save_epoch))
 
 
-def before_checkpoint_of(trainer: Trainer, view: View, held_out: Loader | None) -> Callable[[Trainer], None] | None:
+def make_before_checkpoint(trainer: Trainer, view: View, held_out: Loader | None) -> Callable[[Trainer], None] | None:
     """What the recipe stores of the held-out set before a checkpoint; None if it stores nothing."""
     if held_out is None or not trainer.recipe.has_before_checkpoint:
         return None

@@ -13,7 +13,7 @@ from imagier.run import build_data, build_training
 from imagier.run.options import RunOptions
 from imagier.run.quick_check import quick_check
 from imagier.run.resume_plan import ResumePlan
-from imagier.run.saving import first_save
+from imagier.run.saving import find_first_save
 from imagier.train import runtime as runtimes
 from imagier.train.clock import Stopwatch
 from imagier.train.hooks import tensorboard
@@ -23,7 +23,7 @@ from imagier.train.trainer import Trainer, no_clock
 logger = logging.getLogger(__name__)
 
 MOST_PROBLEMS = 20
-"""Files that are named; of more only their number is."""
+"""Files that are named; of further ones, only their number is."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def announce(session: Session) -> None:
         )
     if session.total_steps >= BIG:
         logger.info("this run has no end: neither max_iter nor max_epoch is set")
-    if first_save(config.run, training) >= session.total_steps:
+    if find_first_save(config.run, training) >= session.total_steps:
         logger.info("no checkpoint before the end: neither snapshot_save_iter nor snapshot_save_epoch comes before it")
 
 

@@ -1,4 +1,4 @@
-"""With what status a command ends, for scripts and schedulers (docs/reliability.md)."""
+"""Exit statuses of commands, for scripts and schedulers (docs/reliability.md)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import os
 DONE = 0
 FAILED = 1
 USER_ERROR = 2
-"""A mistake of the user's, told in one line."""
+"""A mistake of the user, reported in one line."""
 INTERRUPTED = 75
-"""Saved, but not at its end: start it again (EX_TEMPFAIL of sysexits.h)."""
+"""Saved before its end: start it again (EX_TEMPFAIL of sysexits.h)."""
 HUNG = 76
 """A step took longer than --step_timeout."""
 KILLED = 130
 """Ended by a second Ctrl-C, without saving."""
 
 
-def interrupted() -> int:
+def choose_interrupted() -> int:
     """The status of a run that was saved before its end: INTERRUPTED, but DONE under torchrun.
 
-    torchrun starts a process that ends with anything but 0 again at once, which is not what was asked for.
+    torchrun restarts a process at once if it ends with anything but 0, which would undo the interruption.
     """
     return DONE if "TORCHELASTIC_RUN_ID" in os.environ else INTERRUPTED

@@ -19,7 +19,7 @@ from imagier.errors import UserError
 from imagier.recipe import Batch, Recipe
 from imagier.run import build_data
 from imagier.run.experiment import CONFIG, ConfigSource, read_experiment
-from imagier.run.inference import DEFAULT_SEED, find_weights, inference_arguments, load_recipe, test_set
+from imagier.run.inference import DEFAULT_SEED, collect_arguments, find_test_set, find_weights, load_recipe
 from imagier.run.memory_source import Input, MemorySource
 from imagier.run.options import RunOptions
 from imagier.train import runtime as runtimes
@@ -69,7 +69,7 @@ class TrainedGenerator:
         self.config = config
         self._recipe = recipe
         self._runtime = runtime
-        self._data, self._split = test_set(config)
+        self._data, self._split = find_test_set(config)
 
     @property
     def network(self) -> nn.Module:
@@ -91,7 +91,7 @@ class TrainedGenerator:
 
         UserError if an input is missing, or is not what the config says.
         """
-        arguments = {**inference_arguments(self._recipe, self.config, seed), **arguments}
+        arguments = {**collect_arguments(self._recipe, self.config, seed), **arguments}
         with self._name_missing(), torch.no_grad(), runtimes.restore_torch_state(self._runtime):
             batch = self._prepare(inputs)
             self._runtime.seed(seed)  # for layers that draw noise of their own
@@ -116,12 +116,12 @@ class TrainedGenerator:
     def _check_names(self, inputs: Mapping[str, Input]) -> None:
         for name in inputs:
             if name not in self.input_names:
-                raise UserError("unknown input", where=name, advice=self._known_inputs(), code="unknown-input")
+                raise UserError("unknown input", where=name, advice=self._known_inputs, code="unknown-input")
         if not inputs:
-            raise UserError("no inputs", advice=self._known_inputs(), code="missing-input")
+            raise UserError("no inputs", advice=self._known_inputs, code="missing-input")
         missing = [name for name in self._label_names if name not in inputs]
         if missing and len(missing) < len(self._label_names):  # the label has a fixed number of channels
-            raise self._missing(missing)
+            raise self._missing_error(missing)
 
     @contextmanager
     def _name_missing(self) -> Iterator[None]:
@@ -131,9 +131,9 @@ class TrainedGenerator:
         except KeyError as error:
             name = error.args[0]
             if name == "label":
-                raise self._missing(self._label_names) from error
+                raise self._missing_error(self._label_names) from error
             if name in self.input_names:
-                raise self._missing([name]) from error
+                raise self._missing_error([name]) from error
             raise
 
     @property
@@ -142,10 +142,11 @@ class TrainedGenerator:
         codecs = build_data.codecs(self._data)
         return [codec.name for codec in codecs if codec.batch_name in self._data.input_labels]
 
-    def _missing(self, names: Sequence[str]) -> UserError:
+    def _missing_error(self, names: Sequence[str]) -> UserError:
         where = ", ".join(names)
-        return UserError("missing input", where=where, advice=self._known_inputs(), code="missing-input")
+        return UserError("missing input", where=where, advice=self._known_inputs, code="missing-input")
 
+    @property
     def _known_inputs(self) -> str:
         return f"the config has: {', '.join(self.input_names)}"
 

@@ -33,7 +33,7 @@ from imagier.train.trainer import Outcome
 logger = logging.getLogger(__name__)
 
 MOST_ROLLBACKS = 3
-"""So often a run goes back to the same checkpoint."""
+"""How often a run goes back to the same checkpoint before it ends."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _run(session: Session, hooks: Hooks) -> None:
 
 
 def _fit(session: Session, hooks: Hooks, stop: Stop) -> None:
-    """Trains; where numbers go bad and the config says rollback, from the last checkpoint on, with the data after."""
+    """Trains. With the policy rollback, bad numbers send the run back to its last checkpoint, to skip their data."""
     trainer = session.trainer
     rollbacks: Counter[Path] = Counter()
     assert trainer.guard is not None
@@ -147,7 +147,7 @@ def _fit(session: Session, hooks: Hooks, stop: Stop) -> None:
                 raise NonFinite(f"{error}; and there is no checkpoint to go back to") from error
             if rollbacks[found.path] == MOST_ROLLBACKS:
                 name = found.path.name
-                raise NonFinite(f"{error}; {name} was gone back to {MOST_ROLLBACKS} times already") from error
+                raise NonFinite(f"{error}; the run went back to {name} {MOST_ROLLBACKS} times already") from error
             rollbacks[found.path] += 1
             position = trainer.position
             extras = checkpoint.restore(trainer, found.state, found.path)
@@ -156,7 +156,7 @@ def _fit(session: Session, hooks: Hooks, stop: Stop) -> None:
             hooks.resume(extras, trainer)
             for note in found.notes:
                 logger.info(note)
-            logger.info(f"{error}; back to iteration {trainer.step:,} ({found.path.name}), with the data after")
+            logger.info(f"{error}; back to iteration {trainer.step:,} ({found.path.name}), with the data after it")
 
 
 def _write_config(session: Session) -> None:

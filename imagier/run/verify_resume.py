@@ -1,4 +1,4 @@
-"""Proof, on a user's own config and machine, that a continued run is the run that was never stopped."""
+"""Proves, on a user's own config and machine, that a resumed run is the same as one that was never stopped."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Case:
 
 
 def list_cases(steps: int) -> list[Case]:
-    """What is tried with runs of this many iterations."""
+    """The ways to interrupt a run of this many iterations that are tried."""
     third, half = steps // 3, steps // 2
     return [
         Case("stopped in the middle", [half, steps], [None, None]),
@@ -103,7 +103,9 @@ class ResumeCheck:
 
         kill: save after each iteration, and be killed, with all its processes, soon after this one.
         """
-        command = self._command(logdir, self.steps - 1 if kill else steps, workers, save_every=1 if kill else _NEVER)
+        command = self._build_command(
+            logdir, self.steps - 1 if kill else steps, workers, save_every=1 if kill else _NEVER
+        )
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         lines = []
         with subprocess.Popen(command, start_new_session=True, **pipes) as process:
@@ -119,7 +121,7 @@ class ResumeCheck:
         if process.returncode and not kill:
             raise RunError("\n".join([*lines[-20:], f"the training ended with status {process.returncode}"]))
 
-    def _command(self, logdir: Path, max_iter: int, workers: int | None, save_every: int) -> list[str]:
+    def _build_command(self, logdir: Path, max_iter: int, workers: int | None, save_every: int) -> list[str]:
         command = [sys.executable, "-u", "-m"]
         if self.ranks > 1:
             command += ["torch.distributed.run", "--standalone", f"--nproc_per_node={self.ranks}", "-m"]

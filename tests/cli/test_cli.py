@@ -18,7 +18,7 @@ import yaml
 
 from imagier.cli import COMMANDS, main
 from imagier.cli import train as train_command
-from imagier.cli.arguments import folder
+from imagier.cli.arguments import parse_folder
 from imagier.train.hooks import tensorboard
 
 ROOT = Path(__file__).parents[2]
@@ -170,8 +170,8 @@ def test_a_file_where_a_folder_is_wanted_is_named(
         command = "infer" if flag == "--output_dir" else "train"
         line = told(capsys, command, "--config", config, flag, path)[-1]
         assert line == f"imagier {command}: error: argument {flag}: {config} is a file; name a folder"
-    assert folder(str(tmp_path / "new" / "one")) == tmp_path / "new" / "one"
-    assert folder("new") == Path("new")
+    assert parse_folder(str(tmp_path / "new" / "one")) == tmp_path / "new" / "one"
+    assert parse_folder("new") == Path("new")
 
 
 @pytest.mark.parametrize("words", [["train", "--logdir"], ["infer", "--output_dir"], ["data", "openmoji", "--out"]])

@@ -21,7 +21,7 @@ from small_config import read, write
 from stores import EXTENSIONS, contents, folder, reference_lmdb
 
 from imagier.cli import main
-from imagier.cli.data.build import listed_keys
+from imagier.cli.data.build import read_keys
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.lmdb import LmdbSource
 from imagier.data.sources.opening import open_local
@@ -73,8 +73,8 @@ def test_the_reference_script_takes_all_its_flags_and_makes_its_layout(files: Pa
         [sys.executable, str(SCRIPT), *arguments(files, *flags)], check=True, capture_output=True, text=True
     )
     assert ended.stdout.splitlines()[:2] == [
-        "--metadata_factor: needed no more, the LMDB grows as it has to",
-        "--large: needed no more",
+        "--metadata_factor: has no effect, an LMDB grows as needed",
+        "--large: has no effect",
     ]
     out = files.parent / "out"
     names = {".": ["top"], "a": ["1", "2"], "b": ["1"]}
@@ -102,7 +102,7 @@ def test_what_was_built_is_told(files: Path, capsys: pytest.CaptureFixture[str])
     assert run("shards", files, "--paired", "--remove_missing") == 0
     told = capsys.readouterr().out.splitlines()
     assert told[:2] == ["building shards: 6 of them", "reading it back: 6 of them"]
-    assert told[2] == f"{files.parent}/out: 3 images (jpg), 3 maps (png); 1 samples left out, which lack a file"
+    assert told[2] == f"{files.parent}/out: 3 images (jpg), 3 maps (png); 1 samples without all files left out"
     assert told[3].startswith("0.0 MB in 6 files, all read back and compared, in ")
 
 
@@ -121,7 +121,7 @@ def test_a_list_chooses_the_samples(files: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(("ext", "line", "key"), [("jpg", "a.jpg.jpg", "./a.jpg"), ("png", "s/b.png.jpg", "s/b.png")])
 def test_one_extension_is_taken_from_a_line_of_a_list(tmp_path: Path, ext: str, line: str, key: str) -> None:
     (tmp_path / "list.txt").write_text(line)
-    assert listed_keys(str(tmp_path / "list.txt"), {"images": ext}) == [key]
+    assert read_keys(str(tmp_path / "list.txt"), {"images": ext}) == [key]
 
 
 def test_an_index_of_samples_that_lack_a_file_is_refused_or_leaves_them_out(
@@ -132,7 +132,9 @@ def test_an_index_of_samples_that_lack_a_file_is_refused_or_leaves_them_out(
     assert main(index) == 2
     assert "leave such out with --remove_missing" in capsys.readouterr().err
     assert main([*index, "--remove_missing"]) == 0
-    assert capsys.readouterr().out.startswith(f"{files}: 3 images (jpg), 3 maps (png); 1 samples left out, which lack")
+    assert capsys.readouterr().out.startswith(
+        f"{files}: 3 images (jpg), 3 maps (png); 1 samples without all files left out"
+    )
     names = json.loads((files / "all_filenames.json").read_text())
     assert names == {"files": ["top"], "files/a": ["1", "2"]}
 

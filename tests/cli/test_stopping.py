@@ -95,9 +95,9 @@ def test_signals_are_as_before_once_a_run_is_over() -> None:
 
 def test_under_torchrun_an_interrupted_run_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    assert status.interrupted() == status.INTERRUPTED == os.EX_TEMPFAIL
+    assert status.choose_interrupted() == status.INTERRUPTED == os.EX_TEMPFAIL
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    assert status.interrupted() == status.DONE
+    assert status.choose_interrupted() == status.DONE
 
 
 def test_a_slurm_job_is_over_a_margin_before_its_end() -> None:

@@ -240,6 +240,36 @@ def test_a_process_group_of_the_caller_is_used_and_left_as_it_is(data: Path, tmp
         dist.destroy_process_group()
 
 
+TWO_RANKS = """
+import sys
+import torch.distributed as dist
+from imagier.run import RunOptions, train
+
+dist.init_process_group("gloo")
+group = dist.group.WORLD
+result = train(sys.argv[1], RunOptions(logdir=sys.argv[2], device="cpu"))
+assert dist.is_initialized() and dist.group.WORLD is group
+assert result.checkpoint.is_file() or dist.get_rank() > 0
+print(f"rank {dist.get_rank()} of {dist.get_world_size()}: {result.scores['generator']}", flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_ranks_that_have_joined_already_train_together(data: Path, tmp_path: Path) -> None:
+    config = tiny.write_config(tmp_path / "tiny.yaml", data, max_iter=2)
+    (tmp_path / "job.py").write_text(TWO_RANKS)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*words, str(tmp_path / "job.py"), str(config), str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
+    assert first.removeprefix("rank 0 of 2: ") == second.removeprefix("rank 1 of 2: ")
+    assert load(tmp_path / "run" / "epoch_00001_iteration_000000002_checkpoint.pt")["epoch_samples"] == 0
+
+
 # Images and scores ---------------------------------------------------------------------------------------------------
 
 

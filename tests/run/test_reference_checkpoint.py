@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from imagier.cli import main
 from imagier.errors import UserError
 from imagier.run.inference import load_recipe
-from imagier.run.reference_checkpoint import _parameter_names
+from imagier.run.reference_checkpoint import _list_parameters
 from imagier.run.resume_plan import ResumePlan
 from imagier.train import checkpoint
 from imagier.train.checkpoint_files import find_latest
@@ -171,13 +171,13 @@ def test_what_is_not_learned_is_told_by_its_name(case: str) -> None:
     trainer = case_trainer(case)
     for player in NETWORKS:
         entries = recorded_state(case, player)
-        assert list(_parameter_names(entries)) == parameters_of(trainer.players[player].network, entries)
+        assert list(_list_parameters(entries)) == parameters_of(trainer.players[player].network, entries)
 
 
 def test_directions_of_weight_norms_are_learned_and_singular_vectors_are_not() -> None:
     layer = ["a.bias", "a.weight_g", "a.weight_v", "b.bias", "b.weight_orig", "b.weight_u", "b.weight_v"]
     others = ["c.weight", "c.running_mean", "c.running_var", "c.num_batches_tracked", "d.kernel", "e.cluster_12"]
-    assert list(_parameter_names([*layer, *others])) == [*layer[:5], "c.weight"]
+    assert list(_list_parameters([*layer, *others])) == [*layer[:5], "c.weight"]
 
 
 @pytest.mark.parametrize("norm", ["none", "spectral", "weight"])
@@ -247,7 +247,7 @@ def test_a_state_about_another_number_of_weights_is_refused(tmp_path: Path) -> N
     trainer = case_trainer("unit_a")
     state, _ = with_optimizers(trainer, torch.optim.Adam, {"lr": 0.1}, "unit_a")
     state["opt_D"]["param_groups"][0]["params"].pop()
-    with pytest.raises(UserError, match=r"opt_D: is about \d+ weights, but its network has \d+"):
+    with pytest.raises(UserError, match=r"opt_D: holds the state of \d+ weights, but its network has \d+"):
         begun(trainer, state, tmp_path, resume=True)
 
 
@@ -300,7 +300,7 @@ def test_another_shape_is_an_error_even_if_not_strict(tmp_path: Path) -> None:
 def test_a_network_that_the_reference_did_not_know_is_told(tmp_path: Path) -> None:
     trainer = case_trainer("unit_a", "trainer.model_average_config.enabled=false")
     trainer.recipe.gen = trainer.players["gen"].network = nn.Linear(1, 1)
-    with pytest.raises(UserError, match=r"gen: was written by the reference, which knew no torch\.nn\.\S+Linear"):
+    with pytest.raises(UserError, match=r"gen: was written by the reference, which had no torch\.nn\.\S+Linear"):
         begun(trainer, {"net_G": wrapped(recorded_state("unit_a", "gen"))}, tmp_path, resume=False)
 
 

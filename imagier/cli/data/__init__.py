@@ -7,12 +7,12 @@ import importlib
 from types import ModuleType
 
 COMMANDS = {
-    "build": "make one LMDB, or tar shards, of many files",
-    "check": "read all of a data set and say what is wrong with it",
+    "build": "pack many files into one LMDB, or into tar shards",
+    "check": "read a whole data set and report what is wrong with it",
     "preview": "show on a page what a batch looks like after augmentation",
-    "index": "list the files of a folder, to be read from an object store",
-    "openmoji": "draw the default data set: line art and image of emoji",
-    "openmoji-tones": "draw sets without pairs: emoji of people, in many colors",
+    "index": "list the files of a folder that will be read from an object store",
+    "openmoji": "draw the default data set: emoji and their line art",
+    "openmoji-tones": "draw data sets without pairs: emoji of people, in many colors",
 }
 
 
@@ -21,13 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        _module(name).add_arguments(sub)
+        _import_command(name).add_arguments(sub)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command that `args.data_command` names; returns the exit status."""
-    return _module(args.data_command).run(args)
+    return _import_command(args.data_command).run(args)
 
 
-def _module(name: str) -> ModuleType:
+def _import_command(name: str) -> ModuleType:
     return importlib.import_module(f"imagier.cli.data.{name.replace('-', '_')}")

@@ -1,4 +1,4 @@
-"""`imagier data build`: makes one LMDB or tar shards of a folder of files, or of another such store."""
+"""`imagier data build`: packs a folder of files, or another store, into one LMDB or into tar shards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagier.cli.arguments import folder, positive, writable_folder
+from imagier.cli.arguments import parse_folder, parse_positive, parse_writable_folder
 from imagier.tools.progress import progress
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from imagier.tools.stores.plan import Plan
 
 _INDICES = "all_indices.json"
-"""Numbers of the objects in each file of a video, which some sets have beside their files."""
+"""Numbers of the objects in each frame of a video, which some data sets have beside their files."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,23 +25,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("store", choices=("lmdb", "shards"), help="what to build")
     add(
         "--data_root",
-        type=folder,
+        type=parse_folder,
         required=True,
         metavar="DIR",
         help="the files: DIR/<type>/<sequence>/<name>.<ext>, or a store",
     )
-    add("--config", type=Path, required=True, help="its data.input_types says which types there are")
-    add("--output_root", type=writable_folder, required=True, metavar="DIR", help="the store to make")
+    add("--config", type=Path, required=True, help="its data.input_types lists the types")
+    add("--output_root", type=parse_writable_folder, required=True, metavar="DIR", help="the store to make")
     add("--paired", action="store_true", help="every sample has a file of each type")
     add(
-        "--input_list", metavar="FILE", default="", help="with --paired: the samples to take, a line each, seq/name.jpg"
+        "--input_list",
+        metavar="FILE",
+        default="",
+        help="with --paired: a list of the samples to take, one seq/name.jpg per line",
     )
     add("--remove_missing", action="store_true", help="with --paired: leave out samples that lack a file")
-    add("--overwrite", action="store_true", help="replace what is there, once the new store is finished")
-    add("--shard_mb", type=positive, default=256, metavar="MB", help="about so large is a shard (default 256)")
-    add("--workers", type=positive, default=8, metavar="N", help="threads that read (default 8)")
-    add("--metadata_factor", type=float, help="taken, but needed no more: an LMDB grows as it has to")
-    add("--large", action="store_true", help="taken, but needed no more")
+    add("--overwrite", action="store_true", help="replace an existing store, once the new one is finished")
+    add("--shard_mb", type=parse_positive, default=256, metavar="MB", help="approximate size of a shard (default 256)")
+    add("--workers", type=parse_positive, default=8, metavar="N", help="threads that read (default 8)")
+    add("--metadata_factor", type=float, help="accepted, without effect: an LMDB grows as needed")
+    add("--large", action="store_true", help="accepted, without effect")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,20 +55,21 @@ def run(args: argparse.Namespace) -> int:
     from imagier.tools.stores.plan import plan
 
     if args.data_root.resolve().is_relative_to(args.output_root.resolve()):
-        raise UserError(f"--output_root {args.output_root}: holds the files to be read", advice="build elsewhere")
-    for line in _without_effect(args):
+        where = f"--output_root {args.output_root}"
+        raise UserError("holds the files to be read", where=where, advice="build elsewhere", code="source-in-output")
+    for line in _list_unused_flags(args):
         print(line)
-    kinds = extensions_of(args.config)
+    kinds = read_extensions(args.config)
     start = time.perf_counter()
     source = open_local(args.data_root, kinds)
-    listed = listed_keys(args.input_list, kinds) if args.input_list else None
+    listed = read_keys(args.input_list, kinds) if args.input_list else None
     planned = plan(source, list(kinds), paired=args.paired, remove_missing=args.remove_missing, only=listed)
     indices = args.data_root / _INDICES
     built = build(
         source,
         planned,
         args.output_root,
-        _writer(args),
+        _choose_writer(args),
         settings=str(args.data_root.resolve()),
         beside=[indices] if indices.is_file() else [],
         overwrite=args.overwrite,
@@ -73,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         progress=progress,
     )
     counts = ", ".join(f"{len(keys):,} {kind} ({planned.extensions[kind]})" for kind, keys in planned.keys.items())
-    removed = f"; {planned.removed:,} samples left out, which lack a file" if planned.removed else ""
+    removed = f"; {planned.removed:,} samples without all files left out" if planned.removed else ""
     before = f", {built.continued_from:,} of them before" if built.continued_from else ""
     size = f"{built.bytes / 1e6:,.1f} MB in {built.files:,} files{before}"
     print(f"{args.output_root}: {counts}{removed}")
@@ -81,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _writer(args: argparse.Namespace) -> Callable[[Path, Plan], Writer]:
+def _choose_writer(args: argparse.Namespace) -> Callable[[Path, Plan], Writer]:
     from imagier.tools.stores.lmdb_writer import LmdbWriter
     from imagier.tools.stores.shard_writer import ShardWriter
 
@@ -90,26 +94,26 @@ def _writer(args: argparse.Namespace) -> Callable[[Path, Plan], Writer]:
     return lambda store, planned: ShardWriter(store, planned, shard_bytes=args.shard_mb * 10**6)
 
 
-def _without_effect(args: argparse.Namespace) -> list[str]:
-    """A line for every flag that says nothing here."""
+def _list_unused_flags(args: argparse.Namespace) -> list[str]:
+    """A line for every flag that has no effect."""
     lines = []
     if args.metadata_factor is not None:
-        lines.append("--metadata_factor: needed no more, the LMDB grows as it has to")
+        lines.append("--metadata_factor: has no effect, an LMDB grows as needed")
     if args.large:
-        lines.append("--large: needed no more")
-    return lines + without_pairs(args)
+        lines.append("--large: has no effect")
+    return lines + list_flags_of_pairs(args)
 
 
-def without_pairs(args: argparse.Namespace) -> list[str]:
-    """A line for every flag that says nothing without --paired."""
+def list_flags_of_pairs(args: argparse.Namespace) -> list[str]:
+    """A line for every flag that has no effect without --paired."""
     if args.paired:
         return []
     given = {"--input_list": args.input_list, "--remove_missing": args.remove_missing}
     return [f"{flag}: has no effect without --paired" for flag, value in given.items() if value]
 
 
-def extensions_of(config: Path) -> dict[str, str]:
-    """The extension of every type that is read from files, from data.input_types: nothing else of the config counts."""
+def read_extensions(config: Path) -> dict[str, str]:
+    """The extensions of all types that are read from files, from data.input_types, and nothing else of the config."""
     from imagier.config.load import load
     from imagier.errors import UserError
 
@@ -140,15 +144,15 @@ def extensions_of(config: Path) -> dict[str, str]:
     return extensions
 
 
-def listed_keys(path: str, kinds: dict[str, str]) -> list[str]:
-    """The keys of a list of files."""
+def read_keys(path: str, kinds: dict[str, str]) -> list[str]:
+    """The keys in a list of files."""
     from imagier.errors import UserError
 
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a text file (UTF-8)"
-        raise UserError(f"--input_list {path}: {reason}") from error
+        reason = str(error.strerror) if isinstance(error, OSError) else "it is not a text file (UTF-8)"
+        raise UserError(reason, where=f"--input_list {path}", code="unreadable-list") from error
     extensions = (".jpg", f".{next(iter(kinds.values()))}")  # the reference's lists always say jpg
     names = [line.strip() for line in lines if line.strip()]
     keys = [name.removesuffix(next(filter(name.endswith, extensions), "")) for name in names]

@@ -1,4 +1,4 @@
-"""`imagier data index`: lists the files of a folder that is to be read from an object store."""
+"""`imagier data index`: lists the files of a folder that will be read from an object store."""
 
 from __future__ import annotations
 
@@ -6,30 +6,39 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from imagier.cli.arguments import folder, writable_folder
+from imagier.cli.arguments import parse_folder, parse_writable_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of the reference's scripts/build_index.py."""
     add = parser.add_argument
-    add("--data_root", type=folder, required=True, metavar="DIR", help="the files: DIR/<type>/<sequence>/<name>.<ext>")
-    add("--config", type=Path, required=True, help="its data.input_types says which types there are")
+    add(
+        "--data_root",
+        type=parse_folder,
+        required=True,
+        metavar="DIR",
+        help="the files: DIR/<type>/<sequence>/<name>.<ext>",
+    )
+    add("--config", type=Path, required=True, help="its data.input_types lists the types")
     add(
         "--output_root",
         metavar="DIR",
-        type=_folder_if_any,
-        help="where the lists go (default: data_root, to be uploaded with it)",
+        type=_parse_optional_folder,
+        help="where to write the lists (default: data_root, to be uploaded with it)",
     )
     add("--paired", action="store_true", help="every sample has a file of each type")
     add(
-        "--input_list", metavar="FILE", default="", help="with --paired: the samples to take, a line each, seq/name.jpg"
+        "--input_list",
+        metavar="FILE",
+        default="",
+        help="with --paired: a list of the samples to take, one seq/name.jpg per line",
     )
     add("--remove_missing", action="store_true", help="with --paired: leave out samples that lack a file")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes all_filenames.json and metadata.json; returns the exit status. UserError if files are missing."""
-    from imagier.cli.data.build import extensions_of, listed_keys, without_pairs
+    from imagier.cli.data.build import list_flags_of_pairs, read_extensions, read_keys
     from imagier.data.sources.folder import FolderSource
     from imagier.data.sources.index import index_files
     from imagier.errors import UserError
@@ -37,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
     from imagier.train.disk import write_atomic
 
     out = args.output_root or args.data_root
-    for line in without_pairs(args):
+    for line in list_flags_of_pairs(args):
         print(line)
-    kinds = extensions_of(args.config)
-    only = listed_keys(args.input_list, kinds) if args.input_list and args.paired else None
+    kinds = read_extensions(args.config)
+    only = read_keys(args.input_list, kinds) if args.input_list and args.paired else None
     source = FolderSource(args.data_root, kinds)
     planned = plan(source, list(kinds), paired=args.paired, remove_missing=args.remove_missing, only=only)
     sequences: dict[str, Any] = {kind: planned.sequences(kind) for kind in kinds}
@@ -53,14 +62,15 @@ def run(args: argparse.Namespace) -> int:
             with write_atomic(out / name) as file:
                 file.write(text.encode())
     except OSError as error:
-        raise UserError(str(error.strerror), where=out, advice="name another folder with --output_root") from error
+        advice = "name another folder with --output_root"
+        raise UserError(str(error.strerror), where=out, advice=advice, code="unwritable-folder") from error
     counts = ", ".join(f"{len(keys):,} {kind} ({kinds[kind]})" for kind, keys in planned.keys.items())
-    removed = f"; {planned.removed:,} samples left out, which lack a file" if planned.removed else ""
+    removed = f"; {planned.removed:,} samples without all files left out" if planned.removed else ""
     print(f"{out}: {counts}{removed}")
     if args.paired:
-        print(f"upload the files as BUCKET/.../{base}/<type>/...: the lists count on the name {base}")
+        print(f"upload the files as BUCKET/.../{base}/<type>/...: the lists contain the name {base}")
     return 0
 
 
-def _folder_if_any(text: str) -> Path | None:
-    return writable_folder(text) if text else None
+def _parse_optional_folder(text: str) -> Path | None:
+    return parse_writable_folder(text) if text else None

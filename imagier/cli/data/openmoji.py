@@ -13,7 +13,7 @@ from imagier.tools.progress import progress
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add_drawing(parser, "data/openmoji<PX>")
-    parser.add_argument("--skin-tones", action="store_true", help="also draw the variants of skin tone")
+    parser.add_argument("--skin-tones", action="store_true", help="also draw the variants with skin tones")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> int:
 
     out = args.out if args.out is not None else Path("data", f"openmoji{args.size}")
     start = time.perf_counter()
-    with progress(f"drawing emoji at {args.size} px") as told:
-        made = render_openmoji(out, size_px=args.size, skin_tones=args.skin_tones, workers=args.workers, progress=told)
+    with progress(f"drawing emoji at {args.size} px") as show:
+        made = render_openmoji(out, size_px=args.size, skin_tones=args.skin_tones, workers=args.workers, progress=show)
     left_out = ", ".join(f"{count} {reason}" for reason, count in made.left_out.items() if count)
     how = "already there" if made.already_there else f"in {time.perf_counter() - start:.1f} s"
     print(f"{made.out}: {made.train} train + {made.val} val pairs, {how}; left out: {left_out or 'none'}")

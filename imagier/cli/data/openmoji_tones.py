@@ -1,4 +1,4 @@
-"""`imagier data openmoji-tones`: draws sets without pairs."""
+"""`imagier data openmoji-tones`: draws data sets without pairs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def run(args: argparse.Namespace) -> int:
 
     out = args.out if args.out is not None else Path("data", f"openmoji_tones{args.size}")
     start = time.perf_counter()
-    with progress(f"drawing emoji in all colors at {args.size} px") as told:
-        made = render_tones(out, size_px=args.size, workers=args.workers, progress=told)
+    with progress(f"drawing emoji in all colors at {args.size} px") as show:
+        made = render_tones(out, size_px=args.size, workers=args.workers, progress=show)
     images = sum(made.counts.values())
     how = "already there" if made.already_there else f"in {time.perf_counter() - start:.1f} s"
     print(f"{made.out}: {images} images of {made.train} train + {made.val} val emoji, {how}")

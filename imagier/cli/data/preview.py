@@ -1,11 +1,11 @@
-"""`imagier data preview`: what the networks will see."""
+"""`imagier data preview`: shows what the networks will see."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from imagier.cli.arguments import positive, seed, writable_file
+from imagier.cli.arguments import parse_positive, parse_seed, parse_writable_file
 from imagier.run.options import DEFAULT_SEED
 
 
@@ -13,10 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add = parser.add_argument
     add("config", type=Path, metavar="CONFIG", help="the YAML of the experiment")
-    add("out", type=writable_file, metavar="OUT.html", help="the page to write")
-    add("--samples", type=positive, default=6, metavar="N", help="samples to show (default %(default)s)")
-    add("--draws", type=positive, default=4, metavar="K", help="augmentations of each (default %(default)s)")
-    add("--seed", type=seed, default=DEFAULT_SEED, help="seed of the augmentations (default %(default)s)")
+    add("out", type=parse_writable_file, metavar="OUT.html", help="the page to write")
+    add("--samples", type=parse_positive, default=6, metavar="N", help="samples to show (default %(default)s)")
+    add("--draws", type=parse_positive, default=4, metavar="K", help="augmented versions of each (default %(default)s)")
+    add("--seed", type=parse_seed, default=DEFAULT_SEED, help="seed of the augmentations (default %(default)s)")
     add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
 
 
@@ -28,5 +28,5 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args.config, args.overrides)
     text = page(config, title=args.config.stem, samples=args.samples, draws=args.draws, seed=args.seed)
     write(args.out, [text])
-    print(f"{args.out}: samples as they are stored, and as the networks get them")
+    print(f"{args.out}: samples as they are stored, and as the networks see them")
     return 0
