@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
 from functools import cached_property
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 CREDENTIALS = {"aws_access_key_id": "someone", "aws_secret_access_key": "a-secret", "region_name": "us-east-1"}
 IP = "127.0.0.1"
+
+
+def credentials_for(port: int) -> dict[str, Any]:
+    """What a client must be given to find a server at a port."""
+    return {**CREDENTIALS, "endpoint_url": f"http://{IP}:{port}"}
 
 
 class S3Server:
@@ -35,7 +36,7 @@ class S3Server:
     @property
     def credentials(self) -> dict[str, Any]:
         """What a client must be given to find it."""
-        return {**CREDENTIALS, "endpoint_url": f"http://{IP}:{self.port}"}
+        return credentials_for(self.port)
 
     def start(self) -> None:
         """Begins to start: from some moment on, it answers, at the port that it had before."""
@@ -70,52 +71,6 @@ class S3Server:
         for key, data in files.items():
             self.s3.put_object(Bucket=bucket, Key=key, Body=data)
         return bucket
-
-
-class Faulty:
-    """A way to a server on which answers get lost: it makes of each request what its plan says, then lets all pass.
-
-    plan: "pass"; "cut" ends the answer in its middle; "hang up" sends none; a number is an HTTP status sent instead.
-    """
-
-    def __init__(self, server: S3Server, plan: Iterable[str | int]) -> None:
-        self.requests: list[str | int] = []
-        upstream, steps, requests = server.port, iter(plan), self.requests
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                step = next(steps, "pass")
-                requests.append(step)
-                self.close_connection = True
-                if step == "hang up":
-                    return
-                if isinstance(step, int):
-                    self._send(step, {}, b"")
-                    return
-                connection = HTTPConnection(IP, upstream)
-                connection.request("GET", self.path, headers=dict(self.headers))
-                answer = connection.getresponse()
-                body = answer.read()
-                headers = {**dict(answer.getheaders()), "Content-Length": str(len(body))}
-                self._send(answer.status, headers, body[: len(body) // 2] if step == "cut" else body)
-
-            def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None: ...
-
-        self._http = ThreadingHTTPServer((IP, 0), Handler)
-        Thread(target=self._http.serve_forever, daemon=True).start()
-        self.credentials = {**server.credentials, "endpoint_url": f"http://{IP}:{self._http.server_port}"}
-
-    def close(self) -> None:
-        """Stops to listen."""
-        self._http.shutdown()
-        self._http.server_close()
 
 
 def _serve(folder: Path, port: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from imagier.config import schema
 from imagier.config.load import Document, KeyPath, join_keys
 from imagier.config.lookup import class_at, find_dataset, is_taken, type_at
+from imagier.config.remote_rules import is_url
 
 _TYPE_PREFIXES = (
     "imaginaire.generators.",
@@ -248,7 +249,7 @@ def _is_remote(document: Document, section: str) -> bool:
         roots = document.get((section, split, "roots"))
         roots = roots if isinstance(roots, list) else []
         is_store = document.get((section, split, "dataset_type")) == "object_store"
-        if is_store or any(str(root).startswith("s3://") for root in roots):
+        if is_store or any(is_url(str(root)) for root in roots):
             return True
     return False
 

@@ -10,6 +10,7 @@ from imagier.config.augmentation_rules import broken_augmentations
 from imagier.config.find import did_you_mean, find
 from imagier.config.load import KeyPath, Mistake
 from imagier.config.lookup import find_dataset
+from imagier.config.remote_rules import broken_remote_rules
 from imagier.errors import UserError
 
 
@@ -49,6 +50,7 @@ def _data(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
         what = f"{data.type} does not decode at reduced scale"
         yield Mistake((*key_path, "reduced_jpeg"), what, "remove it here", "has-no-effect")
     yield from _input_types(data.input_types, data.type, (*key_path, "input_types"))
+    yield from broken_remote_rules(data, key_path)
     named = {name: options for entry in data.input_types for name, options in entry.items()}
     yield from _names(data.input_image, named, (*key_path, "input_image"))
     for mistake in label_ops.wrong_ops(data):
@@ -202,9 +204,6 @@ def _names(names: Sequence[str], known: Collection[str], key_path: KeyPath) -> I
 def _split(split: schema.Split, labels: Sequence[str], key_path: KeyPath) -> Iterator[Mistake]:
     if not split.roots:
         yield Mistake((*key_path, "roots"), "is empty", "name at least one folder", "empty")
-    if split.dataset_type not in ("object_store", "shards") and any(root.startswith("s3://") for root in split.roots):
-        what = "must be object_store or shards: a root begins with s3://"
-        yield Mistake((*key_path, "dataset_type"), what, code="remote-root")
     yield from _own_type(split, labels, key_path)
     yield from broken_augmentations(split.augmentations, (*key_path, "augmentations"))
 

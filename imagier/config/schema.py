@@ -312,7 +312,9 @@ class Data:
     cache: Cache | None = None
     """Object stores: None reads every object from the store each time."""
     aws_credentials_file: str | None = None
-    """Object stores: a JSON file of arguments for the client of boto3; None takes what boto3 finds by itself."""
+    """S3: a JSON file of arguments for boto3's client, secrets included; None takes what boto3 finds by itself."""
+    storage_options: dict[str, Any] = field(default_factory=dict)
+    """Object stores: arguments of boto3's client (S3) or of fsspec's file system (other URLs), without secrets."""
     train: Split | None = None
     val: Split | None = None
     test: Split | None = None

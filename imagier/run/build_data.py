@@ -97,7 +97,14 @@ def sources(data: schema.Data, split: schema.Split) -> list[Source]:
     store = split.dataset_type or ("lmdb" if split.is_lmdb else None)
     cache = shared_cache(data.cache.root, int(data.cache.size_GB * 1e9)) if data.cache else None
     return [
-        open_remote(root, extensions, store, credentials_file=data.aws_credentials_file, cache=cache)
+        open_remote(
+            root,
+            extensions,
+            store,
+            credentials_file=data.aws_credentials_file,
+            storage_options=data.storage_options,
+            cache=cache,
+        )
         if is_remote(root, store)
         else open_local(root, extensions, store)
         for root in split.roots

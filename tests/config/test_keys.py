@@ -143,6 +143,10 @@ ACCEPTED: dict[str, str | list[str]] = {
     "data.on_error": "skip",
     "data.val_data_loader_not_distributed": "true",
     "data.cache": ["data.val.dataset_type=object_store", "{root: x, size_GB: 1.5}"],
+    "data.storage_options": [
+        "data.val={dataset_type: object_store, roots: ['gs://a/b'], augmentations: {resize_h_w: '32, 32'}}",
+        "{token: anon, project: mine}",
+    ],
     "data.aws_credentials_file": [
         "data.train={dataset_type: object_store, roots: [a], augmentations: {resize_h_w: '32, 32'}}",
         "x.json",

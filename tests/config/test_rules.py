@@ -16,6 +16,7 @@ TESTED = (
 )
 FEW_SHOT = ["data.type=unpaired_few_shot_images", "data.input_image=[]"]
 FEW_SHOT_TYPES = "data.input_types=[images_style: {ext: png}, images_content: {ext: png}]"
+STORED = "which would be stored with the run; set it in the environment, see 'Object stores' in docs/data.md"
 ALL_THREE = "type, input_types and input_image stand in the section `val`, all three of them, or in none"
 
 # overrides, what is said of them, overrides that are right
@@ -149,6 +150,30 @@ RULES: list[tuple[list[str], list[str], list[str]]] = [
         ["data.val.roots=['s3://bucket/set']"],
         ["data.val.dataset_type: must be object_store or shards: a root begins with s3://"],
         ["data.val.roots=['s3://bucket/set']", "data.val.dataset_type=shards"],
+    ),
+    (
+        ["data.val.roots=[here, 'gs://bucket/set']", "data.val.dataset_type=folder"],
+        ["data.val.dataset_type: must be object_store or shards: a root begins with gs://"],
+        ["data.val.roots=['https://host/set']", "data.val.dataset_type=object_store"],
+    ),
+    (
+        ["data.val.roots=[here, 'https://me:mine@host/set']", "data.val.dataset_type=shards"],
+        [f"data.val.roots.1: holds a password, {STORED}"],
+        ["data.val.roots=['abfs://box@account.dfs.core.windows.net/set']", "data.val.dataset_type=shards"],
+    ),
+    (
+        ["data.storage_options={headers: {Authorization: x}, account_key: y, token: z}"],
+        [
+            f"data.storage_options.headers.Authorization: is a secret, {STORED}",
+            f"data.storage_options.account_key: is a secret, {STORED}",
+            f"data.storage_options.token: is a secret, {STORED}",
+        ],
+        ["data.storage_options={token: anon, account_name: me, endpoint_url: 'http://host:9000', anon: false}"],
+    ),
+    (
+        ["data.storage_options={endpoint_url: 'http://me:mine@host'}"],
+        [f"data.storage_options.endpoint_url: is a secret, {STORED}"],
+        ["data.storage_options={token: /home/me/google.json}"],
     ),
     (
         [f"data.val={OWN}input_types: [{SEG}]}}"],

@@ -45,9 +45,8 @@ def read_index(
     there = extensions.keys() if is_paired else listed.keys() & extensions.keys()
     for kind in kinds:
         if kind not in there:
-            raise UserError(
-                f"lists no input type {kind!r}", where=at, advice=f"it has: {', '.join(sorted(there)) or 'none'}"
-            )
+            advice = f"it has: {', '.join(sorted(there)) or 'none'}"
+            raise UserError(f"lists no input type {kind!r}", where=at, advice=advice, code="missing-input-type")
     if is_paired:
         root = None if base is None else _root_in(listed, base)
         return dict.fromkeys(kinds, _keys(listed, root, next(iter(kinds)), at, mend)), extensions
@@ -64,14 +63,14 @@ def _parsed(data: bytes, where: str, mend: str) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; nested without end
-        raise UserError("not JSON", where=where, advice=mend) from error
+        raise UserError("not JSON", where=where, advice=mend, code="not-json") from error
 
 
 def _checked(shape: TypeAdapter, tree: Any, where: str, expected: str) -> Any:
     try:
         return shape.validate_python(tree, strict=True)
     except ValidationError as error:
-        raise UserError(f"expected {expected}", where=where) from error
+        raise UserError(f"expected {expected}", where=where, code="bad-index") from error
 
 
 def _keys(sequences: _Sequences, root: str | None, kind: str, at: str, mend: str) -> Keys:
@@ -82,10 +81,11 @@ def _keys(sequences: _Sequences, root: str | None, kind: str, at: str, mend: str
         for name in names
     ]
     if not keys:
-        raise UserError(f"lists no files of input type {kind!r}", where=at, advice=mend)
+        raise UserError(f"lists no files of input type {kind!r}", where=at, advice=mend, code="no-files")
     wrong = wrong_key(keys)
     if wrong is not None:
-        raise UserError(f"lists {wrong!a}, which cannot be the name of a file", where=at, advice="correct it")
+        what = f"lists {wrong!a}, which cannot be the name of a file"
+        raise UserError(what, where=at, advice="correct it", code="bad-key")
     return Keys(keys)
 
 

@@ -1,29 +1,27 @@
-"""Samples and shards in an object store (S3), with copies on a local disk."""
+"""Samples in an object store: single objects in folders, or tar shards."""
 
 from __future__ import annotations
 
 import io
-import posixpath
 import re
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any, BinaryIO
 
 from imagier.data.sources.disk_cache import DiskCache
+from imagier.data.sources.fsspec_store import FsspecStore
 from imagier.data.sources.index import FILENAMES, METADATA, read_index
-from imagier.data.sources.s3 import PATIENCE, Bucket, Listed, Patience, read_credentials
+from imagier.data.sources.remote import ObjectStore, RemoteFolder
+from imagier.data.sources.s3 import SCHEME, S3Store, check_client_arguments, read_credentials
 from imagier.data.sources.shards import ShardsSource
 from imagier.data.sources.source import Source, whole_sequence
-from imagier.errors import UserError
 
-SCHEME = "s3://"
 _MEND = "make it with `imagier data index`"
-_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_remote(root: str, store: str | None) -> bool:
-    """Whether a root is a folder of a bucket. store: the dataset_type of the config."""
-    return store == "object_store" or root.startswith(SCHEME)
+    """Whether a root lies in an object store: a URL, or bucket/folder. store: the dataset_type of the config."""
+    return store == "object_store" or _URL.match(root) is not None
 
 
 def open_remote(
@@ -32,125 +30,64 @@ def open_remote(
     store: str | None,
     *,
     credentials_file: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     cache: DiskCache | None = None,
 ) -> Source:
-    """The store in a folder of a bucket: tar archives if `store` is "shards", else objects in folders.
+    """The source at a root of an object store: tar shards if `store` is "shards", else objects in folders.
 
-    root: bucket/folder or s3://bucket/folder. extensions: by input type. credentials_file: as `read_credentials`.
-    UserError if it cannot be read.
+    root: s3://bucket/folder, the same without scheme, or any other URL that fsspec reads. extensions: by input type.
+    credentials_file: S3, see `read_credentials`. storage_options: arguments of boto3's client (S3) or of fsspec's file
+    system. UserError if it cannot be read.
     """
-    credentials = read_credentials(credentials_file) if credentials_file else {}
-    folder = S3Folder(root, credentials, cache)
+    folder = RemoteFolder(_open_store(root, credentials_file, storage_options or {}), cache)
     return ShardsSource(folder, extensions) if store == "shards" else ObjectStoreSource(folder, extensions)
 
 
-class S3Folder:
-    """The objects of a bucket that lie under a path; their names are what comes behind it."""
-
-    def __init__(
-        self,
-        root: str,
-        credentials: Mapping[str, Any],
-        cache: DiskCache | None = None,
-        patience: Patience = PATIENCE,
-    ) -> None:
-        """root: bucket/path or s3://bucket/path. credentials: as Bucket. UserError if no bucket can be called so."""
-        bucket, _, self.path = root.removeprefix(SCHEME).rstrip("/").partition("/")
-        if not _BUCKET.fullmatch(bucket):
-            raise UserError(f"{root!r} names no bucket", where="roots", advice="write bucket/folder")
-        self.bucket = Bucket(bucket, credentials, patience)
-        self.cache = cache
-        self._server = self.bucket.endpoint if cache is not None else ""
-
-    def names(self) -> list[str]:
-        """Those right under the path, sorted, as of a flat folder. UserError if there are none."""
-        return list(self._listed)
-
-    def size(self, name: str) -> int:
-        """Bytes of one that is in `names`."""
-        return self._listed[name].size
-
-    def key(self, name: str) -> str:
-        """The key of one in the bucket."""
-        return posixpath.join(self.path, name)
-
-    def where(self, name: str) -> str:
-        """What to call one in a message."""
-        return self.bucket.where(self.key(name))
-
-    def fetch(self, name: str) -> bytes:
-        """All bytes of one: from the cache, or for the cache too."""
-        key = self.key(name)
-        if self.cache is None:
-            return self.bucket.read(key)
-        entry = self._entry(key)
-        found = self.cache.get(entry)
-        if found is None:
-            found = self.bucket.read(key)
-            self.cache.put(entry, found)
-        return found
-
-    def read(self, name: str, offset: int, length: int) -> bytes:
-        """A part of one that is in `names`, fewer bytes at its end. With a cache, all of it is fetched at once.
-
-        UserError if it is no longer the one that was listed.
-        """
-        key, listed = self.key(name), self._listed[name]
-        length = max(0, min(length, listed.size - offset))  # to ask for what lies behind the end is an error
-        if self.cache is not None:
-            entry = self._entry(f"{key} {listed.version}")
-            found = self.cache.part(entry, listed.size, offset, length, lambda: self.bucket.parts(key, listed))
-            if found is not None:
-                return found
-        return self.bucket.read(key, offset, length, listed.version)
-
-    @cached_property
-    def _listed(self) -> dict[str, Listed]:
-        prefix = self.key("")
-        found = {key.removeprefix(prefix): listed for key, listed in self.bucket.list(prefix).items()}
-        if not found:
-            raise UserError("no objects there", where=self.where(""), advice="check `roots`")
-        return found
-
-    def _entry(self, key: str) -> str:
-        return f"{self._server} {self.bucket.name} {key}"
+def _open_store(root: str, credentials_file: str | None, options: Mapping[str, Any]) -> ObjectStore:
+    if _URL.match(root) and not root.startswith(SCHEME):
+        return FsspecStore(root, options)
+    check_client_arguments(options, "data.storage_options")
+    credentials = read_credentials(credentials_file) if credentials_file else {}
+    return S3Store(root, {**options, **credentials})
 
 
 class ObjectStoreSource:
     """Objects root/type/sequence/name.ext; root/all_filenames.json lists them, root/metadata.json has the extensions.
 
-    Where all sequences of paired types are listed with the name of the root in front, as the reference lists them, it
-    is no part of them.
+    The reference lists sequences of paired types with the name of the root in front, if it does so for all of them;
+    that name is not part of a key.
     """
 
-    def __init__(self, folder: S3Folder, extensions: Mapping[str, str]) -> None:
+    def __init__(self, folder: RemoteFolder, extensions: Mapping[str, str]) -> None:
         """extensions: its keys are the types that will be read. UserError if they are not listed."""
         self.folder = folder
-        filenames, metadata = (folder.bucket.read(folder.key(name)) for name in (FILENAMES, METADATA))
+        filenames, metadata = (folder.store.read(name) for name in (FILENAMES, METADATA))
         where = folder.where("").rstrip("/")
-        self._keys, self.extensions = read_index(filenames, metadata, extensions.keys(), where, _MEND, folder.path)
+        self._keys, self.extensions = read_index(
+            filenames, metadata, extensions.keys(), where, _MEND, folder.store.path
+        )
 
-    def keys(self, kind: str) -> list[str]:
-        return list(self._keys[kind])
+    def keys(self, input_type: str) -> list[str]:
+        return list(self._keys[input_type])
 
-    def shards(self, kind: str) -> list[int]:
-        return [len(self._keys[kind])]
+    def shards(self, input_type: str) -> list[int]:
+        return [len(self._keys[input_type])]
 
-    def read(self, kind: str, key: str) -> bytes:
-        return self.folder.fetch(self._name(kind, key))
+    def read(self, input_type: str, key: str) -> bytes:
+        return self.folder.fetch(self._name(input_type, key))
 
-    def open(self, kind: str, key: str) -> BinaryIO:
-        return io.BytesIO(self.read(kind, key))
+    def open(self, input_type: str, key: str) -> BinaryIO:
+        return io.BytesIO(self.read(input_type, key))
 
-    def modified(self, kind: str, key: str) -> int:
-        return 0  # to ask costs as much as to read
+    def modified(self, input_type: str, key: str) -> int:
+        return 0  # asking costs as much as reading
 
-    def where(self, kind: str, key: str) -> str:
-        return self.folder.where(self._name(kind, key))
+    def where(self, input_type: str, key: str) -> str:
+        return self.folder.where(self._name(input_type, key))
 
-    def extension(self, kind: str) -> str:
-        return self.extensions[kind].lower()
+    def extension(self, input_type: str) -> str:
+        return self.extensions[input_type].lower()
 
-    def _name(self, kind: str, key: str) -> str:
-        # In a key of S3, a dot is no folder.
-        return f"{kind}/{whole_sequence(key).removeprefix('./')}.{self.extensions[kind]}"
+    def _name(self, input_type: str, key: str) -> str:
+        # In the key of an object, a dot is no folder.
+        return f"{input_type}/{whole_sequence(key).removeprefix('./')}.{self.extensions[input_type]}"

@@ -1,232 +1,229 @@
-"""Objects of an S3 bucket: one client a process, patience with what passes, one line about what does not."""
+"""Objects of an S3 bucket, by boto3.
+
+Not by s3fs: its reads cannot insist on the version that was listed, it hides S3's error codes, and the versions of
+botocore that it allows exclude those that boto3, moto or the AWS command line need.
+"""
 
 from __future__ import annotations
 
 import inspect
 import json
 import os
-import random
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from imagier.data.sources.disk_cache import tell
+from imagier.data.sources.remote import ObjectStat, no_objects, object_replaced
+from imagier.data.sources.retry import (
+    DEFAULT_POLICY,
+    TRANSIENT_STATUS,
+    Failure,
+    Retrier,
+    RetryPolicy,
+    hide_passwords,
+    summarize,
+)
 from imagier.data.sources.source import one_line
 from imagier.errors import UserError
 
+SCHEME = "s3://"
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _CONNECT_S, _READ_S = 10, 30
 """A server that does not answer for so long is asked again."""
-_PART_BYTES = 2**24
-"""What is asked for at a time of a large object."""
-_TOLD_FROM_S = 4.0
-"""Shorter pauses are not worth a line."""
-
-_PASSING = frozenset({429, 500, 502, 503, 504})
-"""HTTP: too busy, or broken for a while."""
-_PASSING_CODES = frozenset({"RequestTimeout"})
-_CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
+_TRANSIENT_CODES = frozenset({"RequestTimeout"})
+_CREDENTIAL_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
+_GIVE_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or name a file with aws_credentials_file"
+)
+_CHECK_CLIENT = "correct the credentials, endpoint_url or region_name"
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Patience:
-    """For how long a request is repeated that another time may succeed; pauses double, up to the longest."""
-
-    total_s: float = 300.0
-    first_s: float = 0.5
-    longest_s: float = 20.0
-    pause: Callable[[float], None] = time.sleep
-
-
-PATIENCE = Patience()
-
-
-@dataclass(frozen=True)
-class Listed:
-    """An object in a list: its bytes, and a text that is another for other bytes."""
-
-    size: int
-    version: str
-
-
 def read_credentials(path: str | Path) -> dict[str, Any]:
-    """Keyword arguments for a client of S3 from a JSON file, as the reference's configs name one.
+    """Arguments of boto3's client from a JSON file, as the reference's configs name one.
 
-    UserError if there is no such file, or if it says anything else; no value of it is ever part of a message.
+    UserError if there is no such file, or if it holds anything else; no value of it is ever part of a message.
     """
     where = f"aws_credentials_file: {Path(path).expanduser().absolute()}"
     try:
-        found = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        arguments = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(str(error.strerror), where=where) from error
+        raise UserError(str(error.strerror), where=where, code="cannot-read-credentials") from error
     except json.JSONDecodeError as error:
+        advice = "write {'aws_access_key_id': ...}"
         raise UserError(
-            "not JSON", where=f"{where}:{error.lineno}", advice="write {'aws_access_key_id': ...}"
+            "not JSON", where=f"{where}:{error.lineno}", advice=advice, code="bad-credentials-file"
         ) from error
     except UnicodeDecodeError as error:
-        raise UserError("not a text file (UTF-8)", where=where) from error
-    known = inspect.signature(_session_class().client).parameters.keys() - {"self", "service_name", "config"}
-    if not isinstance(found, dict):
-        raise UserError(f"expected a mapping with some of {', '.join(sorted(known))}", where=where)
-    for name, value in found.items():
+        raise UserError("not a text file (UTF-8)", where=where, code="bad-credentials-file") from error
+    if not isinstance(arguments, dict):
+        known = ", ".join(_client_arguments())
+        raise UserError(f"expected a mapping with some of {known}", where=where, code="bad-credentials-file")
+    check_client_arguments(arguments, where)
+    return arguments
+
+
+def check_client_arguments(arguments: Mapping[str, Any], where: str) -> None:
+    """UserError if boto3's client does not take one of these arguments, or wants another type."""
+    known = _client_arguments()
+    for name, value in arguments.items():
         if name not in known:
-            raise UserError(f"unknown key {name!r}", where=where, advice=f"there are {', '.join(sorted(known))}")
+            advice = f"there are {', '.join(known)}"
+            raise UserError(f"unknown key {name!r}", where=where, advice=advice, code="unknown-key")
         if not isinstance(value, bool if name == "use_ssl" else str) and name != "verify":
-            raise UserError(f"{name}: expected {'true or false' if name == 'use_ssl' else 'text'}", where=where)
-    return found
+            expected = "true or false" if name == "use_ssl" else "text"
+            raise UserError(f"{name}: expected {expected}", where=where, code="wrong-type")
 
 
-class Bucket:
-    """Reads objects. Once the server has answered, a lost connection is waited for; before that, the address is wrong.
+class S3Store:
+    """The objects below a path of a bucket.
 
     botocore's own retries are off: they end where the body of an answer begins, and do not outlast a restart.
     """
 
-    def __init__(self, name: str, credentials: Mapping[str, Any], patience: Patience = PATIENCE) -> None:
-        """credentials: what `read_credentials` returns; what is not in it comes from where boto3 looks by itself."""
-        _session_class()  # told now if it is not installed
-        self.name = name
-        self.patience = patience
-        self._credentials = credentials
-        self._answered = False
+    def __init__(self, root: str, arguments: Mapping[str, Any], policy: RetryPolicy = DEFAULT_POLICY) -> None:
+        """root: bucket/path or s3://bucket/path. arguments: those of boto3's client; it finds the others by itself.
+
+        UserError if no bucket can have that name, or boto3 is not installed.
+        """
+        _session_class()
+        self.bucket, _, self.path = root.removeprefix(SCHEME).rstrip("/").partition("/")
+        if not _BUCKET.fullmatch(self.bucket):
+            what = f"{hide_passwords(root)!r} names no bucket"
+            raise UserError(what, where="roots", advice="write bucket/folder", code="bad-bucket-name")
+        self._arguments = arguments
+        self._retrier = Retrier(policy)
         self._client: tuple[int, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_client": None}  # a worker that is not forked makes its own
 
-    @property
-    def endpoint(self) -> str:
-        """The address of the server."""
-        return str(self._s3().meta.endpoint_url)
+    @cached_property
+    def address(self) -> str:
+        return f"{self._connect().meta.endpoint_url} {self.bucket} {self._key('')}"
 
-    def where(self, key: str) -> str:
-        """What to call an object in a message."""
-        return one_line(f"s3://{self.name}/{key}")
+    def where(self, name: str) -> str:
+        return one_line(f"{SCHEME}{self.bucket}/{self._key(name)}")
 
-    def read(self, key: str, offset: int = 0, length: int | None = None, version: str | None = None) -> bytes:
-        """An object, or `length` bytes of it, fewer at its end. version: as listed, if no other will do.
+    def list_objects(self) -> dict[str, ObjectStat]:
+        prefix = self._key("")
 
-        UserError if it cannot be read.
-        """
-        if length == 0:
-            return b""
-        which = {} if length is None else {"Range": f"bytes={offset}-{offset + length - 1}"}
-        if version is not None:
-            which["IfMatch"] = version
-        return self._patiently(key, lambda s3: s3.get_object(Bucket=self.name, Key=key, **which)["Body"].read())
-
-    def parts(self, key: str, listed: Listed) -> Iterator[bytes]:
-        """A large object in pieces."""
-        for at in range(0, listed.size, _PART_BYTES):
-            yield self.read(key, at, min(_PART_BYTES, listed.size - at), listed.version)
-
-    def list(self, prefix: str) -> dict[str, Listed]:
-        """The objects whose keys begin so, without a further "/", in the order of their keys. UserError if unlisted."""
-
-        def listed(s3: Any) -> dict[str, Listed]:
-            pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix, Delimiter="/")
+        def list_pages(s3: Any) -> dict[str, ObjectStat]:
+            pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
             items = [item for page in pages for item in page.get("Contents", [])]
-            return {item["Key"]: Listed(item["Size"], item["ETag"]) for item in items}
+            return {item["Key"].removeprefix(prefix): ObjectStat(item["Size"], item["ETag"]) for item in items}
 
-        return dict(sorted(self._patiently(prefix, listed).items()))
+        found = self._request("", list_pages)
+        if not found:
+            raise no_objects(self.where(""))
+        return dict(sorted(found.items()))
 
-    def _patiently(self, key: str, request: Callable[[Any], T]) -> T:
-        """What a request returns; it is repeated while that may help."""
+    def read(self, name: str) -> bytes:
+        return self._get(name, {})
+
+    def read_range(self, name: str, offset: int, length: int, stat: ObjectStat) -> bytes:
+        return self._get(name, {"Range": f"bytes={offset}-{offset + length - 1}", "IfMatch": stat.version})
+
+    def _get(self, name: str, conditions: Mapping[str, str]) -> bytes:
+        key = self._key(name)
+        return self._request(name, lambda s3: s3.get_object(Bucket=self.bucket, Key=key, **conditions)["Body"].read())
+
+    def _key(self, name: str) -> str:
+        return posixpath.join(self.path, name)
+
+    def _request(self, name: str, request: Callable[[Any], T]) -> T:
+        """The result of a request to the client, repeated while that may help."""
         from botocore import exceptions as botocore
         from urllib3.exceptions import HTTPError
 
-        lost = (botocore.ConnectionError, botocore.HTTPClientError, botocore.IncompleteReadError, HTTPError)
-        begun, pause_s, where = time.monotonic(), self.patience.first_s, self.where(key)
-        cause: Exception
-        while True:
-            try:
-                found = request(self._s3())
-                self._answered = True
-                return found
-            except botocore.ClientError as error:
-                self._answered = True
-                passes, cause = _passes(error.response), error
-                line = _refusal(error.response, f"s3://{self.name}", where)
-            except botocore.NoCredentialsError as error:
-                passes, cause, line = False, error, f"{where}: no credentials; {_HOW_TO_GIVE_CREDENTIALS}"
-            except (*lost, botocore.FlexibleChecksumError) as error:
-                passes, cause = self._answered, error
-                line = f"{where}: {_one_line(error)}; check the network, and endpoint_url if the server is not Amazon's"
-            except botocore.BotoCoreError as error:
-                passes, cause, line = False, error, f"{where}: {_one_line(error)}"
-            left_s = begun + self.patience.total_s - time.monotonic()
-            if not passes:
-                raise UserError(line) from cause
-            if left_s <= 0:
-                raise UserError(str(line), advice=f"gave up after {self.patience.total_s:g} s") from cause
-            if pause_s / 2 < _TOLD_FROM_S <= pause_s:
-                tell(f"{line}; trying again for up to {left_s:.0f} s")
-            self.patience.pause(pause_s * random.SystemRandom().uniform(0.5, 1))  # else all workers come at once
-            pause_s = min(2 * pause_s, self.patience.longest_s)
+        lost = (
+            *(botocore.ConnectionError, botocore.HTTPClientError, botocore.IncompleteReadError),
+            *(botocore.FlexibleChecksumError, HTTPError),
+        )
+        where = self.where(name)
 
-    def _s3(self) -> Any:
+        def explain(error: Exception) -> Failure:
+            if isinstance(error, botocore.ClientError):
+                return _explain_answer(error.response, f"{SCHEME}{self.bucket}", where)
+            if isinstance(error, botocore.NoCredentialsError):
+                refused = UserError("no credentials", where=where, advice=_GIVE_CREDENTIALS, code="no-credentials")
+                return Failure(refused, is_transient=False, is_answer=False)
+            what = self._summarize(error)
+            if not isinstance(error, lost):
+                return Failure(UserError(what, where=where, code="request-failed"), is_transient=False, is_answer=False)
+            advice = "check the network, and endpoint_url if the server is not Amazon's"
+            unreachable = UserError(what, where=where, advice=advice, code="server-unreachable")
+            return Failure(unreachable, is_transient=True, is_answer=False)
+
+        return self._retrier.run(
+            lambda: request(self._connect()), (botocore.ClientError, botocore.BotoCoreError, *lost), explain
+        )
+
+    def _connect(self) -> Any:
         """The client of this process: no connection is shared over a fork."""
-        made_by, client = self._client or (None, None)
-        if made_by != os.getpid():
-            client = self._connected()
+        owner, client = self._client or (None, None)
+        if owner != os.getpid():
+            client = self._make_client()
             self._client = (os.getpid(), client)
         return client
 
-    def _connected(self) -> Any:
+    def _make_client(self) -> Any:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
 
         options = Config(connect_timeout=_CONNECT_S, read_timeout=_READ_S, retries={"total_max_attempts": 1})
         try:  # with a session of its own: threads must not share one while it makes a client
-            return _session_class()().client("s3", config=options, **self._credentials)
+            return _session_class()().client("s3", config=options, **self._arguments)
         except (ValueError, BotoCoreError) as error:
-            what = "correct the credentials, endpoint_url or region_name"
-            raise UserError(str(_one_line(error)), where=f"s3://{self.name}", advice=what) from error
+            where = f"{SCHEME}{self.bucket}"
+            raise UserError(self._summarize(error), where=where, advice=_CHECK_CLIENT, code="bad-client") from error
+
+    def _summarize(self, error: Exception) -> str:
+        names = ("aws_secret_access_key", "aws_session_token")
+        return summarize(error, [self._arguments[name] for name in names if self._arguments.get(name)])
 
 
 def _session_class() -> Any:
     try:
         from boto3.session import Session
     except ImportError as error:
-        raise UserError("object stores are read with boto3, which is not installed: pip install imagier[s3]") from error
+        what = "S3 is read with boto3, which is not installed"
+        raise UserError(what, advice="run: pip install 'imagier[s3]'", code="not-installed") from error
     return Session
 
 
-_HOW_TO_GIVE_CREDENTIALS = (
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or name a file with aws_credentials_file"
-)
+def _client_arguments() -> list[str]:
+    parameters = inspect.signature(_session_class().client).parameters
+    return sorted(parameters.keys() - {"self", "service_name", "config"})
 
 
-def _passes(answer: Mapping[str, Any]) -> bool:
-    code, status = _code_and_status(answer)
-    return status in _PASSING or code in _PASSING_CODES
-
-
-def _refusal(answer: Mapping[str, Any], bucket: str, where: str) -> str:
+def _explain_answer(answer: Mapping[str, Any], bucket: str, where: str) -> Failure:
     """What an answer that is an error means, and what to do."""
-    code, status = _code_and_status(answer)
-    if _passes(answer):
-        return f"{where}: {code} ({status}), the server is busy or broken"
+    code, status = answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]
+    if status in TRANSIENT_STATUS or code in _TRANSIENT_CODES:
+        busy = UserError(f"{code} ({status}), the server is busy or broken", where=where, code="server-busy")
+        return Failure(busy, is_transient=True)
+    return Failure(_refusal(code, status, bucket, where), is_transient=False)
+
+
+def _refusal(code: str, status: int, bucket: str, where: str) -> UserError:
     if code == "NoSuchBucket":
-        return f"{bucket}: no such bucket; check `roots`, and endpoint_url if the server is not Amazon's"
+        advice = "check `roots`, and endpoint_url if the server is not Amazon's"
+        return UserError("no such bucket", where=bucket, advice=advice, code="no-such-bucket")
     if status in (412, 416):
-        return f"{where}: was replaced after the run had listed it; start the run again"
+        return object_replaced(where)
     if status == 404:
-        return f"{where}: no such object; check `roots`, and whether it was uploaded"
-    if code in _CREDENTIALS:
-        return f"{where}: the credentials are not accepted ({code}); {_HOW_TO_GIVE_CREDENTIALS}"
+        advice = "check `roots`, and whether it was uploaded"
+        return UserError("no such object", where=where, advice=advice, code="no-such-object")
+    if code in _CREDENTIAL_CODES:
+        what = f"the credentials are not accepted ({code})"
+        return UserError(what, where=where, advice=_GIVE_CREDENTIALS, code="bad-credentials")
     if status in (401, 403):
-        return f"{where}: no permission ({code}); allow s3:GetObject and s3:ListBucket to the credentials in use"
-    return f"{where}: the server answers {code} ({status}); check region_name and endpoint_url"
-
-
-def _code_and_status(answer: Mapping[str, Any]) -> tuple[str, int]:
-    """What S3 calls an error, and HTTP's number for it."""
-    return answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+        advice = "allow s3:GetObject and s3:ListBucket to the credentials in use"
+        return UserError(f"no permission ({code})", where=where, advice=advice, code="no-permission")
+    what, advice = f"the server answers {code} ({status})", "check region_name and endpoint_url"
+    return UserError(what, where=where, advice=advice, code="request-refused")

@@ -198,7 +198,8 @@ def scan(files: ShardFiles, name: str) -> Iterator[tuple[str, int, int]]:
     except UserError:
         raise
     except (tarfile.TarError, ValueError, RecursionError, OverflowError) as error:
-        raise UserError(f"damaged or cut off ({error})", where=where, advice="make or copy it again") from error
+        what = f"damaged or cut off ({error})"
+        raise UserError(what, where=where, advice="make or copy it again", code="damaged-shard") from error
 
 
 class _HeaderReader(io.BufferedReader):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import random
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from images import write
+from logs import logged
 
 from imagier.data.sources.disk_cache import DiskCache, shared_cache
 
@@ -119,7 +121,8 @@ def test_a_damaged_entry_counts_as_none_and_can_be_stored_again(tmp_path: Path, 
     assert cache.get("a") is None
     path.write_bytes(damaged[damage])
     assert (
-        DiskCache(tmp_path, 100 * KB).part("a", 5000, 10, 20, lambda: [content("a", 5000)]) == content("a", 5000)[10:30]
+        DiskCache(tmp_path, 100 * KB).get_part("a", 5000, 10, 20, lambda: [content("a", 5000)])
+        == content("a", 5000)[10:30]
     )
     cache.put("a", content("a", 5000))
     assert cache.get("a") == content("a", 5000)
@@ -130,7 +133,7 @@ def test_what_is_larger_than_the_bound_is_not_stored(tmp_path: Path) -> None:
     cache.put("small", b"small")
     cache.put("large", bytes(20 * KB))
     assert (cache.get("large"), cache.get("small")) == (None, b"small")
-    assert cache.part("large", 20 * KB, 0, 10, lambda: pytest.fail("fetched for nothing")) is None
+    assert cache.get_part("large", 20 * KB, 0, 10, lambda: pytest.fail("fetched for nothing")) is None
 
 
 def test_files_that_are_not_its_own_are_left_alone(tmp_path: Path) -> None:
@@ -181,7 +184,7 @@ def test_a_part_is_read_from_an_entry_that_is_fetched_once(tmp_path: Path) -> No
     def ask() -> None:
         cache = DiskCache(tmp_path, 100 * KB)
         for offset, length in ((0, 10), (49_990, 10), (49_990, 100), (20_000, 0), (123, 40_000)):
-            assert cache.part("shard", len(data), offset, length, fetch) == data[offset : offset + length]
+            assert cache.get_part("shard", len(data), offset, length, fetch) == data[offset : offset + length]
 
     workers = [fork.Process(target=ask) for _ in range(4)]
     for worker in workers:
@@ -194,8 +197,8 @@ def test_a_part_is_read_from_an_entry_that_is_fetched_once(tmp_path: Path) -> No
 
 def test_an_entry_that_came_short_is_not_taken_for_whole(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path, 100 * KB)
-    assert cache.part("shard", 9000, 0, 10, lambda: [bytes(5000)]) is None
-    assert cache.part("shard", 9000, 0, 10, lambda: [content("shard", 9000)]) == content("shard", 9000)[:10]
+    assert cache.get_part("shard", 9000, 0, 10, lambda: [bytes(5000)]) is None
+    assert cache.get_part("shard", 9000, 0, 10, lambda: [content("shard", 9000)]) == content("shard", 9000)[:10]
 
 
 def test_a_process_that_is_killed_while_it_stores_leaves_nothing_to_be_read_and_its_room_is_used(
@@ -206,7 +209,7 @@ def test_a_process_that_is_killed_while_it_stores_leaves_nothing_to_be_read_and_
         os.kill(os.getpid(), signal.SIGKILL)
 
     cache = DiskCache(tmp_path, 40 * KB)
-    assert elsewhere(lambda: cache.part("a", 9000, 0, 10, die)) == -signal.SIGKILL
+    assert elsewhere(lambda: cache.get_part("a", 9000, 0, 10, die)) == -signal.SIGKILL
     assert len(entries(tmp_path)) == 1  # unfinished
     assert cache.get("a") is None
     for i in range(20):
@@ -223,7 +226,7 @@ def test_a_kill_right_before_a_file_is_made_leaves_none_that_is_not_counted(tmp_
         os.kill(os.getpid(), signal.SIGKILL)
 
     def store() -> None:
-        cache._note = die  # type: ignore[method-assign, assignment]
+        cache._write_taken = die  # type: ignore[method-assign, assignment]
         cache.put("b", content("b", 9000))
 
     assert elsewhere(store) == -signal.SIGKILL
@@ -233,56 +236,49 @@ def test_a_kill_right_before_a_file_is_made_leaves_none_that_is_not_counted(tmp_
 # Where nothing can be written
 
 
-def told(folder: Path, *, bytes_of_a_file: int | None = None) -> list[str]:
-    """What is said by two processes that fill a cache in a folder where files cannot grow beyond a size."""
-    log = folder / "said" if folder.is_dir() else Path(os.environ["SAID"])
-
-    def say(line: str) -> None:
-        with log.open("a") as file:
-            file.write(f"{line}\n")
+def logged_by_two_processes(folder: Path, log: Path, *, bytes_of_a_file: int | None = None) -> list[str]:
+    """What two processes log that fill a cache in a folder where files cannot grow beyond a size."""
 
     def use(cache: DiskCache) -> None:
         for i in range(3):
             cache.put(f"{i}", bytes(9000))
             assert cache.get(f"{i}") is None
-            assert cache.part(f"{i}", 9000, 0, 10, lambda: [bytes(9000)]) is None
+            assert cache.get_part(f"{i}", 9000, 0, 10, lambda: [bytes(9000)]) is None
 
-    def limited() -> None:
+    def fill_limited() -> None:
+        logging.getLogger("imagier").addHandler(logging.FileHandler(log))
         if bytes_of_a_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_of_a_file, bytes_of_a_file))
-        cache = DiskCache(folder, 100 * KB, say)
+        cache = DiskCache(folder, 100 * KB)
         use(cache)
         assert elsewhere(lambda: use(cache)) == 0
 
-    assert elsewhere(limited) == 0
+    assert elsewhere(fill_limited) == 0
     return log.read_text().splitlines()
 
 
-def test_a_full_disk_is_told_once_and_what_is_there_is_still_read(tmp_path: Path) -> None:
+def test_a_full_disk_is_logged_once_and_what_is_there_is_still_read(tmp_path: Path) -> None:
     DiskCache(tmp_path, 100 * KB).put("before", b"as it was")
-    (line,) = told(tmp_path, bytes_of_a_file=5000)
-    assert line == (
-        f"{tmp_path}/imagier-cache: the cache cannot be written (File too large); going on without storing more in it"
-    )
+    (line,) = logged_by_two_processes(tmp_path, tmp_path / "log", bytes_of_a_file=5000)
+    assert line.startswith(f"{tmp_path}/imagier-cache: ") and "File too large" in line
     assert DiskCache(tmp_path, 100 * KB).get("before") == b"as it was"
     assert len(entries(tmp_path)) == 1
 
 
-def test_a_folder_that_cannot_be_made_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAID", str(tmp_path / "said"))
+def test_a_folder_that_cannot_be_made_is_logged_once(tmp_path: Path) -> None:
     write(tmp_path / "file")
-    (line,) = told(tmp_path / "file" / "folder")
-    assert "the cache cannot be written (Not a directory); going on without" in line
+    (line,) = logged_by_two_processes(tmp_path / "file" / "folder", tmp_path / "log")
+    assert line.startswith(f"{tmp_path}/file/folder/imagier-cache: ") and "Not a directory" in line
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_serves_what_it_holds(tmp_path: Path) -> None:
     DiskCache(tmp_path, 100 * KB).put("a", b"there")
-    lines: list[str] = []
     for path in [*tmp_path.rglob("*"), tmp_path]:
         path.chmod(0o500 if path.is_dir() else 0o400)
-    cache = DiskCache(tmp_path, 100 * KB, lines.append)
-    cache.put("b", b"new")
+    with logged() as lines:
+        cache = DiskCache(tmp_path, 100 * KB)
+        cache.put("b", b"new")
     assert (cache.get("a"), cache.get("b"), len(lines)) == (b"there", None, 1)
 
 

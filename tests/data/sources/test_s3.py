@@ -1,4 +1,4 @@
-"""What becomes of a request to S3: tried again or told, and never with a secret in what is told."""
+"""What becomes of a request to S3: it is retried, or ends with one line that holds no secret."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from http_server import Faulty
 from images import write
-from s3_server import CREDENTIALS, Faulty, S3Server
+from logs import logged
+from s3_server import CREDENTIALS, S3Server, credentials_for
 
-from imagier.data.sources.object_store import ObjectStoreSource, S3Folder, open_remote
-from imagier.data.sources.s3 import Bucket, Patience, read_credentials
+from imagier.data.sources.object_store import ObjectStoreSource, open_remote
+from imagier.data.sources.remote import RemoteFolder
+from imagier.data.sources.retry import RetryPolicy
+from imagier.data.sources.s3 import S3Store, read_credentials
 from imagier.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_credentials")
@@ -25,95 +29,81 @@ def never(seconds: float) -> None:
     pytest.fail("tried again")
 
 
-AT_ONCE = Patience(pause=never)
+AT_ONCE = RetryPolicy(sleep=never)
 
 
-def line(work: Any) -> str:
-    """The one line of a mistake."""
+def mistake(work: Any) -> UserError:
+    """The mistake that ends some work; its text is one line."""
     with pytest.raises(UserError) as caught:
         work()
     assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return caught.value
 
 
 @pytest.mark.parametrize("trouble", [503, 500, 429, "cut", "hang up"])
 def test_what_passes_is_tried_again_with_longer_and_longer_pauses(
     root: Path, server: S3Server, trouble: str | int
 ) -> None:
-    way = Faulty(server, ["pass", *[trouble] * 4])
+    way = Faulty(server.port, ["pass", *[trouble] * 4])
     pauses: list[float] = []
-    bucket = Bucket("bucket", way.credentials, Patience(first_s=1, longest_s=4, pause=pauses.append))
+    store = S3Store("bucket", credentials_for(way.port), RetryPolicy(first_s=1, longest_s=4, sleep=pauses.append))
     path = "set/metadata.json"
-    assert bucket.read(path) == bucket.read(path) == (root / "bucket" / path).read_bytes()
+    assert store.read(path) == store.read(path) == (root / "bucket" / path).read_bytes()
     assert way.requests == ["pass", *[trouble] * 4, "pass"]
     assert all(longest / 2 <= pause <= longest for pause, longest in zip(pauses, [1, 2, 4, 4], strict=True))
     way.close()
 
 
-def test_an_outage_that_lasts_is_told_and_ends_with_one_line(
-    server: S3Server, capsys: pytest.CaptureFixture[str]
-) -> None:
-    way = Faulty(server, ["pass"])
-    bucket = Bucket("bucket", way.credentials, Patience(total_s=0.2, first_s=0.01))
-    bucket.read("set/metadata.json")
+def test_an_outage_that_lasts_is_logged_and_ends_with_one_line(server: S3Server) -> None:
+    way = Faulty(server.port, ["pass"])
+    store = S3Store("bucket", credentials_for(way.port), RetryPolicy(total_s=0.2, first_s=0.01))
+    store.read("set/metadata.json")
     way.close()
-    said = line(lambda: bucket.read("set/metadata.json"))
-    assert said.startswith("s3://bucket/set/metadata.json: Could not connect to the endpoint URL")
-    assert said.endswith("; gave up after 0.2 s")
+    error = mistake(lambda: store.read("set/metadata.json"))
+    assert (error.where, error.code) == ("s3://bucket/set/metadata.json", "server-unreachable")
+    assert error.advice.endswith("; gave up after 0.2 s")
 
-    way = Faulty(server, [503] * 4)
-    Bucket("bucket", way.credentials, Patience(first_s=2, pause=lambda s: None)).read("set/metadata.json")
-    (told,) = capsys.readouterr().err.splitlines()
+    way = Faulty(server.port, [503] * 4)
+    with logged() as lines:
+        policy = RetryPolicy(first_s=2, sleep=lambda s: None)
+        S3Store("bucket", credentials_for(way.port), policy).read("set/metadata.json")
+    (line,) = lines
     assert re.fullmatch(
-        r"s3://bucket/set/metadata.json: 503 \(503\), the server is busy or broken; trying again for up to \d+ s", told
+        r"s3://bucket/set/metadata.json: 503 \(503\), the server is busy or broken; trying again for up to \d+ s", line
     )
     way.close()
 
 
-# What no patience mends
+# What no retry mends
 
 
-def test_what_does_not_pass_is_told_at_once_with_what_to_do(server: S3Server) -> None:
-    def said(name: str, **credentials: Any) -> str:
-        given = {key: value for key, value in {**server.credentials, **credentials}.items() if value is not None}
-        return line(lambda: ObjectStoreSource(S3Folder(name, given, patience=AT_ONCE), KINDS))
-
-    nowhere, host, secret = "http://127.0.0.1:9", "http://nowhere.invalid", "a-secret"
-    lines = {
-        "no-such/set": said("no-such/set"),
-        "nothing there": said("bucket/nothing"),
-        "no server": said("bucket/set", endpoint_url=nowhere),
-        "no such host": said("bucket/set", endpoint_url=host),
-        "no address": said("bucket/set", endpoint_url="nowhere"),
-        "no region": said("bucket/set", region_name="no region"),
-        "no credentials": said("bucket/set", aws_access_key_id=None, aws_secret_access_key=None),
-        "half": said("bucket/set", aws_secret_access_key=None),
-        "no bucket": said("my bucket/set"),
-        "empty": said("s3:///set"),
-    }
-    assert not any(secret in text for text in lines.values())
-    give = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or name a file with aws_credentials_file"
-    elsewhere = "check the network, and endpoint_url if the server is not Amazon's"
-    file = "s3://bucket/set/all_filenames.json"
-    assert lines == {
-        "no-such/set": "s3://no-such: no such bucket; check `roots`, and endpoint_url if the server is not Amazon's",
-        "nothing there": f"{file}: no such object; check `roots`, and whether it was uploaded".replace(
-            "set", "nothing"
-        ),
-        "no server": f'{file}: Could not connect to the endpoint URL: "{nowhere}/{file[5:]}"; {elsewhere}',
-        "no such host": f'{file}: Could not connect to the endpoint URL: "{host}/{file[5:]}"; {elsewhere}',
-        "no address": "s3://bucket: Invalid endpoint: nowhere; correct the credentials, endpoint_url or region_name",
-        "no region": "s3://bucket: Provided region_name 'no region' doesn't match a supported format.; "
-        "correct the credentials, endpoint_url or region_name",
-        "no credentials": f"{file}: no credentials; {give}",
-        "half": "s3://bucket: Partial credentials found in explicit, missing: aws_secret_access_key; "
-        "correct the credentials, endpoint_url or region_name",
-        "no bucket": "roots: 'my bucket/set' names no bucket; write bucket/folder",
-        "empty": "roots: 's3:///set' names no bucket; write bucket/folder",
-    }
+@pytest.mark.parametrize(
+    ("name", "changes", "where", "code"),
+    [
+        ("no-such/set", {}, "s3://no-such", "no-such-bucket"),
+        ("bucket/nothing", {}, "s3://bucket/nothing/all_filenames.json", "no-such-object"),
+        ("bucket/set", {"endpoint_url": "http://127.0.0.1:9"}, "", "server-unreachable"),
+        ("bucket/set", {"endpoint_url": "http://me:a-secret@127.0.0.1:9"}, "", "server-unreachable"),
+        ("bucket/set", {"endpoint_url": "http://nowhere.invalid"}, "", "server-unreachable"),
+        ("bucket/set", {"endpoint_url": "nowhere"}, "s3://bucket", "bad-client"),
+        ("bucket/set", {"region_name": "no region"}, "s3://bucket", "bad-client"),
+        ("bucket/set", {"aws_access_key_id": None, "aws_secret_access_key": None}, "", "no-credentials"),
+        ("bucket/set", {"aws_secret_access_key": None}, "s3://bucket", "bad-client"),
+        ("my bucket/set", {}, "roots", "bad-bucket-name"),
+        ("s3:///set", {}, "roots", "bad-bucket-name"),
+    ],
+)
+def test_what_cannot_be_mended_ends_at_once_with_what_to_do(
+    server: S3Server, name: str, changes: dict[str, Any], where: str, code: str
+) -> None:
+    given = {key: value for key, value in {**server.credentials, **changes}.items() if value is not None}
+    error = mistake(lambda: ObjectStoreSource(RemoteFolder(S3Store(name, given, AT_ONCE)), KINDS))
+    assert (error.where, error.code) == (where or "s3://bucket/set/all_filenames.json", code)
+    assert error.advice
+    assert "a-secret" not in str(error)
 
 
-def test_credentials_that_are_wrong_or_may_not_read_are_told_at_once(tmp_path: Path) -> None:
+def test_credentials_that_are_wrong_or_may_not_read_end_at_once(tmp_path: Path) -> None:
     """The server asks for permission after the requests that prepare it."""
     write(tmp_path / "bucket" / "file", b"x")
     server = S3Server(tmp_path, INITIAL_NO_AUTH_ACTION_COUNT="4")  # two fill the bucket
@@ -121,17 +111,15 @@ def test_credentials_that_are_wrong_or_may_not_read_are_told_at_once(tmp_path: P
     iam.create_user(UserName="u")
     key = iam.create_access_key(UserName="u")["AccessKey"]
     mine = {"aws_access_key_id": key["AccessKeyId"], "aws_secret_access_key": key["SecretAccessKey"]}
-    for credentials, expected in (
-        (server.credentials, r"the credentials are not accepted \(InvalidAccessKeyId\); set AWS_ACCESS_KEY_ID and .*"),
-        ({**server.credentials, **mine}, r"no permission \(AccessDenied\); allow s3:GetObject and .*"),
-        (
-            {**server.credentials, **mine, "aws_secret_access_key": "other"},
-            r"the credentials .* \(SignatureDoesNotMatch\).*",
-        ),
+    for credentials, code, name_in_s3 in (
+        (server.credentials, "bad-credentials", "InvalidAccessKeyId"),
+        ({**server.credentials, **mine}, "no-permission", "AccessDenied"),
+        ({**server.credentials, **mine, "aws_secret_access_key": "other"}, "bad-credentials", "SignatureDoesNotMatch"),
     ):
-        said = line(lambda credentials=credentials: Bucket("bucket", credentials, AT_ONCE).read("file"))
-        assert re.fullmatch(f"s3://bucket/file: {expected}", said)
-        assert credentials["aws_secret_access_key"] not in said
+        error = mistake(lambda credentials=credentials: S3Store("bucket", credentials, AT_ONCE).read("file"))
+        assert (error.where, error.code) == ("s3://bucket/file", code)
+        assert name_in_s3 in error.what
+        assert credentials["aws_secret_access_key"] not in str(error)
     server.kill()
 
 
@@ -151,30 +139,37 @@ def test_credentials_come_from_the_environment_or_from_the_reference_s_file(
     assert open_remote("s3://bucket/set", KINDS, "object_store").keys("images")
 
 
+def test_storage_options_are_arguments_of_the_client_too(server: S3Server) -> None:
+    options = server.credentials
+    assert open_remote("bucket/set", KINDS, "object_store", storage_options=options).keys("images")
+    error = mistake(lambda: open_remote("s3://bucket/set", KINDS, "object_store", storage_options={"anon": True}))
+    assert (error.where, error.code) == ("data.storage_options", "unknown-key")
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "line", "code"),
     [
-        (None, "No such file or directory"),
-        ("{'aws_secret_access_key': 'a-secret'}", r"1: not JSON; write \{.*\}"),
-        ('"a-secret"', r"expected a mapping with some of api_version, aws_access_key_id, .*"),
-        ('{"secret": "a-secret"}', r"unknown key 'secret'; there are api_version, .*, verify"),
-        ('{"service_name": "a-secret"}', r"unknown key 'service_name'; .*"),
-        ('{"aws_secret_access_key": ["a-secret"]}', "aws_secret_access_key: expected text"),
-        ('{"use_ssl": "a-secret"}', "use_ssl: expected true or false"),
+        (None, "", "cannot-read-credentials"),
+        ("{'aws_secret_access_key': 'a-secret'}", ":1", "bad-credentials-file"),
+        ('"a-secret"', "", "bad-credentials-file"),
+        ('{"secret": "a-secret"}', "", "unknown-key"),
+        ('{"service_name": "a-secret"}', "", "unknown-key"),
+        ('{"aws_secret_access_key": ["a-secret"]}', "", "wrong-type"),
+        ('{"use_ssl": "a-secret"}', "", "wrong-type"),
     ],
 )
-def test_a_file_of_credentials_that_is_none_is_told_without_what_is_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, expected: str
+def test_a_credentials_file_with_something_else_is_named_without_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, line: str, code: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if text is not None:
         write(tmp_path / "c.json", text.encode())
-    said = line(lambda: read_credentials("c.json"))
-    assert re.fullmatch(f"aws_credentials_file: {tmp_path}/c.json: ?{expected}", said)
-    assert "a-secret" not in said
+    error = mistake(lambda: read_credentials("c.json"))
+    assert (error.where, error.code) == (f"aws_credentials_file: {tmp_path}/c.json{line}", code)
+    assert "a-secret" not in str(error)
 
 
-def test_what_to_install_is_told_where_boto3_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_to_install_is_named_where_boto3_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3.session", None)
-    said = line(lambda: open_remote("bucket/set", KINDS, "object_store"))
-    assert said == "object stores are read with boto3, which is not installed: pip install imagier[s3]"
+    error = mistake(lambda: open_remote("bucket/set", KINDS, "object_store"))
+    assert error.code == "not-installed" and "imagier[s3]" in error.advice

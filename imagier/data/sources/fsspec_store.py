@@ -1,0 +1,308 @@
+"""Objects of any store that fsspec reads: Google Cloud Storage, Azure, a web server, ..."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pkgutil import resolve_name
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote
+
+from imagier.data.sources.remote import ObjectStat, no_objects, object_replaced
+from imagier.data.sources.retry import (
+    DEFAULT_POLICY,
+    TRANSIENT_STATUS,
+    Failure,
+    Retrier,
+    RetryPolicy,
+    hide_passwords,
+    summarize,
+)
+from imagier.data.sources.source import one_line
+from imagier.errors import UserError
+
+_CONNECT_S, _READ_S = 10, 30
+"""Web servers: one that does not answer for so long is asked again."""
+_STAT_THREADS = 8
+_CHECK_CLIENT = "correct `roots` or storage_options"
+_VERSION_FIELDS = (
+    *("generation", "etag", "ETag", "Content-MD5", "Digest"),
+    *("last_modified", "LastModified", "Last-Modified", "mtime", "created"),
+)
+"""What the file systems call a property that changes with the content, the most reliable first."""
+_SECRET_KEY = re.compile(r"key|secret|token|password|credential|auth|sas|connection_string|cookie", re.IGNORECASE)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Scheme:
+    """What Imagier must know about the file system of a scheme."""
+
+    extra: str = ""
+    """The extra of Imagier that installs it."""
+    status_fields: Mapping[str, str] = field(default_factory=dict)
+    """Exceptions that hold an HTTP status, and the name of their attribute."""
+    errors: tuple[str, ...] = ()
+    """Other exceptions that a request can raise, beside OSError."""
+    filesystem: str = ""
+    """The class to take instead of fsspec's choice."""
+    is_web: bool = False
+    """Names in addresses are quoted."""
+    has_full_lists: bool = False
+    """A list of a folder says the same about a file as `info` does, which spares a request for each of them."""
+
+
+_AIOHTTP = {"aiohttp.ClientResponseError": "status"}
+_WEB = _Scheme("http", _AIOHTTP, ("aiohttp.ClientError", "builtins.ValueError"), is_web=True)
+_GOOGLE = _Scheme(
+    "gcs",
+    {**_AIOHTTP, "gcsfs.retry.HttpError": "code"},
+    (
+        *("aiohttp.ClientError", "google.auth.exceptions.GoogleAuthError", "gcsfs.retry.ChecksumError"),
+        "builtins.ValueError",
+    ),
+    filesystem="gcsfs.core.GCSFileSystem",  # the newer one opens gRPC channels, which do not survive a fork
+    has_full_lists=True,
+)
+_AZURE = _Scheme(
+    "azure",
+    {"azure.core.exceptions.HttpResponseError": "status_code"},
+    ("azure.core.exceptions.AzureError",),
+    has_full_lists=True,
+)
+_SCHEMES = {
+    **dict.fromkeys(("http", "https"), _WEB),
+    **dict.fromkeys(("gs", "gcs"), _GOOGLE),
+    **dict.fromkeys(("az", "abfs", "abfss"), _AZURE),
+}
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """A file system in one process, and the exceptions of its requests."""
+
+    filesystem: Any
+    root: str
+    """The root as the file system wants it."""
+    errors: tuple[type[Exception], ...]
+    status_fields: Mapping[type[Exception], str]
+
+    def status(self, error: BaseException) -> int | None:
+        """The HTTP status that an exception holds."""
+        names = (name for cls, name in self.status_fields.items() if isinstance(error, cls))
+        return next((int(getattr(error, name)) for name in names if getattr(error, name)), None)
+
+    def stat(self, path: str) -> ObjectStat | None:
+        """Size and version at this moment; None if the server does not tell the size."""
+        self.filesystem.invalidate_cache()
+        return _object_stat(self.filesystem.info(path))
+
+
+class FsspecStore:
+    """The objects below the root of a URL.
+
+    Every process has a file system object of its own: fsspec's event loops do not survive a fork. Where the store has
+    no reads of one version only, each partial read is followed by a look at the version.
+    """
+
+    def __init__(self, root: str, options: Mapping[str, Any], policy: RetryPolicy = DEFAULT_POLICY) -> None:
+        """root: a URL. options: arguments of fsspec's file system (`storage_options`).
+
+        UserError if the package for the scheme is not installed, or does not take the options.
+        """
+        self.scheme, _, rest = root.rstrip("/").partition("://")
+        self._kind = _SCHEMES.get(self.scheme, _Scheme())
+        self.root = root.rstrip("/")
+        if self._kind.is_web and ("?" in root or "#" in root):
+            what, advice = "a root cannot have a query", "give what the server needs in storage_options or ~/.netrc"
+            raise UserError(what, where=self.where(""), advice=advice, code="root-with-query")
+        self.path = unquote(rest.partition("/")[2] or rest) if self._kind.is_web else rest.partition("/")[2] or rest
+        self.options = dict(options)
+        self._retrier = Retrier(policy)
+        self._connections: dict[int, _Connection] = {}
+        self._connect()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_connections": {}}
+
+    @cached_property
+    def address(self) -> str:
+        return f"{json.dumps(self.options, sort_keys=True, default=str)} {self.root}/"
+
+    def where(self, name: str) -> str:
+        return one_line(f"{hide_passwords(self.root)}/{name}")
+
+    def list_objects(self) -> dict[str, ObjectStat]:
+        def list_folder(connection: _Connection) -> dict[str, ObjectStat | None]:
+            connection.filesystem.invalidate_cache()
+            try:
+                entries = connection.filesystem.ls(f"{connection.root}/", detail=True)
+            except FileNotFoundError:
+                return {}
+            return dict(self._files(entries))
+
+        found = self._request("", list_folder)
+        if not found:
+            advice = "check `roots`, and that the server lists its folders" if self._kind.is_web else "check `roots`"
+            raise no_objects(self.where(""), advice)
+        unknown = [name for name, stat in found.items() if stat is None]
+        with ThreadPoolExecutor(_STAT_THREADS) as threads:
+            stats = {**found, **dict(zip(unknown, threads.map(self._stat, unknown)))}
+        return {name: stat for name, stat in sorted(stats.items()) if stat is not None}
+
+    def read(self, name: str) -> bytes:
+        return self._request(name, lambda connection: connection.filesystem.cat_file(self._path(connection, name)))
+
+    def read_range(self, name: str, offset: int, length: int, stat: ObjectStat) -> bytes:
+        def read(connection: _Connection) -> tuple[bytes, ObjectStat | None]:
+            path = self._path(connection, name)
+            data = connection.filesystem.cat_file(path, start=offset, end=offset + length)
+            return data, connection.stat(path)  # after the read: then the bytes are of this version
+
+        data, now = self._request(name, read)
+        if now != stat:
+            raise object_replaced(self.where(name))
+        if len(data) == stat.size:  # a server that knows no ranges sends everything
+            return data[offset : offset + length] if length < stat.size else data
+        if len(data) != length:
+            what = f"the server sent {len(data):,} bytes instead of {length:,}"
+            raise UserError(what, where=self.where(name), advice="copy the set to another server", code="wrong-range")
+        return data
+
+    def _files(self, entries: list[dict[str, Any]]) -> Iterator[tuple[str, ObjectStat | None]]:
+        for entry in entries:
+            path = entry["name"]
+            is_link = self._kind.is_web and ("?" in path or "#" in path)  # to sort the server's list
+            if entry["type"] == "file" and not is_link:
+                name = posixpath.basename(path)
+                stat = _object_stat(entry) if self._kind.has_full_lists else None
+                yield (unquote(name) if self._kind.is_web else name), stat
+
+    def _stat(self, name: str) -> ObjectStat:
+        stat = self._request(name, lambda connection: connection.stat(self._path(connection, name)))
+        if stat is None:
+            what, advice = "the server does not tell its size", "copy the set to another server"
+            raise UserError(what, where=self.where(name), advice=advice, code="unknown-size")
+        return stat
+
+    def _path(self, connection: _Connection, name: str) -> str:
+        return f"{connection.root}/{quote(name) if self._kind.is_web else name}"
+
+    def _request(self, name: str, request: Callable[[_Connection], T]) -> T:
+        """The result of a request, repeated while that may help."""
+        connection = self._connect()
+        return self._retrier.run(
+            lambda: request(connection), connection.errors, lambda error: self._explain(error, connection, name)
+        )
+
+    def _explain(self, error: Exception, connection: _Connection, name: str) -> Failure:
+        where = self.where(name)
+        # The file system for web servers calls everything a missing file; the cause says what it was.
+        cause = error.__cause__ if isinstance(error.__cause__, connection.errors) else error
+        status = connection.status(cause)
+        if status in TRANSIENT_STATUS:
+            busy = UserError(f"{status}, the server is busy or broken", where=where, code="server-busy")
+            return Failure(busy, is_transient=True)
+        if status in (412, 416):
+            return Failure(object_replaced(where), is_transient=False)
+        if status in (401, 403) or isinstance(cause, PermissionError):
+            advice = "give credentials for it; see 'Object stores' in docs/data.md"
+            denied = UserError(
+                f"no permission ({status or 'denied'})", where=where, advice=advice, code="no-permission"
+            )
+            return Failure(denied, is_transient=False)
+        if status == 404 or isinstance(cause, FileNotFoundError):
+            advice = "check `roots`, and whether it was uploaded"
+            missing = UserError("no such object", where=where, advice=advice, code="no-such-object")
+            return Failure(missing, is_transient=False)
+        what = self._summarize(cause)
+        if status is not None:
+            return Failure(UserError(what, where=where, code="request-refused"), is_transient=False)
+        # Plain errors without a number are a library's refusals, not the network's.
+        is_lost = type(cause) not in (OSError, ValueError)
+        advice = "check the network, and `roots`" if is_lost else "check `roots` and storage_options"
+        lost = UserError(what, where=where, advice=advice, code="server-unreachable" if is_lost else "request-refused")
+        return Failure(lost, is_transient=is_lost, is_answer=False)
+
+    def _connect(self) -> _Connection:
+        """The connection of this process. That of the process that forked it stays, untouched, beside it."""
+        connection = self._connections.get(os.getpid())
+        if connection is None:
+            connection = self._connections[os.getpid()] = self._make_connection()
+        return connection
+
+    def _make_connection(self) -> _Connection:
+        own = {"skip_instance_cache": True, "use_listings_cache": False}
+        errors: tuple[type[Exception], ...] = (OSError, asyncio.TimeoutError)
+        try:
+            from fsspec.core import url_to_fs
+
+            options = self._all_options()
+            if self._kind.is_web:
+                options = _web_options(options)
+            status_fields = {resolve_name(name): attribute for name, attribute in self._kind.status_fields.items()}
+            errors = (*errors, *map(resolve_name, self._kind.errors), *status_fields)
+            if self._kind.filesystem:
+                filesystem = resolve_name(self._kind.filesystem)(**{**options, **own})
+                root = filesystem._strip_protocol(self.root)
+            else:
+                filesystem, root = url_to_fs(self.root, **{**options, **own})
+        except ImportError as error:
+            raise self._cannot_open(error, self._install_advice(), "not-installed") from error
+        except (ValueError, TypeError) as error:
+            raise self._cannot_open(error, _CHECK_CLIENT, "bad-client") from error
+        except errors as error:
+            raise self._cannot_open(error, _CHECK_CLIENT, "bad-client") from error
+        return _Connection(filesystem, root.rstrip("/"), errors, status_fields)
+
+    def _all_options(self) -> dict[str, Any]:
+        """The options with what fsspec's own configuration adds (FSSPEC_HTTP in the environment, ~/.config/fsspec)."""
+        from fsspec.config import conf
+
+        schemes = ("http", "https") if self._kind.is_web else (self.scheme,)
+        configured = {key: value for scheme in schemes for key, value in conf.get(scheme, {}).items()}
+        headers = {**configured.get("headers", {}), **self.options.get("headers", {})}
+        return {**configured, **self.options, **({"headers": headers} if headers else {})}
+
+    def _cannot_open(self, error: Exception, advice: str, code: str) -> UserError:
+        return UserError(self._summarize(error), where=self.where(""), advice=advice, code=code)
+
+    def _summarize(self, error: Exception) -> str:
+        return summarize(error, _secrets(self._all_options()))
+
+    def _install_advice(self) -> str:
+        extra = self._kind.extra
+        return f"run: pip install 'imagier[{extra}]'" if extra else "install the package that fsspec needs for it"
+
+
+def _web_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the file system for web servers: no compression on the way, and no waiting without end."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S)
+    headers = {"Accept-Encoding": "identity", **options.get("headers", {})}
+    return {**options, "headers": headers, "client_kwargs": {"timeout": timeout, **options.get("client_kwargs", {})}}
+
+
+def _object_stat(info: Mapping[str, Any]) -> ObjectStat | None:
+    """From what a file system says about a file; None if that is not its size."""
+    if info.get("size") is None:
+        return None
+    version = next((f"{name} {info[name]}" for name in _VERSION_FIELDS if info.get(name) is not None), "")
+    return ObjectStat(int(info["size"]), version.replace('"', ""))
+
+
+def _secrets(options: object, is_secret: bool = False) -> list[str]:
+    """The texts among options that must not be printed, by the names of their keys."""
+    if isinstance(options, Mapping):
+        named = ((is_secret or bool(_SECRET_KEY.search(str(key))), value) for key, value in options.items())
+        return [text for is_named, value in named for text in _secrets(value, is_named)]
+    return [options] if is_secret and isinstance(options, str) and options else []
