@@ -45,7 +45,7 @@ class SizeProbe:
         self.where = where
         self.multiple = multiple
         self.depth_keys = depth_keys
-        self._known: dict[Size, bool] = {}
+        self._known: dict[object, bool] = {}
 
     def check(self, tensors: Mapping[str, Tensor], names: Iterable[str]) -> None:
         """UserError if a side of one of the named tensors N x C x H x W, if there, cannot be rounded down."""
@@ -88,10 +88,11 @@ class SizeProbe:
 
     def passes(self, size: Size, channels: Mapping[str, int]) -> bool:
         """Whether the network takes tensors of that size and those channels, by name."""
-        if size not in self._known:
+        question = (size, *channels.items())
+        if question not in self._known:
             zeros = {name: torch.zeros(1, count, *size, device="meta") for name, count in channels.items()}
-            self._known[size] = self._runs(zeros)
-        return self._known[size]
+            self._known[question] = self._runs(zeros)
+        return self._known[question]
 
     def _runs(self, tensors: Mapping[str, Tensor]) -> bool:
         try:

@@ -227,8 +227,18 @@ def test_what_is_not_a_matter_of_size_stays_as_it_is() -> None:
         picky(torch.zeros(1, 2, 9, 9))
     with pytest.raises(torch.OutOfMemoryError), probe.explain(images=torch.zeros(1, 3, 9, 9)):
         raise torch.OutOfMemoryError("no memory")
-    with pytest.raises(UserError, match="own"), probe.explain(images=torch.zeros(1, 3, 1, 1)):
-        raise UserError("own")
+    with pytest.raises(UserError, match="of its own"), probe.explain(images=torch.zeros(1, 3, 1, 1)):
+        raise UserError("a message of its own")
+    with pytest.raises(UserError, match="too small"), probe.explain(images=torch.zeros(1, 3, 1, 1)):
+        picky(torch.zeros(1, 3, 1, 1))
+
+
+def test_a_norm_that_needs_a_batch_in_training_is_no_matter_of_size() -> None:
+    """The copy has one sample, a batch of the training has more."""
+    network = nn.Sequential(nn.Conv2d(3, 1, 5), nn.BatchNorm2d(1))
+    probe = SizeProbe(network, lambda network, images: network(images), where="gen")
+    assert probe.smallest_px({"images": 3}) == 5
+    network(torch.zeros(2, 3, 5, 5))
 
 
 def test_a_network_that_needs_numbers_reports_its_own_error() -> None:
