@@ -148,7 +148,7 @@ class Generator(nn.Module):
                 num_upsamples=num_downsamples_content,
                 norm=adaptive,
                 output=output_nonlinearity,
-                noise=apply_noise,
+                has_noise=apply_noise,
                 **of_blocks,
             )
             mlp = MLP(latent_dim, *[num_filters_mlp] * max(num_mlp_blocks, 2))
@@ -284,7 +284,7 @@ class Discriminator(DomainDiscriminators):
             ),
             is_patch=patch_wise,
             switch="patch_wise",
-            shared=False,
+            is_shared=False,
             num_image_channels=num_image_channels,
             num_filters=num_filters,
             max_num_filters=max_num_filters,

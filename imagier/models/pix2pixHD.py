@@ -452,7 +452,7 @@ class Recipe(BaseRecipe):
         if dis_step:
             self.check_weights("gan")
         self.gan_mode: GanMode = gan_mode
-        self.relativistic = gan_relativistic
+        self.is_relativistic = gan_relativistic
         self.topk_decay, self.topk_min, self.topk_per_sample = gan_decay_k, gan_min_k, gan_separate_topk
         self.gen_step = gen_step
         self.dis_step = dis_step
@@ -507,11 +507,11 @@ class Recipe(BaseRecipe):
                 return self.gen(batch["label"], features=self.gen.encoder.random(instances, rng))
             return self.gen(batch["label"], images=_style_images(batch), instances=instances)
 
-    def discriminate(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
-        """Scores and features of real and generated images; those of real ones have a graph if learn_from_real."""
+    def discriminate(self, batch: Batch, fake: Tensor, *, should_learn_from_real: bool) -> dict[str, Any]:
+        """Scores and features of real and generated images; of real ones with a graph if should_learn_from_real."""
         with self.dis_sizes.explain(label=batch["label"], images=batch["images"]):
             fake_outputs, fake_features = self.dis(batch["label"], fake)
-            with torch.set_grad_enabled(learn_from_real):
+            with torch.set_grad_enabled(should_learn_from_real):
                 real_outputs, real_features = self.dis(batch["label"], batch["images"])
         return {
             "real_outputs": real_outputs,
@@ -522,14 +522,14 @@ class Recipe(BaseRecipe):
 
     def dis_losses(self, batch: Batch, fake: dict[str, Tensor]) -> Losses:
         """The losses of the discriminator."""
-        verdict = self.discriminate(batch, fake["fake_images"].detach(), learn_from_real=True)
+        verdict = self.discriminate(batch, fake["fake_images"].detach(), should_learn_from_real=True)
         real, fake_ = self._gan_logits(verdict)
         return {"gan": dis_fake_loss(fake_, self.gan_mode) + dis_real_loss(real, self.gan_mode)}
 
     def gen_losses(self, batch: Batch, fake: dict[str, Tensor], ctx: StepContext) -> Losses:
         """The losses of the generator."""
         images, target = fake["fake_images"], batch["images"]
-        verdict = self.discriminate(batch, images, learn_from_real=False)
+        verdict = self.discriminate(batch, images, should_learn_from_real=False)
         keep = max(self.topk_decay**ctx.epoch, self.topk_min)
         losses = {"gan": gen_loss(self._gan_logits(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
         if self.loss_weight["feature_matching"]:
@@ -544,7 +544,7 @@ class Recipe(BaseRecipe):
         real, fake = verdict["real_outputs"], verdict["fake_outputs"]
         return (
             (relativistic_logits(real, to=fake), relativistic_logits(fake, to=real))
-            if self.relativistic
+            if self.is_relativistic
             else (real, fake)
         )
 
@@ -559,7 +559,7 @@ class Recipe(BaseRecipe):
         encoder.clusters.fit(classes, all_gather([looks for _, looks in examples]))
 
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
-        verdict = self.discriminate(batch, self.generate(batch, rng)["fake_images"], learn_from_real=False)
+        verdict = self.discriminate(batch, self.generate(batch, rng)["fake_images"], should_learn_from_real=False)
         return centered_logits(verdict["real_outputs"], self.gan_mode), centered_logits(
             verdict["fake_outputs"], self.gan_mode
         )

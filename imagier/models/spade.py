@@ -125,7 +125,7 @@ class Generator(nn.Module):
         parts = _Parts(
             label_channels=label_features or label_channels,
             image_channels=image_channels,
-            image_sees_label=label_features is not None,
+            should_append_label=label_features is not None,
             code_dims=self.style_dims + self.attribute_dims,
             kernel_size=kernel_size,
             weight_norm=weight_norm_type,
@@ -137,7 +137,7 @@ class Generator(nn.Module):
             parts,
             num_filters=num_filters,
             num_enhancers=num_enhancers,
-            positional=use_posenc_in_input_layer,
+            has_positions=use_posenc_in_input_layer,
             output_multiplier=output_multiplier,
         )
 
@@ -237,7 +237,7 @@ class _Parts:
 
     label_channels: int
     image_channels: int
-    image_sees_label: bool
+    should_append_label: bool
     code_dims: int
     kernel_size: int
     weight_norm: WeightNorm
@@ -277,14 +277,14 @@ class _Parts:
             )
         return NormActConv(norm, nn.LeakyReLU(LEAKY_SLOPE), self.conv(inputs, outputs))
 
-    def stage(self, inputs: int, middle: int, outputs: int, *, styled: bool) -> Stage:
-        """Two blocks, with a convolution under the code between them if `styled`."""
-        between = self.conditional_conv(middle, middle) if styled else None
+    def stage(self, inputs: int, middle: int, outputs: int, *, is_styled: bool) -> Stage:
+        """Two blocks, with a convolution under the code between them if `is_styled`."""
+        between = self.conditional_conv(middle, middle) if is_styled else None
         return Stage(SpadeBlock(inputs, middle, self), between, SpadeBlock(middle, outputs, self))
 
     def image(self, inputs: int) -> NormActConv:
         """Features to an image, before the tanh."""
-        inputs += self.label_channels * self.image_sees_label
+        inputs += self.label_channels * self.should_append_label
         conv = conv2d(inputs, self.image_channels, 5, padding=2, weight_norm=self.weight_norm)
         return NormActConv(NoNorm(), nn.LeakyReLU(LEAKY_SLOPE), conv)
 
@@ -293,26 +293,26 @@ class Decoder(nn.Module):
     """From a coarse label map to an image; every block is modulated by the label map at its own size."""
 
     def __init__(
-        self, parts: _Parts, *, num_filters: int, num_enhancers: int, positional: bool, output_multiplier: float
+        self, parts: _Parts, *, num_filters: int, num_enhancers: int, has_positions: bool, output_multiplier: float
     ) -> None:
         super().__init__()
         self.base = 16 * 2**num_enhancers
         self.label_channels = parts.label_channels
-        self.image_sees_label = parts.image_sees_label
+        self.should_append_label = parts.should_append_label
         self.output_multiplier = output_multiplier
         f = num_filters
         self.style_mlp = StyleMLP(parts.code_dims, parts.weight_norm) if parts.code_dims else None
-        self.positions = PositionalChannels() if positional else None
-        head = parts.conv(parts.label_channels + 2 * positional, 8 * f)
+        self.positions = PositionalChannels() if has_positions else None
+        head = parts.conv(parts.label_channels + 2 * has_positions, 8 * f)
         self.head_0 = ConvNormAct(head, nn.Identity(), nn.LeakyReLU(LEAKY_SLOPE))
         self.head_styled = parts.conditional_conv(8 * f, 16 * f)
         self.head_1 = SpadeBlock(16 * f, 16 * f, parts)
         self.head_2 = SpadeBlock(16 * f, 16 * f, parts)
         widths = [(16 * f, 8 * f, 8 * f), (8 * f, 4 * f, 4 * f), (4 * f, 4 * f, 2 * f)]
-        self.up = nn.ModuleList(parts.stage(*of_stage, styled=True) for of_stage in widths)
+        self.up = nn.ModuleList(parts.stage(*of_stage, is_styled=True) for of_stage in widths)
         self.to_image = nn.ModuleDict({"256": parts.image(2 * f)})
         for level, inputs in zip(range(num_enhancers), (2 * f, f)):
-            self.up.append(parts.stage(inputs, inputs // 2, inputs // 2, styled=False))
+            self.up.append(parts.stage(inputs, inputs // 2, inputs // 2, is_styled=False))
             self.to_image[str(512 * 2**level)] = parts.image(inputs // 2)
 
     def forward(self, maps: LabelMaps, code: Tensor | None) -> Tensor:
@@ -340,7 +340,7 @@ class Decoder(nn.Module):
         )
 
     def _append_label(self, x: Tensor, maps: LabelMaps) -> Tensor:
-        return torch.cat([x, maps.at(x).map], dim=1) if self.image_sees_label else x
+        return torch.cat([x, maps.at(x).map], dim=1) if self.should_append_label else x
 
 
 class Stage(nn.Module):
@@ -641,7 +641,7 @@ class Recipe(BaseRecipe):
         if dis_step:
             self.check_weights("gan")
         self.gan_mode: GanMode = gan_mode
-        self.relativistic = gan_relativistic
+        self.is_relativistic = gan_relativistic
         self.topk_decay, self.topk_min, self.topk_per_sample = gan_decay_k, gan_min_k, gan_separate_topk
         self.gen_step = gen_step
         self.dis_step = dis_step
@@ -686,11 +686,11 @@ class Recipe(BaseRecipe):
         with self.gen_sizes.explain(label=batch["label"]):
             return self.gen(*_partial_label(batch), noise=noise, images=images, attributes=attributes)
 
-    def discriminate(self, batch: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
-        """Scores and features of real and generated images; those of real ones have a graph if learn_from_real."""
+    def discriminate(self, batch: Batch, fake: Tensor, *, should_learn_from_real: bool) -> dict[str, Any]:
+        """Scores and features of real and generated images; of real ones with a graph if should_learn_from_real."""
         label, channels = _partial_label(batch)
         with self.dis_sizes.explain(label=batch["label"], images=batch["images"]):
-            with torch.set_grad_enabled(learn_from_real):
+            with torch.set_grad_enabled(should_learn_from_real):
                 real_outputs, real_features = self.dis(label, batch["images"], channels)
             fake_outputs, fake_features = self.dis(label, fake, channels)
         return {
@@ -702,14 +702,14 @@ class Recipe(BaseRecipe):
 
     def dis_losses(self, batch: Batch, fake: dict[str, Tensor]) -> Losses:
         """The losses of the discriminator."""
-        verdict = self.discriminate(batch, fake["fake_images"].detach(), learn_from_real=True)
+        verdict = self.discriminate(batch, fake["fake_images"].detach(), should_learn_from_real=True)
         real, fake_ = self._gan_logits(verdict)
         return {"gan/fake": dis_fake_loss(fake_, self.gan_mode), "gan/true": dis_real_loss(real, self.gan_mode)}
 
     def gen_losses(self, batch: Batch, fake: dict[str, Tensor], ctx: StepContext) -> Losses:
         """The losses of the generator."""
         images, target = fake["fake_images"], batch["images"]
-        verdict = self.discriminate(batch, images, learn_from_real=False)
+        verdict = self.discriminate(batch, images, should_learn_from_real=False)
         keep = max(self.topk_decay**ctx.epoch, self.topk_min)
         losses = {"gan": gen_loss(self._gan_logits(verdict)[1], self.gan_mode, keep, self.topk_per_sample)}
         if self.loss_weight["feature_matching"]:
@@ -726,12 +726,12 @@ class Recipe(BaseRecipe):
         real, fake = verdict["real_outputs"], verdict["fake_outputs"]
         return (
             (relativistic_logits(real, to=fake), relativistic_logits(fake, to=real))
-            if self.relativistic
+            if self.is_relativistic
             else (real, fake)
         )
 
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
-        verdict = self.discriminate(batch, self.generate(batch, rng)["fake_images"], learn_from_real=False)
+        verdict = self.discriminate(batch, self.generate(batch, rng)["fake_images"], should_learn_from_real=False)
         return centered_logits(verdict["real_outputs"], self.gan_mode), centered_logits(
             verdict["fake_outputs"], self.gan_mode
         )

@@ -95,7 +95,7 @@ class Generator(nn.Module):
                 num_upsamples=num_downsamples_content,
                 norm=lambda channels: norm2d(decoder_norm_type, channels),
                 output=output_nonlinearity,
-                noise=apply_noise,
+                has_noise=apply_noise,
                 **common,
             )
             return Autoencoder(encoder, decoder)
@@ -168,7 +168,7 @@ class Decoder(nn.Module):
         weight_norm: WeightNorm,
         output: Nonlinearity,
         order: Order,
-        noise: bool,
+        has_noise: bool,
     ) -> None:
         """norm: constructs the norm of a number of channels; norms may take a condition, the same for all of them.
 
@@ -185,14 +185,14 @@ class Decoder(nn.Module):
                 order=order,
                 padding_mode="reflect",
                 weight_norm=weight_norm,
-                noise=noise,
+                has_noise=has_noise,
             )
 
         layers = [block() for _ in range(num_res_blocks)]
         width = in_channels
         for _ in range(num_upsamples):
             conv = conv2d(width, width // 2, 5, padding=2, padding_mode="reflect", weight_norm=weight_norm)
-            layers += [Upsample2x(), ConvNormAct(conv, norm(width // 2), nn.ReLU(), noise=noise)]
+            layers += [Upsample2x(), ConvNormAct(conv, norm(width // 2), nn.ReLU(), has_noise=has_noise)]
             width //= 2
         last = conv2d(width, image_channels, 7, padding=3, padding_mode="reflect")
         self.layers = nn.ModuleList([*layers, ConvNormAct(last, NoNorm(), nonlinearity(output))])
@@ -247,7 +247,7 @@ class Discriminator(DomainDiscriminators):
             ),
             is_patch=patch_dis,
             switch="patch_dis",
-            shared=True,
+            is_shared=True,
             num_image_channels=num_image_channels,
             num_filters=num_filters,
             max_num_filters=max_num_filters,

@@ -47,10 +47,10 @@ class Noise(nn.Module):
 class ConvNormAct(nn.Module):
     """Convolution, norm, nonlinearity."""
 
-    def __init__(self, conv: nn.Module, norm: nn.Module, act: nn.Module, *, noise: bool = False) -> None:
+    def __init__(self, conv: nn.Module, norm: nn.Module, act: nn.Module, *, has_noise: bool = False) -> None:
         super().__init__()
         self.conv = conv
-        self.noise = Noise() if noise else nn.Identity()
+        self.noise = Noise() if has_noise else nn.Identity()
         self.norm = norm
         self.act = act
 
@@ -62,12 +62,12 @@ class ConvNormAct(nn.Module):
 class NormActConv(nn.Module):
     """Norm, nonlinearity, convolution."""
 
-    def __init__(self, norm: nn.Module, act: nn.Module, conv: nn.Module, *, noise: bool = False) -> None:
+    def __init__(self, norm: nn.Module, act: nn.Module, conv: nn.Module, *, has_noise: bool = False) -> None:
         super().__init__()
         self.norm = norm
         self.act = act
         self.conv = conv
-        self.noise = Noise() if noise else nn.Identity()
+        self.noise = Noise() if has_noise else nn.Identity()
 
     def forward(self, x: Tensor, *condition: Any) -> Tensor:
         """N x C x H x W, and the condition of the norm if it has one -> N x C' x H' x W'."""
@@ -116,22 +116,22 @@ class ResBlock(nn.Module):
         kernel_size: int = 3,
         padding_mode: PaddingMode = "zeros",
         weight_norm: WeightNorm = "none",
-        noise: bool = False,
+        has_noise: bool = False,
     ) -> None:
         """norm: constructs the norm of a number of channels. act: constructs a nonlinearity."""
         super().__init__()
 
-        def layer(inputs: int, outputs: int, kernel: int, act: nn.Module, noise: bool) -> nn.Module:
+        def layer(inputs: int, outputs: int, kernel: int, act: nn.Module, has_noise: bool) -> nn.Module:
             conv = conv2d(
                 inputs, outputs, kernel, padding=kernel // 2, padding_mode=padding_mode, weight_norm=weight_norm
             )
             if order == "NACNAC":
-                return NormActConv(norm(inputs), act, conv, noise=noise)
-            return ConvNormAct(conv, norm(outputs), act, noise=noise)
+                return NormActConv(norm(inputs), act, conv, has_noise=has_noise)
+            return ConvNormAct(conv, norm(outputs), act, has_noise=has_noise)
 
         hidden = min(inputs, outputs)
-        self.block_0 = layer(inputs, hidden, kernel_size, act(), noise)
-        self.block_1 = layer(hidden, outputs, kernel_size, nn.Identity() if order == "CNACN" else act(), noise)
+        self.block_0 = layer(inputs, hidden, kernel_size, act(), has_noise)
+        self.block_1 = layer(hidden, outputs, kernel_size, nn.Identity() if order == "CNACN" else act(), has_noise)
         self.shortcut = NoNorm() if inputs == outputs else layer(inputs, outputs, 1, nn.Identity(), False)
 
     def forward(self, x: Tensor, *condition: Any) -> Tensor:

@@ -48,7 +48,7 @@ class DomainDiscriminators(nn.Module):
         *,
         is_patch: bool,
         switch: str,
-        shared: bool,
+        is_shared: bool,
         num_image_channels: int,
         num_filters: int,
         max_num_filters: int,
@@ -58,7 +58,7 @@ class DomainDiscriminators(nn.Module):
     ) -> None:
         """is_patch: the multi-scale patch discriminator, else the residual one. switch: the config's key for that.
 
-        shared: one patch discriminator serves all scales. UserError if an option of the other kind is given.
+        is_shared: one patch discriminator serves all scales. UserError if an option of the other kind is given.
         """
         super().__init__()
         common: dict[str, Any] = {
@@ -81,9 +81,9 @@ class DomainDiscriminators(nn.Module):
             if not is_patch:
                 return ResidualDiscriminator(num_image_channels, **common, **_without_none(own))
             options: dict[str, Any] = {"num_discriminators": 3, "kernel_size": 3, **_without_none(own)}
-            return MultiScalePatchDiscriminator(num_image_channels, shared=shared, **common, **options)
+            return MultiScalePatchDiscriminator(num_image_channels, is_shared=is_shared, **common, **options)
 
-        self.shared = shared
+        self.is_shared = is_shared
         self.discriminator_a = discriminator()
         self.discriminator_b = discriminator()
 
@@ -106,7 +106,7 @@ class DomainDiscriminators(nn.Module):
 
     def reference_rules(self) -> Rules:
         """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
-        discriminators = r"discriminator." if self.shared else r"discriminators.\1."
+        discriminators = r"discriminator." if self.is_shared else r"discriminators.\1."
         return ((r"\bdiscriminators\.(\d+)\.layers\.(\d+)\.", discriminators + r"layer\2.0."),)
 
 

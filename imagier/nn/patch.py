@@ -60,9 +60,9 @@ class MultiScalePatchDiscriminator(nn.Module):
         kernel_size: int,
         activation_norm_type: Norm,
         weight_norm_type: WeightNorm,
-        shared: bool = False,
+        is_shared: bool = False,
     ) -> None:
-        """shared: one discriminator for all scales."""
+        """is_shared: one discriminator for all scales."""
         super().__init__()
         self.num_scales = num_discriminators
         self.discriminators = nn.ModuleList(
@@ -75,7 +75,7 @@ class MultiScalePatchDiscriminator(nn.Module):
                 activation_norm_type=activation_norm_type,
                 weight_norm_type=weight_norm_type,
             )
-            for _ in range(1 if shared else num_discriminators)
+            for _ in range(1 if is_shared else num_discriminators)
         )
 
     def forward(self, x: Tensor, channels: Tensor | None = None) -> tuple[list[Tensor], list[list[Tensor]]]:

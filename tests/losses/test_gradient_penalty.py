@@ -29,7 +29,7 @@ def discriminator(kind: str, norm: str, weight_norm: str) -> nn.Module:
     if kind == "residual":
         made: nn.Module = ResidualDiscriminator(3, **COMMON, **norms, padding_mode="reflect")
     else:
-        made = MultiScalePatchDiscriminator(3, **PATCH, **norms, shared=kind == "shared")
+        made = MultiScalePatchDiscriminator(3, **PATCH, **norms, is_shared=kind == "shared")
     return made.double()
 
 

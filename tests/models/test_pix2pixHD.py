@@ -537,7 +537,7 @@ def test_the_discriminator_judges_generated_images_before_real_ones() -> None:
     ready = made.prepare(batch())
     fake = torch.rand(2, 3, 16, 24)
     seen = inputs_of(made.dis.patch.discriminators[0].layers[0].conv)
-    made.discriminate(ready, fake, learn_from_real=True)
+    made.discriminate(ready, fake, should_learn_from_real=True)
     assert torch.equal(seen[0], torch.cat([ready["label"], fake], dim=1))
     assert torch.equal(seen[1], torch.cat([ready["label"], ready["images"]], dim=1))
 

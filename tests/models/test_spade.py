@@ -678,9 +678,9 @@ def test_several_steps_come_in_order_each_on_its_own_slice(dis_step: int, gen_st
     seen: list[Batch] = []
     discriminate = made.discriminate
 
-    def recorded(part: Batch, fake: Tensor, *, learn_from_real: bool) -> dict[str, Any]:
+    def recorded(part: Batch, fake: Tensor, *, should_learn_from_real: bool) -> dict[str, Any]:
         seen.append(part)
-        return discriminate(part, fake, learn_from_real=learn_from_real)
+        return discriminate(part, fake, should_learn_from_real=should_learn_from_real)
 
     made.discriminate = recorded
     players = []

@@ -67,7 +67,7 @@ def test_noise_is_the_same_in_all_channels_and_another_in_every_sample_and_call(
 def test_noise_comes_right_after_the_convolution(last: bool) -> None:
     conv = conv2d(3, 4, 3)
     parts = (conv, norm2d("instance", 4), nn.ReLU())
-    block = NormActConv(nn.Identity(), nn.ReLU(), conv, noise=True) if last else ConvNormAct(*parts, noise=True)
+    block = NormActConv(nn.Identity(), nn.ReLU(), conv, has_noise=True) if last else ConvNormAct(*parts, has_noise=True)
     nn.init.constant_(block.noise.scale, 2.0)
     x = torch.randn(2, 3, 8, 8)
     torch.manual_seed(1)
@@ -105,7 +105,14 @@ def test_a_residual_block_is_that_of_the_formulas(
     order: str, inputs: int, outputs: int, norm: str, weight_norm: str, kernel: int, mode: str, noise: bool
 ) -> None:
     block = res_block(
-        inputs, outputs, norm, order=order, kernel_size=kernel, padding_mode=mode, weight_norm=weight_norm, noise=noise
+        inputs,
+        outputs,
+        norm,
+        order=order,
+        kernel_size=kernel,
+        padding_mode=mode,
+        weight_norm=weight_norm,
+        has_noise=noise,
     )
     weights = weights_of(nn.ModuleDict({"it": block}))
     x = torch.randn(2, inputs, 7, 9, dtype=torch.float64)

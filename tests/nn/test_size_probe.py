@@ -40,7 +40,7 @@ PARTS = [
     (patch, "activation_norm_type", {"num_layers": 2, "kernel_size": 4, "num_discriminators": 2}),
     (patch, "activation_norm_type", {"num_layers": 0, "kernel_size": 4, "num_discriminators": 1}),
     (patch, "activation_norm_type", {"num_layers": 1, "kernel_size": 2, "num_discriminators": 1}),
-    (patch, "activation_norm_type", {"num_layers": 1, "kernel_size": 3, "num_discriminators": 3, "shared": True}),
+    (patch, "activation_norm_type", {"num_layers": 1, "kernel_size": 3, "num_discriminators": 3, "is_shared": True}),
     (content, "norm", {"num_downsamples": 2, "num_res_blocks": 1}),
     (content, "norm", {"num_downsamples": 3, "num_res_blocks": 0}),
     (content, "norm", {"num_downsamples": 2, "num_res_blocks": 1, "order": "NACNAC", "weight_norm": "weight"}),
