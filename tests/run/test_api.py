@@ -38,7 +38,7 @@ HEAVY = ("torch", "numpy", "cv2", "pydantic", "yaml", "rich")
 def without_curves() -> Iterator[None]:
     """They take half of the time of such short runs; tests/train/test_hooks.py draws them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "curves", lambda records: {})
+        patch.setattr(report, "draw_curves", lambda records: {})
         yield
 
 

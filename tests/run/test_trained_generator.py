@@ -31,7 +31,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A run of two iterations."""
     logdir = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "curves", lambda records: {})
+        patch.setattr(report, "draw_curves", lambda records: {})
         train(tiny.config(data, max_iter=2), RunOptions(logdir=logdir, device="cpu"))
     return logdir
 
