@@ -39,15 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data, per rank (default: data.num_workers)")
     add("--compile", "--use_jit", action="store_true", help="compile the networks: slow to start, faster to run")
-    add(
-        "--max_time", type=parse_duration, metavar="TIME", help="save and stop after this time: 90 (seconds), 45m, 3.5h"
-    )
-    add(
-        "--step_timeout",
-        type=parse_duration,
-        metavar="TIME",
-        help="end the run, and print where it was, if an iteration takes longer (the first may take ten times as long)",
-    )
+    _add_time_limits(parser)
     add(
         "--debug",
         action="store_true",
@@ -57,6 +49,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--profile", action="store_true", help="measure some iterations; table and trace go to <logdir>/profile")
     _add_wandb(parser)
     add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
+
+
+def _add_time_limits(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--max_time", type=parse_duration, metavar="TIME", help="save and stop after so long: 90 (seconds), 45m, 3.5h")
+    add(
+        "--step_timeout",
+        type=parse_duration,
+        metavar="TIME",
+        help="end the run, and print where it was, if an iteration takes longer (the first may take ten times as long)",
+    )
 
 
 def _add_wandb(parser: argparse.ArgumentParser) -> None:
