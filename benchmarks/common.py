@@ -15,7 +15,8 @@ from imagier.config.check import Config
 from imagier.config.read import read
 from imagier.recipe import Batch
 from imagier.run import build_data, build_training
-from imagier.train.runtime import Precision, Runtime, keep_freed_memory
+from imagier.train.memory import keep_freed_memory
+from imagier.train.runtime import Precision, Runtime
 from imagier.train.trainer import Trainer
 
 HERE = Path(__file__).parent
@@ -52,7 +53,7 @@ def batch_of(config: Config, rows: int, size: int, regions: int = 40, classes: i
     data = config.run.data
     layers = []
     expander = build_data.expander(data, config.trainer.channels_last)
-    one_hot = {kind.name: kind.num_classes for kind in build_data.input_types(data)}
+    one_hot = {kind.name: kind.num_classes for kind in build_data.codecs(data)}
     for name, channels in expander.label_lengths.items():
         if one_hot[name] is None:
             layers.append((torch.rand(rows, channels, size, size, generator=rng) < 0.05).float())
