@@ -48,10 +48,8 @@ class DatasetSpec:
 class Dataset(ABC):
     """Samples by (epoch, index). The class that `data.type` names; subclasses inherit what they do not replace.
 
-    A data set's own keys are keyword-only arguments of its constructor, after the spec. They stand in the section
-    `data`, or in one of its splits (then for that split alone), and are checked against the constructor: an unknown
-    key, a wrong type, a missing one. A file of your own, `my_lab/large_images.py`, used as `type: my_lab.large_images`
-    with `min_side_px: 256`:
+    A data set's own options are keyword-only arguments of its constructor, after the spec. A config cannot set them
+    yet, so they need defaults. A file of your own, `my_lab/large_images.py`, used as `type: my_lab.large_images`:
 
         import numpy as np
 
