@@ -7,14 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import tiny
+import torch
 import yaml
 from images import write
 
 from imagier.cli import main
+from imagier.config.read import read
+from imagier.recipe import Position
+from imagier.run import build_data
 from imagier.train import checkpoint
 from imagier.train.compare import first_difference
+from imagier.train.runtime import Runtime
 
 LAB = "lab_outside"
 
@@ -183,12 +190,75 @@ class Metric(Base):
 '''
 
 
+LARGE_PAIRS = '''
+"""Pairs whose images are large enough."""
+
+from imagier.data.dataset import DatasetSpec
+from imagier.data.datasets import paired_images
+
+
+class Dataset(paired_images.Dataset):
+    def __init__(self, spec: DatasetSpec, *, min_side_px: int):
+        super().__init__(spec)
+        sizes = [super(Dataset, self).load(i)["images"].shape[:2] for i in range(super().__len__())]
+        self.kept = [i for i, size in enumerate(sizes) if min(size) >= min_side_px]
+
+    def __len__(self):
+        return len(self.kept)
+
+    def __getitem__(self, key):
+        return super().__getitem__((key[0], self.kept[key[1]]))
+
+    def load(self, index):
+        return super().load(self.kept[index])
+'''
+
+DEPTH = '''
+"""Depth in millimeters, in PNGs of 16 bits; networks see meters."""
+
+import cv2
+import numpy as np
+
+from imagier.data import codec
+from imagier.data.codec import Remark, stretch
+from imagier.errors import UserError
+
+
+class Codec(codec.Codec):
+    num_channels = 1
+
+    def __init__(self, input_type, *, max_m: float = 80.0):
+        super().__init__(input_type)
+        self.max_m = max_m
+
+    def decode(self, file):
+        array = cv2.imdecode(np.frombuffer(file.data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if array is None or array.dtype != np.uint16:
+            raise UserError("is no depth map", where=file.where, code="damaged")
+        return array[..., None]
+
+    def augment(self, stored, drawn):
+        return drawn.apply(stored.array, stored.extent, is_nearest=True)
+
+    def expand(self, stored):
+        return (stored.movedim(-1, -3).float() / 1000).clamp(max=self.max_m)
+
+    def to_rgb(self, array, canvas=None):
+        return np.repeat(stretch(array), 3, axis=2)
+
+    def examine(self, array):
+        is_empty = not array.any()
+        return [Remark("no-depth", "without any depth", "measure again")] if is_empty else []
+'''
+
+
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the package."""
     for name in [name for name in sys.modules if name.partition(".")[0] == LAB]:
         monkeypatch.delitem(sys.modules, name)
     parts = {"nets": NETS, "sign_descent": SIGN_DESCENT, "halving": HALVING, "brightness": BRIGHTNESS, **RECIPES}
+    parts |= {"large_pairs": LARGE_PAIRS, "depth": DEPTH}
     for name, text in {"__init__": "", **parts}.items():
         write(tmp_path / "elsewhere" / LAB / f"{name}.py", text.encode())
     monkeypatch.syspath_prepend(tmp_path / "elsewhere")
@@ -348,3 +418,70 @@ def test_a_class_of_the_wrong_kind_is_refused(lab: Path, capsys: pytest.CaptureF
     config["painter"]["type"] = f"{LAB}.brightness.Metric"
     found = mistakes(config, lab, capsys)
     assert sorted(line.partition(": ")[0] for line in found) == ["metrics.0.type", "painter.type", "painter_opt.type"]
+
+
+def deep(folder: Path) -> dict[str, Any]:
+    """A config of pairs that are large enough, whose label is classes and the depth of every pixel.
+
+    Of the training images one is too small. The depth at (y, x) is 1 m and y mm, in one file it is 0.
+    """
+    config = solo(folder)
+    meters = np.repeat(1000 + np.arange(tiny.SIZE, dtype=np.uint16)[:, None], tiny.SIZE, axis=1)
+    for split in ("train", "val"):
+        for image in (folder / "data" / split / "images").glob("*.png"):
+            array = meters * (image.stem != "003")
+            write(folder / "data" / split / "depth" / image.name, cv2.imencode(".png", array)[1].tobytes())
+    for kind in ("images", "seg_maps", "depth"):
+        path = folder / "data" / "train" / kind / "001.png"
+        small = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[::4, ::4]
+        write(path, cv2.imencode(".png", small)[1].tobytes())
+    data = config["data"]
+    data["input_types"].append({"depth": {"ext": "png", "type": f"{LAB}.depth", "max_m": 1.016}})
+    data["input_labels"].append("depth")
+    return config | {"data": data | {"type": f"{LAB}.large_pairs", "min_side_px": tiny.SIZE}}
+
+
+def test_a_data_set_with_a_key_of_its_own_and_a_new_kind_of_input_train_and_resume(lab: Path) -> None:
+    config = deep(lab)
+    ends_as_if_never_stopped(config, lab)
+    checked, _ = read(lab / "outside.yaml")
+    loader = build_data.train_loader(checked, Runtime(torch.device("cpu")), seed=0)
+    assert len(loader.dataset) == 9, "without the one that is too small"
+    batch, _ = next(loader.stream(Position()))
+    assert batch["label"].shape[1] == 4 + 1
+    depth = batch["label"][:, 4]
+    assert sorted(set(depth.unique().tolist()) - {0.0}) == pytest.approx([1 + y / 1000 for y in range(17)])
+    assert (lab / "whole" / "config.yaml").read_text().count(f"min_side_px: {tiny.SIZE}") == 2
+
+
+def test_the_doctor_previews_and_checks_a_new_kind_of_input(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = lab / "deep.yaml"
+    path.write_text(yaml.safe_dump(deep(lab)))
+    assert main(["data", "preview", str(path), str(lab / "preview.html"), "--samples", "9"]) == 0
+    page = (lab / "preview.html").read_text()
+    assert page.count("<code>depth</code>") == 9 + 3
+    main(["data", "check", str(path)])
+    said = capsys.readouterr().out
+    assert "1 of 10 files without any depth" in said.replace("images", "files")
+    assert "16 bits" not in said
+    broken = lab / "data" / "train" / "depth" / "002.png"
+    broken.write_bytes(b"")
+    assert main(["data", "check", str(path)]) == 1
+    assert "is empty" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("data.min_side_px=wide", "data.min_side_px"),
+        ("data.train.min_side=3", "data.train.min_side"),
+        ("data.input_types.2.depth.max=3", "data.input_types.2.depth.max"),
+        ("data.input_types.2.depth.max_m=far", "data.input_types.2.depth.max_m"),
+        ("data.input_types.2.depth.num_channels=3", "data.input_types.2.depth.num_channels"),
+    ],
+)
+def test_mistakes_in_the_keys_of_a_data_set_and_of_a_kind_of_input_are_reported_at_their_places(
+    lab: Path, capsys: pytest.CaptureFixture[str], override: str, place: str
+) -> None:
+    (line,) = mistakes(deep(lab), lab, capsys, override)
+    assert line.startswith(f"{place}: ")

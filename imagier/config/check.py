@@ -18,6 +18,7 @@ from imagier.config.find import Kind, did_you_mean, find
 from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dump, join_keys
 from imagier.config.lookup import class_at
 from imagier.config.method_rules import broken_rules_of_players, broken_rules_of_the_method, unusable_optimizer
+from imagier.config.own_keys import SECTIONS, OwnKeys, put_own_keys, take_own_keys
 from imagier.config.rules import broken_rules
 from imagier.errors import UserError
 
@@ -268,6 +269,22 @@ class _Checker:
             self.mistakes += unusable_optimizer(optimizer.cls, optimizer.type, section)
         return optimizer
 
+    def _check_own_keys(self, own: OwnKeys) -> dict[str, Any]:
+        """The keys that a place gives to its data set or kind of input, checked against its constructor."""
+        model = constructor_model(own.cls, None, (own.fact, *sorted(own.shared)))
+        start = len(self.mistakes)
+        checked = self.validate(model, own.key_path, own.given, list(own.shared))
+        keys = {} if checked is None else {f.name: getattr(checked, f.name) for f in dataclasses.fields(model)}
+        if checked is not None:
+            try:
+                own.check(keys)
+            except UserError as error:
+                here = (*own.key_path, *(error.where.split(".") if error.where else ()))
+                self.mistakes.append(Mistake(here, error.what, error.advice, error.code))
+        found = [mistake._replace(key_path=own.locate(mistake.key_path)) for mistake in self.mistakes[start:]]
+        self.mistakes[start:] = found
+        return keys
+
     def _check_run(self, players: Sequence[str]) -> schema.Run | None:
         """The sections that all methods share, with what their rules say; None if they do not fit."""
         sections = ["trainer", *players, *map(_optimizer_section, players)]
@@ -279,9 +296,14 @@ class _Checker:
             if class_at(self.document, ("trainer",)) is not None:
                 advice = f"the recipe {self.document.get(('trainer', 'type'))} trains {' and '.join(players)}"
                 self.mistakes.append(Mistake((key,), "unknown key", advice, "unknown-player"))
+        own: dict[KeyPath, dict[str, Any]] = {}
+        for section in [section for section in SECTIONS if section in rest]:
+            rest[section], found = take_own_keys(section, rest[section])
+            own |= {keys.key_path: self._check_own_keys(keys) for keys in found}
         run = self.validate(schema.Run, (), rest, sections)
         if run is None:
             return None
+        run = put_own_keys(run, own)
         metrics = [metric for metric in run.metrics if metric is not None]
         is_whole = len(metrics) == len(run.metrics)
         run = run if is_whole else dataclasses.replace(run, keep_best=None)
@@ -302,7 +324,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Component):
         return {"type": value.type, **_plain(value.shared or {}), **_plain(value.options)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        own = plain.pop("own", {})
+        return {**plain, **own}
     if isinstance(value, Mapping):
         return {key: _plain(child) for key, child in value.items()}
     return [_plain(child) for child in value] if isinstance(value, list | tuple) else value

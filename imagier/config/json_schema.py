@@ -30,6 +30,8 @@ def json_schema() -> dict[str, Any]:
         for name in list_types(kind):
             model = constructor_model(find(kind, name), kind.beside, facts.get(section, ()))
             adapters[section, name] = adapter(model)
+    for name in list_types(schema.DATASET):
+        adapters["own", name] = adapter(constructor_model(find(schema.DATASET, name), None, ("spec",)))
     references, whole = TypeAdapter.json_schemas([(key, "validation", one) for key, one in adapters.items()])
     definitions = whole["$defs"]
     parts = {key: definitions.pop(references[key, "validation"]["$ref"].rpartition("/")[2]) for key in adapters}
@@ -37,6 +39,7 @@ def json_schema() -> dict[str, Any]:
         of_types = {key[1]: part for key, part in parts.items() if key[0] == section}
         definitions[section] = {"anyOf": [_OF_THE_USER, *_alternatives(kind, of_types)]}
     definitions["metric"]["anyOf"] += [{"enum": list_types(schema.METRIC)}, {"type": "string", "pattern": "\\."}]
+    _add_own_keys(definitions, [part for key, part in parts.items() if key[0] == "own"])
     root = parts["run"]
     root["properties"]["metrics"]["items"] = {"$ref": "#/$defs/metric"}
     root["properties"] |= {section: {"$ref": f"#/$defs/{section}"} for section in ("trainer", *players)}
@@ -50,6 +53,17 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$defs": definitions,
     }
+
+
+def _add_own_keys(definitions: dict[str, Any], datasets: Sequence[dict[str, Any]]) -> None:
+    """To sections and splits of data the keys of all our data sets; to these and input types those of any class."""
+    own = {key: value for part in datasets for key, value in part.get("properties", {}).items()}
+    for name in ("Data", "Split", "InputType"):
+        section = definitions[name]
+        if name != "InputType":
+            section["properties"] = {**own, **section["properties"]}
+        section["properties"]["type"] = {**section["properties"]["type"], "not": _DOTTED}
+        definitions[name] = {"anyOf": [section, _OF_THE_USER]}
 
 
 def _alternatives(kind: Kind, of_types: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -69,9 +83,6 @@ def _needs_sections_of(recipe: str, players: Sequence[str]) -> dict[str, Any]:
     return {"if": names_it, "then": {"required": list(players)}}
 
 
-_OF_THE_USER: dict[str, Any] = {
-    "type": "object",
-    "properties": {"type": {"type": "string", "pattern": "\\."}},
-    "required": ["type"],
-}
+_DOTTED: dict[str, Any] = {"type": "string", "pattern": "\\."}
+_OF_THE_USER: dict[str, Any] = {"type": "object", "properties": {"type": _DOTTED}, "required": ["type"]}
 """A section that names a class by its dotted path, and so has keys that only the class knows."""

@@ -1,14 +1,15 @@
-"""The reference's spellings, rewritten to ours; the only file that knows them. Nothing is dropped in silence."""
+"""The reference's spellings, rewritten to ours. Nothing is dropped in silence. Those of data: legacy_data.py."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any, NamedTuple
+from typing import Any
 
-from imagier.config import schema
+from imagier.config import legacy_data, schema
+from imagier.config.legacy_data import CREDENTIALS, OFF, ONLY_REMOTE, Retired
 from imagier.config.load import Document, KeyPath, join_keys
-from imagier.config.lookup import class_at, find_dataset, is_taken, type_at
-from imagier.config.remote_rules import is_url
+from imagier.config.lookup import class_at, is_taken, type_at
+from imagier.config.own_keys import SECTIONS
 
 _TYPE_PREFIXES = (
     "imaginaire.generators.",
@@ -31,61 +32,46 @@ _MOVED: dict[KeyPath, KeyPath] = {
 }
 """Keys whose meaning has another place here, for methods that know that place and not the key."""
 
-_OFF: tuple[Any, ...] = (None, False, "", {}, [])
-"""What says that something is not wanted."""
-
-
-class _Retired(NamedTuple):
-    """A key that was read and not used, or whose work is done differently here: dropped with a line."""
-
-    why: str
-    default: Any = False
-    """What it held where a config did not give it, and so says nothing: dropped without a line."""
-
-
-_CREDENTIALS = ("aws_credentials_file",)
-_ONLY_REMOTE = "only needed for data in an object store"
-
-_RETIRED: dict[KeyPath, _Retired] = {
-    ("trainer", "hparam_to_tensorboard"): _Retired("had no effect"),
-    ("trainer", "distributed_data_parallel"): _Retired(
+_RETIRED: dict[KeyPath, Retired] = {
+    ("trainer", "hparam_to_tensorboard"): Retired("had no effect"),
+    ("trainer", "distributed_data_parallel"): Retired(
         "had no effect; gradients are averaged with torch.distributed", "pytorch"
     ),
-    ("trainer", "distributed_data_parallel_params"): _Retired(
+    ("trainer", "distributed_data_parallel_params"): Retired(
         "not needed; parameters without a gradient are handled", {"find_unused_parameters": False}
     ),
-    ("trainer", "delay_allreduce"): _Retired("had no effect", True),
-    ("trainer", "amp_gp"): _Retired("had no effect"),
-    ("trainer", "val_sample_size"): _Retired("had no effect on this method", 50_000),
-    ("trainer", "eval_network"): _Retired("had no effect on this method", ["clean_inception"]),
-    ("trainer", "use_kid"): _Retired("had no effect on this method", True),
-    ("trainer", "use_fid"): _Retired("had no effect on this method"),
-    ("trainer", "kid_num_subsets"): _Retired("had no effect on this method", 10),
-    ("trainer", "kid_sample_size"): _Retired("had no effect on this method", 256),
-    ("trainer", "kid_subset_size"): _Retired("had no effect on this method", 256),
-    ("trainer", "perceptual_mode"): _Retired("had no effect on this method, which reads perceptual_loss.mode"),
-    ("trainer", "perceptual_layers"): _Retired("had no effect on this method, which reads perceptual_loss.layers"),
-    ("trainer", "gan_relativistic"): _Retired("had no effect on this method"),
-    ("trainer", "gan_decay_k"): _Retired("had no effect on this method", 1),
-    ("trainer", "gan_min_k"): _Retired("had no effect on this method", 1),
-    ("trainer", "gan_separate_topk"): _Retired("had no effect on this method"),
-    ("trainer", "loss_weight", "gp"): _Retired("was read, but no such loss was computed", 0),
-    ("trainer", "loss_weight", "consistency_reg"): _Retired("had no effect on this method", 0),
-    ("trainer", "loss_weight", "kl"): _Retired("had no effect on this method", 0),
-    ("gen", "all_res"): _Retired("had no effect", True),
-    ("dis", "patch_wise"): _Retired("had no effect on this method, which reads patch_dis", True),
-    ("dis", "patch_dis"): _Retired("had no effect on this method, which reads patch_wise", True),
-    ("trainer", "gan_recon"): _Retired("had no effect on this method"),
-    ("trainer", "aug_policy"): _Retired("this method does not use DiffAugment"),
-    ("gen", "version"): _Retired("had no effect"),
-    ("gen", "activation_norm_params", "cond_dims"): _Retired("is counted from the data section"),
-    ("data", "val", "drop_last"): _Retired("every held-out sample counts"),
-    _CREDENTIALS: _Retired(_ONLY_REMOTE),
-    ("common",): _Retired("this method takes nothing from it"),
-    ("local_rank",): _Retired("is set at run time", 0),
-    ("source_filename",): _Retired("is set at run time"),
-    ("date_uid",): _Retired("is set at run time"),
-    ("logdir",): _Retired("is set with --logdir"),
+    ("trainer", "delay_allreduce"): Retired("had no effect", True),
+    ("trainer", "amp_gp"): Retired("had no effect"),
+    ("trainer", "val_sample_size"): Retired("had no effect on this method", 50_000),
+    ("trainer", "eval_network"): Retired("had no effect on this method", ["clean_inception"]),
+    ("trainer", "use_kid"): Retired("had no effect on this method", True),
+    ("trainer", "use_fid"): Retired("had no effect on this method"),
+    ("trainer", "kid_num_subsets"): Retired("had no effect on this method", 10),
+    ("trainer", "kid_sample_size"): Retired("had no effect on this method", 256),
+    ("trainer", "kid_subset_size"): Retired("had no effect on this method", 256),
+    ("trainer", "perceptual_mode"): Retired("had no effect on this method, which reads perceptual_loss.mode"),
+    ("trainer", "perceptual_layers"): Retired("had no effect on this method, which reads perceptual_loss.layers"),
+    ("trainer", "gan_relativistic"): Retired("had no effect on this method"),
+    ("trainer", "gan_decay_k"): Retired("had no effect on this method", 1),
+    ("trainer", "gan_min_k"): Retired("had no effect on this method", 1),
+    ("trainer", "gan_separate_topk"): Retired("had no effect on this method"),
+    ("trainer", "loss_weight", "gp"): Retired("was read, but no such loss was computed", 0),
+    ("trainer", "loss_weight", "consistency_reg"): Retired("had no effect on this method", 0),
+    ("trainer", "loss_weight", "kl"): Retired("had no effect on this method", 0),
+    ("gen", "all_res"): Retired("had no effect", True),
+    ("dis", "patch_wise"): Retired("had no effect on this method, which reads patch_dis", True),
+    ("dis", "patch_dis"): Retired("had no effect on this method, which reads patch_wise", True),
+    ("trainer", "gan_recon"): Retired("had no effect on this method"),
+    ("trainer", "aug_policy"): Retired("this method does not use DiffAugment"),
+    ("gen", "version"): Retired("had no effect"),
+    ("gen", "activation_norm_params", "cond_dims"): Retired("is counted from the data section"),
+    ("data", "val", "drop_last"): Retired("every held-out sample counts"),
+    CREDENTIALS: Retired(ONLY_REMOTE),
+    ("common",): Retired("this method takes nothing from it"),
+    ("local_rank",): Retired("is set at run time", 0),
+    ("source_filename",): Retired("is set at run time"),
+    ("date_uid",): Retired("is set at run time"),
+    ("logdir",): Retired("is set with --logdir"),
 }
 
 _FUNIT_METRICS = ("use_kid", "use_fid", "val_sample_size", "kid_num_subsets", "kid_sample_size", "kid_subset_size")
@@ -126,40 +112,6 @@ _REFUSED: dict[KeyPath, str] = {
     ("gen", "activation_norm_params", "partial"): "this version has no partial convolutions",
 }
 
-# The same for keys of the sections data and test_data, and of their splits: what it is that cannot be read.
-_UNREADABLE = {
-    "input_few_shot_labels": "few-shot labels",
-    "initial_few_shot_K": "few-shot data",
-    "num_frames_G": "keys of video generators",
-    "num_frames_D": "keys of video generators",
-    "first_last_only": "few-shot video",
-    "sample_far_frames_more": "few-shot video",
-    "has_foreground": "the foreground of people",
-    "output_h_w": "the crops of few-shot video",
-    "for_face_dataset": "face key points",
-    "for_pose_dataset": "poses",
-}
-_UNREADABLE_IN_SPLITS = {
-    "individual_video_frame_augmentations": "few-shot video",
-}
-
-# Data set types whose images make no label, and the keys that tell how to make one.
-_WITHOUT_LABEL = ("images", "unpaired_images", "unpaired_few_shot_images")
-_WITHOUT_CLASSES = ("paired_images", "unpaired_images")
-_OF_STILLS = ("paired_images", *_WITHOUT_LABEL)
-_CLIP_KEYS: dict[KeyPath, Any] = {
-    ("initial_sequence_length",): None,
-    ("max_sequence_length",): 100,
-    ("augmentations", "max_time_step"): 1,
-}
-_LABEL_KEYS = ("input_labels", "full_data_ops", "one_hot_num_classes", "move_dont_care", "rename_inputs")
-
-_DATA = ("data", "test_data")
-_SPLITS = ("train", "val", "test")
-_LABEL_OPS = "imaginaire.model_utils.label::"
-_KNOWN_OPS = {f"{_LABEL_OPS}{op}": op for op in ("make_one_hot", "concat_labels", "move_dont_care")}
-_KNOWN_OPS["imaginaire.model_utils.rename_inputs::rename_inputs"] = "rename_inputs"
-
 
 def translate_legacy(document: Document) -> list[str]:
     """Rewrites the reference's spellings in place; returns one line for every key that was dropped.
@@ -169,11 +121,10 @@ def translate_legacy(document: Document) -> list[str]:
     _rename_values(document)
     _rewrite_betas(document)
     _move_keys(document)
-    _list_roots(document)
-    _move_credentials(document)
+    notes = legacy_data.translate(document)
     _refuse(document)
-    _rewrite_ops(document)
-    return _retire(document)
+    legacy_data.rewrite_ops(document)
+    return [*notes, *_retire(document)]
 
 
 def _rename_values(document: Document) -> None:
@@ -222,97 +173,17 @@ def _move_keys(document: Document) -> None:
             document.set(new, document.drop(old), origin)
 
 
-def _list_roots(document: Document) -> None:
-    """One root given as text becomes a list."""
-    for section in _DATA:
-        for split in _SPLITS:
-            key_path = (section, split, "roots")
-            roots = document.get(key_path)
-            if isinstance(roots, str):
-                document.set(key_path, [roots] if roots else [])
-
-
-def _move_credentials(document: Document) -> None:
-    """The credentials to each section that reads from an object store; elsewhere they have no effect."""
-    path = document.get(_CREDENTIALS)
-    for section in _DATA if path not in _OFF else ():
-        key_path = (section, *_CREDENTIALS)
-        if _is_remote(document, section) and not document.has(key_path):
-            document.set(key_path, path, document.origin(_CREDENTIALS))
-    if path not in _OFF and any(_is_remote(document, section) for section in _DATA):
-        document.drop(_CREDENTIALS)
-
-
-def _is_remote(document: Document, section: str) -> bool:
-    """Whether a split of the section lies in an object store."""
-    for split in _SPLITS:
-        roots = document.get((section, split, "roots"))
-        roots = roots if isinstance(roots, list) else []
-        is_store = document.get((section, split, "dataset_type")) == "object_store"
-        if is_store or any(is_url(str(root)) for root in roots):
-            return True
-    return False
-
-
 def _refuse(document: Document) -> None:
     refused = dict(_REFUSED)
-    for section in _DATA:
-        refused |= {(section, key): f"this version cannot read {what}" for key, what in _UNREADABLE.items()}
-        for split in _SPLITS:
-            for key, what in _UNREADABLE_IN_SPLITS.items():
-                refused[section, split, key] = f"this version cannot read {what}"
+    for section in SECTIONS:
+        refused |= legacy_data.refused_keys(section)
     for key_path, why in refused.items():
         if not document.has(key_path) or is_taken(document, key_path):
             continue
-        if document.get(key_path) in _OFF:
+        if document.get(key_path) in OFF:
             document.drop(key_path)
         else:
             document.refuse(key_path, why, "remove it here" if why == _COUNTED else "")
-
-
-def _rewrite_ops(document: Document) -> None:
-    """Op strings: the label ops are part of the pipeline; any other is refused."""
-    for section in _DATA:
-        key_path: KeyPath = (section, "full_data_ops")
-        text = document.get(key_path)
-        if isinstance(text, str):
-            ops = [_KNOWN_OPS.get(op.strip(), op.strip()) for op in text.split(",") if op.strip()]
-            document.set(key_path, ", ".join(ops) or None)
-            for op in ops:
-                if op not in _KNOWN_OPS.values() and document.has(key_path):
-                    document.refuse(key_path, f"this version has no op {op!r}")
-        _refuse_ops(document, (section, "full_data_post_aug_ops"))
-        for key_path in _input_types(document, section):
-            if document.get((*key_path, "pre_aug_ops")) == "decode_json" and key_path[-1] in _points(document, section):
-                document.drop((*key_path, "pre_aug_ops"))  # it is how key points are read
-            for key in ("pre_aug_ops", "post_aug_ops"):
-                _refuse_ops(document, (*key_path, key))
-
-
-def _refuse_ops(document: Document, key_path: KeyPath) -> None:
-    text = document.get(key_path)
-    if not document.has(key_path):
-        return
-    if text in _OFF:
-        document.drop(key_path)
-    else:
-        document.refuse(key_path, f"this version has no op {text!r}")
-
-
-def _points(document: Document, section: str) -> list[Any]:
-    """The types that hold key points."""
-    names = document.get((section, "keypoint_data_types"))
-    return names if isinstance(names, list) else []
-
-
-def _input_types(document: Document, section: str) -> list[KeyPath]:
-    """The places of the options of each input type."""
-    key_paths: list[KeyPath] = []
-    for around in ((section,), *((section, split) for split in _SPLITS)):
-        entries = document.get((*around, "input_types"))
-        for index, entry in enumerate(entries if isinstance(entries, list) else []):
-            key_paths += [(*around, "input_types", index, name) for name in entry] if isinstance(entry, dict) else []
-    return key_paths
 
 
 def _retire(document: Document) -> list[str]:
@@ -321,21 +192,10 @@ def _retire(document: Document) -> list[str]:
         for key in _FUNIT_METRICS:
             retired["trainer", key] = retired["trainer", key]._replace(why="this version has no FID and no KID")
     for section in _optimizers(document):
-        retired[section, "fused_opt"] = _Retired("the fused optimizer is always used where the device has one")
+        retired[section, "fused_opt"] = Retired("the fused optimizer is always used where the device has one")
         retired |= _keys_of_other_optimizers(document, section)
-    for section in _DATA:
-        type_ = str(document.get((section, "type"), "paired_images")).rpartition(".")[2]
-        if not _is_remote(document, section):
-            retired |= {(section, key): _Retired(_ONLY_REMOTE) for key in ("cache", *_CREDENTIALS)}
-        retired[section, "paired"] = _Retired("follows from the type of the data set", type_.startswith("paired"))
-        if type_ in _WITHOUT_LABEL:
-            retired |= {(section, key): _Retired(f"had no effect on {type_}") for key in _LABEL_KEYS}
-        if type_ in _WITHOUT_CLASSES:
-            retired[section, "num_classes"] = _Retired(f"had no effect on {type_}")
-        retired |= _keys_of_clips(document, section)
-        for key_path in _input_types(document, section):
-            for key in ("use_dont_care", "interpolator"):
-                retired |= {(*key_path, key): _Retired("only that of the data section has an effect")}
+    for section in SECTIONS:
+        retired |= legacy_data.retired_keys(document, section)
     notes = _drop_keys_of_the_other_discriminator(document)
     for key_path, (why, default) in retired.items():
         if not document.has(key_path) or is_taken(document, key_path):
@@ -345,36 +205,17 @@ def _retire(document: Document) -> list[str]:
     return notes
 
 
-def _keys_of_clips(document: Document, section: str) -> dict[KeyPath, _Retired]:
-    """What says how long clips are where there are none, and how many frames of a held-out video lie side by side."""
-    retired: dict[KeyPath, _Retired] = {}
-    for split in _SPLITS:
-        named = str(document.get((section, split, "type")) or document.get((section, "type"), "paired_images"))
-        of_split, cls = named.rpartition(".")[2], find_dataset(named)
-        if split != "train" and cls is not None and cls.is_video:
-            why = "frames of a video come one after the other, one a batch"
-            retired[section, split, "batch_size"] = _Retired(why, 1)
-        if of_split in _OF_STILLS:
-            why = f"has no effect on {of_split}"
-        elif split != "train":
-            why = "only that of the training set has an effect"
-        else:
-            continue
-        retired |= {(section, split, *key_path): _Retired(why, default) for key_path, default in _CLIP_KEYS.items()}
-    return retired
-
-
-def _keys_of_other_optimizers(document: Document, section: str) -> dict[KeyPath, _Retired]:
+def _keys_of_other_optimizers(document: Document, section: str) -> dict[KeyPath, Retired]:
     """Keys that the type of an optimizer, or of its schedule, does not read, but others do.
 
     Of types that the reference did not have, only those that say nothing.
     """
-    retired: dict[KeyPath, _Retired] = {}
+    retired: dict[KeyPath, Retired] = {}
     for (*inner, key), default in _OPTIMIZER_KEYS.items():
         key_path = (section, *inner, key)
         type_ = type_at(document, key_path)
         if type_ in _OLD_TYPES or document.get(key_path) in (None, default):
-            retired[key_path] = _Retired(f"has no effect with type: {type_}", default)
+            retired[key_path] = Retired(f"has no effect with type: {type_}", default)
     return retired
 
 

@@ -19,6 +19,8 @@ def kind_at(key_path: KeyPath) -> tuple[Kind, int] | None:
     None where no component can be. Any section that is not one of `schema.Run` is taken for a player's.
     """
     first = str(key_path[0])
+    if first in ("data", "test_data"):
+        return _kind_in_data(key_path)
     if first == "trainer":
         return schema.RECIPE, 1
     if first.endswith("_opt"):
@@ -27,27 +29,38 @@ def kind_at(key_path: KeyPath) -> tuple[Kind, int] | None:
     return None if is_shared else (schema.player(first), 1)
 
 
+def _kind_in_data(key_path: KeyPath) -> tuple[Kind, int]:
+    """Keys of an entry of input_types belong to a kind of input, all others to a data set."""
+    for depth in (4, 5):  # data.input_types.0.images.KEY, data.val.input_types.0.images.KEY
+        if len(key_path) > depth and key_path[depth - 3] == "input_types":
+            return schema.CODEC, depth
+    return schema.DATASET, 2 if len(key_path) > 2 and key_path[1] in ("train", "val", "test") else 1
+
+
 def type_at(document: Document, key_path: KeyPath) -> Any:
     """The type that the section of a key names, or has where it names none."""
     found = kind_at(key_path)
-    return None if found is None else document.get((*key_path[: found[1]], "type"), found[0].default_type)
+    if found is None:
+        return None
+    kind, depth = found
+    named = document.get((*key_path[:depth], "type"), kind.default_type)
+    if named is None and kind is schema.DATASET:
+        return document.get((key_path[0], "type"), schema.DEFAULT_DATASET)
+    return named
 
 
 def class_at(document: Document, key_path: KeyPath) -> Any:
     """The class that the section of a key names; None if there is none, which `check` will tell."""
-    found, type_ = kind_at(key_path), type_at(document, key_path)
-    if found is None or not isinstance(type_, str):
-        return None
-    try:
-        return find(found[0], type_)
-    except UserError:
-        return None
+    found = kind_at(key_path)
+    return None if found is None else find_or_none(found[0], type_at(document, key_path))
 
 
-def find_dataset(type_: str) -> Any:
-    """The class of a data set type, or None if there is none, which `check` will tell."""
+def find_or_none(kind: Kind, type_: Any) -> Any:
+    """The class of a type, or None if there is none, which `check` will tell."""
+    if not isinstance(type_, str):
+        return None
     try:
-        return find(schema.DATASET, type_)
+        return find(kind, type_)
     except UserError:
         return None
 

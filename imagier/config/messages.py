@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from imagier.config import schema
 from imagier.config.constructor import alternatives, is_section, types_below
 from imagier.config.find import did_you_mean
 from imagier.config.load import KeyPath, Mistake
@@ -93,4 +94,5 @@ def _keys_at(model: type, key_path: KeyPath) -> list[str]:
     for key in key_path:
         hints = list(types_below(hints, key))
     options = [option for hint in hints for option in alternatives(hint) if is_section(option)]
-    return [key for option in options for key in typing.get_type_hints(option)]
+    hints_by_key = [typing.get_type_hints(option, include_extras=True) for option in options]
+    return [key for hints in hints_by_key for key, hint in hints.items() if hint != schema.Own]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from imagier.config import label_ops, schema
 from imagier.config.augmentation_rules import broken_augmentations
 from imagier.config.find import did_you_mean, find
+from imagier.config.input_type_rules import broken_input_types, broken_keypoints, channels_of
 from imagier.config.load import KeyPath, Mistake
-from imagier.config.lookup import find_dataset
+from imagier.config.lookup import find_or_none
 from imagier.config.remote_rules import broken_remote_rules
 from imagier.errors import UserError
 
@@ -45,61 +46,35 @@ def _keep_best(run: schema.Run, metrics: Sequence[str]) -> Iterator[Mistake]:
 
 def _data(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
     yield from _dataset_type(data.type, (*key_path, "type"))
-    cls = find_dataset(data.type)
+    cls = find_or_none(schema.DATASET, data.type)
     if data.reduced_jpeg and cls is not None and not cls.reads_reduced_jpeg:
         what = f"{data.type} does not decode at reduced scale"
         yield Mistake((*key_path, "reduced_jpeg"), what, "remove it here", "has-no-effect")
-    yield from _input_types(data.input_types, data.type, (*key_path, "input_types"))
+    yield from broken_input_types(data, key_path)
     yield from broken_remote_rules(data, key_path)
-    named = {name: options for entry in data.input_types for name, options in entry.items()}
-    yield from _names(data.input_image, named, (*key_path, "input_image"))
+    names = [name for entry in data.input_types for name in entry]
+    yield from _names(data.input_image, names, (*key_path, "input_image"))
+    yield from _names(data.keypoint_data_types, names, (*key_path, "keypoint_data_types"))
     for mistake in label_ops.wrong_ops(data):
         yield mistake._replace(key_path=(*key_path, *mistake.key_path))
-    yield from _points(data, named, key_path)
-    yield from _classes(data.input_types, _one_hot(data), (*key_path, "input_types"))
-    if data.val is not None and data.val.input_types is not None:
-        one_hot = _one_hot(replace(data, input_types=data.val.input_types))
-        yield from _classes(data.val.input_types, one_hot, (*key_path, "val", "input_types"))
+    yield from broken_keypoints(data, key_path)
     in_label = [name for name, made in label_ops.made(data).items() if made.name in data.input_labels]
+    channels = channels_of(data)
     for name in [*in_label, *data.input_image]:
-        if name in named and named[name].num_channels is None and name not in _one_hot(data):
+        if name in channels and channels[name] is None:
             yield Mistake((*key_path, "input_types"), f"{name} needs num_channels", code="needs-key")
     for key, split in (("train", data.train), ("val", data.val), ("test", data.test)):
         if split is not None:
-            yield from _split(split, data.input_labels, (*key_path, key))
+            yield from _split(split, data, (*key_path, key))
             yield from _root_weights(split, split.type or data.type, (*key_path, key))
             yield from _shuffle(split, (*key_path, key))
-            if key == "train" and cls is not None and cls.is_video:
-                yield from _clips(split, (*key_path, key))
-
-
-def _one_hot(data: schema.Data) -> Mapping[str, int]:
-    """The types that are expanded into a channel per class, and how many those are."""
-    found = {name: made.num_classes for name, made in label_ops.made(data).items()}
-    return {name: number for name, number in found.items() if number is not None}
 
 
 def _label_lengths(data: schema.Data) -> list[int]:
     """Channels of the types that make up the label, in order, as far as the config tells."""
-    channels = {name: options.num_channels or 0 for entry in data.input_types for name, options in entry.items()}
-    channels |= {name: number + data.use_dont_care for name, number in _one_hot(data).items()}
-    by_name = {made.name: channels[name] for name, made in label_ops.made(data).items()}
+    channels = channels_of(data)
+    by_name = {made.name: channels[name] or 0 for name, made in label_ops.made(data).items()}
     return [by_name[name] for name in data.input_labels if name in by_name]
-
-
-def _classes(
-    entries: Sequence[Mapping[str, schema.InputType]], one_hot: Collection[str], key_path: KeyPath
-) -> Iterator[Mistake]:
-    """Types that hold classes are maps of numbers, between which there is nothing."""
-    for index, entry in enumerate(entries):
-        for name, options in entry.items():
-            here = (*key_path, index, name)
-            if name in one_hot and not options.is_mask:
-                what = "must be true: one_hot_num_classes says that these are classes"
-                yield Mistake((*here, "is_mask"), what, code="not-classes")
-            if name in one_hot and options.num_channels not in (None, 1):
-                what = "must be 1: one_hot_num_classes says that these are classes"
-                yield Mistake((*here, "num_channels"), what, code="not-classes")
 
 
 def _dataset_type(name: str, key_path: KeyPath) -> Iterator[Mistake]:
@@ -107,66 +82,6 @@ def _dataset_type(name: str, key_path: KeyPath) -> Iterator[Mistake]:
         find(schema.DATASET, name)
     except UserError as error:
         yield Mistake(key_path, error.what, error.advice, error.code)
-
-
-def _input_types(entries: Sequence[Mapping[str, schema.InputType]], type_: str, key_path: KeyPath) -> Iterator[Mistake]:
-    names = [name for entry in entries for name in entry]
-    cls = find_dataset(type_)
-    needed = cls.required_input_types if cls is not None else ()
-    if names and needed and sorted(names) != sorted(needed):
-        what = f"{type_} reads {' and '.join(needed)}, neither more nor less"
-        yield Mistake(key_path, what, f"got {', '.join(names)}", "wrong-input-types")
-    if not any(entries):
-        yield Mistake(key_path, "is empty", "name at least one input type", "empty")
-    seen: set[str] = set()
-    for index, entry in enumerate(entries):
-        for name, options in entry.items():
-            here = (*key_path, index, name)
-            if name in seen:
-                yield Mistake(here, "stands here for the second time", code="name-taken")
-            if options.computed_on_the_fly:
-                what = "no op of this version makes an input type"
-                yield Mistake((*here, "computed_on_the_fly"), what, code="not-supported")
-            elif options.ext is None:
-                yield Mistake(here, "needs ext, the extension of its files", code="needs-key")
-            seen.add(name)
-
-
-def _clips(split: schema.Split, key_path: KeyPath) -> Iterator[Mistake]:
-    if split.initial_sequence_length is None:
-        yield Mistake(key_path, "needs initial_sequence_length, the number of frames of a clip", code="needs-key")
-    elif split.max_sequence_length < split.initial_sequence_length:
-        what = "must not be less than initial_sequence_length"
-        yield Mistake((*key_path, "max_sequence_length"), what, code="wrong-order")
-
-
-def _points(data: schema.Data, named: Mapping[str, schema.InputType], key_path: KeyPath) -> Iterator[Mistake]:
-    """Key points belong to images, and are none themselves."""
-    points = data.keypoint_data_types
-    yield from _names(points, named, (*key_path, "keypoint_data_types"))
-    cls = find_dataset(data.type)
-    if points and cls is not None and not cls.reads_keypoints:
-        what = f"{data.type} reads no key points"
-        yield Mistake((*key_path, "keypoint_data_types"), what, code="has-no-effect")
-    if points and all(name in points for name in named):
-        what = "leaves no type of images, in whose pixels the points could be"
-        yield Mistake((*key_path, "keypoint_data_types"), what, code="no-images")
-    for index, entry in enumerate(data.input_types):
-        for name, options in entry.items():
-            here = (*key_path, "input_types", index, name)
-            if name not in points and options.ext == "json":
-                advice = f"if it holds key points, add {name} to keypoint_data_types"
-                yield Mistake((*here, "ext"), "an image is no JSON", advice, "not-an-image")
-            elif name in points and options.ext not in (None, "json"):
-                what = f"must be json: keypoint_data_types says that {name} holds key points"
-                yield Mistake((*here, "ext"), what, code="not-keypoints")
-            elif name in points and (options.is_mask or name in [*_one_hot(data), *data.input_image]):
-                what = "is taken for an image, but keypoint_data_types says that it holds key points"
-                yield Mistake(here, what, code="not-keypoints")
-    for position, name in enumerate(data.input_labels):
-        if name in points:
-            what = f"{name} holds key points, which make no channels of a label"
-            yield Mistake((*key_path, "input_labels", position), what, code="not-a-label")
 
 
 def _root_weights(split: schema.Split, type_: str, key_path: KeyPath) -> Iterator[Mistake]:
@@ -178,7 +93,7 @@ def _root_weights(split: schema.Split, type_: str, key_path: KeyPath) -> Iterato
     if len(weights) != len(split.roots):
         what = f"has {len(weights)} numbers for {len(split.roots)} roots"
         yield Mistake(here, what, "give one for each", "wrong-length")
-    cls = find_dataset(type_)
+    cls = find_or_none(schema.DATASET, type_)
     if cls is not None and not cls.reads_root_weights:
         yield Mistake(here, f"{type_} does not draw by weights", code="has-no-effect")
 
@@ -201,14 +116,14 @@ def _names(names: Sequence[str], known: Collection[str], key_path: KeyPath) -> I
             yield Mistake((*key_path, position), f"no input type {name!r}", advice, "unknown-input-type")
 
 
-def _split(split: schema.Split, labels: Sequence[str], key_path: KeyPath) -> Iterator[Mistake]:
+def _split(split: schema.Split, data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
     if not split.roots:
         yield Mistake((*key_path, "roots"), "is empty", "name at least one folder", "empty")
-    yield from _own_type(split, labels, key_path)
+    yield from _own_type(split, data, key_path)
     yield from broken_augmentations(split.augmentations, (*key_path, "augmentations"))
 
 
-def _own_type(split: schema.Split, labels: Sequence[str], key_path: KeyPath) -> Iterator[Mistake]:
+def _own_type(split: schema.Split, data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
     """A validation set may be read by another data set type than the training set, but must have its labels too."""
     parts = {"type": split.type, "input_types": split.input_types, "input_image": split.input_image}
     given = [key for key, value in parts.items() if value is not None]
@@ -218,10 +133,10 @@ def _own_type(split: schema.Split, labels: Sequence[str], key_path: KeyPath) -> 
     if split.type is not None:
         yield from _dataset_type(split.type, (*key_path, "type"))
     if split.input_types is not None:
-        yield from _input_types(split.input_types, split.type or "", (*key_path, "input_types"))
+        yield from broken_input_types(replace(data, type=split.type or "", input_types=split.input_types), key_path)
         known = [name for entry in split.input_types for name in entry]
         yield from _names(split.input_image or [], known, (*key_path, "input_image"))
-        for name in labels:
+        for name in data.input_labels:
             if name not in known:
                 what = f"lacks {name}, which is one of input_labels"
                 yield Mistake((*key_path, "input_types"), what, code="missing-input-type")

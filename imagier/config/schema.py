@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WrapValidator
+from pydantic import BeforeValidator, Field, WrapValidator
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from imagier.config.find import Kind
@@ -132,6 +134,8 @@ class Trainer:
     image_to_tensorboard: bool = False
 
 
+DEFAULT_DATASET = "paired_images"
+
 RECIPE = Kind("model", "Recipe", "models", "imagier.recipe:Recipe", Trainer)
 DATASET = Kind("data set type", "Dataset", "data", "imagier.data.dataset:Dataset")
 CODEC = Kind("kind of input", "Codec", "codecs", "imagier.data.codec:Codec")
@@ -144,9 +148,17 @@ def player(name: str) -> Kind:
     return Kind("model", class_name, "models", "torch.nn:Module")
 
 
+def _refuse_key(value: object) -> None:
+    raise PydanticCustomError("extra_forbidden", "unknown key")
+
+
+Own = Annotated[dict[str, Any], BeforeValidator(_refuse_key), SkipJsonSchema()]
+"""The keys that the class of a section has of its own; they stand next to the others. It is no key itself."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InputType:
-    """One kind of file of a data set."""
+    """One kind of file of a data set; the keys of the kind of input that `type` names stand next to these."""
 
     type: str | None = None
     """image, mask, class_map, keypoints or a dotted path; None follows is_mask, one_hot_num_classes and
@@ -160,6 +172,7 @@ class InputType:
     """Values are names; resized by nearest neighbor."""
     computed_on_the_fly: bool = False
     """Not read from disk, but made by an op."""
+    own: Own = field(default_factory=dict)
 
 
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -226,7 +239,7 @@ Augmentations = Annotated[AugmentationKeys, WrapValidator(_keep_order)]
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """One part of a data set: train, val or test."""
+    """One part of a data set: train, val or test. Keys of the data set's own may stand next to these."""
 
     roots: list[str]
     root_weights: list[PositiveFloat] | None = None
@@ -234,10 +247,6 @@ class Split:
     batch_size: Positive = 1
     """Per process and update."""
     augmentations: Augmentations
-    initial_sequence_length: Positive | None = None
-    """Clips, in training: how many frames they have, first."""
-    max_sequence_length: Positive = 100
-    """Clips, in training: how many they may have at most, where the method makes them longer."""
     shuffle: Literal["samples", "shards"] = "samples"
     """train: an epoch's order is one of all samples, or one of shards with the samples of a few mixed, which reads each
     shard once."""
@@ -249,6 +258,8 @@ class Split:
     """val: read by another data set type; input_types and input_image must then be given too."""
     input_types: list[dict[str, InputType]] | None = None
     input_image: list[str] | None = None
+    own: Own = field(default_factory=dict)
+    """With those that stand in the section `data`, unless this split has a type of its own."""
 
 
 Interpolator = Literal[
@@ -274,10 +285,10 @@ class Cache:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """A data set: which files, and how they form a sample."""
+    """Which files there are, and how they form a sample. Keys of the data set that `type` names stand next to these."""
 
     name: str = "data"
-    type: str = "paired_images"
+    type: str = DEFAULT_DATASET
     num_workers: Count = 0
     """Processes that read samples, per rank."""
     persistent_workers: bool = False
@@ -305,8 +316,8 @@ class Data:
     """OpenCV name, for the first resize of images."""
     reduced_jpeg: bool = False
     """Decode a JPEG at 1/2, 1/4 or 1/8 of its sides where the image stays as large as what is made of it."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """A sample that cannot be read ends the run, or is told, counted and skipped."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """A sample that cannot be read ends the run, or is logged, counted and skipped."""
     val_data_loader_not_distributed: bool = False
     """Every rank reads the whole validation set."""
     cache: Cache | None = None

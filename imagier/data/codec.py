@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -72,8 +72,6 @@ class Codec(ABC):
     keyword-only arguments of the constructor, after the input type; they stand beside `ext` and are checked against it.
     A file of your own, `my_lab/depth.py`, used as `- depth: {ext: png, type: my_lab.depth, max_m: 40}`:
 
-        from dataclasses import replace
-
         import cv2
         import numpy as np
 
@@ -84,8 +82,10 @@ class Codec(ABC):
         class Codec(codec.Codec):
             '''Depth in millimeters, in PNGs of 16 bits. Networks see meters, N x 1 x H x W, cut at `max_m`.'''
 
+            num_channels = 1
+
             def __init__(self, input_type: InputType, *, max_m: float = 80.0) -> None:
-                super().__init__(replace(input_type, num_channels=1))
+                super().__init__(input_type)
                 self.max_m = max_m
 
             def decode(self, file):
@@ -106,13 +106,18 @@ class Codec(ABC):
 
     has_pixels: ClassVar[bool] = True
     """Arrays are H x W x C and are resized, cropped and turned; otherwise they are data that lie in such an image."""
+    num_channels: ClassVar[int | None] = None
+    """Channels of its files, where the kind determines them; otherwise the config says."""
     holds_ids: ClassVar[bool] = False
     """Values are ids (of classes, of instances): between two of them there is nothing."""
+    holds_classes: ClassVar[bool] = False
+    """The ids are classes, of which `one_hot_num_classes` gives the number."""
     reduces_jpeg: ClassVar[bool] = False
     """`decode` takes notice of `file.reduction`."""
 
     def __init__(self, input_type: InputType) -> None:
-        self.input_type = input_type
+        channels = self.num_channels
+        self.input_type = input_type if channels is None else replace(input_type, num_channels=channels)
         self.name = input_type.name
         self.num_classes = input_type.num_classes
 

@@ -85,7 +85,7 @@ class Dataset(ABC):
     is_video: ClassVar[bool] = False
     """Samples are clips: their arrays have a first dimension of frames."""
     is_paired: ClassVar[bool] = False
-    """Files of all input types belong together by name, so that types can make up a label of an image."""
+    """Files of all input types belong together by name."""
     draws_files: ClassVar[bool] = False
     """In training the file of each type is drawn by itself: which ones come together, changes."""
     reads_keypoints: ClassVar[bool] = False
@@ -94,6 +94,8 @@ class Dataset(ABC):
     """In training it draws roots by `spec.root_weights`."""
     reads_reduced_jpeg: ClassVar[bool] = False
     """It decodes at reduced scale if `spec.reduced_jpeg` says so."""
+    makes_label: ClassVar[bool] = True
+    """Input types can make up the label of an image (`input_labels`)."""
     has_classes: ClassVar[bool] = False
     """Samples have labels: numbers of `classes`."""
     required_input_types: ClassVar[tuple[str, ...]] = ()
@@ -101,6 +103,14 @@ class Dataset(ABC):
 
     def __init__(self, spec: DatasetSpec) -> None:
         self.spec = spec
+
+    @classmethod  # noqa: B027 - most have nothing to check
+    def check_keys(cls, keys: Mapping[str, Any], *, is_training: bool) -> None:
+        """UserError, whose place is a key, if the values of its own keys do not fit together.
+
+        For what the types of the constructor's arguments cannot say: so a config is refused before files are read.
+        is_training: the keys are those of the training set.
+        """
 
     def rng(self, key: Key) -> random.Random:
         """The source of all that is random in a sample: the same in every process that makes it."""

@@ -22,9 +22,6 @@ from imagier.data.sources.source import Source
 from imagier.errors import UserError
 from imagier.train.runtime import Runtime
 
-CLIP_KEYS = ("initial_sequence_length", "max_sequence_length")
-"""Keys of a split that are data sets' own."""
-
 GROWTH_KEYS = ("single_frame_epoch", "num_epochs_temporal_step")
 """Keys of a recipe that its data set reads too: in which epoch clips have how many frames."""
 
@@ -44,7 +41,7 @@ def codecs(data: schema.Data) -> list[Codec]:
             dont_care=made[name].dont_care,
             renamed=made[name].name,
         )
-        found.append(find(schema.CODEC, label_ops.codec_type(data, name))(input_type))
+        found.append(find(schema.CODEC, label_ops.codec_type(data, name))(input_type, **options.own))
     return found
 
 
@@ -87,8 +84,7 @@ def dataset(
         reduced_jpeg=data.reduced_jpeg,
         **of_training,  # type: ignore[arg-type]
     )
-    own = {key: getattr(split, key) for key in CLIP_KEYS} if cls.is_video else {}
-    return cls(spec, **own)
+    return cls(spec, **split.own)
 
 
 def sources(data: schema.Data, split: schema.Split) -> list[Source]:

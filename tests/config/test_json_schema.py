@@ -81,6 +81,10 @@ def test_a_config_with_a_model_of_the_users_own_fits(
         "metrics=[{type: l1_changed, tolerance: -1}]",
         "head={num_filters: 3}",
         "data.input_types.0.images.exxt=png",
+        "data.min_side_px=3",
+        "data.own={}",
+        "data.train.initial_sequence_length=many",
+        "data.input_types.0.images.own={}",
         "data.train.augmentations.horizontal_flipp=true",
         "data.train.augmentations.gamma={p: 1}",
         "data.train.batch_size=0",
@@ -100,6 +104,11 @@ def test_a_mistake_does_not_fit(validator: jsonschema.Draft202012Validator, tmp_
         "metrics=[psnr, my_lab.metrics, {type: l1_changed, tolerance: 0.5}, {type: my_lab.metrics.Mine, anything: 3}]",
         "head={type: my_lab.nets, anything: 3}",
         "head_opt={type: sgd, momentum: 0.5}",
+        "data.train.initial_sequence_length=3",
+        "data.max_sequence_length=3",
+        "data.input_types.0.images={ext: png, type: my_lab.depth, anything: 3}",
+        "data={type: my_lab.sets, anything: 3}",
+        "data.val={type: my_lab.sets, anything: 3}",
     ],
 )
 def test_components_of_any_kind_fit(validator: jsonschema.Draft202012Validator, tmp_path: Path, override: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,11 +26,13 @@ _VALUES = 65536
 class Codec(codec.Codec):
     """Classes 0 to `num_classes` - 1 in one channel; 255 means none. With `use_dont_care` all others are one class."""
 
+    num_channels = 1
     holds_ids = True
+    holds_classes = True
 
     def __init__(self, input_type: InputType) -> None:
         """UserError if there is no number of classes."""
-        super().__init__(replace(input_type, num_channels=1))
+        super().__init__(input_type)
         if input_type.num_classes is None:
             raise UserError(
                 "needs the number of classes",

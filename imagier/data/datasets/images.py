@@ -18,6 +18,7 @@ class Dataset(dataset.Dataset):
     """A file's class is its outermost folder. In training a file is drawn, whatever the index; else it is that file."""
 
     draws_files = True
+    makes_label = False
     reads_root_weights = True
     reads_reduced_jpeg = True
     has_classes = True

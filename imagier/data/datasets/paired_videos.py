@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -78,13 +78,18 @@ class Dataset(dataset.Dataset):
         initial_sequence_length: Annotated[int, Field(gt=0)] | None = None,
         max_sequence_length: Annotated[int, Field(gt=0)] = 100,
     ) -> None:
-        """initial_sequence_length: the first length of clips, needed in training. max_sequence_length: as ClipLength.
+        """initial_sequence_length: the first length of clips, needed in training. max_sequence_length: the longest one.
 
         In training an epoch is as long as a whole number of steps. UserError if a type lacks a sequence or a frame, or
         if no sequence is long enough.
         """
         super().__init__(spec)
-        self.growth = _growth(spec, initial_sequence_length, max_sequence_length)
+        self.growth = ClipLength(
+            initial=initial_sequence_length or 1,
+            most=max_sequence_length,
+            single_frame_epoch=spec.single_frame_epoch,
+            num_epochs_temporal_step=spec.num_epochs_temporal_step,
+        )
         self.augmenter = Augmenter(spec.augmentations, spec.interpolator)
         self.needed = self.augmenter.needed_size if spec.reduced_jpeg else None
         self.max_time_step = spec.augmentations.get("max_time_step", 1)
@@ -96,6 +101,17 @@ class Dataset(dataset.Dataset):
         self.lengths = np.array([sequence.length for sequence in self.sequences], np.int64)
         self.ends = np.cumsum(self.lengths)
         self.samples_per_epoch = self._samples_per_epoch() if spec.is_training else int(self.ends[-1])
+
+    @classmethod
+    def check_keys(cls, keys: Mapping[str, Any], *, is_training: bool) -> None:
+        """UserError if training does not say how long clips are, or if they can grow to less than that."""
+        initial, most = keys["initial_sequence_length"], keys["max_sequence_length"]
+        if initial is None and is_training:
+            raise UserError("needs initial_sequence_length, the number of frames of a clip", code="needs-key")
+        if initial is not None and most < initial:
+            raise UserError(
+                "must not be less than initial_sequence_length", where="max_sequence_length", code="wrong-order"
+            )
 
     def __len__(self) -> int:
         return self.samples_per_epoch
@@ -211,27 +227,6 @@ class Dataset(dataset.Dataset):
 
     def _where(self, sequence: int, number: int) -> str:
         return self._root(sequence).where(self.spec.codecs[0].name, self.sequences[sequence], number)
-
-
-def _growth(spec: DatasetSpec, initial: int | None, most: int) -> ClipLength:
-    """How long clips are in which epoch. UserError if training does not say how long."""
-    if initial is None and spec.is_training:
-        raise UserError(
-            "is missing", where="initial_sequence_length", advice="give the number of frames of a clip", code="missing"
-        )
-    if initial is not None and most < initial:
-        raise UserError(
-            f"is {most}, less than initial_sequence_length",
-            where="max_sequence_length",
-            advice="raise it",
-            code="range",
-        )
-    return ClipLength(
-        initial=initial or 1,
-        most=most,
-        single_frame_epoch=spec.single_frame_epoch,
-        num_epochs_temporal_step=spec.num_epochs_temporal_step,
-    )
 
 
 def _form(array: np.ndarray, codec: Codec) -> str:

@@ -18,6 +18,7 @@ class Dataset(dataset.Dataset):
     """
 
     draws_files = True
+    makes_label = False
     reads_root_weights = True
     reads_reduced_jpeg = True
 

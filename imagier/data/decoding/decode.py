@@ -51,9 +51,12 @@ class EncodedFile:
 
     @classmethod
     def read(cls, source: Source, input_type: str, key: str) -> EncodedFile:
-        """A file of a source. UserError if it is not there."""
-        where = source.where(input_type, key)
-        return cls(source.read(input_type, key), source.extension(input_type), where)
+        """A file of a source. UserError if it is not there, or empty: no codec needs to expect that."""
+        where, data = source.where(input_type, key), source.read(input_type, key)
+        if not data:
+            advice = "restore it or remove it from the set"
+            raise UserError("the file is empty", where=where, advice=advice, code="empty-file")
+        return cls(data, source.extension(input_type), where)
 
     @cached_property
     def header(self) -> Header | None:
