@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 READY := $(VENV)/ready
 SIZE := 64
 DATA := data/openmoji$(SIZE)
@@ -12,10 +13,10 @@ train: $(READY) $(DATA)/openmoji.json
 	$(BIN)/python train.py --config configs/spade/openmoji$(SIZE).yaml --logdir logs/openmoji$(SIZE)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -m "slow or not slow" --durations=20
+	$(PYTEST) -m "slow or not slow" --durations=20
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -70,7 +70,7 @@ def find(kind: Kind, name: str) -> Any:
     """The class that a `type` means: one of ours, or one of the user's by a dotted path.
 
     The path is that of a module with a class `kind.class_name`, or of a class of any name. UserError if there is none,
-    or if it is not what the kind asks for.
+    or if it is not what the kind asks for, or lacks a method that this must have.
     """
     found = _find_by_name(kind, name) if "." not in name else _find_by_path(kind, name)
     if found is None:
@@ -82,6 +82,9 @@ def find(kind: Kind, name: str) -> Any:
         if not (isinstance(found, type) and issubclass(found, base)):
             what = f"{name} is no {kind.noun}"
             raise UserError(what, advice=f"its class must inherit from {module_name}.{base_name}", code="wrong-class")
+    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    if missing:
+        raise UserError(f"{name} lacks {', '.join(missing)}", advice="define what is missing", code="abstract-class")
     return found
 
 

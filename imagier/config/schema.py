@@ -169,7 +169,7 @@ class InputType:
     normalize: bool = False
     """Bring values from [0, 1] to [-1, 1]."""
     is_mask: bool = False
-    """Values are names; resized by nearest neighbor."""
+    """Values are ids, of classes or instances; resized by nearest neighbor."""
     computed_on_the_fly: bool = False
     """Not read from disk, but made by an op."""
     own: Own = field(default_factory=dict)

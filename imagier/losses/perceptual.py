@@ -153,8 +153,7 @@ class PerceptualLoss(nn.Module):
     def _distances(self, inp: Tensor, target: Tensor, sample_weights: Tensor | None) -> list[Tensor]:
         """Weighted distance in each layer at one scale."""
         with self._precision(inp):
-            with torch.no_grad():
-                wanted = self.network(target)
+            wanted = self.network(target)
             found = self.network(inp)
         return [
             weight * self._distance(found[layer].float(), wanted[layer].float(), sample_weights)

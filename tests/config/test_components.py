@@ -186,3 +186,23 @@ def test_the_references_betas_become_ours(
 ) -> None:
     config, said = read(write(tmp_path), f"gen_opt={section}")
     assert (config.optimizers["gen"].options.get("betas"), len(said)) == (betas, notes)
+
+
+ABSTRACT = {
+    "trainer.type": ("Recipe", "from imagier.recipe import Recipe as Base"),
+    "data.type": ("Dataset", "from imagier.data.dataset import Dataset as Base"),
+    "data.input_types.0.images.type": ("Codec", "from imagier.data.codec import Codec as Base"),
+    "metrics.0.type": ("Metric", "from imagier.metrics.metric import Metric as Base"),
+    "gen_opt.lr_policy.type": ("Schedule", "from imagier.train.schedule import Schedule as Base"),
+}
+
+
+@pytest.mark.parametrize("key", ABSTRACT)
+def test_a_users_class_that_lacks_methods_is_refused(tmp_path: Path, monkeypatch: Any, key: str) -> None:
+    name, line = ABSTRACT[key]
+    module = f"lab_lacks_{name.lower()}"
+    (tmp_path / f"{module}.py").write_text(f"{line}\n\n\nclass {name}(Base):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = f"{module}.{name}"
+    override = f"metrics=[{path}]" if key.startswith("metrics") else f"{key}={path}"
+    assert (key, "abstract-class") in mistakes(write(tmp_path), override)

@@ -330,7 +330,8 @@ def test_an_option_that_a_users_own_data_set_does_not_take_is_reported(
     (tmp_path / "lab_of_rules").mkdir()
     (tmp_path / "lab_of_rules" / "__init__.py").touch()
     (tmp_path / "lab_of_rules" / "sets.py").write_text(
-        "from imagier.data import dataset\n\n\nclass Dataset(dataset.Dataset):\n    pass\n"
+        "from imagier.data.datasets import paired_images\n\n\n"
+        "class Dataset(paired_images.Dataset):\n    reads_reduced_jpeg = False\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     own, reduced = "data.type=lab_of_rules.sets", "data.reduced_jpeg=true"
