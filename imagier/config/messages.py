@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a value, told as mistakes in a config."""
+"""What pydantic finds wrong with a value, as mistakes in a config."""
 
 from __future__ import annotations
 

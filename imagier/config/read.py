@@ -12,7 +12,7 @@ from imagier.config.load import Document, load, load_mapping
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
-    """The checked config of a file, with values replaced ("section.key=value"), and what is to be told about it.
+    """The checked config of a file, with values replaced ("section.key=value"), and lines about it for the user.
 
     UserError names all that is wrong with it.
     """

@@ -127,8 +127,8 @@ class Trainer:
     accumulate: Positive = 1
     """Batches whose gradients are added up before an update."""
     on_nonfinite: Literal["skip", "rollback", "stop"] = "skip"
-    """A gradient that is not finite is never applied. Then: go on, go on from the last checkpoint with other data, or
-    end the run."""
+    """A gradient that is not finite is never applied. skip: continue; rollback: continue from the last checkpoint with
+    other data; stop: end the run."""
     strict_resume: bool = True
     """A checkpoint must fit the networks exactly."""
     image_to_tensorboard: bool = False

@@ -50,7 +50,7 @@ class Hooks:
     """None if there is no held-out set."""
     watchdog: Watchdog | None
     first_step: int
-    """The iteration that the run goes on from."""
+    """The iteration that the run continues from."""
 
     def resume(self, extras: Mapping[str, Any], trainer: Trainer) -> None:
         """Gives each hook the state that a checkpoint's extras hold for it, once the trainer has its own."""
@@ -81,7 +81,7 @@ class Hooks:
 
 
 def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
-    """The hooks of a run. extras: what the checkpoint that the run goes on from keeps of them; empty for a new run."""
+    """The hooks of a run. extras: what the checkpoint of a continued run keeps of them; empty for a new run."""
     config, plan, trainer = session.config, session.plan, session.trainer
     is_main = session.runtime.is_main
     has_bar = is_main and session.options.owns_process

@@ -33,7 +33,7 @@ def open_runtime(options: RunOptions) -> Iterator[Runtime]:
         reason = str(error).partition("\n")[0]
         raise RunError(
             f"rank {runtime.rank}: another rank has ended, or cannot be reached ({reason}); the first line that any "
-            "rank wrote says why; started again, the run goes on from its last checkpoint"
+            "rank wrote says why; started again, the run continues from its last checkpoint"
         ) from error
     finally:
         runtimes.stop(runtime)

@@ -45,7 +45,7 @@ class ResumePlan:
     def resolve(options: RunOptions, runtime: Runtime, name: str = "run") -> ResumePlan:
         """The given checkpoint, else the latest of the log folder, else none. UserError if a given one is missing.
 
-        A run that was first started from a given one, and is restarted, goes on from its own latest. name: of the
+        A run that was first started from a given one, and is restarted, continues from its own latest. name: of the
         experiment, for the folder of a run that is given none.
         """
         logdir = Path(options.logdir) if options.logdir is not None else _name_folder(runtime, name)
@@ -120,7 +120,7 @@ class ResumePlan:
 
 
 def find_newest(logdir: Path, runtime: Runtime) -> checkpoint.Found | None:
-    """The checkpoint that a folder's run goes on from: the first rank looks for it, the others take the same."""
+    """The checkpoint that a folder's run continues from: the first rank looks for it, the others take the same."""
     found, problem = None, None
     if runtime.is_main:
         try:
@@ -152,7 +152,7 @@ def _choose_seed(options: RunOptions, runtime: Runtime) -> int:
 
 
 def _choose_checkpoint(options: RunOptions, logdir: Path, runtime: Runtime) -> tuple[checkpoint.Found | None, bool]:
-    """The checkpoint to start from, and whether its run goes on.
+    """The checkpoint to start from, and whether its run continues.
 
     With --checkpoint FILE and --resume 1 a person may go back to it; a launcher that restarts the run does not.
     """

@@ -31,7 +31,7 @@ def build_saver(run: Run, plan: ResumePlan, runtime: Runtime) -> Saver:
 def open_checkpoint_files(plan: ResumePlan, keep: RetentionPolicy) -> CheckpointFiles:
     """The checkpoints of a run's folder, to which more will be added. Removes what a killed process left unfinished.
 
-    From here on latest_checkpoint.txt names the checkpoint that the run goes on from.
+    From here on latest_checkpoint.txt names the checkpoint that the run continues from.
     """
     for folder in (plan.logdir, plan.logdir / images.FOLDER, plan.logdir / profile.FOLDER):
         remove_temporaries(folder)

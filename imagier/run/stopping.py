@@ -25,7 +25,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 class Stop:
     """Done at max_iter or max_epoch; interrupted by SIGTERM, Ctrl-C, a time limit, or the end of a Slurm job.
 
-    SIGUSR1 makes the run save and go on.
+    SIGUSR1 makes the run save and continue.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class SlurmJob:
         if done.returncode:
             reason = " ".join(done.stderr.split()) or f"status {done.returncode}"
             return f"job {self.job_id} could not be queued again ({reason}); submit it once more"
-        return f"job {self.job_id} is queued again, and goes on from here"
+        return f"job {self.job_id} is queued again, and continues from here"
 
     def __str__(self) -> str:
         stops = time.strftime("%F %T", time.localtime(self.stops))

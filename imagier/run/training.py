@@ -43,7 +43,7 @@ class TrainResult:
     logdir: Path
     """The folder of the run. After a dry run it need not exist."""
     outcome: Literal["done", "interrupted", "dry run"]
-    """interrupted: saved before its end, by a signal or a time limit; the same call again goes on from there."""
+    """interrupted: saved before its end, by a signal or a time limit; the same call again continues from there."""
     steps: int
     """Iterations done, those of earlier calls that this one went on from included."""
     epochs: int
@@ -64,10 +64,10 @@ def train(
     overrides: "section.key=value" each, as on the command line.
 
     Progress goes to the loggers `imagier.*` and to the run's folder. Afterwards the process is as it was before. In the
-    main thread SIGINT (the stop button of a notebook), SIGTERM and SIGUSR1 save the run while it goes on.
+    main thread SIGINT (the stop button of a notebook), SIGTERM and SIGUSR1 save the run while it continues.
 
-    UserError for a mistake in config, data or options. RunError if the run cannot go on, or if its last state could not
-    be saved.
+    UserError for a mistake in config, data or options. RunError if the run cannot continue, or if its last state could
+    not be saved.
     """
     options = options or RunOptions()
     experiment = read_experiment(config, options, overrides)
@@ -181,7 +181,7 @@ def _log_outcome(session: Session, hooks: Hooks) -> None:
     """The last lines of a run: what was reached, and where everything is."""
     step, logdir = session.trainer.step, session.plan.logdir
     if step < session.total_steps:
-        goes_on = f"; --logdir {logdir} goes on from there" if hooks.unsaved is None else ""
+        goes_on = f"; --logdir {logdir} continues from there" if hooks.unsaved is None else ""
         logger.info(f"stopped at iteration {step:,} of {session.total_steps:,}{goes_on}")
         return
     evaluated = hooks.evaluation

@@ -38,7 +38,7 @@ MOST_REPORTS = 3
 
 
 class NonFinite(RunError):
-    """A loss or gradient is not finite, and the policy is not to go on, or there were too many."""
+    """A loss or gradient is not finite, and the policy is not to continue, or there were too many."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Guard:
         policy: Policy = "skip",
         record: Recorder | None = None,
     ) -> None:
-        """policy: skip goes on; rollback and stop raise NonFinite at once. record: called for the first few."""
+        """policy: skip continues; rollback and stop raise NonFinite at once. record: called for the first few."""
         self.players = players
         self.runtime = runtime
         self.policy = policy
@@ -93,7 +93,7 @@ class Guard:
     def check(self, step: int, position: Position, batch: Batch, phases: Sequence[Phase]) -> None:
         """After every iteration: `step` iterations are done with it, its batch began at `position`.
 
-        NonFinite if the policy does not go on, or if too many iterations of a player were bad one after the other.
+        NonFinite if the policy does not continue, or if too many iterations of a player were bad one after the other.
         """
         players, norms = [phase.player for phase in phases], _no_norms
         if phases:
@@ -142,7 +142,7 @@ class Guard:
         if self.policy != "skip":
             raise NonFinite(what)
         if is_hopeless:
-            raise NonFinite(f"{what}; and so were the {MOST_IN_A_ROW} before it: the run cannot go on")
+            raise NonFinite(f"{what}; and so were the {MOST_IN_A_ROW} before it: the run cannot continue")
         if self.runtime.is_main:  # all ranks see the same
             logger.warning(what)
 

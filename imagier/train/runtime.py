@@ -63,7 +63,7 @@ class Runtime:
 
     @property
     def is_asynchronous(self) -> bool:
-        """Whether the device computes while the process goes on, so that reading a result means waiting."""
+        """Whether the device computes while the process continues, so that reading a result means waiting."""
         return self.device.type != "cpu"
 
     def to_host_async(self, values: Tensor) -> Callable[[], list[float]]:

@@ -20,7 +20,7 @@ from imagier.train.runtime import Runtime
 
 
 class Outcome(IntEnum):
-    """Whether a run goes on. If ranks disagree, the largest value counts."""
+    """Whether a run continues. If ranks disagree, the largest value counts."""
 
     GO_ON = 0
     SAVE = 1
@@ -62,7 +62,7 @@ class Hook(Protocol):
 
 
 class Stop(Protocol):
-    """Decides, from the iterations and epochs done, whether the run goes on."""
+    """Decides, from the iterations and epochs done, whether the run continues."""
 
     def __call__(self, step: int, epoch: int) -> Outcome: ...
 
@@ -110,7 +110,7 @@ class Trainer:
     def fit(self, stream: Iterable[tuple[Batch, Position]], stop: Stop) -> None:
         """Trains on a stream of batches, each with the position after it, until `stop` ends it.
 
-        NonFinite (guard.py) if numbers are not finite and the guard's policy is not to go on.
+        NonFinite (guard.py) if numbers are not finite and the guard's policy is not to continue.
         """
         progress = None
         self.outcome = self._agree(stop)

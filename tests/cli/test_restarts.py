@@ -1,4 +1,4 @@
-"""A run that is started again, by whomever, finds itself and goes on."""
+"""A run that is started again, by whomever, finds itself and continues."""
 
 from __future__ import annotations
 

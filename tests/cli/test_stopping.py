@@ -141,7 +141,7 @@ def test_at_the_end_of_its_slurm_job_a_run_saves_and_queues_the_job_again(
     assert train(experiment, tmp_path / "run", "max_iter=1000000") == status.INTERRUPTED
     assert len(steps_saved(tmp_path / "run")) == 1
     assert called.read_text() == "requeue 17"
-    assert "job 17 is queued again, and goes on from here" in capsys.readouterr().out
+    assert "job 17 is queued again, and continues from here" in capsys.readouterr().out
 
 
 def job_that_ends_soon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -1,4 +1,4 @@
-"""Any player may keep an average: it is what is looked at, what a checkpoint holds, and what a run goes on with."""
+"""Any player may keep an average: it is what is looked at, what a checkpoint holds, and what a run continues with."""
 
 from __future__ import annotations
 

@@ -285,7 +285,7 @@ print(at, len(steps(folder)))
 
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_of_a_save_leaves_a_newest_that_is_whole(tmp_path: Path, kills: int) -> None:
-    """Kills at random system calls of a writer that saves without end, and goes on from what it finds."""
+    """Kills at random system calls of a writer that saves without end, and continues from what it finds."""
     here = [str(Path(__file__).parent)]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path), "0", str(kills), *here],

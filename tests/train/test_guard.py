@@ -233,7 +233,7 @@ def test_the_last_iteration_is_looked_at_too() -> None:
 
 def test_skipping_ends_when_nothing_else_comes(caplog: pytest.LogCaptureFixture) -> None:
     tested = trainer()
-    with pytest.raises(NonFinite, match=f"so were the {MOST_IN_A_ROW} before it: the run cannot go on"):
+    with pytest.raises(NonFinite, match=f"so were the {MOST_IN_A_ROW} before it: the run cannot continue"):
         fit(tested, 1000, lambda step: step >= 2)
     assert tested.step == 2 + MOST_IN_A_ROW + 1
     assert len(caplog.messages) == MOST_IN_A_ROW
@@ -424,7 +424,7 @@ def test_iterations_without_an_update_are_good_ones(runtime: Runtime) -> None:
 def test_a_player_whose_rare_updates_are_all_bad_ends_the_run_too() -> None:
     """Between them are iterations without an update, which say nothing about it."""
     tested = trainer(recipe=Often(1, 0, 0))
-    with pytest.raises(NonFinite, match="the run cannot go on"):
+    with pytest.raises(NonFinite, match="the run cannot continue"):
         fit(tested, 1000, lambda step: True)
     assert tested.step == 3 * MOST_IN_A_ROW + 1
 

@@ -84,7 +84,7 @@ def test_an_outage_of_a_sink_is_logged_once_and_its_end_too(caplog: pytest.LogCa
         sink.scalars(Record(1, 0, {}))
         sink.image(Path("a.jpg"), 1)
     sink.close()
-    outage = "x.log cannot be written: No space left on device; training goes on"
+    outage = "x.log cannot be written: No space left on device; training continues"
     assert caplog.messages == [outage, "x.log is written again", outage]
 
 

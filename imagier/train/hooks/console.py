@@ -1,4 +1,4 @@
-"""What a user sees while a run goes on: a line in the log for every record, and a bar on a terminal."""
+"""What a user sees while a run continues: a line in the log for every record, and a bar on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run can do without while the disk fails: it is left out, which is logged, and training goes on."""
+"""What a run can do without while the disk fails: it is left out, which is logged, and training continues."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TolerantSink:
             yield
         except OSError as error:
             if not self._fails:
-                logger.warning(f"{self.what} cannot be written: {describe_error(error)}; training goes on")
+                logger.warning(f"{self.what} cannot be written: {describe_error(error)}; training continues")
             self._fails = True
         else:
             if self._fails:
