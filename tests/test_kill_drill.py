@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DRILL = Path(__file__).parents[1] / "benchmarks" / "kill_drill.py"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nobody_had_killed_it() -> None:
     command = [sys.executable, str(DRILL), "--kills", "3", "--steps", "9"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

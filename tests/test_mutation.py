@@ -78,6 +78,7 @@ def test_its_own_tests_come_first_and_all_others_of_the_room_import_it() -> None
     assert all("imagier.nn.norm" in (ROOT / test).read_text() for test in tests)
 
 
+@pytest.mark.slow
 def test_a_change_that_a_test_notices_is_killed(tmp_path: Path) -> None:
     """In a package of its own: nothing but the copied file is ever written."""
     tree = tmp_path / "tree"

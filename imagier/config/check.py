@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from imagier.config import messages, schema
-from imagier.config.constructor import adapter, constructor_model, list_parameters
+from imagier.config.constructor import adapter, constructor_model, hints_of, list_parameters
 from imagier.config.find import Kind, did_you_mean, find
 from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dump, join_keys
 from imagier.config.lookup import class_at
@@ -197,7 +197,7 @@ class _Checker:
         """The components that a section itself names: those of the keys that are marked with a `Section`."""
         parts: dict[str, Any] = {}
         factories: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(model)}
-        for name, hint in typing.get_type_hints(model, include_extras=True).items():
+        for name, hint in hints_of(model).items():
             kinds = [mark.kind for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, schema.Section)]
             if not kinds:
                 continue

@@ -32,7 +32,7 @@ def constructor_model(cls: type, beside: type | None, facts: tuple[str, ...] = (
     """
     fields: dict[str, tuple[str, Any, Any]] = {}
     if beside is not None:
-        shared = typing.get_type_hints(beside, include_extras=True)
+        shared = hints_of(beside)
         for f in dataclasses.fields(beside):
             if f.name != "type":
                 fields[f.name] = (f.name, shared[f.name], _field(f.default, f.default_factory))
@@ -42,6 +42,12 @@ def constructor_model(cls: type, beside: type | None, facts: tuple[str, ...] = (
         own = (parameter.name, _reduce(hints.get(parameter.name, Any)), _field(default))
         fields.setdefault(parameter.name, own)
     return dataclasses.make_dataclass(cls.__name__, list(fields.values()), kw_only=True, frozen=True)
+
+
+@functools.cache
+def hints_of(model: type) -> dict[str, Any]:
+    """The types of the keys of a dataclass or of a typed dictionary."""
+    return typing.get_type_hints(model, include_extras=True)
 
 
 def list_parameters(cls: type, facts: Sequence[str] = ()) -> list[inspect.Parameter]:
@@ -55,7 +61,7 @@ def types_below(hints: Sequence[Any], key: str | int) -> Iterator[Any]:
     """The types that the value of a key, or an entry of a list, can have."""
     for option in (option for hint in hints for option in alternatives(hint)):
         if is_section(option):
-            inside = typing.get_type_hints(option, include_extras=True)
+            inside = hints_of(option)
             if key in inside:
                 yield inside[str(key)]
         elif typing.get_origin(option) in (list, tuple, dict):

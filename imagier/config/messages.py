@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from imagier.config import schema
-from imagier.config.constructor import alternatives, is_section, types_below
+from imagier.config.constructor import alternatives, hints_of, is_section, types_below
 from imagier.config.find import did_you_mean
 from imagier.config.load import KeyPath, Mistake
 
@@ -94,5 +94,5 @@ def _keys_at(model: type, key_path: KeyPath) -> list[str]:
     for key in key_path:
         hints = list(types_below(hints, key))
     options = [option for hint in hints for option in alternatives(hint) if is_section(option)]
-    hints_by_key = [typing.get_type_hints(option, include_extras=True) for option in options]
+    hints_by_key = [hints_of(option) for option in options]
     return [key for hints in hints_by_key for key, hint in hints.items() if hint != schema.Own]

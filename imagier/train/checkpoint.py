@@ -87,7 +87,7 @@ def find_newest(logdir: Path) -> Found | None:
                 raise UserError(
                     "; ".join(filter(None, [error.what, error.advice])),
                     where=error.where,
-                    advice=f"there is no other to continue from: correct {logdir / LATEST}, or remove it to start afresh",
+                    advice=f"there is no other to continue from: correct {logdir / LATEST}, or delete it to start anew",
                     code=error.code,
                 ) from error
             notes += (f"{error}; going back to {before[0].name}",)

@@ -57,9 +57,9 @@ def other(config: Path, tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("more", "environment"),
     [
-        ([], {}),
-        ([], {"SLURM_RESTART_COUNT": "1"}),
-        (["--resume", "0"], {"TORCHELASTIC_RESTART_COUNT": "1"}),
+        pytest.param([], {}, marks=pytest.mark.slow),
+        pytest.param([], {"SLURM_RESTART_COUNT": "1"}, marks=pytest.mark.slow),
+        pytest.param(["--resume", "0"], {"TORCHELASTIC_RESTART_COUNT": "1"}, marks=pytest.mark.slow),
         (["--resume", "1"], {"TORCHELASTIC_RESTART_COUNT": "1"}),
     ],
 )

@@ -142,6 +142,7 @@ def test_inference_reads_the_test_section_where_there_is_one(finished: Path, tmp
     assert len(list((tmp_path / "out").rglob("*.jpg"))) == 4  # the training set's
 
 
+@pytest.mark.slow
 def test_a_profile_leaves_table_trace_and_memory(tmp_path: Path, data: Path) -> None:
     config = tiny.write_config(tmp_path / "small.yaml", data)
     assert run("train", config, "--profile", "max_iter=14") == 0
