@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from imagier import run
     from imagier.run import load_generator
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "load_generator", "run"]
 
 
