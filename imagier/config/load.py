@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import yaml
@@ -124,7 +124,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Document:
 def load_mapping(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> Document:
     """A config that was written in Python, as `load` would read it from a file."""
     try:
-        text = yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False)
+        text = yaml.dump(dict(tree), Dumper=_PythonDumper, sort_keys=False)
     except yaml.representer.RepresenterError as error:
         raise UserError(
             f"holds {error.args[-1]!r}, which no YAML file could", where="config", code="not-yaml"
@@ -173,6 +173,13 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Quotes text that `_Loader` would read as a number."""
 
+
+class _PythonDumper(_Dumper):
+    """Also writes what Python programs hold instead of plain values: paths, and mappings of other classes than dict."""
+
+
+_PythonDumper.add_multi_representer(PurePath, lambda dumper, path: dumper.represent_str(str(path)))
+_PythonDumper.add_multi_representer(dict, lambda dumper, mapping: dumper.represent_dict(dict(mapping)))
 
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))

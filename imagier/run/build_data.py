@@ -28,7 +28,7 @@ GROWTH_KEYS = ("single_frame_epoch", "num_epochs_temporal_step")
 
 def codecs(data: schema.Data) -> list[Codec]:
     """One for each input type of a data section, in order."""
-    made = label_ops.made(data)
+    made = label_ops.apply_ops(data)
     found = []
     for name, options in ((name, options) for entry in data.input_types for name, options in entry.items()):
         input_type = InputType(
@@ -41,7 +41,7 @@ def codecs(data: schema.Data) -> list[Codec]:
             dont_care=made[name].dont_care,
             renamed=made[name].name,
         )
-        found.append(find(schema.CODEC, label_ops.codec_type(data, name))(input_type, **options.own))
+        found.append(find(schema.CODEC, label_ops.choose_codec(data, name))(input_type, **options.own))
     return found
 
 

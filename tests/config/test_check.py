@@ -15,7 +15,7 @@ from small_config import TEXT, errors, read, swap, write
 
 from imagier.config import find, schema
 from imagier.config.check import Config, check
-from imagier.config.legacy import translate_legacy
+from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import ConfigError, Document, load
 from imagier.errors import UserError
 from imagier.models import spade
@@ -382,8 +382,8 @@ def test_a_module_that_only_imports_or_describes_a_class_is_no_model(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_lab.net", "no model 'my_lab.net'; there are: "),
-        ("nobody.nets", "no model 'nobody.nets'; there are: "),
+        ("my_lab.net", "no model 'my_lab.net'; no module or class of this name can be imported"),
+        ("nobody.nets", "no model 'nobody.nets'; no module or class of this name can be imported"),
         ("my_lab.needy", "my_lab.needy needs the module 'no_such_module_anywhere', which is not installed"),
         ("my_lab.prefix", "my_lab.prefix needs the module 'my', which is not installed"),
         ("os.path", "os.path has no class Generator"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import yaml
 
-from imagier.config.load import ConfigError, Document, dump, load
+from imagier.config.load import ConfigError, Document, dump, load, load_mapping
 
 
 def written(folder: Path, text: str) -> Path:
@@ -289,3 +290,8 @@ def test_what_is_dumped_is_read_back_as_it_was(tmp_path: Path) -> None:
     text = dump(tree)
     assert loaded(tmp_path, text).tree == tree
     assert list(loaded(tmp_path, text).tree["nested"]) == ["b", "a"]
+
+
+def test_a_config_in_python_may_hold_paths_and_other_dictionaries() -> None:
+    document = load_mapping(OrderedDict(data={"train": OrderedDict(roots=[Path("a") / "b"])}))
+    assert document.tree == {"data": {"train": {"roots": ["a/b"]}}}

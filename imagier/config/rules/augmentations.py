@@ -12,7 +12,7 @@ _ASPECT = re.compile(r"\s*\d+\s*,\s*\d+\s*,\s*\(?\s*[\d.]+\s*,\s*[\d.]+\s*\)?\s*
 _SIZES = frozenset({"resize_smallest_side", "resize_h_w", "random_crop_h_w", "center_crop_h_w"})
 
 
-def broken_augmentations(keys: schema.AugmentationKeys, key_path: KeyPath) -> Iterator[Mistake]:
+def check_augmentations(keys: schema.AugmentationKeys, key_path: KeyPath) -> Iterator[Mistake]:
     """Every broken rule about the augmentations of a split."""
     sizes: dict[str, tuple[int, int]] = {}
     for key in _SIZES & keys.keys():
