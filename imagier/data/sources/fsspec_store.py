@@ -122,9 +122,10 @@ class FsspecStore:
         self._kind = _SCHEMES.get(self.scheme, _Scheme())
         self.root = root.rstrip("/")
         if self._kind.is_web and ("?" in root or "#" in root):
-            what, advice = "a root cannot have a query", "give what the server needs in storage_options or ~/.netrc"
+            what, advice = "a root cannot have a query", "write the address of a folder"
             raise UserError(what, where=self.where(""), advice=advice, code="root-with-query")
-        self.path = unquote(rest.partition("/")[2] or rest) if self._kind.is_web else rest.partition("/")[2] or rest
+        path = rest.partition("/")[2]
+        self.path = unquote(path) if self._kind.is_web else path
         self.options = dict(options)
         self._retrier = Retrier(policy)
         self._connections: dict[int, _Connection] = {}

@@ -171,6 +171,28 @@ def test_a_sequence_with_the_name_of_the_root_is_no_root_where_types_stand_for_t
     assert {key: source.read("images", key) for key in source.keys("images")} == {"cats/1": b"a cat"}
 
 
+@pytest.mark.parametrize("kind", ["s3", "fsspec"])
+def test_a_sequence_with_the_name_of_the_bucket_is_kept_where_the_root_is_the_whole_bucket(
+    server: S3Server, kind: str
+) -> None:
+    bucket = server.new_bucket({}) if kind == "s3" else "whole-bucket"
+    files = {
+        "all_filenames.json": json.dumps({bucket: ["1"]}).encode(),
+        "metadata.json": b'{"images": "jpg"}',
+        f"images/{bucket}/1.jpg": b"cat",
+    }
+    for name, data in files.items():
+        if kind == "s3":
+            server.s3.put_object(Bucket=bucket, Key=name, Body=data)
+        else:
+            fsspec.filesystem("memory").pipe(f"/{bucket}/{name}", data)
+    store: ObjectStore = (
+        S3Store(bucket, server.credentials, AT_ONCE) if kind == "s3" else FsspecStore(f"memory://{bucket}", {}, AT_ONCE)
+    )
+    source = ObjectStoreSource(RemoteFolder(store), {"images": "jpg"})
+    assert {key: source.read("images", key) for key in source.keys("images")} == {f"{bucket}/1": b"cat"}
+
+
 def test_the_stream_of_a_training_is_that_from_the_folder(root: Path, make_store: MakeStore) -> None:
     """With workers, too, which are forked after this process has used the store."""
     expected = content(loader(FolderSource(root / "bucket" / "set", KINDS)).stream(Position(1, 2)), 9)
