@@ -16,7 +16,7 @@ import pytest
 from images import write
 from logs import logged
 
-from imagier.data.sources.disk_cache import DiskCache, shared_cache
+from imagier.data.sources.disk_cache import DiskCache, open_cache
 
 KB = 1024
 fork = multiprocessing.get_context("fork")
@@ -283,5 +283,5 @@ def test_a_read_only_folder_serves_what_it_holds(tmp_path: Path) -> None:
 
 
 def test_sources_that_name_the_same_folder_share_a_cache(tmp_path: Path) -> None:
-    assert shared_cache(str(tmp_path), 1000) is shared_cache(str(tmp_path), 1000)
-    assert shared_cache(str(tmp_path), 1000) is not shared_cache(str(tmp_path), 2000)
+    assert open_cache(str(tmp_path), 1000) is open_cache(str(tmp_path), 1000)
+    assert open_cache(str(tmp_path), 1000) is not open_cache(str(tmp_path), 2000)

@@ -18,7 +18,7 @@ def test_they_are_those_of_the_list_in_its_order(keys: list[str]) -> None:
     held = Keys(keys)
     assert list(held) == [held[i] for i in range(len(held))] == keys
     again = pickle.loads(pickle.dumps(held))
-    assert list(again) == list(Keys.of_block(held.text, held.ends)) == keys
+    assert list(again) == list(Keys.from_block(held.text, held.ends)) == keys
 
 
 def test_a_key_is_found_where_a_dictionary_has_it() -> None:
@@ -34,19 +34,19 @@ def test_two_keys_of_one_hash_are_told_apart() -> None:
     held = Keys(["a", "plumless", "b"])
     assert held.find("buckeroo") is None
     both = Keys(["plumless", "buckeroo"])
-    assert [both.find("plumless"), both.find("buckeroo"), both.first_repeated()] == [0, 1, None]
+    assert [both.find("plumless"), both.find("buckeroo"), both.find_repeated()] == [0, 1, None]
 
 
 def test_a_repeated_key_is_named() -> None:
-    assert Keys(MANY).first_repeated() is None
-    assert Keys([*MANY, MANY[3]]).first_repeated() == MANY[3]
-    assert Keys(["plumless", "buckeroo", "plumless"]).first_repeated() == "plumless"
+    assert Keys(MANY).find_repeated() is None
+    assert Keys([*MANY, MANY[3]]).find_repeated() == MANY[3]
+    assert Keys(["plumless", "buckeroo", "plumless"]).find_repeated() == "plumless"
 
 
 @pytest.mark.parametrize("ends", [[1], [3, 2, 4], [-1, 4], [4, 5], [[2, 4]]])
 def test_numbers_that_are_no_ends_are_refused(ends: list[int]) -> None:
     with pytest.raises(ValueError, match="ends"):
-        Keys.of_block(b"abcd", np.array(ends))
+        Keys.from_block(b"abcd", np.array(ends))
 
 
 def test_they_take_less_than_half_of_what_a_list_takes() -> None:

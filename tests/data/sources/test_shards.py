@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import webdataset
-from stores import EXTENSIONS, as_somebody, contents, folder, read_there, tar
+from stores import EXTENSIONS, as_somebody, catch, contents, folder, read_there, tar
 
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.shard_files import MOST_OPEN, LocalFiles
-from imagier.data.sources.shard_names import INDEX, key_and_field, member_name
+from imagier.data.sources.shard_names import INDEX, member_name, parse_member
 from imagier.data.sources.shards import ShardsSource
-from imagier.errors import UserError
 from imagier.tools.stores.engine import build
 from imagier.tools.stores.plan import Plan, plan
 from imagier.tools.stores.shard_writer import ShardWriter
@@ -45,12 +44,10 @@ def built(tmp_path: Path, keys: Sequence[str] = KEYS, *, shard_bytes: int = 6000
     return tmp_path / "store", source
 
 
-def said(root: Path, extensions: dict[str, str] = EXTENSIONS) -> str:
-    """The one line about a store that cannot be opened."""
-    with pytest.raises(UserError) as caught:
-        shards(root, extensions)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def refusal(root: Path, extensions: dict[str, str] = EXTENSIONS) -> tuple[str, str]:
+    """Place and code of the error for a store that cannot be opened."""
+    error = catch(lambda: shards(root, extensions))
+    return error.where, error.code
 
 
 def with_webdataset(*paths: Path) -> list[dict[str, Any]]:
@@ -68,7 +65,7 @@ def test_webdataset_reads_the_samples_that_we_write(tmp_path: Path) -> None:
     assert len(samples) == len(KEYS)
     found = {}
     for sample in samples:
-        key, _ = key_and_field(f"{sample['__key__']}.x") or ("", "")
+        key, _ = parse_member(f"{sample['__key__']}.x") or ("", "")
         assert set(sample) == {"__key__", "__url__", "__local_path__", "images.jpg", "maps.png"}
         found |= {("images", key): sample["images.jpg"], ("maps", key): sample["maps.png"]}
     assert found == contents(source)
@@ -99,12 +96,10 @@ def test_plain_shards_are_read_where_the_extension_alone_tells_the_type(tmp_path
     source = shards(tmp_path)
     assert source.keys("images") == source.keys("maps") == ["./000000", "./000001", "./000002"]
     assert [source.read("images", "./000001"), source.read("maps", "./000002")] == [b"image 1", b"map 2"]
-    assert said(tmp_path, {"images": "png", "maps": "png"}) == (
-        f"{tmp_path}: several types have the extension png, input type 'images'; the members end in: cls, jpg, png"
-    )
-    assert said(tmp_path, {"images": "webp"}) == (
-        f"{tmp_path}: no member ends in .images.webp or .webp, input type 'images'; the members end in: cls, jpg, png"
-    )
+    for extensions in ({"images": "png", "maps": "png"}, {"images": "webp"}):
+        error = catch(lambda extensions=extensions: shards(tmp_path, extensions))
+        assert (error.where, error.code) == (str(tmp_path), "missing-input-type")
+        assert "'images'" in error.what and "cls, jpg, png" in error.advice
 
 
 def test_the_only_members_of_a_type_are_taken_whatever_their_extension(tmp_path: Path) -> None:
@@ -117,7 +112,7 @@ def test_the_only_members_of_a_type_are_taken_whatever_their_extension(tmp_path:
 @pytest.mark.parametrize("key", [*KEYS, "a.b.c/d.e.f", "./.hidden", "s/ ", "s/__x__", "s/a%b.c%25"])
 def test_a_key_comes_back_from_its_member_and_webdataset_parts_it_at_the_same_dot(key: str) -> None:
     member = member_name(key, "images.jpg")
-    assert key_and_field(member) == key_and_field(f"./{member}") == (key, "images.jpg")
+    assert parse_member(member) == parse_member(f"./{member}") == (key, "images.jpg")
     name, field = webdataset.tariterators.base_plus_ext(member)
     assert (f"{name}.{field}", field) == (member, "images.jpg")
 
@@ -276,24 +271,22 @@ def header(name: str, **fields: Any) -> tarfile.TarInfo:
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "why"),
+    ("name", "fields"),
     [
-        ("/etc/passwd.images.jpg", {}, "no path within the archive"),
-        ("../../a.images.jpg", {}, "no path within the archive"),
-        ("a/../../b.images.jpg", {}, "no path within the archive"),
-        ("./../b.images.jpg", {}, "no path within the archive"),
-        ("a.images.jpg", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "a link or a device"),
-        ("a.images.jpg", {"type": tarfile.LNKTYPE, "linkname": "../b"}, "a link or a device"),
-        ("a.images.jpg", {"type": tarfile.CHRTYPE}, "a link or a device"),
-        ("a.images.jpg", {"type": tarfile.FIFOTYPE}, "a link or a device"),
-        ("line\nbreak", {"type": tarfile.SYMTYPE}, "a link or a device"),
+        ("/etc/passwd.images.jpg", {}),
+        ("../../a.images.jpg", {}),
+        ("a/../../b.images.jpg", {}),
+        ("./../b.images.jpg", {}),
+        ("a.images.jpg", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),
+        ("a.images.jpg", {"type": tarfile.LNKTYPE, "linkname": "../b"}),
+        ("a.images.jpg", {"type": tarfile.CHRTYPE}),
+        ("a.images.jpg", {"type": tarfile.FIFOTYPE}),
+        ("line\nbreak", {"type": tarfile.SYMTYPE}),
     ],
 )
-def test_a_member_that_no_data_set_needs_is_told(tmp_path: Path, name: str, fields: dict[str, Any], why: str) -> None:
+def test_a_member_that_no_data_set_needs_is_told(tmp_path: Path, name: str, fields: dict[str, Any]) -> None:
     tar(tmp_path / "a.tar", [("s/1.images.jpg", b"a"), header(name, **fields), ("s/1.maps.png", b"a")])
-    line = said(tmp_path)
-    assert line.startswith(f"{tmp_path}/a.tar: member ") and why in line
-    assert line.endswith("make the shard again without it")
+    assert refusal(tmp_path) == (f"{tmp_path}/a.tar", "unsafe-member")
 
 
 def test_folders_and_files_without_a_type_are_passed_over(tmp_path: Path) -> None:
@@ -301,9 +294,9 @@ def test_folders_and_files_without_a_type_are_passed_over(tmp_path: Path) -> Non
     assert shards(tar(tmp_path / "a.tar", members).parent).keys("images") == ["s/1"]
 
 
-def oversized(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+def oversized(size: int, member_type: bytes = tarfile.REGTYPE) -> bytes:
     """A header that says that so many bytes follow."""
-    info = header("s/1.images.jpg", type=kind)
+    info = header("s/1.images.jpg", type=member_type)
     info.size = size
     return info.tobuf(tarfile.GNU_FORMAT) + bytes(10_240)
 
@@ -325,8 +318,7 @@ def oversized(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
 )
 def test_an_archive_that_lies_about_its_sizes_is_told_in_no_time(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.tar").write_bytes(data)
-    line = said(tmp_path)
-    assert line.startswith(f"{tmp_path}/a.tar: damaged or cut off (") and line.endswith("); make or copy it again")
+    assert refusal(tmp_path) == (f"{tmp_path}/a.tar", "damaged-shard")
 
 
 @pytest.mark.parametrize("cut", [100, 512, 700, 1024, 1536, 2560, 3072])
@@ -335,7 +327,7 @@ def test_an_archive_that_was_cut_off_anywhere_is_told(tmp_path: Path, cut: int) 
     whole = 2 * 512 + 512 + 1024
     assert path.read_bytes()[whole:].strip(b"\0") == b""
     os.truncate(path, min(cut, whole))
-    assert "damaged or cut off" in said(tmp_path)
+    assert refusal(tmp_path) == (str(path), "damaged-shard")
 
 
 def test_a_damaged_header_in_the_middle_is_told_and_does_not_end_the_set(tmp_path: Path) -> None:
@@ -343,7 +335,7 @@ def test_a_damaged_header_in_the_middle_is_told_and_does_not_end_the_set(tmp_pat
     data = bytearray(path.read_bytes())
     data[4 * 1024 + 3] ^= 1
     path.write_bytes(data)
-    assert said(tmp_path, {"images": "jpg"}) == f"{path}: damaged or cut off (no end); make or copy it again"
+    assert refusal(tmp_path, {"images": "jpg"}) == (str(path), "damaged-shard")
 
 
 @pytest.mark.parametrize("names", [["a.tar", "a.tar"], ["a.tar", "b.tar"]])
@@ -351,17 +343,18 @@ def test_a_key_that_is_there_twice_is_told(tmp_path: Path, names: list[str]) -> 
     both = [("s/1.images.jpg", b"x"), ("s/2.images.jpg", b"y"), ("s/1.images.jpg", b"z")]
     tar(tmp_path / names[1], both[1:])
     tar(tmp_path / names[0], both if names[0] == names[1] else both[:1])
-    assert said(tmp_path, {"images": "jpg"}) == (
-        f"{tmp_path}: s/1.images.jpg is there twice, in one shard or in two; give every sample a name of its own"
-    )
+    error = catch(lambda: shards(tmp_path, {"images": "jpg"}))
+    assert (error.where, error.code) == (str(tmp_path), "repeated-key")
+    assert "s/1.images.jpg" in error.what
 
 
 def test_compressed_shards_and_no_shards_are_told(tmp_path: Path) -> None:
-    assert said(tmp_path) == f"{tmp_path}: holds no .tar file; check `roots`"
+    assert refusal(tmp_path) == (str(tmp_path), "no-shards")
     (tmp_path / "a.tar.gz").write_bytes(b"")
-    assert said(tmp_path) == f"{tmp_path}: holds no .tar file; a.tar.gz is compressed; unpack the shards (gunzip, unxz)"
-    with pytest.raises(UserError, match=r"nowhere: No such file or directory; check `roots`"):
-        LocalFiles(tmp_path / "nowhere")
+    error = catch(lambda: shards(tmp_path))
+    assert (error.where, error.code) == (str(tmp_path), "no-shards")
+    assert "a.tar.gz" in error.advice
+    assert refusal(tmp_path / "nowhere") == (f"{tmp_path}/nowhere", "unreadable-folder")
 
 
 def test_a_shard_that_changes_or_vanishes_while_it_is_read_is_told(tmp_path: Path) -> None:
@@ -372,14 +365,13 @@ def test_a_shard_that_changes_or_vanishes_while_it_is_read_is_told(tmp_path: Pat
     where = f"{path}[{member_name(last, 'maps.png')}]"
     assert source.where("maps", last) == where
     os.truncate(path, 0)
-    with pytest.raises(UserError) as caught:
-        source.read("maps", last)
-    assert str(caught.value) == f"{where}: the shard was cut off; make or copy it again"
+    error = catch(lambda: source.read("maps", last))
+    assert (error.where, error.code) == (where, "damaged-shard")
     path.unlink()
-    with pytest.raises(UserError, match=r"shard-\d+\.tar: No such file or directory"):
-        pickle.loads(pickle.dumps(source)).read("maps", last)
-    with pytest.raises(UserError, match=r"\*\.tar\[s/nothing\.maps\.png\]: no such member"):
-        source.read("maps", "s/nothing")
+    error = catch(lambda: pickle.loads(pickle.dumps(source)).read("maps", last))
+    assert (error.where, error.code) == (str(path), "unreadable-file")
+    error = catch(lambda: source.read("maps", "s/nothing"))
+    assert (error.where, error.code) == (f"{root}/*.tar[s/nothing.maps.png]", "missing-file")
 
 
 def test_a_file_is_whole_though_the_system_brings_it_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,10 +395,10 @@ def test_whether_types_lie_together_is_found_out_once_and_not_for_each_file(tmp_
             return super().__eq__(other)
 
     writer = ShardWriter(tmp_path, Plan({"images": Keys(KEYS), "maps": Keys(KEYS)}, EXTENSIONS, False), shard_bytes=10)
-    for kind, key in writer.order(0):
-        if writer.is_due(kind):
+    for input_type, key in writer.order(0):
+        if writer.is_due(input_type):
             writer.commit()
-        writer.add(kind, key, bytes(20))
+        writer.add(input_type, key, bytes(20))
     writer.close()
     assert len(compared) == 1
 
@@ -415,7 +407,7 @@ def test_a_shard_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar", [("s/1.images.jpg", b"x")])
     path.chmod(0)
     with as_somebody(path):
-        assert said(tmp_path) == f"{path}: Permission denied"
+        assert refusal(tmp_path) == (str(path), "unreadable-file")
 
 
 # Processes.
