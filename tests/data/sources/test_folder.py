@@ -1,4 +1,4 @@
-"""Folders as people have them: with links, with foreign names, on disks that say no."""
+"""Folders with links, unusual names and missing permissions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PNG = {"images": "png"}
 
 
 @pytest.mark.parametrize("target", ["..", ".", "../..", "../../images"])
-def test_a_link_back_to_a_folder_around_it_is_named(tmp_path: Path, target: str) -> None:
+def test_a_link_to_a_folder_that_contains_it_is_an_error(tmp_path: Path, target: str) -> None:
     write(tmp_path / "images" / "s" / "a.png")
     (tmp_path / "images" / "s" / "loop").symlink_to(target)
     error = catch(lambda: FolderSource(tmp_path, PNG).keys("images"))
@@ -34,7 +34,7 @@ def test_two_links_to_one_folder_are_two_sequences(tmp_path: Path) -> None:
     assert source.read("images", "y/a") == b"a"
 
 
-def test_a_link_to_itself_is_named(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "images" / "a.png")
     (tmp_path / "images" / "self").symlink_to("self")
     error = catch(lambda: FolderSource(tmp_path, PNG).keys("images"))
@@ -42,14 +42,14 @@ def test_a_link_to_itself_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.png", b"s\xff/a.png"])
-def test_a_name_that_is_not_utf8_is_named_in_a_way_that_can_be_printed(tmp_path: Path, name: bytes) -> None:
+def test_a_name_that_is_not_utf8_is_an_error_that_can_be_printed(tmp_path: Path, name: bytes) -> None:
     write(Path(os.fsdecode(bytes(tmp_path / "images") + b"/" + name)))
     error = catch(lambda: FolderSource(tmp_path, PNG).keys("images"))
     assert str(error).isascii() and str(error).isprintable()
     assert error.code == "bad-key" and ascii(os.fsdecode(name))[1:-1] in error.where
 
 
-def test_a_folder_that_may_not_be_listed_is_an_error_and_not_empty(tmp_path: Path) -> None:
+def test_a_folder_without_permission_is_an_error_and_not_empty(tmp_path: Path) -> None:
     write(tmp_path / "images" / "good" / "a.png")
     write(tmp_path / "images" / "closed" / "b.png")
     (tmp_path / "images" / "closed").chmod(0)
@@ -59,7 +59,7 @@ def test_a_folder_that_may_not_be_listed_is_an_error_and_not_empty(tmp_path: Pat
     assert (error.where, error.code) == (f"{tmp_path}/images/closed", "unreadable-folder")
 
 
-def test_a_root_that_may_not_be_looked_into_is_told(tmp_path: Path) -> None:
+def test_a_root_without_permission_is_an_error(tmp_path: Path) -> None:
     root = folder(tmp_path / "root", ["a/1"], PNG)
     root.chmod(0)
     with as_somebody(root):
@@ -72,7 +72,7 @@ def test_a_root_that_may_not_be_looked_into_is_told(tmp_path: Path) -> None:
     assert (error.where, error.code) == (str(root), "unreadable-folder")
 
 
-def test_a_file_that_may_not_be_read_or_that_vanished_is_named(tmp_path: Path) -> None:
+def test_a_file_without_permission_or_that_vanished_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "images" / "a.png")
     source = FolderSource(tmp_path, PNG)
     path.chmod(0)
@@ -93,7 +93,7 @@ def test_all_keys_are_one_shard(tmp_path: Path) -> None:
     assert source.shards("images") == [3], "it is not listed twice"
 
 
-def test_a_change_shows_in_the_time(tmp_path: Path) -> None:
+def test_a_change_shows_in_the_modification_time(tmp_path: Path) -> None:
     path = write(tmp_path / "images" / "a.png")
     source = FolderSource(tmp_path, PNG)
     os.utime(path, ns=(0, 10**18))

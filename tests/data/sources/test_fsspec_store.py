@@ -1,4 +1,4 @@
-"""What becomes of a request to a store that fsspec reads: it is retried, or ends with one line that holds no secret."""
+"""Requests through fsspec are retried, or end with a one-line error without secrets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServer]:
 
 @pytest.mark.parametrize("trouble", [503, 500, 429, "cut", "hang up"])
 @pytest.mark.parametrize("is_part", [False, True])
-def test_what_passes_is_tried_again_with_longer_and_longer_pauses(
+def test_transient_failures_are_retried_with_growing_pauses(
     served: HttpServer, trouble: str | int, is_part: bool
 ) -> None:
     way = Faulty(served.port, [])
@@ -63,8 +63,8 @@ def test_what_passes_is_tried_again_with_longer_and_longer_pauses(
 
 
 @pytest.mark.parametrize("step", [503, "hang up"])
-def test_a_question_for_size_and_version_is_repeated_too(served: HttpServer, step: str | int) -> None:
-    """fsspec calls a file missing if it gets no answer to either of its two ways to ask."""
+def test_a_request_for_size_and_version_is_retried_too(served: HttpServer, step: str | int) -> None:
+    """fsspec raises FileNotFoundError if neither of its two requests is answered."""
     way = Faulty(served.port, ["pass", step, step, "pass"])
     store = FsspecStore(f"{way.url}/set", {}, RetryPolicy(first_s=0.01))
     assert store.list_objects()["file.bin"].size == len(DATA)
@@ -88,7 +88,7 @@ def test_an_outage_that_lasts_is_logged_and_ends_with_one_line(served: HttpServe
     way.close()
 
 
-# What no retry mends
+# Permanent failures
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_an_outage_that_lasts_is_logged_and_ends_with_one_line(served: HttpServe
         ("no-such-protocol://set", "bad-client"),
     ],
 )
-def test_what_cannot_be_mended_ends_at_once(served: HttpServer, url: str, code: str) -> None:
+def test_permanent_failures_end_at_once(served: HttpServer, url: str, code: str) -> None:
     url = url.replace("SERVER", served.url)
     options = {"headers": {"X-Token": "a-secret"}}
     error = catch(lambda: FsspecStore(url, options, NO_RETRY).read("file.bin"))
@@ -114,9 +114,7 @@ def test_what_cannot_be_mended_ends_at_once(served: HttpServer, url: str, code: 
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "no-permission"), (403, "no-permission"), (400, "request-refused")])
-def test_an_answer_that_refuses_ends_at_once_whatever_was_answered_before(
-    served: HttpServer, status: int, code: str
-) -> None:
+def test_a_refusal_ends_at_once_even_after_a_success(served: HttpServer, status: int, code: str) -> None:
     way = Faulty(served.port, ["pass", status])
     store = FsspecStore(f"{way.url.replace('//', '//me:a-secret@')}/set", {}, NO_RETRY)
     store.read("file.bin")
@@ -126,15 +124,15 @@ def test_an_answer_that_refuses_ends_at_once_whatever_was_answered_before(
     way.close()
 
 
-def test_options_that_exclude_each_other_end_at_once(served: HttpServer) -> None:
+def test_contradictory_options_end_at_once(served: HttpServer) -> None:
     options = {"headers": {"Authorization": "Bearer a-secret"}}
     store = FsspecStore(f"{served.url.replace('//', '//me:a-secret@')}/set", options, NO_RETRY)
     error = catch(lambda: store.read("file.bin"))
     assert error.code == "request-refused" and "a-secret" not in str(error)
 
 
-def test_a_refusal_of_a_library_is_not_taken_for_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """gcsfs raises a plain OSError where a bucket may not be read."""
+def test_a_refusal_by_a_library_is_not_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gcsfs raises a plain OSError if permission is denied."""
     MemoryFileSystem().pipe("/refused/file.bin", DATA)
     store = FsspecStore("memory://refused", {"token": "a-secret"}, NO_RETRY)
     store.read("file.bin")
@@ -158,11 +156,11 @@ def test_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch, url: s
     assert f"'imagier[{extra}]'" in error.advice
 
 
-# What is read
+# Reading
 
 
-def test_headers_of_fsspec_s_own_configuration_are_sent_and_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So a secret can stand outside of the config; those of the config are added."""
+def test_headers_from_the_configuration_of_fsspec_are_sent_and_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So secrets stay out of the config, whose headers are added."""
     received: list[dict[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -196,7 +194,7 @@ def test_objects_with_any_name_are_listed_and_read(served: HttpServer, store_nam
         assert folder.read(name, 1, 2) == name.encode()[1:3]
 
 
-def test_a_server_without_ranges_serves_parts_all_the_same(tmp_path: Path) -> None:
+def test_parts_are_read_from_a_server_without_range_requests(tmp_path: Path) -> None:
     write(tmp_path / "file.bin", DATA)
     server = HttpServer(tmp_path, "--no-ranges")
     folder = RemoteFolder(FsspecStore(server.url, {}, NO_RETRY))
@@ -205,7 +203,7 @@ def test_a_server_without_ranges_serves_parts_all_the_same(tmp_path: Path) -> No
     server.kill()
 
 
-def test_a_part_of_another_length_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_the_wrong_length_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     MemoryFileSystem().pipe("/short/file.bin", DATA)
     folder = RemoteFolder(FsspecStore("memory://short", {}, NO_RETRY))
     folder.names()

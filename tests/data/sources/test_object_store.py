@@ -1,4 +1,4 @@
-"""What is read from object stores behind real servers: the right objects, whatever happens to the server."""
+"""Object stores behind real servers give the right objects, also after failures."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def make_store(request: pytest.FixtureRequest, root: Path) -> Iterator[MakeStore
 
 
 def index(config: Path, folder: Path, *flags: str) -> int:
-    """Lists a folder with the command that does so."""
+    """Runs `imagier data index`."""
     return main(["data", "index", "--data_root", str(folder), "--config", str(config), *flags])
 
 
@@ -102,11 +102,11 @@ def content(stream: Iterator[tuple[Any, Position]], steps: int) -> list[tuple[di
     return [({n: t.tolist() for n, t in batch.tensors.items()}, batch.keys, position) for batch, position in taken]
 
 
-# Which objects
+# Objects
 
 
 @pytest.mark.parametrize("name", ["bucket/set", "bucket/set/", "bucket/unpaired"])
-def test_it_is_the_same_as_the_folder_that_was_uploaded(root: Path, make_store: MakeStore, name: str) -> None:
+def test_it_is_the_same_as_the_uploaded_folder(root: Path, make_store: MakeStore, name: str) -> None:
     there = source_of(make_store(name))
     here = FolderSource(root / name, EXTENSIONS)
     for input_type in EXTENSIONS:
@@ -132,10 +132,10 @@ def test_it_is_the_same_as_the_folder_that_was_uploaded(root: Path, make_store: 
         ("made/base", {"base/s___001___": ["1"], "base/s___002___": ["2"]}, ["images/s/1", "images/s/2"]),
     ],
 )
-def test_the_reference_s_lists_lead_to_its_objects(
+def test_lists_of_the_reference_lead_to_its_objects(
     server: S3Server, name: str, filenames: dict[str, list[str]], objects: list[str]
 ) -> None:
-    """An object's key is that of its type put in behind the name of the base, with which each sequence begins."""
+    """Each sequence begins with the name of the base; in the object's key, the type comes after it."""
     base = name.partition("/")[2]
     files = {f"{base}/{key}.jpg".lstrip("/"): key.encode() for key in objects}
     lists = {"all_filenames.json": filenames, "metadata.json": {"images": "jpg"}}
@@ -150,7 +150,7 @@ def test_the_reference_s_lists_lead_to_its_objects(
     assert source.extension("images") == "jpg"
 
 
-def test_a_sequence_with_the_name_of_the_root_is_no_root_where_types_stand_for_themselves(server: S3Server) -> None:
+def test_a_sequence_with_the_name_of_the_root_is_kept_if_types_are_unpaired(server: S3Server) -> None:
     lists = {"all_filenames.json": {"images": {"cats": ["1"]}}, "metadata.json": {"images": "jpg"}}
     files = {f"cats/{name}": json.dumps(tree).encode() for name, tree in lists.items()}
     bucket = server.new_bucket({**files, "cats/images/cats/1.jpg": b"a cat"})
@@ -159,7 +159,7 @@ def test_a_sequence_with_the_name_of_the_root_is_no_root_where_types_stand_for_t
 
 
 @pytest.mark.parametrize("store_name", ["s3", "fsspec"])
-def test_a_sequence_with_the_name_of_the_bucket_is_kept_where_the_root_is_the_whole_bucket(
+def test_a_sequence_with_the_name_of_the_bucket_is_kept_if_the_root_is_the_whole_bucket(
     server: S3Server, store_name: str
 ) -> None:
     bucket = server.new_bucket({}) if store_name == "s3" else "whole-bucket"
@@ -182,8 +182,8 @@ def test_a_sequence_with_the_name_of_the_bucket_is_kept_where_the_root_is_the_wh
     assert {key: source.read("images", key) for key in source.keys("images")} == {f"{bucket}/1": b"cat"}
 
 
-def test_the_stream_of_a_training_is_that_from_the_folder(root: Path, make_store: MakeStore) -> None:
-    """With workers, too, which are forked after this process has used the store."""
+def test_training_gets_the_same_batches_as_from_the_folder(root: Path, make_store: MakeStore) -> None:
+    """Also with workers, forked after this process has used the store."""
     expected = content(loader(FolderSource(root / "bucket" / "set", EXTENSIONS)).stream(Position(1, 2)), 9)
     source = source_of(make_store("bucket/set"))
     for num_workers in (0, 2):
@@ -193,7 +193,7 @@ def test_the_stream_of_a_training_is_that_from_the_folder(root: Path, make_store
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 @pytest.mark.parametrize("store_name", ["s3", "http"])
-def test_workers_that_are_not_forked_read_the_same(
+def test_workers_that_are_not_forked_get_the_same_batches(
     root: Path, request: pytest.FixtureRequest, server: S3Server, http_server: HttpServer, store_name: str, method: str
 ) -> None:
     request.addfinalizer(partial(multiprocessing.set_start_method, multiprocessing.get_start_method(), force=True))
@@ -226,14 +226,12 @@ def test_a_source_can_be_sent_to_a_process_that_is_not_forked(make_store: MakeSt
     ]
 
 
-# A server in trouble
+# Failing servers
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("store_name", ["s3", "http"])
-def test_a_server_that_dies_in_mid_epoch_and_comes_back_costs_no_sample(
-    root: Path, store_name: str, num_workers: int
-) -> None:
+def test_a_server_that_restarts_within_an_epoch_costs_no_sample(root: Path, store_name: str, num_workers: int) -> None:
     if store_name == "s3":
         server: S3Server | HttpServer = (of_s3 := S3Server(root))
         store: ObjectStore = S3Store("bucket/set", of_s3.credentials, QUICK)
@@ -261,7 +259,7 @@ def test_a_server_that_dies_in_mid_epoch_and_comes_back_costs_no_sample(
         ("all_filenames.json", b'{"../x": ["a"]}', "bad-key"),
     ],
 )
-def test_lists_that_are_none_are_refused(server: S3Server, file: str, data: bytes, code: str) -> None:
+def test_malformed_lists_are_refused(server: S3Server, file: str, data: bytes, code: str) -> None:
     good = {"all_filenames.json": b'{"s": ["a"]}', "metadata.json": b'{"images": "png", "seg_maps": "png"}'}
     bucket = server.new_bucket({f"set/{name}": content for name, content in {**good, file: data}.items()})
     error = catch(lambda: s3_source(server, f"{bucket}/set"))
@@ -272,7 +270,7 @@ def test_lists_that_are_none_are_refused(server: S3Server, file: str, data: byte
 # The cache
 
 
-def test_what_was_read_once_is_read_from_the_disk(root: Path, tmp_path: Path, server: S3Server) -> None:
+def test_a_second_read_comes_from_the_cache(root: Path, tmp_path: Path, server: S3Server) -> None:
     way = Faulty(server.port, [])
     source = source_of(S3Store("bucket/set", credentials_for(way.port), NO_RETRY), DiskCache(tmp_path, 10**6))
     here = FolderSource(root / "bucket" / "set", EXTENSIONS)
@@ -290,7 +288,7 @@ def test_what_was_read_once_is_read_from_the_disk(root: Path, tmp_path: Path, se
     way.close()
 
 
-def test_objects_of_the_same_name_in_two_buckets_are_two(tmp_path: Path, server: S3Server) -> None:
+def test_objects_of_the_same_name_in_two_buckets_are_cached_separately(tmp_path: Path, server: S3Server) -> None:
     cache = DiskCache(tmp_path, 10**6)
     for data in (b"first", b"second"):
         folder = remote(server, f"{server.new_bucket({'set/a': data})}/set", cache)
@@ -305,7 +303,7 @@ def remote(server: S3Server, name: str, cache: DiskCache | None = None) -> Remot
 
 
 @pytest.mark.parametrize("is_cached", [False, True])
-def test_parts_of_objects_are_those_of_the_files(
+def test_parts_of_objects_equal_parts_of_the_files(
     root: Path, tmp_path: Path, make_store: MakeStore, is_cached: bool
 ) -> None:
     name = "bucket/set/images/a/deep"
@@ -324,16 +322,16 @@ def test_parts_of_objects_are_those_of_the_files(
     assert copy.read(here.names()[0], 3, 4) == here.read(here.names()[0], 3, 4)
 
 
-def test_what_lies_in_folders_below_is_not_of_a_folder(server: S3Server) -> None:
+def test_subfolders_are_not_listed_in_s3(server: S3Server) -> None:
     bucket = server.new_bucket({"sets/a": b"a", "sets/train/0.tar": b"", "sets/val/0.tar": b"", "sets2": b""})
     assert remote(server, f"{bucket}/sets").names() == ["a"]
 
 
-def test_in_other_stores_neither(make_store: MakeStore) -> None:
+def test_subfolders_are_not_listed_in_any_store(make_store: MakeStore) -> None:
     assert RemoteFolder(make_store("bucket/set")).names() == ["all_filenames.json", "metadata.json"]
 
 
-def test_an_archive_that_was_cut_off_at_a_member_is_found_as_in_a_folder(server: S3Server) -> None:
+def test_an_archive_that_was_cut_off_after_a_member_is_an_error(server: S3Server) -> None:
     whole = shard({"s/1.images.png": bytes(512)})
     bucket = server.new_bucket({"set/a.tar": whole[:1024]})
     error = catch(lambda: ShardsSource(remote(server, f"{bucket}/set"), {"images": "png"}))
@@ -342,7 +340,7 @@ def test_an_archive_that_was_cut_off_at_a_member_is_found_as_in_a_folder(server:
 
 @pytest.mark.parametrize("is_cached", [False, True])
 @pytest.mark.parametrize("size", [9, 100, 300])
-def test_an_object_that_was_replaced_after_it_was_listed_ends_the_run(
+def test_an_object_replaced_after_it_was_listed_is_an_error_in_s3(
     server: S3Server, tmp_path: Path, size: int, is_cached: bool
 ) -> None:
     bucket = server.new_bucket({"set/a": bytes(100)})
@@ -356,7 +354,9 @@ def test_an_object_that_was_replaced_after_it_was_listed_ends_the_run(
 @pytest.mark.parametrize("is_cached", [False, True])
 @pytest.mark.parametrize("size", [9, 100, 300])
 @pytest.mark.parametrize("store_name", ["http", "memory"])
-def test_so_does_one_in_another_store(tmp_path: Path, store_name: str, size: int, is_cached: bool) -> None:
+def test_an_object_replaced_after_it_was_listed_is_an_error_in_other_stores(
+    tmp_path: Path, store_name: str, size: int, is_cached: bool
+) -> None:
     folder = tmp_path / "served"
     write(folder / "set" / "a", bytes(100))
     memory = fsspec.filesystem("memory")
@@ -374,7 +374,7 @@ def test_so_does_one_in_another_store(tmp_path: Path, store_name: str, size: int
         server.kill()
 
 
-def test_a_folder_without_objects_is_named(make_store: MakeStore) -> None:
+def test_a_folder_without_objects_is_an_error(make_store: MakeStore) -> None:
     store = make_store("bucket/none")
     error = catch(RemoteFolder(store).names)
     assert (error.where, error.code) == (store.where(""), "no-objects")
@@ -393,7 +393,7 @@ def shard(images: Mapping[str, bytes]) -> bytes:
 
 @pytest.fixture(scope="module")
 def shards(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Three shards as a folder, and where they lie in the store."""
+    """A folder with three shards, and the bucket with the same shards."""
     folder = tmp_path_factory.mktemp("shards")
     for number in range(3):
         images = {
@@ -406,7 +406,7 @@ def shards(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @pytest.mark.parametrize("is_cached", [False, True])
-def test_shards_in_a_store_are_those_in_a_folder(
+def test_shards_in_a_store_equal_shards_in_a_folder(
     shards: tuple[Path, str], tmp_path: Path, server: S3Server, is_cached: bool
 ) -> None:
     folder, bucket = shards
@@ -419,7 +419,7 @@ def test_shards_in_a_store_are_those_in_a_folder(
     assert content(loader(there).stream(Position()), 7) == content(loader(here).stream(Position()), 7)
 
 
-def test_a_shard_is_fetched_once_and_again_when_it_is_another(
+def test_a_shard_is_fetched_once_and_again_after_it_changed(
     shards: tuple[Path, str], tmp_path: Path, server: S3Server
 ) -> None:
     folder, bucket = shards
@@ -477,8 +477,8 @@ def test_a_wrong_bucket_ends_the_command_before_anything_is_built(
     assert not (tmp_path / "log").exists()
 
 
-def test_an_index_is_that_of_the_reference(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Flags and files as its scripts/build_index.py has them."""
+def test_an_index_equals_that_of_the_reference(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the flags of its scripts/build_index.py."""
     write(tmp_path / "list.txt", b"a/02.jpg\na/deep/00.png\n")
     flags = ["--output_root", str(tmp_path / "out"), "--paired", "--input_list", str(tmp_path / "list.txt")]
     assert index(write_config(tmp_path), root / "bucket" / "set", *flags) == 0
@@ -489,7 +489,7 @@ def test_an_index_is_that_of_the_reference(root: Path, tmp_path: Path, capsys: p
     assert unpaired == {"images": {".": ["top"], "s": ["猫"]}, "seg_maps": {"t": ["x.y"]}}
 
 
-def test_an_index_of_types_that_do_not_belong_together_is_refused(
+def test_a_paired_index_of_unpaired_types_is_refused(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert index(write_config(tmp_path), root / "bucket" / "unpaired", "--paired") == 2

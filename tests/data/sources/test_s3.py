@@ -1,4 +1,4 @@
-"""What becomes of a request to S3: it is retried, or ends with one line that holds no secret."""
+"""Requests to S3 are retried, or end with a one-line error without secrets."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ EXTENSIONS = {"images": "png", "seg_maps": "png"}
 
 
 @pytest.mark.parametrize("trouble", [503, 500, 429, "cut", "hang up"])
-def test_what_passes_is_tried_again_with_longer_and_longer_pauses(
-    root: Path, server: S3Server, trouble: str | int
-) -> None:
+def test_transient_failures_are_retried_with_growing_pauses(root: Path, server: S3Server, trouble: str | int) -> None:
     way = Faulty(server.port, ["pass", *[trouble] * 4])
     pauses: list[float] = []
     store = S3Store("bucket", credentials_for(way.port), RetryPolicy(first_s=1, longest_s=4, sleep=pauses.append))
@@ -56,7 +54,7 @@ def test_an_outage_that_lasts_is_logged_and_ends_with_one_line(server: S3Server)
     way.close()
 
 
-# What no retry mends
+# Permanent failures
 
 
 @pytest.mark.parametrize(
@@ -75,7 +73,7 @@ def test_an_outage_that_lasts_is_logged_and_ends_with_one_line(server: S3Server)
         ("s3:///set", {}, "roots", "bad-bucket-name"),
     ],
 )
-def test_what_cannot_be_mended_ends_at_once_with_what_to_do(
+def test_permanent_failures_end_at_once_with_advice(
     server: S3Server, name: str, changes: dict[str, Any], where: str, code: str
 ) -> None:
     given = {key: value for key, value in {**server.credentials, **changes}.items() if value is not None}
@@ -85,8 +83,8 @@ def test_what_cannot_be_mended_ends_at_once_with_what_to_do(
     assert "a-secret" not in str(error)
 
 
-def test_credentials_that_are_wrong_or_may_not_read_end_at_once(tmp_path: Path) -> None:
-    """The server asks for permission after the requests that prepare it."""
+def test_wrong_credentials_and_missing_permissions_end_at_once(tmp_path: Path) -> None:
+    """The server checks permissions only after the requests that fill it."""
     write(tmp_path / "bucket" / "file", b"x")
     server = S3Server(tmp_path, INITIAL_NO_AUTH_ACTION_COUNT="4")  # two fill the bucket
     iam = server.client("iam")
@@ -140,7 +138,7 @@ def test_storage_options_are_arguments_of_the_client_too(server: S3Server) -> No
         ('{"use_ssl": "a-secret"}', "", "wrong-type"),
     ],
 )
-def test_a_credentials_file_with_something_else_is_named_without_its_content(
+def test_a_wrong_credentials_file_is_an_error_that_does_not_show_its_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, line: str, code: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

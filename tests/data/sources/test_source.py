@@ -1,4 +1,4 @@
-"""Which files of a folder belong to a data set, and in which order; the example in the docstring of `Source`."""
+"""The contract of sources: its example runs; a folder gives the right files in order."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_key_is_the_path_below_the_type_without_extension(tmp_path: Path) -> N
     assert found == ["./top", "city/0", "city/day/1"]
 
 
-def test_sequences_come_in_the_order_of_their_paths_and_files_in_that_of_their_names(tmp_path: Path) -> None:
+def test_sequences_are_sorted_by_path_and_files_by_name(tmp_path: Path) -> None:
     names = [f"{sequence}/{name}.png" for sequence in ("b", "a/x", "a-1", "a", "Z") for name in ("10", "9", "a.b", "a")]
     keys = source(tmp_path, *names).keys("images")
     sequences = {name.rpartition("/")[0] for name in names}
@@ -65,7 +65,7 @@ def test_the_extension_is_taken_literally(tmp_path: Path) -> None:
     assert upper.extension("images") == "png"
 
 
-def test_hidden_files_and_folders_named_like_files_are_no_samples(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_named_like_files_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "images" / "folder.png").mkdir(parents=True)
     names = [".png", "._a.png", ".hidden.png", "a.png", "folder.png/b.png"]
     assert source(tmp_path, *names).keys("images") == ["./a", "folder.png/b"]
@@ -101,12 +101,12 @@ def test_every_type_has_its_own_extension(tmp_path: Path) -> None:
     ]
 
 
-def test_a_missing_root_is_named() -> None:
+def test_a_missing_root_is_an_error() -> None:
     error = catch(lambda: FolderSource("no/such", {"images": "png"}))
     assert (error.where, error.code) == ("no/such", "missing-folder")
 
 
-def test_a_missing_type_is_named_with_what_is_there_instead(tmp_path: Path) -> None:
+def test_a_missing_type_is_an_error_that_lists_the_existing_ones(tmp_path: Path) -> None:
     files = source(tmp_path, "a.png")
     write(tmp_path / "labels" / "a.png")
     error = catch(lambda: files.keys("seg_maps"))
@@ -114,18 +114,18 @@ def test_a_missing_type_is_named_with_what_is_there_instead(tmp_path: Path) -> N
     assert "'seg_maps'" in error.what and "images, labels" in error.advice
 
 
-def test_an_empty_root_is_said_to_be_empty(tmp_path: Path) -> None:
+def test_an_empty_root_is_an_error(tmp_path: Path) -> None:
     error = catch(lambda: FolderSource(tmp_path, {"images": "png"}).keys("images"))
     assert (error.where, error.code, error.advice) == (str(tmp_path), "missing-input-type", "it has no folders")
 
 
-def test_a_folder_without_a_file_of_the_extension_is_named_with_it(tmp_path: Path) -> None:
+def test_a_folder_without_files_of_the_extension_is_an_error(tmp_path: Path) -> None:
     error = catch(lambda: source(tmp_path, "a.jpg").keys("images"))
     assert (error.where, error.code) == (f"{tmp_path}/images", "no-files")
     assert ".png" in error.what and "'images'" in error.advice
 
 
-def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     files = source(tmp_path, "a.png")
     (tmp_path / "images" / "broken.png").symlink_to(tmp_path / "nowhere")
     assert files.keys("images") == ["./a", "./broken"]
