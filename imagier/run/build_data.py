@@ -15,7 +15,7 @@ from imagier.data.dataset import Dataset, DatasetSpec
 from imagier.data.loading.faults import OnError
 from imagier.data.loading.loader import Loader
 from imagier.data.loading.on_device import Expander
-from imagier.data.sources.disk_cache import shared_cache
+from imagier.data.sources.disk_cache import open_cache
 from imagier.data.sources.object_store import is_remote, open_remote
 from imagier.data.sources.opening import open_local
 from imagier.data.sources.source import Source
@@ -91,7 +91,7 @@ def sources(data: schema.Data, split: schema.Split) -> list[Source]:
     """The stores of a split's files, one a root. UserError if one is not there."""
     extensions = {name: options.ext or "" for entry in data.input_types for name, options in entry.items()}
     store = split.dataset_type or ("lmdb" if split.is_lmdb else None)
-    cache = shared_cache(data.cache.root, int(data.cache.size_GB * 1e9)) if data.cache else None
+    cache = open_cache(data.cache.root, int(data.cache.size_GB * 1e9)) if data.cache else None
     return [
         open_remote(
             root,

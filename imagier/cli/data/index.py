@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes all_filenames.json and metadata.json; returns the exit status. UserError if files are missing."""
     from imagier.cli.data.build import list_flags_of_pairs, read_extensions, read_keys
     from imagier.data.sources.folder import FolderSource
-    from imagier.data.sources.index import index_files
+    from imagier.data.sources.index import dump_index
     from imagier.errors import UserError
     from imagier.tools.stores.plan import plan
     from imagier.train.disk import write_atomic
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         of_all = next(iter(sequences.values()))
         sequences = {base if name == "." else f"{base}/{name}": names for name, names in of_all.items()}
     try:
-        for name, text in reversed(index_files(sequences, kinds).items()):
+        for name, text in reversed(dump_index(sequences, kinds).items()):
             with write_atomic(out / name) as file:
                 file.write(text.encode())
     except OSError as error:

@@ -143,7 +143,7 @@ class _Work:
             return None
         with journal.open("ab") as file:
             file.truncate(done * RECORD.itemsize)
-        stamps = _ahead(lambda item: self.source.modified(*item), self._first(done), self.workers)
+        stamps = _ahead(lambda item: self.source.mtime_ns(*item), self._first(done), self.workers)
         same = all(stamp == record for stamp, record in zip(stamps, records["modified"][:done].tolist()))
         return done if same else None
 
@@ -182,7 +182,7 @@ class _Work:
 
     def _read(self, item: tuple[str, str]) -> tuple[str, str, bytes, int, int]:
         kind, key = item
-        modified = self.source.modified(kind, key)  # before it is read: a change that comes after will show
+        modified = self.source.mtime_ns(kind, key)  # before it is read: a change that comes after will show
         data = self.source.read(kind, key)
         return kind, key, data, _digest(data), modified
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from imagier.data.sources.index import index_files
-from imagier.data.sources.lmdb import DATA, LmdbSource, lmdb_package
+from imagier.data.sources.index import dump_index
+from imagier.data.sources.lmdb import DATA, LmdbSource, import_lmdb
 from imagier.data.sources.source import Source, one_line
 from imagier.errors import UserError
 from imagier.tools.stores.plan import Plan
@@ -37,7 +37,7 @@ class LmdbWriter:
         self.plan = plan
         self.settings = self.store
         self.commit_files = commit_files
-        self._lmdb = lmdb_package()
+        self._lmdb = import_lmdb()
         self._kind = ""
         self._environment: Any = None
         self._pending: list[tuple[bytes, bytes]] = []
@@ -94,7 +94,7 @@ class LmdbWriter:
         sequences: dict[str, Any] = {kind: self.plan.sequences(kind) for kind in self.plan.keys}
         if self.plan.paired:
             sequences = next(iter(sequences.values()))
-        for name, text in reversed(index_files(sequences, self.plan.extensions).items()):  # the list of files last
+        for name, text in reversed(dump_index(sequences, self.plan.extensions).items()):  # the list of files last
             (self.folder / name).write_text(text, encoding="utf-8")
         return LmdbSource(self.folder, self.plan.extensions)
 

@@ -13,8 +13,8 @@ from typing import BinaryIO
 import numpy as np
 
 from imagier.data.sources.shard_files import LocalFiles
-from imagier.data.sources.shard_index import index_of
-from imagier.data.sources.shard_names import INDEX, key_and_field, member_name, shard_name
+from imagier.data.sources.shard_index import load_index
+from imagier.data.sources.shard_names import INDEX, member_name, parse_member, shard_name
 from imagier.data.sources.shards import ShardsSource
 from imagier.data.sources.source import Source, one_line
 from imagier.errors import UserError
@@ -47,7 +47,7 @@ class ShardWriter:
         self._files_of_sample = len(plan.keys) if plan.is_grouped else 1
         for kind, keys in plan.keys.items():
             for key in keys:
-                if key_and_field(member_name(key, self.fields[kind])) != (key, self.fields[kind]):
+                if parse_member(member_name(key, self.fields[kind])) != (key, self.fields[kind]):
                     raise UserError("no name for a member of a shard", where=one_line(key), advice="rename it")
 
     def order(self, start: int) -> Iterator[tuple[str, str]]:
@@ -100,6 +100,6 @@ class ShardWriter:
 
     def finish(self) -> Source:
         (self.folder / INDEX).unlink(missing_ok=True)  # that of an earlier try: the archives must speak for themselves
-        index = index_of(LocalFiles(self.folder))
+        index = load_index(LocalFiles(self.folder))
         (self.folder / INDEX).write_bytes(index.dump())
         return ShardsSource(LocalFiles(self.folder), self.plan.extensions)

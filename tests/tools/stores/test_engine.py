@@ -18,7 +18,7 @@ from filelock import FileLock
 from stores import EXTENSIONS, contents, folder
 
 from imagier.data.sources.folder import FolderSource
-from imagier.data.sources.opening import open_local, store_type
+from imagier.data.sources.opening import detect_store, open_local
 from imagier.data.sources.source import Source
 from imagier.errors import UserError
 from imagier.tools.stores.engine import Built, build
@@ -65,7 +65,7 @@ def test_a_store_is_told_from_others_and_has_what_the_folder_has(tmp_path: Path,
     built = made(source, tmp_path / "out", store)
     expected = contents(source)
     assert (built.files, built.bytes, built.continued_from) == (100, sum(map(len, expected.values())), 0)
-    assert store_type(tmp_path / "out", EXTENSIONS) == store
+    assert detect_store(tmp_path / "out", EXTENSIONS) == store
     assert list(contents(open_local(tmp_path / "out", EXTENSIONS)).items()) == list(expected.items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "out"]
 
