@@ -13,7 +13,7 @@ from formula_vgg import formula_vgg19, write_formula_vgg19
 from torch import Tensor
 
 from imagier.errors import UserError
-from imagier.nn.backbones import feature_network, layer_names
+from imagier.nn.backbones import feature_network, layer_names, weights
 
 
 def image() -> Tensor:
@@ -160,3 +160,40 @@ def test_a_damaged_file_is_a_users_mistake(content: bytes, name: str, tmp_path: 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
         feature_network("vgg19", ["relu_1_1"], str(tmp_path / name))
+
+
+def test_a_file_is_downloaded_once_into_a_folder_that_is_made_with_its_checksum(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty_cache.rmdir()
+    asked: list[tuple[str, str]] = []
+
+    def download(url: str, target: str, hash_prefix: str, progress: bool) -> None:
+        asked.append((url, hash_prefix))
+        torch.save(formula_vgg19(1), target)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    for _ in range(2):
+        features = feature_network("vgg19", ["relu_1_1"])(image())["relu_1_1"]
+        torch.testing.assert_close(features, relu_1_1(image()))
+    assert asked == [("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d")]
+
+
+def test_a_file_that_another_process_has_downloaded_meanwhile_is_taken(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lock:
+        """Stands for a lock whose holder has just put the file there."""
+
+        def __init__(self, path: str) -> None:
+            self.target = Path(path).with_suffix("")
+
+        def __enter__(self) -> None:
+            torch.save(formula_vgg19(1), self.target)
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr(weights, "FileLock", Lock)
+    features = feature_network("vgg19", ["relu_1_1"])(image())["relu_1_1"]
+    torch.testing.assert_close(features, relu_1_1(image()))

@@ -107,3 +107,10 @@ def test_a_position_past_the_end_of_a_set_that_shrank_begins_the_next_epoch() ->
     ((keys, position),) = islice(plan(Position(3, 99), lambda _: np.arange(4), batch_size=3, rank=0, world=1), 1)
     assert keys == [(4, 0), (4, 1), (4, 2)]
     assert position == Position(4, 3)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_without_blocks_the_ranks_take_turns(world: int) -> None:
+    shares = [[i for run in share(7, None, rank, world) for i in run] for rank in range(world)]
+    assert [shares[i % world][i // world] for i in range(7)] == list(range(7))
+    assert sum(map(len, shares)) == 7
