@@ -87,7 +87,7 @@ def test_sizes_mirroring_classes_and_the_batch_are_told(config: Path) -> None:
     assert "random_crop_h_w <b>32, 32</b>" in text
     legend = text[text.index('<div class="legend">') :]
     assert all(f"</span>{number}</span>" in legend for number in range(4))
-    batch = text[text.index("A batch of the training") :]
+    batch = text[text.index("Training batch") :]
     assert re.search(r"<code>label</code></td><td>2 × 4 × 32 × 32</td><td>float32</td><td>0 to 1", batch)
     assert re.search(r"<code>images</code></td><td>2 × 3 × 32 × 32</td>", batch)
 

@@ -116,8 +116,8 @@ def _block(drawn: Sequence[Sample], dataset: Dataset, stored: _Stored, legend: L
             cells.append((_images(sample, codec, stored.codecs), _caption(sample, codec)))
         rows.append(
             {
-                "kind": name,
-                "key": drawn[0].keys[name],
+                "input_type": name,
+                "key": drawn[0].keys[name].removeprefix("./"),
                 "label": _label(drawn[0].numbers, dataset.classes, name),
                 "stored": None if original is None else show(original, codec, drawn[0].keys[name], IMAGE_PX),
                 "size": "" if original is None else " × ".join(map(str, original.shape[:2])),
