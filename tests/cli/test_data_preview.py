@@ -147,8 +147,8 @@ def test_an_image_is_made_smaller_to_fit_and_enlarged_a_whole_number_of_times() 
         show(np.zeros((20, 30, 3), np.uint8), IMAGES, "a", 100),
         show(np.zeros((200, 400, 3), np.uint8), IMAGES, "a", 100),
     )
-    assert (small.height, small.width, small.pixels) == (60, 90, True)
-    assert (large.height, large.width, large.pixels) == (50, 100, False)
+    assert (small.height, small.width, small.is_pixelated) == (60, 90, True)
+    assert (large.height, large.width, large.is_pixelated) == (50, 100, False)
 
 
 def test_key_points_are_marked_where_they_are_also_if_some_are_outside() -> None:

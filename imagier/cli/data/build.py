@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagier.cli.arguments import parse_folder, parse_positive, parse_writable_folder
-from imagier.tools.progress import progress
+from imagier.tools.progress import show_progress
 
 if TYPE_CHECKING:
     from imagier.tools.stores.engine import Writer
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         beside=[indices] if indices.is_file() else [],
         overwrite=args.overwrite,
         workers=args.workers,
-        progress=progress,
+        progress=show_progress,
     )
     counts = ", ".join(f"{len(keys):,} {kind} ({planned.extensions[kind]})" for kind, keys in planned.keys.items())
     removed = f"; {planned.removed:,} samples without all files left out" if planned.removed else ""
