@@ -23,7 +23,7 @@ from imagier.data.sources.shard_names import INDEX, key_and_field, member_name
 from imagier.data.sources.shards import ShardsSource
 from imagier.errors import UserError
 from imagier.tools.stores.engine import build
-from imagier.tools.stores.plan import Plan, plan
+from imagier.tools.stores.plan import Plan, make_plan
 from imagier.tools.stores.shard_writer import ShardWriter
 
 KEYS = ["./top", "a/0001", "a/0002", "b/deep/v1.0 final", "b/猫", "b/100%", "b/x%2Ey"]
@@ -38,7 +38,7 @@ def built(tmp_path: Path, keys: Sequence[str] = KEYS, *, shard_bytes: int = 6000
     source = FolderSource(folder(tmp_path / "files", keys), EXTENSIONS)
     build(
         source,
-        plan(source, list(EXTENSIONS)),
+        make_plan(source, list(EXTENSIONS)),
         tmp_path / "store",
         lambda f, p: ShardWriter(f, p, shard_bytes=shard_bytes),
     )
@@ -146,7 +146,7 @@ def test_types_with_keys_of_their_own_lie_in_shards_of_their_own(tmp_path: Path)
     folder(tmp_path / "files", ["a/2", "c/1"], {"maps": "png"})
     source = FolderSource(tmp_path / "files", EXTENSIONS)
     root = tmp_path / "store"
-    build(source, plan(source, ["images", "maps"]), root, lambda f, p: ShardWriter(f, p, shard_bytes=10**6))
+    build(source, make_plan(source, ["images", "maps"]), root, lambda f, p: ShardWriter(f, p, shard_bytes=10**6))
     made = shards(root)
     assert [made.keys("images"), made.keys("maps")] == [["a/1", "a/2", "b/1"], ["a/2", "c/1"]]
     assert [made.shards("images"), made.shards("maps")] == [[3], [2]]
@@ -403,8 +403,8 @@ def test_whether_types_lie_together_is_found_out_once_and_not_for_each_file(tmp_
             return super().__eq__(other)
 
     writer = ShardWriter(tmp_path, Plan({"images": Keys(KEYS), "maps": Keys(KEYS)}, EXTENSIONS, False), shard_bytes=10)
-    for kind, key in writer.order(0):
-        if writer.is_due(kind):
+    for kind, key in writer.iter_files(0):
+        if writer.should_commit(kind):
             writer.commit()
         writer.add(kind, key, bytes(20))
     writer.close()
