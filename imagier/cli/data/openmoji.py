@@ -27,6 +27,6 @@ def run(args: argparse.Namespace) -> int:
             out, size_px=args.size, skin_tones=args.skin_tones, workers=args.workers, progress=update
         )
     left_out = ", ".join(f"{count} {reason}" for reason, count in made.left_out.items() if count)
-    how = "already there" if made.already_there else f"in {time.perf_counter() - start:.1f} s"
+    how = "already there" if made.is_reused else f"in {time.perf_counter() - start:.1f} s"
     print(f"{made.out}: {made.train} train + {made.val} val pairs, {how}; left out: {left_out or 'none'}")
     return 0

@@ -24,6 +24,6 @@ def run(args: argparse.Namespace) -> int:
     with show_progress(f"drawing emoji in all colors at {args.size} px") as update:
         made = render_tones(out, size_px=args.size, workers=args.workers, progress=update)
     images = sum(made.counts.values())
-    how = "already there" if made.already_there else f"in {time.perf_counter() - start:.1f} s"
+    how = "already there" if made.is_reused else f"in {time.perf_counter() - start:.1f} s"
     print(f"{made.out}: {images} images of {made.train} train + {made.val} val emoji, {how}")
     return 0
