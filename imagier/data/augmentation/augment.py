@@ -64,7 +64,7 @@ class Drawn:
     def _plan(self, size: Size, extent: tuple[float, float] | None) -> list[tuple[Moves, Sequence[Change]]]:
         if (size, extent) not in self.plans:
             begin = warp.resize(size, self.resized, extent)
-            self.plans[size, extent] = [(Moves(steps), each) for steps, each in _merged([(begin, []), *self.stages])]
+            self.plans[size, extent] = [(Moves(steps), each) for steps, each in _merge([(begin, []), *self.stages])]
         return self.plans[size, extent]
 
     def move_points(self, points: np.ndarray, size: Size) -> np.ndarray:
@@ -113,7 +113,7 @@ class Augmenter:
             interpolation=self.interpolation,
         )
 
-    def needed_size(self, size: Size) -> Size:
+    def compute_needed_size(self, size: Size) -> Size:
         """The size below which an image, stored at `size`, would lose what may be seen of it after augmentation."""
         keys = self._arguments[0]
         if "random_resize_h_w_aspect" in keys:
@@ -153,7 +153,7 @@ def output_size(keys: Mapping[str, Any]) -> Size | None:
     return parse_h_w(keys["resize_h_w"]) if "resize_h_w" in keys and "random_scale_limit" not in keys else None
 
 
-def _merged(stages: Sequence[_Stage]) -> list[tuple[list[Step], list[Change]]]:
+def _merge(stages: Sequence[_Stage]) -> list[tuple[list[Step], list[Change]]]:
     """The fewest stages that come to the same.
 
     Values that change pixel by pixel may do so after a move of whole pixels, and also after one that resamples if

@@ -11,7 +11,7 @@ from imagier.data.augmentation.augment import Augmenter, largest
 from imagier.data.codec import Stored
 from imagier.data.dataset import DatasetSpec, Key
 from imagier.data.listing.files import FileList, shard_lengths
-from imagier.data.listing.pairing import fit_together, paired_keys
+from imagier.data.listing.pairing import fit_together, list_paired_keys
 from imagier.data.sample import Number, Sample, augment, image_sizes, load_stored
 from imagier.data.sources.keys import Keys
 from imagier.errors import UserError
@@ -34,7 +34,7 @@ class Dataset(dataset.Dataset):
         super().__init__(spec)
         self.draws = spec.is_training and spec.root_weights is not None
         self.augmenter = Augmenter(spec.augmentations, spec.interpolator)
-        keys = [paired_keys(source, [codec.name for codec in spec.codecs]) for source in spec.sources]
+        keys = [list_paired_keys(source, [codec.name for codec in spec.codecs]) for source in spec.sources]
         self.files = FileList(spec.sources, keys, spec.root_weights)
 
     def __len__(self) -> int:
@@ -79,6 +79,6 @@ class Dataset(dataset.Dataset):
 
     def _load(self, index: int, is_reduced: bool = False) -> dict[str, Stored]:
         source, key = self.files[index]
-        needed = self.augmenter.needed_size if is_reduced else None
+        needed = self.augmenter.compute_needed_size if is_reduced else None
         stored = load_stored(source, self.spec.codecs, key, needed)
         return fit_together(stored, self.spec.codecs, lambda name: source.where(name, key))

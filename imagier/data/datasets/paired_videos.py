@@ -91,7 +91,7 @@ class Dataset(dataset.Dataset):
             num_epochs_temporal_step=spec.num_epochs_temporal_step,
         )
         self.augmenter = Augmenter(spec.augmentations, spec.interpolator)
-        self.needed = self.augmenter.needed_size if spec.reduced_jpeg else None
+        self.needed = self.augmenter.compute_needed_size if spec.reduced_jpeg else None
         self.max_time_step = spec.augmentations.get("max_time_step", 1)
         videos = OpenVideos()
         self.roots = [FrameIndex(source, spec.codecs, videos) for source in spec.sources]

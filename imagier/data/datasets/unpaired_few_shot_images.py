@@ -42,7 +42,7 @@ class Dataset(dataset.Dataset):
         names = {name: files.class_names() for name, files in self.files.items()}
         self._classes = sorted({*names[CONTENT], *names[STYLE]})
         self.labels = {name: number_classes(of_type, self._classes) for name, of_type in names.items()}
-        self.held_out = _held_out_pairs(names[STYLE], len(self.files[CONTENT]))
+        self.held_out = _pair_held_out(names[STYLE], len(self.files[CONTENT]))
 
     def __len__(self) -> int:
         return max(map(len, self.files.values())) if self.spec.is_training else len(self.held_out)
@@ -75,7 +75,7 @@ class Dataset(dataset.Dataset):
         return {CONTENT: self.files[CONTENT].load(content), STYLE: self.files[STYLE].load(style)}
 
 
-def _held_out_pairs(style_classes: Sequence[str], num_contents: int) -> np.ndarray:
+def _pair_held_out(style_classes: Sequence[str], num_contents: int) -> np.ndarray:
     """The indices (content, style) of the held-out samples, N x 2, from the class of every style file."""
     of_class = defaultdict(list)
     for index, name in enumerate(style_classes):

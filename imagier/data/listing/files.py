@@ -62,7 +62,7 @@ class Files:
         """UserError if a source lacks the type."""
         self.codec = codec
         self.augmenter = Augmenter(spec.augmentations, spec.interpolator)
-        self.needed = self.augmenter.needed_size if spec.reduced_jpeg else None
+        self.needed = self.augmenter.compute_needed_size if spec.reduced_jpeg else None
         keys = [source.keys(codec.name) for source in spec.sources]
         self.list = FileList(spec.sources, keys, spec.root_weights)
         self.names = self.list.names

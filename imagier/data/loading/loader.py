@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from imagier.data.dataset import Dataset, Key
 from imagier.data.loading.collate import Loaded, collate, forms
 from imagier.data.loading.faults import TRIES, Guarded, OnError, too_many_bad_samples, translate_worker_errors
-from imagier.data.loading.order import plan, share, shuffled, shuffled_in_blocks
+from imagier.data.loading.order import plan, share, shuffle_in_blocks, shuffle_indices
 from imagier.errors import RunError
 from imagier.recipe import Batch, Position
 
@@ -157,8 +157,8 @@ class Loader:
         if not self.shuffle:
             return np.arange(len(self.dataset))
         if self.blocks is not None:
-            return shuffled_in_blocks(self.blocks, self.seed, epoch)
-        return shuffled(len(self.dataset), self.seed, epoch)
+            return shuffle_in_blocks(self.blocks, self.seed, epoch)
+        return shuffle_indices(len(self.dataset), self.seed, epoch)
 
     def _torch_loader(self, keys: Iterable[list[Key]], persistent_workers: bool = False) -> DataLoader:
         return DataLoader(
@@ -174,7 +174,7 @@ class Loader:
 
     def _batches(self, loader: DataLoader) -> Generator[Batch, None, None]:
         # Closed and not left to the garbage collector: after an error that would come late, and workers would stay.
-        with closing(_served(loader)) as served:
+        with closing(_serve(loader)) as served:
             begun = map(self._begin, served)
             for wait in begun if self.copier is None else one_ahead(begun):
                 batch = wait()
@@ -238,7 +238,7 @@ class _InOrder:
             yield [(0, index) for index in batch]
 
 
-def _served(loader: DataLoader) -> Generator[Loaded, None, None]:
+def _serve(loader: DataLoader) -> Generator[Loaded, None, None]:
     """What the workers hand over. RunError if one of them dies, or cannot be started."""
     before = active_children()
     with translate_worker_errors():
