@@ -123,7 +123,7 @@ class Augmenter:
         return math.ceil(height * scale), math.ceil(width * scale)
 
 
-def largest(sizes: Collection[Size]) -> Size:
+def find_largest_size(sizes: Collection[Size]) -> Size:
     """The largest height and the largest width."""
     return max(height for height, _ in sizes), max(width for _, width in sizes)
 
@@ -138,16 +138,16 @@ def parse_h_w(text: str | int) -> Size:
     return int(numbers[0]), int(numbers[1])
 
 
-def crop_size(keys: Mapping[str, Any]) -> Size | None:
+def get_crop_size(keys: Mapping[str, Any]) -> Size | None:
     """The size of the last crop among the augmentations (it is the size of what comes out), or None."""
     crops = [parse_h_w(value) for name, value in keys.items() if name.endswith("crop_h_w")]
     return crops[-1] if crops else None
 
 
-def output_size(keys: Mapping[str, Any]) -> Size | None:
+def get_output_size(keys: Mapping[str, Any]) -> Size | None:
     """The size of all augmented images, where it does not depend on the image."""
-    if crop_size(keys) is not None:
-        return crop_size(keys)
+    if get_crop_size(keys) is not None:
+        return get_crop_size(keys)
     if "random_resize_h_w_aspect" in keys:
         return _aspect_size(keys)
     return parse_h_w(keys["resize_h_w"]) if "resize_h_w" in keys and "random_scale_limit" not in keys else None
@@ -183,7 +183,7 @@ def _first_resize(keys: Mapping[str, Any]) -> Callable[[Size], Size]:
         return lambda size: _keep_aspect(size, smallest)
     if "random_resize_h_w_aspect" in keys:
         return lambda size: size  # that operation itself takes its crop from the whole image
-    crop = crop_size(keys)
+    crop = get_crop_size(keys)
     if crop is None:
         raise UserError("augmentations need one of resize_smallest_side, resize_h_w, random_crop_h_w, center_crop_h_w")
     return lambda size: crop
@@ -206,7 +206,7 @@ def _rotate(limit: float) -> _Op:
 
 
 def _random_rotate_90(_: object) -> _Op:
-    return lambda size, gate, rng: (warp.quarter_turns(size, rng.randint(0, 3)) if gate < 0.5 else [], [])
+    return lambda size, gate, rng: (warp.turn_quarters(size, rng.randint(0, 3)) if gate < 0.5 else [], [])
 
 
 def _random_scale(limit: float) -> _Op:

@@ -100,7 +100,7 @@ def mirror(size: Size) -> list[Step]:
     return [Step((-1, 0, size[1] - 1, 0, 1, 0), size, size)]
 
 
-def quarter_turns(size: Size, turns: int) -> list[Step]:
+def turn_quarters(size: Size, turns: int) -> list[Step]:
     """So many quarter turns, counter-clockwise."""
     steps = []
     for _ in range(turns):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from imagier.data import dataset
-from imagier.data.augmentation.augment import Augmenter, largest
+from imagier.data.augmentation.augment import Augmenter, find_largest_size
 from imagier.data.codec import Stored
 from imagier.data.dataset import DatasetSpec, Key
-from imagier.data.listing.files import FileList, shard_lengths
+from imagier.data.listing.files import FileList, list_shard_lengths
 from imagier.data.listing.pairing import fit_together, list_paired_keys
 from imagier.data.sample import Number, Sample, augment, image_sizes, load_stored
 from imagier.data.sources.keys import Keys
@@ -45,7 +45,7 @@ class Dataset(dataset.Dataset):
         """The samples of each shard."""
         if self.draws:
             return [len(self)]
-        return shard_lengths(self.spec.sources, self.spec.codecs[0].name, len(self))
+        return list_shard_lengths(self.spec.sources, self.spec.codecs[0].name, len(self))
 
     @property
     def names(self) -> Keys:
@@ -58,7 +58,7 @@ class Dataset(dataset.Dataset):
         index = self.files.draw(rng) if self.draws else key[1]
         stored = self._load(index, is_reduced=self.spec.reduced_jpeg)
         sizes = image_sizes(stored, self.spec.codecs)
-        original = largest(sizes.values())
+        original = find_largest_size(sizes.values())
         try:
             drawn = self.augmenter.draw(original, rng)
             arrays = augment(stored, self.spec.codecs, drawn)

@@ -12,7 +12,7 @@ import numpy as np
 
 from imagier.data import dataset
 from imagier.data.dataset import DatasetSpec, Key
-from imagier.data.listing.files import files_by_type, load_each, make_sample, number_classes
+from imagier.data.listing.files import load_each, make_files, make_sample, number_classes
 from imagier.data.sample import Sample
 
 CONTENT, STYLE = "images_content", "images_style"
@@ -38,7 +38,7 @@ class Dataset(dataset.Dataset):
     def __init__(self, spec: DatasetSpec) -> None:
         """UserError if a source lacks a type."""
         super().__init__(spec)
-        self.files = files_by_type(spec)
+        self.files = make_files(spec)
         names = {name: files.class_names() for name, files in self.files.items()}
         self._classes = sorted({*names[CONTENT], *names[STYLE]})
         self.labels = {name: number_classes(of_type, self._classes) for name, of_type in names.items()}

@@ -49,7 +49,7 @@ class FileList:
         return rng.choice(range(self.starts[root], self.starts[root + 1]))
 
 
-def shard_lengths(sources: Sequence[Source], input_type: str, length: int) -> list[int]:
+def list_shard_lengths(sources: Sequence[Source], input_type: str, length: int) -> list[int]:
     """How many files of a type lie in each shard, over all sources; where there are no shards, `length`, of all."""
     lengths = [count for source in sources for count in source.shards(input_type)]
     return lengths if len(lengths) > len(sources) else [length]
@@ -102,7 +102,7 @@ def number_classes(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     return np.array([number[name] for name in names], np.int32)
 
 
-def files_by_type(spec: DatasetSpec) -> dict[str, Files]:
+def make_files(spec: DatasetSpec) -> dict[str, Files]:
     """The files of every input type, in the order of the types, which is also the order of their draws."""
     return {codec.name: Files(spec, codec) for codec in spec.codecs}
 

@@ -61,7 +61,7 @@ _FULL = (
 )
 
 
-def forms(sample: Sample) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def get_forms(sample: Sample) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Shape and type of each array; samples that agree in it fit in a batch."""
     return {name: (array.shape, array.dtype) for name, array in sample.arrays.items()}
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from imagier.data.dataset import Dataset, Key
-from imagier.data.loading.collate import Loaded, collate, forms
+from imagier.data.loading.collate import Loaded, collate, get_forms
 from imagier.data.loading.faults import TRIES, Guarded, OnError, too_many_bad_samples, translate_worker_errors
 from imagier.data.loading.order import plan, share, shuffle_in_blocks, shuffle_indices
 from imagier.errors import RunError
@@ -147,8 +147,10 @@ class Loader:
         count = min(count, len(self.dataset))
         guarded = Guarded(self.dataset, self.on_error)
         reads = [guarded[0, i * len(self.dataset) // count] for i in range(count)]
-        like = next((forms(read.sample) for read in reads if read.sample is not None), None)
-        batch = self._begin(collate([read for read in reads if read.sample is None or forms(read.sample) == like]))()
+        like = next((get_forms(read.sample) for read in reads if read.sample is not None), None)
+        batch = self._begin(
+            collate([read for read in reads if read.sample is None or get_forms(read.sample) == like])
+        )()
         if batch is None:
             raise too_many_bad_samples(reads[0].skipped[0])
         return batch
