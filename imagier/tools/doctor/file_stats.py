@@ -172,7 +172,8 @@ def _open_video(source: Source, key: str, codec: Codec) -> Video:
     video = Video(source.open(codec.name, key), where, channels=channels, exact=codec.holds_ids)
     if not len(video):
         video.close()
-        raise UserError("shows no frame", where=video.where, advice="restore it or remove it from the set")
+        advice = "restore it or remove it from the set"
+        raise UserError("shows no frame", where=video.where, advice=advice, code="no-frames")
     return video
 
 

@@ -38,15 +38,7 @@ def show(array: np.ndarray, codec: Codec, name: str, side_px: int, canvas: np.nd
 
     canvas: as in `Codec.to_rgb`.
     """
-    return _show(codec.to_rgb(array, canvas), name, side_px, holds_ids=codec.holds_ids)
-
-
-def to_css(color: np.ndarray) -> str:
-    """RGB color -> its CSS notation."""
-    return f"rgb({', '.join(map(str, color.tolist()))})"
-
-
-def _show(image: np.ndarray, name: str, side_px: int, *, holds_ids: bool) -> PageImage:
+    image, holds_ids = codec.to_rgb(array, canvas), codec.holds_ids
     height, width = image.shape[:2]
     factor = side_px / max(height, width)
     if factor < 1:
@@ -58,3 +50,8 @@ def _show(image: np.ndarray, name: str, side_px: int, *, holds_ids: bool) -> Pag
     data = cv2.imencode(".png" if png else ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
     uri = f"data:image/{'png' if png else 'jpeg'};base64,{base64.b64encode(data).decode()}"
     return PageImage(uri, name, image.shape[1] * times, image.shape[0] * times, holds_ids or times > 1)
+
+
+def to_css(color: np.ndarray) -> str:
+    """RGB color -> its CSS notation."""
+    return f"rgb({', '.join(map(str, color.tolist()))})"

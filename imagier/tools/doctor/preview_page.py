@@ -100,7 +100,6 @@ def _render_split(name: str, data: schema.Data, split: schema.Split, shown: Draw
         "samples": len(dataset),
         "augmentations": _order_augmentations(split.augmentations),
         "blocks": blocks,
-        "draws": shown.draws,
     }
 
 

@@ -114,7 +114,7 @@ def build(
                 transfer.write(folder.journal, done, update)
             for path in beside:
                 shutil.copyfile(path, folder.store / path.name)
-            records = folder.read_records()
+            records = _read_records(folder.journal)
             with folder.discard_if_wrong(), progress("reading it back") as update:
                 transfer.check(unfinished.finish(), plan, records, update)
         finally:
@@ -162,11 +162,8 @@ class _Transfer:
         """Reads everything back. UserError if it differs from what was read from the source."""
         for input_type, keys in plan.keys.items():
             if made.keys(input_type) != list(keys):
-                raise UserError(
-                    "does not have the keys that were written",
-                    where=made.where(input_type, keys[0]),
-                    code="wrong-keys",
-                )
+                where = made.where(input_type, keys[0])
+                raise UserError("does not have the keys that were written", where=where, code="wrong-keys")
 
         def is_same(item: tuple[tuple[str, str], int, int]) -> bool:
             (input_type, key), digest, length = item
@@ -262,9 +259,6 @@ class _BuildFolder:
         self.store.mkdir()
         self.journal.write_bytes(b"")
         self.settings.write_text(settings)
-
-    def read_records(self) -> np.ndarray:
-        return _read_records(self.journal)
 
     @contextmanager
     def discard_if_wrong(self) -> Iterator[None]:
