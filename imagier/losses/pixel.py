@@ -13,7 +13,7 @@ def l1(x: Tensor, y: Tensor) -> Tensor:
     return F.l1_loss(x.float(), y.float())
 
 
-def weighted_mse(x: Tensor, y: Tensor, weights: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+def mse(x: Tensor, y: Tensor, weights: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
     """Sum of weights * (x - y)^2, or its mean over all elements regardless of weights; shapes broadcast -> scalar."""
     errors = weights.float() * (x.float() - y.float()).square()
     return errors.mean() if reduction == "mean" else errors.sum()

@@ -9,7 +9,7 @@ from typing import Any
 from imagier.config import label_ops, schema
 from imagier.config.check import Config
 from imagier.config.find import find
-from imagier.data.augmentation.augment import crop_size, output_size
+from imagier.data.augmentation.augment import get_crop_size, get_output_size
 from imagier.data.codec import Codec, InputType
 from imagier.data.dataset import Dataset, DatasetSpec
 from imagier.data.loading.faults import OnError
@@ -185,7 +185,7 @@ def facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
     """What networks and recipes must know of the data."""
     lengths = expander(data, channels_last=False).label_lengths
     channels = {codec.name: codec.channels for codec in codecs(data)}
-    size = crop_size(split.augmentations) or output_size(split.augmentations)
+    size = get_crop_size(split.augmentations) or get_output_size(split.augmentations)
     known = {
         "label_lengths": lengths,
         "label_channels": sum(lengths.values()),

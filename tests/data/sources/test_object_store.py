@@ -493,4 +493,4 @@ def test_a_paired_index_of_unpaired_types_is_refused(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert index(write_config(tmp_path), root / "bucket" / "unpaired", "--paired") == 2
-    assert "not there" in capsys.readouterr().err
+    assert f"{root}/bucket/unpaired/seg_maps/top.png: " in capsys.readouterr().err

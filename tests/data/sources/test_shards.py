@@ -22,7 +22,7 @@ from imagier.data.sources.shard_files import MOST_OPEN, LocalFiles
 from imagier.data.sources.shard_names import INDEX, member_name, parse_member
 from imagier.data.sources.shards import ShardsSource
 from imagier.tools.stores.engine import build
-from imagier.tools.stores.plan import Plan, plan
+from imagier.tools.stores.plan import Plan, make_plan
 from imagier.tools.stores.shard_writer import ShardWriter
 
 KEYS = ["./top", "a/0001", "a/0002", "b/deep/v1.0 final", "b/猫", "b/100%", "b/x%2Ey"]
@@ -37,7 +37,7 @@ def built(tmp_path: Path, keys: Sequence[str] = KEYS, *, shard_bytes: int = 6000
     source = FolderSource(folder(tmp_path / "files", keys), EXTENSIONS)
     build(
         source,
-        plan(source, list(EXTENSIONS)),
+        make_plan(source, list(EXTENSIONS)),
         tmp_path / "store",
         lambda f, p: ShardWriter(f, p, shard_bytes=shard_bytes),
     )
@@ -141,7 +141,7 @@ def test_unpaired_types_are_in_separate_shards(tmp_path: Path) -> None:
     folder(tmp_path / "files", ["a/2", "c/1"], {"maps": "png"})
     source = FolderSource(tmp_path / "files", EXTENSIONS)
     root = tmp_path / "store"
-    build(source, plan(source, ["images", "maps"]), root, lambda f, p: ShardWriter(f, p, shard_bytes=10**6))
+    build(source, make_plan(source, ["images", "maps"]), root, lambda f, p: ShardWriter(f, p, shard_bytes=10**6))
     made = shards(root)
     assert [made.keys("images"), made.keys("maps")] == [["a/1", "a/2", "b/1"], ["a/2", "c/1"]]
     assert [made.shards("images"), made.shards("maps")] == [[3], [2]]
@@ -397,8 +397,8 @@ def test_keys_of_types_are_compared_once_and_not_per_file(tmp_path: Path) -> Non
             return super().__eq__(other)
 
     writer = ShardWriter(tmp_path, Plan({"images": Keys(KEYS), "maps": Keys(KEYS)}, EXTENSIONS, False), shard_bytes=10)
-    for input_type, key in writer.order(0):
-        if writer.is_due(input_type):
+    for input_type, key in writer.iter_files(0):
+        if writer.should_commit(input_type):
             writer.commit()
         writer.add(input_type, key, bytes(20))
     writer.close()
