@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,12 +87,20 @@ class Config:
         return dump(self.to_dict())
 
 
+def _refuse_numbers(document: Document) -> None:
+    """Notes the numbers that are not finite: nothing can be trained with them."""
+    for key_path, value in list(document.walk()):
+        if isinstance(value, float) and not math.isfinite(value):
+            document.refused.append(Mistake(key_path, f"must be a finite number, got {value}", code="not-finite"))
+
+
 def check(document: Document) -> Config:
     """The config that a document describes.
 
     ConfigError with all that is wrong with it. Mistakes between method and data are looked for only if there are no
     others.
     """
+    _refuse_numbers(document)
     checker = _Checker(document, list(document.refused))
     config = checker.check_config()
     if config is None or checker.mistakes:
@@ -189,7 +198,9 @@ class _Checker:
             checked = adapter(model).validate_json(json.dumps(ready))
         except ValidationError as error:
             for mistake in messages.mistakes(error, ready, model, others):
-                self.mistakes.append(mistake._replace(key_path=(*key_path, *mistake.key_path)))
+                here = (*key_path, *mistake.key_path)
+                if all(here != refused.key_path for refused in self.document.refused):
+                    self.mistakes.append(mistake._replace(key_path=here))
             return None
         return dataclasses.replace(checked, **parts)
 

@@ -62,6 +62,6 @@ def _size(value: object) -> tuple[int, int] | None:
     parts = [part.strip() for part in str(value).split(",")]
     if isinstance(value, int):
         parts *= 2
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) != 2 or not all(part.isdecimal() and len(part) < 7 and int(part) > 0 for part in parts):
         return None
     return int(parts[0]), int(parts[1])
