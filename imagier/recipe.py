@@ -65,6 +65,8 @@ class StepContext:
     step: int
     epoch: int
     rng: torch.Generator
+    parts: int = 1
+    """Parts that the batch was split into (`trainer.accumulate`). Their steps take turns, phase by phase."""
 
 
 class Recipe(ABC):
@@ -138,7 +140,7 @@ class Recipe(ABC):
     is_video: ClassVar[bool] = False
     """Whether batches hold clips, with a dimension of frames after that of samples."""
 
-    loss_weight: Mapping[str, float]
+    loss_weight: Mapping[str, float] = {}
     """Weight of every loss in its player's total. A part ("gan/a") may have one of its own ("gan_a"), which is added to
     that of the whole."""
 
@@ -182,10 +184,16 @@ class Recipe(ABC):
         """
 
     def total(self, losses: Losses) -> Tensor:
-        """The weighted sum of a player's losses, a float32 scalar."""
+        """The weighted sum of a player's losses, a float32 scalar. UserError if one has no weight, or all have 0."""
         weights = {name: self._weight(name) for name in losses}
         weighted = [weight * losses[name].float() for name, weight in weights.items() if weight]
-        assert weighted, f"none of {', '.join(losses)} has a weight"
+        if not weighted:
+            raise UserError(
+                f"is 0 for {', '.join(losses)}: the player with these losses would learn nothing",
+                where="trainer.loss_weight",
+                advice="give one of them a weight",
+                code="no-loss-weight",
+            )
         return torch.stack(weighted).sum()
 
     def check_weights(self, *losses: str) -> None:
@@ -201,6 +209,13 @@ class Recipe(ABC):
 
     def _weight(self, name: str) -> float:
         whole, _, part = name.partition("/")
+        if whole not in self.loss_weight:
+            raise UserError(
+                f"missing: the recipe computes a loss {name}",
+                where=f"trainer.loss_weight.{whole}",
+                advice="give it a weight, or 0",
+                code="missing-loss-weight",
+            )
         return self.loss_weight[whole] + (self.loss_weight.get(f"{whole}_{part}", 0.0) if part else 0.0)
 
     @abstractmethod
