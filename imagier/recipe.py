@@ -40,8 +40,13 @@ class Batch:
         return replace(self, tensors={**self.tensors, **tensors})
 
     def split(self, parts: int) -> list[Batch]:
-        """`parts` consecutive batches of equal length; the length must be divisible."""
-        assert len(self) % parts == 0, f"a batch of {len(self)} cannot be split in {parts}"
+        """`parts` consecutive batches of equal length. UserError if there are none."""
+        if len(self) % parts:
+            raise UserError(
+                f"a batch of {len(self)} cannot be split in {parts}",
+                advice="steps_keys of the recipe names its keys that say in how many parts",
+                code="indivisible-batch",
+            )
         rows = len(self) // parts
         return [self._rows(slice(i * rows, (i + 1) * rows)) for i in range(parts)]
 
@@ -147,9 +152,12 @@ class Recipe(ABC):
     log_names: ClassVar[Mapping[str, str]] = {}
     """Name under which a loss or a part of one is logged, where that differs from its own."""
 
-    should_share_forward: bool = False
-    """Whether one forward of the generator serves the updates of all players. A trainer that would hold the graphs of
-    many parts of a batch at once sets it to False: two forwards, but smaller graphs."""
+    steps_keys: ClassVar[Sequence[str]] = ()
+    """Keys that say how often a player is updated: an iteration takes as many batches as the largest of them, else one.
+    They come as a single batch; `alternate` splits it."""
+
+    data_keys: ClassVar[Sequence[str]] = ()
+    """Keys that the data set reads, too, as fields of its `DatasetSpec`: when the clips of a video method grow."""
 
     has_before_checkpoint: bool = False
     """Whether `before_checkpoint` has something to do."""
@@ -295,41 +303,54 @@ class Recipe(ABC):
 Generated = TypeVar("Generated")
 
 
+@dataclass(frozen=True)
+class Updates:
+    """How often a discriminator and a generator are updated in an iteration. UserError if that makes no sense."""
+
+    dis_step: int = 1
+    gen_step: int = 1
+    can_share_forward: bool = True
+    """One forward of the generator may serve one update of each. False: every update has its own."""
+
+    def __post_init__(self) -> None:
+        for name, steps in (("dis_step", self.dis_step), ("gen_step", self.gen_step)):
+            if steps < 0:
+                raise UserError(f"must not be negative, but is {steps}", where=name, code="negative-steps")
+        if self.dis_step == self.gen_step == 0:
+            raise UserError("are both 0: nothing would be trained", where="dis_step and gen_step", code="no-updates")
+
+    @property
+    def batches(self) -> int:
+        """Batches that an iteration takes."""
+        return max(self.dis_step, self.gen_step)
+
+
 def alternate(
     batch: Batch,
+    ctx: StepContext,
+    updates: Updates,
     *,
-    dis_step: int,
-    gen_step: int,
-    should_share_forward: bool,
     generate: Callable[[Batch], Generated],
     dis_losses: Callable[[Batch, Generated], Losses],
     gen_losses: Callable[[Batch, Generated], Losses],
     generate_for_dis: Callable[[Batch], Generated] | None = None,
 ) -> Iterator[tuple[str, Losses]]:
-    """The phases of a `step` with a generator and a discriminator: `dis_step` updates of "dis", `gen_step` of "gen".
+    """The phases of a `step` with a generator and a discriminator: updates of "dis", then of "gen".
 
-    The i-th update of each is on the i-th of max(dis_step, gen_step) parts of the batch, and the generator's are made
-    with the discriminator already updated. should_share_forward: one forward of the generator for one update of each;
-    else one for every update, without gradients for the discriminator's, by `generate_for_dis` if given.
+    The i-th update of each is on the i-th part of the batch, which `updates.batches` of the loader make up, and the
+    generator's are made with the discriminator already updated. If each is updated once, one forward of the generator
+    may serve both. Else every update has its own, without gradients for the discriminator's, by `generate_for_dis` if
+    given; also with `trainer.accumulate` > 1, as the generator's graphs of all parts would be in memory together.
     """
-    if should_share_forward:
+    if updates.can_share_forward and updates.dis_step == updates.gen_step == ctx.parts == 1:
         fake = generate(batch)
         yield "dis", dis_losses(batch, fake)
         yield "gen", gen_losses(batch, fake)
         return
-    parts = batch.split(max(dis_step, gen_step))
-    for part in parts[:dis_step]:
+    parts = batch.split(updates.batches)
+    for part in parts[: updates.dis_step]:
         with torch.no_grad():
             fake = (generate_for_dis or generate)(part)
         yield "dis", dis_losses(part, fake)
-    for part in parts[:gen_step]:
+    for part in parts[: updates.gen_step]:
         yield "gen", gen_losses(part, generate(part))
-
-
-def check_steps(dis_step: int, gen_step: int) -> None:
-    """UserError unless both are numbers of updates and at least one is not 0."""
-    for name, steps in (("dis_step", dis_step), ("gen_step", gen_step)):
-        if steps < 0:
-            raise UserError(f"must not be negative, but is {steps}", where=name, code="negative-steps")
-    if dis_step == gen_step == 0:
-        raise UserError("are both 0: nothing would be trained", where="dis_step and gen_step", code="no-updates")

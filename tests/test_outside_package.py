@@ -16,7 +16,8 @@ import yaml
 from images import write
 
 from imagier.cli import main
-from imagier.config.read import read
+from imagier.config.read import read, read_mapping
+from imagier.errors import UserError
 from imagier.recipe import Position
 from imagier.run import build_data
 from imagier.train import checkpoint
@@ -94,6 +95,36 @@ class Recipe(Base):
 
     def step(self, batch, ctx):
         yield "painter", {"l1": (self.painter(batch["label"]) - batch["images"]).abs().mean()}
+''',
+    "eager": '''
+"""A recipe with keys of its own, two of which have the names of keys of ours."""
+
+from lab_outside.nets import Base, TinyGenerator
+from lab_outside.solo import Painter
+
+
+class Recipe(Base):
+    """Its keys mean nothing to others."""
+
+    players = ("painter",)
+
+    def __init__(self, *, painter: Painter, dis_step: int = 3, num_epochs_temporal_step: str = "never"):
+        self.painter, self.loss_weight = painter, {"l1": 1.0}
+
+    def step(self, batch, ctx):
+        yield "painter", {"l1": (self.painter(batch["label"]) - batch["images"]).abs().mean()}
+
+
+class Thrice(Recipe):
+    steps_keys = ("dis_step",)
+
+
+class Wrong(Recipe):
+    steps_keys = ("gen_step",)
+
+
+class NoField(Recipe):
+    data_keys = ("dis_step",)
 ''',
     "trio": '''
 """A recipe with three players."""
@@ -349,6 +380,24 @@ def test_an_optimizer_of_the_users_trains_and_resumes(lab: Path, type_: str) -> 
     (group,) = state["players"]["painter"]["optimizer"]["param_groups"]
     assert (group["lr"], group["decay"]) == (0.01, 0.25)
     assert len(state["players"]["painter"]["optimizer"]["state"]) == 6
+
+
+@pytest.mark.parametrize(("recipe", "samples"), [("Recipe", 2), ("Thrice", 6)])
+def test_only_the_keys_that_a_recipe_names_make_its_batches_larger(lab: Path, recipe: str, samples: int) -> None:
+    config = solo(lab)
+    config["trainer"] = {"type": f"{LAB}.eager.{recipe}"}
+    loader = build_data.train_loader(read_mapping(config)[0], Runtime(torch.device("cpu")), seed=0)
+    assert len(next(loader.stream(Position()))[0]) == samples
+    assert train(config, lab / "run", "max_iter=1") == 0
+
+
+@pytest.mark.parametrize(("recipe", "attribute"), [("Wrong", "steps_keys"), ("NoField", "data_keys")])
+def test_a_key_that_a_recipe_names_and_nobody_has_is_its_mistake(lab: Path, recipe: str, attribute: str) -> None:
+    config = solo(lab)
+    config["trainer"] = {"type": f"{LAB}.eager.{recipe}"}
+    with pytest.raises(UserError) as caught:
+        build_data.train_loader(read_mapping(config)[0], Runtime(torch.device("cpu")), seed=0)
+    assert (caught.value.where, caught.value.code) == (f"{LAB}.eager.{recipe}.{attribute}", "unknown-key")
 
 
 def test_a_schedule_of_the_users_sets_the_rate(lab: Path) -> None:

@@ -13,7 +13,7 @@ from contract import experiment
 from torch import Tensor
 
 from imagier.errors import UserError
-from imagier.recipe import Batch, Losses, Recipe, StepContext, alternate, check_steps
+from imagier.recipe import Batch, Losses, Recipe, StepContext, Updates, alternate
 
 
 class Weighing(Recipe):
@@ -108,14 +108,13 @@ class Diary:
         return {name: torch.zeros(())}
 
 
-def entries(dis_step: int, gen_step: int, *, share: bool, count: int, own: bool = False) -> list[tuple]:
+def entries(dis_step: int, gen_step: int, *, share: bool, count: int, own: bool = False, parts: int = 1) -> list[tuple]:
     """All that happens in an iteration; "update" where the loop has its turn."""
     diary = Diary()
     phases = alternate(
         numbers(count),
-        dis_step=dis_step,
-        gen_step=gen_step,
-        should_share_forward=share,
+        StepContext(0, 0, torch.Generator(), parts),
+        Updates(dis_step, gen_step, share),
         generate=lambda part: diary.generate("fake", part),
         generate_for_dis=(lambda part: diary.generate("cheap", part)) if own else None,
         dis_losses=lambda part, fake: diary.losses("d", part, fake),
@@ -136,6 +135,7 @@ def test_one_forward_serves_both_updates_or_each_has_its_own() -> None:
     dis = [("fake", x, False), ("d on fake", x, True), ("update", "dis")]
     gen = [("fake", x, True), ("g on fake", x, True), ("update", "gen")]
     assert entries(1, 1, share=False, count=2) == dis + gen
+    assert entries(1, 1, share=True, count=2, parts=2) == dis + gen
     cheap = [("cheap", x, False), ("d on cheap", x, True), ("update", "dis")]
     assert entries(1, 1, share=False, count=2, own=True) == cheap + gen
 
@@ -165,13 +165,13 @@ def test_numbers_of_updates_that_make_no_sense_are_the_users_mistake(
     dis_step: int, gen_step: int, where: str, code: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        check_steps(dis_step, gen_step)
+        Updates(dis_step, gen_step)
     assert (caught.value.where, caught.value.code) == (where, code)
 
 
-@pytest.mark.parametrize("steps", [(0, 1), (1, 0), (3, 2)])
-def test_a_player_may_go_without_updates(steps: tuple[int, int]) -> None:
-    check_steps(*steps)
+@pytest.mark.parametrize(("steps", "batches"), [((0, 1), 1), ((1, 0), 1), ((3, 2), 3)])
+def test_a_player_may_go_without_updates(steps: tuple[int, int], batches: int) -> None:
+    assert Updates(*steps).batches == batches
 
 
 # The example ---------------------------------------------------------------------------------------------------------

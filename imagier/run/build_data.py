@@ -22,9 +22,6 @@ from imagier.data.sources.source import Source
 from imagier.errors import UserError
 from imagier.train.runtime import Runtime
 
-GROWTH_KEYS = ("single_frame_epoch", "num_epochs_temporal_step")
-"""Keys of a recipe that its data set reads too: in which epoch clips have how many frames."""
-
 
 def codecs(data: schema.Data) -> list[Codec]:
     """One for each input type of a data section, in order."""
@@ -114,11 +111,11 @@ def expander(data: schema.Data, channels_last: bool) -> Expander:
 
 def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
     """Batches for training: each holds the samples of all updates of an iteration. UserError if there is none."""
-    data, options = config.run.data, config.recipe.options
+    data = config.run.data
     assert data.train is not None
     batch_size = samples_per_iteration(config)
-    growth = {key: options[key] for key in GROWTH_KEYS if key in options}
-    samples = dataset(data, data.train, seed, is_training=True, samples_per_step=batch_size * runtime.world, **growth)
+    keys = _read_recipe_keys(config, "data_keys", [field.name for field in dataclasses.fields(DatasetSpec)])
+    samples = dataset(data, data.train, seed, is_training=True, samples_per_step=batch_size * runtime.world, **keys)
     if data.num_classes is not None and len(samples.classes) > data.num_classes:
         raise UserError(
             (
@@ -156,9 +153,25 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
 
 def samples_per_iteration(config: Config) -> int:
     """Samples that a rank takes in an iteration of the training, for all its updates."""
-    options, train = config.recipe.options, config.run.data.train
+    train = config.run.data.train
     assert train is not None
-    return train.batch_size * max(options.get("dis_step", 1), options.get("gen_step", 1)) * config.trainer.accumulate
+    steps = _read_recipe_keys(config, "steps_keys")
+    return train.batch_size * max(steps.values(), default=1) * config.trainer.accumulate
+
+
+def _read_recipe_keys(config: Config, attribute: str, known: Sequence[str] | None = None) -> dict[str, Any]:
+    """The values of the keys that an attribute of the recipe's class names.
+
+    UserError if one is no argument of its constructor, or none of `known`.
+    """
+    cls, options = config.recipe.cls, config.recipe.options
+    names = getattr(cls, attribute)
+    for name in names:
+        if name not in options or (known is not None and name not in known):
+            what = "no argument of the constructor" if name not in options else "no field of DatasetSpec"
+            where = f"{cls.__module__}.{cls.__qualname__}.{attribute}"
+            raise UserError(f"{name} is {what}", where=where, code="unknown-key")
+    return {name: options[name] for name in names}
 
 
 def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: schema.Split, seed: int) -> Loader:

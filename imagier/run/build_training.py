@@ -58,10 +58,7 @@ def _construct(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
     known = {**build_data.facts(config.run.data, split), **known}
     torch.manual_seed(seed)
     networks = {name: _build(network, name, known) for name, network in config.players.items()}
-    recipe: Recipe = _build(config.recipe, "trainer", {**known, **networks})
-    if config.trainer.accumulate > 1:
-        recipe.should_share_forward = False  # or the generator's graphs of all parts would be in memory together
-    return recipe
+    return _build(config.recipe, "trainer", {**known, **networks})
 
 
 def _place(network: nn.Module, config: Config, runtime: Runtime) -> None:

@@ -50,6 +50,7 @@ class Recipe(Base):
 
     is_video = True
     required_inputs = ("images", "label")
+    data_keys = ("single_frame_epoch", "num_epochs_temporal_step")
 
     def __init__(
         self, *, gen: Generator, dis: Discriminator, single_frame_epoch: int = 0, num_epochs_temporal_step: int
