@@ -47,14 +47,8 @@ class Deep(Recipe):
     def step(self, batch: Batch, now: StepContext) -> Iterator[tuple[str, Losses]]:
         yield "gen", {"error": self.gen(batch["x"]).square().mean()}
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        return {}
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return batch["x"]
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
 
 
 def trainer_of(parameters: int) -> Trainer:

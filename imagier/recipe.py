@@ -114,26 +114,21 @@ class Recipe(ABC):
                 self.gen, self.dis, self.loss_weight = gen, dis, loss_weight
 
             def step(self, batch, ctx):
-                real, fake = batch["images"], self.generate(batch, ctx.rng)["images"]
+                real, fake = batch["images"], self.sample(batch, ctx.rng)
                 logits = {"real": self.dis(real), "fake": self.dis(fake.detach())}
                 yield "dis", {"gan": F.softplus(-logits["real"]).mean() + F.softplus(logits["fake"]).mean()}
                 flatness = fake.diff(dim=-1).abs().mean() + fake.diff(dim=-2).abs().mean()
                 yield "gen", {"gan": F.softplus(-self.dis(fake)).mean(), "flatness": flatness}
 
-            def generate(self, batch, rng):
-                return {"images": self.gen(batch["images"].mean(dim=1, keepdim=True))}
-
             def sample(self, batch, rng):
-                return self.generate(batch, rng)["images"].float()
+                return self.gen(batch["images"].mean(dim=1, keepdim=True))
 
-            def infer(self, batch, rng):
-                return list(self.sample(batch, rng))
+            def target(self, batch):
+                return batch["images"]
 
-            def visualize_inputs(self, batch):
-                return {"images": batch["images"]}
-
-    A recipe is final: it is written, not subclassed further. Loss names are the keys of `loss_weight`, optionally
-    followed by "/part": parts share the weight of their loss.
+    `step` and `sample` are all that a recipe needs; with a `target`, its images are scored. Every other method has a
+    default, for a method to replace. A recipe is final: it is not subclassed further. Loss names are the keys of
+    `loss_weight`, optionally followed by "/part": parts share the weight of their loss.
     """
 
     players: ClassVar[tuple[str, ...]] = ("gen", "dis")
@@ -227,18 +222,21 @@ class Recipe(ABC):
         return self.loss_weight[whole] + (self.loss_weight.get(f"{whole}_{part}", 0.0) if part else 0.0)
 
     @abstractmethod
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Everything that the generator returns for a batch, as in training."""
-
-    @abstractmethod
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """Images for a batch, N x 3 x H x W in [-1, 1]."""
 
-    infer: Callable[..., list[Tensor]]
-    """(batch, rng, **inference_args of the config) -> one image per sample, 1 or 3 x H x W, to be clamped to [-1, 1].
+    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Everything that the generator returns for a batch, as in training. The batch norms of an average are measured
+        on it."""
+        return {"fake_images": self.sample(batch, rng)}
 
-    An argument `seed` gets the run's, which is the same on all ranks; `rng` differs.
-    """
+    def infer(self, batch: Batch, rng: torch.Generator) -> list[Tensor]:
+        """One image per sample, 1 or 3 x H x W, to be clamped to [-1, 1].
+
+        Keyword-only arguments are the config's `inference_args`. An argument `seed` gets the run's, which is the same
+        on all ranks; `rng` differs.
+        """
+        return list(self.sample(batch, rng))
 
     def infer_names(self, batch: Batch, *args: Any, **inference_args: Any) -> list[str]:
         """Names of the images that `infer` makes of a batch with these arguments, "sequence/name" each.
@@ -248,9 +246,10 @@ class Recipe(ABC):
         """
         return next(iter(batch.keys.values()))
 
-    @abstractmethod
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The columns left of the results in the image grids of a training, N x 3 x H x W in [-1, 1] each."""
+        target = self.target(batch)
+        return {} if target is None else {"target": target}
 
     def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """The columns of results in the image grids of a training, N x 3 x H x W in [-1, 1] each."""

@@ -60,17 +60,8 @@ class Head(Discriminator):
 class Base(Recipe):
     required_inputs = ("images", "label")
 
-    def generate(self, batch, rng):
-        return {"fake_images": self.networks[self.generator_name](batch["label"])}
-
     def sample(self, batch, rng):
-        return self.generate(batch, rng)["fake_images"]
-
-    def infer(self, batch, rng):
-        return list(self.sample(batch, rng))
-
-    def visualize_inputs(self, batch):
-        return {"images": batch["images"]}
+        return self.networks[self.generator_name](batch["label"])
 
     def target(self, batch):
         return batch["images"]
@@ -389,6 +380,23 @@ def test_only_the_keys_that_a_recipe_names_make_its_batches_larger(lab: Path, re
     loader = build_data.train_loader(read_mapping(config)[0], Runtime(torch.device("cpu")), seed=0)
     assert len(next(loader.stream(Position()))[0]) == samples
     assert train(config, lab / "run", "max_iter=1") == 0
+
+
+@pytest.mark.parametrize("attribute", ["players", "required_inputs", "steps_keys", "data_keys"])
+def test_a_text_where_a_recipe_should_have_a_tuple_is_one_mistake(
+    lab: Path, capsys: pytest.CaptureFixture[str], attribute: str
+) -> None:
+    text = f"from lab_outside.solo import Painter, Recipe\nRecipe.{attribute} = ('painter')\n"
+    write(lab / "elsewhere" / LAB / "text.py", text.encode())
+    config = solo(lab)
+    config["trainer"] = {"type": f"{LAB}.text"}
+    (line,) = mistakes(config, lab, capsys)
+    assert line.startswith("trainer.type: ") and f".{attribute} " in line
+
+
+def test_an_argument_that_no_infer_has_is_an_unknown_key(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = mistakes(solo(lab), lab, capsys, "inference_args.a2b=true")
+    assert line.startswith("inference_args.a2b: ")
 
 
 @pytest.mark.parametrize(("recipe", "attribute"), [("Wrong", "steps_keys"), ("NoField", "data_keys")])

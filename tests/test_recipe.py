@@ -25,13 +25,7 @@ class Weighing(Recipe):
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         raise NotImplementedError
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        raise NotImplementedError
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        raise NotImplementedError
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError
 
 
@@ -45,6 +39,34 @@ def test_a_player_must_have_something_to_learn() -> None:
     with pytest.raises(UserError) as caught:
         Weighing(gan=0.0, kl=0.0).total({"gan": torch.tensor(1.0), "kl": torch.tensor(1.0)})
     assert (caught.value.where, caught.value.code) == ("trainer.loss_weight", "no-loss-weight")
+
+
+def test_a_recipe_needs_nothing_but_a_step_and_a_sample() -> None:
+    class Minimal(Recipe):
+        def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
+            raise NotImplementedError
+
+        def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+            return batch["x"] + torch.rand((), generator=rng)
+
+    class WithTarget(Minimal):
+        def target(self, batch: Batch) -> Tensor:
+            return batch["x"]
+
+    made, batch = Minimal(), Batch({"x": torch.zeros(2, 3, 4, 4)}, {"x": ["s/0", "s/1"]})
+
+    def rng() -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    images = made.sample(batch, rng())
+    assert torch.equal(torch.stack(made.infer(batch, rng())), images)
+    assert [torch.equal(x, images) for x in made.generate(batch, rng()).values()] == [True]
+    assert [torch.equal(x, images) for x in made.visualize_outputs(batch, rng()).values()] == [True]
+    assert made.visualize_inputs(batch) == {}
+    assert list(WithTarget().visualize_inputs(batch)) == ["target"]
+    with pytest.raises(UserError) as caught:
+        made.total({"l1": torch.zeros(())})
+    assert (caught.value.where, caught.value.code) == ("trainer.loss_weight.l1", "missing-loss-weight")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,12 @@ from imagier.config.constructor import adapter, constructor_model, hints_of, lis
 from imagier.config.find import Kind, did_you_mean, find
 from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dump, join_keys
 from imagier.config.lookup import class_at
-from imagier.config.method_rules import broken_rules_of_players, broken_rules_of_the_method, unusable_optimizer
+from imagier.config.method_rules import (
+    broken_rules_of_players,
+    broken_rules_of_the_method,
+    texts_for_tuples,
+    unusable_optimizer,
+)
 from imagier.config.own_keys import SECTIONS, OwnKeys, put_own_keys, take_own_keys
 from imagier.config.rules import broken_rules
 from imagier.errors import UserError
@@ -107,10 +112,7 @@ def _mistakes_of_the_method(config: Config) -> Iterable[Mistake]:
     recipe, cls = config.recipe, config.recipe.cls
     networks = {name: network.options for name, network in config.players.items()}
     yield from broken_rules_of_the_method(config.run.data, recipe.type, cls.required_inputs, cls.is_video, networks)
-    infer = getattr(cls, "infer", None)  # what only trains need not have it
-    if infer is None:
-        return
-    parameters = inspect.signature(infer).parameters.values()
+    parameters = inspect.signature(cls.infer).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -128,6 +130,9 @@ class _Checker:
 
     def check_config(self) -> Config | None:
         """The config, before the rules between method and data; None if a section does not fit."""
+        if broken := list(texts_for_tuples(class_at(self.document, ("trainer",)))):
+            self.mistakes += broken
+            return None
         recipe = self.check_component(schema.RECIPE, ("trainer",), _facts_of_recipe)
         names = self._find_players()
         players = {

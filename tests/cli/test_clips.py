@@ -62,17 +62,8 @@ class Recipe(Base):
         frames = batch["images"].shape[1]
         yield "gen", {"frames": frames + 0 * sum(self.gen(batch["label"][:, t]).sum() for t in range(frames))}
 
-    def generate(self, batch, rng):
-        return {"fake": self.gen(batch["label"][:, 0])}
-
     def sample(self, batch, rng):
-        return self.generate(batch, rng)["fake"]
-
-    def visualize_inputs(self, batch):
-        return {"real": batch["images"][:, 0]}
-
-    def infer(self, batch, rng):
-        return list(self.sample(batch, rng))
+        return self.gen(batch["label"][:, 0])
 '''
 
 NAME = "lab_of_clips.nets"

@@ -135,17 +135,11 @@ class Painter(Recipe):
     def step(self, batch: Batch, now: StepContext) -> Iterator[tuple[str, Losses]]:
         yield "gen", {"mse": self.sample(batch, now.rng).square().mean()}
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        return {"images": self.sample(batch, rng)}
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return self.gen.weight * batch["images"]
 
     def target(self, batch: Batch) -> Tensor:
         return batch["images"]
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
 
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         return [batch["images"][:, 0].mean(dim=(1, 2))], [self.sample(batch, rng)[:, 0].mean(dim=(1, 2))]

@@ -41,14 +41,8 @@ class Line(Recipe):
         noise = torch.randn(1, generator=ctx.rng) * self.gen.weight.sum()
         yield "gen", {"error": (self.gen(batch["x"]) - batch["y"]).square().mean(), "noise/drawn": noise.sum()}
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        return {}
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return batch["x"]
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
 
 
 def trainer(recipe: Recipe, **options: Any) -> Trainer:
