@@ -21,7 +21,7 @@ from imagier.errors import UserError
 from imagier.recipe import Position
 from imagier.run import build_data
 from imagier.train import checkpoint
-from imagier.train.compare import first_difference
+from imagier.train.compare import find_first_difference
 from imagier.train.runtime import Runtime
 
 LAB = "lab_outside"
@@ -335,7 +335,7 @@ def ends_as_if_never_stopped(config: dict[str, Any], folder: Path) -> dict[str, 
         assert train(config, folder / "halves", f"max_iter={last}") == 0
     name = "epoch_00000_iteration_000000004_checkpoint.pt"
     whole, halves = (checkpoint.load(folder / run / name) for run in ("whole", "halves"))
-    assert first_difference(whole["players"], halves["players"]) is None
+    assert find_first_difference(whole["players"], halves["players"]) is None
     return whole
 
 
@@ -377,7 +377,7 @@ def test_an_optimizer_of_the_users_trains_and_resumes(lab: Path, type_: str) -> 
 def test_only_the_keys_that_a_recipe_names_make_its_batches_larger(lab: Path, recipe: str, samples: int) -> None:
     config = solo(lab)
     config["trainer"] = {"type": f"{LAB}.eager.{recipe}"}
-    loader = build_data.train_loader(read_mapping(config)[0], Runtime(torch.device("cpu")), seed=0)
+    loader = build_data.build_train_loader(read_mapping(config)[0], Runtime(torch.device("cpu")), seed=0)
     assert len(next(loader.stream(Position()))[0]) == samples
     assert train(config, lab / "run", "max_iter=1") == 0
 
@@ -404,7 +404,7 @@ def test_a_key_that_a_recipe_names_and_nobody_has_is_its_mistake(lab: Path, reci
     config = solo(lab)
     config["trainer"] = {"type": f"{LAB}.eager.{recipe}"}
     with pytest.raises(UserError) as caught:
-        build_data.train_loader(read_mapping(config)[0], Runtime(torch.device("cpu")), seed=0)
+        build_data.build_train_loader(read_mapping(config)[0], Runtime(torch.device("cpu")), seed=0)
     assert (caught.value.where, caught.value.code) == (f"{LAB}.eager.{recipe}.{attribute}", "unknown-key")
 
 
@@ -502,7 +502,7 @@ def test_a_data_set_with_a_key_of_its_own_and_a_new_kind_of_input_train_and_resu
     config = deep(lab)
     ends_as_if_never_stopped(config, lab)
     checked, _ = read(lab / "outside.yaml")
-    loader = build_data.train_loader(checked, Runtime(torch.device("cpu")), seed=0)
+    loader = build_data.build_train_loader(checked, Runtime(torch.device("cpu")), seed=0)
     assert len(loader.dataset) == 9, "without the one that is too small"
     batch, _ = next(loader.stream(Position()))
     assert batch["label"].shape[1] == 4 + 1

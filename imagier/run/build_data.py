@@ -23,7 +23,7 @@ from imagier.errors import UserError
 from imagier.train.runtime import Runtime
 
 
-def codecs(data: schema.Data) -> list[Codec]:
+def build_codecs(data: schema.Data) -> list[Codec]:
     """One for each input type of a data section, in order."""
     made = label_ops.made(data)
     found = []
@@ -42,12 +42,12 @@ def codecs(data: schema.Data) -> list[Codec]:
     return found
 
 
-def with_workers(data: schema.Data, num_workers: int) -> schema.Data:
+def replace_workers(data: schema.Data, num_workers: int) -> schema.Data:
     """The data section with another number of workers."""
     return dataclasses.replace(data, num_workers=num_workers)
 
 
-def for_validation(data: schema.Data) -> schema.Data:
+def select_validation_data(data: schema.Data) -> schema.Data:
     """The data section as its validation split sees it: a split may have a type and input types of its own."""
     val = data.val
     if val is None or val.type is None or val.input_types is None or val.input_image is None:
@@ -55,7 +55,7 @@ def for_validation(data: schema.Data) -> schema.Data:
     return dataclasses.replace(data, type=val.type, input_types=val.input_types, input_image=val.input_image)
 
 
-def dataset(
+def build_dataset(
     data: schema.Data,
     split: schema.Split,
     seed: int,
@@ -71,8 +71,8 @@ def dataset(
     """
     cls = find(schema.DATASET, data.type)
     spec = DatasetSpec(
-        sources=sources(data, split) if stores is None else stores,
-        codecs=codecs(data),
+        sources=open_sources(data, split) if stores is None else stores,
+        codecs=build_codecs(data),
         augmentations=split.augmentations,
         interpolator=data.interpolator,
         is_training=is_training,
@@ -84,7 +84,7 @@ def dataset(
     return cls(spec, **split.own)
 
 
-def sources(data: schema.Data, split: schema.Split) -> list[Source]:
+def open_sources(data: schema.Data, split: schema.Split) -> list[Source]:
     """The stores of a split's files, one a root. UserError if one is not there."""
     extensions = {name: options.ext or "" for entry in data.input_types for name, options in entry.items()}
     store = split.dataset_type or ("lmdb" if split.is_lmdb else None)
@@ -104,18 +104,20 @@ def sources(data: schema.Data, split: schema.Split) -> list[Source]:
     ]
 
 
-def expander(data: schema.Data, channels_last: bool) -> Expander:
+def build_expander(data: schema.Data, channels_last: bool) -> Expander:
     """What turns stored samples into the tensors that networks see."""
-    return Expander(codecs(data), data.input_labels, channels_last=channels_last)
+    return Expander(build_codecs(data), data.input_labels, channels_last=channels_last)
 
 
-def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
+def build_train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
     """Batches for training: each holds the samples of all updates of an iteration. UserError if there is none."""
     data = config.run.data
     assert data.train is not None
-    batch_size = samples_per_iteration(config)
+    batch_size = count_samples_per_iteration(config)
     keys = _read_recipe_keys(config, "data_keys", [field.name for field in dataclasses.fields(DatasetSpec)])
-    samples = dataset(data, data.train, seed, is_training=True, samples_per_step=batch_size * runtime.world, **keys)
+    samples = build_dataset(
+        data, data.train, seed, is_training=True, samples_per_step=batch_size * runtime.world, **keys
+    )
     if data.num_classes is not None and len(samples.classes) > data.num_classes:
         raise UserError(
             (
@@ -129,7 +131,7 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
         samples,
         batch_size,
         device=runtime.device,
-        finish=expander(data, config.trainer.channels_last),
+        finish=build_expander(data, config.trainer.channels_last),
         seed=seed,
         shuffle=True,
         blocks=samples.blocks if data.train.shuffle == "shards" else None,
@@ -151,7 +153,7 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
     return loader
 
 
-def samples_per_iteration(config: Config) -> int:
+def count_samples_per_iteration(config: Config) -> int:
     """Samples that a rank takes in an iteration of the training, for all its updates."""
     train = config.run.data.train
     assert train is not None
@@ -174,15 +176,17 @@ def _read_recipe_keys(config: Config, attribute: str, known: Sequence[str] | Non
     return {name: options[name] for name in names}
 
 
-def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: schema.Split, seed: int) -> Loader:
+def build_held_out_loader(
+    config: Config, runtime: Runtime, data: schema.Data, split: schema.Split, seed: int
+) -> Loader:
     """Batches of a validation or test split, in order; each rank sees its share, of videos whole ones."""
     alone = data.val_data_loader_not_distributed
-    samples = dataset(data, split, seed)
+    samples = build_dataset(data, split, seed)
     return Loader(
         samples,
         split.batch_size,
         device=runtime.device,
-        finish=expander(data, config.trainer.channels_last),
+        finish=build_expander(data, config.trainer.channels_last),
         blocks=samples.blocks if samples.is_video else None,
         on_error=OnError.DROP if data.on_error == "skip" else OnError.RAISE,
         num_workers=data.num_workers,
@@ -194,15 +198,15 @@ def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: 
     )
 
 
-def facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
+def collect_facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
     """What networks and recipes must know of the data."""
-    lengths = expander(data, channels_last=False).label_lengths
-    channels = {codec.name: codec.channels for codec in codecs(data)}
+    lengths = build_expander(data, channels_last=False).label_lengths
+    channels = {codec.name: codec.channels for codec in build_codecs(data)}
     size = crop_size(split.augmentations) or output_size(split.augmentations)
     known = {
         "label_lengths": lengths,
         "label_channels": sum(lengths.values()),
-        "one_hot": [codec.batch_name for codec in codecs(data) if codec.num_classes is not None],
+        "one_hot": [codec.batch_name for codec in build_codecs(data) if codec.num_classes is not None],
         "image_channels": sum(channels[name] or 0 for name in data.input_image),
     }
     return known if size is None else {**known, "crop_h_w": size}

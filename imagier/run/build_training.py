@@ -55,7 +55,7 @@ def build_untrained_recipe(config: Config, runtime: Runtime, seed: int = 0, **kn
 def _construct(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
     split = config.run.data.train
     assert split is not None
-    known = {**build_data.facts(config.run.data, split), **known}
+    known = {**build_data.collect_facts(config.run.data, split), **known}
     torch.manual_seed(seed)
     networks = {name: _build(network, name, known) for name, network in config.players.items()}
     return _build(config.recipe, "trainer", {**known, **networks})
@@ -135,7 +135,7 @@ def build_average(config: Config, player: str, network: nn.Module, runtime: Runt
     return ModelAverage(network, beta=beta, start_iteration=options.start_iteration, remove_sn=options.remove_sn)
 
 
-def calibration_batches(config: Config) -> int:
+def count_calibration_batches(config: Config) -> int:
     """On how many batches the batch norms of the averaged generator are measured; 0 where there is no such average."""
     options = config.trainer.model_average_config
     is_averaged = options.enabled and config.generator in _list_averaged(config)

@@ -19,14 +19,14 @@ from imagier.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Converted:
+class Conversion:
     """Where the run stands whose checkpoint was converted."""
 
     epoch: int
     step: int
 
 
-def convert(old: Path, new: Path, config: ConfigSource, *, overrides: Sequence[str] = ()) -> Converted:
+def convert(old: Path, new: Path, config: ConfigSource, *, overrides: Sequence[str] = ()) -> Conversion:
     """Writes `new`; the run can be continued from it if the old file held the state of optimizers.
 
     UserError if it does not fit the config, or needs no conversion.
@@ -42,4 +42,4 @@ def convert(old: Path, new: Path, config: ConfigSource, *, overrides: Sequence[s
     plan = ResumePlan(new.parent, DEFAULT_SEED, old, is_resume=True)
     plan.restore(trainer, strict=experiment.config.trainer.strict_resume)
     checkpoint.write(new, trainer, extras={})
-    return Converted(trainer.position.epoch, trainer.step)
+    return Conversion(trainer.position.epoch, trainer.step)

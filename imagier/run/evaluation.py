@@ -37,8 +37,10 @@ def evaluate(
         experiment.log_notes()
         recipe = load_recipe(config, path, runtime)
         seed = _find_seed(path, options)
-        held_out = build_data.held_out_loader(config, runtime, build_data.for_validation(data), data.val, seed)
-        training = build_data.train_loader(config, runtime, seed)
+        held_out = build_data.build_held_out_loader(
+            config, runtime, build_data.select_validation_data(data), data.val, seed
+        )
+        training = build_data.build_train_loader(config, runtime, seed)
         hook = Evaluation(
             held_out.once,
             training.once,

@@ -73,7 +73,7 @@ def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, 
     config, seed = experiment.config, DEFAULT_SEED if options.seed is None else options.seed
     data, split = find_test_set(config)
     if options.num_workers is not None:  # `test_data` has a number of its own
-        data = build_data.with_workers(data, options.num_workers)
+        data = build_data.replace_workers(data, options.num_workers)
     recipe = load_recipe(config, find_weights(experiment, options), runtime)
     written: dict[str, Path] = {}
     for name, image in _make_images(recipe, config, data, split, seed, runtime):
@@ -94,7 +94,7 @@ def find_test_set(config: Config) -> tuple[schema.Data, schema.Split]:
         what = f"the config has neither {section}.test nor {section}.val"
         raise UserError(f"nothing to infer from: {what}", code="no-test-set")
     if split is data.val:
-        data = build_data.for_validation(data)
+        data = build_data.select_validation_data(data)
     return dataclasses.replace(data, val_data_loader_not_distributed=False), split  # each rank writes its share
 
 
@@ -105,7 +105,7 @@ def _make_images(
     rng = runtime.generator(seed)
     runtime.seed(seed)  # for layers that draw noise of their own
     arguments = collect_arguments(recipe, config, seed)
-    for stored in build_data.held_out_loader(config, runtime, data, split, seed).once():
+    for stored in build_data.build_held_out_loader(config, runtime, data, split, seed).once():
         batch = recipe.prepare(stored)
         with runtime.autocast():
             images = recipe.infer(batch, rng, **arguments)

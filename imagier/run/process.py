@@ -25,7 +25,7 @@ def open_runtime(options: RunOptions) -> Iterator[Runtime]:
     if options.owns_process and runtime.device.type == "cpu":
         memory.keep_freed_memory()
     try:
-        with runtimes.restore_torch_state(runtime), only_main_logs(runtime), translate_worker_errors():
+        with runtimes.restore_torch_state(runtime), mute_other_ranks(runtime), translate_worker_errors():
             yield runtime
     except RuntimeError as error:
         if runtime.world == 1 or not runtimes.is_lost_contact(error):
@@ -40,7 +40,7 @@ def open_runtime(options: RunOptions) -> Iterator[Runtime]:
 
 
 @contextmanager
-def only_main_logs(runtime: Runtime) -> Iterator[None]:
+def mute_other_ranks(runtime: Runtime) -> Iterator[None]:
     """While this is open, ranks other than the first log warnings and errors only."""
     package = logging.getLogger("imagier")
     level = package.level

@@ -18,7 +18,7 @@ from imagier.train import checkpoint
 from imagier.train.checkpoint_files import LATEST
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
-from imagier.train.view import averages
+from imagier.train.view import collect_averages
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class ResumePlan:
         """
         if self.checkpoint is None:
             return {}
-        networks, averaged = trainer.recipe.networks, averages(trainer)
+        networks, averaged = trainer.recipe.networks, collect_averages(trainer)
         optimizers = {name: player.optimizer for name, player in trainer.players.items() if self.is_resume}
         saved = checkpoint.load(self.checkpoint)
         state, notes = translate_reference(saved, networks, averaged, optimizers, self.checkpoint)
@@ -119,7 +119,7 @@ class ResumePlan:
         return f"{self.logdir}: {what}; seed {self.seed}"
 
 
-def find_newest(logdir: Path, runtime: Runtime) -> checkpoint.Found | None:
+def find_newest(logdir: Path, runtime: Runtime) -> checkpoint.FoundCheckpoint | None:
     """The checkpoint that a folder's run continues from: the first rank looks for it, the others take the same."""
     found, problem = None, None
     if runtime.is_main:
@@ -151,7 +151,9 @@ def _choose_seed(options: RunOptions, runtime: Runtime) -> int:
     return DEFAULT_SEED if options.seed is None else options.seed
 
 
-def _choose_checkpoint(options: RunOptions, logdir: Path, runtime: Runtime) -> tuple[checkpoint.Found | None, bool]:
+def _choose_checkpoint(
+    options: RunOptions, logdir: Path, runtime: Runtime
+) -> tuple[checkpoint.FoundCheckpoint | None, bool]:
     """The checkpoint to start from, and whether its run continues.
 
     With --checkpoint FILE and --resume 1 a person may go back to it; a launcher that restarts the run does not.
@@ -171,8 +173,8 @@ def _read_number(name: str) -> int:
     return int(os.environ.get(name) or 0)
 
 
-def _load(path: Path) -> checkpoint.Found:
-    return checkpoint.Found(path, checkpoint.load(path))
+def _load(path: Path) -> checkpoint.FoundCheckpoint:
+    return checkpoint.FoundCheckpoint(path, checkpoint.load(path))
 
 
 def _warm_start(trainer: Trainer, state: Mapping[str, Any], path: Path) -> bool:

@@ -108,10 +108,12 @@ def _build_loaders(
     config: Config, runtime: Runtime, seed: int, held_out_batches: int | None
 ) -> tuple[Loader, Loader | None]:
     data = config.run.data
-    training = build_data.train_loader(config, runtime, seed)
+    training = build_data.build_train_loader(config, runtime, seed)
     if data.val is None:
         return training, None
-    held_out = build_data.held_out_loader(config, runtime, build_data.for_validation(data), data.val, seed)
+    held_out = build_data.build_held_out_loader(
+        config, runtime, build_data.select_validation_data(data), data.val, seed
+    )
     held_out.most_batches = held_out_batches
     return training, held_out
 

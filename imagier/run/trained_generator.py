@@ -79,7 +79,7 @@ class TrainedGenerator:
     @property
     def input_names(self) -> list[str]:
         """Names of the inputs of the config. A method may need only some of them to make an image."""
-        return [codec.name for codec in build_data.codecs(self._data)]
+        return [codec.name for codec in build_data.build_codecs(self._data)]
 
     def __call__(self, inputs: Mapping[str, Input], *, seed: int = DEFAULT_SEED, **arguments: Any) -> Image.Image:
         """An RGB image made of one sample, prepared as `imagier infer` prepares the files of the test set.
@@ -103,12 +103,12 @@ class TrainedGenerator:
         """The inputs as a batch of one sample on the device."""
         self._check_names(inputs)
         data = _restrict(self._data, inputs)
-        source = MemorySource(build_data.codecs(data), inputs)
+        source = MemorySource(build_data.build_codecs(data), inputs)
         loader = Loader(
-            build_data.dataset(data, self._split, seed=0, stores=[source]),
+            build_data.build_dataset(data, self._split, seed=0, stores=[source]),
             batch_size=1,
             device=self._runtime.device,
-            finish=build_data.expander(data, self.config.trainer.channels_last),
+            finish=build_data.build_expander(data, self.config.trainer.channels_last),
         )
         (stored,) = loader.once()
         return self._recipe.prepare(stored)
@@ -139,7 +139,7 @@ class TrainedGenerator:
     @property
     def _label_names(self) -> list[str]:
         """The input types that make up the label."""
-        codecs = build_data.codecs(self._data)
+        codecs = build_data.build_codecs(self._data)
         return [codec.name for codec in codecs if codec.batch_name in self._data.input_labels]
 
     def _missing_error(self, names: Sequence[str]) -> UserError:

@@ -25,7 +25,7 @@ from imagier.train.disk import describe_error, write_atomic
 from imagier.train.guard import Guard, NonFinite
 from imagier.train.hooks import evaluation, report
 from imagier.train.hooks.evaluation import Scores
-from imagier.train.manifest import file_name
+from imagier.train.manifest import format_file_name
 from imagier.train.recorder import FlightRecorder
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome
@@ -214,6 +214,6 @@ def _summarize(session: Session, hooks: Hooks | None) -> TrainResult:
         "interrupted" if trainer.outcome is Outcome.INTERRUPTED else "done",
         trainer.step,
         trainer.position.epoch,
-        plan.logdir / file_name(trainer.position.epoch, trainer.step) if has_trained else plan.checkpoint,
+        plan.logdir / format_file_name(trainer.position.epoch, trainer.step) if has_trained else plan.checkpoint,
         hooks.evaluation.last if hooks.evaluation is not None else {},
     )

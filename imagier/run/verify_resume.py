@@ -17,7 +17,7 @@ from typing import Any
 from imagier.config.read import read
 from imagier.errors import RunError, UserError
 from imagier.train import checkpoint
-from imagier.train.compare import first_difference
+from imagier.train.compare import find_first_difference
 
 logger = logging.getLogger(__name__)
 
@@ -145,4 +145,4 @@ def _compare_runs(one: Path, other: Path, step: int) -> str | None:
     """The first difference between the checkpoints of two runs at an iteration; None if there is none."""
     states = [checkpoint.load(next(path.glob(f"epoch_*_iteration_{step:09d}_checkpoint.pt"))) for path in (one, other)]
     compared = ("current_epoch", "current_iteration", "epoch_samples", "players")
-    return first_difference(*({key: state[key] for key in compared} for state in states))
+    return find_first_difference(*({key: state[key] for key in compared} for state in states))

@@ -14,7 +14,7 @@ from imagier.train import memory
 from imagier.train.checkpoint import build_state
 from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.disk import describe_error
-from imagier.train.snapshot import Snapshot, size_bytes
+from imagier.train.snapshot import Snapshot, count_bytes
 from imagier.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Saver:
     def prepare(self, trainer: Trainer) -> None:
         """Reserves the memory for copies, in the background; or decides that there is not enough."""
         state = build_state(trainer, {})
-        needed, free = size_bytes(state), memory.free_bytes()
+        needed, free = count_bytes(state), memory.count_free_bytes()
         if free is not None and needed > MOST_OF_FREE_MEMORY * free:
             self._snapshot = None
             logger.warning(
@@ -74,7 +74,7 @@ class Saver:
                 "the next period tries again"
             )
             return None
-        constant = [tensor for player in trainer.players.values() for tensor in player.moving_tensors()]
+        constant = [tensor for player in trainer.players.values() for tensor in player.list_moving_tensors()]
         copied, complete = self._snapshot.take(build_state(trainer, extras), constant)
         if not trainer.runtime.is_asynchronous:  # else the device does one after the other by itself
             self._copied.clear()

@@ -190,7 +190,7 @@ class Trainer:
                 raise self._refuse(what, advice, "phases-differ")
             if name is not None:
                 found.append(self._backward(number, name, losses))
-        return None if players[0] is None else (players[0], _mean(found))
+        return None if players[0] is None else (players[0], _average_losses(found))
 
     @property
     def _step_name(self) -> str:
@@ -224,7 +224,7 @@ def _both(first: AbstractContextManager[object], second: AbstractContextManager[
         yield
 
 
-def _mean(parts: Sequence[Losses]) -> Losses:
+def _average_losses(parts: Sequence[Losses]) -> Losses:
     """The mean of each loss over the parts of a batch that have it."""
     if len(parts) == 1:
         return parts[0]

@@ -14,7 +14,7 @@ import tiny
 from imagier.cli import main
 from imagier.run import status
 from imagier.train import checkpoint
-from imagier.train.compare import first_difference
+from imagier.train.compare import find_first_difference
 from imagier.train.hooks import evaluation
 from imagier.train.hooks.console import Console
 from imagier.train.hooks.images import Images
@@ -72,7 +72,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before_an
     assert line.startswith(f"{newest}: is damaged: ") and line.endswith(f"; going back to {before.name}")
     assert any(line.startswith(f"{tmp_path / 'log'}: continues from {before.name}; seed") for line in said)
     ends = [checkpoint.load(of_step(tmp_path / log, 6)) for log in ("whole", "log")]
-    assert first_difference(*ends) is None, "extras and all"
+    assert find_first_difference(*ends) is None, "extras and all"
     assert [entry["step"] for entry in listed(tmp_path / "log")] == [2, 4, 6]
     assert not list((tmp_path / "log").rglob(".*"))
 

@@ -146,7 +146,7 @@ def test_a_class_that_the_config_does_not_know_is_refused(generator: TrainedGene
 
 
 def test_floats_from_0_to_1_are_images(generator: TrainedGenerator) -> None:
-    codecs = [codec for codec in build_data.codecs(generator.config.run.data) if codec.name == "images"]
+    codecs = [codec for codec in build_data.build_codecs(generator.config.run.data) if codec.name == "images"]
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
     sources = [
         MemorySource(codecs, {"images": value})

@@ -30,7 +30,7 @@ from imagier.train import checkpoint, schedule
 from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.guard import MOST_IN_A_ROW, Guard, Iteration, NonFinite
 from imagier.train.hooks.checkpoints import Checkpoints
-from imagier.train.manifest import file_name
+from imagier.train.manifest import format_file_name
 from imagier.train.phase import Phase
 from imagier.train.player import Player
 from imagier.train.recorder import FlightRecorder
@@ -196,7 +196,7 @@ def test_a_checkpoint_never_holds_what_a_bad_iteration_left(runtime: Runtime, tm
     fit(tested, 6, lambda step: step in (3, 5))  # the iterations before the saves
     saver.close()
     for step in (4, 6):
-        saved = checkpoint.load(tmp_path / file_name(0, step))["players"]["gen"]
+        saved = checkpoint.load(tmp_path / format_file_name(0, step))["players"]["gen"]
         for network in (saved["network"], saved["average"]["network"]):
             assert all(tensor.isfinite().all() for tensor in network.values())
 

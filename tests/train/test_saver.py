@@ -192,7 +192,7 @@ raise SystemExit(3)
 def test_without_room_for_a_copy_training_waits_for_its_checkpoints_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(memory, "free_bytes", lambda: 100)
+    monkeypatch.setattr(memory, "count_free_bytes", lambda: 100)
     saver = saver_in(tmp_path)
     saver.prepare(run_of())
     (line,) = caplog.messages

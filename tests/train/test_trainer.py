@@ -15,7 +15,7 @@ from imagier.errors import UserError
 from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.train import checkpoint, schedule
 from imagier.train import trainer as trainer_module
-from imagier.train.compare import first_difference
+from imagier.train.compare import find_first_difference
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Progress, Trainer
@@ -309,7 +309,7 @@ def test_a_player_that_is_never_updated_trains_saves_and_continues(tmp_path: Pat
         next(stream)
     continued.fit(stream, until(5))
     states = [{name: player.state_dict() for name, player in run.players.items()} for run in (whole, continued)]
-    assert first_difference(*states) is None
+    assert find_first_difference(*states) is None
     assert torch.equal(whole.recipe.networks["dis"].weight, Line().dis.weight)
     assert not torch.equal(whole.recipe.networks["gen"].weight, Line().gen.weight)
 

@@ -38,21 +38,21 @@ _LOCK_S = 300.0
 
 
 @cache
-def shared_cache(root: str, size_bytes: int) -> DiskCache:
+def shared_cache(root: str, count_bytes: int) -> DiskCache:
     """The cache of a folder, one for all sources of a process: what is wrong with it is logged once."""
-    return DiskCache(root, size_bytes)
+    return DiskCache(root, count_bytes)
 
 
 class DiskCache:
-    """A folder of at most `size_bytes`, for any number of processes.
+    """A folder of at most `count_bytes`, for any number of processes.
 
     If it cannot be written (a full disk, no permission), one line says so, and nothing more is stored; what is there is
     still read.
     """
 
-    def __init__(self, root: str | Path, size_bytes: int) -> None:
+    def __init__(self, root: str | Path, count_bytes: int) -> None:
         self.folder = Path(root).expanduser().absolute() / _FOLDER
-        self.size_bytes = size_bytes
+        self.count_bytes = count_bytes
         self._is_off = torch.zeros((), dtype=torch.bool).share_memory_()  # one for all workers of the run
         self._verified: set[tuple[str, int]] = set()
         """Name and inode of the entries whose CRC was checked for `get_part`."""
@@ -60,7 +60,7 @@ class DiskCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock():
                 taken = self._read_taken()
-                self._write_taken(taken if taken <= size_bytes else self._make_room(0))
+                self._write_taken(taken if taken <= count_bytes else self._make_room(0))
         except OSError as error:
             self._turn_off(error)
 
@@ -92,7 +92,7 @@ class DiskCache:
         """
         path = self._path(key)
         found = self._read_part(path, size, offset, length)
-        if found is not None or self._is_off or _disk_bytes(size) > self.size_bytes:
+        if found is not None or self._is_off or _disk_bytes(size) > self.count_bytes:
             return found
         try:
             with FileLock(self.folder / f"fetch-{path.parent.name}"):
@@ -121,7 +121,7 @@ class DiskCache:
         return found
 
     def _store(self, key: str, size: int, fetch: Callable[[], Iterable[bytes]]) -> None:
-        if self._is_off or _disk_bytes(size) > self.size_bytes:
+        if self._is_off or _disk_bytes(size) > self.count_bytes:
             return
         path = self._path(key)
         try:
@@ -143,9 +143,9 @@ class DiskCache:
         """Makes room for an entry: a file of its final length, which other processes count from now on."""
         with self._lock():
             taken = self._read_taken()
-            if taken + _disk_bytes(size) > self.size_bytes:
+            if taken + _disk_bytes(size) > self.count_bytes:
                 taken = self._make_room(_disk_bytes(size))
-            if taken + _disk_bytes(size) > self.size_bytes:
+            if taken + _disk_bytes(size) > self.count_bytes:
                 raise PermissionError(errno.EACCES, "what others stored there cannot be removed")
             self._write_taken(taken + _disk_bytes(size))  # first: a kill right here must leave no uncounted file
             number, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
@@ -161,7 +161,7 @@ class DiskCache:
         """Removes the least recently used entries until `size` more bytes fit; returns how many bytes are left."""
         entries = sorted(self._entries())
         taken = sum(entry_size for _, entry_size, _ in entries)
-        limit = min(self.size_bytes * _KEEP, self.size_bytes - size)
+        limit = min(self.count_bytes * _KEEP, self.count_bytes - size)
         for _, entry_size, path in entries:
             if taken <= limit:
                 break

@@ -93,9 +93,9 @@ def _cannot_be_made(config: Config) -> list[Finding]:
         for name, data, split in splits(config):
             try:
                 if name == "train":
-                    build_data.train_loader(config, runtime, seed=0)
+                    build_data.build_train_loader(config, runtime, seed=0)
                 else:
-                    build_data.dataset(data, split, seed=0)
+                    build_data.build_dataset(data, split, seed=0)
             except UserError as error:
                 findings.append(_finding(name, error))
     finally:

@@ -83,7 +83,7 @@ def _class_name(number: int, known: int) -> str:
 def _section(name: str, data: schema.Data, split: schema.Split, much: Draws, legend: Legend) -> dict[str, Any]:
     # The files of a sample stay the same from draw to draw where there is no training; but only there are clips.
     has_clips = find(schema.DATASET, data.type).is_video
-    dataset = build_data.dataset(data, split, much.seed, is_training=has_clips and name == "train")
+    dataset = build_data.build_dataset(data, split, much.seed, is_training=has_clips and name == "train")
     stored = _Stored(data, split)
     count = min(much.samples, len(dataset))
     blocks = []
@@ -131,8 +131,8 @@ class _Stored:
     """The files of a split, by the names that samples have."""
 
     def __init__(self, data: schema.Data, split: schema.Split) -> None:
-        sources = build_data.sources(data, split)
-        self.codecs = {codec.name: codec for codec in build_data.codecs(data)}
+        sources = build_data.open_sources(data, split)
+        self.codecs = {codec.name: codec for codec in build_data.build_codecs(data)}
         first = next(iter(self.codecs))
         of_first = FileList(sources, [source.keys(first) for source in sources])
         self.items = {
@@ -202,7 +202,7 @@ def _batch(config: Config, seed: int) -> list[tuple[str, str, str, str]]:
     """Name, shape, type and range of every tensor of the first batch of a training, as the networks get it."""
     runtime = runtimes.start("cpu", single=True, local_rank=None)
     try:
-        loader = build_data.train_loader(config, runtime, seed)
+        loader = build_data.build_train_loader(config, runtime, seed)
         loader.num_workers = 0
         batch, _ = next(loader.stream(Position()))
     finally:

@@ -29,7 +29,11 @@ def read_config(path: Path, overrides: Sequence[str]) -> Config:
 def splits(config: Config) -> Iterator[tuple[str, schema.Data, schema.Split]]:
     """The splits of a config, each with its name and the data section as it sees it."""
     data = config.run.data
-    found = [("train", data, data.train), ("val", build_data.for_validation(data), data.val), ("test", data, data.test)]
+    found = [
+        ("train", data, data.train),
+        ("val", build_data.select_validation_data(data), data.val),
+        ("test", data, data.test),
+    ]
     if config.run.test_data is not None:
         found.append(("test_data", config.run.test_data, config.run.test_data.test))
     yield from ((name, section, split) for name, section, split in found if split is not None)
@@ -37,17 +41,17 @@ def splits(config: Config) -> Iterator[tuple[str, schema.Data, schema.Split]]:
 
 def part(config: Config, name: str, data: schema.Data, split: schema.Split) -> Split:
     """A split for the doctor. UserError if a root is not there."""
-    codecs = build_data.codecs(data)
+    codecs = build_data.build_codecs(data)
     return Split(
         name=name,
-        sources=build_data.sources(data, split),
+        sources=build_data.open_sources(data, split),
         codecs=codecs,
         augmentations=split.augmentations,
         interpolator=data.interpolator,
         paired=find(schema.DATASET, data.type).is_paired,
         clips=find(schema.DATASET, data.type).is_video,
         skips=data.on_error == "skip",
-        batch_size=build_data.samples_per_iteration(config) if name == "train" else split.batch_size,
+        batch_size=build_data.count_samples_per_iteration(config) if name == "train" else split.batch_size,
         labels=frozenset(codec.name for codec in codecs if codec.batch_name in data.input_labels),
     )
 
