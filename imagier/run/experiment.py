@@ -57,6 +57,10 @@ def read_experiment(source: ConfigSource | None, options: RunOptions, overrides:
     if isinstance(source, Mapping):
         config, notes = read_mapping(source, overrides)
         return Experiment(config, notes=tuple(notes))
+    if not isinstance(source, str | Path | None):
+        what = f"is a {type(source).__name__}"
+        advice = "name a YAML file, or give its content as a mapping"
+        raise UserError(what, where="config", advice=advice, code="wrong-config")
     path = _find_config(source, options)
     config, notes = read(path, overrides)
     return Experiment(config, path, tuple(notes))

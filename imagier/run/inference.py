@@ -19,11 +19,12 @@ from imagier.errors import UserError
 from imagier.recipe import Recipe
 from imagier.run import build_data, build_training
 from imagier.run.experiment import ConfigSource, Experiment, read_experiment
-from imagier.run.options import RunOptions
+from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.process import open_runtime
 from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
+from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.checkpoint_files import find_latest
 from imagier.train.hooks.images import to_uint8, write_image
 from imagier.train.runtime import Runtime
@@ -31,8 +32,6 @@ from imagier.train.runtime import Runtime
 logger = logging.getLogger(__name__)
 
 JPEG_QUALITY = 99
-DEFAULT_SEED = 0
-"""Of random styles."""
 
 
 def generate(
@@ -70,11 +69,11 @@ def read_experiment_of_run(
 @torch.no_grad()
 def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, runtime: Runtime) -> list[Path]:
     """Writes this rank's share of all images, each name once; returns their paths."""
-    config, seed = experiment.config, DEFAULT_SEED if options.seed is None else options.seed
+    config, seed = experiment.config, STYLE_SEED if options.seed is None else options.seed
     data, split = find_test_set(config)
     if options.num_workers is not None:  # `test_data` has a number of its own
         data = build_data.replace_workers(data, options.num_workers)
-    recipe = load_recipe(config, find_weights(experiment, options), runtime)
+    recipe = load_recipe(config, load_weights(experiment, options), runtime)
     written: dict[str, Path] = {}
     for name, image in _make_images(recipe, config, data, split, seed, runtime):
         if name not in written:  # else it is there: the shorter list of an unpaired set begins again
@@ -118,10 +117,11 @@ def collect_arguments(recipe: Recipe, config: Config, seed: int) -> dict[str, An
     return {"seed": seed, **arguments} if "seed" in inspect.signature(recipe.infer).parameters else dict(arguments)
 
 
-def load_recipe(config: Config, path: Path, runtime: Runtime) -> Recipe:
+def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> Recipe:
     """The recipe in eval mode with the averaged weights of a checkpoint, or its plain ones if it holds no average.
 
-    Also sets the precision of the runtime. UserError if the checkpoint does not fit the config.
+    Also sets the precision of the runtime. Nothing refers to the checkpoint afterwards. UserError if it does not fit
+    the config.
     """
     trainer = config.trainer
     runtime.precision, _ = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
@@ -130,7 +130,8 @@ def load_recipe(config: Config, path: Path, runtime: Runtime) -> Recipe:
     network = recipe.networks[name]
     average = build_training.build_average(config, name, network, runtime)
     averages = {name: average.network} if average is not None else {}
-    state, notes = translate_reference(checkpoint.load(path), {name: network}, averages, {}, path)
+    path = weights.path
+    state, notes = translate_reference(weights.state, {name: network}, averages, {}, path)
     state, misfits = checkpoint.fit_state(state, {name: network}, averages, path, strict=trainer.strict_resume)
     for line in [*notes, *misfits]:
         logger.info(line)
@@ -147,8 +148,13 @@ def load_recipe(config: Config, path: Path, runtime: Runtime) -> Recipe:
     return recipe
 
 
-def find_weights(experiment: Experiment, options: RunOptions) -> Path:
+def load_weights(experiment: Experiment, options: RunOptions) -> FoundCheckpoint:
     """The checkpoint that the options name, or the latest of the log folder, or the reference's file for the config."""
+    path = _find_weights(experiment, options)
+    return FoundCheckpoint(path, checkpoint.load(path))
+
+
+def _find_weights(experiment: Experiment, options: RunOptions) -> Path:
     if options.checkpoint is not None:
         return Path(options.checkpoint)
     found = find_latest(Path(options.logdir)) if options.logdir is not None else None

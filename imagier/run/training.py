@@ -85,7 +85,7 @@ def run_session(
     held_out_batches: evaluate on this many batches instead of on the whole held-out set.
     """
     config = experiment.config
-    plan = ResumePlan.resolve(options, runtime, experiment.name)
+    plan, found = ResumePlan.resolve(options, runtime, experiment.name)
     session = build_session(config, options, plan, runtime, held_out_batches)
     trainer = session.trainer
     announce(session)
@@ -95,7 +95,8 @@ def run_session(
     if options.compile:
         for network in trainer.recipe.networks.values():
             network.compile()
-    extras = plan.restore(trainer, strict=config.trainer.strict_resume)
+    extras = plan.restore(trainer, found, strict=config.trainer.strict_resume)
+    del found  # or the checkpoint would stay in memory, or its file in use, as long as the run lasts
     _write_config(session)
     hooks = build_hooks(session, extras)
     trainer.hooks = hooks.all
@@ -157,6 +158,7 @@ def _fit(session: Session, hooks: Hooks, stop: Stop) -> None:
             for note in found.notes:
                 logger.info(note)
             logger.info(f"{error}; back to iteration {trainer.step:,} ({found.path.name}), with the data after it")
+            del found  # as in run_session
 
 
 def _write_config(session: Session) -> None:

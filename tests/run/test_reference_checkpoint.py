@@ -53,7 +53,7 @@ def begun(trainer: Trainer, state: dict, folder: Path, *, resume: bool, strict: 
     torch.save(state, path)
     plan = ResumePlan(folder, 0, path, is_resume=resume)
     with logged() as said:
-        plan.restore(trainer, strict=strict)
+        plan.restore(trainer, checkpoint.FoundCheckpoint(path, checkpoint.load(path)), strict=strict)
     return said
 
 
@@ -131,7 +131,7 @@ def test_images_of_an_old_average_are_the_recorded_ones(case: str, tmp_path: Pat
     live = recorded_state(case, "gen")
     path = tmp_path / "old.pt"
     torch.save({"net_G": wrapped(perturbed(live), folded(live))}, path)
-    recipe = load_recipe(config, path, CPU)
+    recipe = load_recipe(config, checkpoint.FoundCheckpoint(path, checkpoint.load(path)), CPU)
     recorded = Case(golden(case))
     with torch.no_grad(), Replay(recorded.draws("eval")):
         found = recipe.generate(recipe.prepare(recorded.raw_batch()), torch.Generator(), **SAMPLING["eval"])

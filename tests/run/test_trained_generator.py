@@ -50,6 +50,21 @@ def pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image).astype(float)
 
 
+@pytest.mark.parametrize("name", ["a2b", "batch", "rng"])
+def test_an_argument_that_the_method_does_not_have_is_named(
+    generator: TrainedGenerator, label: Path, name: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        generator({"seg_maps": label}, **{name: True})
+    assert (error.value.where, error.value.code) == (name, "unknown-argument")
+
+
+def test_a_seed_that_is_none_is_named(generator: TrainedGenerator, label: Path) -> None:
+    with pytest.raises(UserError) as error:
+        generator({"seg_maps": label}, seed=-1)
+    assert (error.value.where, error.value.code) == ("seed", "wrong-seed")
+
+
 def test_its_images_are_those_of_generate(
     generator: TrainedGenerator, logdir: Path, label: Path, tmp_path: Path
 ) -> None:

@@ -42,7 +42,7 @@ class Evaluation:
     def __init__(
         self,
         batches: Callable[[], Iterable[Batch]],
-        training: Callable[[], Iterable[Batch]],
+        training: Callable[[], Iterable[Batch]] | None,
         view: View,
         write: Callable[[Record], None],
         *,
@@ -52,7 +52,8 @@ class Evaluation:
         seed: int,
         on_scores: Callable[[int, Scores], None] = lambda step, scores: None,
     ) -> None:
-        """batches: this rank's share of the held-out set. training: that of the training set.
+        """batches: this rank's share of the held-out set. training: that of the training set, whose mean color
+        is a baseline; None: there is no such baseline.
 
         on_scores: called with the step and the generator's scores.
         """
@@ -120,7 +121,7 @@ class Evaluation:
         color = self._measure_mean_color(trainer.recipe)
 
         def make(batch: Batch) -> dict[str, Tensor]:
-            images = trainer.recipe.baselines(batch)
+            images = dict(trainer.recipe.baselines(batch))
             target = trainer.recipe.target(batch)
             if color is not None and target is not None:
                 images["mean color"] = color[:, None, None].expand_as(target)
@@ -129,13 +130,16 @@ class Evaluation:
         return make
 
     def _measure_mean_color(self, recipe: Recipe) -> Tensor | None:
-        """The mean over some training images, 3 values in [-1, 1]; None if there are no targets."""
+        """The mean over some training images, 3 values in [-1, 1]; None if there are none, or no targets.
+
+        At least a batch, which may be larger than _COLOR_SAMPLES.
+        """
         means: list[Tensor] = []
         seen = 0
-        for batch in self.training():
+        for batch in self.training() if self.training is not None else ():
             target = recipe.target(recipe.prepare(batch))
             seen += len(batch)
-            if target is None or seen > _COLOR_SAMPLES:
+            if target is None or (means and seen > _COLOR_SAMPLES):
                 break
             means.append(target.mean(dim=(0, 2, 3)))
         return torch.stack(means).mean(dim=0) if means else None
