@@ -21,7 +21,7 @@ from small_config import read, write
 from stores import EXTENSIONS, contents, folder, reference_lmdb
 
 from imagier.cli import main
-from imagier.cli.data.build import read_keys
+from imagier.cli.data.files import read_keys
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.lmdb import LmdbSource
 from imagier.data.sources.opening import open_local
