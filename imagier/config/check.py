@@ -72,11 +72,6 @@ class Config:
         return self.recipe.shared
 
     @property
-    def metrics(self) -> list[Component]:
-        """What generated images are scored by."""
-        return self.run.metrics
-
-    @property
     def generator(self) -> str:
         """The name of the player that makes the images: the first."""
         return next(iter(self.players))
