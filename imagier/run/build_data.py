@@ -118,15 +118,7 @@ def build_train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
     samples = build_dataset(
         data, data.train, seed, is_training=True, samples_per_step=batch_size * runtime.world, **keys
     )
-    if data.num_classes is not None and len(samples.classes) > data.num_classes:
-        raise UserError(
-            (
-                f"is {data.num_classes}, but the training set has {len(samples.classes)} classes (the outermost "
-                "folders of its files)"
-            ),
-            where="data.num_classes",
-            advice="correct the number",
-        )
+    _check_classes(data, samples)
     loader = Loader(
         samples,
         batch_size,
@@ -149,8 +141,20 @@ def build_train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
                 f"({loader.batch_size * loader.world})"
             ),
             advice="lower data.train.batch_size or add samples",
+            code="too-few-samples",
         )
     return loader
+
+
+def _check_classes(data: schema.Data, samples: Dataset) -> None:
+    if data.num_classes is not None and len(samples.classes) > data.num_classes:
+        found = f"the training set has {len(samples.classes)} classes (the outermost folders of its files)"
+        raise UserError(
+            f"is {data.num_classes}, but {found}",
+            where="data.num_classes",
+            advice="correct the number",
+            code="too-many-classes",
+        )
 
 
 def count_samples_per_iteration(config: Config) -> int:

@@ -34,7 +34,7 @@ def debug(config: ConfigSource | None, options: RunOptions, *, overrides: Sequen
     Everything goes to <logdir>/debug, which is deleted first. Arguments and errors as of `train`.
     """
     if options.dry_run:
-        raise UserError("trains and --dry-run does not", where="--debug", advice="choose one", code="contradiction")
+        raise UserError("cannot be combined with `dry_run`", where="debug", advice="choose one", code="contradiction")
     experiment = read_experiment(config, options, overrides)
     with open_runtime(options) as runtime:
         experiment.log_notes()
@@ -61,7 +61,7 @@ def _run_twice(experiment: Experiment, options: RunOptions, runtime: Runtime) ->
         for session in (whole, continued)
     ]
     difference = find_first_difference(*states)
-    verdict = f"differs in {difference}" if difference else "is the same run, bit for bit"
+    verdict = f"differs in {difference}" if difference else "gives the same result, bit for bit"
     logger.info(f"resume check: continuing from iteration {STEPS // 2} {verdict}")
     return difference is None
 

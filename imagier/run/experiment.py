@@ -72,8 +72,8 @@ def _find_config(source: str | Path | None, options: RunOptions) -> Path:
     if options.logdir is None or not (Path(options.logdir) / CONFIG).is_file():
         raise UserError(
             "missing",
-            where="--config",
-            advice="name the YAML of the experiment, or the --logdir of a run",
+            where="config",
+            advice="name the YAML of the experiment, or the `logdir` of a run",
             code="missing-config",
         )
     return Path(options.logdir) / CONFIG

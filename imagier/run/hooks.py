@@ -86,7 +86,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     is_main = session.runtime.is_main
     has_bar = is_main and session.options.owns_process
     console = Console(total_steps=session.total_steps, from_step=trainer.step, has_bar=has_bar)
-    saver = build_saver(config.run, plan, session.runtime) if is_main else None
+    saver = build_saver(config.run, session.metrics, plan, session.runtime) if is_main else None
     wandb = _build_wandb(session, extras.get("wandb_id")) if is_main and session.options.wandb else None
     sinks = [console, *(_build_file_sinks(session) if is_main else []), *_tolerate_sink(wandb, "W&B's log")]
     log = _build_log(session, sinks)
@@ -174,7 +174,7 @@ def _build_evaluation(session: Session, view: View, log: Log, saver: Saver | Non
         session.training.once,
         view,
         log.write,
-        metrics=[metric.build() for metric in run.metrics],
+        metrics=session.metrics,
         every=run.metrics_iter or run.snapshot_save_iter,
         every_epochs=run.metrics_epoch or run.snapshot_save_epoch,
         seed=session.plan.seed,

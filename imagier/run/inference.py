@@ -164,8 +164,8 @@ def _find_weights(experiment: Experiment, options: RunOptions) -> Path:
     if not weight:
         raise UserError(
             "missing",
-            where="--checkpoint",
-            advice="name the weights, or the --logdir of the run that trained them",
+            where="checkpoint",
+            advice="name the weights, or the `logdir` of the run that trained them",
             code="missing-checkpoint",
         )
     # Where the reference kept what it downloaded, so that its users need not fetch it again.
@@ -175,7 +175,7 @@ def _find_weights(experiment: Experiment, options: RunOptions) -> Path:
         raise UserError(
             f"{weight} is the id of a file on Google Drive, which is not fetched from here",
             where="pretrained_weight",
-            advice=f"download it to {path}, or name a file with --checkpoint",
+            advice=f"download it to {path}, or name a file as `checkpoint`",
             code="missing-checkpoint",
         )
     return path

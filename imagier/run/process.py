@@ -32,8 +32,8 @@ def open_runtime(options: RunOptions) -> Iterator[Runtime]:
             raise
         reason = str(error).partition("\n")[0]
         raise RunError(
-            f"rank {runtime.rank}: another rank has ended, or cannot be reached ({reason}); the first line that any "
-            "rank wrote says why; started again, the run continues from its last checkpoint"
+            f"rank {runtime.rank}: another rank has ended, or cannot be reached ({reason}); the first error of any "
+            "rank says why; start the run again to continue from its last checkpoint"
         ) from error
     finally:
         runtimes.stop(runtime)

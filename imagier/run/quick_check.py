@@ -99,5 +99,5 @@ class _Classes:
             if self.maps and 2 * len(used) < known:
                 shown = ", ".join(map(str, used[:5])) + (", ..." if len(used) > 5 else "")
                 found = f"{self.maps} maps hold only {len(used)} of them ({shown})"
-                lines.append(f"one_hot_num_classes.{name} is {known}, but {found}: is that meant?")
+                lines.append(f"one_hot_num_classes.{name} is {known}, but {found}: is that intended?")
         return lines

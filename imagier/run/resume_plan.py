@@ -31,11 +31,11 @@ class ResumePlan:
     logdir: Path
     seed: int
     checkpoint: Path | None = None
-    """None: a new run with first weights."""
+    """None: a new run with initial weights."""
     is_resume: bool = False
     """True: the run that wrote the checkpoint goes on. False: its weights start a new run."""
     init_from: str | None = None
-    """The --checkpoint that the run was first started with, by this process or an earlier one. A restart finds its own
+    """The checkpoint that the run was first started with, by this process or an earlier one. A restart finds its own
     run by it."""
     skipped: tuple[Path, ...] = ()
     """Later checkpoints that cannot be read."""
@@ -62,7 +62,7 @@ class ResumePlan:
                 raise UserError(
                     "holds another run, whose log would be lost",
                     where=logdir,
-                    advice="choose another --logdir, or --resume 1",
+                    advice="choose another `logdir`, or continue that run (`resume=True`)",
                     code="logdir-in-use",
                 )
             return ResumePlan(logdir, seed, found.path, init_from=given), found
@@ -92,7 +92,7 @@ class ResumePlan:
         state, notes = translate_reference(found.state, networks, averaged, optimizers, path)
         is_resume = self.is_resume and all("optimizer" in player for player in state["players"].values())
         if self.is_resume and not is_resume:
-            notes.append(f"{path.name}: holds no state of optimizers: its weights begin a new run")
+            notes.append(f"{path.name}: holds no optimizer state: a new run starts from its weights")
         for note in notes:
             logger.info(note)
         try:
@@ -119,7 +119,7 @@ class ResumePlan:
         elif self.is_resume:
             what = f"continues from {self.checkpoint.name}"
         else:
-            what = f"begins with the weights of {self.checkpoint}"
+            what = f"starts from the weights of {self.checkpoint}"
         return f"{self.logdir}: {what}; seed {self.seed}"
 
 
@@ -139,12 +139,12 @@ def find_newest(logdir: Path, runtime: Runtime) -> FoundCheckpoint | None:
 
 def _name_folder(runtime: Runtime, name: str) -> Path:
     """A folder by the time. UserError where a launcher may restart the run, and would not find it."""
-    where, code = "--logdir", "missing-logdir"
+    where, code = "logdir", "missing-logdir"
     if _read_number("TORCHELASTIC_MAX_RESTARTS"):
-        what = "missing: ranks that torchrun starts again must find their run"
+        what = "missing: processes that torchrun restarts must find their run"
         raise UserError(what, where=where, advice="name its folder", code=code)
     if _read_number("SLURM_RESTART_COUNT"):
-        what = "missing: a job that is queued again must find its run"
+        what = "missing: a job that Slurm restarts must find its run"
         raise UserError(what, where=where, advice="name its folder", code=code)
     return Path(runtime.broadcast(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{name}"))
 
@@ -158,7 +158,7 @@ def _choose_seed(options: RunOptions, runtime: Runtime) -> int:
 def _choose_checkpoint(options: RunOptions, logdir: Path, runtime: Runtime) -> tuple[FoundCheckpoint | None, bool]:
     """The checkpoint to start from, and whether its run continues.
 
-    With --checkpoint FILE and --resume 1 a person may go back to it; a launcher that restarts the run does not.
+    With a checkpoint and `resume=True` a person may go back to it; a launcher that restarts the run does not.
     """
     if options.checkpoint is None:
         return find_newest(logdir, runtime), options.resume is not False
@@ -185,7 +185,7 @@ def _warm_start(trainer: Trainer, state: Mapping[str, Any], path: Path) -> bool:
     left = trainer.recipe.warm_start(state["players"].get(name, {}).get("network", {}))
     if not left:
         return False
-    logger.info(f"{path}: a coarser generator's weights; with first values begin {', '.join(left)}")
+    logger.info(f"{path}: holds the weights of a smaller generator; newly initialized: {', '.join(left)}")
     average = trainer.players[name].average
     if average is not None:
         average.restart()

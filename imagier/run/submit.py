@@ -60,7 +60,7 @@ def submit(config: Path | None, options: RunOptions, cluster: Cluster, *, overri
     if options.logdir is None:
         raise UserError(
             "missing: a job that is queued again must find its run",
-            where="--logdir",
+            where="logdir",
             advice="name its folder",
             code="missing-logdir",
         )
@@ -107,7 +107,7 @@ def _open_executor(cluster: Cluster) -> Any:
     try:
         executor = submitit.AutoExecutor(folder=cluster.folder / "%j", cluster=cluster.kind)
     except RuntimeError as error:
-        where = f"--cluster {cluster.kind}"
+        where = f"cluster {cluster.kind}"
         advice = "is this machine one of the cluster's?"
         raise UserError(str(error), where=where, advice=advice, code="no-cluster") from error
     minutes = max(1, int(cluster.job_s // 60))

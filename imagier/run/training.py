@@ -116,8 +116,8 @@ def _run(session: Session, hooks: Hooks) -> None:
     job = SlurmJob.from_environment()
     requeues = job is not None and options.logdir is not None  # in another folder the run would start afresh each time
     if job is not None:
-        what = "queued again" if requeues else "not queued again, for want of a --logdir"
-        logger.info(f"{job}, and the job is {what}")
+        then = "is queued again" if requeues else "is not queued again, because the run was given no log folder"
+        logger.info(f"{job}; then the job {then}")
     with handle_signals(Stop(run.max_iter, run.max_epoch, max_time_s=options.max_time_s, job=job)) as stop:
         try:
             _fit(session, hooks, stop)
@@ -174,7 +174,7 @@ def _write_config(session: Session) -> None:
         raise UserError(
             f"cannot be written to: {problem}",
             where=logdir,
-            advice="make room, or name another --logdir",
+            advice="make room, or name another `logdir`",
             code="unwritable-logdir",
         )
 
@@ -183,7 +183,7 @@ def _log_outcome(session: Session, hooks: Hooks) -> None:
     """The last lines of a run: what was reached, and where everything is."""
     step, logdir = session.trainer.step, session.plan.logdir
     if step < session.total_steps:
-        goes_on = f"; --logdir {logdir} continues from there" if hooks.unsaved is None else ""
+        goes_on = f"; the next run in {logdir} continues from there" if hooks.unsaved is None else ""
         logger.info(f"stopped at iteration {step:,} of {session.total_steps:,}{goes_on}")
         return
     evaluated = hooks.evaluation

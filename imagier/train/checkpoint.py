@@ -227,7 +227,7 @@ def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, An
             raise UserError(
                 f"{name} was trained by {written_by[name]}, but {name}_opt is {kind}",
                 where=path,
-                advice="keep it, or take the weights alone (--resume 0)",
+                advice="keep that optimizer, or load the weights only (`resume=False`)",
                 code="other-optimizer",
             )
     with translate_load_errors(path):

@@ -257,7 +257,7 @@ def _join(runtime: Runtime) -> None:
     if missing := [name for name in _RENDEZVOUS if name not in os.environ]:
         raise UserError(
             f"the environment's WORLD_SIZE is {runtime.world}, but it has no {', '.join(missing)}",
-            advice="start with torchrun, or use --single_gpu",
+            advice="start with torchrun, or run alone (`single_process=True`)",
             code="no-rendezvous",
         )
     backend = "nccl" if runtime.device.type == "cuda" else "gloo"
@@ -354,7 +354,7 @@ def _choose_device(name: str, local_rank: int) -> torch.device:
     if not available.get(name, False):
         choices = ", ".join(kind for kind, there in available.items() if there)
         what = "torch finds no such device here"
-        raise UserError(what, where=f"--device {name}", advice=f"it has: {choices}", code="no-such-device")
+        raise UserError(what, where=f"device {name}", advice=f"it has: {choices}", code="no-such-device")
     if name != "cuda":
         return torch.device(name)
     if local_rank >= torch.cuda.device_count():

@@ -52,8 +52,8 @@ class Saver:
         if free is not None and needed > MOST_OF_FREE_MEMORY * free:
             self._snapshot = None
             logger.warning(
-                f"training waits for its checkpoints: a copy of the state needs {needed / 2**30:.1f} GiB of the host's "
-                f"memory, of which {free / 2**30:.1f} GiB are left"
+                "training pauses while a checkpoint is written: a copy of the state needs "
+                f"{needed / 2**30:.1f} GiB of the host's memory, of which {free / 2**30:.1f} GiB are left"
             )
             return
         self._submit("", self._reserve, state)
@@ -71,7 +71,7 @@ class Saver:
         if not written:
             logger.warning(
                 f"iteration {trainer.step:,} is not saved: the checkpoint before it is still being written; "
-                "the next period tries again"
+                "the next one is tried as scheduled"
             )
             return None
         constant = [tensor for player in trainer.players.values() for tensor in player.list_moving_tensors()]
@@ -132,7 +132,9 @@ class Saver:
 
     def _log_failure(self, job: _Job, error: OSError) -> None:
         if not job.saves:
-            logger.warning(f"{self.files.logdir}: the scores of a checkpoint are not kept: {describe_error(error)}")
+            logger.warning(
+                f"{self.files.logdir}: the scores of a checkpoint could not be written: {describe_error(error)}"
+            )
             return
         name = self.files.last_good
         good = f"the last good checkpoint is {self.files.logdir / name}" if name else "there is no checkpoint yet"
@@ -146,7 +148,8 @@ class Saver:
         except RuntimeError as error:  # torch's, for memory that it does not get
             self._snapshot = None
             logger.warning(
-                f"training waits for its checkpoints: no memory for a copy of the state ({_first_line(error)})"
+                "training pauses while a checkpoint is written: "
+                f"no memory for a copy of the state ({_first_line(error)})"
             )
 
 

@@ -227,7 +227,7 @@ def test_the_last_iteration_is_looked_at_too() -> None:
 
 def test_skipping_ends_when_nothing_else_comes(caplog: pytest.LogCaptureFixture) -> None:
     tested = trainer()
-    with pytest.raises(NonFinite, match=f"so were the {MOST_IN_A_ROW} before it: the run cannot continue"):
+    with pytest.raises(NonFinite, match=f"the {MOST_IN_A_ROW} iterations before it: the run cannot continue"):
         fit(tested, 1000, lambda step: step >= 2)
     assert tested.step == 2 + MOST_IN_A_ROW + 1
     assert len(caplog.messages) == MOST_IN_A_ROW
