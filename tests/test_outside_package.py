@@ -114,6 +114,11 @@ class Wrong(Recipe):
     steps_keys = ("gen_step",)
 
 
+class Forgetful(Recipe):
+    def __init__(self, *, painter: Painter):
+        self.loss_weight = {"l1": 1.0}
+
+
 class NoField(Recipe):
     data_keys = ("dis_step",)
 ''',
@@ -380,6 +385,13 @@ def test_only_the_keys_that_a_recipe_names_make_its_batches_larger(lab: Path, re
     loader = build_data.build_train_loader(read_mapping(config)[0], Runtime(torch.device("cpu")), seed=0)
     assert len(next(loader.stream(Position()))[0]) == samples
     assert train(config, lab / "run", "max_iter=1") == 0
+
+
+def test_a_recipe_that_does_not_keep_its_network_is_one_mistake(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = solo(lab)
+    config["trainer"] = {"type": f"{LAB}.eager.Forgetful"}
+    assert train(config, lab / "refused") == 2
+    assert capsys.readouterr().err.startswith(f"{LAB}.eager.Forgetful: ")
 
 
 @pytest.mark.parametrize("attribute", ["players", "required_inputs", "steps_keys", "data_keys"])

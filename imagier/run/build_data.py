@@ -42,11 +42,6 @@ def build_codecs(data: schema.Data) -> list[Codec]:
     return found
 
 
-def replace_workers(data: schema.Data, num_workers: int) -> schema.Data:
-    """The data section with another number of workers."""
-    return dataclasses.replace(data, num_workers=num_workers)
-
-
 def select_validation_data(data: schema.Data) -> schema.Data:
     """The data section as its validation split sees it: a split may have a type and input types of its own."""
     val = data.val

@@ -58,7 +58,15 @@ def _construct(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
     known = {**build_data.collect_facts(config.run.data, split), **known}
     torch.manual_seed(seed)
     networks = {name: _build(network, name, known) for name, network in config.players.items()}
-    return _build(config.recipe, "trainer", {**known, **networks})
+    recipe: Recipe = _build(config.recipe, "trainer", {**known, **networks})
+    if unset := [name for name in recipe.players if not isinstance(getattr(recipe, name, None), nn.Module)]:
+        cls = config.recipe.cls
+        raise UserError(
+            f"its constructor does not set self.{unset[0]}, the network of that player",
+            where=f"{cls.__module__}.{cls.__qualname__}",
+            code="unset-player",
+        )
+    return recipe
 
 
 def _place(network: nn.Module, config: Config, runtime: Runtime) -> None:

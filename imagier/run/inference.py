@@ -72,7 +72,7 @@ def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, 
     config, seed = experiment.config, STYLE_SEED if options.seed is None else options.seed
     data, split = find_test_set(config)
     if options.num_workers is not None:  # `test_data` has a number of its own
-        data = build_data.replace_workers(data, options.num_workers)
+        data = dataclasses.replace(data, num_workers=options.num_workers)
     recipe = load_recipe(config, load_weights(experiment, options), runtime)
     written: dict[str, Path] = {}
     for name, image in _make_images(recipe, config, data, split, seed, runtime):

@@ -147,14 +147,10 @@ class Saver:
             self._snapshot.reserve(state)
         except RuntimeError as error:  # torch's, for memory that it does not get
             self._snapshot = None
+            reason = str(error).partition("\n")[0]
             logger.warning(
-                "training pauses while a checkpoint is written: "
-                f"no memory for a copy of the state ({_first_line(error)})"
+                f"training pauses while a checkpoint is written: no memory for a copy of the state ({reason})"
             )
-
-
-def _first_line(error: RuntimeError) -> str:
-    return str(error).partition("\n")[0]
 
 
 @dataclass(frozen=True)

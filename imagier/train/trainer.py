@@ -178,19 +178,18 @@ class Trainer:
 
     def _accumulate(self, number: int, parts: Sequence[Iterator[tuple[str, Losses]]]) -> tuple[str, Losses] | None:
         """The next phase of all parts of a batch, once its player has their gradients; None if there are no more."""
-        players: list[str | None] = []
+        player: str | None = None
         found: list[Losses] = []
-        for part in parts:
+        for index, part in enumerate(parts):
             name, losses = next(part, (None, {}))
-            players.append(name)
-            if name != players[0]:
-                came = " and ".join(player or "the end" for player in (players[0], name))
-                what = f"phase {number} differs between the parts of a batch: {came}"
+            if index and name != player:
+                what = f"phase {number} differs between parts of a batch: {player or 'the end'}, {name or 'the end'}"
                 advice = "with trainer.accumulate > 1 all parts must yield the same players in the same order"
                 raise self._refuse(what, advice, "phases-differ")
+            player = name
             if name is not None:
                 found.append(self._backward(number, name, losses))
-        return None if players[0] is None else (players[0], _average_losses(found))
+        return None if player is None else (player, _average_losses(found))
 
     @property
     def _step_name(self) -> str:
