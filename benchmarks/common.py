@@ -52,8 +52,8 @@ def batch_of(config: Config, rows: int, size: int, regions: int = 40, classes: i
     rng = torch.Generator().manual_seed(0)
     data = config.run.data
     layers = []
-    expander = build_data.expander(data, config.trainer.channels_last)
-    one_hot = {kind.name: kind.num_classes for kind in build_data.codecs(data)}
+    expander = build_data.build_expander(data, config.trainer.channels_last)
+    one_hot = {kind.name: kind.num_classes for kind in build_data.build_codecs(data)}
     for name, channels in expander.label_lengths.items():
         if one_hot[name] is None:
             layers.append((torch.rand(rows, channels, size, size, generator=rng) < 0.05).float())

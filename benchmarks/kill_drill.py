@@ -32,7 +32,7 @@ import tiny
 
 from imagier.cli import main
 from imagier.train import checkpoint
-from imagier.train.compare import first_difference
+from imagier.train.compare import find_first_difference
 from imagier.train.trainer import Trainer
 
 STEPS = 60
@@ -116,7 +116,7 @@ class Drill:
         """What must hold at the end."""
         states = [checkpoint.load(_last(path)) for path in (undisturbed, self.logdir)]
         kept = ("current_epoch", "current_iteration", "epoch_samples", "players")
-        different = first_difference(*({key: state[key] for key in kept} for state in states))
+        different = find_first_difference(*({key: state[key] for key in kept} for state in states))
         if different is not None:
             self.problems.append(f"differs from the undisturbed run, first in {different}")
         if left := [str(path) for path in self.logdir.rglob("*.tmp")]:

@@ -142,7 +142,7 @@ def table(heading: str, runs: Mapping[str, Callable[[], int]], rounds: int, cloc
 def training(root: Path, *, num_workers: int = 0, device_work: bool = False) -> Loader:
     """The loader of a training on the CPU; without `device_work` batches stay as they were handed over."""
     words = [f"data.train.roots=[{root}]", f"data.train.batch_size={BATCH}", f"data.num_workers={num_workers}"]
-    loader = build_data.train_loader(config_of(CONFIG, words), Runtime(torch.device("cpu")), seed=0)
+    loader = build_data.build_train_loader(config_of(CONFIG, words), Runtime(torch.device("cpu")), seed=0)
     if not device_work:
         loader.finish = lambda batch: batch
     return loader

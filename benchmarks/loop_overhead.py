@@ -79,14 +79,8 @@ class OneLayer(Recipe):
         yield "dis", {"gan": self.dis(fake.detach()).mean() - self.dis(batch["x"]).mean()}
         yield "gen", {"gan": -self.dis(fake).mean()}
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        return {}
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return batch["x"]
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
 
 
 def one_layer_by_hand(batch: Batch) -> Callable[[], None]:

@@ -26,7 +26,7 @@ from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.saver import Saver
-from imagier.train.snapshot import Snapshot, size_bytes
+from imagier.train.snapshot import Snapshot, count_bytes
 from imagier.train.trainer import Trainer
 
 PLAIN, WHOLE, BEHIND = "torch.save", "the same, hashed and synced", "in the background"
@@ -47,14 +47,8 @@ class Deep(Recipe):
     def step(self, batch: Batch, now: StepContext) -> Iterator[tuple[str, Losses]]:
         yield "gen", {"error": self.gen(batch["x"]).square().mean()}
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        return {}
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return batch["x"]
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
 
 
 def trainer_of(parameters: int) -> Trainer:
@@ -145,7 +139,7 @@ def main() -> None:
     trainer = trainer_of(args.parameters)
     batch = Batch({"x": torch.ones(ROWS, WIDTH)})
     trainer.train_step(batch)
-    print(f"a state of {size_bytes(build_state(trainer, {})) / 1e9:.2f} GB")
+    print(f"a state of {count_bytes(build_state(trainer, {})) / 1e9:.2f} GB")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         seconds = stalls(trainer, batch, Path(folder), args.rounds)
         for name, taken in seconds.items():

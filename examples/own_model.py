@@ -58,17 +58,8 @@ class Recipe(BaseRecipe):
     def logits(self, batch: Batch, images: Tensor) -> list[Tensor]:
         return [self.dis(torch.cat([batch["label"], images], dim=1))]
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        return {"fake_images": self.gen(batch["label"])}
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        return self.gen(batch["label"]).float()
-
-    def infer(self, batch: Batch, rng: torch.Generator) -> list[Tensor]:
-        return list(self.sample(batch, rng))
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {"images": batch["images"]}
+        return self.gen(batch["label"])
 
     def target(self, batch: Batch) -> Tensor:
         return batch["images"]

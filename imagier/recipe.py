@@ -40,8 +40,13 @@ class Batch:
         return replace(self, tensors={**self.tensors, **tensors})
 
     def split(self, parts: int) -> list[Batch]:
-        """`parts` consecutive batches of equal length; the length must be divisible."""
-        assert len(self) % parts == 0, f"a batch of {len(self)} cannot be split in {parts}"
+        """`parts` consecutive batches of equal length. UserError if there are none."""
+        if len(self) % parts:
+            raise UserError(
+                f"a batch of {len(self)} cannot be split in {parts}",
+                advice="steps_keys of the recipe names its keys that say in how many parts",
+                code="indivisible-batch",
+            )
         rows = len(self) // parts
         return [self._rows(slice(i * rows, (i + 1) * rows)) for i in range(parts)]
 
@@ -65,6 +70,8 @@ class StepContext:
     step: int
     epoch: int
     rng: torch.Generator
+    parts: int = 1
+    """Parts that the batch was split into (`trainer.accumulate`). Their steps take turns, phase by phase."""
 
 
 class Recipe(ABC):
@@ -107,26 +114,21 @@ class Recipe(ABC):
                 self.gen, self.dis, self.loss_weight = gen, dis, loss_weight
 
             def step(self, batch, ctx):
-                real, fake = batch["images"], self.generate(batch, ctx.rng)["images"]
+                real, fake = batch["images"], self.sample(batch, ctx.rng)
                 logits = {"real": self.dis(real), "fake": self.dis(fake.detach())}
                 yield "dis", {"gan": F.softplus(-logits["real"]).mean() + F.softplus(logits["fake"]).mean()}
                 flatness = fake.diff(dim=-1).abs().mean() + fake.diff(dim=-2).abs().mean()
                 yield "gen", {"gan": F.softplus(-self.dis(fake)).mean(), "flatness": flatness}
 
-            def generate(self, batch, rng):
-                return {"images": self.gen(batch["images"].mean(dim=1, keepdim=True))}
-
             def sample(self, batch, rng):
-                return self.generate(batch, rng)["images"].float()
+                return self.gen(batch["images"].mean(dim=1, keepdim=True))
 
-            def infer(self, batch, rng):
-                return list(self.sample(batch, rng))
+            def target(self, batch):
+                return batch["images"]
 
-            def visualize_inputs(self, batch):
-                return {"images": batch["images"]}
-
-    A recipe is final: it is written, not subclassed further. Loss names are the keys of `loss_weight`, optionally
-    followed by "/part": parts share the weight of their loss.
+    `step` and `sample` are all that a recipe needs; with a `target`, its images are scored. Every other method has a
+    default, for a method to replace. A recipe is final: it is not subclassed further. Loss names are the keys of
+    `loss_weight`, optionally followed by "/part": parts share the weight of their loss.
     """
 
     players: ClassVar[tuple[str, ...]] = ("gen", "dis")
@@ -138,16 +140,19 @@ class Recipe(ABC):
     is_video: ClassVar[bool] = False
     """Whether batches hold clips, with a dimension of frames after that of samples."""
 
-    loss_weight: Mapping[str, float]
+    loss_weight: Mapping[str, float] = {}
     """Weight of every loss in its player's total. A part ("gan/a") may have one of its own ("gan_a"), which is added to
     that of the whole."""
 
     log_names: ClassVar[Mapping[str, str]] = {}
     """Name under which a loss or a part of one is logged, where that differs from its own."""
 
-    should_share_forward: bool = False
-    """Whether one forward of the generator serves the updates of all players. A trainer that would hold the graphs of
-    many parts of a batch at once sets it to False: two forwards, but smaller graphs."""
+    steps_keys: ClassVar[Sequence[str]] = ()
+    """Keys that say how often a player is updated: an iteration takes as many batches as the largest of them, else one.
+    They come as a single batch; `alternate` splits it."""
+
+    data_keys: ClassVar[Sequence[str]] = ()
+    """Keys that the data set reads, too, as fields of its `DatasetSpec`: when the clips of a video method grow."""
 
     has_before_checkpoint: bool = False
     """Whether `before_checkpoint` has something to do."""
@@ -182,10 +187,16 @@ class Recipe(ABC):
         """
 
     def total(self, losses: Losses) -> Tensor:
-        """The weighted sum of a player's losses, a float32 scalar."""
+        """The weighted sum of a player's losses, a float32 scalar. UserError if one has no weight, or all have 0."""
         weights = {name: self._weight(name) for name in losses}
         weighted = [weight * losses[name].float() for name, weight in weights.items() if weight]
-        assert weighted, f"none of {', '.join(losses)} has a weight"
+        if not weighted:
+            raise UserError(
+                f"is 0 for {', '.join(losses)}: the player with these losses would learn nothing",
+                where="trainer.loss_weight",
+                advice="give one of them a weight",
+                code="no-loss-weight",
+            )
         return torch.stack(weighted).sum()
 
     def check_weights(self, *losses: str) -> None:
@@ -201,21 +212,31 @@ class Recipe(ABC):
 
     def _weight(self, name: str) -> float:
         whole, _, part = name.partition("/")
+        if whole not in self.loss_weight:
+            raise UserError(
+                f"missing: the recipe computes a loss {name}",
+                where=f"trainer.loss_weight.{whole}",
+                advice="give it a weight, or 0",
+                code="missing-loss-weight",
+            )
         return self.loss_weight[whole] + (self.loss_weight.get(f"{whole}_{part}", 0.0) if part else 0.0)
-
-    @abstractmethod
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Everything that the generator returns for a batch, as in training."""
 
     @abstractmethod
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """Images for a batch, N x 3 x H x W in [-1, 1]."""
 
-    infer: Callable[..., list[Tensor]]
-    """(batch, rng, **inference_args of the config) -> one image per sample, 1 or 3 x H x W, to be clamped to [-1, 1].
+    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Everything that the generator returns for a batch, as in training. The batch norms of an average are measured
+        on it."""
+        return {"fake_images": self.sample(batch, rng)}
 
-    An argument `seed` gets the run's, which is the same on all ranks; `rng` differs.
-    """
+    def infer(self, batch: Batch, rng: torch.Generator) -> list[Tensor]:
+        """One image per sample, 1 or 3 x H x W, to be clamped to [-1, 1].
+
+        Keyword-only arguments are the config's `inference_args`. An argument `seed` gets the run's, which is the same
+        on all ranks; `rng` differs.
+        """
+        return list(self.sample(batch, rng))
 
     def infer_names(self, batch: Batch, *args: Any, **inference_args: Any) -> list[str]:
         """Names of the images that `infer` makes of a batch with these arguments, "sequence/name" each.
@@ -225,9 +246,10 @@ class Recipe(ABC):
         """
         return next(iter(batch.keys.values()))
 
-    @abstractmethod
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The columns left of the results in the image grids of a training, N x 3 x H x W in [-1, 1] each."""
+        target = self.target(batch)
+        return {} if target is None else {"target": target}
 
     def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """The columns of results in the image grids of a training, N x 3 x H x W in [-1, 1] each."""
@@ -280,41 +302,54 @@ class Recipe(ABC):
 Generated = TypeVar("Generated")
 
 
+@dataclass(frozen=True)
+class Updates:
+    """How often a discriminator and a generator are updated in an iteration. UserError if that makes no sense."""
+
+    dis_step: int = 1
+    gen_step: int = 1
+    can_share_forward: bool = True
+    """One forward of the generator may serve one update of each. False: every update has its own."""
+
+    def __post_init__(self) -> None:
+        for name, steps in (("dis_step", self.dis_step), ("gen_step", self.gen_step)):
+            if steps < 0:
+                raise UserError(f"must not be negative, but is {steps}", where=name, code="negative-steps")
+        if self.dis_step == self.gen_step == 0:
+            raise UserError("are both 0: nothing would be trained", where="dis_step and gen_step", code="no-updates")
+
+    @property
+    def batches(self) -> int:
+        """Batches that an iteration takes."""
+        return max(self.dis_step, self.gen_step)
+
+
 def alternate(
     batch: Batch,
+    ctx: StepContext,
+    updates: Updates,
     *,
-    dis_step: int,
-    gen_step: int,
-    should_share_forward: bool,
     generate: Callable[[Batch], Generated],
     dis_losses: Callable[[Batch, Generated], Losses],
     gen_losses: Callable[[Batch, Generated], Losses],
     generate_for_dis: Callable[[Batch], Generated] | None = None,
 ) -> Iterator[tuple[str, Losses]]:
-    """The phases of a `step` with a generator and a discriminator: `dis_step` updates of "dis", `gen_step` of "gen".
+    """The phases of a `step` with a generator and a discriminator: updates of "dis", then of "gen".
 
-    The i-th update of each is on the i-th of max(dis_step, gen_step) parts of the batch, and the generator's are made
-    with the discriminator already updated. should_share_forward: one forward of the generator for one update of each;
-    else one for every update, without gradients for the discriminator's, by `generate_for_dis` if given.
+    The i-th update of each is on the i-th part of the batch, which `updates.batches` of the loader make up, and the
+    generator's are made with the discriminator already updated. If each is updated once, one forward of the generator
+    may serve both. Else every update has its own, without gradients for the discriminator's, by `generate_for_dis` if
+    given; also with `trainer.accumulate` > 1, as the generator's graphs of all parts would be in memory together.
     """
-    if should_share_forward:
+    if updates.can_share_forward and updates.dis_step == updates.gen_step == ctx.parts == 1:
         fake = generate(batch)
         yield "dis", dis_losses(batch, fake)
         yield "gen", gen_losses(batch, fake)
         return
-    parts = batch.split(max(dis_step, gen_step))
-    for part in parts[:dis_step]:
+    parts = batch.split(updates.batches)
+    for part in parts[: updates.dis_step]:
         with torch.no_grad():
             fake = (generate_for_dis or generate)(part)
         yield "dis", dis_losses(part, fake)
-    for part in parts[:gen_step]:
+    for part in parts[: updates.gen_step]:
         yield "gen", gen_losses(part, generate(part))
-
-
-def check_steps(dis_step: int, gen_step: int) -> None:
-    """UserError unless both are numbers of updates and at least one is not 0."""
-    for name, steps in (("dis_step", dis_step), ("gen_step", gen_step)):
-        if steps < 0:
-            raise UserError(f"must not be negative, but is {steps}", where=name, code="negative-steps")
-    if dis_step == gen_step == 0:
-        raise UserError("are both 0: nothing would be trained", where="dis_step and gen_step", code="no-updates")

@@ -32,7 +32,7 @@ class Recipe(Base):
     def step(self, batch, now):
         yield from ()
 
-    generate = sample = visualize_inputs = infer = None
+    sample = None
 """
 
 FOLDERS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tokenize
 from collections.abc import Collection, Iterator
 from functools import cache
@@ -33,6 +34,11 @@ ARROWS = {
 
 SINGLE_FILES = {"data": {"imagier.nn.colorize"}}
 """Files of other rooms that a room may import, too."""
+
+WITH_CODES = {"recipe", "train", "run", "models", "losses", "cli"}
+"""Rooms in which every UserError has a code."""
+
+FLAG = re.compile(r"(?<!\w)--[a-z]")
 
 MAX_FUNCTION_LINES = 40
 MAX_FILE_LINES = 400
@@ -186,6 +192,30 @@ def test_files_public_functions_and_public_classes_are_documented(path: Path) ->
     assert not tree.body or ast.get_docstring(tree), "the file has no heading"
 
 
+def user_errors(tree: ast.AST) -> Iterator[ast.Call]:
+    """Every call that makes a UserError."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("UserError", "Unusable"):
+            yield node
+
+
+@each_file
+def test_every_mistake_of_the_user_has_a_code(path: Path) -> None:
+    if room_of(path) in WITH_CODES:
+        calls = user_errors(parsed(path))
+        assert [call.lineno for call in calls if "code" not in {keyword.arg for keyword in call.keywords}] == []
+
+
+@each_file
+def test_only_the_command_line_names_flags_in_errors(path: Path) -> None:
+    """cli/flags.py puts them in place of the names that Python has."""
+    if room_of(path) in WITH_CODES - {"cli"}:
+        texts = [
+            node for call in user_errors(parsed(path)) for node in ast.walk(call) if isinstance(node, ast.Constant)
+        ]
+        assert [node.lineno for node in texts if isinstance(node.value, str) and FLAG.search(node.value)] == []
+
+
 def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Function]]:
     """All functions by their qualified names; those inside others are part of these."""
     for node in ast.iter_child_nodes(tree):
@@ -243,6 +273,9 @@ def test_the_rules_find_what_they_forbid(tmp_path: Path) -> None:
     assert set(rooms_imported(wrong)) == {"cli", "train"}
     assert set(rooms_imported(wrong, ["imagier.train.runtime"])) == {"cli"}
     assert [word for _, word in words(wrong) if "cuda" in word] == ["cuda", ":cuda"]
+    (call,) = user_errors(ast.parse("raise UserError(f'x {y}', advice='name another --logdir')"))
+    texts = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant)]
+    assert [text for text in texts if FLAG.search(text)] == ["name another --logdir"]
     code = 'class A:\n  def f(self,\n        x):\n    """Doc."""\n    # why\n    y = 1\n\n    return y\n'
     (tmp_path / "a.py").write_text(code)
     found = dict(functions(ast.parse(code)))

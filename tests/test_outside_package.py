@@ -16,11 +16,12 @@ import yaml
 from images import write
 
 from imagier.cli import main
-from imagier.config.read import read
+from imagier.config.read import read, read_mapping
+from imagier.errors import UserError
 from imagier.recipe import Position
 from imagier.run import build_data
 from imagier.train import checkpoint
-from imagier.train.compare import first_difference
+from imagier.train.compare import find_first_difference
 from imagier.train.runtime import Runtime
 
 LAB = "lab_outside"
@@ -59,17 +60,8 @@ class Head(Discriminator):
 class Base(Recipe):
     required_inputs = ("images", "label")
 
-    def generate(self, batch, rng):
-        return {"fake_images": self.networks[self.generator_name](batch["label"])}
-
     def sample(self, batch, rng):
-        return self.generate(batch, rng)["fake_images"]
-
-    def infer(self, batch, rng):
-        return list(self.sample(batch, rng))
-
-    def visualize_inputs(self, batch):
-        return {"images": batch["images"]}
+        return self.networks[self.generator_name](batch["label"])
 
     def target(self, batch):
         return batch["images"]
@@ -94,6 +86,41 @@ class Recipe(Base):
 
     def step(self, batch, ctx):
         yield "painter", {"l1": (self.painter(batch["label"]) - batch["images"]).abs().mean()}
+''',
+    "eager": '''
+"""A recipe with keys of its own, two of which have the names of keys of ours."""
+
+from lab_outside.nets import Base, TinyGenerator
+from lab_outside.solo import Painter
+
+
+class Recipe(Base):
+    """Its keys mean nothing to others."""
+
+    players = ("painter",)
+
+    def __init__(self, *, painter: Painter, dis_step: int = 3, num_epochs_temporal_step: str = "never"):
+        self.painter, self.loss_weight = painter, {"l1": 1.0}
+
+    def step(self, batch, ctx):
+        yield "painter", {"l1": (self.painter(batch["label"]) - batch["images"]).abs().mean()}
+
+
+class Thrice(Recipe):
+    steps_keys = ("dis_step",)
+
+
+class Wrong(Recipe):
+    steps_keys = ("gen_step",)
+
+
+class Forgetful(Recipe):
+    def __init__(self, *, painter: Painter):
+        self.loss_weight = {"l1": 1.0}
+
+
+class NoField(Recipe):
+    data_keys = ("dis_step",)
 ''',
     "trio": '''
 """A recipe with three players."""
@@ -313,7 +340,7 @@ def ends_as_if_never_stopped(config: dict[str, Any], folder: Path) -> dict[str, 
         assert train(config, folder / "halves", f"max_iter={last}") == 0
     name = "epoch_00000_iteration_000000004_checkpoint.pt"
     whole, halves = (checkpoint.load(folder / run / name) for run in ("whole", "halves"))
-    assert first_difference(whole["players"], halves["players"]) is None
+    assert find_first_difference(whole["players"], halves["players"]) is None
     return whole
 
 
@@ -349,6 +376,48 @@ def test_an_optimizer_of_the_users_trains_and_resumes(lab: Path, type_: str) -> 
     (group,) = state["players"]["painter"]["optimizer"]["param_groups"]
     assert (group["lr"], group["decay"]) == (0.01, 0.25)
     assert len(state["players"]["painter"]["optimizer"]["state"]) == 6
+
+
+@pytest.mark.parametrize(("recipe", "samples"), [("Recipe", 2), ("Thrice", 6)])
+def test_only_the_keys_that_a_recipe_names_make_its_batches_larger(lab: Path, recipe: str, samples: int) -> None:
+    config = solo(lab)
+    config["trainer"] = {"type": f"{LAB}.eager.{recipe}"}
+    loader = build_data.build_train_loader(read_mapping(config)[0], Runtime(torch.device("cpu")), seed=0)
+    assert len(next(loader.stream(Position()))[0]) == samples
+    assert train(config, lab / "run", "max_iter=1") == 0
+
+
+def test_a_recipe_that_does_not_keep_its_network_is_one_mistake(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = solo(lab)
+    config["trainer"] = {"type": f"{LAB}.eager.Forgetful"}
+    assert train(config, lab / "refused") == 2
+    assert capsys.readouterr().err.startswith(f"{LAB}.eager.Forgetful: ")
+
+
+@pytest.mark.parametrize("attribute", ["players", "required_inputs", "steps_keys", "data_keys"])
+def test_a_text_where_a_recipe_should_have_a_tuple_is_one_mistake(
+    lab: Path, capsys: pytest.CaptureFixture[str], attribute: str
+) -> None:
+    text = f"from lab_outside.solo import Painter, Recipe\nRecipe.{attribute} = ('painter')\n"
+    write(lab / "elsewhere" / LAB / "text.py", text.encode())
+    config = solo(lab)
+    config["trainer"] = {"type": f"{LAB}.text"}
+    (line,) = mistakes(config, lab, capsys)
+    assert line.startswith("trainer.type: ") and f".{attribute} " in line
+
+
+def test_an_argument_that_no_infer_has_is_an_unknown_key(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = mistakes(solo(lab), lab, capsys, "inference_args.a2b=true")
+    assert line.startswith("inference_args.a2b: ")
+
+
+@pytest.mark.parametrize(("recipe", "attribute"), [("Wrong", "steps_keys"), ("NoField", "data_keys")])
+def test_a_key_that_a_recipe_names_and_nobody_has_is_its_mistake(lab: Path, recipe: str, attribute: str) -> None:
+    config = solo(lab)
+    config["trainer"] = {"type": f"{LAB}.eager.{recipe}"}
+    with pytest.raises(UserError) as caught:
+        build_data.build_train_loader(read_mapping(config)[0], Runtime(torch.device("cpu")), seed=0)
+    assert (caught.value.where, caught.value.code) == (f"{LAB}.eager.{recipe}.{attribute}", "unknown-key")
 
 
 def test_a_schedule_of_the_users_sets_the_rate(lab: Path) -> None:
@@ -445,7 +514,7 @@ def test_a_data_set_with_a_key_of_its_own_and_a_new_kind_of_input_train_and_resu
     config = deep(lab)
     ends_as_if_never_stopped(config, lab)
     checked, _ = read(lab / "outside.yaml")
-    loader = build_data.train_loader(checked, Runtime(torch.device("cpu")), seed=0)
+    loader = build_data.build_train_loader(checked, Runtime(torch.device("cpu")), seed=0)
     assert len(loader.dataset) == 9, "without the one that is too small"
     batch, _ = next(loader.stream(Position()))
     assert batch["label"].shape[1] == 4 + 1

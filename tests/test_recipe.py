@@ -13,7 +13,7 @@ from contract import experiment
 from torch import Tensor
 
 from imagier.errors import UserError
-from imagier.recipe import Batch, Losses, Recipe, StepContext, alternate, check_steps
+from imagier.recipe import Batch, Losses, Recipe, StepContext, Updates, alternate
 
 
 class Weighing(Recipe):
@@ -25,13 +25,7 @@ class Weighing(Recipe):
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         raise NotImplementedError
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        raise NotImplementedError
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        raise NotImplementedError
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError
 
 
@@ -42,8 +36,37 @@ def test_the_total_adds_what_has_a_weight_and_parts_have_their_own_on_top() -> N
 
 
 def test_a_player_must_have_something_to_learn() -> None:
-    with pytest.raises(AssertionError, match="none of gan, kl has a weight"):
+    with pytest.raises(UserError) as caught:
         Weighing(gan=0.0, kl=0.0).total({"gan": torch.tensor(1.0), "kl": torch.tensor(1.0)})
+    assert (caught.value.where, caught.value.code) == ("trainer.loss_weight", "no-loss-weight")
+
+
+def test_a_recipe_needs_nothing_but_a_step_and_a_sample() -> None:
+    class Minimal(Recipe):
+        def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
+            raise NotImplementedError
+
+        def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+            return batch["x"] + torch.rand((), generator=rng)
+
+    class WithTarget(Minimal):
+        def target(self, batch: Batch) -> Tensor:
+            return batch["x"]
+
+    made, batch = Minimal(), Batch({"x": torch.zeros(2, 3, 4, 4)}, {"x": ["s/0", "s/1"]})
+
+    def rng() -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    images = made.sample(batch, rng())
+    assert torch.equal(torch.stack(made.infer(batch, rng())), images)
+    assert [torch.equal(x, images) for x in made.generate(batch, rng()).values()] == [True]
+    assert [torch.equal(x, images) for x in made.visualize_outputs(batch, rng()).values()] == [True]
+    assert made.visualize_inputs(batch) == {}
+    assert list(WithTarget().visualize_inputs(batch)) == ["target"]
+    with pytest.raises(UserError) as caught:
+        made.total({"l1": torch.zeros(())})
+    assert (caught.value.where, caught.value.code) == ("trainer.loss_weight.l1", "missing-loss-weight")
 
 
 @pytest.mark.parametrize(
@@ -107,14 +130,13 @@ class Diary:
         return {name: torch.zeros(())}
 
 
-def entries(dis_step: int, gen_step: int, *, share: bool, count: int, own: bool = False) -> list[tuple]:
+def entries(dis_step: int, gen_step: int, *, share: bool, count: int, own: bool = False, parts: int = 1) -> list[tuple]:
     """All that happens in an iteration; "update" where the loop has its turn."""
     diary = Diary()
     phases = alternate(
         numbers(count),
-        dis_step=dis_step,
-        gen_step=gen_step,
-        should_share_forward=share,
+        StepContext(0, 0, torch.Generator(), parts),
+        Updates(dis_step, gen_step, share),
         generate=lambda part: diary.generate("fake", part),
         generate_for_dis=(lambda part: diary.generate("cheap", part)) if own else None,
         dis_losses=lambda part, fake: diary.losses("d", part, fake),
@@ -135,6 +157,7 @@ def test_one_forward_serves_both_updates_or_each_has_its_own() -> None:
     dis = [("fake", x, False), ("d on fake", x, True), ("update", "dis")]
     gen = [("fake", x, True), ("g on fake", x, True), ("update", "gen")]
     assert entries(1, 1, share=False, count=2) == dis + gen
+    assert entries(1, 1, share=True, count=2, parts=2) == dis + gen
     cheap = [("cheap", x, False), ("d on cheap", x, True), ("update", "dis")]
     assert entries(1, 1, share=False, count=2, own=True) == cheap + gen
 
@@ -164,13 +187,13 @@ def test_numbers_of_updates_that_make_no_sense_are_the_users_mistake(
     dis_step: int, gen_step: int, where: str, code: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        check_steps(dis_step, gen_step)
+        Updates(dis_step, gen_step)
     assert (caught.value.where, caught.value.code) == (where, code)
 
 
-@pytest.mark.parametrize("steps", [(0, 1), (1, 0), (3, 2)])
-def test_a_player_may_go_without_updates(steps: tuple[int, int]) -> None:
-    check_steps(*steps)
+@pytest.mark.parametrize(("steps", "batches"), [((0, 1), 1), ((1, 0), 1), ((3, 2), 3)])
+def test_a_player_may_go_without_updates(steps: tuple[int, int], batches: int) -> None:
+    assert Updates(*steps).batches == batches
 
 
 # The example ---------------------------------------------------------------------------------------------------------

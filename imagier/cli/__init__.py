@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
     if overrides is not None:
         overrides += rest
 
+    from imagier.cli.flags import name_flags
     from imagier.errors import RunError, UserError
     from imagier.run.log_lines import print_logs
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
         with print_logs(), _import_from_folder():
             return module.run(args)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(name_flags(error), file=sys.stderr)
         return status.USER_ERROR
     except RunError as error:
         print(error, file=sys.stderr)

@@ -7,8 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-END = 2**63
-"""Seeds are below this: torch and the files of a run hold them as signed integers of 64 bits."""
+from imagier.run.options import END_OF_SEEDS
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +51,7 @@ def add_drawing(parser: argparse.ArgumentParser, out: str) -> None:
 
 def parse_seed(text: str) -> int:
     """A seed. ArgumentTypeError unless it is a whole number from 0 to 2**63 - 1."""
-    if not (text.isascii() and text.isdecimal() and int(text[:20]) < END):
+    if not (text.isascii() and text.isdecimal() and int(text[:20]) < END_OF_SEEDS):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 to 2**63 - 1")
     return int(text)
 

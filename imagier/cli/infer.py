@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imagier.cli.arguments import add_process, parse_folder, parse_seed, parse_writable_folder, read_process_options
 from imagier.run import status
-from imagier.run.options import RunOptions
+from imagier.run.options import STYLE_SEED, RunOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", type=Path, metavar="FILE", help="the weights (default: the latest checkpoint of --logdir)")
     add("--logdir", type=parse_folder, metavar="DIR", help="folder of a run")
     add("--output_dir", type=parse_writable_folder, required=True, metavar="DIR", help="where to write the images")
-    add("--seed", type=parse_seed, default=0, help="seed of random styles (default 0)")
+    add("--seed", type=parse_seed, default=STYLE_SEED, help="seed of random styles (default %(default)s)")
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data (default: num_workers of the data)")
     add("--debug", action="store_true", help=argparse.SUPPRESS)

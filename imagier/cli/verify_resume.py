@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imagier.cli.arguments import add_device, parse_seed, parse_writable_folder
 from imagier.run import status
-from imagier.run.options import DEFAULT_SEED
+from imagier.run.options import TRAIN_SEED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=12, metavar="N", help="iterations of each run (default 12, at least 6)")
     add("--ranks", type=int, default=1, metavar="N", help="train in this many processes, started by torchrun")
     add_device(parser)
-    add("--seed", type=parse_seed, default=DEFAULT_SEED, help="seed of everything random (default %(default)s)")
+    add("--seed", type=parse_seed, default=TRAIN_SEED, help="seed of everything random (default %(default)s)")
     add("--folder", type=parse_writable_folder, metavar="DIR", help="keep the runs here (default: they are deleted)")
     add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
 

@@ -20,7 +20,7 @@ from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dump, j
 from imagier.config.lookup import class_at
 from imagier.config.own_keys import SECTIONS, OwnKeyFinder, OwnKeys, hide_inherited_keys, put_own_keys
 from imagier.config.rules.data import check_run
-from imagier.config.rules.method import check_method, check_optimizer, check_players
+from imagier.config.rules.method import check_method, check_optimizer, check_players, check_tuples
 from imagier.errors import UserError
 
 DATA_FACTS = ("label_channels", "label_lengths", "one_hot", "image_channels", "crop_h_w", "style_classes")
@@ -68,11 +68,6 @@ class Config:
         return self.recipe.shared
 
     @property
-    def metrics(self) -> list[Component]:
-        """What generated images are scored by."""
-        return self.run.metrics
-
-    @property
     def generator(self) -> str:
         """The name of the player that makes the images: the first."""
         return next(iter(self.players))
@@ -116,10 +111,7 @@ def _mistakes_of_the_method(config: Config) -> Iterable[Mistake]:
     recipe, cls = config.recipe, config.recipe.cls
     networks = {name: network.options for name, network in config.players.items()}
     yield from check_method(config.run.data, recipe.type, cls.required_inputs, cls.is_video, networks)
-    infer = getattr(cls, "infer", None)  # what only trains need not have it
-    if infer is None:
-        return
-    parameters = inspect.signature(infer).parameters.values()
+    parameters = inspect.signature(cls.infer).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -137,6 +129,9 @@ class _Checker:
 
     def check_config(self) -> Config | None:
         """The config, before the rules between method and data; None if a section does not fit."""
+        if broken := list(check_tuples(class_at(self.document, ("trainer",)))):
+            self.mistakes += broken
+            return None
         recipe = self.check_component(schema.RECIPE, ("trainer",), _facts_of_recipe)
         names = self._find_players()
         players = {

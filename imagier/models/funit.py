@@ -25,7 +25,7 @@ from imagier.nn.norm import AdaptiveNorm, NormParams, norm2d
 from imagier.nn.reference_names import Rules
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
-from imagier.recipe import Batch, Losses, StepContext, alternate, check_steps
+from imagier.recipe import Batch, Losses, StepContext, Updates, alternate
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -238,6 +238,7 @@ class Recipe(BaseRecipe):
     """Adversarial training on images of many classes, also of COCO-FUNIT's generator."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images_content", "images_style")
+    steps_keys: ClassVar[Sequence[str]] = ("dis_step", "gen_step")
 
     def __init__(
         self,
@@ -265,11 +266,8 @@ class Recipe(BaseRecipe):
         self.gan_mode: GanMode = gan_mode
         self.loss_weight = asdict(loss_weight)
         self.aug_policy = aug_policy
-        self.gen_step = gen_step
-        self.dis_step = dis_step
         self.reference_order = reference_order
-        self.should_share_forward = gen_step == dis_step == 1 and not reference_order
-        check_steps(dis_step, gen_step)
+        self.updates = Updates(dis_step, gen_step, can_share_forward=not reference_order)
         if dis_step:
             self.check_weights("gan")
         if style_classes is not None and style_classes > dis.num_classes:
@@ -286,9 +284,8 @@ class Recipe(BaseRecipe):
         _require(batch, "images_content", "images_style", "labels_content", "labels_style")
         yield from alternate(
             self.prepare(batch),
-            dis_step=self.dis_step,
-            gen_step=self.gen_step,
-            should_share_forward=self.should_share_forward,
+            ctx,
+            self.updates,
             generate=lambda part: self.generate(part, ctx.rng),
             generate_for_dis=lambda part: self.generate(part, ctx.rng, recon=self.reference_order),
             dis_losses=lambda part, fake: self.dis_losses(part, fake, ctx.rng),

@@ -30,7 +30,7 @@ from imagier.nn.reference_names import Rules
 from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
-from imagier.recipe import Batch, Losses, StepContext, alternate, check_steps
+from imagier.recipe import Batch, Losses, StepContext, Updates, alternate
 from imagier.recipe import Recipe as BaseRecipe
 
 LARGEST_SHIFT = 0.05
@@ -298,6 +298,7 @@ class Recipe(BaseRecipe):
     """Adversarial training in both directions; images, contents and styles must survive a translation."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
+    steps_keys: ClassVar[Sequence[str]] = ("dis_step", "gen_step")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan/a": "gan_a",
         "gan/b": "gan_b",
@@ -346,15 +347,12 @@ class Recipe(BaseRecipe):
         for kind in ("style_recon", "content_recon"):
             for way in ("aa", "bb"):  # the names of these parts do not start with that of the whole
                 self.loss_weight[f"{kind}_within_{way}"] = self.loss_weight[f"{kind}_{way}"]
-        check_steps(dis_step, gen_step)
+        self.updates = Updates(dis_step, gen_step, can_share_forward=not reference_order)
         if dis_step:
             self.check_weights("gan/a", "gan/b")
         self.gan_recon = gan_recon
         self.aug_policy = aug_policy
-        self.gen_step = gen_step
-        self.dis_step = dis_step
         self.reference_order = reference_order
-        self.should_share_forward = gen_step == dis_step == 1 and not reference_order
         self.perceptual_config = perceptual_loss
         self.perceptual: PerceptualLoss | None = None
 
@@ -371,9 +369,8 @@ class Recipe(BaseRecipe):
         recons = {"image_recon": self._discriminates_recons, "latent_recon": False, "cycle_recon": False}
         yield from alternate(
             self.prepare(batch),
-            dis_step=self.dis_step,
-            gen_step=self.gen_step,
-            should_share_forward=self.should_share_forward,
+            ctx,
+            self.updates,
             generate=lambda part: self._generate_to_learn(part, ctx.rng),
             generate_for_dis=lambda part: self.generate(part, ctx.rng, **recons),
             dis_losses=lambda part, fake: self.dis_losses(part, fake, ctx.rng),

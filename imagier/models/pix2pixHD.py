@@ -36,7 +36,7 @@ from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules, reference_names
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
-from imagier.recipe import Batch, Losses, StepContext, alternate, check_steps
+from imagier.recipe import Batch, Losses, StepContext, Updates, alternate
 from imagier.recipe import Recipe as BaseRecipe
 
 INSTANCE_MAPS = "instance_maps"
@@ -405,6 +405,7 @@ class Recipe(BaseRecipe):
     """Training of pix2pixHD: adversarial, with feature matching and a perceptual loss (section 3.2)."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images", "label")
+    steps_keys: ClassVar[Sequence[str]] = ("dis_step", "gen_step")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan": "GAN",
         "feature_matching": "FeatureMatching",
@@ -447,16 +448,13 @@ class Recipe(BaseRecipe):
                 code="instances-not-last",
             )
         self.has_before_checkpoint = gen.encoder is not None
-        check_steps(dis_step, gen_step)
+        self.updates = Updates(dis_step, gen_step, can_share_forward=not reference_order)
         self.loss_weight = asdict(loss_weight)
         if dis_step:
             self.check_weights("gan")
         self.gan_mode: GanMode = gan_mode
         self.is_relativistic = gan_relativistic
         self.topk_decay, self.topk_min, self.topk_per_sample = gan_decay_k, gan_min_k, gan_separate_topk
-        self.gen_step = gen_step
-        self.dis_step = dis_step
-        self.should_share_forward = gen_step == dis_step == 1 and not reference_order
         self.perceptual_config = perceptual_loss
         self.perceptual: PerceptualLoss | None = None
 
@@ -474,9 +472,8 @@ class Recipe(BaseRecipe):
         """One iteration: updates of the discriminator, then of the generator against the updated discriminator."""
         yield from alternate(
             self.prepare(batch),
-            dis_step=self.dis_step,
-            gen_step=self.gen_step,
-            should_share_forward=self.should_share_forward,
+            ctx,
+            self.updates,
             generate=lambda part: self.generate(part, ctx.rng),
             dis_losses=self.dis_losses,
             gen_losses=lambda part, fake: self.gen_losses(part, fake, ctx),

@@ -26,7 +26,7 @@ from imagier.nn.reference_names import Rules
 from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
-from imagier.recipe import Batch, Losses, StepContext, alternate, check_steps
+from imagier.recipe import Batch, Losses, StepContext, Updates, alternate
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -261,6 +261,7 @@ class Recipe(BaseRecipe):
     """Adversarial training in both directions, with reconstruction and cycle consistency."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
+    steps_keys: ClassVar[Sequence[str]] = ("dis_step", "gen_step")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan/a": "gan_a",
         "gan/b": "gan_b",
@@ -290,12 +291,9 @@ class Recipe(BaseRecipe):
         self.dis_sizes = SizeProbe(dis, _run_both_domains, where="dis", depth_keys="num_layers")
         self.gan_mode: GanMode = gan_mode
         self.loss_weight = asdict(loss_weight)
-        check_steps(dis_step, gen_step)
+        self.updates = Updates(dis_step, gen_step, can_share_forward=not reference_order)
         if dis_step:
             self.check_weights("gan/a", "gan/b")
-        self.gen_step = gen_step
-        self.dis_step = dis_step
-        self.should_share_forward = gen_step == dis_step == 1 and not reference_order
         self.cycle_recon = self._has_weight("cycle_recon", "cycle_recon_aba", "cycle_recon_bab")
         self.image_recon = self._has_weight("image_recon") or reference_order  # the reference logs it at any weight
         self.perceptual_config = perceptual_loss
@@ -313,9 +311,8 @@ class Recipe(BaseRecipe):
         """One iteration: updates of the discriminators, then of the generator against the updated discriminators."""
         yield from alternate(
             self.prepare(batch),
-            dis_step=self.dis_step,
-            gen_step=self.gen_step,
-            should_share_forward=self.should_share_forward,
+            ctx,
+            self.updates,
             generate=lambda part: self._generate_to_learn(part, ctx.rng),
             generate_for_dis=lambda part: self.generate(part, ctx.rng, image_recon=False, cycle_recon=False),
             dis_losses=self.dis_losses,

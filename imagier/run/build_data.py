@@ -22,11 +22,8 @@ from imagier.data.sources.source import Source
 from imagier.errors import UserError
 from imagier.train.runtime import Runtime
 
-GROWTH_KEYS = ("single_frame_epoch", "num_epochs_temporal_step")
-"""Keys of a recipe that its data set reads too: in which epoch clips have how many frames."""
 
-
-def codecs(data: schema.Data) -> list[Codec]:
+def build_codecs(data: schema.Data) -> list[Codec]:
     """One for each input type of a data section, in order."""
     made = label_ops.apply_ops(data)
     found = []
@@ -45,12 +42,7 @@ def codecs(data: schema.Data) -> list[Codec]:
     return found
 
 
-def with_workers(data: schema.Data, num_workers: int) -> schema.Data:
-    """The data section with another number of workers."""
-    return dataclasses.replace(data, num_workers=num_workers)
-
-
-def for_validation(data: schema.Data) -> schema.Data:
+def select_validation_data(data: schema.Data) -> schema.Data:
     """The data section as its validation split sees it: a split may have a type and input types of its own."""
     val = data.val
     if val is None or val.type is None or val.input_types is None or val.input_image is None:
@@ -58,7 +50,7 @@ def for_validation(data: schema.Data) -> schema.Data:
     return dataclasses.replace(data, type=val.type, input_types=val.input_types, input_image=val.input_image)
 
 
-def dataset(
+def build_dataset(
     data: schema.Data,
     split: schema.Split,
     seed: int,
@@ -74,8 +66,8 @@ def dataset(
     """
     cls = find(schema.DATASET, data.type)
     spec = DatasetSpec(
-        sources=sources(data, split) if stores is None else stores,
-        codecs=codecs(data),
+        sources=open_sources(data, split) if stores is None else stores,
+        codecs=build_codecs(data),
         augmentations=split.augmentations,
         interpolator=data.interpolator,
         is_training=is_training,
@@ -87,7 +79,7 @@ def dataset(
     return cls(spec, **split.own)
 
 
-def sources(data: schema.Data, split: schema.Split) -> list[Source]:
+def open_sources(data: schema.Data, split: schema.Split) -> list[Source]:
     """The stores of a split's files, one a root. UserError if one is not there."""
     extensions = {name: options.ext or "" for entry in data.input_types for name, options in entry.items()}
     store = split.dataset_type or ("lmdb" if split.is_lmdb else None)
@@ -107,32 +99,26 @@ def sources(data: schema.Data, split: schema.Split) -> list[Source]:
     ]
 
 
-def expander(data: schema.Data, channels_last: bool) -> Expander:
+def build_expander(data: schema.Data, channels_last: bool) -> Expander:
     """What turns stored samples into the tensors that networks see."""
-    return Expander(codecs(data), data.input_labels, channels_last=channels_last)
+    return Expander(build_codecs(data), data.input_labels, channels_last=channels_last)
 
 
-def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
+def build_train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
     """Batches for training: each holds the samples of all updates of an iteration. UserError if there is none."""
-    data, options = config.run.data, config.recipe.options
+    data = config.run.data
     assert data.train is not None
-    batch_size = samples_per_iteration(config)
-    growth = {key: options[key] for key in GROWTH_KEYS if key in options}
-    samples = dataset(data, data.train, seed, is_training=True, samples_per_step=batch_size * runtime.world, **growth)
-    if data.num_classes is not None and len(samples.classes) > data.num_classes:
-        raise UserError(
-            (
-                f"is {data.num_classes}, but the training set has {len(samples.classes)} classes (the outermost "
-                "folders of its files)"
-            ),
-            where="data.num_classes",
-            advice="correct the number",
-        )
+    batch_size = count_samples_per_iteration(config)
+    keys = _read_recipe_keys(config, "data_keys", [field.name for field in dataclasses.fields(DatasetSpec)])
+    samples = build_dataset(
+        data, data.train, seed, is_training=True, samples_per_step=batch_size * runtime.world, **keys
+    )
+    _check_classes(data, samples)
     loader = Loader(
         samples,
         batch_size,
         device=runtime.device,
-        finish=expander(data, config.trainer.channels_last),
+        finish=build_expander(data, config.trainer.channels_last),
         seed=seed,
         shuffle=True,
         blocks=samples.blocks if data.train.shuffle == "shards" else None,
@@ -150,26 +136,56 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
                 f"({loader.batch_size * loader.world})"
             ),
             advice="lower data.train.batch_size or add samples",
+            code="too-few-samples",
         )
     return loader
 
 
-def samples_per_iteration(config: Config) -> int:
+def _check_classes(data: schema.Data, samples: Dataset) -> None:
+    if data.num_classes is not None and len(samples.classes) > data.num_classes:
+        found = f"the training set has {len(samples.classes)} classes (the outermost folders of its files)"
+        raise UserError(
+            f"is {data.num_classes}, but {found}",
+            where="data.num_classes",
+            advice="correct the number",
+            code="too-many-classes",
+        )
+
+
+def count_samples_per_iteration(config: Config) -> int:
     """Samples that a rank takes in an iteration of the training, for all its updates."""
-    options, train = config.recipe.options, config.run.data.train
+    train = config.run.data.train
     assert train is not None
-    return train.batch_size * max(options.get("dis_step", 1), options.get("gen_step", 1)) * config.trainer.accumulate
+    steps = _read_recipe_keys(config, "steps_keys")
+    return train.batch_size * max(steps.values(), default=1) * config.trainer.accumulate
 
 
-def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: schema.Split, seed: int) -> Loader:
+def _read_recipe_keys(config: Config, attribute: str, known: Sequence[str] | None = None) -> dict[str, Any]:
+    """The values of the keys that an attribute of the recipe's class names.
+
+    UserError if one is no argument of its constructor, or none of `known`.
+    """
+    cls, options = config.recipe.cls, config.recipe.options
+    names = getattr(cls, attribute)
+    for name in names:
+        if name not in options or (known is not None and name not in known):
+            what = "no argument of the constructor" if name not in options else "no field of DatasetSpec"
+            where = f"{cls.__module__}.{cls.__qualname__}.{attribute}"
+            raise UserError(f"{name} is {what}", where=where, code="unknown-key")
+    return {name: options[name] for name in names}
+
+
+def build_held_out_loader(
+    config: Config, runtime: Runtime, data: schema.Data, split: schema.Split, seed: int
+) -> Loader:
     """Batches of a validation or test split, in order; each rank sees its share, of videos whole ones."""
     alone = data.val_data_loader_not_distributed
-    samples = dataset(data, split, seed)
+    samples = build_dataset(data, split, seed)
     return Loader(
         samples,
         split.batch_size,
         device=runtime.device,
-        finish=expander(data, config.trainer.channels_last),
+        finish=build_expander(data, config.trainer.channels_last),
         blocks=samples.blocks if samples.is_video else None,
         on_error=OnError.DROP if data.on_error == "skip" else OnError.RAISE,
         num_workers=data.num_workers,
@@ -181,15 +197,15 @@ def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: 
     )
 
 
-def facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
+def collect_facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
     """What networks and recipes must know of the data."""
-    lengths = expander(data, channels_last=False).label_lengths
-    channels = {codec.name: codec.channels for codec in codecs(data)}
+    lengths = build_expander(data, channels_last=False).label_lengths
+    channels = {codec.name: codec.channels for codec in build_codecs(data)}
     size = get_crop_size(split.augmentations) or get_output_size(split.augmentations)
     known = {
         "label_lengths": lengths,
         "label_channels": sum(lengths.values()),
-        "one_hot": [codec.batch_name for codec in codecs(data) if codec.num_classes is not None],
+        "one_hot": [codec.batch_name for codec in build_codecs(data) if codec.num_classes is not None],
         "image_channels": sum(channels[name] or 0 for name in data.input_image),
     }
     return known if size is None else {**known, "crop_h_w": size}

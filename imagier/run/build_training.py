@@ -55,12 +55,17 @@ def build_untrained_recipe(config: Config, runtime: Runtime, seed: int = 0, **kn
 def _construct(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
     split = config.run.data.train
     assert split is not None
-    known = {**build_data.facts(config.run.data, split), **known}
+    known = {**build_data.collect_facts(config.run.data, split), **known}
     torch.manual_seed(seed)
     networks = {name: _build(network, name, known) for name, network in config.players.items()}
     recipe: Recipe = _build(config.recipe, "trainer", {**known, **networks})
-    if config.trainer.accumulate > 1:
-        recipe.should_share_forward = False  # or the generator's graphs of all parts would be in memory together
+    if unset := [name for name in recipe.players if not isinstance(getattr(recipe, name, None), nn.Module)]:
+        cls = config.recipe.cls
+        raise UserError(
+            f"its constructor does not set self.{unset[0]}, the network of that player",
+            where=f"{cls.__module__}.{cls.__qualname__}",
+            code="unset-player",
+        )
     return recipe
 
 
@@ -138,7 +143,7 @@ def build_average(config: Config, player: str, network: nn.Module, runtime: Runt
     return ModelAverage(network, beta=beta, start_iteration=options.start_iteration, remove_sn=options.remove_sn)
 
 
-def calibration_batches(config: Config) -> int:
+def count_calibration_batches(config: Config) -> int:
     """On how many batches the batch norms of the averaged generator are measured; 0 where there is no such average."""
     options = config.trainer.model_average_config
     is_averaged = options.enabled and config.generator in _list_averaged(config)

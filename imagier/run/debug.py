@@ -18,8 +18,8 @@ from imagier.run.options import RunOptions
 from imagier.run.process import open_runtime
 from imagier.run.session import Session
 from imagier.run.training import run_session
-from imagier.train.compare import first_difference
-from imagier.train.determinism import deterministic
+from imagier.train.compare import find_first_difference
+from imagier.train.determinism import make_deterministic
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def debug(config: ConfigSource | None, options: RunOptions, *, overrides: Sequen
     Everything goes to <logdir>/debug, which is deleted first. Arguments and errors as of `train`.
     """
     if options.dry_run:
-        raise UserError("trains and --dry-run does not", where="--debug", advice="choose one", code="contradiction")
+        raise UserError("cannot be combined with `dry_run`", where="debug", advice="choose one", code="contradiction")
     experiment = read_experiment(config, options, overrides)
     with open_runtime(options) as runtime:
         experiment.log_notes()
@@ -52,7 +52,7 @@ def _run_twice(experiment: Experiment, options: RunOptions, runtime: Runtime) ->
         its_options = replace(options, logdir=folder / name, checkpoint=checkpoint, resume=resume)
         return run_session(experiment, its_options, runtime, held_out_batches=HELD_OUT_BATCHES)[0]
 
-    with deterministic(), torch.autograd.set_detect_anomaly(True):
+    with make_deterministic(), torch.autograd.set_detect_anomaly(True):
         whole = run("whole", options.checkpoint, resume=False)
         middle = next(whole.plan.logdir.glob(f"epoch_*_iteration_{STEPS // 2:09d}_checkpoint.pt"))
         continued = run("continued", middle, resume=True)
@@ -60,8 +60,8 @@ def _run_twice(experiment: Experiment, options: RunOptions, runtime: Runtime) ->
         {name: player.state_dict() for name, player in session.trainer.players.items()}
         for session in (whole, continued)
     ]
-    difference = first_difference(*states)
-    verdict = f"differs in {difference}" if difference else "is the same run, bit for bit"
+    difference = find_first_difference(*states)
+    verdict = f"differs in {difference}" if difference else "gives the same result, bit for bit"
     logger.info(f"resume check: continuing from iteration {STEPS // 2} {verdict}")
     return difference is None
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
+from typing import Any
 
+from imagier.config.check import Config
+from imagier.data.loading.loader import Loader
 from imagier.errors import UserError
 from imagier.run import build_data
 from imagier.run.experiment import ConfigSource
-from imagier.run.inference import find_weights, load_recipe, read_experiment_of_run
-from imagier.run.options import DEFAULT_SEED, RunOptions
+from imagier.run.inference import load_recipe, load_weights, read_experiment_of_run
+from imagier.run.options import TRAIN_SEED, RunOptions
 from imagier.run.process import open_runtime
-from imagier.train import checkpoint
 from imagier.train.hooks.evaluation import Evaluation, Scores
+from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 from imagier.train.view import View
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -32,16 +37,18 @@ def evaluate(
     config, data = experiment.config, experiment.config.run.data
     if data.val is None:
         raise UserError("missing section", where="data.val", advice="name the held-out set", code="no-held-out-set")
-    path = find_weights(experiment, options)
+    weights = load_weights(experiment, options)
     with open_runtime(options) as runtime:
         experiment.log_notes()
-        recipe = load_recipe(config, path, runtime)
-        seed = _find_seed(path, options)
-        held_out = build_data.held_out_loader(config, runtime, build_data.for_validation(data), data.val, seed)
-        training = build_data.train_loader(config, runtime, seed)
+        recipe = load_recipe(config, weights, runtime)
+        seed = _choose_seed(weights.state, options)
+        held_out = build_data.build_held_out_loader(
+            config, runtime, build_data.select_validation_data(data), data.val, seed
+        )
+        training = _open_training_set(config, runtime, seed)
         hook = Evaluation(
             held_out.once,
-            training.once,
+            training.once if training is not None else None,
             View(lambda recipe: nullcontext()),  # a checkpoint holds the measured statistics of batch norms
             write=lambda record: None,
             metrics=[metric.build() for metric in config.run.metrics],
@@ -53,8 +60,17 @@ def evaluate(
     return hook.last
 
 
-def _find_seed(path: Path, options: RunOptions) -> int:
+def _choose_seed(state: Mapping[str, Any], options: RunOptions) -> int:
     """That of the run that wrote the checkpoint, so that its images are drawn alike, if it is known."""
     if options.seed is not None:
         return options.seed
-    return int(checkpoint.load(path).get("extras", {}).get("seed", DEFAULT_SEED))
+    return int(state.get("extras", {}).get("seed", TRAIN_SEED))
+
+
+def _open_training_set(config: Config, runtime: Runtime, seed: int) -> Loader | None:
+    """The training set, which only the baseline "mean color" needs; None, with a line in the log, if it is not here."""
+    try:
+        return build_data.build_train_loader(config, runtime, seed)
+    except UserError as error:
+        logger.info(f"no baseline 'mean color', which needs the training set: {error}")
+        return None

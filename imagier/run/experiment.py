@@ -57,6 +57,10 @@ def read_experiment(source: ConfigSource | None, options: RunOptions, overrides:
     if isinstance(source, Mapping):
         config, notes = read_mapping(source, overrides)
         return Experiment(config, notes=tuple(notes))
+    if not isinstance(source, str | Path | None):
+        what = f"is a {type(source).__name__}"
+        advice = "name a YAML file, or give its content as a mapping"
+        raise UserError(what, where="config", advice=advice, code="wrong-config")
     path = _find_config(source, options)
     config, notes = read(path, overrides)
     return Experiment(config, path, tuple(notes))
@@ -68,8 +72,8 @@ def _find_config(source: str | Path | None, options: RunOptions) -> Path:
     if options.logdir is None or not (Path(options.logdir) / CONFIG).is_file():
         raise UserError(
             "missing",
-            where="--config",
-            advice="name the YAML of the experiment, or the --logdir of a run",
+            where="config",
+            advice="name the YAML of the experiment, or the `logdir` of a run",
             code="missing-config",
         )
     return Path(options.logdir) / CONFIG

@@ -86,12 +86,14 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     is_main = session.runtime.is_main
     has_bar = is_main and session.options.owns_process
     console = Console(total_steps=session.total_steps, from_step=trainer.step, has_bar=has_bar)
-    saver = build_saver(config.run, plan, session.runtime) if is_main else None
+    saver = build_saver(config.run, session.metrics, plan, session.runtime) if is_main else None
     wandb = _build_wandb(session, extras.get("wandb_id")) if is_main and session.options.wandb else None
     sinks = [console, *(_build_file_sinks(session) if is_main else []), *_tolerate_sink(wandb, "W&B's log")]
     log = _build_log(session, sinks)
     view = View(
-        build_training.build_calibration(session.training, build_training.calibration_batches(config), session.runtime)
+        build_training.build_calibration(
+            session.training, build_training.count_calibration_batches(config), session.runtime
+        )
     )
     evaluation = _build_evaluation(session, view, log, saver)
     few = (session.held_out or session.training).some(FEW)
@@ -100,7 +102,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     if evaluation is not None:
         stateful["evaluation"] = evaluation
     wandb_id = extras.get("wandb_id") if wandb is None else wandb.run_id
-    calibrated = view if build_training.calibration_batches(config) else None
+    calibrated = view if build_training.count_calibration_batches(config) else None
     saves = build_checkpoint_hook(
         config.run,
         saver,
@@ -172,11 +174,11 @@ def _build_evaluation(session: Session, view: View, log: Log, saver: Saver | Non
         session.training.once,
         view,
         log.write,
-        metrics=[metric.build() for metric in run.metrics],
+        metrics=session.metrics,
         every=run.metrics_iter or run.snapshot_save_iter,
         every_epochs=run.metrics_epoch or run.snapshot_save_epoch,
         seed=session.plan.seed,
-        scored=note_scores,
+        on_scores=note_scores,
     )
 
 
@@ -209,7 +211,7 @@ def _build_images(session: Session, view: View, sinks: Sequence[Sink], few: Batc
 def _build_pages(session: Session, evaluation: Evaluation | None, health: Health) -> list[Hook]:
     """What the first rank writes about a run."""
     plan, options = session.plan, session.options
-    page = report.Report(plan.logdir, options.command, plan.seed, evaluation, health.verdicts.standing)
+    page = report.Report(plan.logdir, options.command, plan.seed, evaluation, health.verdicts.list_standing)
     pages: list[Hook] = [TolerantHook(page, report.NAME)]
     if options.profile:
         profile = Profile(plan.logdir, session.runtime.device)

@@ -19,11 +19,12 @@ from imagier.errors import UserError
 from imagier.recipe import Recipe
 from imagier.run import build_data, build_training
 from imagier.run.experiment import ConfigSource, Experiment, read_experiment
-from imagier.run.options import RunOptions
+from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.process import open_runtime
 from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
+from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.checkpoint_files import find_latest
 from imagier.train.hooks.images import to_uint8, write_image
 from imagier.train.runtime import Runtime
@@ -31,8 +32,6 @@ from imagier.train.runtime import Runtime
 logger = logging.getLogger(__name__)
 
 JPEG_QUALITY = 99
-DEFAULT_SEED = 0
-"""Of random styles."""
 
 
 def generate(
@@ -70,11 +69,11 @@ def read_experiment_of_run(
 @torch.no_grad()
 def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, runtime: Runtime) -> list[Path]:
     """Writes this rank's share of all images, each name once; returns their paths."""
-    config, seed = experiment.config, DEFAULT_SEED if options.seed is None else options.seed
+    config, seed = experiment.config, STYLE_SEED if options.seed is None else options.seed
     data, split = find_test_set(config)
     if options.num_workers is not None:  # `test_data` has a number of its own
-        data = build_data.with_workers(data, options.num_workers)
-    recipe = load_recipe(config, find_weights(experiment, options), runtime)
+        data = dataclasses.replace(data, num_workers=options.num_workers)
+    recipe = load_recipe(config, load_weights(experiment, options), runtime)
     written: dict[str, Path] = {}
     for name, image in _make_images(recipe, config, data, split, seed, runtime):
         if name not in written:  # else it is there: the shorter list of an unpaired set begins again
@@ -94,7 +93,7 @@ def find_test_set(config: Config) -> tuple[schema.Data, schema.Split]:
         what = f"the config has neither {section}.test nor {section}.val"
         raise UserError(f"nothing to infer from: {what}", code="no-test-set")
     if split is data.val:
-        data = build_data.for_validation(data)
+        data = build_data.select_validation_data(data)
     return dataclasses.replace(data, val_data_loader_not_distributed=False), split  # each rank writes its share
 
 
@@ -105,7 +104,7 @@ def _make_images(
     rng = runtime.generator(seed)
     runtime.seed(seed)  # for layers that draw noise of their own
     arguments = collect_arguments(recipe, config, seed)
-    for stored in build_data.held_out_loader(config, runtime, data, split, seed).once():
+    for stored in build_data.build_held_out_loader(config, runtime, data, split, seed).once():
         batch = recipe.prepare(stored)
         with runtime.autocast():
             images = recipe.infer(batch, rng, **arguments)
@@ -118,10 +117,11 @@ def collect_arguments(recipe: Recipe, config: Config, seed: int) -> dict[str, An
     return {"seed": seed, **arguments} if "seed" in inspect.signature(recipe.infer).parameters else dict(arguments)
 
 
-def load_recipe(config: Config, path: Path, runtime: Runtime) -> Recipe:
+def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> Recipe:
     """The recipe in eval mode with the averaged weights of a checkpoint, or its plain ones if it holds no average.
 
-    Also sets the precision of the runtime. UserError if the checkpoint does not fit the config.
+    Also sets the precision of the runtime. Nothing refers to the checkpoint afterwards. UserError if it does not fit
+    the config.
     """
     trainer = config.trainer
     runtime.precision, _ = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
@@ -130,7 +130,8 @@ def load_recipe(config: Config, path: Path, runtime: Runtime) -> Recipe:
     network = recipe.networks[name]
     average = build_training.build_average(config, name, network, runtime)
     averages = {name: average.network} if average is not None else {}
-    state, notes = translate_reference(checkpoint.load(path), {name: network}, averages, {}, path)
+    path = weights.path
+    state, notes = translate_reference(weights.state, {name: network}, averages, {}, path)
     state, misfits = checkpoint.fit_state(state, {name: network}, averages, path, strict=trainer.strict_resume)
     for line in [*notes, *misfits]:
         logger.info(line)
@@ -147,8 +148,13 @@ def load_recipe(config: Config, path: Path, runtime: Runtime) -> Recipe:
     return recipe
 
 
-def find_weights(experiment: Experiment, options: RunOptions) -> Path:
+def load_weights(experiment: Experiment, options: RunOptions) -> FoundCheckpoint:
     """The checkpoint that the options name, or the latest of the log folder, or the reference's file for the config."""
+    path = _find_weights(experiment, options)
+    return FoundCheckpoint(path, checkpoint.load(path))
+
+
+def _find_weights(experiment: Experiment, options: RunOptions) -> Path:
     if options.checkpoint is not None:
         return Path(options.checkpoint)
     found = find_latest(Path(options.logdir)) if options.logdir is not None else None
@@ -158,8 +164,8 @@ def find_weights(experiment: Experiment, options: RunOptions) -> Path:
     if not weight:
         raise UserError(
             "missing",
-            where="--checkpoint",
-            advice="name the weights, or the --logdir of the run that trained them",
+            where="checkpoint",
+            advice="name the weights, or the `logdir` of the run that trained them",
             code="missing-checkpoint",
         )
     # Where the reference kept what it downloaded, so that its users need not fetch it again.
@@ -169,7 +175,7 @@ def find_weights(experiment: Experiment, options: RunOptions) -> Path:
         raise UserError(
             f"{weight} is the id of a file on Google Drive, which is not fetched from here",
             where="pretrained_weight",
-            advice=f"download it to {path}, or name a file with --checkpoint",
+            advice=f"download it to {path}, or name a file as `checkpoint`",
             code="missing-checkpoint",
         )
     return path

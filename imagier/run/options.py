@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
-DEFAULT_SEED = 2
+from imagier.errors import UserError
+
+TRAIN_SEED = 2
 """Of a training that is given no seed, as in the reference."""
+
+STYLE_SEED = 0
+"""Of the random styles of images that are made without a seed."""
+
+END_OF_SEEDS = 2**63
+"""Seeds are below this: torch and the files of a run hold them as signed integers of 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +71,15 @@ class RunOptions:
     """Its project there."""
     wandb_id: str | None = None
     """Its run there. None: that of <logdir>/wandb_id.txt, or a new one."""
+
+    def __post_init__(self) -> None:
+        """UserError for a seed that is none."""
+        if self.seed is not None:
+            check_seed(self.seed)
+
+
+def check_seed(seed: object) -> None:
+    """UserError unless it is a whole number from 0 to 2**63 - 1."""
+    if not (isinstance(seed, Integral) and 0 <= int(seed) < END_OF_SEEDS):
+        advice = "give a whole number from 0 to 2**63 - 1"
+        raise UserError(f"is {seed!r}", where="seed", advice=advice, code="wrong-seed")

@@ -25,22 +25,22 @@ def open_runtime(options: RunOptions) -> Iterator[Runtime]:
     if options.owns_process and runtime.device.type == "cpu":
         memory.keep_freed_memory()
     try:
-        with runtimes.restore_torch_state(runtime), only_main_logs(runtime), translate_worker_errors():
+        with runtimes.restore_torch_state(runtime), mute_other_ranks(runtime), translate_worker_errors():
             yield runtime
     except RuntimeError as error:
         if runtime.world == 1 or not runtimes.is_lost_contact(error):
             raise
         reason = str(error).partition("\n")[0]
         raise RunError(
-            f"rank {runtime.rank}: another rank has ended, or cannot be reached ({reason}); the first line that any "
-            "rank wrote says why; started again, the run continues from its last checkpoint"
+            f"rank {runtime.rank}: another rank has ended, or cannot be reached ({reason}); the first error of any "
+            "rank says why; start the run again to continue from its last checkpoint"
         ) from error
     finally:
         runtimes.stop(runtime)
 
 
 @contextmanager
-def only_main_logs(runtime: Runtime) -> Iterator[None]:
+def mute_other_ranks(runtime: Runtime) -> Iterator[None]:
     """While this is open, ranks other than the first log warnings and errors only."""
     package = logging.getLogger("imagier")
     level = package.level

@@ -55,13 +55,13 @@ def quick_check(
     if is_skipping and 2 * len(problems) <= num_read:
         problems = {}
     if batch_size > 1 and samples:
-        problems |= dict.fromkeys(_misfits(samples))
-    for line in classes.rarely_used():
+        problems |= dict.fromkeys(_find_misfits(samples))
+    for line in classes.list_rarely_used():
         logger.warning(line)
     return list(problems)
 
 
-def _misfits(samples: Sequence[Sample]) -> list[str]:
+def _find_misfits(samples: Sequence[Sample]) -> list[str]:
     """A line if samples differ in size or type, so that a batch of them could not be formed."""
     first = get_forms(samples[0])
     other = next((sample for sample in samples if get_forms(sample) != first), None)
@@ -91,7 +91,7 @@ class _Classes:
         for name in self.known.keys() & arrays.keys():
             self.seen[name].update(np.flatnonzero(np.bincount(arrays[name].ravel())).tolist())
 
-    def rarely_used(self) -> list[str]:
+    def list_rarely_used(self) -> list[str]:
         """A line for each type of whose classes less than half were seen."""
         lines = []
         for name, known in self.known.items():
@@ -99,5 +99,5 @@ class _Classes:
             if self.maps and 2 * len(used) < known:
                 shown = ", ".join(map(str, used[:5])) + (", ..." if len(used) > 5 else "")
                 found = f"{self.maps} maps hold only {len(used)} of them ({shown})"
-                lines.append(f"one_hot_num_classes.{name} is {known}, but {found}: is that meant?")
+                lines.append(f"one_hot_num_classes.{name} is {known}, but {found}: is that intended?")
         return lines

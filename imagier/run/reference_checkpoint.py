@@ -127,9 +127,9 @@ def _translate_optimizer(
     needed = _MOMENTS.get(type(optimizer))
     if needed is None:
         raise UserError(
-            f"was written by an optimizer of the reference, which had no {kind}",
+            f"holds the state of another optimizer: the reference had no {kind}",
             where=where,
-            advice="take the weights alone (--resume 0)",
+            advice="load the weights only (`resume=False`)",
             code="other-optimizer",
         )
     names = _map_names(network, where)

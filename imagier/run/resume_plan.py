@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from imagier.errors import UserError
-from imagier.run.options import DEFAULT_SEED, RunOptions
+from imagier.run.options import TRAIN_SEED, RunOptions
 from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
+from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.checkpoint_files import LATEST
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
-from imagier.train.view import averages
+from imagier.train.view import collect_averages
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +31,11 @@ class ResumePlan:
     logdir: Path
     seed: int
     checkpoint: Path | None = None
-    """None: a new run with first weights."""
+    """None: a new run with initial weights."""
     is_resume: bool = False
     """True: the run that wrote the checkpoint goes on. False: its weights start a new run."""
     init_from: str | None = None
-    """The --checkpoint that the run was first started with, by this process or an earlier one. A restart finds its own
+    """The checkpoint that the run was first started with, by this process or an earlier one. A restart finds its own
     run by it."""
     skipped: tuple[Path, ...] = ()
     """Later checkpoints that cannot be read."""
@@ -42,8 +43,10 @@ class ResumePlan:
     """Lines about these."""
 
     @staticmethod
-    def resolve(options: RunOptions, runtime: Runtime, name: str = "run") -> ResumePlan:
+    def resolve(options: RunOptions, runtime: Runtime, name: str = "run") -> tuple[ResumePlan, FoundCheckpoint | None]:
         """The given checkpoint, else the latest of the log folder, else none. UserError if a given one is missing.
+
+        Also returns its content, for `restore`: it is read once, and the plan does not keep it.
 
         A run that was first started from a given one, and is restarted, continues from its own latest. name: of the
         experiment, for the folder of a run that is given none.
@@ -52,19 +55,19 @@ class ResumePlan:
         seed = _choose_seed(options, runtime)
         found, is_resume = _choose_checkpoint(options, logdir, runtime)
         if found is None:
-            return ResumePlan(logdir, seed)
+            return ResumePlan(logdir, seed), None
         given = None if options.checkpoint is None else str(Path(options.checkpoint))
         if not is_resume:
             if (logdir / LATEST).exists():
                 raise UserError(
                     "holds another run, whose log would be lost",
                     where=logdir,
-                    advice="choose another --logdir, or --resume 1",
+                    advice="choose another `logdir`, or continue that run (`resume=True`)",
                     code="logdir-in-use",
                 )
-            return ResumePlan(logdir, seed, found.path, init_from=given)
+            return ResumePlan(logdir, seed, found.path, init_from=given), found
         extras = found.state.get("extras", {})
-        return ResumePlan(
+        plan = ResumePlan(
             logdir,
             int(extras.get("seed", seed)),  # the order of the data and all noise follow from it
             found.path,
@@ -73,35 +76,36 @@ class ResumePlan:
             skipped=found.skipped,
             notes=found.notes,
         )
+        return plan, found
 
-    def restore(self, trainer: Trainer, *, strict: bool) -> dict[str, Any]:
+    def restore(self, trainer: Trainer, found: FoundCheckpoint | None, *, strict: bool) -> dict[str, Any]:
         """Loads the checkpoint into a trainer; returns what the hooks kept in it, nothing for a new run.
 
-        strict: every tensor must match; otherwise those that do not are logged. UserError if the checkpoint does not
-        fit.
+        found: the checkpoint, as of `resolve`. strict: every tensor must match; otherwise those that do not are logged.
+        UserError if the checkpoint does not fit.
         """
-        if self.checkpoint is None:
+        if found is None:
             return {}
-        networks, averaged = trainer.recipe.networks, averages(trainer)
+        path = found.path
+        networks, averaged = trainer.recipe.networks, collect_averages(trainer)
         optimizers = {name: player.optimizer for name, player in trainer.players.items() if self.is_resume}
-        saved = checkpoint.load(self.checkpoint)
-        state, notes = translate_reference(saved, networks, averaged, optimizers, self.checkpoint)
+        state, notes = translate_reference(found.state, networks, averaged, optimizers, path)
         is_resume = self.is_resume and all("optimizer" in player for player in state["players"].values())
         if self.is_resume and not is_resume:
-            notes.append(f"{self.checkpoint.name}: holds no state of optimizers: its weights begin a new run")
+            notes.append(f"{path.name}: holds no optimizer state: a new run starts from its weights")
         for note in notes:
             logger.info(note)
         try:
-            state, misfits = checkpoint.fit_state(state, networks, averaged, self.checkpoint, strict=True)
+            state, misfits = checkpoint.fit_state(state, networks, averaged, path, strict=True)
         except UserError:
-            if not is_resume and _warm_start(trainer, state, self.checkpoint):
+            if not is_resume and _warm_start(trainer, state, path):
                 return {}
-            state, misfits = checkpoint.fit_state(state, networks, averaged, self.checkpoint, strict=strict)
+            state, misfits = checkpoint.fit_state(state, networks, averaged, path, strict=strict)
         for line in misfits:
             logger.info(line)
         if is_resume:
-            return checkpoint.restore(trainer, state, self.checkpoint)
-        checkpoint.restore_weights(trainer, state, self.checkpoint)
+            return checkpoint.restore(trainer, state, path)
+        checkpoint.restore_weights(trainer, state, path)
         return {}
 
     @property
@@ -115,11 +119,11 @@ class ResumePlan:
         elif self.is_resume:
             what = f"continues from {self.checkpoint.name}"
         else:
-            what = f"begins with the weights of {self.checkpoint}"
+            what = f"starts from the weights of {self.checkpoint}"
         return f"{self.logdir}: {what}; seed {self.seed}"
 
 
-def find_newest(logdir: Path, runtime: Runtime) -> checkpoint.Found | None:
+def find_newest(logdir: Path, runtime: Runtime) -> FoundCheckpoint | None:
     """The checkpoint that a folder's run continues from: the first rank looks for it, the others take the same."""
     found, problem = None, None
     if runtime.is_main:
@@ -135,12 +139,12 @@ def find_newest(logdir: Path, runtime: Runtime) -> checkpoint.Found | None:
 
 def _name_folder(runtime: Runtime, name: str) -> Path:
     """A folder by the time. UserError where a launcher may restart the run, and would not find it."""
-    where, code = "--logdir", "missing-logdir"
+    where, code = "logdir", "missing-logdir"
     if _read_number("TORCHELASTIC_MAX_RESTARTS"):
-        what = "missing: ranks that torchrun starts again must find their run"
+        what = "missing: processes that torchrun restarts must find their run"
         raise UserError(what, where=where, advice="name its folder", code=code)
     if _read_number("SLURM_RESTART_COUNT"):
-        what = "missing: a job that is queued again must find its run"
+        what = "missing: a job that Slurm restarts must find its run"
         raise UserError(what, where=where, advice="name its folder", code=code)
     return Path(runtime.broadcast(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{name}"))
 
@@ -148,13 +152,13 @@ def _name_folder(runtime: Runtime, name: str) -> Path:
 def _choose_seed(options: RunOptions, runtime: Runtime) -> int:
     if options.randomized_seed:
         return runtime.broadcast(random.SystemRandom().randint(0, 10000))
-    return DEFAULT_SEED if options.seed is None else options.seed
+    return TRAIN_SEED if options.seed is None else options.seed
 
 
-def _choose_checkpoint(options: RunOptions, logdir: Path, runtime: Runtime) -> tuple[checkpoint.Found | None, bool]:
+def _choose_checkpoint(options: RunOptions, logdir: Path, runtime: Runtime) -> tuple[FoundCheckpoint | None, bool]:
     """The checkpoint to start from, and whether its run continues.
 
-    With --checkpoint FILE and --resume 1 a person may go back to it; a launcher that restarts the run does not.
+    With a checkpoint and `resume=True` a person may go back to it; a launcher that restarts the run does not.
     """
     if options.checkpoint is None:
         return find_newest(logdir, runtime), options.resume is not False
@@ -171,8 +175,8 @@ def _read_number(name: str) -> int:
     return int(os.environ.get(name) or 0)
 
 
-def _load(path: Path) -> checkpoint.Found:
-    return checkpoint.Found(path, checkpoint.load(path))
+def _load(path: Path) -> FoundCheckpoint:
+    return FoundCheckpoint(path, checkpoint.load(path))
 
 
 def _warm_start(trainer: Trainer, state: Mapping[str, Any], path: Path) -> bool:
@@ -181,7 +185,7 @@ def _warm_start(trainer: Trainer, state: Mapping[str, Any], path: Path) -> bool:
     left = trainer.recipe.warm_start(state["players"].get(name, {}).get("network", {}))
     if not left:
         return False
-    logger.info(f"{path}: a coarser generator's weights; with first values begin {', '.join(left)}")
+    logger.info(f"{path}: holds the weights of a smaller generator; newly initialized: {', '.join(left)}")
     average = trainer.players[name].average
     if average is not None:
         average.restart()

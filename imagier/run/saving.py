@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from imagier.config.schema import Run
 from imagier.data.loading.loader import Loader
+from imagier.metrics.metric import Metric
 from imagier.run.resume_plan import ResumePlan
 from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, read_entries, read_pointer
 from imagier.train.disk import remove_temporaries
@@ -20,9 +21,8 @@ from imagier.train.trainer import Trainer
 from imagier.train.view import View
 
 
-def build_saver(run: Run, plan: ResumePlan, runtime: Runtime) -> Saver:
+def build_saver(run: Run, metrics: Sequence[Metric], plan: ResumePlan, runtime: Runtime) -> Saver:
     """What writes the checkpoints of a run; for the first rank."""
-    metrics = [metric.build() for metric in run.metrics]
     higher_is_better = any(metric.higher_is_better for metric in metrics if metric.name == run.keep_best)
     keep = RetentionPolicy(run.keep_last, run.keep_every, run.keep_best, higher_is_better=higher_is_better)
     return Saver(open_checkpoint_files(plan, keep), Snapshot(runtime))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imagier.config.check import Config
 from imagier.config.schema import BIG
 from imagier.data.loading.loader import Loader
 from imagier.errors import UserError
+from imagier.metrics.metric import Metric
 from imagier.run import build_data, build_training
 from imagier.run.options import RunOptions
 from imagier.run.quick_check import quick_check
@@ -36,6 +38,8 @@ class Session:
     trainer: Trainer
     training: Loader
     held_out: Loader | None
+    metrics: Sequence[Metric]
+    """What generated images are scored by."""
     stopwatch: Stopwatch | None
     """None: the parts of an iteration are not timed."""
 
@@ -79,6 +83,7 @@ def build_session(
         ),
         training,
         held_out,
+        [metric.build() for metric in config.run.metrics],
         stopwatch,
     )
 
@@ -108,10 +113,12 @@ def _build_loaders(
     config: Config, runtime: Runtime, seed: int, held_out_batches: int | None
 ) -> tuple[Loader, Loader | None]:
     data = config.run.data
-    training = build_data.train_loader(config, runtime, seed)
+    training = build_data.build_train_loader(config, runtime, seed)
     if data.val is None:
         return training, None
-    held_out = build_data.held_out_loader(config, runtime, build_data.for_validation(data), data.val, seed)
+    held_out = build_data.build_held_out_loader(
+        config, runtime, build_data.select_validation_data(data), data.val, seed
+    )
     held_out.most_batches = held_out_batches
     return training, held_out
 

@@ -47,7 +47,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Queued:
+class QueuedJob:
     """A job that is queued."""
 
     job_id: str
@@ -55,12 +55,12 @@ class Queued:
     """The file that its output goes to."""
 
 
-def submit(config: Path | None, options: RunOptions, cluster: Cluster, *, overrides: Sequence[str] = ()) -> Queued:
+def submit(config: Path | None, options: RunOptions, cluster: Cluster, *, overrides: Sequence[str] = ()) -> QueuedJob:
     """Queues the training, once its config is known to be right. UserError if it is not, or if there is no cluster."""
     if options.logdir is None:
         raise UserError(
             "missing: a job that is queued again must find its run",
-            where="--logdir",
+            where="logdir",
             advice="name its folder",
             code="missing-logdir",
         )
@@ -68,7 +68,7 @@ def submit(config: Path | None, options: RunOptions, cluster: Cluster, *, overri
     job = _open_executor(cluster).submit(
         TrainJob(config, options, tuple(overrides), job_s=cluster.job_s, ranks=cluster.ranks)
     )
-    return Queued(str(job.job_id), Path(job.paths.stdout))
+    return QueuedJob(str(job.job_id), Path(job.paths.stdout))
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _open_executor(cluster: Cluster) -> Any:
     try:
         executor = submitit.AutoExecutor(folder=cluster.folder / "%j", cluster=cluster.kind)
     except RuntimeError as error:
-        where = f"--cluster {cluster.kind}"
+        where = f"cluster {cluster.kind}"
         advice = "is this machine one of the cluster's?"
         raise UserError(str(error), where=where, advice=advice, code="no-cluster") from error
     minutes = max(1, int(cluster.job_s // 60))

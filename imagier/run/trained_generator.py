@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,15 @@ from torch import nn
 
 from imagier.config import schema
 from imagier.config.check import Config
+from imagier.config.find import did_you_mean
 from imagier.data.loading.loader import Loader
 from imagier.errors import UserError
 from imagier.recipe import Batch, Recipe
 from imagier.run import build_data
 from imagier.run.experiment import CONFIG, ConfigSource, read_experiment
-from imagier.run.inference import DEFAULT_SEED, collect_arguments, find_test_set, find_weights, load_recipe
+from imagier.run.inference import collect_arguments, find_test_set, load_recipe, load_weights
 from imagier.run.memory_source import Input, MemorySource
-from imagier.run.options import RunOptions
+from imagier.run.options import STYLE_SEED, RunOptions, check_seed
 from imagier.train import runtime as runtimes
 from imagier.train.hooks.images import to_uint8
 from imagier.train.runtime import Runtime
@@ -55,7 +57,7 @@ def load_generator(
     runtime = runtimes.start(device, single=True, local_rank=None)
     try:
         with runtimes.restore_torch_state(runtime):
-            recipe = load_recipe(experiment.config, find_weights(experiment, options), runtime)
+            recipe = load_recipe(experiment.config, load_weights(experiment, options), runtime)
     finally:
         runtimes.stop(runtime)
     return TrainedGenerator(experiment.config, recipe, runtime)
@@ -79,9 +81,9 @@ class TrainedGenerator:
     @property
     def input_names(self) -> list[str]:
         """Names of the inputs of the config. A method may need only some of them to make an image."""
-        return [codec.name for codec in build_data.codecs(self._data)]
+        return [codec.name for codec in build_data.build_codecs(self._data)]
 
-    def __call__(self, inputs: Mapping[str, Input], *, seed: int = DEFAULT_SEED, **arguments: Any) -> Image.Image:
+    def __call__(self, inputs: Mapping[str, Input], *, seed: int = STYLE_SEED, **arguments: Any) -> Image.Image:
         """An RGB image made of one sample, prepared as `imagier infer` prepares the files of the test set.
 
         inputs: by the name of the input type: the path of a file, an array H x W or H x W x C, a tensor C x H x W, or a
@@ -89,8 +91,10 @@ class TrainedGenerator:
         floats from 0 to 1. seed: of a random style. arguments: of the method's `infer`, on top of `inference_args` of
         the config (`random_style=True`, `a2b=False`).
 
-        UserError if an input is missing, or is not what the config says.
+        UserError if an input is missing, or is not what the config says, or if the method has no such argument.
         """
+        check_seed(seed)
+        self._check_arguments(arguments)
         arguments = {**collect_arguments(self._recipe, self.config, seed), **arguments}
         with self._name_missing(), torch.no_grad(), runtimes.restore_torch_state(self._runtime):
             batch = self._prepare(inputs)
@@ -103,12 +107,12 @@ class TrainedGenerator:
         """The inputs as a batch of one sample on the device."""
         self._check_names(inputs)
         data = _restrict(self._data, inputs)
-        source = MemorySource(build_data.codecs(data), inputs)
+        source = MemorySource(build_data.build_codecs(data), inputs)
         loader = Loader(
-            build_data.dataset(data, self._split, seed=0, stores=[source]),
+            build_data.build_dataset(data, self._split, seed=0, stores=[source]),
             batch_size=1,
             device=self._runtime.device,
-            finish=build_data.expander(data, self.config.trainer.channels_last),
+            finish=build_data.build_expander(data, self.config.trainer.channels_last),
         )
         (stored,) = loader.once()
         return self._recipe.prepare(stored)
@@ -122,6 +126,16 @@ class TrainedGenerator:
         missing = [name for name in self._label_names if name not in inputs]
         if missing and len(missing) < len(self._label_names):  # the label has a fixed number of channels
             raise self._missing_error(missing)
+
+    def _check_arguments(self, arguments: Mapping[str, Any]) -> None:
+        parameters = inspect.signature(self._recipe.infer).parameters.values()
+        known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            return
+        for name in arguments:
+            if name not in known:
+                what = f"{self.config.trainer.type} has no such argument"
+                raise UserError(what, where=name, advice=did_you_mean(name, known), code="unknown-argument")
 
     @contextmanager
     def _name_missing(self) -> Iterator[None]:
@@ -139,7 +153,7 @@ class TrainedGenerator:
     @property
     def _label_names(self) -> list[str]:
         """The input types that make up the label."""
-        codecs = build_data.codecs(self._data)
+        codecs = build_data.build_codecs(self._data)
         return [codec.name for codec in codecs if codec.batch_name in self._data.input_labels]
 
     def _missing_error(self, names: Sequence[str]) -> UserError:

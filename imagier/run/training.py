@@ -25,7 +25,7 @@ from imagier.train.disk import describe_error, write_atomic
 from imagier.train.guard import Guard, NonFinite
 from imagier.train.hooks import evaluation, report
 from imagier.train.hooks.evaluation import Scores
-from imagier.train.manifest import file_name
+from imagier.train.manifest import format_file_name
 from imagier.train.recorder import FlightRecorder
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome
@@ -85,7 +85,7 @@ def run_session(
     held_out_batches: evaluate on this many batches instead of on the whole held-out set.
     """
     config = experiment.config
-    plan = ResumePlan.resolve(options, runtime, experiment.name)
+    plan, found = ResumePlan.resolve(options, runtime, experiment.name)
     session = build_session(config, options, plan, runtime, held_out_batches)
     trainer = session.trainer
     announce(session)
@@ -95,7 +95,8 @@ def run_session(
     if options.compile:
         for network in trainer.recipe.networks.values():
             network.compile()
-    extras = plan.restore(trainer, strict=config.trainer.strict_resume)
+    extras = plan.restore(trainer, found, strict=config.trainer.strict_resume)
+    del found  # or the checkpoint would stay in memory, or its file in use, as long as the run lasts
     _write_config(session)
     hooks = build_hooks(session, extras)
     trainer.hooks = hooks.all
@@ -115,8 +116,8 @@ def _run(session: Session, hooks: Hooks) -> None:
     job = SlurmJob.from_environment()
     requeues = job is not None and options.logdir is not None  # in another folder the run would start afresh each time
     if job is not None:
-        what = "queued again" if requeues else "not queued again, for want of a --logdir"
-        logger.info(f"{job}, and the job is {what}")
+        then = "is queued again" if requeues else "is not queued again, because the run was given no log folder"
+        logger.info(f"{job}; then the job {then}")
     with handle_signals(Stop(run.max_iter, run.max_epoch, max_time_s=options.max_time_s, job=job)) as stop:
         try:
             _fit(session, hooks, stop)
@@ -157,6 +158,7 @@ def _fit(session: Session, hooks: Hooks, stop: Stop) -> None:
             for note in found.notes:
                 logger.info(note)
             logger.info(f"{error}; back to iteration {trainer.step:,} ({found.path.name}), with the data after it")
+            del found  # as in run_session
 
 
 def _write_config(session: Session) -> None:
@@ -172,7 +174,7 @@ def _write_config(session: Session) -> None:
         raise UserError(
             f"cannot be written to: {problem}",
             where=logdir,
-            advice="make room, or name another --logdir",
+            advice="make room, or name another `logdir`",
             code="unwritable-logdir",
         )
 
@@ -181,7 +183,7 @@ def _log_outcome(session: Session, hooks: Hooks) -> None:
     """The last lines of a run: what was reached, and where everything is."""
     step, logdir = session.trainer.step, session.plan.logdir
     if step < session.total_steps:
-        goes_on = f"; --logdir {logdir} continues from there" if hooks.unsaved is None else ""
+        goes_on = f"; the next run in {logdir} continues from there" if hooks.unsaved is None else ""
         logger.info(f"stopped at iteration {step:,} of {session.total_steps:,}{goes_on}")
         return
     evaluated = hooks.evaluation
@@ -214,6 +216,6 @@ def _summarize(session: Session, hooks: Hooks | None) -> TrainResult:
         "interrupted" if trainer.outcome is Outcome.INTERRUPTED else "done",
         trainer.step,
         trainer.position.epoch,
-        plan.logdir / file_name(trainer.position.epoch, trainer.step) if has_trained else plan.checkpoint,
+        plan.logdir / format_file_name(trainer.position.epoch, trainer.step) if has_trained else plan.checkpoint,
         hooks.evaluation.last if hooks.evaluation is not None else {},
     )

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from imagier.config.read import read
+from imagier.config.schema import BIG
 from imagier.errors import RunError, UserError
 from imagier.train import checkpoint
-from imagier.train.compare import first_difference
+from imagier.train.compare import find_first_difference
 
 logger = logging.getLogger(__name__)
 
 MIN_STEPS = 6
-
-_NEVER = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class ResumeCheck:
         if self.steps < MIN_STEPS:
             raise UserError(
                 f"{self.steps} iterations are too few to be stopped within",
-                where="--steps",
+                where="steps",
                 advice=f"take at least {MIN_STEPS}",
                 code="too-few-steps",
             )
@@ -93,8 +92,8 @@ class ResumeCheck:
             self._train(folder / "again", self.steps)
             if difference := _compare_runs(folder / "whole", folder / "again", self.steps):
                 logger.info(
-                    f"two undisturbed runs differ too, first in {difference}: this device does not compute the same "
-                    "twice, which no checkpoint can mend"
+                    f"two undisturbed runs differ, too, first in {difference}: results on this device are not "
+                    "reproducible"
                 )
         return is_same
 
@@ -103,9 +102,7 @@ class ResumeCheck:
 
         kill: save after each iteration, and be killed, with all its processes, soon after this one.
         """
-        command = self._build_command(
-            logdir, self.steps - 1 if kill else steps, workers, save_every=1 if kill else _NEVER
-        )
+        command = self._build_command(logdir, self.steps - 1 if kill else steps, workers, save_every=1 if kill else BIG)
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         lines = []
         with subprocess.Popen(command, start_new_session=True, **pipes) as process:
@@ -127,7 +124,7 @@ class ResumeCheck:
             command += ["torch.distributed.run", "--standalone", f"--nproc_per_node={self.ranks}", "-m"]
         command += ["imagier", "train", "--config", str(self.config), "--logdir", str(logdir), "--device", self.device]
         command += ["--seed", str(self.seed), *([] if workers is None else ["--num_workers", str(workers)])]
-        command += [*self.overrides, f"max_epoch={_NEVER}", f"max_iter={max_iter}", f"image_save_iter={_NEVER}"]
+        command += [*self.overrides, f"max_epoch={BIG}", f"max_iter={max_iter}", f"image_save_iter={BIG}"]
         command += [f"snapshot_save_iter={save_every}", "data.val=null", "logging_iter=1"]
         return [*command, "cudnn.deterministic=true", "cudnn.benchmark=false"]
 
@@ -145,4 +142,4 @@ def _compare_runs(one: Path, other: Path, step: int) -> str | None:
     """The first difference between the checkpoints of two runs at an iteration; None if there is none."""
     states = [checkpoint.load(next(path.glob(f"epoch_*_iteration_{step:09d}_checkpoint.pt"))) for path in (one, other)]
     compared = ("current_epoch", "current_iteration", "epoch_samples", "players")
-    return first_difference(*({key: state[key] for key in compared} for state in states))
+    return find_first_difference(*({key: state[key] for key in compared} for state in states))

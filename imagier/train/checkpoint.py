@@ -56,7 +56,7 @@ MOST_NAMES = 12
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundCheckpoint:
     """A checkpoint to continue from."""
 
     path: Path
@@ -67,7 +67,7 @@ class Found:
     """Lines about these."""
 
 
-def find_newest(logdir: Path) -> Found | None:
+def find_newest(logdir: Path) -> FoundCheckpoint | None:
     """The newest intact checkpoint of a folder; None if it holds no run.
 
     That is the one that latest_checkpoint.txt names, or, if it is missing or damaged, the one before. UserError if the
@@ -80,7 +80,7 @@ def find_newest(logdir: Path) -> Found | None:
     notes: tuple[str, ...] = ()
     while True:
         try:
-            return Found(path, load(path), skipped, notes)
+            return FoundCheckpoint(path, load(path), skipped, notes)
         except Unusable as error:
             before = [other for other in find_earlier(path) if other not in skipped]
             if not before:
@@ -117,7 +117,7 @@ def build_state(trainer: Trainer, extras: Mapping[str, Any]) -> dict[str, Any]:
         "current_iteration": trainer.step,
         "epoch_samples": trainer.position.samples,
         "players": {name: player.state_dict() for name, player in trainer.players.items()},
-        "optimizers": _optimizers(trainer),
+        "optimizers": _name_optimizers(trainer),
         "extras": dict(extras),
     }
 
@@ -222,12 +222,12 @@ def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, An
     Nothing in the run refers to the file afterwards: it may be removed.
     """
     written_by = state.get("optimizers", {})
-    for name, kind in _optimizers(trainer).items():
+    for name, kind in _name_optimizers(trainer).items():
         if written_by.get(name, kind) != kind:
             raise UserError(
                 f"{name} was trained by {written_by[name]}, but {name}_opt is {kind}",
                 where=path,
-                advice="keep it, or take the weights alone (--resume 0)",
+                advice="keep that optimizer, or load the weights only (`resume=False`)",
                 code="other-optimizer",
             )
     with translate_load_errors(path):
@@ -243,7 +243,7 @@ def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, An
     return copy.deepcopy(state["extras"])
 
 
-def _optimizers(trainer: Trainer) -> dict[str, str]:
+def _name_optimizers(trainer: Trainer) -> dict[str, str]:
     """The type of each player's optimizer, by name."""
     return {name: type(player.optimizer).__name__ for name, player in trainer.players.items()}
 

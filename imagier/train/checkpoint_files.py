@@ -81,7 +81,7 @@ class CheckpointFiles:
     def add(self, state: Mapping[str, Any]) -> None:
         """Writes the state of a run. OSError if it is not on the disk."""
         epoch, step = state["current_epoch"], state["current_iteration"]
-        path = self.logdir / manifest.file_name(epoch, step)
+        path = self.logdir / manifest.format_file_name(epoch, step)
         others = [entry for entry in self.entries if entry.name != path.name]
         if len(others) < len(self.entries):  # written again: for a moment its hash would be that of the old file
             self._record(others)

@@ -8,23 +8,23 @@ from typing import Any
 import torch
 
 
-def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+def find_first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """The dotted name of the first leaf (tensor, number, text) in which two nested states differ; None if none does."""
-    found, expected = dict(leaves(other)), dict(leaves(one))
+    found, expected = dict(list_leaves(other)), dict(list_leaves(one))
     for name, value in expected.items():
         if name not in found or not _same(value, found[name]):
             return name
     return next((name for name in found if name not in expected), None)
 
 
-def leaves(state: object, name: str = "") -> Iterator[tuple[str, object]]:
+def list_leaves(state: object, name: str = "") -> Iterator[tuple[str, object]]:
     """The leaves of nested mappings and lists, with their dotted names; None is not a leaf."""
     if isinstance(state, Mapping):
         for key, child in state.items():
-            yield from leaves(child, f"{name}.{key}" if name else str(key))
+            yield from list_leaves(child, f"{name}.{key}" if name else str(key))
     elif isinstance(state, list | tuple):
         for index, child in enumerate(state):
-            yield from leaves(child, f"{name}.{index}")
+            yield from list_leaves(child, f"{name}.{index}")
     elif state is not None:
         yield name, state
 

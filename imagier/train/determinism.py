@@ -13,7 +13,7 @@ _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
+def make_deterministic() -> Iterator[None]:
     """Within this context every operation gives the same bits each time, or warns where it cannot."""
     has_workspace = _CUBLAS_WORKSPACE in os.environ
     os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")

@@ -142,7 +142,7 @@ class Guard:
         if self.policy != "skip":
             raise NonFinite(what)
         if is_hopeless:
-            raise NonFinite(f"{what}; and so were the {MOST_IN_A_ROW} before it: the run cannot continue")
+            raise NonFinite(f"{what}; nor were the {MOST_IN_A_ROW} iterations before it: the run cannot continue")
         if self.runtime.is_main:  # all ranks see the same
             logger.warning(what)
 

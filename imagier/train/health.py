@@ -28,13 +28,13 @@ class Sign:
     """What is wrong, and what usually helps."""
 
 
-def update_ratio(player: str) -> str:
+def tag_update_ratio(player: str) -> str:
     """The tag of the share of a player's weights that an update changes."""
     return f"health/{player}_update_ratio"
 
 
 def _build_jump_sign(player: str) -> Sign:
-    key = update_ratio(player)
+    key = tag_update_ratio(player)
     return Sign(
         f"{player} jumps",
         lambda r: r.get(key, 0) > 0.1,
@@ -126,7 +126,7 @@ class Verdicts:
             return [f"{sign.name}: no longer, at iteration {step:,}"]
         return []
 
-    def standing(self) -> list[str]:
+    def list_standing(self) -> list[str]:
         """The verdicts that hold now."""
         courses = [(sign, self._courses[sign.name].since) for sign in self._signs]
         return [

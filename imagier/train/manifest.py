@@ -47,7 +47,7 @@ class DamagedManifest(ValueError):
     """A checkpoints.json that is not as it was written; the text is why."""
 
 
-def file_name(epoch: int, step: int) -> str:
+def format_file_name(epoch: int, step: int) -> str:
     """The reference's name for the checkpoint of an epoch and step."""
     return f"epoch_{epoch:05d}_iteration_{step:09d}_checkpoint.pt"
 

@@ -11,7 +11,7 @@ MACHINE = Path("/proc/meminfo")
 CONTAINER = Path("/sys/fs/cgroup")
 
 
-def free_bytes(machine: Path = MACHINE, container: Path = CONTAINER) -> int | None:
+def count_free_bytes(machine: Path = MACHINE, container: Path = CONTAINER) -> int | None:
     """The free memory of the machine, or of the container around the process if that is less; None if unknown.
 
     machine: /proc/meminfo (Linux). container: the folder of its control group, version 2. The system's cache of files

@@ -19,7 +19,7 @@ DECAY = 0.999
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class Adam(torch.optim.Adam):
@@ -69,7 +69,7 @@ class Madam(Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[nn.Parameter], *, lr: float, scale: Positive, g_bound: Positive | None = None
+        self, params: Iterable[nn.Parameter], *, lr: float, scale: PositiveFloat, g_bound: PositiveFloat | None = None
     ) -> None:
         """scale: largest size of a weight, in root mean squares of its tensor at the first step. g_bound: largest
         size of a normalized gradient.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from imagier.errors import UserError
 from imagier.recipe import Losses
 
 
@@ -20,6 +22,30 @@ class Phase:
     """On the device, unweighted but for the `total`; means over the parts of a batch."""
     gradient_norm: Tensor
     """What `Player.update` returned, a scalar on the device."""
+
+
+def check_phase(phase: Any, players: Collection[str], where: str) -> tuple[str, Losses]:
+    """What the `step` of a recipe yielded. UserError unless it is a player, and its losses as scalar tensors by name.
+
+    where: the step, for the error.
+    """
+    if not (isinstance(phase, tuple) and len(phase) == 2 and isinstance(phase[1], Mapping) and phase[1]):
+        what = f"yielded {_describe(phase)}, not a player and its losses"
+        raise UserError(what, where=where, advice='write: yield "gen", {"l1": loss}', code="wrong-phase")
+    player, losses = phase
+    if player not in players:
+        advice = f"the players are {', '.join(players)}"
+        raise UserError(f"yielded the losses of {player!r}", where=where, advice=advice, code="unknown-player")
+    for name, loss in losses.items():
+        if not (isinstance(loss, Tensor) and loss.dim() == 0):
+            what = f"yielded {_describe(loss)} as the loss {name!r} of {player}"
+            raise UserError(what, where=where, advice="a loss is a tensor with one value", code="wrong-loss")
+    return player, losses
+
+
+def _describe(value: Any) -> str:
+    """The type of a value, with the shape of a tensor."""
+    return f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 PROFILE_PREFIX = "phase "

@@ -57,7 +57,7 @@ class Player:
         self.params = [p for group in optimizer.param_groups for p in group["params"]]
         self._loss: Tensor | None = None
         self.before_move: Callable[[], object] = _do_nothing
-        """Called by every update before it changes a tensor of `moving_tensors`, which may still be being copied."""
+        """Called by every update before it changes what `list_moving_tensors` returns: it may still be being copied."""
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
 
     @property
@@ -128,7 +128,7 @@ class Player:
         elif math.isfinite(norm):
             self.optimizer.step()
 
-    def moving_tensors(self) -> list[Tensor]:
+    def list_moving_tensors(self) -> list[Tensor]:
         """What only `update` changes: the weights, their moments, and the weights of the average."""
         moments = [value for of in self.optimizer.state.values() for value in of.values() if isinstance(value, Tensor)]
         average = [] if self.average is None else list(self.average.network.parameters())

@@ -173,7 +173,7 @@ class Runtime:
         gradients = [*(p.grad for p in parameters if p.grad is not None), *others]
         marks = parameters[0].new_tensor(present)
         works = [dist.all_reduce(marks, async_op=True)]
-        buckets = _buckets(gradients)
+        buckets = _split_into_buckets(gradients)
         flats = [torch.cat([g.flatten() for g in bucket]) for bucket in buckets]
         works += [dist.all_reduce(flat, async_op=True) for flat in flats]
         for work in works:
@@ -240,11 +240,11 @@ def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
     torch finds no such device.
     """
     is_joined = dist.is_initialized() and not single
-    world = 1 if single else dist.get_world_size() if is_joined else _from_environment("WORLD_SIZE", 1)
-    rank = 0 if single else dist.get_rank() if is_joined else _from_environment("RANK", 0)
-    local = local_rank if local_rank is not None else _from_environment("LOCAL_RANK", 0)
+    world = 1 if single else dist.get_world_size() if is_joined else _read_number("WORLD_SIZE", 1)
+    rank = 0 if single else dist.get_rank() if is_joined else _read_number("RANK", 0)
+    local = local_rank if local_rank is not None else _read_number("LOCAL_RANK", 0)
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
-    runtime = Runtime(_device(device, local), rank=rank, world=world, local_rank=local, previous_gpu=gpu)
+    runtime = Runtime(_choose_device(device, local), rank=rank, world=world, local_rank=local, previous_gpu=gpu)
     if world > 1:
         if not is_joined:
             _join(runtime)
@@ -257,7 +257,7 @@ def _join(runtime: Runtime) -> None:
     if missing := [name for name in _RENDEZVOUS if name not in os.environ]:
         raise UserError(
             f"the environment's WORLD_SIZE is {runtime.world}, but it has no {', '.join(missing)}",
-            advice="start with torchrun, or use --single_gpu",
+            advice="start with torchrun, or run alone (`single_process=True`)",
             code="no-rendezvous",
         )
     backend = "nccl" if runtime.device.type == "cuda" else "gloo"
@@ -265,7 +265,7 @@ def _join(runtime: Runtime) -> None:
     runtime.owns_process_group = True
 
 
-def _from_environment(name: str, default: int) -> int:
+def _read_number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
         what = f"the environment's {name} is {text!r}, not a number"
@@ -343,7 +343,7 @@ def derive_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _device(name: str, local_rank: int) -> torch.device:
+def _choose_device(name: str, local_rank: int) -> torch.device:
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -354,7 +354,7 @@ def _device(name: str, local_rank: int) -> torch.device:
     if not available.get(name, False):
         choices = ", ".join(kind for kind, there in available.items() if there)
         what = "torch finds no such device here"
-        raise UserError(what, where=f"--device {name}", advice=f"it has: {choices}", code="no-such-device")
+        raise UserError(what, where=f"device {name}", advice=f"it has: {choices}", code="no-such-device")
     if name != "cuda":
         return torch.device(name)
     if local_rank >= torch.cuda.device_count():
@@ -374,7 +374,7 @@ def _cpu_name() -> str:
     return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+def _split_into_buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     buckets: list[list[Tensor]] = [[]]
     size = 0
     for tensor in tensors:

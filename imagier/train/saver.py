@@ -14,7 +14,7 @@ from imagier.train import memory
 from imagier.train.checkpoint import build_state
 from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.disk import describe_error
-from imagier.train.snapshot import Snapshot, size_bytes
+from imagier.train.snapshot import Snapshot, count_bytes
 from imagier.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -48,12 +48,12 @@ class Saver:
     def prepare(self, trainer: Trainer) -> None:
         """Reserves the memory for copies, in the background; or decides that there is not enough."""
         state = build_state(trainer, {})
-        needed, free = size_bytes(state), memory.free_bytes()
+        needed, free = count_bytes(state), memory.count_free_bytes()
         if free is not None and needed > MOST_OF_FREE_MEMORY * free:
             self._snapshot = None
             logger.warning(
-                f"training waits for its checkpoints: a copy of the state needs {needed / 2**30:.1f} GiB of the host's "
-                f"memory, of which {free / 2**30:.1f} GiB are left"
+                "training pauses while a checkpoint is written: a copy of the state needs "
+                f"{needed / 2**30:.1f} GiB of the host's memory, of which {free / 2**30:.1f} GiB are left"
             )
             return
         self._submit("", self._reserve, state)
@@ -71,10 +71,10 @@ class Saver:
         if not written:
             logger.warning(
                 f"iteration {trainer.step:,} is not saved: the checkpoint before it is still being written; "
-                "the next period tries again"
+                "the next one is tried as scheduled"
             )
             return None
-        constant = [tensor for player in trainer.players.values() for tensor in player.moving_tensors()]
+        constant = [tensor for player in trainer.players.values() for tensor in player.list_moving_tensors()]
         copied, complete = self._snapshot.take(build_state(trainer, extras), constant)
         if not trainer.runtime.is_asynchronous:  # else the device does one after the other by itself
             self._copied.clear()
@@ -132,7 +132,9 @@ class Saver:
 
     def _log_failure(self, job: _Job, error: OSError) -> None:
         if not job.saves:
-            logger.warning(f"{self.files.logdir}: the scores of a checkpoint are not kept: {describe_error(error)}")
+            logger.warning(
+                f"{self.files.logdir}: the scores of a checkpoint could not be written: {describe_error(error)}"
+            )
             return
         name = self.files.last_good
         good = f"the last good checkpoint is {self.files.logdir / name}" if name else "there is no checkpoint yet"
@@ -145,13 +147,10 @@ class Saver:
             self._snapshot.reserve(state)
         except RuntimeError as error:  # torch's, for memory that it does not get
             self._snapshot = None
+            reason = str(error).partition("\n")[0]
             logger.warning(
-                f"training waits for its checkpoints: no memory for a copy of the state ({_first_line(error)})"
+                f"training pauses while a checkpoint is written: no memory for a copy of the state ({reason})"
             )
-
-
-def _first_line(error: RuntimeError) -> str:
-    return str(error).partition("\n")[0]
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Snapshot:
         return piece
 
 
-def size_bytes(state: Mapping[str, Any]) -> int:
+def count_bytes(state: Mapping[str, Any]) -> int:
     """The memory that the tensors of a state take."""
     return sum(len(piece) for piece in _storages(state).values())
 

@@ -12,9 +12,10 @@ from typing import Protocol
 import torch
 from torch.profiler import record_function
 
+from imagier.errors import UserError
 from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.train.guard import Guard
-from imagier.train.phase import Phase, name_range
+from imagier.train.phase import Phase, check_phase, name_range
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 
@@ -151,28 +152,60 @@ class Trainer:
     def gradients(self, batch: Batch, step: int, epoch: int) -> Iterator[tuple[str, Losses]]:
         """Player and losses of each phase of the iteration after `step` others, once the player has its gradients."""
         self.runtime.seed(self.seed, step)
-        ctx = StepContext(step, epoch, self.runtime.generator(self.seed, step))
+        ctx = StepContext(step, epoch, self.runtime.generator(self.seed, step), self.accumulate)
         for player in self.players.values():
             player.set_time(epoch, step)
-        leader, *others = [self._phases(self.recipe.step(part, ctx)) for part in batch.split(self.accumulate)]
-        for number, (name, losses) in enumerate(leader, 1):
-            parts = [self._backward(number, name, losses)]
-            parts += [self._backward(number, name, next(other)[1]) for other in others]
-            yield name, _mean(parts)
+        parts = [self._phases(self.recipe.step(part, ctx)) for part in batch.split(self.accumulate)]
+        for number in count(1):
+            phase = self._accumulate(number, parts)
+            if phase is None:
+                return
+            yield phase
 
     def _phases(self, phases: Iterator[tuple[str, Losses]]) -> Iterator[tuple[str, Losses]]:
         """The recipe's phases, each computed in the precision of the run."""
+        if not isinstance(phases, Iterator):
+            raise self._refuse(f"returned a {type(phases).__name__}", 'write: yield "gen", {"l1": loss}', "wrong-step")
         for number in count(1):
             with self._measure("forward", number), self.runtime.autocast():
                 phase = next(phases, None)
             if phase is None:
                 return
-            assert torch.is_grad_enabled(), "a recipe must not yield inside torch.no_grad()"
-            yield phase
+            if not torch.is_grad_enabled():
+                del phases  # leaves the `with`, which would outlast the error
+                raise self._refuse("yielded inside torch.no_grad()", "yield after the `with` block", "yield-in-no-grad")
+            yield check_phase(phase, self.players.keys(), self._step_name)
+
+    def _accumulate(self, number: int, parts: Sequence[Iterator[tuple[str, Losses]]]) -> tuple[str, Losses] | None:
+        """The next phase of all parts of a batch, once its player has their gradients; None if there are no more."""
+        player: str | None = None
+        found: list[Losses] = []
+        for index, part in enumerate(parts):
+            name, losses = next(part, (None, {}))
+            if index and name != player:
+                what = f"phase {number} differs between parts of a batch: {player or 'the end'}, {name or 'the end'}"
+                advice = "with trainer.accumulate > 1 all parts must yield the same players in the same order"
+                raise self._refuse(what, advice, "phases-differ")
+            player = name
+            if name is not None:
+                found.append(self._backward(number, name, losses))
+        return None if player is None else (player, _average_losses(found))
+
+    @property
+    def _step_name(self) -> str:
+        """Where a mistake in the recipe's step is."""
+        return f"{type(self.recipe).__module__}.{type(self.recipe).__qualname__}.step"
+
+    def _refuse(self, what: str, advice: str, code: str) -> UserError:
+        return UserError(what, where=self._step_name, advice=advice, code=code)
 
     def _backward(self, number: int, name: str, losses: Losses) -> Losses:
         """Backpropagates the weighted sum of a player's losses; returns them, detached, with their `total`."""
         total = self.recipe.total(losses)
+        if not total.requires_grad:
+            raise self._refuse(
+                f"the losses of {name} depend on no weights", "compute them with gradients", "no-gradient"
+            )
         with self._measure("backward", number, name):
             self.players[name].backward(total / self.accumulate)
         return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
@@ -190,8 +223,9 @@ def _both(first: AbstractContextManager[object], second: AbstractContextManager[
         yield
 
 
-def _mean(parts: Sequence[Losses]) -> Losses:
-    """The mean of each loss over the parts of a batch."""
+def _average_losses(parts: Sequence[Losses]) -> Losses:
+    """The mean of each loss over the parts of a batch that have it."""
     if len(parts) == 1:
         return parts[0]
-    return {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: torch.stack([part[name] for part in parts if name in part]).mean(dim=0) for name in names}

@@ -37,11 +37,11 @@ class View:
     def use_average_weights(self, trainer: Trainer) -> Iterator[Recipe]:
         """The recipe with the average weights of the players that keep an average, and the live ones of the others."""
         with self.use_live_weights(trainer) as recipe:
-            averaged = recipe.with_networks(**averages(trainer))
+            averaged = recipe.with_networks(**collect_averages(trainer))
             with self.calibrate(averaged):
                 yield averaged
 
 
-def averages(trainer: Trainer) -> dict[str, torch.nn.Module]:
+def collect_averages(trainer: Trainer) -> dict[str, torch.nn.Module]:
     """The network with average weights of every player that keeps an average."""
     return {name: player.average.network for name, player in trainer.players.items() if player.average is not None}

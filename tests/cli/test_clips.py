@@ -50,6 +50,7 @@ class Recipe(Base):
 
     is_video = True
     required_inputs = ("images", "label")
+    data_keys = ("single_frame_epoch", "num_epochs_temporal_step")
 
     def __init__(
         self, *, gen: Generator, dis: Discriminator, single_frame_epoch: int = 0, num_epochs_temporal_step: int
@@ -61,17 +62,8 @@ class Recipe(Base):
         frames = batch["images"].shape[1]
         yield "gen", {"frames": frames + 0 * sum(self.gen(batch["label"][:, t]).sum() for t in range(frames))}
 
-    def generate(self, batch, rng):
-        return {"fake": self.gen(batch["label"][:, 0])}
-
     def sample(self, batch, rng):
-        return self.generate(batch, rng)["fake"]
-
-    def visualize_inputs(self, batch):
-        return {"real": batch["images"][:, 0]}
-
-    def infer(self, batch, rng):
-        return list(self.sample(batch, rng))
+        return self.gen(batch["label"][:, 0])
 '''
 
 NAME = "lab_of_clips.nets"
@@ -119,7 +111,7 @@ def checked(folder: Path, experiment: dict[str, Any], *overrides: str) -> Config
 
 
 def test_a_batch_holds_clips_that_grow_and_their_label(tmp_path: Path, experiment: dict[str, Any]) -> None:
-    loader = build_data.train_loader(checked(tmp_path, experiment), CPU, seed=0)
+    loader = build_data.build_train_loader(checked(tmp_path, experiment), CPU, seed=0)
     assert len(loader.dataset) == 16  # all frames, in whole steps
     for epoch, frames in ((0, 1), (1, 2), (2, 4), (3, 5), (9, 5)):
         batch, _ = next(loader.stream(Position(epoch)))
@@ -135,7 +127,7 @@ def test_a_batch_holds_clips_that_grow_and_their_label(tmp_path: Path, experimen
 def test_a_held_out_batch_is_the_next_frame_of_a_sequence(tmp_path: Path, experiment: dict[str, Any]) -> None:
     config = checked(tmp_path, experiment)
     assert config.run.data.val is not None
-    loader = build_data.held_out_loader(config, CPU, config.run.data, config.run.data.val, seed=0)
+    loader = build_data.build_held_out_loader(config, CPU, config.run.data, config.run.data.val, seed=0)
     batches = list(loader.once())
     assert [batch.keys["images"] for batch in batches] == [
         [f"{name}/{t}"] for name, length in (("a", 5), ("b", 9), ("c", 2)) for t in range(length)
@@ -147,7 +139,7 @@ def test_the_quick_check_finds_a_wrong_frame(tmp_path: Path, experiment: dict[st
     write(tmp_path / "root" / "maps" / "b" / "7.png", png(np.full((16, 64, 1), 12, np.uint8)))
     config = checked(tmp_path, experiment)
     assert config.run.data.val is not None
-    data = build_data.dataset(config.run.data, config.run.data.val, seed=0)
+    data = build_data.build_dataset(config.run.data, config.run.data.val, seed=0)
     (line,) = quick_check(data, seconds=60)
     assert line.startswith(f"{tmp_path}/root/maps/b/7.png: holds class 12, but one_hot_num_classes.maps is 10")
 
@@ -155,7 +147,7 @@ def test_the_quick_check_finds_a_wrong_frame(tmp_path: Path, experiment: dict[st
 def test_networks_know_the_channels_of_a_frame(tmp_path: Path, experiment: dict[str, Any]) -> None:
     config = checked(tmp_path, experiment)
     assert config.run.data.train is not None
-    facts = build_data.facts(config.run.data, config.run.data.train)
+    facts = build_data.collect_facts(config.run.data, config.run.data.train)
     assert (facts["label_channels"], facts["image_channels"], facts["crop_h_w"]) == (10, 3, (16, 64))
 
 

@@ -21,7 +21,7 @@ from small_config import read, write
 from stores import EXTENSIONS, contents, folder, reference_lmdb
 
 from imagier.cli import main
-from imagier.cli.data.build import read_keys
+from imagier.cli.data.files import read_keys
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.lmdb import LmdbSource
 from imagier.data.sources.opening import open_local
@@ -259,12 +259,12 @@ def test_the_samples_of_a_seed_are_the_same_from_every_store(tmp_path: Path) -> 
     config, _ = read(tmp_path / "small.yaml", f"data.train.roots={tmp_path}/folder")
     split = config.run.data.train
     assert split is not None
-    plain = build_data.dataset(config.run.data, split, seed=3, is_training=True)
+    plain = build_data.build_dataset(config.run.data, split, seed=3, is_training=True)
     for store in ("lmdb", "shards"):
         flags = ["--data_root", str(tmp_path / "folder"), "--config", str(tmp_path / "small.yaml"), "--paired"]
         assert main(["data", "build", store, *flags, "--output_root", str(tmp_path / store)]) == 0
         split = dataclasses.replace(split, roots=[str(tmp_path / store)])
-        made = build_data.dataset(config.run.data, split, seed=3, is_training=True)
+        made = build_data.build_dataset(config.run.data, split, seed=3, is_training=True)
         for place in ((0, 0), (0, 1), (7, 2)):
             one, other = plain[place], made[place]
             assert one.keys == other.keys
@@ -283,7 +283,7 @@ def test_a_run_opens_what_the_config_says_or_else_what_lies_there(tmp_path: Path
     def opened(*overrides: str) -> list[type]:
         config, _ = read(tmp_path / "small.yaml", *overrides)
         assert config.run.data.train is not None
-        return [type(source) for source in build_data.sources(config.run.data, config.run.data.train)]
+        return [type(source) for source in build_data.open_sources(config.run.data, config.run.data.train)]
 
     roots = f"data.train.roots=[{tmp_path}/lmdb, {tmp_path}/folder, {tmp_path}/shards]"
     assert opened(roots) == [LmdbSource, FolderSource, ShardsSource]

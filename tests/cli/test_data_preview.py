@@ -64,7 +64,7 @@ def test_what_is_shown_is_what_a_training_gets(config: Path) -> None:
     assert preview(config, "--samples", 1, "--draws", 2, "--seed", 5) == 0
     read = read_config(config, [])
     assert read.run.data.train is not None
-    dataset = build_data.dataset(read.run.data, read.run.data.train, 5)
+    dataset = build_data.build_dataset(read.run.data, read.run.data.train, 5)
     stored, first, second, *_ = images(page(config))
     np.testing.assert_array_equal(stored, dataset.load(0)["images"])
     for epoch, seen in enumerate((first, second)):

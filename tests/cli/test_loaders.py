@@ -45,7 +45,9 @@ def config_of(stores: dict[str, Path], store: str, *words: str) -> Config:
 
 
 def stream(config: Config, start: Position, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, Position]]:
-    return build_data.train_loader(config, Runtime(torch.device("cpu"), rank=rank, world=world), seed=5).stream(start)
+    return build_data.build_train_loader(config, Runtime(torch.device("cpu"), rank=rank, world=world), seed=5).stream(
+        start
+    )
 
 
 def content(batches: Iterator[tuple[Batch, Position]], count: int) -> list[Any]:
@@ -97,7 +99,7 @@ def test_held_out_videos_are_read_whole_and_frame_by_frame(stores: dict[str, Pat
     shares = []
     for rank in range(world):
         runtime = Runtime(torch.device("cpu"), rank=rank, world=world)
-        batches = build_data.held_out_loader(config, runtime, data, split, seed=0).once()
+        batches = build_data.build_held_out_loader(config, runtime, data, split, seed=0).once()
         shares.append([key for batch in batches for key in batch.keys["images"]])
     whole = [[f"{sequence}/{frame}" for frame in range(length)] for sequence, length in lengths.items()]
     if world == 1:

@@ -13,7 +13,7 @@ from imagier.cli import main
 from imagier.run import status
 from imagier.train import checkpoint
 from imagier.train.checkpoint_files import find_latest
-from imagier.train.compare import first_difference
+from imagier.train.compare import find_first_difference
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
@@ -80,7 +80,7 @@ def test_a_run_that_began_with_a_checkpoint_goes_on_with_its_own_when_it_is_star
             monkeypatch.setenv(name, value)
     assert "continues from epoch_00001_iteration_000000005_checkpoint.pt" in capsys.readouterr().out
     whole, parts = (state(tmp_path / name, 6) for name in ("whole", "parts"))
-    assert first_difference(whole["players"], parts["players"]) is None
+    assert find_first_difference(whole["players"], parts["players"]) is None
 
 
 def test_another_run_in_the_folder_is_never_gone_on_with(
@@ -129,4 +129,4 @@ def test_two_ranks_of_which_one_is_killed_end_by_themselves_as_if_nothing_had_be
         "continues from epoch_00000_iteration_000000002_checkpoint.pt" in done.stdout  # the last was not written yet
     )
     whole, killed = (state(tmp_path / name, 6) for name in ("whole", "killed"))
-    assert first_difference(whole["players"], killed["players"]) is None
+    assert find_first_difference(whole["players"], killed["players"]) is None

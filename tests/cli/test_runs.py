@@ -171,7 +171,7 @@ def test_debug_tries_saving_images_and_continuing_within_a_few_steps(
     assert run("train", config, "--debug", "max_iter=1000") == 0
     said = capsys.readouterr().out
     assert "iter 1/4" in said
-    assert "continuing from iteration 2 is the same run, bit for bit" in said
+    assert "continuing from iteration 2 gives the same result, bit for bit" in said
     assert not torch.is_anomaly_enabled()
 
 
@@ -208,7 +208,7 @@ def test_a_run_in_debugging_is_deterministic_whatever_its_config(finished: Path)
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--debug", "--dry-run"], "--debug: trains and --dry-run does not; choose one"),
+        (["--debug", "--dry-run"], "--debug: cannot be combined with --dry-run; choose one"),
         (["--checkpoint", "CHECKPOINT"], "log: holds another run, whose log would be lost; choose another --logdir"),
         (["--resume", "0"], "log: holds another run, whose log would be lost; choose another --logdir"),
     ],

@@ -136,7 +136,7 @@ def test_at_the_end_of_its_slurm_job_a_run_saves_and_queues_the_job_again(
     commands = fake_scontrol(tmp_path / "bin", f"open({str(called)!r}, 'a').write(' '.join(sys.argv[1:]))")
     monkeypatch.setenv("PATH", str(commands))
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 2))
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 6))  # time for a step after the imports
 
     assert train(experiment, tmp_path / "run", "max_iter=1000000") == status.INTERRUPTED
     assert len(steps_saved(tmp_path / "run")) == 1
@@ -175,7 +175,7 @@ def test_a_job_without_a_logdir_is_not_queued_again(
     monkeypatch.chdir(tmp_path)
     words = ["train", "--config", str(experiment), "--device", "cpu", "max_iter=1000000"]
     assert main(words) == status.INTERRUPTED
-    assert "and the job is not queued again, for want of a --logdir" in capsys.readouterr().out
+    assert "then the job is not queued again" in capsys.readouterr().out
     assert not called.exists()
 
 

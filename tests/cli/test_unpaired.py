@@ -87,11 +87,11 @@ def config_of(tree: dict[str, Any], tmp_path: Path) -> Config:
 
 def test_training_draws_images_and_the_held_out_set_does_not(unit: dict, tmp_path: Path) -> None:
     config = config_of(unit, tmp_path)
-    training = build_data.train_loader(config, CPU, seed=0).stream(Position())
+    training = build_data.build_train_loader(config, CPU, seed=0).stream(Position())
     drawn = [next(training)[0].keys["images_b"] for _ in range(20)]
     assert len(set(map(tuple, drawn))) == 4  # of two files, two at a time
     assert config.run.data.val is not None
-    held_out = build_data.held_out_loader(config, CPU, config.run.data, config.run.data.val, seed=0).once()
+    held_out = build_data.build_held_out_loader(config, CPU, config.run.data, config.run.data.val, seed=0).once()
     keys = [batch.keys for batch in held_out]
     assert [name for batch in keys for name in batch["images_b"]] == ["x/0", "x/1", "y/0", "y/1", "y/2"]
     assert [name for batch in keys for name in batch["images_a"]] == ["x/0", "y/0", "x/0", "y/0", "x/0"]
@@ -100,14 +100,14 @@ def test_training_draws_images_and_the_held_out_set_does_not(unit: dict, tmp_pat
 def test_a_held_out_set_of_another_type_has_its_own_input_types(funit: dict, tmp_path: Path) -> None:
     data = config_of(funit, tmp_path).run.data
     config = config_of(funit, tmp_path)
-    batch, _ = next(build_data.train_loader(config, CPU, seed=0).stream(Position()))
+    batch, _ = next(build_data.build_train_loader(config, CPU, seed=0).stream(Position()))
     assert set(batch.tensors) == {
         *("images_content", "images_style", "labels_content", "labels_style"),
         *("is_flipped_images_content", "is_flipped_images_style"),
         *("original_h_w_images_content", "original_h_w_images_style"),
     }
     assert data.val is not None
-    loader = build_data.held_out_loader(config, CPU, build_data.for_validation(data), data.val, seed=0)
+    loader = build_data.build_held_out_loader(config, CPU, build_data.select_validation_data(data), data.val, seed=0)
     batch = next(loader.once())
     kinds = ("images_content", "images_style", "images")
     sizes = {"original_h_w", *(f"original_h_w_{kind}" for kind in kinds)}
@@ -248,7 +248,7 @@ def test_a_batch_in_parts_needs_two_forwards_and_no_losses_without_weight(
     unit["data"]["train"]["batch_size"] = 1
     config = config_of(unit, tmp_path)
     recipe = build_training.build_recipe(config, CPU, seed=0)
-    batch, _ = next(build_data.train_loader(config, CPU, seed=0).stream(Position()))
+    batch, _ = next(build_data.build_train_loader(config, CPU, seed=0).stream(Position()))
     forwards: list[None] = []
     recipe.networks["gen"].register_forward_pre_hook(lambda *_: forwards.append(None))
     losses = dict(recipe.step(batch, StepContext(0, 0, torch.Generator())))

@@ -11,7 +11,7 @@ import torch
 from imagier.cli import main
 from imagier.run import status
 from imagier.run.verify_resume import list_cases
-from imagier.train.compare import first_difference
+from imagier.train.compare import find_first_difference
 
 FORGETFUL = """
 import imagier.train.checkpoint as checkpoint
@@ -48,7 +48,7 @@ def state(**changed: object) -> dict:
     ],
 )
 def test_the_first_difference_is_named(other: dict, expected: str | None) -> None:
-    assert first_difference(state(), other) == expected
+    assert find_first_difference(state(), other) == expected
 
 
 @pytest.mark.parametrize("steps", range(6, 20))

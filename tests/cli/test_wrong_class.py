@@ -29,7 +29,7 @@ def test_a_run_that_comes_to_a_wrong_class_ends_with_the_files_name(
     config = tiny.write_config(tmp_path / "small.yaml", data)
     checked = read_config(config, [])
     assert checked.run.data.train is not None
-    assert quick_check(build_data.dataset(checked.run.data, checked.run.data.train, 0), seconds=60) == []
+    assert quick_check(build_data.build_dataset(checked.run.data, checked.run.data.train, 0), seconds=60) == []
     # In the fourth step of two samples.
     seed = next(seed for seed in range(1000) if UNSEEN in shuffle_indices(300, seed, 0)[6:8])
     where = ["--config", config, "--logdir", tmp_path / "log", "--device", "cpu", "--num_workers", workers]

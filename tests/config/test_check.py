@@ -302,7 +302,7 @@ class Discriminator(nn.Module):
     pass
 
 class Recipe(Base):
-    step = generate = sample = visualize_inputs = None
+    step = sample = None
     def __init__(self, *, gen, dis, rounds: int = 1) -> None:
         self.got = gen, dis, rounds
 """

@@ -256,14 +256,14 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     def __init__(self, *, num_labels: int = 3): ...
 class Recipe(Base):
-    step = generate = sample = visualize_inputs = None
+    step = sample = None
     def __init__(self, *, gen, dis, aug_policy: str = ""): ...
 """
 OWN_OF_CLIPS = """
 from imagier.recipe import Recipe as Base
 class Recipe(Base):
     is_video = True
-    step = generate = sample = visualize_inputs = None
+    step = sample = None
     def __init__(self, *, gen, dis, single_frame_epoch: int, num_epochs_temporal_step: int): ...
 """
 

@@ -84,7 +84,7 @@ def trainer_of(config: Config, runtime: Runtime = CPU, seed: int = 0) -> Trainer
 
 def loader_of(config: Config, runtime: Runtime = CPU) -> Loader:
     """Its training data."""
-    return build_data.train_loader(config, runtime, seed=0)
+    return build_data.build_train_loader(config, runtime, seed=0)
 
 
 def batch_of(config: Config, runtime: Runtime = CPU) -> Batch:

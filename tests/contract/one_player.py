@@ -57,6 +57,3 @@ class Recipe(BaseRecipe):
 
     def infer(self, batch: Batch, rng: torch.Generator) -> list[Tensor]:
         return list(self.generate(batch, rng)["images"])
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {"images": batch["images"]}

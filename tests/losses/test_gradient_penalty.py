@@ -170,14 +170,8 @@ class SmallGan(Recipe):
         )
         yield "gen", {"gan": -self.dis(fake)[0][0].mean()}
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        return {"images": self.gen(batch["images"])}
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return self.gen(batch["images"])
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
 
 
 def test_both_penalties_train_a_discriminator_in_half_precision_as_in_float32() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -287,6 +289,62 @@ def test_a_checkpoint_scores_what_its_training_logged(finished: TrainResult, tmp
     other = train(tiny.config(data, max_iter=1), RunOptions(logdir=tmp_path / "other", device="cpu"))
     assert evaluate(finished.logdir, RunOptions(device="cpu", checkpoint=other.checkpoint, seed=2)) == other.scores
     assert other.scores != finished.scores
+
+
+def test_a_checkpoint_is_scored_where_only_the_held_out_set_is(finished: TrainResult, tmp_path: Path) -> None:
+    overrides = [f"data.train.roots=[{tmp_path / 'elsewhere'}]"]
+    with logged() as lines:
+        scores = evaluate(finished.logdir, RunOptions(device="cpu"), overrides=overrides)
+    assert scores == {"generator": finished.scores["generator"]}
+    assert [str(tmp_path / "elsewhere") in line for line in lines if "mean color" in line] == [True]
+
+
+def test_a_checkpoint_is_read_once_and_not_kept(
+    finished: TrainResult, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert finished.checkpoint is not None
+    logdir = tmp_path / "run"
+    train(tiny.config(data, max_iter=1), RunOptions(logdir=logdir, device="cpu"))
+    read: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+
+    def note(path: Path) -> dict:
+        state = load(path)
+        read.append(weakref.ref(next(iter(state["players"]["gen"]["network"].values()))))
+        return state
+
+    def look(console: Console, trainer: Trainer, progress: Progress) -> None:
+        gc.collect()
+        alive.append(read[-1]() is not None)
+
+    monkeypatch.setattr("imagier.train.checkpoint.load", note)
+    monkeypatch.setattr(Console, "after_step", look)
+    train(tiny.config(data, max_iter=2), RunOptions(logdir=logdir, device="cpu"))
+    train(
+        tiny.config(data, max_iter=1), RunOptions(logdir=tmp_path / "b", device="cpu", checkpoint=finished.checkpoint)
+    )
+    assert (len(read), alive) == (2, [False, False])
+    evaluate(logdir, RunOptions(device="cpu"))
+    assert len(read) == 3
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "3"])
+def test_a_seed_that_is_none_is_named(seed: object) -> None:
+    with pytest.raises(UserError) as error:
+        RunOptions(seed=seed)  # type: ignore[arg-type]
+    assert (error.value.where, error.value.code) == ("seed", "wrong-seed")
+
+
+def test_a_seed_may_be_any_whole_number() -> None:
+    assert [RunOptions(seed=seed).seed for seed in (0, 2**63 - 1, np.int64(3))] == [0, 2**63 - 1, 3]
+
+
+@pytest.mark.parametrize("call", [train, evaluate, lambda config: generate(config, "out")])
+@pytest.mark.parametrize("config", [[1], 3])
+def test_what_is_no_config_is_named(call: Callable[[object], object], config: object) -> None:
+    with pytest.raises(UserError) as error:
+        call(config)
+    assert (error.value.where, error.value.code) == ("config", "wrong-config")
 
 
 def test_what_cannot_be_scored_is_named(finished: TrainResult, data: Path, tmp_path: Path) -> None:

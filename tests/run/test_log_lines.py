@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from imagier.cli import main
 from imagier.run.log_lines import print_logs
-from imagier.run.process import only_main_logs
+from imagier.run.process import mute_other_ranks
 from imagier.train.runtime import Runtime
 
 LOGGER = logging.getLogger("imagier.train.some_file")
@@ -41,7 +41,7 @@ def test_before_and_after_a_command_nothing_is_printed(capsys: pytest.CaptureFix
 def test_only_warnings_and_errors_of_other_ranks_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with print_logs():
         for rank in range(2):
-            with only_main_logs(Runtime(CPU, rank=rank, world=2)):
+            with mute_other_ranks(Runtime(CPU, rank=rank, world=2)):
                 LOGGER.info(f"rank {rank} goes on")
                 LOGGER.warning(f"rank {rank} is worried")
         LOGGER.info("over")

@@ -50,6 +50,21 @@ def pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image).astype(float)
 
 
+@pytest.mark.parametrize("name", ["a2b", "batch", "rng"])
+def test_an_argument_that_the_method_does_not_have_is_named(
+    generator: TrainedGenerator, label: Path, name: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        generator({"seg_maps": label}, **{name: True})
+    assert (error.value.where, error.value.code) == (name, "unknown-argument")
+
+
+def test_a_seed_that_is_none_is_named(generator: TrainedGenerator, label: Path) -> None:
+    with pytest.raises(UserError) as error:
+        generator({"seg_maps": label}, seed=-1)
+    assert (error.value.where, error.value.code) == ("seed", "wrong-seed")
+
+
 def test_its_images_are_those_of_generate(
     generator: TrainedGenerator, logdir: Path, label: Path, tmp_path: Path
 ) -> None:
@@ -146,7 +161,7 @@ def test_a_class_that_the_config_does_not_know_is_refused(generator: TrainedGene
 
 
 def test_floats_from_0_to_1_are_images(generator: TrainedGenerator) -> None:
-    codecs = [codec for codec in build_data.codecs(generator.config.run.data) if codec.name == "images"]
+    codecs = [codec for codec in build_data.build_codecs(generator.config.run.data) if codec.name == "images"]
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
     sources = [
         MemorySource(codecs, {"images": value})

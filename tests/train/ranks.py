@@ -65,14 +65,8 @@ class SmallGan(Recipe):
         slopes = grad(score)(images)
         return slopes.square().sum(dim=(1, 2, 3)).mean() / 2
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        return {"fake_images": self.gen(batch["label"])}
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return self.gen(batch["label"])
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
 
 
 def batch_of(step: int, runtime: Runtime) -> Batch:

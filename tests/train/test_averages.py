@@ -12,9 +12,9 @@ from test_trainer import Line, data, endless, trainer, until
 
 from imagier.nn.average import ModelAverage
 from imagier.train import checkpoint
-from imagier.train.compare import first_difference
+from imagier.train.compare import find_first_difference
 from imagier.train.trainer import Trainer
-from imagier.train.view import View, averages
+from imagier.train.view import View, collect_averages
 
 BETA = 0.75
 
@@ -41,7 +41,7 @@ def test_an_average_follows_its_own_player(names: tuple[str, ...]) -> None:
         tested.train_step(data())
         for name in names:
             expected[name] = BETA * expected[name] + (1 - BETA) * tested.recipe.networks[name].weight.item()
-    found = averages(tested)
+    found = collect_averages(tested)
     assert {name: network.weight.item() for name, network in found.items()} == pytest.approx(expected)
 
 
@@ -69,7 +69,7 @@ def test_a_run_that_continues_has_the_averages_of_one_that_never_stopped(
     checkpoint.restore(continued, checkpoint.load(path), path)
     continued.fit(islice(endless(), 3, None), until(5))
     states = [{name: player.state_dict() for name, player in run.players.items()} for run in (whole, continued)]
-    assert first_difference(*states) is None
+    assert find_first_difference(*states) is None
     assert all("average" in states[1][name] for name in names)
 
 
@@ -78,7 +78,7 @@ def test_an_average_that_is_new_begins_at_the_weights_of_the_checkpoint(tmp_path
     before.fit(endless(), until(3))
     path = checkpoint.save(tmp_path, before, {})
     checkpoint.restore(after, checkpoint.load(path), path)
-    assert torch.equal(averages(after)["dis"].weight, before.recipe.networks["dis"].weight)
+    assert torch.equal(collect_averages(after)["dis"].weight, before.recipe.networks["dis"].weight)
 
 
 def test_the_weights_and_averages_of_a_checkpoint_begin_a_new_run(tmp_path: Path) -> None:
@@ -87,5 +87,5 @@ def test_the_weights_and_averages_of_a_checkpoint_begin_a_new_run(tmp_path: Path
     path = checkpoint.save(tmp_path, before, {})
     checkpoint.restore_weights(after, checkpoint.load(path), path)
     for name in ("gen", "dis"):
-        assert torch.equal(averages(after)[name].weight, averages(before)[name].weight)
-        assert not torch.equal(averages(after)[name].weight, after.recipe.networks[name].weight)
+        assert torch.equal(collect_averages(after)[name].weight, collect_averages(before)[name].weight)
+        assert not torch.equal(collect_averages(after)[name].weight, after.recipe.networks[name].weight)

@@ -139,7 +139,7 @@ def test_the_best_by_a_metric_stays(tmp_path: Path, higher: bool, left: list[lis
         files.add(state(step))
         files.note(step, {"score": score, "other": 1.0})
         assert steps(tmp_path) == left[index]
-        name = manifest.file_name(best[index] // 100, best[index])
+        name = manifest.format_file_name(best[index] // 100, best[index])
         assert (tmp_path / "best_checkpoint.txt").read_text() == f"best_checkpoint: {name}\n"
     again = CheckpointFiles(tmp_path, files.keep, read_entries(tmp_path))
     again.add(state(60))

@@ -1,4 +1,4 @@
-"""What `deterministic` sets for a while, and puts back."""
+"""What `make_deterministic` sets for a while, and puts back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from imagier.train.determinism import deterministic
+from imagier.train.determinism import make_deterministic
 
 VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -34,7 +34,7 @@ def test_all_is_put_back_even_after_an_error(
     for name, flag in zip(("deterministic", "benchmark"), flags):
         monkeypatch.setattr(torch.backends.cudnn, name, flag)
     before = state()
-    with pytest.raises(KeyError), deterministic():
+    with pytest.raises(KeyError), make_deterministic():
         assert state() == (True, True, True, False, variable or ":4096:8")
         raise KeyError
     assert state() == before

@@ -30,7 +30,7 @@ from imagier.train import checkpoint, schedule
 from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.guard import MOST_IN_A_ROW, Guard, Iteration, NonFinite
 from imagier.train.hooks.checkpoints import Checkpoints
-from imagier.train.manifest import file_name
+from imagier.train.manifest import format_file_name
 from imagier.train.phase import Phase
 from imagier.train.player import Player
 from imagier.train.recorder import FlightRecorder
@@ -75,14 +75,8 @@ class Line(Recipe):
     def step(self, batch: Batch, now: StepContext) -> Iterator[tuple[str, Losses]]:
         yield "gen", {"mse": self.gen(batch["x"]).square().mean()}
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        return {}
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return batch["x"]
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
 
 
 def trainer(
@@ -202,7 +196,7 @@ def test_a_checkpoint_never_holds_what_a_bad_iteration_left(runtime: Runtime, tm
     fit(tested, 6, lambda step: step in (3, 5))  # the iterations before the saves
     saver.close()
     for step in (4, 6):
-        saved = checkpoint.load(tmp_path / file_name(0, step))["players"]["gen"]
+        saved = checkpoint.load(tmp_path / format_file_name(0, step))["players"]["gen"]
         for network in (saved["network"], saved["average"]["network"]):
             assert all(tensor.isfinite().all() for tensor in network.values())
 
@@ -233,7 +227,7 @@ def test_the_last_iteration_is_looked_at_too() -> None:
 
 def test_skipping_ends_when_nothing_else_comes(caplog: pytest.LogCaptureFixture) -> None:
     tested = trainer()
-    with pytest.raises(NonFinite, match=f"so were the {MOST_IN_A_ROW} before it: the run cannot continue"):
+    with pytest.raises(NonFinite, match=f"the {MOST_IN_A_ROW} iterations before it: the run cannot continue"):
         fit(tested, 1000, lambda step: step >= 2)
     assert tested.step == 2 + MOST_IN_A_ROW + 1
     assert len(caplog.messages) == MOST_IN_A_ROW

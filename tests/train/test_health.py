@@ -89,7 +89,7 @@ def test_a_reading_that_a_run_cannot_take_is_no_sign() -> None:
 
 def test_a_well_run_says_nothing() -> None:
     assert lines(*[GOOD] * 20) == []
-    assert Verdicts(("gen", "dis")).standing() == []
+    assert Verdicts(("gen", "dis")).list_standing() == []
 
 
 def test_diversity_is_a_share_of_the_largest_so_far() -> None:
@@ -107,8 +107,8 @@ def test_what_stands_at_the_end_is_in_words() -> None:
         *[{**GOOD, **BAD["samples collapsed"], DIVERSITY: value} for value in (1.0, 0.03, 0.03, 0.03)],
         verdicts=verdicts,
     )
-    assert [line.partition(":")[0] for line in verdicts.standing()] == ["samples collapsed since iteration 200"]
-    assert "diversity 0.03 of its largest" in verdicts.standing()[0]
+    assert [line.partition(":")[0] for line in verdicts.list_standing()] == ["samples collapsed since iteration 200"]
+    assert "diversity 0.03 of its largest" in verdicts.list_standing()[0]
 
 
 @pytest.mark.parametrize("middle", range(1, 8))
@@ -135,17 +135,11 @@ class Painter(Recipe):
     def step(self, batch: Batch, now: StepContext) -> Iterator[tuple[str, Losses]]:
         yield "gen", {"mse": self.sample(batch, now.rng).square().mean()}
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        return {"images": self.sample(batch, rng)}
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return self.gen.weight * batch["images"]
 
     def target(self, batch: Batch) -> Tensor:
         return batch["images"]
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
 
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         return [batch["images"][:, 0].mean(dim=(1, 2))], [self.sample(batch, rng)[:, 0].mean(dim=(1, 2))]

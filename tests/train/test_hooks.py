@@ -6,10 +6,10 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from test_trainer import CPU, Line, endless, trainer, until
 from torch import Tensor
 
 from imagier.metrics import l1, l1_changed, psnr
-from imagier.recipe import Batch, Position
+from imagier.recipe import Batch, Position, Recipe
 from imagier.train.checkpoint_files import CheckpointFiles
 from imagier.train.hooks import evaluation, files, report
 from imagier.train.hooks.checkpoints import Checkpoints
@@ -322,6 +322,46 @@ def test_scores_are_means_over_all_samples_in_the_units_of_images() -> None:
     tested.after_fit(watched, progress(3, {}, Outcome.DONE))
     assert tested.last["black"]["L1"] == pytest.approx((0.75 * 3 + 0.5) / 4)
     assert tested.last["mean color"]["L1"] == pytest.approx(0.25 * 3 / 4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "color"), [([600, 600], 0.25), ([300, 300], 0.25), ([200, 200, 200], 0.5), ([600], 0.25), ([], None)]
+)
+def test_the_mean_color_is_that_of_some_batches_of_any_size(rows: list[int], color: float | None) -> None:
+    training = [images(0, target, count) for count, target in zip(rows, (0.25, 0.75, 1.0))]
+    scores = scores_at_the_end(Painter(), lambda: training)
+    assert (scores["mean color"]["L1"] if color else scores.get("mean color")) == (color and pytest.approx(color))
+
+
+def test_without_a_training_set_there_is_no_mean_color() -> None:
+    assert scores_at_the_end(Painter(), None).keys() == {"generator", "black"}
+
+
+def test_an_evaluation_leaves_the_baselines_of_a_recipe_as_they_are() -> None:
+    class Keeping(Painter):
+        kept: ClassVar[dict[str, Tensor]] = {"white": torch.ones(2, 3, 4, 4)}
+
+        def baselines(self, batch: Batch) -> dict[str, Tensor]:
+            return self.kept
+
+    assert scores_at_the_end(Keeping(), lambda: [images(0, 0.5)]).keys() == {"generator", "white", "mean color"}
+    assert list(Keeping.kept) == ["white"]
+
+
+def scores_at_the_end(recipe: Recipe, training: Callable[[], list[Batch]] | None) -> dict[str, evaluation.Scores]:
+    """Of two held-out samples with targets of 0 in [0, 1]."""
+    tested = evaluation.Evaluation(
+        lambda: [images(0, 0)],
+        training,
+        NO_CALIBRATION,
+        lambda record: None,
+        metrics=METRICS,
+        every=1,
+        every_epochs=1,
+        seed=0,
+    )
+    tested.after_fit(trainer(recipe), progress(1, {}, Outcome.DONE))
+    return tested.last
 
 
 def test_nothing_is_scored_where_there_is_no_target() -> None:

@@ -37,13 +37,13 @@ def container(folder: Path, limit: str, used: int, cached: int = 0) -> Path:
 def test_what_is_left_is_the_less_of_the_machine_and_the_container(
     tmp_path: Path, limit: str, used: int, cached: int, left: int
 ) -> None:
-    assert memory.free_bytes(machine(tmp_path, 10 * GIB), container(tmp_path, limit, used, cached)) == left
+    assert memory.count_free_bytes(machine(tmp_path, 10 * GIB), container(tmp_path, limit, used, cached)) == left
 
 
 def test_without_such_files_nothing_is_said(tmp_path: Path) -> None:
-    assert memory.free_bytes(tmp_path / "none", tmp_path) is None
+    assert memory.count_free_bytes(tmp_path / "none", tmp_path) is None
 
 
 def test_this_machine_has_some_memory_left_where_it_tells() -> None:
     if memory.MACHINE.is_file():
-        assert memory.free_bytes()
+        assert memory.count_free_bytes()

@@ -14,7 +14,7 @@ import torch
 from imagier.cli import main
 from imagier.run import status
 from imagier.train.checkpoint import load
-from imagier.train.compare import first_difference
+from imagier.train.compare import find_first_difference
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def logged(logdir: Path) -> list[dict]:
 
 def assert_same_run(one: Path, other: Path, step: int) -> None:
     first, second = state(one, step), state(other, step)
-    assert first_difference(first["players"], second["players"]) is None
+    assert find_first_difference(first["players"], second["players"]) is None
     for key in ("current_epoch", "current_iteration", "epoch_samples"):
         assert first[key] == second[key]
 
@@ -131,5 +131,5 @@ def test_a_finished_run_is_not_trained_again(
     before = state(tmp_path / "run", 2)
     run(experiment, tmp_path / "run", "max_iter=2")
 
-    assert first_difference(before["players"], state(tmp_path / "run", 2)["players"]) is None
+    assert find_first_difference(before["players"], state(tmp_path / "run", 2)["players"]) is None
     assert "finished at iteration 2" in capsys.readouterr().out

@@ -153,7 +153,7 @@ def test_a_save_waits_a_while_for_the_one_before_and_is_then_left_out(
     saver.save(run_of(10), {})
     saver.save(run_of(20), {}, patience_s=0.01)
     assert caplog.messages == [
-        "iteration 20 is not saved: the checkpoint before it is still being written; the next period tries again"
+        "iteration 20 is not saved: the checkpoint before it is still being written; the next one is tried as scheduled"
     ]
     threading.Timer(0.01, gate.open.set).start()
     saver.save(run_of(30), {}, patience_s=None)
@@ -192,11 +192,13 @@ raise SystemExit(3)
 def test_without_room_for_a_copy_training_waits_for_its_checkpoints_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(memory, "free_bytes", lambda: 100)
+    monkeypatch.setattr(memory, "count_free_bytes", lambda: 100)
     saver = saver_in(tmp_path)
     saver.prepare(run_of())
     (line,) = caplog.messages
-    assert line.startswith("training waits for its checkpoints: a copy of the state needs 0.0 GiB of the host's memory")
+    assert line.startswith(
+        "training pauses while a checkpoint is written: a copy of the state needs 0.0 GiB of the host's memory"
+    )
     saver.save(run_of(10), {})
     assert steps(tmp_path) == [10]
 
@@ -213,7 +215,7 @@ def test_memory_that_is_not_to_be_had_after_all_is_the_same(
     saver.save(run_of(10), {})
     assert steps(tmp_path) == [10]
     assert caplog.messages == [
-        "training waits for its checkpoints: no memory for a copy of the state (can't allocate memory)"
+        "training pauses while a checkpoint is written: no memory for a copy of the state (can't allocate memory)"
     ]
 
 
@@ -352,7 +354,7 @@ def test_scores_that_cannot_be_kept_are_told_and_end_nothing(tmp_path: Path, cap
     with taken_away(tmp_path / "run"):
         saver.note(10, {"L1": 0.5})
         saver.close()
-    assert caplog.messages == [f"{tmp_path / 'run'}: the scores of a checkpoint are not kept: File exists"]
+    assert caplog.messages == [f"{tmp_path / 'run'}: the scores of a checkpoint could not be written: File exists"]
     assert saver.unsaved is None
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from imagier.nn.average import ModelAverage
 from imagier.train.checkpoint import build_state
-from imagier.train.compare import leaves
-from imagier.train.snapshot import Snapshot, size_bytes
+from imagier.train.compare import list_leaves
+from imagier.train.snapshot import Snapshot, count_bytes
 from imagier.train.trainer import Trainer
 
 
@@ -103,24 +103,24 @@ def test_a_state_that_grew_is_copied_too() -> None:
 
 def test_the_size_counts_shared_memory_once() -> None:
     x = torch.ones(100)
-    assert size_bytes({"a": x, "b": [x[:50]], "c": {"d": torch.ones(3, dtype=torch.uint8)}}) == 403
+    assert count_bytes({"a": x, "b": [x[:50]], "c": {"d": torch.ones(3, dtype=torch.uint8)}}) == 403
 
 
 def test_all_that_an_update_changes_is_known_to_be_moved_by_it() -> None:
     """But for buffers, which a forward changes too: whatever else differs after an update would be copied too late."""
     run = adam()
     step(run)
-    moved = {tensor.data_ptr() for player in run.players.values() for tensor in player.moving_tensors()}
+    moved = {tensor.data_ptr() for player in run.players.values() for tensor in player.list_moving_tensors()}
     buffers = {b.data_ptr() for player in run.players.values() for b in player.network.buffers()}
     average = run.players["gen"].average
     assert average is not None
     buffers |= {b.data_ptr() for b in average.network.buffers()}
     before = copy.deepcopy(build_state(run, {}))
     step(run)
-    after = dict(leaves(build_state(run, {})))
+    after = dict(list_leaves(build_state(run, {})))
     changed = [
         name
-        for name, value in leaves(before)
+        for name, value in list_leaves(before)
         if isinstance(value, Tensor) and not torch.equal(value, after[name])  # type: ignore[arg-type]
     ]
     assert len(changed) > 10

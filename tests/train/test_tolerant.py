@@ -85,7 +85,7 @@ def test_an_outage_of_a_sink_is_logged_once_and_its_end_too(caplog: pytest.LogCa
         sink.image(Path("a.jpg"), 1)
     sink.close()
     outage = "x.log cannot be written: No space left on device; training continues"
-    assert caplog.messages == [outage, "x.log is written again", outage]
+    assert caplog.messages == [outage, "x.log can be written again", outage]
 
 
 def test_a_hook_that_cannot_write_ends_no_run_and_logs_that_each_time(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from imagier.errors import UserError
 from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.train import checkpoint, schedule
 from imagier.train import trainer as trainer_module
-from imagier.train.compare import first_difference
+from imagier.train.compare import find_first_difference
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Progress, Trainer
@@ -40,14 +41,8 @@ class Line(Recipe):
         noise = torch.randn(1, generator=ctx.rng) * self.gen.weight.sum()
         yield "gen", {"error": (self.gen(batch["x"]) - batch["y"]).square().mean(), "noise/drawn": noise.sum()}
 
-    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        return {}
-
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return batch["x"]
-
-    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
 
 
 def trainer(recipe: Recipe, **options: Any) -> Trainer:
@@ -133,9 +128,10 @@ def test_a_recipe_that_yields_inside_no_grad_is_refused() -> None:
             with torch.no_grad():
                 yield "dis", {"pull": self.dis(batch["x"]).mean()}
 
-    with pytest.raises(AssertionError, match="no_grad"):
+    with pytest.raises(UserError) as caught:
         trainer(Leaky()).train_step(data())
-    torch.set_grad_enabled(True)
+    assert caught.value.code == "yield-in-no-grad"
+    assert torch.is_grad_enabled()
 
 
 class Notes:
@@ -186,6 +182,91 @@ def test_logged_losses_are_the_mean_over_all_parts_of_a_batch() -> None:
         torch.testing.assert_close(split[phase].losses[name], whole[phase].losses[name])
 
 
+class ByPart(Line):
+    """Yields what a function makes of the number of the part of a batch, and counts the parts that were finished."""
+
+    def __init__(self, phases: Callable[[int], Iterable[Any]]) -> None:
+        super().__init__()
+        self.phases = phases
+        self.begun = self.finished = 0
+
+    def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
+        part = self.begun
+        self.begun += 1
+        assert ctx.parts == 3
+        for player, names in self.phases(part):
+            value = (self.networks[player](batch["x"]) * 0 + part).mean()
+            yield player, dict.fromkeys(names, value)
+        self.finished += 1
+
+
+def test_the_step_of_every_part_of_a_batch_runs_to_its_end() -> None:
+    recipe = ByPart(lambda part: [("dis", ["pull"]), ("gen", ["error"])])
+    trainer(recipe, accumulate=3).train_step(data(3))
+    assert (recipe.begun, recipe.finished) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [
+        lambda part: [("dis", ["pull"])] * (1 + (part == 0)),
+        lambda part: [("dis", ["pull"])] * (1 + (part == 2)),
+        lambda part: [("dis" if part else "gen", ["pull"])],
+        lambda part: [("gen", ["pull"])] if part == 1 else [],
+    ],
+)
+def test_parts_of_a_batch_with_different_phases_are_one_clear_mistake(phases: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        trainer(ByPart(phases), accumulate=3).train_step(data(3))
+    assert caught.value.code == "phases-differ"
+    assert caught.value.where.endswith("ByPart.step") and "trainer.accumulate" in caught.value.advice
+
+
+def test_a_loss_is_the_mean_over_the_parts_that_have_it() -> None:
+    names = [["pull", "noise"], ["pull"], ["pull", "error"]]
+    (phase,) = trainer(ByPart(lambda part: [("dis", names[part])]), accumulate=3).train_step(data(3))
+    found = {name: value.item() for name, value in phase.losses.items()}
+    assert found == pytest.approx({"pull": 1, "noise": 0, "error": 2, "total": (0 + 10 + 20 + 2) / 3})
+
+
+class Wrong(Line):
+    """A step that returns or yields what a function makes of a batch."""
+
+    def __init__(self, make: Callable[[Line, Tensor], Any]) -> None:
+        super().__init__()
+        self.make = make
+
+    def step(self, batch: Batch, ctx: StepContext) -> Any:
+        return self.make(self, batch["x"])
+
+
+@pytest.mark.parametrize(
+    ("make", "where", "code"),
+    [
+        (lambda recipe, x: [("gen", {"error": recipe.gen(x).mean()})], "step", "wrong-step"),
+        (lambda recipe, x: None, "step", "wrong-step"),
+        (lambda recipe, x: iter([("gen", recipe.gen(x).mean())]), "step", "wrong-phase"),
+        (lambda recipe, x: iter([("gen", {})]), "step", "wrong-phase"),
+        (lambda recipe, x: iter([{"error": recipe.gen(x).mean()}]), "step", "wrong-phase"),
+        (lambda recipe, x: iter([("gen", {"error": 3.0})]), "step", "wrong-loss"),
+        (lambda recipe, x: iter([("gen", {"error": recipe.gen(x)})]), "step", "wrong-loss"),
+        (lambda recipe, x: iter([("gen", {"error": x.mean()})]), "step", "no-gradient"),
+        (lambda recipe, x: iter([("generator", {"error": recipe.gen(x).mean()})]), "step", "unknown-player"),
+        (lambda recipe, x: iter([("gen", {"l2": recipe.gen(x).mean()})]), "loss_weight.l2", "missing-loss-weight"),
+        (lambda recipe, x: iter([("gen", {"l2/a": recipe.gen(x).mean()})]), "loss_weight.l2", "missing-loss-weight"),
+        (lambda recipe, x: iter([("gen", {"off": recipe.gen(x).mean()})]), "loss_weight", "no-loss-weight"),
+    ],
+)
+def test_a_mistake_in_a_step_is_named_in_one_line(make: Any, where: str, code: str) -> None:
+    recipe = Wrong(make)
+    recipe.loss_weight = {**Line.loss_weight, "off": 0.0}
+    with pytest.raises(UserError) as caught:
+        trainer(recipe).train_step(data())
+    assert caught.value.code == code
+    assert caught.value.where == (f"{__name__}.Wrong.step" if where == "step" else f"trainer.{where}")
+    assert "\n" not in str(caught.value)
+
+
 class Scheduled(Line):
     """Updates the players that a list names, one entry an iteration, over and over again."""
 
@@ -228,7 +309,7 @@ def test_a_player_that_is_never_updated_trains_saves_and_continues(tmp_path: Pat
         next(stream)
     continued.fit(stream, until(5))
     states = [{name: player.state_dict() for name, player in run.players.items()} for run in (whole, continued)]
-    assert first_difference(*states) is None
+    assert find_first_difference(*states) is None
     assert torch.equal(whole.recipe.networks["dis"].weight, Line().dis.weight)
     assert not torch.equal(whole.recipe.networks["gen"].weight, Line().gen.weight)
 

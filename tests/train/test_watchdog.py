@@ -66,7 +66,7 @@ def test_a_step_that_takes_too_long_writes_down_where_each_thread_is(
     assert over.wait(30)
     written = (tmp_path / "hang_rank3.txt").read_text()
     assert ended == [76]
-    assert "rank 3: no step for longer than --step_timeout (0.05 s) after iteration 7" in written
+    assert "rank 3: no step for longer than the time limit (0.05 s) after iteration 7" in written
     assert "test_a_step_that_takes_too_long" in written, "this thread's stack, where it waits"
 
 
@@ -105,7 +105,7 @@ def test_a_run_that_hangs_ends_with_its_own_status(words: list[str], tmp_path: P
     done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == status.HUNG
     assert "in hangs_here" in (tmp_path / "run" / "hang_rank0.txt").read_text()
-    assert "rank 0: no step for longer than --step_timeout (2 s) after iteration 2" in done.stderr
+    assert "rank 0: no step for longer than the time limit (2 s) after iteration 2" in done.stderr
 
 
 @pytest.mark.slow

@@ -6,9 +6,10 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from imagier.cli.arguments import parse_folder, parse_positive, parse_writable_folder
+from imagier.cli.arguments import parse_positive, parse_writable_folder
+from imagier.cli.data.files import add_files, list_unused_flags, read_extensions, read_keys
 from imagier.tools.progress import show_progress
 
 if TYPE_CHECKING:
@@ -23,23 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of the reference's scripts/build_lmdb.py, and ours."""
     add = parser.add_argument
     add("store", choices=("lmdb", "shards"), help="what to build")
-    add(
-        "--data_root",
-        type=parse_folder,
-        required=True,
-        metavar="DIR",
-        help="the files: DIR/<type>/<sequence>/<name>.<ext>, or a store",
-    )
-    add("--config", type=Path, required=True, help="its data.input_types lists the types")
+    add_files(parser, or_a_store=True)
     add("--output_root", type=parse_writable_folder, required=True, metavar="DIR", help="the store to make")
-    add("--paired", action="store_true", help="every sample has a file of each type")
-    add(
-        "--input_list",
-        metavar="FILE",
-        default="",
-        help="with --paired: a list of the samples to take, one seq/name.jpg per line",
-    )
-    add("--remove_missing", action="store_true", help="with --paired: leave out samples that lack a file")
     add("--overwrite", action="store_true", help="replace an existing store, once the new one is finished")
     add("--shard_mb", type=parse_positive, default=256, metavar="MB", help="approximate size of a shard (default 256)")
     add("--workers", type=parse_positive, default=8, metavar="N", help="threads that read (default 8)")
@@ -101,59 +87,4 @@ def _list_unused_flags(args: argparse.Namespace) -> list[str]:
         lines.append("--metadata_factor: has no effect, an LMDB grows as needed")
     if args.large:
         lines.append("--large: has no effect")
-    return lines + list_flags_of_pairs(args)
-
-
-def list_flags_of_pairs(args: argparse.Namespace) -> list[str]:
-    """A line for every flag that has no effect without --paired."""
-    if args.paired:
-        return []
-    given = {"--input_list": args.input_list, "--remove_missing": args.remove_missing}
-    return [f"{flag}: has no effect without --paired" for flag, value in given.items() if value]
-
-
-def read_extensions(config: Path) -> dict[str, str]:
-    """The extensions of all types that are read from files, from data.input_types, and nothing else of the config."""
-    from imagier.config.load import load
-    from imagier.errors import UserError
-
-    document = load(config)
-    entries = document.get(("data", "input_types"))
-    extensions: dict[str, str] = {}
-    for index, entry in enumerate(entries if isinstance(entries, list) else []):
-        for name, options in entry.items() if isinstance(entry, dict) else []:
-            known: dict[str, Any] = options if isinstance(options, dict) else {}
-            if known.get("computed_on_the_fly"):
-                continue
-            if not isinstance(known.get("ext"), str):
-                where = document.origin(("data", "input_types", index, name))
-                raise UserError(
-                    "needs ext, the extension of its files",
-                    where=f"{where}: data.input_types.{name}",
-                    code="missing-ext",
-                )
-            extensions[name] = known["ext"]
-    if not extensions:
-        where = document.origin(("data", "input_types"))
-        raise UserError(
-            "names no type of files",
-            where=f"{where}: data.input_types",
-            advice="list them as '- images: {ext: jpg}'",
-            code="no-input-types",
-        )
-    return extensions
-
-
-def read_keys(path: str, kinds: dict[str, str]) -> list[str]:
-    """The keys in a list of files."""
-    from imagier.errors import UserError
-
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = str(error.strerror) if isinstance(error, OSError) else "it is not a text file (UTF-8)"
-        raise UserError(reason, where=f"--input_list {path}", code="unreadable-list") from error
-    extensions = (".jpg", f".{next(iter(kinds.values()))}")  # the reference's lists always say jpg
-    names = [line.strip() for line in lines if line.strip()]
-    keys = [name.removesuffix(next(filter(name.endswith, extensions), "")) for name in names]
-    return [key if "/" in key else f"./{key}" for key in keys]
+    return lines + list_unused_flags(args)

@@ -6,39 +6,24 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from imagier.cli.arguments import parse_folder, parse_writable_folder
+from imagier.cli.arguments import parse_writable_folder
+from imagier.cli.data.files import add_files, list_unused_flags, read_extensions, read_keys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of the reference's scripts/build_index.py."""
     add = parser.add_argument
-    add(
-        "--data_root",
-        type=parse_folder,
-        required=True,
-        metavar="DIR",
-        help="the files: DIR/<type>/<sequence>/<name>.<ext>",
-    )
-    add("--config", type=Path, required=True, help="its data.input_types lists the types")
+    add_files(parser)
     add(
         "--output_root",
         metavar="DIR",
         type=_parse_optional_folder,
         help="where to write the lists (default: data_root, to be uploaded with it)",
     )
-    add("--paired", action="store_true", help="every sample has a file of each type")
-    add(
-        "--input_list",
-        metavar="FILE",
-        default="",
-        help="with --paired: a list of the samples to take, one seq/name.jpg per line",
-    )
-    add("--remove_missing", action="store_true", help="with --paired: leave out samples that lack a file")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes all_filenames.json and metadata.json; returns the exit status. UserError if files are missing."""
-    from imagier.cli.data.build import list_flags_of_pairs, read_extensions, read_keys
     from imagier.data.sources.folder import FolderSource
     from imagier.data.sources.index import dump_index
     from imagier.errors import UserError
@@ -46,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from imagier.train.disk import write_atomic
 
     out = args.output_root or args.data_root
-    for line in list_flags_of_pairs(args):
+    for line in list_unused_flags(args):
         print(line)
     kinds = read_extensions(args.config)
     only = read_keys(args.input_list, kinds) if args.input_list and args.paired else None

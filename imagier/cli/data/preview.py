@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from imagier.cli.arguments import parse_positive, parse_seed, parse_writable_file
-from imagier.run.options import DEFAULT_SEED
+from imagier.run.options import TRAIN_SEED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("out", type=parse_writable_file, metavar="OUT.html", help="the page to write")
     add("--samples", type=parse_positive, default=6, metavar="N", help="samples to show (default %(default)s)")
     add("--draws", type=parse_positive, default=4, metavar="K", help="augmented versions of each (default %(default)s)")
-    add("--seed", type=parse_seed, default=DEFAULT_SEED, help="seed of the augmentations (default %(default)s)")
+    add("--seed", type=parse_seed, default=TRAIN_SEED, help="seed of the augmentations (default %(default)s)")
     add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
 
 

@@ -93,9 +93,9 @@ def _find_build_errors(config: Config) -> list[Finding]:
         for name, data, split in list_splits(config):
             try:
                 if name == "train":
-                    build_data.train_loader(config, runtime, seed=0)
+                    build_data.build_train_loader(config, runtime, seed=0)
                 else:
-                    build_data.dataset(data, split, seed=0)
+                    build_data.build_dataset(data, split, seed=0)
             except UserError as error:
                 findings.append(_make_finding(name, error))
     finally:

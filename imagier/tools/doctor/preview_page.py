@@ -85,7 +85,7 @@ def _make_class_name(number: int, num_classes: int) -> str:
 def _render_split(name: str, data: schema.Data, split: schema.Split, shown: Draws, legend: Legend) -> dict[str, Any]:
     # Outside of training, the files of a sample are the same in every draw; but clips exist only in training.
     has_clips = find(schema.DATASET, data.type).is_video
-    dataset = build_data.dataset(data, split, shown.seed, is_training=has_clips and name == "train")
+    dataset = build_data.build_dataset(data, split, shown.seed, is_training=has_clips and name == "train")
     stored = _StoredFiles(data, split)
     count = min(shown.samples, len(dataset))
     blocks = []
@@ -134,8 +134,8 @@ class _StoredFiles:
     """Reads stored files by the keys of samples."""
 
     def __init__(self, data: schema.Data, split: schema.Split) -> None:
-        sources = build_data.sources(data, split)
-        self.codecs = {codec.name: codec for codec in build_data.codecs(data)}
+        sources = build_data.open_sources(data, split)
+        self.codecs = {codec.name: codec for codec in build_data.build_codecs(data)}
         first = next(iter(self.codecs))
         is_paired = find(schema.DATASET, data.type).is_paired
         files_of_first = FileList(sources, [source.keys(first) for source in sources])
@@ -206,7 +206,7 @@ def _summarize_batch(config: Config, seed: int) -> list[tuple[str, str, str, str
     """Name, shape, dtype and range of every tensor of the first training batch."""
     runtime = runtimes.start("cpu", single=True, local_rank=None)
     try:
-        loader = build_data.train_loader(config, runtime, seed)
+        loader = build_data.build_train_loader(config, runtime, seed)
         loader.num_workers = 0
         batch, _ = next(loader.stream(Position()))
     finally:

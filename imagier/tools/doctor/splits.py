@@ -26,7 +26,11 @@ def read_config(path: Path, overrides: Sequence[str]) -> Config:
 def list_splits(config: Config) -> Iterator[tuple[str, schema.Data, schema.Split]]:
     """The splits of a config: name, data section that applies to it, split section."""
     data = config.run.data
-    found = [("train", data, data.train), ("val", build_data.for_validation(data), data.val), ("test", data, data.test)]
+    found = [
+        ("train", data, data.train),
+        ("val", build_data.select_validation_data(data), data.val),
+        ("test", data, data.test),
+    ]
     if config.run.test_data is not None:
         found.append(("test_data", config.run.test_data, config.run.test_data.test))
     yield from ((name, section, split) for name, section, split in found if split is not None)
@@ -34,17 +38,17 @@ def list_splits(config: Config) -> Iterator[tuple[str, schema.Data, schema.Split
 
 def describe_split(config: Config, name: str, data: schema.Data, split: schema.Split) -> Split:
     """The description of a split that the doctor needs. UserError if a root does not exist."""
-    codecs = build_data.codecs(data)
+    codecs = build_data.build_codecs(data)
     return Split(
         name=name,
-        sources=build_data.sources(data, split),
+        sources=build_data.open_sources(data, split),
         codecs=codecs,
         augmentations=split.augmentations,
         interpolator=data.interpolator,
         is_paired=find(schema.DATASET, data.type).is_paired,
         is_video=find(schema.DATASET, data.type).is_video,
         should_skip=data.on_error == "skip",
-        batch_size=build_data.samples_per_iteration(config) if name == "train" else split.batch_size,
+        batch_size=build_data.count_samples_per_iteration(config) if name == "train" else split.batch_size,
         labels=frozenset(codec.name for codec in codecs if codec.batch_name in data.input_labels),
     )
 

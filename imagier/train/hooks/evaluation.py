@@ -15,7 +15,7 @@ from imagier.recipe import Batch, Recipe
 from imagier.train.hooks.log import Record
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Progress, Trainer
-from imagier.train.view import View, averages
+from imagier.train.view import View, collect_averages
 
 Scores = dict[str, float]
 """The value of each metric, by its name."""
@@ -42,7 +42,7 @@ class Evaluation:
     def __init__(
         self,
         batches: Callable[[], Iterable[Batch]],
-        training: Callable[[], Iterable[Batch]],
+        training: Callable[[], Iterable[Batch]] | None,
         view: View,
         write: Callable[[Record], None],
         *,
@@ -50,11 +50,12 @@ class Evaluation:
         every: int,
         every_epochs: int,
         seed: int,
-        scored: Callable[[int, Scores], None] = lambda step, scores: None,
+        on_scores: Callable[[int, Scores], None] = lambda step, scores: None,
     ) -> None:
-        """batches: this rank's share of the held-out set. training: that of the training set.
+        """batches: this rank's share of the held-out set. training: that of the training set, whose mean color
+        is a baseline; None: there is no such baseline.
 
-        scored: called with the step and the generator's scores.
+        on_scores: called with the step and the generator's scores.
         """
         self.batches = batches
         self.training = training
@@ -64,7 +65,7 @@ class Evaluation:
         self.every = every
         self.every_epochs = every_epochs
         self.seed = seed
-        self.scored = scored
+        self.on_scores = on_scores
         self.best: dict[str, Best] = {}
         """By metric."""
         self.last: dict[str, Scores] = {}
@@ -81,7 +82,7 @@ class Evaluation:
             return
         self.last = self._evaluate(trainer, progress)
         if self.last:
-            self.last |= self._score(trainer, trainer.recipe, self._baselines(trainer))
+            self.last |= self._score(trainer, trainer.recipe, self._make_baselines(trainer))
 
     def remember(self, step: int, scores: Mapping[str, float]) -> None:
         """Keeps the scores that are better than all before."""
@@ -102,7 +103,7 @@ class Evaluation:
         self.best = {name: Best(value, step) for name, (value, step) in state["best"].items() if name in names}
 
     def _evaluate(self, trainer: Trainer, progress: Progress | None) -> dict[str, Scores]:
-        suffix = "average" if trainer.recipe.generator_name in averages(trainer) else "regular"
+        suffix = "average" if trainer.recipe.generator_name in collect_averages(trainer) else "regular"
         rng = trainer.runtime.generator(self.seed)
         with self.view.use_average_weights(trainer) as recipe:
             scores = self._score(trainer, recipe, lambda batch: {GENERATOR: recipe.sample(batch, rng)})
@@ -110,17 +111,17 @@ class Evaluation:
             return scores
         defined = {name: value for name, value in scores[GENERATOR].items() if not math.isnan(value)}
         self.remember(trainer.step, defined)
-        self.scored(trainer.step, defined)
+        self.on_scores(trainer.step, defined)
         if progress is not None:
             values = {f"{name}/{suffix}": value for name, value in defined.items()}
             self.write(Record(progress.step, progress.epoch, values))
         return scores
 
-    def _baselines(self, trainer: Trainer) -> Callable[[Batch], dict[str, Tensor]]:
-        color = self._mean_color(trainer.recipe)
+    def _make_baselines(self, trainer: Trainer) -> Callable[[Batch], dict[str, Tensor]]:
+        color = self._measure_mean_color(trainer.recipe)
 
         def make(batch: Batch) -> dict[str, Tensor]:
-            images = trainer.recipe.baselines(batch)
+            images = dict(trainer.recipe.baselines(batch))
             target = trainer.recipe.target(batch)
             if color is not None and target is not None:
                 images["mean color"] = color[:, None, None].expand_as(target)
@@ -128,14 +129,17 @@ class Evaluation:
 
         return make
 
-    def _mean_color(self, recipe: Recipe) -> Tensor | None:
-        """The mean over some training images, 3 values in [-1, 1]; None if there are no targets."""
+    def _measure_mean_color(self, recipe: Recipe) -> Tensor | None:
+        """The mean over some training images, 3 values in [-1, 1]; None if there are none, or no targets.
+
+        At least a batch, which may be larger than _COLOR_SAMPLES.
+        """
         means: list[Tensor] = []
         seen = 0
-        for batch in self.training():
+        for batch in self.training() if self.training is not None else ():
             target = recipe.target(recipe.prepare(batch))
             seen += len(batch)
-            if target is None or seen > _COLOR_SAMPLES:
+            if target is None or (means and seen > _COLOR_SAMPLES):
                 break
             means.append(target.mean(dim=(0, 2, 3)))
         return torch.stack(means).mean(dim=0) if means else None

@@ -12,7 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagier.recipe import Batch, Recipe
-from imagier.train.health import DIVERSITY, FAKE_ACCURACY, LOGITS_GAP, NEAREST, REAL_ACCURACY, Verdicts, update_ratio
+from imagier.train.health import (
+    DIVERSITY,
+    FAKE_ACCURACY,
+    LOGITS_GAP,
+    NEAREST,
+    REAL_ACCURACY,
+    Verdicts,
+    tag_update_ratio,
+)
 from imagier.train.hooks.log import Record
 from imagier.train.phase import Phase
 from imagier.train.player import Player
@@ -109,7 +117,7 @@ class Health:
                 continue
             after = [p.detach() for p in players[name].params]
             moved = torch.nn.utils.get_total_norm(torch._foreach_sub(after, before)) / updates[name]
-            ratios[update_ratio(name)] = moved / torch.nn.utils.get_total_norm(before).clamp(min=1e-12)
+            ratios[tag_update_ratio(name)] = moved / torch.nn.utils.get_total_norm(before).clamp(min=1e-12)
         self._weights = {}
         return ratios
 

@@ -15,7 +15,7 @@ from imagier.recipe import Batch
 from imagier.train.disk import write_atomic
 from imagier.train.hooks.log import Sink
 from imagier.train.trainer import Outcome, Progress, Trainer
-from imagier.train.view import View, averages
+from imagier.train.view import View, collect_averages
 
 FOLDER = "images"
 JPEG_QUALITY = 90
@@ -71,7 +71,7 @@ class Images:
                 *recipe.visualize_inputs(batch).values(),
                 *recipe.visualize_outputs(batch, self._rng(trainer)).values(),
             ]
-        if trainer.recipe.generator_name in averages(trainer):
+        if trainer.recipe.generator_name in collect_averages(trainer):
             with self.view.use_average_weights(trainer) as recipe:
                 columns += recipe.visualize_outputs(batch, self._rng(trainer)).values()
         return tile_columns(columns)

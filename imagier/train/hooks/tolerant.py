@@ -45,7 +45,7 @@ class TolerantSink:
             self._fails = True
         else:
             if self._fails:
-                logger.info(f"{self.what} is written again")
+                logger.info(f"{self.what} can be written again")
             self._fails = False
 
 

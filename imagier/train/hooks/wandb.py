@@ -34,7 +34,7 @@ class WandB:
             import wandb
         except ImportError as error:
             what = "Weights & Biases is not installed: pip install 'imagier[wandb]'"
-            raise UserError(what, where="--wandb", code="missing-package") from error
+            raise UserError(what, where="wandb", code="missing-package") from error
         self.wandb = wandb
         id_file = logdir / ID_FILE
         if run_id is None and resuming:
@@ -47,7 +47,7 @@ class WandB:
         except wandb.Error as error:
             raise UserError(
                 str(error).splitlines()[0],
-                where="--wandb",
+                where="wandb",
                 advice="WANDB_MODE=offline works without a login",
                 code="wandb-failed",
             ) from error

@@ -65,8 +65,8 @@ class Watchdog:
             if self._over.wait(left):
                 return
         line = (
-            f"rank {self.rank}: no step for longer than --step_timeout ({self.timeout_s:g} s) after iteration "
-            f"{self.step}; where each thread is, stands in {self.path}"
+            f"rank {self.rank}: no step for longer than the time limit ({self.timeout_s:g} s) after iteration "
+            f"{self.step}; {self.path} shows where each thread is"
         )
         with suppress(OSError):  # a disk that is gone may be why it hangs
             print(line, file=sys.stderr)

@@ -459,7 +459,7 @@ def test_a_config_of_the_reference_opens_the_store_and_keeps_its_secret(tmp_path
     assert notes == []
     data = config.run.data
     assert data.train is not None
-    samples = build_data.dataset(data, data.train, seed=0)
+    samples = build_data.build_dataset(data, data.train, seed=0)
     assert samples[0, 0].keys["images"] == "a/02"
     assert list(tmp_path.glob("c/imagier-cache/??/*"))
     assert config.to_dict()["data"]["aws_credentials_file"] == f"{tmp_path}/credentials.json"
