@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from imagier.data.augmentation.augment import Augmenter, largest
+from imagier.data.augmentation.augment import Augmenter, find_largest_size
 
 Images = dict[str, np.ndarray]
 
@@ -60,7 +60,7 @@ def carried_out(
     augmenter: Augmenter, images: Images, rng: random.Random, masks: Collection[str] = ("map",)
 ) -> Augmented:
     """Images H x W x C by input type (sizes may differ) -> the same, all of one size, from one set of draws."""
-    drawn = augmenter.draw(largest([x.shape[:2] for x in images.values()]), rng)
+    drawn = augmenter.draw(find_largest_size([x.shape[:2] for x in images.values()]), rng)
     changed = {
         name: drawn.apply(x, is_nearest=name in masks, has_colors=name not in masks) for name, x in images.items()
     }

@@ -40,7 +40,7 @@ def files(count: int = 6, *, seed: int = 0) -> dict[tuple[str, str], bytes]:
     return found
 
 
-def part(content: Mapping[tuple[str, str], bytes], name: str = "train", **options: Any) -> Split:
+def make_split(content: Mapping[tuple[str, str], bytes], name: str = "train", **options: Any) -> Split:
     """A part with files in memory."""
     defaults: dict[str, Any] = {
         "sources": [Memory(dict(content), name)],
@@ -52,13 +52,13 @@ def part(content: Mapping[tuple[str, str], bytes], name: str = "train", **option
     return Split(name=name, **{**defaults, **options})
 
 
-def examined(*parts: Split, workers: int = 0, **options: Any) -> Diagnosis:
+def examine(*parts: Split, workers: int = 0, **options: Any) -> Diagnosis:
     """What the doctor finds, without a bar."""
-    return diagnose(parts, workers=workers, bar=no_bar, **options)
+    return diagnose(parts, workers=workers, progress=no_progress, **options)
 
 
 @contextmanager
-def no_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+def no_progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Shows nothing."""
     yield lambda done, total: None
 

@@ -52,22 +52,25 @@ class Memory:
     files: dict[tuple[str, str], bytes]
     name: str = "memory"
 
-    def keys(self, kind: str) -> list[str]:
-        return [key for its_kind, key in self.files if its_kind == kind]
+    def keys(self, input_type: str) -> list[str]:
+        return [key for its_type, key in self.files if its_type == input_type]
 
-    def shards(self, kind: str) -> list[int]:
-        return [len(self.keys(kind))]
+    def shards(self, input_type: str) -> list[int]:
+        return [len(self.keys(input_type))]
 
-    def read(self, kind: str, key: str) -> bytes:
-        if (kind, key) not in self.files:
-            raise UserError(f"{self.where(kind, key)}: No such file or directory")
-        return self.files[kind, key]
+    def read(self, input_type: str, key: str) -> bytes:
+        if (input_type, key) not in self.files:
+            raise UserError("No such file or directory", where=self.where(input_type, key), code="missing-file")
+        return self.files[input_type, key]
 
-    def open(self, kind: str, key: str) -> BinaryIO:
-        return io.BytesIO(self.read(kind, key))
+    def open(self, input_type: str, key: str) -> BinaryIO:
+        return io.BytesIO(self.read(input_type, key))
 
-    def where(self, kind: str, key: str) -> str:
-        return f"{self.name}/{kind}/{key}.png"
+    def mtime_ns(self, input_type: str, key: str) -> int:
+        return 0
 
-    def extension(self, kind: str) -> str:
+    def where(self, input_type: str, key: str) -> str:
+        return f"{self.name}/{input_type}/{key}.png"
+
+    def extension(self, input_type: str) -> str:
         return "png"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from imagier.config.check import check
-from imagier.config.legacy import translate_legacy
+from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import load
 from imagier.nn.reference_names import reference_names
 from imagier.recipe import Batch, Recipe

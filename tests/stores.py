@@ -5,32 +5,52 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import lmdb
 import numpy as np
+import pytest
 from images import write
 
+from imagier.data.sources.retry import RetryPolicy
 from imagier.data.sources.source import Source
+from imagier.errors import UserError
 
 EXTENSIONS = {"images": "jpg", "maps": "png"}
 
 
-def folder(root: Path, keys: Sequence[str], kinds: Mapping[str, str] = EXTENSIONS, *, most_bytes: int = 2000) -> Path:
+def fail_if_called(seconds: float) -> None:
+    pytest.fail("tried again")
+
+
+NO_RETRY = RetryPolicy(sleep=fail_if_called)
+
+
+def catch(work: Callable[[], object]) -> UserError:
+    """The mistake that ends some work; its text is one line."""
+    with pytest.raises(UserError) as caught:
+        work()
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def folder(
+    root: Path, keys: Sequence[str], extensions: Mapping[str, str] = EXTENSIONS, *, most_bytes: int = 2000
+) -> Path:
     """A folder with a file of random bytes for every key and type; the same at every call."""
     rng = np.random.default_rng(0)
-    for kind, ext in kinds.items():
+    for input_type, ext in extensions.items():
         for key in keys:
-            write(root / kind / f"{key}.{ext}", rng.bytes(int(rng.integers(most_bytes))))
+            write(root / input_type / f"{key}.{ext}", rng.bytes(int(rng.integers(most_bytes))))
     return root
 
 
 def contents(source: Source) -> dict[tuple[str, str], bytes]:
-    """All that a source holds, in its order."""
-    return {(kind, key): source.read(kind, key) for kind in EXTENSIONS for key in source.keys(kind)}
+    """All files of a source, in its order."""
+    return {(name, key): source.read(name, key) for name in EXTENSIONS for key in source.keys(name)}
 
 
 def read_there(item: tuple[Source, str]) -> tuple[int, bytes]:
@@ -40,13 +60,13 @@ def read_there(item: tuple[Source, str]) -> tuple[int, bytes]:
 
 def reference_lmdb(root: Path, values: Mapping[str, Mapping[str, bytes]], filenames: object) -> Path:
     """An LMDB as the reference's script lays it out, written by the package lmdb alone. values: by type and key."""
-    for kind, of_type in values.items():
-        (root / kind).mkdir(parents=True)
-        with lmdb.open(str(root / kind), map_size=2**24) as environment, environment.begin(write=True) as transaction:
+    for name, of_type in values.items():
+        (root / name).mkdir(parents=True)
+        with lmdb.open(str(root / name), map_size=2**24) as environment, environment.begin(write=True) as transaction:
             for key, value in of_type.items():
                 transaction.put(key.encode("ascii"), value)
     (root / "all_filenames.json").write_text(json.dumps(filenames, indent=4))
-    (root / "metadata.json").write_text(json.dumps({kind: EXTENSIONS[kind] for kind in values}, indent=4))
+    (root / "metadata.json").write_text(json.dumps({name: EXTENSIONS[name] for name in values}, indent=4))
     return root
 
 

@@ -257,6 +257,16 @@ def test_a_file_is_one_idea_long(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= limit
 
 
+def test_a_wheel_holds_every_file_that_is_not_python() -> None:
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    settings = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["imagier"]
+    packaged = {pattern: set(ROOT.glob(pattern)) for pattern in patterns}
+    assert [pattern for pattern, files in packaged.items() if not files] == []
+    others = {path for path in ROOT.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert sorted(map(name_of, others.difference(*packaged.values()))) == []
+
+
 def test_the_rules_find_what_they_forbid(tmp_path: Path) -> None:
     """So that none of them passes because it looks at nothing."""
     wrong = ast.parse("from imagier import cli\nimport imagier.train.runtime\nx = torch.cuda\ny = f'{x}:cuda'")

@@ -31,7 +31,7 @@ from contract.experiment import (
 from torch import Tensor
 
 from imagier.config.check import check
-from imagier.config.legacy import translate_legacy
+from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import load
 from imagier.recipe import Position, StepContext
 from imagier.train import checkpoint

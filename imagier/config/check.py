@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +18,9 @@ from imagier.config.constructor import adapter, constructor_model, hints_of, lis
 from imagier.config.find import Kind, did_you_mean, find
 from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dump, join_keys
 from imagier.config.lookup import class_at
-from imagier.config.method_rules import (
-    broken_rules_of_players,
-    broken_rules_of_the_method,
-    texts_for_tuples,
-    unusable_optimizer,
-)
-from imagier.config.own_keys import SECTIONS, OwnKeys, put_own_keys, take_own_keys
-from imagier.config.rules import broken_rules
+from imagier.config.own_keys import SECTIONS, OwnKeyFinder, OwnKeys, hide_inherited_keys, put_own_keys
+from imagier.config.rules.data import check_run
+from imagier.config.rules.method import check_method, check_optimizer, check_players, check_tuples
 from imagier.errors import UserError
 
 DATA_FACTS = ("label_channels", "label_lengths", "one_hot", "image_channels", "crop_h_w", "style_classes")
@@ -79,11 +75,18 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """The config with all defaults filled in, as a mapping that loads to the same config."""
         optimizers = {_optimizer_section(name): one for name, one in self.optimizers.items()}
-        return _plain({**_plain(self.run), **optimizers, "trainer": self.recipe, **self.players})
+        return _plain({**_plain(hide_inherited_keys(self.run)), **optimizers, "trainer": self.recipe, **self.players})
 
     def dump(self) -> str:
         """`to_dict` as YAML."""
         return dump(self.to_dict())
+
+
+def _refuse_numbers(document: Document) -> None:
+    """Notes the numbers that are not finite: nothing can be trained with them."""
+    for key_path, value in list(document.walk()):
+        if isinstance(value, float) and not math.isfinite(value):
+            document.refused.append(Mistake(key_path, f"must be a finite number, got {value}", code="not-finite"))
 
 
 def check(document: Document) -> Config:
@@ -92,6 +95,7 @@ def check(document: Document) -> Config:
     ConfigError with all that is wrong with it. Mistakes between method and data are looked for only if there are no
     others.
     """
+    _refuse_numbers(document)
     checker = _Checker(document, list(document.refused))
     config = checker.check_config()
     if config is None or checker.mistakes:
@@ -106,7 +110,7 @@ def _mistakes_of_the_method(config: Config) -> Iterable[Mistake]:
     """What does not fit between a method, its networks and its data."""
     recipe, cls = config.recipe, config.recipe.cls
     networks = {name: network.options for name, network in config.players.items()}
-    yield from broken_rules_of_the_method(config.run.data, recipe.type, cls.required_inputs, cls.is_video, networks)
+    yield from check_method(config.run.data, recipe.type, cls.required_inputs, cls.is_video, networks)
     parameters = inspect.signature(cls.infer).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return
@@ -125,7 +129,7 @@ class _Checker:
 
     def check_config(self) -> Config | None:
         """The config, before the rules between method and data; None if a section does not fit."""
-        if broken := list(texts_for_tuples(class_at(self.document, ("trainer",)))):
+        if broken := list(check_tuples(class_at(self.document, ("trainer",)))):
             self.mistakes += broken
             return None
         recipe = self.check_component(schema.RECIPE, ("trainer",), _facts_of_recipe)
@@ -137,7 +141,7 @@ class _Checker:
         run = self._check_run(names)
         if recipe is not None:
             shared = {_optimizer_section(name): one.shared for name, one in optimizers.items() if one is not None}
-            self.mistakes += broken_rules_of_players(names, shared, recipe.shared.model_average_config)
+            self.mistakes += check_players(names, shared, recipe.shared.model_average_config)
         if run is None or recipe is None or None in (*players.values(), *optimizers.values()):
             return None
         return Config(run, recipe, typing.cast(Any, players), typing.cast(Any, optimizers))
@@ -189,7 +193,9 @@ class _Checker:
             checked = adapter(model).validate_json(json.dumps(ready))
         except ValidationError as error:
             for mistake in messages.mistakes(error, ready, model, others):
-                self.mistakes.append(mistake._replace(key_path=(*key_path, *mistake.key_path)))
+                here = (*key_path, *mistake.key_path)
+                if all(here != refused.key_path for refused in self.document.refused):
+                    self.mistakes.append(mistake._replace(key_path=here))
             return None
         return dataclasses.replace(checked, **parts)
 
@@ -266,12 +272,16 @@ class _Checker:
         weights = {"params": "are the weights of the network"}
         optimizer = self.check_component(schema.OPTIMIZER, (section,), lambda cls: weights)
         if optimizer is not None:
-            self.mistakes += unusable_optimizer(optimizer.cls, optimizer.type, section)
+            self.mistakes += check_optimizer(optimizer.cls, optimizer.type, section)
         return optimizer
 
     def _check_own_keys(self, own: OwnKeys) -> dict[str, Any]:
-        """The keys that a place gives to its data set or kind of input, checked against its constructor."""
-        model = constructor_model(own.cls, None, (own.fact, *sorted(own.shared)))
+        """The keys that a section gives to its data set or codec, checked against the constructor."""
+        conflict = own.find_conflict()
+        if conflict is not None:
+            self.mistakes.append(conflict)
+            return {}
+        model = constructor_model(own.cls, None, (own.first,))
         start = len(self.mistakes)
         checked = self.validate(model, own.key_path, own.given, list(own.shared))
         keys = {} if checked is None else {f.name: getattr(checked, f.name) for f in dataclasses.fields(model)}
@@ -296,18 +306,18 @@ class _Checker:
             if class_at(self.document, ("trainer",)) is not None:
                 advice = f"the recipe {self.document.get(('trainer', 'type'))} trains {' and '.join(players)}"
                 self.mistakes.append(Mistake((key,), "unknown key", advice, "unknown-player"))
-        own: dict[KeyPath, dict[str, Any]] = {}
-        for section in [section for section in SECTIONS if section in rest]:
-            rest[section], found = take_own_keys(section, rest[section])
-            own |= {keys.key_path: self._check_own_keys(keys) for keys in found}
+        finder = OwnKeyFinder()
+        rest |= {section: finder.take(section, rest[section]) for section in SECTIONS if section in rest}
+        self.mistakes += finder.mistakes
+        checked = {own.key_path: (own, self._check_own_keys(own)) for own in finder.found}
         run = self.validate(schema.Run, (), rest, sections)
         if run is None:
             return None
-        run = put_own_keys(run, own)
+        run = put_own_keys(run, checked)
         metrics = [metric for metric in run.metrics if metric is not None]
         is_whole = len(metrics) == len(run.metrics)
         run = run if is_whole else dataclasses.replace(run, keep_best=None)
-        self.mistakes += broken_rules(run, [metric.build().name for metric in metrics])
+        self.mistakes += check_run(run, [metric.build().name for metric in metrics])
         return run if is_whole else None
 
 

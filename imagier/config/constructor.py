@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter
 from typing_extensions import is_typeddict
 
+from imagier.errors import UserError
+
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -36,7 +38,7 @@ def constructor_model(cls: type, beside: type | None, facts: tuple[str, ...] = (
         for f in dataclasses.fields(beside):
             if f.name != "type":
                 fields[f.name] = (f.name, shared[f.name], _field(f.default, f.default_factory))
-    hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    hints = constructor_hints(cls)
     for parameter in list_parameters(cls, facts):
         default = dataclasses.MISSING if parameter.default is inspect.Parameter.empty else parameter.default
         own = (parameter.name, _reduce(hints.get(parameter.name, Any)), _field(default))
@@ -48,6 +50,16 @@ def constructor_model(cls: type, beside: type | None, facts: tuple[str, ...] = (
 def hints_of(model: type) -> dict[str, Any]:
     """The types of the keys of a dataclass or of a typed dictionary."""
     return typing.get_type_hints(model, include_extras=True)
+
+
+@functools.cache
+def constructor_hints(cls: type) -> dict[str, Any]:
+    """The types of the arguments of a constructor. UserError if one cannot be found when the program runs."""
+    try:
+        return typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    except NameError as error:
+        what = f"{cls.__module__}.{cls.__qualname__}: the type {error.name!r} of an argument cannot be found"
+        raise UserError(what, advice="import it outside of `if TYPE_CHECKING`", code="wrong-constructor") from error
 
 
 def list_parameters(cls: type, facts: Sequence[str] = ()) -> list[inspect.Parameter]:

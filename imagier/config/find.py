@@ -14,6 +14,7 @@ from typing import Any
 
 from typing_extensions import is_protocol
 
+from imagier.config.constructor import constructor_hints
 from imagier.errors import UserError
 
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -70,12 +71,16 @@ def find(kind: Kind, name: str) -> Any:
     """The class that a `type` means: one of ours, or one of the user's by a dotted path.
 
     The path is that of a module with a class `kind.class_name`, or of a class of any name. UserError if there is none,
-    or if it is not what the kind asks for, or lacks a method that this must have.
+    if it is not what the kind asks for or lacks a method that this must have, or if a type in its constructor cannot be
+    found.
     """
     found = _find_by_name(kind, name) if "." not in name else _find_by_path(kind, name)
     if found is None:
         what = f"no {kind.noun} {name!r}"
-        raise UserError(what, advice=did_you_mean(name, list_types(kind)), code="unknown-type")
+        advice = did_you_mean(name, list_types(kind))
+        if "." in name and all(part.isidentifier() for part in name.split(".")):
+            advice = "no module or class of this name can be imported; is its folder on the Python path?"
+        raise UserError(what, advice=advice, code="unknown-type")
     if kind.base:
         module_name, _, base_name = kind.base.partition(":")
         base = vars(importlib.import_module(module_name))[base_name]
@@ -85,7 +90,18 @@ def find(kind: Kind, name: str) -> Any:
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:
         raise UserError(f"{name} lacks {', '.join(missing)}", advice="define what is missing", code="abstract-class")
+    constructor_hints(found)
     return found
+
+
+def find_or_none(kind: Kind, type_: Any) -> Any:
+    """The class of a type, or None if there is none, which `check` reports."""
+    if not isinstance(type_, str):
+        return None
+    try:
+        return find(kind, type_)
+    except UserError:
+        return None
 
 
 def did_you_mean(word: str, choices: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ _KEYS = {ONE_HOT: "one_hot_num_classes", MOVE: "move_dont_care", RENAME: "rename
 
 
 @dataclass(frozen=True)
-class Made:
+class TransformedType:
     """What becomes of an input type."""
 
     name: str
@@ -27,58 +27,58 @@ class Made:
     """Values from this on become this."""
 
 
-def ops(data: schema.Data) -> list[str]:
+def list_ops(data: schema.Data) -> list[str]:
     """The ops, in their order."""
     if data.full_data_ops is None:
         return [ONE_HOT, CONCAT]
     return [op.strip() for op in data.full_data_ops.split(",") if op.strip()]
 
 
-def made(data: schema.Data) -> dict[str, Made]:
+def apply_ops(data: schema.Data) -> dict[str, TransformedType]:
     """What becomes of each input type."""
-    return _Names.after(data).types
+    return _Names.apply(data).types
 
 
-def codec_type(data: schema.Data, name: str) -> str:
-    """The kind of an input type: its `type`, or what follows from the other keys."""
+def choose_codec(data: schema.Data, name: str) -> str:
+    """The name of the codec of an input type: its `type`, or what follows from the other keys."""
     options = {name: options for entry in data.input_types for name, options in entry.items()}[name]
     if options.type is not None:
         return options.type
     if name in data.keypoint_data_types:
         return "keypoints"
-    if made(data)[name].num_classes is not None:
+    if apply_ops(data)[name].num_classes is not None:
         return "class_map"
     return "mask" if options.is_mask else "image"
 
 
-def wrong_ops(data: schema.Data) -> Iterator[Mistake]:
-    """What cannot be done: a place in the section, and what is wrong there."""
-    yield from _Names.after(data).wrong
+def check_ops(data: schema.Data) -> Iterator[Mistake]:
+    """The ops that cannot be done: where in the section, and what is wrong."""
+    yield from _Names.apply(data).wrong
     for op, key in _KEYS.items():
         wanted = {ONE_HOT: data.one_hot_num_classes, MOVE: data.move_dont_care, RENAME: data.rename_inputs}[op]
         key = key if key != op else "the key of that name"
-        if op in ops(data) and data.full_data_ops is not None and not wanted:
+        if op in list_ops(data) and data.full_data_ops is not None and not wanted:
             yield Mistake(("full_data_ops",), f"{op} needs {key}", code="needs-key")
-        if wanted and op not in ops(data):
+        if wanted and op not in list_ops(data):
             yield Mistake(("full_data_ops",), f"lacks {op}, without which {key} has no effect", code="missing-op")
 
 
 @dataclass
 class _Names:
-    """Who is called what while the ops are done, one after the other."""
+    """The names of the input types while the ops are done, one after the other."""
 
-    types: dict[str, Made]
+    types: dict[str, TransformedType]
     """By the names in the config."""
     called: dict[str, str]
     """The name in the config of what has this name now."""
     wrong: list[Mistake] = field(default_factory=list)
 
     @classmethod
-    def after(cls, data: schema.Data) -> _Names:
-        """Done with all ops."""
-        kinds = [name for entry in data.input_types for name in entry]
-        names = cls({name: Made(name) for name in kinds}, {name: name for name in kinds})
-        for op in ops(data):
+    def apply(cls, data: schema.Data) -> _Names:
+        """The names after all ops of a section."""
+        input_types = [name for entry in data.input_types for name in entry]
+        names = cls({name: TransformedType(name) for name in input_types}, {name: name for name in input_types})
+        for op in list_ops(data):
             if op == ONE_HOT:
                 for name, number in data.one_hot_num_classes.items():
                     names.expand(name, number)
@@ -90,8 +90,10 @@ class _Names:
                     names.rename(new, old)
             elif op == CONCAT:
                 names.check(data.input_labels)
-                names.called = {name: kind for name, kind in names.called.items() if name not in data.input_labels}
-        if CONCAT not in ops(data):
+                names.called = {
+                    name: input_type for name, input_type in names.called.items() if name not in data.input_labels
+                }
+        if CONCAT not in list_ops(data):
             names.check(data.input_labels)
         return names
 
@@ -103,33 +105,33 @@ class _Names:
 
     def expand(self, name: str, number: int) -> None:
         """Gives a channel to each of so many classes."""
-        kind = self.kind(name, (_KEYS[ONE_HOT], name))
-        if kind is not None:
-            self.types[kind] = replace(self.types[kind], num_classes=number)
+        input_type = self.find(name, (_KEYS[ONE_HOT], name))
+        if input_type is not None:
+            self.types[input_type] = replace(self.types[input_type], num_classes=number)
 
     def move(self, name: str, number: int) -> None:
         """Makes don't-care what is from a number on."""
-        kind = self.kind(name, (_KEYS[MOVE], name))
-        if kind is None:
+        input_type = self.find(name, (_KEYS[MOVE], name))
+        if input_type is None:
             return
-        if self.types[kind].num_classes is not None:
+        if self.types[input_type].num_classes is not None:
             message = f"{MOVE} must come before {ONE_HOT}, which makes channels of {name}"
             self.wrong.append(Mistake(("full_data_ops",), message, code="wrong-order"))
-        self.types[kind] = replace(self.types[kind], dont_care=number)
+        self.types[input_type] = replace(self.types[input_type], dont_care=number)
 
     def rename(self, new: str, old: str) -> None:
         """Calls one by another name."""
-        kind = self.kind(old, (_KEYS[RENAME], new))
-        if kind is None:
+        input_type = self.find(old, (_KEYS[RENAME], new))
+        if input_type is None:
             return
         if new in self.called:
             what = "is the name of another input type"
             self.wrong.append(Mistake((_KEYS[RENAME], new), what, code="name-taken"))
         else:
             self.called[new] = self.called.pop(old)
-            self.types[kind] = replace(self.types[kind], name=new)
+            self.types[input_type] = replace(self.types[input_type], name=new)
 
-    def kind(self, name: str, key_path: KeyPath) -> str | None:
+    def find(self, name: str, key_path: KeyPath) -> str | None:
         """What is called so now; noted at a place if nothing is."""
         if name not in self.called:
             self.wrong.append(self.unknown(key_path, name))
@@ -137,7 +139,7 @@ class _Names:
 
     def unknown(self, key_path: KeyPath, name: str) -> Mistake:
         """Says that no input type has this name at a place."""
-        if name in {made.name for made in self.types.values()}:
+        if name in {one.name for one in self.types.values()}:
             advice = f"put {CONCAT} at the end of full_data_ops"
             return Mistake(key_path, f"{name} is part of the label by then", advice, "wrong-order")
         return Mistake(key_path, f"no input type {name!r}", did_you_mean(name, list(self.called)), "unknown-input-type")

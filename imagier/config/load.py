@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import yaml
@@ -124,7 +124,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Document:
 def load_mapping(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> Document:
     """A config that was written in Python, as `load` would read it from a file."""
     try:
-        text = yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False)
+        text = yaml.dump(dict(tree), Dumper=_PythonDumper, sort_keys=False)
     except yaml.representer.RepresenterError as error:
         raise UserError(
             f"holds {error.args[-1]!r}, which no YAML file could", where="config", code="not-yaml"
@@ -156,6 +156,13 @@ _FLOAT = re.compile(
 )
 
 
+LARGEST_INT = 2**63 - 1
+"""Of what tensors can hold."""
+
+MOST_VALUES = 100_000
+"""Of a config, each counted as often as aliases repeat it."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 where 1e-4 is a number and 2021-01-01 is text, without the types that no config needs."""
 
@@ -170,9 +177,44 @@ class _Loader(yaml.SafeLoader):
     }
 
 
+def _construct_scalar(tag: str, expected: str) -> None:
+    """Lets the loader say where a value stands that is none of its tag, such as `!!int many`."""
+    construct = _Loader.yaml_constructors[tag]
+
+    def construct_or_refuse(loader: _Loader, node: yaml.Node) -> Any:
+        text = node.value if isinstance(node, yaml.ScalarNode) else "a section or a list"
+        shown = repr(text if len(text) <= 40 else f"{text[:40]}...")
+        if tag.endswith(":int") and _OCTAL.fullmatch(text):
+            problem = f"{shown} is {int(text, 8)} in YAML: write the number without a zero in front, or in quotes"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        try:
+            value = construct(loader, node)
+        except (ValueError, KeyError, IndexError, OverflowError) as error:
+            problem = f"{shown} is not {expected}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
+        if isinstance(value, int) and abs(value) > LARGEST_INT:
+            raise yaml.MarkedYAMLError(problem=f"{shown} is too large a number", problem_mark=node.start_mark)
+        return value
+
+    _Loader.add_constructor(tag, construct_or_refuse)
+
+
+_OCTAL = re.compile(r"[-+]?0[0-7_]+")
+
+for _tag, _expected in (("bool", "true or false"), ("int", "a whole number"), ("float", "a number")):
+    _construct_scalar(f"tag:yaml.org,2002:{_tag}", _expected)
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes text that `_Loader` would read as a number."""
 
+
+class _PythonDumper(_Dumper):
+    """Also writes what Python programs hold instead of plain values: paths, and mappings of other classes than dict."""
+
+
+_PythonDumper.add_multi_representer(PurePath, lambda dumper, path: dumper.represent_str(str(path)))
+_PythonDumper.add_multi_representer(dict, lambda dumper, mapping: dumper.represent_dict(dict(mapping)))
 
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
@@ -180,25 +222,39 @@ for _class in (_Loader, _Dumper):
 
 def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        origins: dict[KeyPath, str] = {(): f"{name}:1"}
-        if node is not None:
-            _note_lines(loader, node, (), name, origins, set())
-        tree = {} if node is None else loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        tree, origins = _compose(text, name)
+    except yaml.YAMLError as error:
+        line, problem = _explain(error, text)
         raise _error(f"broken YAML: {problem}", where=f"{name}:{line}", code="broken-yaml") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a tag that does not fit, such as !!int x
-        raise _error(f"broken YAML: {str(error).splitlines()[0]}", where=name, code="broken-yaml") from error
-    except RecursionError as error:
-        what = "broken YAML: a section contains itself, or is nested too deeply"
-        raise _error(what, where=name, code="broken-yaml") from error
     if not isinstance(tree, dict):
         what = "a config is a mapping of sections (trainer:, gen:, data: ...), this is not"
         raise _error(what, where=name, code="broken-yaml")
     return tree, origins
+
+
+def _compose(text: str, name: str) -> tuple[Any, dict[KeyPath, str]]:
+    """The value of a YAML text, and the line of every value in it. YAMLError if it has none."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        origins: dict[KeyPath, str] = {(): f"{name}:1"}
+        if node is None:
+            return {}, origins
+        _note_lines(loader, node, (), name, origins, set())
+        return loader.construct_document(node), origins
+    except RecursionError:
+        what = "a section contains itself, or is nested too deeply"
+        raise yaml.MarkedYAMLError(problem=what) from None
+
+
+def _explain(error: yaml.YAMLError, text: str) -> tuple[int, str]:
+    """The line of an error, from 1, and what is wrong there."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        return 1 if mark is None else mark.line + 1, problem
+    position = error.position if isinstance(error, yaml.reader.ReaderError) else 0
+    return text[:position].count("\n") + 1, str(error).splitlines()[0]
 
 
 def _note_lines(
@@ -208,6 +264,9 @@ def _note_lines(
 
     seen: the mappings visited so far. An alias brings one again, with its merges expanded, and then keys may repeat.
     """
+    if len(origins) > MOST_VALUES:
+        what = f"more than {MOST_VALUES:,} values, counted as often as aliases repeat them"
+        raise yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark)
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             here: KeyPath = (*key_path, index)
@@ -245,13 +304,14 @@ def _apply(document: Document, override: str) -> None:
         where = f"command line: {override!r}"
         raise _error("expected section.key=value", where=where, code="broken-override")
     try:
-        value = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        what = f"cannot read the value {text!r}"
+        value, _ = _compose(text, name)
+    except yaml.YAMLError as error:
+        what = f"cannot read the value {text[:40]!r}: {_explain(error, text)[1]}"
         raise _error(what, where=f"command line: {name}", code="broken-override") from error
+    value = value if text.strip() else None
     key_path: KeyPath = ()
     for key in name.split("."):
-        inside_list = isinstance(document.get(key_path), list) and key.isdecimal()
+        inside_list = isinstance(document.get(key_path), list) and key.isdecimal() and len(key) < 10
         key_path = (*key_path, int(key) if inside_list else key)
     document.set(key_path, value, origin="command line")
 

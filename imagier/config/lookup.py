@@ -1,16 +1,13 @@
-"""Which class the section of a key names, and whether that class knows the key; before a document is checked."""
+"""Which class the section of a key names, before a document is checked."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Sequence
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from imagier.config import schema
-from imagier.config.find import Kind, find
+from imagier.config.find import Kind, find_or_none
 from imagier.config.load import Document, KeyPath
-from imagier.errors import UserError
 
 
 def kind_at(key_path: KeyPath) -> tuple[Kind, int] | None:
@@ -53,37 +50,3 @@ def class_at(document: Document, key_path: KeyPath) -> Any:
     """The class that the section of a key names; None if there is none, which `check` will tell."""
     found = kind_at(key_path)
     return None if found is None else find_or_none(found[0], type_at(document, key_path))
-
-
-def find_or_none(kind: Kind, type_: Any) -> Any:
-    """The class of a type, or None if there is none, which `check` will tell."""
-    if not isinstance(type_, str):
-        return None
-    try:
-        return find(kind, type_)
-    except UserError:
-        return None
-
-
-def is_taken(document: Document, key_path: KeyPath) -> bool:
-    """Whether a key means something to the class that its section names."""
-    found, cls = kind_at(key_path), class_at(document, key_path)
-    if found is None or cls is None:
-        return False
-    kind, depth = found
-    path = [str(part) for part in key_path[depth:]]
-    return takes(cls, path) or (kind.beside is not None and takes(kind.beside, path))
-
-
-def takes(cls: type, path: Sequence[str]) -> bool:
-    """Whether a constructor has a keyword, or one of a type that has a field, and so on along a path of keys."""
-    name, *rest = path
-    if name not in inspect.signature(cls).parameters:
-        return False
-    hint = get_type_hints(cls.__init__).get(name, Any)  # type: ignore[misc]
-    options = (hint, *get_args(hint))
-    if not rest or any(option is Any or (get_origin(option) or option) is dict for option in options):
-        return True
-    return any(
-        takes(option, rest) for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)
-    )

@@ -40,7 +40,9 @@ def to_json(value: Any, hints: Sequence[Any]) -> Any:
         options = [option for hint in hints for option in alternatives(hint)]
         wants_section = any(is_section(option) or typing.get_origin(option) is dict for option in options)
         return {} if wants_section and type(None) not in options else None
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    options = [option for hint in hints for option in alternatives(hint)]
+    wants_int = int in options and float not in options
+    return int(value) if wants_int and isinstance(value, float) and value.is_integer() else value
 
 
 def mistakes(error: ValidationError, value: Any, model: type, others: Sequence[str] = ()) -> list[Mistake]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imagier.config.check import Config, check
-from imagier.config.legacy import translate_legacy
+from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import Document, load, load_mapping
 
 

@@ -138,7 +138,7 @@ DEFAULT_DATASET = "paired_images"
 
 RECIPE = Kind("model", "Recipe", "models", "imagier.recipe:Recipe", Trainer)
 DATASET = Kind("data set type", "Dataset", "data", "imagier.data.dataset:Dataset")
-CODEC = Kind("kind of input", "Codec", "codecs", "imagier.data.codec:Codec")
+CODEC = Kind("codec", "Codec", "codecs", "imagier.data.codec:Codec")
 
 
 def player(name: str) -> Kind:
@@ -259,7 +259,7 @@ class Split:
     input_types: list[dict[str, InputType]] | None = None
     input_image: list[str] | None = None
     own: Own = field(default_factory=dict)
-    """With those that stand in the section `data`, unless this split has a type of its own."""
+    """All that its data set gets, also from the section `data`."""
 
 
 Interpolator = Literal[
@@ -329,6 +329,8 @@ class Data:
     train: Split | None = None
     val: Split | None = None
     test: Split | None = None
+    own: Own = field(default_factory=dict)
+    """Those that the splits take from here."""
 
 
 @dataclass(frozen=True, kw_only=True)

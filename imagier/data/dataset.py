@@ -48,8 +48,8 @@ class DatasetSpec:
 class Dataset(ABC):
     """Samples by (epoch, index). The class that `data.type` names; subclasses inherit what they do not replace.
 
-    A data set's own options are keyword-only arguments of its constructor, after the spec. A config cannot set them
-    yet, so they need defaults. A file of your own, `my_lab/large_images.py`, used as `type: my_lab.large_images`:
+    A data set's own options are keyword-only arguments of its constructor, after the spec. Their keys stand in the
+    section `data` or in a split. A file of your own, `my_lab/large_images.py`, used as `type: my_lab.large_images`:
 
         import numpy as np
 

@@ -11,7 +11,7 @@ import numpy as np
 from imagier.data.augmentation.augment import Drawn
 from imagier.data.augmentation.warp import Size
 from imagier.data.codec import Codec, Stored
-from imagier.data.decoding.decode import EncodedFile, best_reduction
+from imagier.data.decoding.decode import EncodedFile, choose_reduction
 from imagier.data.sources.source import Source
 
 Number = bool | int | tuple[int, int]
@@ -62,7 +62,7 @@ def _reduce(files: Mapping[str, EncodedFile], codecs: Sequence[Codec], needed: C
     for codec in codecs:
         file = files[codec.name]
         if codec.reduces_jpeg and file.is_jpeg and file.header is not None:
-            file.reduction = best_reduction(file.header, enough)
+            file.reduction = choose_reduction(file.header, enough)
 
 
 def image_sizes(stored: Mapping[str, Stored], codecs: Sequence[Codec]) -> dict[str, Size]:

@@ -68,7 +68,7 @@ def relativistic_logits(outputs: Sequence[Tensor], to: Sequence[Tensor]) -> list
     return [x - y for x, y in zip(outputs, to)]
 
 
-def centered_logits(outputs: Sequence[Tensor], mode: GanMode) -> list[Tensor]:
+def center_logits(outputs: Sequence[Tensor], mode: GanMode) -> list[Tensor]:
     """Logits minus the undecided one, so that values above 0 mean "real"."""
     undecided = 0.5 if mode == "least_square" else 0.0
     return [x - undecided for x in outputs]

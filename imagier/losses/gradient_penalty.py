@@ -33,14 +33,14 @@ def gradient_penalty(
     weights = {name: _full(x) for name, x in call.named_parameters()}
     image, *others = (_full(x.detach()) for x in (images, *conditions))
 
-    def summed_score(image: Tensor) -> Tensor:
+    def sum_score(image: Tensor) -> Tensor:
         # Copies, because a forward in training mode writes into them: power iterations, running statistics.
         buffers = {name: _full(x).clone() for name, x in call.named_buffers()}
         outputs = functional_call(call, (weights, buffers), (image, *others))
         return torch.stack([x.flatten(1).mean(dim=1) for x in outputs]).mean(dim=0).sum()
 
     with full_precision(images):
-        gradient = torch.func.grad(summed_score)(image)
+        gradient = torch.func.grad(sum_score)(image)
     return gradient.square().flatten(1).sum(dim=1).mean() / 2
 
 

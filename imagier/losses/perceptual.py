@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.info_nce import InfoNCE
-from imagier.nn.backbones import feature_network
+from imagier.nn.backbones import build_feature_network
 
 Criterion = Literal["l1", "l2", "mse", "info_nce"]
 ResizeMode = Literal["bilinear", "bicubic"]
@@ -78,7 +78,7 @@ class PerceptualLoss(nn.Module):
     ) -> None:
         """Options as in `PerceptualConfig`; `network` is its `mode`.
 
-        UserError: an unknown name, a number of weights other than of layers, or no weight file (`feature_network`).
+        UserError: an unknown name, another number of weights than of layers, or no weight file.
         """
         super().__init__()
         names = [layers] if isinstance(layers, str) else list(layers)
@@ -113,7 +113,7 @@ class PerceptualLoss(nn.Module):
         self.resize = resize
         self.resize_mode = resize_mode
         self.fp16 = fp16
-        self.network = feature_network(network, names, weights_path)
+        self.network = build_feature_network(network, names, weights_path)
 
     @classmethod
     def from_config(cls, config: PerceptualConfig) -> PerceptualLoss:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.losses.gan import GanMode, centered_logits, dis_fake_loss, dis_real_loss, gen_loss
+from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, ResBlock, upsample2x
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
@@ -350,7 +350,7 @@ class Recipe(BaseRecipe):
         made = self.generate(batch, rng, recon=False)["images_trans"]
         verdict = self.discriminate(batch, batch["images_style"], made)
         real, fake = [verdict["real_out_style"]], [verdict["fake_out_trans"]]
-        return centered_logits(real, self.gan_mode), centered_logits(fake, self.gan_mode)
+        return center_logits(real, self.gan_mode), center_logits(fake, self.gan_mode)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The contents in the styles."""

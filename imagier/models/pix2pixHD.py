@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.feature_matching import feature_matching
-from imagier.losses.gan import GanMode, centered_logits, dis_fake_loss, dis_real_loss, gen_loss, relativistic_logits
+from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss, relativistic_logits
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import ConvNormAct, ResBlock, Upsample2x
@@ -557,7 +557,7 @@ class Recipe(BaseRecipe):
 
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         verdict = self.discriminate(batch, self.generate(batch, rng)["fake_images"], should_learn_from_real=False)
-        return centered_logits(verdict["real_outputs"], self.gan_mode), centered_logits(
+        return center_logits(verdict["real_outputs"], self.gan_mode), center_logits(
             verdict["fake_outputs"], self.gan_mode
         )
 

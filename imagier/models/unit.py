@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.losses.gan import GanMode, centered_logits, dis_fake_loss, dis_real_loss, gen_loss
+from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import ConvNormAct, Nonlinearity, NoNorm, Order, ResBlock, Upsample2x, nonlinearity
@@ -383,7 +383,7 @@ class Recipe(BaseRecipe):
         ways = {"a": batch["images_a"], "b": batch["images_b"], "ab": made["images_ab"], "ba": made["images_ba"]}
         verdict = self.discriminate(ways)
         real, fake = [*verdict["out_a"], *verdict["out_b"]], [*verdict["out_ab"], *verdict["out_ba"]]
-        return centered_logits(real, self.gan_mode), centered_logits(fake, self.gan_mode)
+        return center_logits(real, self.gan_mode), center_logits(fake, self.gan_mode)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """Translations of a to b."""

@@ -106,7 +106,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        mean, var, count = _global_moments(x.float())
+        mean, var, count = _global_moments(x.to(torch.promote_types(x.dtype, torch.float32)))
         with torch.no_grad():
             self.num_batches_tracked += 1
             share = 1 / self.num_batches_tracked.float() if self.momentum is None else self.momentum

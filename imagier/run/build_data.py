@@ -9,13 +9,13 @@ from typing import Any
 from imagier.config import label_ops, schema
 from imagier.config.check import Config
 from imagier.config.find import find
-from imagier.data.augmentation.augment import crop_size, output_size
+from imagier.data.augmentation.augment import get_crop_size, get_output_size
 from imagier.data.codec import Codec, InputType
 from imagier.data.dataset import Dataset, DatasetSpec
 from imagier.data.loading.faults import OnError
 from imagier.data.loading.loader import Loader
 from imagier.data.loading.on_device import Expander
-from imagier.data.sources.disk_cache import shared_cache
+from imagier.data.sources.disk_cache import open_cache
 from imagier.data.sources.object_store import is_remote, open_remote
 from imagier.data.sources.opening import open_local
 from imagier.data.sources.source import Source
@@ -25,7 +25,7 @@ from imagier.train.runtime import Runtime
 
 def build_codecs(data: schema.Data) -> list[Codec]:
     """One for each input type of a data section, in order."""
-    made = label_ops.made(data)
+    made = label_ops.apply_ops(data)
     found = []
     for name, options in ((name, options) for entry in data.input_types for name, options in entry.items()):
         input_type = InputType(
@@ -38,7 +38,7 @@ def build_codecs(data: schema.Data) -> list[Codec]:
             dont_care=made[name].dont_care,
             renamed=made[name].name,
         )
-        found.append(find(schema.CODEC, label_ops.codec_type(data, name))(input_type, **options.own))
+        found.append(find(schema.CODEC, label_ops.choose_codec(data, name))(input_type, **options.own))
     return found
 
 
@@ -83,7 +83,7 @@ def open_sources(data: schema.Data, split: schema.Split) -> list[Source]:
     """The stores of a split's files, one a root. UserError if one is not there."""
     extensions = {name: options.ext or "" for entry in data.input_types for name, options in entry.items()}
     store = split.dataset_type or ("lmdb" if split.is_lmdb else None)
-    cache = shared_cache(data.cache.root, int(data.cache.size_GB * 1e9)) if data.cache else None
+    cache = open_cache(data.cache.root, int(data.cache.size_GB * 1e9)) if data.cache else None
     return [
         open_remote(
             root,
@@ -201,7 +201,7 @@ def collect_facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
     """What networks and recipes must know of the data."""
     lengths = build_expander(data, channels_last=False).label_lengths
     channels = {codec.name: codec.channels for codec in build_codecs(data)}
-    size = crop_size(split.augmentations) or output_size(split.augmentations)
+    size = get_crop_size(split.augmentations) or get_output_size(split.augmentations)
     known = {
         "label_lengths": lengths,
         "label_channels": sum(lengths.values()),

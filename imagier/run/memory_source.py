@@ -31,26 +31,26 @@ class MemorySource:
         """inputs: by the names of the codecs. UserError if one cannot be read, or is no image."""
         self._files = {codec.name: _read(codec, inputs[codec.name]) for codec in codecs}
 
-    def keys(self, kind: str) -> list[str]:
+    def keys(self, input_type: str) -> list[str]:
         return [KEY]
 
-    def shards(self, kind: str) -> list[int]:
+    def shards(self, input_type: str) -> list[int]:
         return [1]
 
-    def read(self, kind: str, key: str) -> bytes:
-        return self._files[kind][1]
+    def read(self, input_type: str, key: str) -> bytes:
+        return self._files[input_type][1]
 
-    def open(self, kind: str, key: str) -> BinaryIO:
-        return io.BytesIO(self._files[kind][1])
+    def open(self, input_type: str, key: str) -> BinaryIO:
+        return io.BytesIO(self._files[input_type][1])
 
-    def modified(self, kind: str, key: str) -> int:
+    def mtime_ns(self, input_type: str, key: str) -> int:
         return 0
 
-    def where(self, kind: str, key: str) -> str:
-        return kind
+    def where(self, input_type: str, key: str) -> str:
+        return input_type
 
-    def extension(self, kind: str) -> str:
-        return self._files[kind][0]
+    def extension(self, input_type: str) -> str:
+        return self._files[input_type][0]
 
 
 def _read(codec: Codec, value: Input) -> tuple[str, bytes]:

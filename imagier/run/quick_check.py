@@ -10,7 +10,7 @@ import numpy as np
 
 from imagier.data.codec import Codec
 from imagier.data.dataset import Dataset
-from imagier.data.loading.collate import forms
+from imagier.data.loading.collate import get_forms
 from imagier.data.sample import Sample
 from imagier.errors import UserError
 
@@ -63,11 +63,11 @@ def quick_check(
 
 def _find_misfits(samples: Sequence[Sample]) -> list[str]:
     """A line if samples differ in size or type, so that a batch of them could not be formed."""
-    first = forms(samples[0])
-    other = next((sample for sample in samples if forms(sample) != first), None)
+    first = get_forms(samples[0])
+    other = next((sample for sample in samples if get_forms(sample) != first), None)
     if other is None:
         return []
-    name = next(name for name, form in forms(other).items() if form != first[name])
+    name = next(name for name, form in get_forms(other).items() if form != first[name])
     shown = [
         f"{sample.keys[name]} ({' x '.join(map(str, sample.arrays[name].shape))} {sample.arrays[name].dtype})"
         for sample in (samples[0], other)

@@ -1,17 +1,23 @@
-"""How far a long command has come."""
+"""Progress of a long command: a bar on a terminal, one line elsewhere."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+
+Update = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+ProgressBar = Callable[[str], AbstractContextManager[Update]]
+"""Opens a progress display: `with progress("reading files") as update: ... update(done, total)`."""
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, one plain line elsewhere; neither before the first thing is done.
+def show_progress(what: str) -> Iterator[Update]:
+    """Shows a bar on a terminal, one plain line elsewhere; nothing until the first item is done.
 
-    What it yields is called with (done, total). what: a few words, in the present tense.
+    what: a few words in the present tense, such as "reading files".
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -19,7 +25,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: print(f"{what}: {total} of them", flush=True) if done == 1 else None
         return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    # No thread of its own: the workers are forked, and forking with threads is what Python warns of.
+    # auto_refresh would start a thread, and Python warns about forking workers in a process with threads.
     with Progress(*columns, auto_refresh=False, transient=True) as bar:
         task = bar.add_task(what, total=None, visible=False)
 

@@ -113,7 +113,7 @@ def test_a_list_chooses_the_samples(files: Path, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     (tmp_path / "list.txt").write_text("b/7.jpg\n")
     line = refused(files, capsys, "--paired", "--input_list", str(tmp_path / "list.txt"), out="other")
-    assert line.startswith(f"{files}/images/b/7.jpg: not there; add it")
+    assert line.startswith(f"{files}/images/b/7.jpg: is missing; add it")
     line = refused(files, capsys, "--paired", "--input_list", str(tmp_path / "nowhere"), out="other")
     assert line == f"--input_list {tmp_path}/nowhere: No such file or directory"
 
@@ -130,7 +130,7 @@ def test_an_index_of_samples_that_lack_a_file_is_refused_or_leaves_them_out(
     (files / "maps" / "b" / "1.png").unlink()
     index = ["data", "index", "--data_root", str(files), "--config", str(files.parent / "c.yaml"), "--paired"]
     assert main(index) == 2
-    assert "leave such out with --remove_missing" in capsys.readouterr().err
+    assert "--remove_missing" in capsys.readouterr().err
     assert main([*index, "--remove_missing"]) == 0
     assert capsys.readouterr().out.startswith(
         f"{files}: 3 images (jpg), 3 maps (png); 1 samples without all files left out"
@@ -183,7 +183,7 @@ def test_a_store_is_not_built_over_another(files: Path, capsys: pytest.CaptureFi
     assert run("lmdb", files) == 0
     capsys.readouterr()
     line = refused(files, capsys, store="shards")
-    assert line == f"{files.parent}/out: is there already; build elsewhere, or replace it: --overwrite"
+    assert line.startswith(f"{files.parent}/out: already exists; ")
     assert run("shards", files, "--overwrite") == 0
     assert isinstance(open_local(files.parent / "out", EXTENSIONS), ShardsSource)
 
@@ -215,7 +215,7 @@ def test_an_old_store_is_not_lost_by_a_kill_between_its_end_and_the_new_one_s_be
     killed_at_rename(files, 1, monkeypatch)
     assert not (files.parent / "out").exists()
     assert run("lmdb", files) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert ": already exists; " in capsys.readouterr().err
     assert isinstance(open_local(files.parent / "out", EXTENSIONS), ShardsSource)
     assert run("lmdb", files, "--overwrite") == 0
     assert isinstance(open_local(files.parent / "out", EXTENSIONS), LmdbSource)
@@ -247,7 +247,7 @@ def test_a_run_that_begins_is_not_disturbed_by_another(files: Path, capsys: pyte
     hidden.mkdir()
     with FileLock(hidden / "lock"):  # it has not made its store yet
         assert run("lmdb", files) == 2
-        assert capsys.readouterr().err == f"{files.parent}/out: another run is building it; wait for its end\n"
+        assert capsys.readouterr().err.startswith(f"{files.parent}/out: another run is building it; ")
         assert hidden.is_dir()
 
 

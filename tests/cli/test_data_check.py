@@ -59,7 +59,7 @@ def test_the_page_opens_without_anything_from_elsewhere_and_has_images(good: Pat
     text = (tmp_path / "p.html").read_text()
     assert not ELSEWHERE.search(text)
     assert text.count('src="data:image/') >= 4 * 3
-    assert "Nothing wrong" in text
+    assert "No problems found" in text
 
 
 def test_names_of_types_are_never_cut(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

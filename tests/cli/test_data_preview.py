@@ -87,7 +87,7 @@ def test_sizes_mirroring_classes_and_the_batch_are_told(config: Path) -> None:
     assert "random_crop_h_w <b>32, 32</b>" in text
     legend = text[text.index('<div class="legend">') :]
     assert all(f"</span>{number}</span>" in legend for number in range(4))
-    batch = text[text.index("A batch of the training") :]
+    batch = text[text.index("Training batch") :]
     assert re.search(r"<code>label</code></td><td>2 × 4 × 32 × 32</td><td>float32</td><td>0 to 1", batch)
     assert re.search(r"<code>images</code></td><td>2 × 3 × 32 × 32</td>", batch)
 
@@ -147,8 +147,8 @@ def test_an_image_is_made_smaller_to_fit_and_enlarged_a_whole_number_of_times() 
         show(np.zeros((20, 30, 3), np.uint8), IMAGES, "a", 100),
         show(np.zeros((200, 400, 3), np.uint8), IMAGES, "a", 100),
     )
-    assert (small.height, small.width, small.pixels) == (60, 90, True)
-    assert (large.height, large.width, large.pixels) == (50, 100, False)
+    assert (small.height, small.width, small.is_pixelated) == (60, 90, True)
+    assert (large.height, large.width, large.is_pixelated) == (50, 100, False)
 
 
 def test_key_points_are_marked_where_they_are_also_if_some_are_outside() -> None:

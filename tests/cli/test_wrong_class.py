@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from imagier.cli import main
-from imagier.data.loading.order import shuffled
+from imagier.data.loading.order import shuffle_indices
 from imagier.run import build_data
 from imagier.run.quick_check import quick_check
 from imagier.tools.doctor.splits import read_config
@@ -31,7 +31,7 @@ def test_a_run_that_comes_to_a_wrong_class_ends_with_the_files_name(
     assert checked.run.data.train is not None
     assert quick_check(build_data.build_dataset(checked.run.data, checked.run.data.train, 0), seconds=60) == []
     # In the fourth step of two samples.
-    seed = next(seed for seed in range(1000) if UNSEEN in shuffled(300, seed, 0)[6:8])
+    seed = next(seed for seed in range(1000) if UNSEEN in shuffle_indices(300, seed, 0)[6:8])
     where = ["--config", config, "--logdir", tmp_path / "log", "--device", "cpu", "--num_workers", workers]
     assert main(["train", *map(str, where), "--seed", str(seed)]) == 2
     said = capfd.readouterr()

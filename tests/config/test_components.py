@@ -206,3 +206,25 @@ def test_a_users_class_that_lacks_methods_is_refused(tmp_path: Path, monkeypatch
     path = f"{module}.{name}"
     override = f"metrics=[{path}]" if key.startswith("metrics") else f"{key}={path}"
     assert (key, "abstract-class") in mistakes(write(tmp_path), override)
+
+
+def test_a_type_that_only_a_type_checker_knows_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "lab_hints.py").write_text(
+        "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nfrom imagier.metrics import psnr\n\n"
+        "if TYPE_CHECKING:\n    from decimal import Decimal\n\n\n"
+        "class Metric(psnr.Metric):\n    def __init__(self, *, most: Decimal = 1):\n        super().__init__()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert mistakes(write(tmp_path), "metrics=[lab_hints.Metric]") == [("metrics.0.type", "wrong-constructor")]
+
+
+def test_a_whole_float_stays_one_where_any_number_may_stand(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "lab_free.py").write_text(
+        "from imagier.metrics import psnr\n\n\nclass Metric(psnr.Metric):\n"
+        "    def __init__(self, *, free=None, count: int = 1, either: int | float = 1):\n        super().__init__()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    given = "{type: lab_free.Metric, free: 2.0, count: 2.0, either: 2.0}"
+    config, _ = read(write(tmp_path), f"metrics=[{given}]")
+    options = config.run.metrics[0].options
+    assert [repr(options[key]) for key in ("free", "count", "either")] == ["2.0", "2", "2.0"]

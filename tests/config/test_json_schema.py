@@ -10,7 +10,7 @@ from golden import golden
 from small_config import TEXT, read, write
 
 from imagier.config.json_schema import json_schema
-from imagier.config.legacy import translate_legacy
+from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import load
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from small_config import errors, read, write
 
-from imagier.config.label_ops import Made, made
+from imagier.config.label_ops import TransformedType, apply_ops
 
 DATA = "imaginaire.model_utils."
 MOVE = f"{DATA}label::move_dont_care"
@@ -15,17 +15,17 @@ RENAME = f"{DATA}rename_inputs::rename_inputs"
 ONE_HOT, CONCAT = f"{DATA}label::make_one_hot", f"{DATA}label::concat_labels"
 
 
-def of(folder: Path, *overrides: str) -> dict[str, Made]:
-    return made(read(write(folder), *overrides)[0].run.data)
+def of(folder: Path, *overrides: str) -> dict[str, TransformedType]:
+    return apply_ops(read(write(folder), *overrides)[0].run.data)
 
 
 def test_without_ops_classes_get_channels_and_nothing_else_happens(tmp_path: Path) -> None:
-    assert of(tmp_path) == {"images": Made("images"), "seg_maps": Made("seg_maps", num_classes=4)}
+    assert of(tmp_path) == {"images": TransformedType("images"), "seg_maps": TransformedType("seg_maps", num_classes=4)}
 
 
 def test_values_may_be_moved_before_they_get_channels(tmp_path: Path) -> None:
     found = of(tmp_path, f"data.full_data_ops='{MOVE}, {ONE_HOT}, {CONCAT}'", "data.move_dont_care={seg_maps: 3}")
-    assert found["seg_maps"] == Made("seg_maps", num_classes=4, dont_care=3)
+    assert found["seg_maps"] == TransformedType("seg_maps", num_classes=4, dont_care=3)
 
 
 @pytest.mark.parametrize("first", ["old", "new"])
@@ -38,7 +38,7 @@ def test_each_op_calls_a_type_as_it_is_called_by_then(tmp_path: Path, first: str
         f"data.one_hot_num_classes={{{name}: 4}}",
         "data.input_labels=[labels]",
     )
-    assert found["seg_maps"] == Made("labels", num_classes=4)
+    assert found["seg_maps"] == TransformedType("labels", num_classes=4)
 
 
 WRONG = [

@@ -8,7 +8,7 @@ import pytest
 from small_config import TEXT, errors, read, swap, write
 
 from imagier.config import find
-from imagier.config.legacy import translate_legacy
+from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import Document, load
 
 

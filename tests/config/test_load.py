@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import yaml
 
-from imagier.config.load import ConfigError, Document, dump, load
+from imagier.config.load import ConfigError, Document, dump, load, load_mapping
 
 
 def written(folder: Path, text: str) -> Path:
@@ -161,6 +162,8 @@ def test_merge_keys_give_what_plain_yaml_gives_and_keep_the_line_of_their_source
     }
 
 
+BOMB = "\n".join([f"a{i}: &a{i} [" + ", ".join(9 * [f"*a{i - 1}" if i else "x"]) + "]" for i in range(9)])
+
 BROKEN = [
     ("a: 1\nb: [1, 2\nc: 3", "a.yaml:3: broken YAML: "),
     ("a: 1\nb: 'x", "a.yaml:2: broken YAML: "),
@@ -169,14 +172,25 @@ BROKEN = [
     ("a: 1\nb: *nothing", "a.yaml:2: broken YAML: found undefined alias 'nothing'"),
     ("a: 1\nb: !!set {x}", "a.yaml:2: broken YAML: could not determine a constructor for the tag"),
     ("a: 1\nb: !!python/object:os.system x", "a.yaml:2: broken YAML: could not determine a constructor"),
-    ("a: !!int many", "a.yaml: broken YAML: invalid literal for int()"),
+    ("a: !!int many", "a.yaml:1: broken YAML: 'many' is not a whole number"),
     ("a: 1\n--- \nb: 2", "a.yaml:2: broken YAML: expected a single document"),
-    ("a: \0", "a.yaml: broken YAML: unacceptable character"),
+    ("a: \0", "a.yaml:1: broken YAML: unacceptable character"),
+    ("a: 1\nb: \0", "a.yaml:2: broken YAML: unacceptable character"),
+    ('a: 1\nb: !!int ""', "a.yaml:2: broken YAML: '' is not a whole number"),
+    ('a: 1\nb: !!float ""', "a.yaml:2: broken YAML: '' is not a number"),
+    ("a: 1\nb: !!bool maybe", "a.yaml:2: broken YAML: 'maybe' is not true or false"),
+    ("a: 1\nb: !!float [1]", "a.yaml:2: broken YAML: expected a scalar node"),
+    ("a: 1\nb: 010", "a.yaml:2: broken YAML: '010' is 8 in YAML"),
+    ("a: 1\nb: 0x" + 5000 * "f", "a.yaml:2: broken YAML: "),
+    ("a: 1\nb: " + 5000 * "9", "a.yaml:2: broken YAML: "),
+    ("a: 1\nb: 9223372036854775808", "a.yaml:2: broken YAML: '9223372036854775808' is too large a number"),
+    ("a: " + 3000 * "[", "a.yaml:1: broken YAML: a section contains itself, or is nested too deeply"),
+    (BOMB, "a.yaml:1: broken YAML: more than 100,000 values"),
     ("a:\n  b: 1\n  c: 2\n  b: 3", "a.yaml:4: broken YAML: the key 'b' stands here for the second time"),
     ("a: 1\nb: 2\na: 3", "a.yaml:3: broken YAML: the key 'a' stands here for the second time"),
     ("a:\n- {x: 1, x: 2}", "a.yaml:2: broken YAML: the key 'x' stands here for the second time"),
     ("? [a, b]\n: 1", "a.yaml:1: broken YAML: a key must be text"),
-    ("a: &a {b: *a}", "a.yaml: broken YAML: a section contains itself"),
+    ("a: &a {b: *a}", "a.yaml:1: broken YAML: a section contains itself"),
     ("a: 1\nb:\n  <<: 3", "a.yaml:3: broken YAML: "),
     ("- a\n- b", "a.yaml: a config is a mapping of sections"),
     ("just text", "a.yaml: a config is a mapping of sections"),
@@ -269,11 +283,19 @@ def test_what_an_override_brings_along_comes_from_the_command_line_too(tmp_path:
         ("b.list.x.y=1", "command line: b.list: is a list of 2; cannot set 'x' in it"),
         ("b.list.-1=1", "command line: b.list: is a list of 2; cannot set '-1' in it"),
         ("b.list.\u00b2=1", "command line: b.list: is a list of 2; cannot set '\u00b2' in it"),
-        ("a=[1", "command line: a: cannot read the value '[1'"),
-        ("a=!!int x", "command line: a: cannot read the value '!!int x'"),
+        (
+            "a=[1",
+            "command line: a: cannot read the value '[1': while parsing a flow sequence, expected ',' or ']', "
+            "but got '<stream end>'",
+        ),
+        ("a=!!int x", "command line: a: cannot read the value '!!int x': 'x' is not a whole number"),
         ("a", "command line: 'a': expected section.key=value"),
         ("=1", "command line: '=1': expected section.key=value"),
         ("a..b=1", "command line: 'a..b=1': expected section.key=value"),
+        (
+            "a=&a [*a]",
+            "command line: a: cannot read the value '&a [*a]': a section contains itself, or is nested too deeply",
+        ),
     ],
 )
 def test_an_override_that_cannot_be_is_one_line(tmp_path: Path, override: str, message: str) -> None:
@@ -289,3 +311,8 @@ def test_what_is_dumped_is_read_back_as_it_was(tmp_path: Path) -> None:
     text = dump(tree)
     assert loaded(tmp_path, text).tree == tree
     assert list(loaded(tmp_path, text).tree["nested"]) == ["b", "a"]
+
+
+def test_a_config_in_python_may_hold_paths_and_other_dictionaries() -> None:
+    document = load_mapping(OrderedDict(data={"train": OrderedDict(roots=[Path("a") / "b"])}))
+    assert document.tree == {"data": {"train": {"roots": ["a/b"]}}}

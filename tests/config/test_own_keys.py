@@ -18,7 +18,7 @@ from imagier.errors import UserError
 
 
 class Dataset(paired_images.Dataset):
-    def __init__(self, spec, *, min_side_px: int, ratio: float = 0.5, tags: list[str] = [], batch_size: int = 7):
+    def __init__(self, spec, *, min_side_px: int, ratio: float = 0.5, tags: list[str] = []):
         super().__init__(spec)
 
     @classmethod
@@ -71,11 +71,50 @@ def test_keys_in_the_section_are_for_all_splits_and_those_in_a_split_replace_the
     }
 
 
-def test_a_shared_key_is_not_the_data_sets(tmp_path: Path) -> None:
-    config, _ = read(write(tmp_path), OWN, "data.min_side_px=8", "data.train.batch_size=4")
-    assert config.run.data.train is not None
-    assert config.run.data.train.batch_size == 4
-    assert "batch_size" not in config.run.data.train.own
+@pytest.mark.parametrize(
+    ("key", "base", "arguments"),
+    [
+        ("data.type", "paired_images.Dataset", "spec, *, batch_size: int = 7"),
+        ("data.type", "paired_images.Dataset", "spec, *, num_classes: int"),
+        ("data.type", "paired_images.Dataset", "settings, *, margin_px: int = 3"),
+        (f"{IMAGES}.type", "image.Codec", "input_type, *, normalize: bool"),
+        (f"{IMAGES}.type", "image.Codec", "*, gain: float"),
+    ],
+)
+def test_a_class_whose_constructor_hides_shared_keys_is_refused(
+    tmp_path: Path, key: str, base: str, arguments: str
+) -> None:
+    room, name = ("datasets", "Dataset") if "Dataset" in base else ("codecs", "Codec")
+    module = f"from imagier.data.{room} import {base.partition('.')[0]}\n\n\nclass {name}({base}):\n"
+    module += f"    def __init__(self, {arguments}):\n        pass\n"
+    write_file(tmp_path / "lab_of_keys" / "hiding.py", module.encode())
+    with pytest.raises(ConfigError) as caught:
+        read(write(tmp_path), f"{key}=lab_of_keys.hiding")
+    assert {(error.where, error.code) for error in caught.value.errors} == {
+        (f"command line: {key}", "wrong-constructor")
+    }
+
+
+def test_an_override_of_a_resolved_config_counts_for_all_splits_that_gave_no_value(tmp_path: Path) -> None:
+    config, _ = read(write(tmp_path), OWN, "data.min_side_px=8", "data.val.ratio=0.25")
+    resolved = write(tmp_path, config.dump())
+    again, _ = read(resolved, "data.min_side_px=77", "data.ratio=3")
+    assert again.run.data.train is not None and again.run.data.val is not None
+    assert again.run.data.train.own == {"min_side_px": 77, "ratio": 3.0, "tags": []}
+    assert again.run.data.val.own == {"min_side_px": 77, "ratio": 0.25, "tags": []}
+
+
+@pytest.mark.parametrize("key", ["data.type", "data.val.type", f"{IMAGES}.type"])
+def test_of_a_class_that_is_not_there_only_the_type_is_wrong(tmp_path: Path, key: str) -> None:
+    section = key.rpartition(".")[0]
+    val = ["data.val.input_image=[images]", "data.val.input_types=[images: {ext: png}, seg_maps: {ext: png}]"]
+    overrides = [f"{key}=lab_of_keys.nothing", f"{section}.min_side_px=8", *(val if "val" in key else [])]
+    with pytest.raises(ConfigError) as caught:
+        read(write(tmp_path), *overrides, "logging_iter=often")
+    assert {(error.where, error.code) for error in caught.value.errors} == {
+        (f"command line: {key}", "unknown-type"),
+        ("command line: logging_iter", "wrong-type"),
+    }
 
 
 def test_a_split_with_a_type_of_its_own_takes_only_its_own_keys(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ RULES: list[tuple[list[str], list[tuple[str, str]], list[str]]] = [
     ),
     (
         [f"data.train={OWN}input_types: [{SEG}], input_image: [seg_maps]}}"],
-        [("data.train.type", "needs-key")],
+        [("data.train.type", "not-supported")],
         [f"data.val={OWN}input_types: [{{{SEG}, {IMAGES}}}], input_image: [images]}}"],
     ),
     (

@@ -19,7 +19,7 @@ import yaml
 
 import imagier.models
 from imagier.config.check import Config, check
-from imagier.config.legacy import translate_legacy
+from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import load
 from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch, Position

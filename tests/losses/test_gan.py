@@ -12,7 +12,7 @@ from golden import golden
 from safetensors.torch import load_file
 from torch import Tensor
 
-from imagier.losses.gan import GanMode, centered_logits, dis_fake_loss, dis_real_loss, gen_loss, relativistic_logits
+from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss, relativistic_logits
 
 MODES: tuple[GanMode, ...] = ("hinge", "least_square", "non_saturated", "softplus", "wasserstein")
 LOSSES = {"dis_real": dis_real_loss, "dis_fake": dis_fake_loss, "gen": gen_loss}
@@ -125,7 +125,7 @@ def test_the_largest_are_those_of_all_samples_unless_each_is_to_have_its_own() -
 @pytest.mark.parametrize("mode", ["hinge", "least_square", "non_saturated", "wasserstein"])
 def test_a_centered_logit_of_0_is_where_both_sides_of_the_discriminator_pull_alike(mode: GanMode) -> None:
     x = torch.linspace(-0.9, 0.9, 7) + (0.5 if mode == "least_square" else 0.0)
-    (centered,) = centered_logits([x], mode)
+    (centered,) = center_logits([x], mode)
     slopes = []
     for loss in (dis_real_loss, dis_fake_loss):
         logits = x.clone().requires_grad_()

@@ -17,7 +17,7 @@ from golden import golden
 from torch import Tensor, nn
 
 from imagier.config.check import check
-from imagier.config.legacy import translate_legacy
+from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import load
 from imagier.errors import UserError
 from imagier.losses.gan import dis_fake_loss, dis_real_loss, gen_loss

@@ -15,7 +15,7 @@ from formula_vgg import write_formula_vgg19
 from golden import golden
 
 from imagier.config.check import check
-from imagier.config.legacy import translate_legacy
+from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import load
 from imagier.models import coco_funit, funit, munit, pix2pixHD, spade, unit
 from imagier.nn.norm import NormParams

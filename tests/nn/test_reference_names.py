@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from imagier.config.check import check
-from imagier.config.legacy import translate_legacy
+from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import load
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d
 from imagier.nn.reference_names import reference_names

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from imagier.cli.arguments import parse_positive, parse_writable_folder
 from imagier.cli.data.files import add_files, list_unused_flags, read_extensions, read_keys
-from imagier.tools.progress import progress
+from imagier.tools.progress import show_progress
 
 if TYPE_CHECKING:
     from imagier.tools.stores.engine import Writer
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from imagier.data.sources.opening import open_local
     from imagier.errors import UserError
     from imagier.tools.stores.engine import build
-    from imagier.tools.stores.plan import plan
+    from imagier.tools.stores.plan import make_plan
 
     if args.data_root.resolve().is_relative_to(args.output_root.resolve()):
         where = f"--output_root {args.output_root}"
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     source = open_local(args.data_root, kinds)
     listed = read_keys(args.input_list, kinds) if args.input_list else None
-    planned = plan(source, list(kinds), paired=args.paired, remove_missing=args.remove_missing, only=listed)
+    planned = make_plan(source, list(kinds), paired=args.paired, remove_missing=args.remove_missing, only=listed)
     indices = args.data_root / _INDICES
     built = build(
         source,
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         beside=[indices] if indices.is_file() else [],
         overwrite=args.overwrite,
         workers=args.workers,
-        progress=progress,
+        progress=show_progress,
     )
     counts = ", ".join(f"{len(keys):,} {kind} ({planned.extensions[kind]})" for kind, keys in planned.keys.items())
     removed = f"; {planned.removed:,} samples without all files left out" if planned.removed else ""

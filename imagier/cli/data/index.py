@@ -25,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes all_filenames.json and metadata.json; returns the exit status. UserError if files are missing."""
     from imagier.data.sources.folder import FolderSource
-    from imagier.data.sources.index import index_files
+    from imagier.data.sources.index import dump_index
     from imagier.errors import UserError
-    from imagier.tools.stores.plan import plan
+    from imagier.tools.stores.plan import make_plan
     from imagier.train.disk import write_atomic
 
     out = args.output_root or args.data_root
@@ -36,14 +36,14 @@ def run(args: argparse.Namespace) -> int:
     kinds = read_extensions(args.config)
     only = read_keys(args.input_list, kinds) if args.input_list and args.paired else None
     source = FolderSource(args.data_root, kinds)
-    planned = plan(source, list(kinds), paired=args.paired, remove_missing=args.remove_missing, only=only)
-    sequences: dict[str, Any] = {kind: planned.sequences(kind) for kind in kinds}
+    planned = make_plan(source, list(kinds), paired=args.paired, remove_missing=args.remove_missing, only=only)
+    sequences: dict[str, Any] = {kind: planned.group_sequences(kind) for kind in kinds}
     base = args.data_root.resolve().name
     if args.paired:  # as the reference: with the name of the folder, behind which it puts the type
         of_all = next(iter(sequences.values()))
         sequences = {base if name == "." else f"{base}/{name}": names for name, names in of_all.items()}
     try:
-        for name, text in reversed(index_files(sequences, kinds).items()):
+        for name, text in reversed(dump_index(sequences, kinds).items()):
             with write_atomic(out / name) as file:
                 file.write(text.encode())
     except OSError as error:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from imagier.cli.arguments import add_drawing
-from imagier.tools.progress import progress
+from imagier.tools.progress import show_progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +22,11 @@ def run(args: argparse.Namespace) -> int:
 
     out = args.out if args.out is not None else Path("data", f"openmoji{args.size}")
     start = time.perf_counter()
-    with progress(f"drawing emoji at {args.size} px") as show:
-        made = render_openmoji(out, size_px=args.size, skin_tones=args.skin_tones, workers=args.workers, progress=show)
+    with show_progress(f"drawing emoji at {args.size} px") as update:
+        made = render_openmoji(
+            out, size_px=args.size, skin_tones=args.skin_tones, workers=args.workers, progress=update
+        )
     left_out = ", ".join(f"{count} {reason}" for reason, count in made.left_out.items() if count)
-    how = "already there" if made.already_there else f"in {time.perf_counter() - start:.1f} s"
+    how = "already there" if made.is_reused else f"in {time.perf_counter() - start:.1f} s"
     print(f"{made.out}: {made.train} train + {made.val} val pairs, {how}; left out: {left_out or 'none'}")
     return 0

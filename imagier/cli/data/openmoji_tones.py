@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from imagier.cli.arguments import add_drawing
-from imagier.tools.progress import progress
+from imagier.tools.progress import show_progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +21,9 @@ def run(args: argparse.Namespace) -> int:
 
     out = args.out if args.out is not None else Path("data", f"openmoji_tones{args.size}")
     start = time.perf_counter()
-    with progress(f"drawing emoji in all colors at {args.size} px") as show:
-        made = render_tones(out, size_px=args.size, workers=args.workers, progress=show)
+    with show_progress(f"drawing emoji in all colors at {args.size} px") as update:
+        made = render_tones(out, size_px=args.size, workers=args.workers, progress=update)
     images = sum(made.counts.values())
-    how = "already there" if made.already_there else f"in {time.perf_counter() - start:.1f} s"
+    how = "already there" if made.is_reused else f"in {time.perf_counter() - start:.1f} s"
     print(f"{made.out}: {images} images of {made.train} train + {made.val} val emoji, {how}")
     return 0

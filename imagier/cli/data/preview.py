@@ -22,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the page; returns the exit status."""
-    from imagier.tools.doctor.preview_page import page
-    from imagier.tools.doctor.splits import read_config, write
+    from imagier.tools.doctor.preview_page import render_page
+    from imagier.tools.doctor.splits import read_config, write_text
 
     config = read_config(args.config, args.overrides)
-    text = page(config, title=args.config.stem, samples=args.samples, draws=args.draws, seed=args.seed)
-    write(args.out, [text])
+    text = render_page(config, title=args.config.stem, samples=args.samples, draws=args.draws, seed=args.seed)
+    write_text(args.out, [text])
     print(f"{args.out}: samples as they are stored, and as the networks see them")
     return 0

@@ -64,7 +64,7 @@ class Drawn:
     def _plan(self, size: Size, extent: tuple[float, float] | None) -> list[tuple[Moves, Sequence[Change]]]:
         if (size, extent) not in self.plans:
             begin = warp.resize(size, self.resized, extent)
-            self.plans[size, extent] = [(Moves(steps), each) for steps, each in _merged([(begin, []), *self.stages])]
+            self.plans[size, extent] = [(Moves(steps), each) for steps, each in _merge([(begin, []), *self.stages])]
         return self.plans[size, extent]
 
     def move_points(self, points: np.ndarray, size: Size) -> np.ndarray:
@@ -113,7 +113,7 @@ class Augmenter:
             interpolation=self.interpolation,
         )
 
-    def needed_size(self, size: Size) -> Size:
+    def compute_needed_size(self, size: Size) -> Size:
         """The size below which an image, stored at `size`, would lose what may be seen of it after augmentation."""
         keys = self._arguments[0]
         if "random_resize_h_w_aspect" in keys:
@@ -123,7 +123,7 @@ class Augmenter:
         return math.ceil(height * scale), math.ceil(width * scale)
 
 
-def largest(sizes: Collection[Size]) -> Size:
+def find_largest_size(sizes: Collection[Size]) -> Size:
     """The largest height and the largest width."""
     return max(height for height, _ in sizes), max(width for _, width in sizes)
 
@@ -138,22 +138,22 @@ def parse_h_w(text: str | int) -> Size:
     return int(numbers[0]), int(numbers[1])
 
 
-def crop_size(keys: Mapping[str, Any]) -> Size | None:
+def get_crop_size(keys: Mapping[str, Any]) -> Size | None:
     """The size of the last crop among the augmentations (it is the size of what comes out), or None."""
     crops = [parse_h_w(value) for name, value in keys.items() if name.endswith("crop_h_w")]
     return crops[-1] if crops else None
 
 
-def output_size(keys: Mapping[str, Any]) -> Size | None:
+def get_output_size(keys: Mapping[str, Any]) -> Size | None:
     """The size of all augmented images, where it does not depend on the image."""
-    if crop_size(keys) is not None:
-        return crop_size(keys)
+    if get_crop_size(keys) is not None:
+        return get_crop_size(keys)
     if "random_resize_h_w_aspect" in keys:
         return _aspect_size(keys)
     return parse_h_w(keys["resize_h_w"]) if "resize_h_w" in keys and "random_scale_limit" not in keys else None
 
 
-def _merged(stages: Sequence[_Stage]) -> list[tuple[list[Step], list[Change]]]:
+def _merge(stages: Sequence[_Stage]) -> list[tuple[list[Step], list[Change]]]:
     """The fewest stages that come to the same.
 
     Values that change pixel by pixel may do so after a move of whole pixels, and also after one that resamples if
@@ -183,7 +183,7 @@ def _first_resize(keys: Mapping[str, Any]) -> Callable[[Size], Size]:
         return lambda size: _keep_aspect(size, smallest)
     if "random_resize_h_w_aspect" in keys:
         return lambda size: size  # that operation itself takes its crop from the whole image
-    crop = crop_size(keys)
+    crop = get_crop_size(keys)
     if crop is None:
         raise UserError("augmentations need one of resize_smallest_side, resize_h_w, random_crop_h_w, center_crop_h_w")
     return lambda size: crop
@@ -206,7 +206,7 @@ def _rotate(limit: float) -> _Op:
 
 
 def _random_rotate_90(_: object) -> _Op:
-    return lambda size, gate, rng: (warp.quarter_turns(size, rng.randint(0, 3)) if gate < 0.5 else [], [])
+    return lambda size, gate, rng: (warp.turn_quarters(size, rng.randint(0, 3)) if gate < 0.5 else [], [])
 
 
 def _random_scale(limit: float) -> _Op:

@@ -100,7 +100,7 @@ def mirror(size: Size) -> list[Step]:
     return [Step((-1, 0, size[1] - 1, 0, 1, 0), size, size)]
 
 
-def quarter_turns(size: Size, turns: int) -> list[Step]:
+def turn_quarters(size: Size, turns: int) -> list[Step]:
     """So many quarter turns, counter-clockwise."""
     steps = []
     for _ in range(turns):
@@ -230,11 +230,11 @@ def _sources(steps: Sequence[Step]) -> tuple[np.ndarray, np.ndarray]:
         source = _then(source, step.source)
         if step.reflects:
             x, y = _at(source, x, y)
-            x, y, source = _reflected(x, step.before[1]), _reflected(y, step.before[0]), _IDENTITY
+            x, y, source = _reflect(x, step.before[1]), _reflect(y, step.before[0]), _IDENTITY
     return _at(source, x, y)
 
 
-def _reflected(x: np.ndarray, length: int) -> np.ndarray:
+def _reflect(x: np.ndarray, length: int) -> np.ndarray:
     """Numbers folded into [0, length - 1], as often as it takes."""
     last = length - 1
     x = np.abs(x)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from imagier.data import dataset
-from imagier.data.augmentation.augment import Augmenter, largest
+from imagier.data.augmentation.augment import Augmenter, find_largest_size
 from imagier.data.codec import Stored
 from imagier.data.dataset import DatasetSpec, Key
-from imagier.data.listing.files import FileList, shard_lengths
-from imagier.data.listing.pairing import fit_together, paired_keys
+from imagier.data.listing.files import FileList, list_shard_lengths
+from imagier.data.listing.pairing import fit_together, list_paired_keys
 from imagier.data.sample import Number, Sample, augment, image_sizes, load_stored
 from imagier.data.sources.keys import Keys
 from imagier.errors import UserError
@@ -34,7 +34,7 @@ class Dataset(dataset.Dataset):
         super().__init__(spec)
         self.draws = spec.is_training and spec.root_weights is not None
         self.augmenter = Augmenter(spec.augmentations, spec.interpolator)
-        keys = [paired_keys(source, [codec.name for codec in spec.codecs]) for source in spec.sources]
+        keys = [list_paired_keys(source, [codec.name for codec in spec.codecs]) for source in spec.sources]
         self.files = FileList(spec.sources, keys, spec.root_weights)
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class Dataset(dataset.Dataset):
         """The samples of each shard."""
         if self.draws:
             return [len(self)]
-        return shard_lengths(self.spec.sources, self.spec.codecs[0].name, len(self))
+        return list_shard_lengths(self.spec.sources, self.spec.codecs[0].name, len(self))
 
     @property
     def names(self) -> Keys:
@@ -58,7 +58,7 @@ class Dataset(dataset.Dataset):
         index = self.files.draw(rng) if self.draws else key[1]
         stored = self._load(index, is_reduced=self.spec.reduced_jpeg)
         sizes = image_sizes(stored, self.spec.codecs)
-        original = largest(sizes.values())
+        original = find_largest_size(sizes.values())
         try:
             drawn = self.augmenter.draw(original, rng)
             arrays = augment(stored, self.spec.codecs, drawn)
@@ -79,6 +79,6 @@ class Dataset(dataset.Dataset):
 
     def _load(self, index: int, is_reduced: bool = False) -> dict[str, Stored]:
         source, key = self.files[index]
-        needed = self.augmenter.needed_size if is_reduced else None
+        needed = self.augmenter.compute_needed_size if is_reduced else None
         stored = load_stored(source, self.spec.codecs, key, needed)
         return fit_together(stored, self.spec.codecs, lambda name: source.where(name, key))

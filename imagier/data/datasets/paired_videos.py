@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from imagier.data import dataset
-from imagier.data.augmentation.augment import Augmenter, largest
+from imagier.data.augmentation.augment import Augmenter, find_largest_size
 from imagier.data.codec import Codec, Stored
 from imagier.data.dataset import DatasetSpec, Key
 from imagier.data.decoding.video_files import OpenVideos
@@ -91,7 +91,7 @@ class Dataset(dataset.Dataset):
             num_epochs_temporal_step=spec.num_epochs_temporal_step,
         )
         self.augmenter = Augmenter(spec.augmentations, spec.interpolator)
-        self.needed = self.augmenter.needed_size if spec.reduced_jpeg else None
+        self.needed = self.augmenter.compute_needed_size if spec.reduced_jpeg else None
         self.max_time_step = spec.augmentations.get("max_time_step", 1)
         videos = OpenVideos()
         self.roots = [FrameIndex(source, spec.codecs, videos) for source in spec.sources]
@@ -194,8 +194,8 @@ class Dataset(dataset.Dataset):
         moments = [root.load(ref, number, self.needed) for number in frames]
         self._check_alike(moments, clip)
         each = [image_sizes(moment, self.spec.codecs) for moment in moments]
-        sizes = {name: largest([of_frame[name] for of_frame in each]) for name in each[0]}
-        original = largest(sizes.values())
+        sizes = {name: find_largest_size([of_frame[name] for of_frame in each]) for name in each[0]}
+        original = find_largest_size(sizes.values())
         try:
             drawn = self.augmenter.draw(original, rng)
             changed = [augment(moment, self.spec.codecs, drawn) for moment in moments]

@@ -12,7 +12,7 @@ import numpy as np
 
 from imagier.data import dataset
 from imagier.data.dataset import DatasetSpec, Key
-from imagier.data.listing.files import files_by_type, load_each, make_sample, number_classes
+from imagier.data.listing.files import load_each, make_files, make_sample, number_classes
 from imagier.data.sample import Sample
 
 CONTENT, STYLE = "images_content", "images_style"
@@ -38,11 +38,11 @@ class Dataset(dataset.Dataset):
     def __init__(self, spec: DatasetSpec) -> None:
         """UserError if a source lacks a type."""
         super().__init__(spec)
-        self.files = files_by_type(spec)
+        self.files = make_files(spec)
         names = {name: files.class_names() for name, files in self.files.items()}
         self._classes = sorted({*names[CONTENT], *names[STYLE]})
         self.labels = {name: number_classes(of_type, self._classes) for name, of_type in names.items()}
-        self.held_out = _held_out_pairs(names[STYLE], len(self.files[CONTENT]))
+        self.held_out = _pair_held_out(names[STYLE], len(self.files[CONTENT]))
 
     def __len__(self) -> int:
         return max(map(len, self.files.values())) if self.spec.is_training else len(self.held_out)
@@ -75,7 +75,7 @@ class Dataset(dataset.Dataset):
         return {CONTENT: self.files[CONTENT].load(content), STYLE: self.files[STYLE].load(style)}
 
 
-def _held_out_pairs(style_classes: Sequence[str], num_contents: int) -> np.ndarray:
+def _pair_held_out(style_classes: Sequence[str], num_contents: int) -> np.ndarray:
     """The indices (content, style) of the held-out samples, N x 2, from the class of every style file."""
     of_class = defaultdict(list)
     for index, name in enumerate(style_classes):

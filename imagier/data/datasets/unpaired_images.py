@@ -6,7 +6,7 @@ import numpy as np
 
 from imagier.data import dataset
 from imagier.data.dataset import DatasetSpec, Key
-from imagier.data.listing.files import files_by_type, load_each, make_sample
+from imagier.data.listing.files import load_each, make_files, make_sample
 from imagier.data.sample import Sample
 
 
@@ -25,7 +25,7 @@ class Dataset(dataset.Dataset):
     def __init__(self, spec: DatasetSpec) -> None:
         """UserError if a source lacks a type."""
         super().__init__(spec)
-        self.files = files_by_type(spec)
+        self.files = make_files(spec)
 
     def __len__(self) -> int:
         return max(len(files) for files in self.files.values())

@@ -95,7 +95,7 @@ def read_pixels(file: EncodedFile, *, has_palette_indices: bool = False, has_raw
     return array[..., None] if array.ndim == 2 else array
 
 
-def best_reduction(header: Header, needed: tuple[int, int]) -> int:
+def choose_reduction(header: Header, needed: tuple[int, int]) -> int:
     """The largest of 8, 4, 2 and 1 by which both sides can be divided and are still as large as needed.
 
     An image that is turned must have sides that are multiples of it: else what is missing of a last row and column

@@ -61,7 +61,7 @@ class Video:
         self.where = where
         self.channels = channels or 3
         self.exact = exact
-        self.container, self.stream = _opened(file, where)
+        self.container, self.stream = _open(file, where)
         self.frames = frames or _frames(self.container, self.stream, file, where)
         self._reformatter = VideoReformatter()  # one for all frames: making it anew would take longer than what it does
         self._decoded: Iterator[VideoFrame] = iter(())
@@ -85,7 +85,7 @@ class Video:
         try:
             return self._array(self._decode(number))
         except av.FFmpegError as error:
-            raise self._damaged(number) from error
+            raise self._make_damage_error(number) from error
 
     def close(self) -> None:
         """Frees what the decoder holds, and closes the file."""
@@ -103,7 +103,7 @@ class Video:
         while frame is not None and frame.pts is not None and frame.pts < time:
             frame = next(self._decoded, None)
         if frame is None or frame.pts != time or frame.is_corrupt:
-            raise self._damaged(number)
+            raise self._make_damage_error(number)
         self._next = number + 1
         return frame
 
@@ -148,7 +148,7 @@ class Video:
         turns = round(frame.rotation / 90)
         return np.ascontiguousarray(np.rot90(array, turns)) if turns else array
 
-    def _damaged(self, number: int) -> UserError:
+    def _make_damage_error(self, number: int) -> UserError:
         return UserError(
             f"frame {number} is damaged", where=self.where, advice="restore the file or remove it from the set"
         )
@@ -159,7 +159,7 @@ def count_frames(file: BinaryIO, where: str) -> int:
 
     UserError if it is no video, is cut off, or shows none.
     """
-    container, stream = _opened(file, where)
+    container, stream = _open(file, where)
     with file, container:
         entries = stream.index_entries
         if stream.frames and stream.frames == len(entries):
@@ -207,7 +207,7 @@ class OpenVideos:
         return array
 
 
-def _opened(file: BinaryIO, where: str) -> tuple[InputContainer, VideoStream]:
+def _open(file: BinaryIO, where: str) -> tuple[InputContainer, VideoStream]:
     try:
         import av
         from av.stream import Disposition

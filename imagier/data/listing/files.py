@@ -49,7 +49,7 @@ class FileList:
         return rng.choice(range(self.starts[root], self.starts[root + 1]))
 
 
-def shard_lengths(sources: Sequence[Source], input_type: str, length: int) -> list[int]:
+def list_shard_lengths(sources: Sequence[Source], input_type: str, length: int) -> list[int]:
     """How many files of a type lie in each shard, over all sources; where there are no shards, `length`, of all."""
     lengths = [count for source in sources for count in source.shards(input_type)]
     return lengths if len(lengths) > len(sources) else [length]
@@ -62,7 +62,7 @@ class Files:
         """UserError if a source lacks the type."""
         self.codec = codec
         self.augmenter = Augmenter(spec.augmentations, spec.interpolator)
-        self.needed = self.augmenter.needed_size if spec.reduced_jpeg else None
+        self.needed = self.augmenter.compute_needed_size if spec.reduced_jpeg else None
         keys = [source.keys(codec.name) for source in spec.sources]
         self.list = FileList(spec.sources, keys, spec.root_weights)
         self.names = self.list.names
@@ -102,7 +102,7 @@ def number_classes(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     return np.array([number[name] for name in names], np.int32)
 
 
-def files_by_type(spec: DatasetSpec) -> dict[str, Files]:
+def make_files(spec: DatasetSpec) -> dict[str, Files]:
     """The files of every input type, in the order of the types, which is also the order of their draws."""
     return {codec.name: Files(spec, codec) for codec in spec.codecs}
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from imagier.data.augmentation.warp import Size
 from imagier.data.codec import Codec, Stored
 from imagier.data.decoding.video_files import EXTENSIONS, OpenVideos, count_frames
-from imagier.data.listing.pairing import fit_together, paired_keys
+from imagier.data.listing.pairing import fit_together, list_paired_keys
 from imagier.data.sample import load_stored
 from imagier.data.sources.keys import Keys
 from imagier.data.sources.source import Source
@@ -48,7 +48,7 @@ class FrameIndex:
         }
         """Of the types in video files: the key of each sequence's."""
         self.stills = [codec for codec in codecs if codec.name not in self.video_keys]
-        keys = paired_keys(source, [codec.name for codec in self.stills]) if self.stills else []
+        keys = list_paired_keys(source, [codec.name for codec in self.stills]) if self.stills else []
         self.keys = Keys(sorted(keys, key=lambda key: _split(key)[0]))
         """Of all frames of the other types, sequence after sequence, each in its order."""
         self.sequences = self._find_sequences()

@@ -12,7 +12,7 @@ from imagier.data.sources.source import Source
 from imagier.errors import UserError
 
 
-def paired_keys(source: Source, input_types: Sequence[str]) -> list[str]:
+def list_paired_keys(source: Source, input_types: Sequence[str]) -> list[str]:
     """The keys of the first type. UserError if another type lacks one of them."""
     first, *others = input_types
     keys = source.keys(first)

@@ -40,10 +40,10 @@ def collate(reads: Sequence[Read]) -> Loaded:
     """
     skipped = [line for read in reads for line in read.skipped]
     samples = [read.sample for read in reads if read.sample is not None]
-    error = next((read.error for read in reads if read.error is not None), None) or _misfit(samples)
+    error = next((read.error for read in reads if read.error is not None), None) or _find_misfit(samples)
     if error is not None or not samples:
         return Loaded(skipped=skipped, error=error)
-    tensors = {name: _stacked([sample.arrays[name] for sample in samples]) for name in samples[0].arrays}
+    tensors = {name: _stack([sample.arrays[name] for sample in samples]) for name in samples[0].arrays}
     numbers = {name: [sample.numbers[name] for sample in samples] for name in samples[0].numbers}
     keys = {name: [sample.keys[name] for sample in samples] for name in samples[0].keys}
     try:
@@ -61,12 +61,12 @@ _FULL = (
 )
 
 
-def forms(sample: Sample) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def get_forms(sample: Sample) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Shape and type of each array; samples that agree in it fit in a batch."""
     return {name: (array.shape, array.dtype) for name, array in sample.arrays.items()}
 
 
-def _misfit(samples: Sequence[Sample]) -> UserError | None:
+def _find_misfit(samples: Sequence[Sample]) -> UserError | None:
     """What keeps samples from standing side by side."""
     for name in samples[0].arrays if samples else ():
         arrays = [sample.arrays[name] for sample in samples]
@@ -79,6 +79,6 @@ def _misfit(samples: Sequence[Sample]) -> UserError | None:
     return None
 
 
-def _stacked(arrays: Sequence[np.ndarray]) -> Tensor:
+def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
     stacked = np.stack(arrays)
     return torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked)

@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from imagier.data.dataset import Dataset, Key
-from imagier.data.loading.collate import Loaded, collate, forms
+from imagier.data.loading.collate import Loaded, collate, get_forms
 from imagier.data.loading.faults import TRIES, Guarded, OnError, too_many_bad_samples, translate_worker_errors
-from imagier.data.loading.order import plan, share, shuffled, shuffled_in_blocks
+from imagier.data.loading.order import plan, share, shuffle_in_blocks, shuffle_indices
 from imagier.errors import RunError
 from imagier.recipe import Batch, Position
 
@@ -147,8 +147,10 @@ class Loader:
         count = min(count, len(self.dataset))
         guarded = Guarded(self.dataset, self.on_error)
         reads = [guarded[0, i * len(self.dataset) // count] for i in range(count)]
-        like = next((forms(read.sample) for read in reads if read.sample is not None), None)
-        batch = self._begin(collate([read for read in reads if read.sample is None or forms(read.sample) == like]))()
+        like = next((get_forms(read.sample) for read in reads if read.sample is not None), None)
+        batch = self._begin(
+            collate([read for read in reads if read.sample is None or get_forms(read.sample) == like])
+        )()
         if batch is None:
             raise too_many_bad_samples(reads[0].skipped[0])
         return batch
@@ -157,8 +159,8 @@ class Loader:
         if not self.shuffle:
             return np.arange(len(self.dataset))
         if self.blocks is not None:
-            return shuffled_in_blocks(self.blocks, self.seed, epoch)
-        return shuffled(len(self.dataset), self.seed, epoch)
+            return shuffle_in_blocks(self.blocks, self.seed, epoch)
+        return shuffle_indices(len(self.dataset), self.seed, epoch)
 
     def _torch_loader(self, keys: Iterable[list[Key]], persistent_workers: bool = False) -> DataLoader:
         return DataLoader(
@@ -174,7 +176,7 @@ class Loader:
 
     def _batches(self, loader: DataLoader) -> Generator[Batch, None, None]:
         # Closed and not left to the garbage collector: after an error that would come late, and workers would stay.
-        with closing(_served(loader)) as served:
+        with closing(_serve(loader)) as served:
             begun = map(self._begin, served)
             for wait in begun if self.copier is None else one_ahead(begun):
                 batch = wait()
@@ -238,7 +240,7 @@ class _InOrder:
             yield [(0, index) for index in batch]
 
 
-def _served(loader: DataLoader) -> Generator[Loaded, None, None]:
+def _serve(loader: DataLoader) -> Generator[Loaded, None, None]:
     """What the workers hand over. RunError if one of them dies, or cannot be started."""
     before = active_children()
     with translate_worker_errors():

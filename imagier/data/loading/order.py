@@ -16,12 +16,12 @@ WINDOW_BLOCKS = 8
 """Blocks whose samples are mixed: more mix better, but then more of them are open at a time."""
 
 
-def shuffled(length: int, seed: int, epoch: int) -> np.ndarray:
+def shuffle_indices(length: int, seed: int, epoch: int) -> np.ndarray:
     """All indices below `length` in a random order."""
     return np.random.default_rng((seed, epoch)).permutation(length)
 
 
-def shuffled_in_blocks(blocks: Sequence[int], seed: int, epoch: int) -> np.ndarray:
+def shuffle_in_blocks(blocks: Sequence[int], seed: int, epoch: int) -> np.ndarray:
     """All indices in a random order that stays in a few blocks at a time.
 
     blocks: lengths of runs of samples that lie together (shards). The blocks come in a random order; then the samples

@@ -1,10 +1,10 @@
-"""Copies of remote files on a local disk, up to a bound; the least recently used ones go first.
+"""Copies of remote files on a local disk, of limited total size. The least recently used ones are removed first.
 
-An entry is a file: the bytes, followed by their CRC-32, which reveals damage. Processes share only the folder: an
-entry gets its name when it is complete, and its modification time says when it was last used. Nothing that is read here
-is ever executed, as a pickle would be.
+An entry is a file: the data and their CRC-32, which reveals damage. Processes share nothing but the folder. An entry
+gets its name when it is complete; its modification time says when it was last used. Entries are no pickles: reading a
+malicious one cannot run code.
 
-Not fsspec's caches: they have no bound on their size.
+Not fsspec's caches: their size has no limit.
 """
 
 from __future__ import annotations
@@ -27,45 +27,44 @@ from filelock import FileLock
 logger = logging.getLogger(__name__)
 
 _FOLDER = "imagier-cache"
-"""Our own folder within `root`, so that no file of the user is ever taken for an old entry."""
+"""The subfolder for entries, so that files of the user are never removed."""
 _CRC_BYTES = 4
 _CHUNK_BYTES = 2**20
 _BLOCK_BYTES = 4096
-"""Files occupy multiples of this on a disk."""
+"""Files occupy a multiple of this on the disk."""
 _KEEP = 0.9
-"""Making room goes down to this share of the bound, so that not every new entry costs a look at all others."""
+"""Making room goes down to this share of the limit, so that not every new entry lists all others."""
 _LOCK_S = 300.0
 
 
 @cache
-def shared_cache(root: str, count_bytes: int) -> DiskCache:
-    """The cache of a folder, one for all sources of a process: what is wrong with it is logged once."""
-    return DiskCache(root, count_bytes)
+def open_cache(root: str, size_bytes: int) -> DiskCache:
+    """The cache of a folder, one per process for all sources, so that a problem is logged once."""
+    return DiskCache(root, size_bytes)
 
 
 class DiskCache:
-    """A folder of at most `count_bytes`, for any number of processes.
+    """A folder of at most `size_bytes`, for any number of processes.
 
-    If it cannot be written (a full disk, no permission), one line says so, and nothing more is stored; what is there is
-    still read.
+    If it cannot be written (disk full, no permission), it logs that once and stores no more, but still reads.
     """
 
-    def __init__(self, root: str | Path, count_bytes: int) -> None:
+    def __init__(self, root: str | Path, size_bytes: int) -> None:
         self.folder = Path(root).expanduser().absolute() / _FOLDER
-        self.count_bytes = count_bytes
-        self._is_off = torch.zeros((), dtype=torch.bool).share_memory_()  # one for all workers of the run
+        self.size_bytes = size_bytes
+        self._is_off = torch.zeros((), dtype=torch.bool).share_memory_()  # shared by all workers of the run
         self._verified: set[tuple[str, int]] = set()
-        """Name and inode of the entries whose CRC was checked for `get_part`."""
+        """Name and inode of entries whose CRC `get_part` has checked."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock():
                 taken = self._read_taken()
-                self._write_taken(taken if taken <= count_bytes else self._make_room(0))
+                self._write_taken(taken if taken <= size_bytes else self._make_room(0))
         except OSError as error:
             self._turn_off(error)
 
     def get(self, key: str) -> bytes | None:
-        """The bytes stored under a key; None if there are none, or if they are damaged."""
+        """The data of a key; None if there are none or they are damaged."""
         path = self._path(key)
         try:
             entry = path.read_bytes()
@@ -79,7 +78,7 @@ class DiskCache:
         return data
 
     def put(self, key: str, data: bytes) -> None:
-        """Stores bytes, unless they are more than the bound."""
+        """Stores data, unless they exceed the size of the cache."""
         self._store(key, len(data), lambda: [data])
 
     def get_part(
@@ -87,12 +86,12 @@ class DiskCache:
     ) -> bytes | None:
         """`length` bytes from `offset` of an entry of `size` bytes, without reading all of it.
 
-        fetch: gives all bytes of the entry, if it is not there; of several processes that ask at once, one fetches.
-        None if the entry cannot be stored: it is more than the bound, or the cache is off.
+        fetch: returns the whole entry in chunks, if it is not there; of several processes that need it, one fetches.
+        None if the entry cannot be stored: it is too large, or the cache is off.
         """
         path = self._path(key)
         found = self._read_part(path, size, offset, length)
-        if found is not None or self._is_off or _disk_bytes(size) > self.count_bytes:
+        if found is not None or self._is_off or _disk_bytes(size) > self.size_bytes:
             return found
         try:
             with FileLock(self.folder / f"fetch-{path.parent.name}"):
@@ -121,7 +120,7 @@ class DiskCache:
         return found
 
     def _store(self, key: str, size: int, fetch: Callable[[], Iterable[bytes]]) -> None:
-        if self._is_off or _disk_bytes(size) > self.count_bytes:
+        if self._is_off or _disk_bytes(size) > self.size_bytes:
             return
         path = self._path(key)
         try:
@@ -135,19 +134,19 @@ class DiskCache:
             finally:
                 _remove(unfinished)
         except FileNotFoundError:
-            return  # it took so long that others have removed it to make room
+            return  # it took so long that another process removed it to make room
         except OSError as error:
             self._turn_off(error)
 
     def _reserve(self, path: Path, size: int) -> Path:
-        """Makes room for an entry: a file of its final length, which other processes count from now on."""
+        """Makes room for an entry, by a file of its final length that other processes count from now on."""
         with self._lock():
             taken = self._read_taken()
-            if taken + _disk_bytes(size) > self.count_bytes:
+            if taken + _disk_bytes(size) > self.size_bytes:
                 taken = self._make_room(_disk_bytes(size))
-            if taken + _disk_bytes(size) > self.count_bytes:
-                raise PermissionError(errno.EACCES, "what others stored there cannot be removed")
-            self._write_taken(taken + _disk_bytes(size))  # first: a kill right here must leave no uncounted file
+            if taken + _disk_bytes(size) > self.size_bytes:
+                raise PermissionError(errno.EACCES, "entries of another user cannot be removed")
+            self._write_taken(taken + _disk_bytes(size))  # first: if killed here, no file is left uncounted
             number, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
             os.close(number)
             try:
@@ -158,10 +157,10 @@ class DiskCache:
         return Path(name)
 
     def _make_room(self, size: int) -> int:
-        """Removes the least recently used entries until `size` more bytes fit; returns how many bytes are left."""
+        """Removes the least recently used entries until `size` more bytes fit; returns the bytes still taken."""
         entries = sorted(self._entries())
         taken = sum(entry_size for _, entry_size, _ in entries)
-        limit = min(self.count_bytes * _KEEP, self.count_bytes - size)
+        limit = min(self.size_bytes * _KEEP, self.size_bytes - size)
         for _, entry_size, path in entries:
             if taken <= limit:
                 break
@@ -170,7 +169,7 @@ class DiskCache:
         return taken
 
     def _entries(self) -> Iterator[tuple[int, int, Path]]:
-        """Time of last use (ns), size on disk, and path of every entry, finished or not."""
+        """Time of last use in ns, bytes on disk and path of every entry, finished or not."""
         for path in self.folder.glob("??/*"):
             try:
                 stat = path.stat()
@@ -179,14 +178,14 @@ class DiskCache:
             yield stat.st_mtime_ns, _disk_bytes(stat.st_size - _CRC_BYTES), path
 
     def _read_taken(self) -> int:
-        """How many bytes are taken: never too few; too many where files were removed or never finished."""
+        """Bytes taken: at least as many as the entries have, more if files were removed or never finished."""
         try:
             return int((self.folder / "taken").read_text())
         except (FileNotFoundError, ValueError):
             return sum(size for _, size, _ in self._entries())
 
     def _write_taken(self, taken: int) -> None:
-        # In place and of constant length: a new file costs a wait for the disk on some file systems.
+        # In place, with a constant length: on some file systems a new file has to wait for the disk.
         number = os.open(self.folder / "taken", os.O_WRONLY | os.O_CREAT, 0o666)
         try:
             os.write(number, f"{taken:020}".encode())
@@ -205,7 +204,7 @@ class DiskCache:
             self._is_off.fill_(True)
             reason = error.strerror or str(error)
             logger.warning(
-                f"{self.folder}: the cache cannot be written ({reason}); going on without storing more in it"
+                f"{self.folder}: the cache cannot be written ({reason}); continuing without storing more in it"
             )
 
 
@@ -233,12 +232,12 @@ def _trailer(crc: int) -> bytes:
 
 
 def _disk_bytes(size: int) -> int:
-    """Bytes that an entry of `size` bytes occupies on a disk."""
+    """Bytes on the disk of an entry with `size` bytes of data."""
     return -(-(size + _CRC_BYTES) // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 def _remove(path: Path) -> bool:
-    """Removes a file, if it is there; returns whether it is gone. One that stays only takes room."""
+    """Removes a file if it exists; returns whether it is gone. If not, it only takes up space."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -247,9 +246,9 @@ def _remove(path: Path) -> bool:
 
 
 def _touch(path: Path) -> None:
-    """Sets the time of last use, if possible: an entry may be gone again, or the folder read-only."""
+    """Sets the time of last use, if possible: the entry may be gone, or the folder read-only."""
     try:
-        now = time.time_ns()  # finer than the time that the file system itself would set
+        now = time.time_ns()  # finer than the clock of the file system
         os.utime(path, ns=(now, now))
     except OSError:
         return

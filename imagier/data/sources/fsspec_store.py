@@ -1,4 +1,4 @@
-"""Objects of any store that fsspec reads: Google Cloud Storage, Azure, a web server, ..."""
+"""Objects of the stores that fsspec reads: Google Cloud Storage, Azure, web servers, ..."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from pkgutil import resolve_name
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
-from imagier.data.sources.remote import ObjectStat, no_objects, object_replaced
+from imagier.data.sources.remote import CONNECT_S, READ_S, ObjectStat, explain_status, no_objects, object_replaced
 from imagier.data.sources.retry import (
     DEFAULT_POLICY,
-    TRANSIENT_STATUS,
     Failure,
     Retrier,
     RetryPolicy,
@@ -28,15 +27,13 @@ from imagier.data.sources.retry import (
 from imagier.data.sources.source import one_line
 from imagier.errors import UserError
 
-_CONNECT_S, _READ_S = 10, 30
-"""Web servers: one that does not answer for so long is asked again."""
 _STAT_THREADS = 8
 _CHECK_CLIENT = "correct `roots` or storage_options"
 _VERSION_FIELDS = (
     *("generation", "etag", "ETag", "Content-MD5", "Digest"),
     *("last_modified", "LastModified", "Last-Modified", "mtime", "created"),
 )
-"""What the file systems call a property that changes with the content, the most reliable first."""
+"""Fields of fsspec's `info` that change with the content, the most reliable first."""
 _SECRET_KEY = re.compile(r"key|secret|token|password|credential|auth|sas|connection_string|cookie", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -44,20 +41,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Scheme:
-    """What Imagier must know about the file system of a scheme."""
+    """What is special about the file system of a URL's scheme."""
 
     extra: str = ""
-    """The extra of Imagier that installs it."""
+    """Imagier's extra that installs it."""
     status_fields: Mapping[str, str] = field(default_factory=dict)
-    """Exceptions that hold an HTTP status, and the name of their attribute."""
+    """Exceptions with an HTTP status, and the name of that attribute."""
     errors: tuple[str, ...] = ()
-    """Other exceptions that a request can raise, beside OSError."""
+    """Other exceptions of requests, besides OSError."""
     filesystem: str = ""
-    """The class to take instead of fsspec's choice."""
+    """The class to use instead of fsspec's choice."""
     is_web: bool = False
-    """Names in addresses are quoted."""
+    """Its URLs quote names."""
     has_full_lists: bool = False
-    """A list of a folder says the same about a file as `info` does, which spares a request for each of them."""
+    """`ls` says the same about a file as `info`, so no request per file is needed."""
 
 
 _AIOHTTP = {"aiohttp.ClientResponseError": "status"}
@@ -69,7 +66,7 @@ _GOOGLE = _Scheme(
         *("aiohttp.ClientError", "google.auth.exceptions.GoogleAuthError", "gcsfs.retry.ChecksumError"),
         "builtins.ValueError",
     ),
-    filesystem="gcsfs.core.GCSFileSystem",  # the newer one opens gRPC channels, which do not survive a fork
+    filesystem="gcsfs.core.GCSFileSystem",  # not the newer class, whose gRPC channels do not survive a fork
     has_full_lists=True,
 )
 _AZURE = _Scheme(
@@ -87,44 +84,49 @@ _SCHEMES = {
 
 @dataclass(frozen=True)
 class _Connection:
-    """A file system in one process, and the exceptions of its requests."""
+    """The file system of one process, and the exceptions of its requests."""
 
     filesystem: Any
     root: str
-    """The root as the file system wants it."""
+    """The root in the file system's spelling."""
     errors: tuple[type[Exception], ...]
     status_fields: Mapping[type[Exception], str]
 
     def status(self, error: BaseException) -> int | None:
-        """The HTTP status that an exception holds."""
-        names = (name for cls, name in self.status_fields.items() if isinstance(error, cls))
-        return next((int(getattr(error, name)) for name in names if getattr(error, name)), None)
+        """The HTTP status of an exception, or the one with its meaning; None if there is none."""
+        for cls, name in self.status_fields.items():
+            if isinstance(error, cls) and getattr(error, name):
+                return int(getattr(error, name))
+        if isinstance(error, PermissionError):
+            return 403
+        return 404 if isinstance(error, FileNotFoundError) else None
 
     def stat(self, path: str) -> ObjectStat | None:
-        """Size and version at this moment; None if the server does not tell the size."""
+        """Current size and version; None if the server does not send the size."""
         self.filesystem.invalidate_cache()
         return _object_stat(self.filesystem.info(path))
 
 
 class FsspecStore:
-    """The objects below the root of a URL.
+    """The objects below a URL.
 
-    Every process has a file system object of its own: fsspec's event loops do not survive a fork. Where the store has
-    no reads of one version only, each partial read is followed by a look at the version.
+    Every process makes its own file system: fsspec's event loops do not survive a fork. fsspec cannot read a given
+    version, so a second request after each partial read checks that the object is still the listed one.
     """
 
     def __init__(self, root: str, options: Mapping[str, Any], policy: RetryPolicy = DEFAULT_POLICY) -> None:
         """root: a URL. options: arguments of fsspec's file system (`storage_options`).
 
-        UserError if the package for the scheme is not installed, or does not take the options.
+        UserError if the package for the scheme is not installed, or refuses the options.
         """
-        self.scheme, _, rest = root.rstrip("/").partition("://")
-        self._kind = _SCHEMES.get(self.scheme, _Scheme())
         self.root = root.rstrip("/")
-        if self._kind.is_web and ("?" in root or "#" in root):
-            what, advice = "a root cannot have a query", "give what the server needs in storage_options or ~/.netrc"
+        self._protocol, _, rest = self.root.partition("://")
+        self._scheme = _SCHEMES.get(self._protocol, _Scheme())
+        if self._scheme.is_web and ("?" in root or "#" in root):
+            what, advice = "a root cannot have a query", "write the address of a folder"
             raise UserError(what, where=self.where(""), advice=advice, code="root-with-query")
-        self.path = unquote(rest.partition("/")[2] or rest) if self._kind.is_web else rest.partition("/")[2] or rest
+        path = rest.partition("/")[2]
+        self.path = unquote(path) if self._scheme.is_web else path
         self.options = dict(options)
         self._retrier = Retrier(policy)
         self._connections: dict[int, _Connection] = {}
@@ -147,11 +149,11 @@ class FsspecStore:
                 entries = connection.filesystem.ls(f"{connection.root}/", detail=True)
             except FileNotFoundError:
                 return {}
-            return dict(self._files(entries))
+            return dict(self._parse_entries(entries))
 
         found = self._request("", list_folder)
         if not found:
-            advice = "check `roots`, and that the server lists its folders" if self._kind.is_web else "check `roots`"
+            advice = "check `roots`, and that the server lists its folders" if self._scheme.is_web else "check `roots`"
             raise no_objects(self.where(""), advice)
         unknown = [name for name, stat in found.items() if stat is None]
         with ThreadPoolExecutor(_STAT_THREADS) as threads:
@@ -165,39 +167,39 @@ class FsspecStore:
         def read(connection: _Connection) -> tuple[bytes, ObjectStat | None]:
             path = self._path(connection, name)
             data = connection.filesystem.cat_file(path, start=offset, end=offset + length)
-            return data, connection.stat(path)  # after the read: then the bytes are of this version
+            return data, connection.stat(path)  # after the read, so that it is the version of these bytes
 
         data, now = self._request(name, read)
         if now != stat:
             raise object_replaced(self.where(name))
-        if len(data) == stat.size:  # a server that knows no ranges sends everything
+        if len(data) == stat.size:  # a server without range requests sends the whole object
             return data[offset : offset + length] if length < stat.size else data
         if len(data) != length:
             what = f"the server sent {len(data):,} bytes instead of {length:,}"
             raise UserError(what, where=self.where(name), advice="copy the set to another server", code="wrong-range")
         return data
 
-    def _files(self, entries: list[dict[str, Any]]) -> Iterator[tuple[str, ObjectStat | None]]:
+    def _parse_entries(self, entries: list[dict[str, Any]]) -> Iterator[tuple[str, ObjectStat | None]]:
         for entry in entries:
             path = entry["name"]
-            is_link = self._kind.is_web and ("?" in path or "#" in path)  # to sort the server's list
+            is_link = self._scheme.is_web and ("?" in path or "#" in path)  # links that sort the list
             if entry["type"] == "file" and not is_link:
                 name = posixpath.basename(path)
-                stat = _object_stat(entry) if self._kind.has_full_lists else None
-                yield (unquote(name) if self._kind.is_web else name), stat
+                stat = _object_stat(entry) if self._scheme.has_full_lists else None
+                yield (unquote(name) if self._scheme.is_web else name), stat
 
     def _stat(self, name: str) -> ObjectStat:
         stat = self._request(name, lambda connection: connection.stat(self._path(connection, name)))
         if stat is None:
-            what, advice = "the server does not tell its size", "copy the set to another server"
+            what, advice = "the server does not send its size", "copy the set to another server"
             raise UserError(what, where=self.where(name), advice=advice, code="unknown-size")
         return stat
 
     def _path(self, connection: _Connection, name: str) -> str:
-        return f"{connection.root}/{quote(name) if self._kind.is_web else name}"
+        return f"{connection.root}/{quote(name) if self._scheme.is_web else name}"
 
     def _request(self, name: str, request: Callable[[_Connection], T]) -> T:
-        """The result of a request, repeated while that may help."""
+        """The result of a request, which is repeated while that may help."""
         connection = self._connect()
         return self._retrier.run(
             lambda: request(connection), connection.errors, lambda error: self._explain(error, connection, name)
@@ -205,35 +207,27 @@ class FsspecStore:
 
     def _explain(self, error: Exception, connection: _Connection, name: str) -> Failure:
         where = self.where(name)
-        # The file system for web servers calls everything a missing file; the cause says what it was.
+        # The file system for web servers raises FileNotFoundError for everything; the cause is the actual error.
         cause = error.__cause__ if isinstance(error.__cause__, connection.errors) else error
         status = connection.status(cause)
-        if status in TRANSIENT_STATUS:
-            busy = UserError(f"{status}, the server is busy or broken", where=where, code="server-busy")
-            return Failure(busy, is_transient=True)
-        if status in (412, 416):
-            return Failure(object_replaced(where), is_transient=False)
-        if status in (401, 403) or isinstance(cause, PermissionError):
+        failure = explain_status(status, where)
+        if failure is not None:
+            return failure
+        if status in (401, 403):
             advice = "give credentials for it; see 'Object stores' in docs/data.md"
-            denied = UserError(
-                f"no permission ({status or 'denied'})", where=where, advice=advice, code="no-permission"
-            )
+            denied = UserError(f"no permission ({status})", where=where, advice=advice, code="no-permission")
             return Failure(denied, is_transient=False)
-        if status == 404 or isinstance(cause, FileNotFoundError):
-            advice = "check `roots`, and whether it was uploaded"
-            missing = UserError("no such object", where=where, advice=advice, code="no-such-object")
-            return Failure(missing, is_transient=False)
         what = self._summarize(cause)
         if status is not None:
             return Failure(UserError(what, where=where, code="request-refused"), is_transient=False)
-        # Plain errors without a number are a library's refusals, not the network's.
+        # Libraries raise plain OSError or ValueError to refuse a request; the network raises subclasses.
         is_lost = type(cause) not in (OSError, ValueError)
         advice = "check the network, and `roots`" if is_lost else "check `roots` and storage_options"
         lost = UserError(what, where=where, advice=advice, code="server-unreachable" if is_lost else "request-refused")
         return Failure(lost, is_transient=is_lost, is_answer=False)
 
     def _connect(self) -> _Connection:
-        """The connection of this process. That of the process that forked it stays, untouched, beside it."""
+        """The connection of this process. The parent's is kept, but not used."""
         connection = self._connections.get(os.getpid())
         if connection is None:
             connection = self._connections[os.getpid()] = self._make_connection()
@@ -246,12 +240,12 @@ class FsspecStore:
             from fsspec.core import url_to_fs
 
             options = self._all_options()
-            if self._kind.is_web:
+            if self._scheme.is_web:
                 options = _web_options(options)
-            status_fields = {resolve_name(name): attribute for name, attribute in self._kind.status_fields.items()}
-            errors = (*errors, *map(resolve_name, self._kind.errors), *status_fields)
-            if self._kind.filesystem:
-                filesystem = resolve_name(self._kind.filesystem)(**{**options, **own})
+            status_fields = {resolve_name(name): attribute for name, attribute in self._scheme.status_fields.items()}
+            errors = (*errors, *map(resolve_name, self._scheme.errors), *status_fields)
+            if self._scheme.filesystem:
+                filesystem = resolve_name(self._scheme.filesystem)(**{**options, **own})
                 root = filesystem._strip_protocol(self.root)
             else:
                 filesystem, root = url_to_fs(self.root, **{**options, **own})
@@ -264,10 +258,10 @@ class FsspecStore:
         return _Connection(filesystem, root.rstrip("/"), errors, status_fields)
 
     def _all_options(self) -> dict[str, Any]:
-        """The options with what fsspec's own configuration adds (FSSPEC_HTTP in the environment, ~/.config/fsspec)."""
+        """The options, and those of fsspec's own configuration (FSSPEC_HTTP in the environment, ~/.config/fsspec)."""
         from fsspec.config import conf
 
-        schemes = ("http", "https") if self._kind.is_web else (self.scheme,)
+        schemes = ("http", "https") if self._scheme.is_web else (self._protocol,)
         configured = {key: value for scheme in schemes for key, value in conf.get(scheme, {}).items()}
         headers = {**configured.get("headers", {}), **self.options.get("headers", {})}
         return {**configured, **self.options, **({"headers": headers} if headers else {})}
@@ -276,33 +270,36 @@ class FsspecStore:
         return UserError(self._summarize(error), where=self.where(""), advice=advice, code=code)
 
     def _summarize(self, error: Exception) -> str:
-        return summarize(error, _secrets(self._all_options()))
+        return summarize(error, _find_secrets(self._all_options()))
 
     def _install_advice(self) -> str:
-        extra = self._kind.extra
+        extra = self._scheme.extra
         return f"run: pip install 'imagier[{extra}]'" if extra else "install the package that fsspec needs for it"
 
 
 def _web_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the file system for web servers: no compression on the way, and no waiting without end."""
+    """The options of the file system for web servers, without compression and with timeouts."""
     import aiohttp
 
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
     headers = {"Accept-Encoding": "identity", **options.get("headers", {})}
     return {**options, "headers": headers, "client_kwargs": {"timeout": timeout, **options.get("client_kwargs", {})}}
 
 
 def _object_stat(info: Mapping[str, Any]) -> ObjectStat | None:
-    """From what a file system says about a file; None if that is not its size."""
+    """From fsspec's `info` about a file; None if it lacks the size."""
     if info.get("size") is None:
         return None
     version = next((f"{name} {info[name]}" for name in _VERSION_FIELDS if info.get(name) is not None), "")
     return ObjectStat(int(info["size"]), version.replace('"', ""))
 
 
-def _secrets(options: object, is_secret: bool = False) -> list[str]:
-    """The texts among options that must not be printed, by the names of their keys."""
+def _find_secrets(options: object, is_secret: bool = False) -> list[str]:
+    """The strings among the options that must not be printed, judging by their keys."""
     if isinstance(options, Mapping):
-        named = ((is_secret or bool(_SECRET_KEY.search(str(key))), value) for key, value in options.items())
-        return [text for is_named, value in named for text in _secrets(value, is_named)]
+        return [
+            text
+            for key, value in options.items()
+            for text in _find_secrets(value, is_secret or bool(_SECRET_KEY.search(str(key))))
+        ]
     return [options] if is_secret and isinstance(options, str) and options else []

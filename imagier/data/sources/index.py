@@ -1,4 +1,4 @@
-"""all_filenames.json and metadata.json: what is in a store that cannot be walked, as the reference writes them."""
+"""all_filenames.json and metadata.json: the lists of files of LMDB and object stores, in the reference's format."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from imagier.data.sources.keys import Keys
-from imagier.data.sources.source import wrong_key
+from imagier.data.sources.source import find_bad_key
 from imagier.errors import UserError
 
 FILENAMES = "all_filenames.json"
-"""{sequence: [name]} where the types belong together, {type: {sequence: [name]}} where each stands for itself."""
+"""Paired input types: {sequence: [name]}. Unpaired ones: {type: {sequence: [name]}}."""
 METADATA = "metadata.json"
 """{type: extension}"""
 
 _Sequences = dict[str, list[str]]
-"""Names of files without extension, by sequence."""
+"""Names of files, without extension, by sequence."""
 
 _PAIRED = TypeAdapter(_Sequences)
 _UNPAIRED = TypeAdapter(dict[str, _Sequences])
@@ -27,79 +27,76 @@ _EXTENSIONS = TypeAdapter(dict[str, str])
 
 
 def read_index(
-    filenames: bytes, metadata: bytes, kinds: Collection[str], where: str, mend: str, base: str | None = None
+    filenames: bytes, metadata: bytes, input_types: Collection[str], where: str, advice: str, base: str | None = None
 ) -> tuple[dict[str, Keys], dict[str, str]]:
-    """The keys of input types, in the order of the file, and all extensions. Types that belong together share theirs.
+    """The keys of input types, in the order of the list, and all extensions. Paired types share one `Keys`.
 
-    where: the folder of both files, for messages; mend: what to do if they are something else. base: the path of that
-    folder in a bucket, as far as sequences may be listed with it in front; without it they are keys as they stand.
-    UserError if the files are something else, or lack a type.
+    where: the folder of both files, for messages. advice: what to do if they are damaged. base: the path of that folder
+    in its bucket, which may be in front of the sequences and is removed from them; None: take the sequences as listed.
+    UserError if the files are damaged or an input type is missing.
     """
     at = f"{where}/{METADATA}"
-    extensions: dict[str, str] = _checked(_EXTENSIONS, _parsed(metadata, at, mend), at, f"{{type: extension}}; {mend}")
+    extensions: dict[str, str] = _validate(_EXTENSIONS, _parse(metadata, at, advice), at, "{type: extension}", advice)
     at = f"{where}/{FILENAMES}"
-    tree = _parsed(filenames, at, mend)
+    tree = _parse(filenames, at, advice)
     is_paired = not (isinstance(tree, dict) and any(isinstance(value, dict) for value in tree.values()))
-    shapes = f"{{sequence: [name]}} or {{type: {{sequence: [name]}}}}; {mend}"
-    listed: dict[str, Any] = _checked(_PAIRED if is_paired else _UNPAIRED, tree, at, shapes)
-    there = extensions.keys() if is_paired else listed.keys() & extensions.keys()
-    for kind in kinds:
-        if kind not in there:
-            advice = f"it has: {', '.join(sorted(there)) or 'none'}"
-            raise UserError(f"lists no input type {kind!r}", where=at, advice=advice, code="missing-input-type")
+    shapes = "{sequence: [name]} or {type: {sequence: [name]}}"
+    listed: dict[str, Any] = _validate(_PAIRED if is_paired else _UNPAIRED, tree, at, shapes, advice)
+    known = extensions.keys() if is_paired else listed.keys() & extensions.keys()
+    for input_type in input_types:
+        if input_type not in known:
+            what, has = f"lists no input type {input_type!r}", f"it has: {', '.join(sorted(known)) or 'none'}"
+            raise UserError(what, where=at, advice=has, code="missing-input-type")
     if is_paired:
-        root = None if base is None else _root_in(listed, base)
-        return dict.fromkeys(kinds, _keys(listed, root, next(iter(kinds)), at, mend)), extensions
+        root = None if base is None else _find_root(listed, base)
+        return dict.fromkeys(input_types, _make_keys(listed, root, next(iter(input_types)), at, advice)), extensions
     root = None if base is None else ""
-    return {kind: _keys(listed[kind], root, kind, at, mend) for kind in kinds}, extensions
+    return {name: _make_keys(listed[name], root, name, at, advice) for name in input_types}, extensions
 
 
-def index_files(sequences: Mapping[str, Any], extensions: Mapping[str, str]) -> dict[str, str]:
-    """The text of both files by name. sequences: of one of the two shapes."""
+def dump_index(sequences: Mapping[str, Any], extensions: Mapping[str, str]) -> dict[str, str]:
+    """The text of both files by name. sequences: see `FILENAMES`."""
     return {FILENAMES: json.dumps(sequences, indent=4), METADATA: json.dumps(extensions, indent=4)}
 
 
-def _parsed(data: bytes, where: str, mend: str) -> Any:
+def _parse(data: bytes, where: str, advice: str) -> Any:
     try:
         return json.loads(data)
-    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; nested without end
-        raise UserError("not JSON", where=where, advice=mend, code="not-json") from error
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; brackets nested too deeply
+        raise UserError("not JSON", where=where, advice=advice, code="not-json") from error
 
 
-def _checked(shape: TypeAdapter, tree: Any, where: str, expected: str) -> Any:
+def _validate(shape: TypeAdapter, tree: Any, where: str, expected: str, advice: str) -> Any:
     try:
         return shape.validate_python(tree, strict=True)
     except ValidationError as error:
-        raise UserError(f"expected {expected}", where=where, code="bad-index") from error
+        raise UserError(f"expected {expected}", where=where, advice=advice, code="bad-index") from error
 
 
-def _keys(sequences: _Sequences, root: str | None, kind: str, at: str, mend: str) -> Keys:
-    """root: what is no part of the keys; None if paths are not to be touched at all."""
+def _make_keys(sequences: _Sequences, root: str | None, input_type: str, where: str, advice: str) -> Keys:
+    """root: what to remove from the front of the sequences; None: leave them as listed."""
     keys = [
-        f"{path if root is None else _sequence(path, root)}/{name}"
+        f"{path if root is None else _remove_root(path, root)}/{name}"
         for path, names in sequences.items()
         for name in names
     ]
     if not keys:
-        raise UserError(f"lists no files of input type {kind!r}", where=at, advice=mend, code="no-files")
-    wrong = wrong_key(keys)
-    if wrong is not None:
-        what = f"lists {wrong!a}, which cannot be the name of a file"
-        raise UserError(what, where=at, advice="correct it", code="bad-key")
+        raise UserError(f"lists no files of input type {input_type!r}", where=where, advice=advice, code="no-files")
+    bad = find_bad_key(keys)
+    if bad is not None:
+        what = f"lists {bad!a}, which cannot be the name of a file"
+        raise UserError(what, where=where, advice="correct it", code="bad-key")
     return Keys(keys)
 
 
-def _root_in(sequences: _Sequences, base: str) -> str:
-    """What all sequences begin with, if it is the path of the root, or the last part of it; else nothing.
-
-    So the reference lists those of paired types, and those alone.
-    """
-    listed = {_sequence(path, "") for path in sequences}
+def _find_root(sequences: _Sequences, base: str) -> str:
+    """The path of the root, or its last part, if all sequences begin with it; else "". The reference lists it so."""
+    listed = {_remove_root(path, "") for path in sequences}
     roots = (base, posixpath.basename(base))
     return next((root for root in roots if root and all(f"{path}/".startswith(f"{root}/") for path in listed)), "")
 
 
-def _sequence(path: str, root: str) -> str:
-    """A sequence as it is called in a folder ("a/b", or "." for the folder itself), from how it is listed."""
+def _remove_root(path: str, root: str) -> str:
+    """A listed sequence without the root in front, normalized: "a/b", or "." for the root itself."""
     path = posixpath.normpath(path)
     return path[len(root) :].lstrip("/") or "." if root else path

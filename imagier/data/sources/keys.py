@@ -1,4 +1,4 @@
-"""Many keys in little memory."""
+"""A list of keys in little memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 class Keys:
     """Keys in one block of bytes, in their order.
 
-    In a list each were an object, whose count of references changes when it is looked at: forked processes would soon
-    have a copy of all of them, each its own.
+    In a list, each key would be an object of its own. Reading changes the reference count of an object, so each forked
+    worker would soon have its own copy of all of them.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
@@ -23,14 +23,14 @@ class Keys:
         ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), dtype=np.int64)
         hashes = np.fromiter(map(zlib.crc32, encoded), np.uint32, len(encoded))
         order = np.argsort(hashes, kind="stable")
-        # Arrays of Python's: single numbers come out of them several times faster.
+        # array and not np.ndarray: reading single numbers is several times faster.
         self._ends = array("q", ends.tobytes())
         self._by_hash = array("i", order.astype(np.int32).tobytes())
         self._hashes = array("I", hashes[order].tobytes())
 
     @classmethod
-    def of_block(cls, text: bytes, ends: np.ndarray) -> Keys:
-        """From what `text` and `ends` of other keys were. ValueError if these are no keys'."""
+    def from_block(cls, text: bytes, ends: np.ndarray) -> Keys:
+        """From the `text` and `ends` of other keys. ValueError if they do not fit together."""
         bounds = np.concatenate([[0], ends.ravel()])
         if ends.ndim != 1 or ends.dtype.kind != "i" or (np.diff(bounds) < 0).any() or bounds[-1] != len(text):
             raise ValueError("not the ends of keys")
@@ -46,7 +46,7 @@ class Keys:
         return len(self._ends)
 
     def __getitem__(self, index: int) -> str:
-        return self._encoded(range(len(self))[index]).decode()
+        return self._get_bytes(range(len(self))[index]).decode()
 
     def __iter__(self) -> Iterator[str]:
         start = 0
@@ -55,22 +55,22 @@ class Keys:
             start = end
 
     def find(self, key: str) -> int | None:
-        """The place of a key, the first if it stands there several times; None if it does not."""
+        """The index of a key, the first one if it occurs more than once; None if it does not occur."""
         encoded = key.encode()
         wanted = zlib.crc32(encoded)
-        at = bisect_left(self._hashes, wanted)
-        while at < len(self._hashes) and self._hashes[at] == wanted:
-            place = self._by_hash[at]
-            if self._encoded(place) == encoded:
-                return place
-            at += 1
+        i = bisect_left(self._hashes, wanted)
+        while i < len(self._hashes) and self._hashes[i] == wanted:
+            index = self._by_hash[i]
+            if self._get_bytes(index) == encoded:
+                return index
+            i += 1
         return None
 
-    def first_repeated(self) -> str | None:
-        """A key that stands there twice."""
+    def find_repeated(self) -> str | None:
+        """A key that occurs more than once."""
         hashes = np.asarray(self._hashes, np.uint32)
         same_hash = [self._by_hash[i + 1] for i in np.flatnonzero(hashes[1:] == hashes[:-1]).tolist()]
-        return next((key for place in same_hash if self.find(key := self[place]) != place), None)
+        return next((key for index in same_hash if self.find(key := self[index]) != index), None)
 
-    def _encoded(self, place: int) -> bytes:
-        return self.text[self._ends[place - 1] if place else 0 : self._ends[place]]
+    def _get_bytes(self, index: int) -> bytes:
+        return self.text[self._ends[index - 1] if index else 0 : self._ends[index]]

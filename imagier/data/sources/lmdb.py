@@ -1,4 +1,4 @@
-"""Samples in LMDB, laid out as the reference's: one environment a type, lists of what is in them beside these."""
+"""Samples in LMDB, in the reference's layout: an environment per input type, and lists of the files next to them."""
 
 from __future__ import annotations
 
@@ -17,159 +17,161 @@ from imagier.data.sources.source import one_line, whole_sequence
 from imagier.errors import UserError
 
 DATA = "data.mdb"
-_MEND = "the store is damaged, or was never finished: build it again (`imagier data build lmdb`)"
+_ADVICE = "the store is damaged, or was never finished: build it again (`imagier data build lmdb`)"
 
 
-def lmdb_package() -> ModuleType:
+def import_lmdb() -> ModuleType:
     """The package lmdb. UserError if it is not installed."""
     try:
         import lmdb
     except ModuleNotFoundError as error:
-        raise UserError(
-            "the package lmdb is not installed", where="LMDB", advice="run: pip install 'imagier[lmdb]'"
-        ) from error
+        what, advice = "the package lmdb is not installed", "run: pip install 'imagier[lmdb]'"
+        raise UserError(what, where="LMDB", advice=advice, code="not-installed") from error
     return lmdb
 
 
 class LmdbSource:
-    """Values under `sequence/name` in root/type/data.mdb, listed in root/all_filenames.json.
+    """Values under the keys `sequence/name` in root/type/data.mdb. root/all_filenames.json lists them.
 
-    root/metadata.json says of which format the files of each type are, whatever the config says.
+    root/metadata.json has the extensions; those of the config do not count.
     """
 
     def __init__(self, root: str | Path, extensions: Mapping[str, str]) -> None:
-        """extensions: its keys are the types that will be read. UserError if the store lacks one or is not whole."""
+        """extensions: its keys are the input types that will be read. UserError if one is missing or incomplete."""
         self.root = Path(root)
         where = one_line(str(self.root))
-        filenames, metadata = self._list(FILENAMES), self._list(METADATA)
-        self._keys, self.extensions = read_index(filenames, metadata, extensions.keys(), where, _MEND)
-        self._environments = {kind: _environment(self.root / kind) for kind in extensions}
-        for kind, environment in self._environments.items():
-            environment.check(self._keys[kind])
+        filenames, metadata = self._read_list(FILENAMES), self._read_list(METADATA)
+        self._keys, self.extensions = read_index(filenames, metadata, extensions.keys(), where, _ADVICE)
+        self._environments = {input_type: _get_environment(self.root / input_type) for input_type in extensions}
+        for input_type, environment in self._environments.items():
+            environment.check(self._keys[input_type])
 
-    def keys(self, kind: str) -> list[str]:
-        return list(self._keys[kind])
+    def keys(self, input_type: str) -> list[str]:
+        return list(self._keys[input_type])
 
-    def shards(self, kind: str) -> list[int]:
-        return [len(self._keys[kind])]
+    def shards(self, input_type: str) -> list[int]:
+        return [len(self._keys[input_type])]
 
-    def read(self, kind: str, key: str) -> bytes:
-        environment = self._environments[kind]
+    def read(self, input_type: str, key: str) -> bytes:
+        environment = self._environments[input_type]
         data = environment.get(key)
         if data is None and key != whole_sequence(key):
             data = environment.get(whole_sequence(key))
         if data is None:
-            raise UserError(f"no such entry, though {FILENAMES} may list it", where=self.where(kind, key), advice=_MEND)
+            what, where = f"no such entry, though {FILENAMES} may list it", self.where(input_type, key)
+            raise UserError(what, where=where, advice=_ADVICE, code="missing-file")
         return data
 
-    def open(self, kind: str, key: str) -> BinaryIO:
-        return io.BytesIO(self.read(kind, key))
+    def open(self, input_type: str, key: str) -> BinaryIO:
+        return io.BytesIO(self.read(input_type, key))
 
-    def modified(self, kind: str, key: str) -> int:
-        return self._environments[kind].modified()
+    def mtime_ns(self, input_type: str, key: str) -> int:
+        return self._environments[input_type].mtime_ns()
 
-    def where(self, kind: str, key: str) -> str:
-        return one_line(f"{self.root / kind / DATA}[{key}]")
+    def where(self, input_type: str, key: str) -> str:
+        return one_line(f"{self.root / input_type / DATA}[{key}]")
 
-    def extension(self, kind: str) -> str:
-        return self.extensions[kind].lower()
+    def extension(self, input_type: str) -> str:
+        return self.extensions[input_type].lower()
 
-    def _list(self, name: str) -> bytes:
+    def _read_list(self, name: str) -> bytes:
         try:
             return (self.root / name).read_bytes()
         except FileNotFoundError as error:
-            raise UserError(f"no {name}: no LMDB store", where=one_line(str(self.root)), advice=_MEND) from error
+            where = one_line(str(self.root))
+            raise UserError(f"no {name}: no LMDB store", where=where, advice=_ADVICE, code="missing-index") from error
         except OSError as error:
-            raise UserError(str(error.strerror), where=one_line(str(self.root / name))) from error
+            where = one_line(str(self.root / name))
+            raise UserError(str(error.strerror), where=where, code="unreadable-file") from error
 
 
 class _Environment:
-    """One LMDB environment, open in any number of processes, in each by its own handle from the first read on.
+    """An LMDB environment. Every process opens a handle of its own when it first reads.
 
-    Nothing is locked and nothing is written, so it can lie on a file system that is read-only.
+    Reading locks and writes nothing, so the file system may be read-only.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self._handle: Any = None
         self._owner = 0
-        self._opening = threading.Lock()
+        """The process that opened the handle."""
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Callable[[str], _Environment], tuple[str]]:
-        return _environment, (self.folder,)
+        return _get_environment, (self.folder,)
 
     def get(self, key: str) -> bytes | None:
-        """The value under a key, None if there is none."""
-        lmdb = lmdb_package()
+        """The value of a key; None if there is none."""
+        lmdb = import_lmdb()
         if self._owner != os.getpid():
-            self._open(lmdb)
+            with self._lock:
+                if self._owner != os.getpid():
+                    self._handle = self._open(lmdb)
+                    self._owner = os.getpid()
         try:
             with self._handle.begin(buffers=True) as transaction:
                 found = transaction.get(key.encode())
                 return None if found is None else bytes(found)
-        except lmdb.BadValsizeError:  # no key is so long
+        except lmdb.BadValsizeError:  # longer than any key in it
             return None
         except lmdb.Error as error:
-            raise UserError(str(error), where=self._where(), advice=_MEND) from error
+            raise UserError(str(error), where=self._where(), advice=_ADVICE, code="damaged-lmdb") from error
 
     def check(self, keys: Keys) -> None:
-        """UserError unless the file is whole and has as many entries as there are keys."""
-        lmdb = lmdb_package()
-        with self._opening:
-            in_use = self._owner == os.getpid()
-            handle = self._handle if in_use else self._opened(lmdb)
+        """UserError if the file was cut off or has fewer entries than there are keys."""
+        lmdb = import_lmdb()
+        with self._lock:
+            is_open = self._owner == os.getpid()
+            handle = self._handle if is_open else self._open(lmdb)
             stat = handle.stat()
             entries, needed = stat["entries"], stat["psize"] * (handle.info()["last_pgno"] + 1)
-            if not in_use:
-                handle.close()  # what a process opened before it forked, its children had better not have
+            if not is_open:
+                handle.close()  # a child that is forked later must not inherit it
         size = Path(self.folder, DATA).stat().st_size
-        if size < needed:  # to read what is missing would end the process
-            raise UserError(f"cut off, has {size:,} of {needed:,} bytes", where=self._where(), advice=_MEND)
+        if size < needed:  # reading the missing part would kill the process
+            what = f"cut off, has {size:,} of {needed:,} bytes"
+            raise UserError(what, where=self._where(), advice=_ADVICE, code="damaged-lmdb")
         if entries < len(keys) and entries < len({whole_sequence(key) for key in keys}):
-            raise UserError(
-                f"has {entries:,} entries, {FILENAMES} lists {len(keys):,}", where=self._where(), advice=_MEND
-            )
+            what = f"has {entries:,} entries, {FILENAMES} lists {len(keys):,}"
+            raise UserError(what, where=self._where(), advice=_ADVICE, code="missing-file")
 
-    def modified(self) -> int:
-        """When the file was last written, in ns. UserError if it is gone."""
+    def mtime_ns(self) -> int:
+        """When the file was last modified. UserError if it is gone."""
         try:
             return Path(self.folder, DATA).stat().st_mtime_ns
         except OSError as error:
-            raise UserError(str(error.strerror), where=self._where(), advice=_MEND) from error
+            what = str(error.strerror)
+            raise UserError(what, where=self._where(), advice=_ADVICE, code="unreadable-file") from error
 
-    def _open(self, lmdb: ModuleType) -> None:
-        with self._opening:
-            if self._owner == os.getpid():
-                return
-            self._handle = self._opened(lmdb)
-            self._owner = os.getpid()
-
-    def _opened(self, lmdb: ModuleType) -> Any:
+    def _open(self, lmdb: ModuleType) -> Any:
         if self._handle is not None:
-            self._handle.close()  # the copy of another process's handle
+            self._handle.close()  # inherited from the parent process
             self._handle = None
         try:
             return lmdb.open(self.folder, readonly=True, lock=False, readahead=False, meminit=False)
         except lmdb.Error as error:
-            why = "no such file" if not Path(self.folder, DATA).is_file() else error
-            raise UserError(f"cannot be opened ({why})", where=self._where(), advice=_MEND) from error
+            reason = error if Path(self.folder, DATA).is_file() else "no such file"
+            what = f"cannot be opened ({reason})"
+            raise UserError(what, where=self._where(), advice=_ADVICE, code="damaged-lmdb") from error
 
     def _where(self) -> str:
         return one_line(f"{self.folder}/{DATA}")
 
 
-_IN_USE: WeakValueDictionary[tuple[str, int], _Environment] = WeakValueDictionary()
-"""LMDB forbids a process to open one file twice, so training and validation sets of one root must share it."""
+_ENVIRONMENTS: WeakValueDictionary[tuple[str, int], _Environment] = WeakValueDictionary()
+"""A process must not open an LMDB file twice, so sources of one root (training, validation) share its environment."""
 
 
-def _environment(folder: str | Path) -> _Environment:
-    """The environment of a folder, the same for all who ask for it under whatever name."""
+def _get_environment(folder: str | Path) -> _Environment:
+    """The environment of a folder: one per process, whatever path leads to it."""
     path = os.path.realpath(folder)
     try:
-        identity = path, Path(path, DATA).stat().st_ino  # another file under the same name is another environment
+        file_id = path, Path(path, DATA).stat().st_ino  # a file that replaced it is another environment
     except OSError as error:
-        raise UserError(str(error.strerror), where=f"{one_line(path)}/{DATA}", advice=_MEND) from error
-    found = _IN_USE.get(identity)
+        what, where = str(error.strerror), f"{one_line(path)}/{DATA}"
+        raise UserError(what, where=where, advice=_ADVICE, code="unreadable-file") from error
+    found = _ENVIRONMENTS.get(file_id)
     if found is None:
-        found = _IN_USE[identity] = _Environment(path)
+        found = _ENVIRONMENTS[file_id] = _Environment(path)
     return found

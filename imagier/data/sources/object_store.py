@@ -1,4 +1,4 @@
-"""Samples in an object store: single objects in folders, or tar shards."""
+"""Samples in an object store: an object per file, or tar shards."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from imagier.data.sources.s3 import SCHEME, S3Store, check_client_arguments, rea
 from imagier.data.sources.shards import ShardsSource
 from imagier.data.sources.source import Source, whole_sequence
 
-_MEND = "make it with `imagier data index`"
+_ADVICE = "make it with `imagier data index`"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_remote(root: str, store: str | None) -> bool:
-    """Whether a root lies in an object store: a URL, or bucket/folder. store: the dataset_type of the config."""
+    """Whether a root is in an object store: a URL, or bucket/folder. store: the config's dataset_type."""
     return store == "object_store" or _URL.match(root) is not None
 
 
@@ -33,11 +33,11 @@ def open_remote(
     storage_options: Mapping[str, Any] | None = None,
     cache: DiskCache | None = None,
 ) -> Source:
-    """The source at a root of an object store: tar shards if `store` is "shards", else objects in folders.
+    """The source at a root of an object store: tar shards if `store` is "shards", else an object per file.
 
-    root: s3://bucket/folder, the same without scheme, or any other URL that fsspec reads. extensions: by input type.
-    credentials_file: S3, see `read_credentials`. storage_options: arguments of boto3's client (S3) or of fsspec's file
-    system. UserError if it cannot be read.
+    root: s3://bucket/folder, bucket/folder, or any other URL that fsspec reads. extensions: by input type.
+    credentials_file: for S3, see `read_credentials`. storage_options: arguments of boto3's client (S3) or of fsspec's
+    file system. UserError if it cannot be read.
     """
     folder = RemoteFolder(_open_store(root, credentials_file, storage_options or {}), cache)
     return ShardsSource(folder, extensions) if store == "shards" else ObjectStoreSource(folder, extensions)
@@ -52,19 +52,18 @@ def _open_store(root: str, credentials_file: str | None, options: Mapping[str, A
 
 
 class ObjectStoreSource:
-    """Objects root/type/sequence/name.ext; root/all_filenames.json lists them, root/metadata.json has the extensions.
+    """Objects root/type/sequence/name.ext. root/all_filenames.json lists them, root/metadata.json has the extensions.
 
-    The reference lists sequences of paired types with the name of the root in front, if it does so for all of them;
-    that name is not part of a key.
+    The reference puts the name of the root in front of the sequences of paired types. It is not part of the keys.
     """
 
     def __init__(self, folder: RemoteFolder, extensions: Mapping[str, str]) -> None:
-        """extensions: its keys are the types that will be read. UserError if they are not listed."""
+        """extensions: its keys are the input types that will be read. UserError if one is not listed."""
         self.folder = folder
         filenames, metadata = (folder.store.read(name) for name in (FILENAMES, METADATA))
         where = folder.where("").rstrip("/")
         self._keys, self.extensions = read_index(
-            filenames, metadata, extensions.keys(), where, _MEND, folder.store.path
+            filenames, metadata, extensions.keys(), where, _ADVICE, folder.store.path
         )
 
     def keys(self, input_type: str) -> list[str]:
@@ -79,8 +78,8 @@ class ObjectStoreSource:
     def open(self, input_type: str, key: str) -> BinaryIO:
         return io.BytesIO(self.read(input_type, key))
 
-    def modified(self, input_type: str, key: str) -> int:
-        return 0  # asking costs as much as reading
+    def mtime_ns(self, input_type: str, key: str) -> int:
+        return 0  # a request for it would cost as much as reading
 
     def where(self, input_type: str, key: str) -> str:
         return self.folder.where(self._name(input_type, key))
@@ -89,5 +88,5 @@ class ObjectStoreSource:
         return self.extensions[input_type].lower()
 
     def _name(self, input_type: str, key: str) -> str:
-        # In the key of an object, a dot is no folder.
+        # An object store does not resolve "./".
         return f"{input_type}/{whole_sequence(key).removeprefix('./')}.{self.extensions[input_type]}"

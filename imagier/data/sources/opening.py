@@ -1,8 +1,8 @@
-"""Which kind of store lies in a folder."""
+"""Opens the store in a folder: plain files, LMDB or tar shards."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from imagier.data.sources.folder import FolderSource
@@ -15,16 +15,15 @@ from imagier.errors import UserError
 
 
 def open_local(root: str | Path, extensions: Mapping[str, str], store: str | None = None) -> Source:
-    """The store in a folder. extensions: by input type; store: "folder", "lmdb" or "shards", None to look.
+    """The store in a folder. extensions: by input type. store: "folder", "lmdb" or "shards"; None: find out.
 
     UserError if it cannot be read.
     """
     try:
-        store = store or store_type(Path(root), extensions)
+        store = store or detect_store(Path(root), extensions)
     except OSError as error:
-        raise UserError(
-            str(error.strerror), where=one_line(error.filename or str(root)), advice="check `roots`"
-        ) from error
+        what, where = str(error.strerror), one_line(error.filename or str(root))
+        raise UserError(what, where=where, advice="check `roots`", code="unreadable-folder") from error
     if store == "lmdb":
         return LmdbSource(root, extensions)
     if store == "shards":
@@ -32,14 +31,14 @@ def open_local(root: str | Path, extensions: Mapping[str, str], store: str | Non
     return FolderSource(root, extensions)
 
 
-def store_type(root: Path, kinds: Mapping[str, str]) -> str:
-    """What a folder looks like: "lmdb", "shards" or "folder". kinds: the input types that will be read.
+def detect_store(root: Path, input_types: Collection[str]) -> str:
+    """What a folder holds: "lmdb", "shards" or "folder". input_types: those that will be read.
 
-    An environment of a type makes it LMDB. Lists of files do not: a folder may have them for an object store.
+    The lists of files are no sign of LMDB: a folder may have them for an object store.
     """
-    if any((root / kind / DATA).is_file() for kind in kinds):
+    if any((root / input_type / DATA).is_file() for input_type in input_types):
         return "lmdb"
-    if root.is_dir() and not any((root / kind).is_dir() for kind in kinds):
+    if root.is_dir() and not any((root / input_type).is_dir() for input_type in input_types):
         suffixes = (SHARD, *COMPRESSED)
         return "shards" if any(path.name.endswith(suffixes) for path in root.iterdir()) else "folder"
     return "folder"

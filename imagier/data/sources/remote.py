@@ -1,4 +1,4 @@
-"""A folder of an object store, with copies of what was read on a local disk."""
+"""A folder of an object store, with a cache on a local disk."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ from functools import cached_property
 from typing import Protocol
 
 from imagier.data.sources.disk_cache import DiskCache
+from imagier.data.sources.retry import TRANSIENT_STATUS, Failure
 from imagier.errors import UserError
 
+CONNECT_S, READ_S = 10, 30
+"""A request is repeated if the server does not answer within these times."""
 _CHUNK_BYTES = 2**24
 """Bytes of a large object that are requested at a time."""
 
 
 @dataclass(frozen=True)
 class ObjectStat:
-    """An object as it was listed."""
+    """What a list says about an object."""
 
     size: int
     """Bytes."""
     version: str
-    """Differs if the content differs: an ETag, a generation, a time."""
+    """Changes with the content: an ETag, a generation, a time."""
 
 
 class ObjectStore(Protocol):
-    """Reads the objects below one root of an object store; their names are what follows the root.
+    """Reads objects below a root of an object store; their names are relative to the root.
 
-    Goes to worker processes by fork and by pickle, and opens connections in the process that reads. Lost connections
-    and busy servers are retried; what stays wrong is a UserError.
+    Worker processes get it by fork or by pickle, so it opens connections in the process that reads. It retries when a
+    connection is lost or a server is busy. UserError if that does not help.
     """
 
     @property
     def address(self) -> str:
-        """The server and the root, ending with a separator: what entries of a cache begin with. May connect."""
+        """The server and the root, ending with a separator: the prefix of cache keys. May connect."""
         ...
 
     @property
@@ -50,7 +53,7 @@ class ObjectStore(Protocol):
         ...
 
     def read_range(self, name: str, offset: int, length: int, stat: ObjectStat) -> bytes:
-        """A part of an object that lies within it. UserError if the object is no longer the one that was listed."""
+        """A part of an object, within its size. UserError if the object was replaced after it was listed."""
         ...
 
     def where(self, name: str) -> str:
@@ -59,7 +62,7 @@ class ObjectStore(Protocol):
 
 
 class RemoteFolder:
-    """The objects directly below a root. Those named by a path ("images/a/1.png") can be fetched as a whole, too."""
+    """The objects directly below a root. Deeper ones ("images/a/1.png") can be fetched, but not read in parts."""
 
     def __init__(self, store: ObjectStore, cache: DiskCache | None = None) -> None:
         self.store = store
@@ -67,7 +70,7 @@ class RemoteFolder:
         self._address = store.address if cache is not None else ""
 
     def names(self) -> list[str]:
-        """All names, sorted, as of a flat folder. UserError if there are none."""
+        """The names of the objects directly below the root, sorted. UserError if there are none."""
         return list(self._listed)
 
     def size(self, name: str) -> int:
@@ -79,7 +82,7 @@ class RemoteFolder:
         return self.store.where(name)
 
     def fetch(self, name: str) -> bytes:
-        """All bytes of an object, from the cache if it has them. Assumes that the object never changes."""
+        """All bytes of an object, from the cache if it has them; assumes that objects do not change."""
         if self.cache is None:
             return self.store.read(name)
         entry = f"{self._address}{name}"
@@ -90,9 +93,9 @@ class RemoteFolder:
         return data
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        """A part of one of `names`, fewer bytes at its end. With a cache, all of the object is fetched at once.
+        """A part of one of `names`, fewer bytes at its end. With a cache, the whole object is fetched first.
 
-        UserError if it is no longer the object that was listed.
+        UserError if the object was replaced after it was listed.
         """
         stat = self._listed[name]
         length = max(0, min(length, stat.size - offset))
@@ -100,12 +103,12 @@ class RemoteFolder:
             return b""
         if self.cache is not None:
             entry = f"{self._address}{name} {stat.version}"
-            data = self.cache.get_part(entry, stat.size, offset, length, lambda: self._chunks(name, stat))
+            data = self.cache.get_part(entry, stat.size, offset, length, lambda: self._fetch_chunks(name, stat))
             if data is not None:
                 return data
         return self.store.read_range(name, offset, length, stat)
 
-    def _chunks(self, name: str, stat: ObjectStat) -> Iterator[bytes]:
+    def _fetch_chunks(self, name: str, stat: ObjectStat) -> Iterator[bytes]:
         for start in range(0, stat.size, _CHUNK_BYTES):
             yield self.store.read_range(name, start, min(_CHUNK_BYTES, stat.size - start), stat)
 
@@ -115,11 +118,25 @@ class RemoteFolder:
 
 
 def no_objects(where: str, advice: str = "check `roots`") -> UserError:
-    """The error of a root without objects."""
+    """The error for a root without objects."""
     return UserError("no objects there", where=where, advice=advice, code="no-objects")
 
 
+def explain_status(status: int | None, where: str, answer: str = "") -> Failure | None:
+    """The meaning of an HTTP status, if it is the same in all stores. answer: the status in the store's words."""
+    if status in TRANSIENT_STATUS:
+        what = f"{answer or status}, the server is busy or broken"
+        return Failure(UserError(what, where=where, code="server-busy"), is_transient=True)
+    if status in (412, 416):
+        return Failure(object_replaced(where), is_transient=False)
+    if status == 404:
+        advice = "check `roots`, and whether it was uploaded"
+        missing = UserError("no such object", where=where, advice=advice, code="no-such-object")
+        return Failure(missing, is_transient=False)
+    return None
+
+
 def object_replaced(where: str) -> UserError:
-    """The error of an object that changed during a run, which so could not be resumed exactly."""
+    """The error for an object that changed during a run: such a run could not be resumed exactly."""
     what, advice = "was replaced after the run had listed it", "start the run again"
     return UserError(what, where=where, advice=advice, code="object-replaced")

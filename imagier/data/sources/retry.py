@@ -1,4 +1,4 @@
-"""Repeats requests to a server for as long as that may help."""
+"""Repeats requests to a server while that may help."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from imagier.errors import UserError
 logger = logging.getLogger(__name__)
 
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-"""HTTP: too slow, too busy, or broken for a while."""
+"""HTTP statuses of a server that is too slow, busy or broken, but may recover."""
 _LOG_FROM_S = 4.0
-"""Shorter pauses are not worth a line."""
+"""Shorter pauses are not logged."""
 _MAX_SUMMARY = 200
 _USER_INFO = re.compile(r"(?<=//)[^/\s@\"']*:[^/\s@\"']*@|(?<=(?:http|ttps)://)[^/\s@\"']+@")
-"""In abfs://container@account/..., what is before the @ is no secret."""
+"""What to hide before an @. In abfs://container@account/... it is no secret."""
 _QUERY = re.compile(r"(?<=\?)[^\s\"'>)]+")
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """For how long a request is repeated. The pauses double, from the first to the longest."""
+    """How long requests are repeated. Pauses double, from the first to the longest."""
 
     total_s: float = 300.0
     first_s: float = 0.5
@@ -44,15 +44,15 @@ class Failure:
     """Why a request failed."""
 
     error: UserError
-    """What the user gets to read if it is not repeated."""
+    """What the user sees if the request is not repeated."""
     is_transient: bool
-    """It may succeed another time."""
+    """The request may succeed later."""
     is_answer: bool = True
-    """It comes from the server. False: the server was not reached, or the connection was lost."""
+    """The server sent it. False: the server was not reached, or the connection was lost."""
 
 
 class Retrier:
-    """Repeats requests to one server. Until it has answered once, a server that is not reached is a wrong address."""
+    """Repeats requests to one server. An unreachable server that has never answered is taken for a wrong address."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self.policy = policy
@@ -64,7 +64,7 @@ class Retrier:
         errors: tuple[type[Exception], ...],
         explain: Callable[[Exception], Failure],
     ) -> T:
-        """The result of `request`. `explain` says what those of its exceptions mean that are among `errors`.
+        """The result of `request`. errors: the exceptions to handle. explain: their meaning.
 
         UserError if repeating cannot help, or has not helped in time.
         """
@@ -72,25 +72,27 @@ class Retrier:
         while True:
             try:
                 result = request()
-            except errors as error:
-                failure, cause = explain(error), error
+            except errors as caught:
+                failure, cause = explain(caught), caught
             else:
                 self._has_answered = True
                 return result
             self._has_answered = self._has_answered or failure.is_answer
+            error = failure.error
             if not (failure.is_transient and self._has_answered):
-                raise failure.error from cause
+                raise error from cause
             left_s = begin + self.policy.total_s - time.monotonic()
             if left_s <= 0:
-                raise _gave_up(failure.error, self.policy.total_s) from cause
+                advice = "; ".join(filter(None, [error.advice, f"gave up after {self.policy.total_s:g} s"]))
+                raise UserError(error.what, where=error.where, advice=advice, code=error.code) from cause
             if pause_s / 2 < _LOG_FROM_S <= pause_s:
-                logger.warning(f"{failure.error}; trying again for up to {left_s:.0f} s")
-            self.policy.sleep(pause_s * random.SystemRandom().uniform(0.5, 1))  # else all workers come at once
+                logger.warning(f"{error}; trying again for up to {left_s:.0f} s")
+            self.policy.sleep(pause_s * random.SystemRandom().uniform(0.5, 1))  # or all workers retry at the same time
             pause_s = min(2 * pause_s, self.policy.longest_s)
 
 
 def summarize(error: Exception, secrets: Iterable[str] = ()) -> str:
-    """The text of an exception as one short line, without passwords in addresses, and without any of `secrets`."""
+    """The text of an exception as one short line, without `secrets` and passwords in addresses."""
     text = " ".join(str(error).split()) or type(error).__name__
     for secret in secrets:
         text = text.replace(secret, "***")
@@ -98,10 +100,5 @@ def summarize(error: Exception, secrets: Iterable[str] = ()) -> str:
 
 
 def hide_passwords(text: str) -> str:
-    """A text whose addresses have no user, password or query: "https://me:secret@host/a?sig=x" -> "https://host/a?"."""
+    """Removes user, password and query from addresses: "https://me:secret@host/a?sig=x" -> "https://host/a?"."""
     return _QUERY.sub("", _USER_INFO.sub("", text))
-
-
-def _gave_up(error: UserError, total_s: float) -> UserError:
-    advice = "; ".join(filter(None, [error.advice, f"gave up after {total_s:g} s"]))
-    return UserError(error.what, where=error.where, advice=advice, code=error.code)

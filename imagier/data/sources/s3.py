@@ -1,7 +1,7 @@
-"""Objects of an S3 bucket, by boto3.
+"""Objects of an S3 bucket, read with boto3.
 
-Not by s3fs: its reads cannot insist on the version that was listed, it hides S3's error codes, and the versions of
-botocore that it allows exclude those that boto3, moto or the AWS command line need.
+Not with s3fs: it cannot read a given version of an object, it hides S3's error codes, and it pins versions of botocore
+that conflict with those of boto3, moto and the AWS command line.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from imagier.data.sources.remote import ObjectStat, no_objects, object_replaced
+from imagier.data.sources.remote import CONNECT_S, READ_S, ObjectStat, explain_status, no_objects
 from imagier.data.sources.retry import (
     DEFAULT_POLICY,
-    TRANSIENT_STATUS,
     Failure,
     Retrier,
     RetryPolicy,
@@ -31,9 +30,6 @@ from imagier.errors import UserError
 
 SCHEME = "s3://"
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
-_CONNECT_S, _READ_S = 10, 30
-"""A server that does not answer for so long is asked again."""
-_TRANSIENT_CODES = frozenset({"RequestTimeout"})
 _CREDENTIAL_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 _GIVE_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or name a file with aws_credentials_file"
@@ -44,9 +40,9 @@ T = TypeVar("T")
 
 
 def read_credentials(path: str | Path) -> dict[str, Any]:
-    """Arguments of boto3's client from a JSON file, as the reference's configs name one.
+    """Arguments of boto3's client from a JSON file, the reference's `aws_credentials_file`.
 
-    UserError if there is no such file, or if it holds anything else; no value of it is ever part of a message.
+    UserError if there is no such file or it holds anything else. Messages never contain a value from it.
     """
     where = f"aws_credentials_file: {Path(path).expanduser().absolute()}"
     try:
@@ -54,10 +50,8 @@ def read_credentials(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(str(error.strerror), where=where, code="cannot-read-credentials") from error
     except json.JSONDecodeError as error:
-        advice = "write {'aws_access_key_id': ...}"
-        raise UserError(
-            "not JSON", where=f"{where}:{error.lineno}", advice=advice, code="bad-credentials-file"
-        ) from error
+        where, advice = f"{where}:{error.lineno}", 'write {"aws_access_key_id": ...}'
+        raise UserError("not JSON", where=where, advice=advice, code="bad-credentials-file") from error
     except UnicodeDecodeError as error:
         raise UserError("not a text file (UTF-8)", where=where, code="bad-credentials-file") from error
     if not isinstance(arguments, dict):
@@ -68,11 +62,11 @@ def read_credentials(path: str | Path) -> dict[str, Any]:
 
 
 def check_client_arguments(arguments: Mapping[str, Any], where: str) -> None:
-    """UserError if boto3's client does not take one of these arguments, or wants another type."""
+    """UserError for an argument that boto3's client does not have, or of the wrong type."""
     known = _client_arguments()
     for name, value in arguments.items():
         if name not in known:
-            advice = f"there are {', '.join(known)}"
+            advice = f"the keys are {', '.join(known)}"
             raise UserError(f"unknown key {name!r}", where=where, advice=advice, code="unknown-key")
         if not isinstance(value, bool if name == "use_ssl" else str) and name != "verify":
             expected = "true or false" if name == "use_ssl" else "text"
@@ -82,13 +76,13 @@ def check_client_arguments(arguments: Mapping[str, Any], where: str) -> None:
 class S3Store:
     """The objects below a path of a bucket.
 
-    botocore's own retries are off: they end where the body of an answer begins, and do not outlast a restart.
+    botocore's own retries are off: they do not cover the body of an answer, and are too short for a restart.
     """
 
     def __init__(self, root: str, arguments: Mapping[str, Any], policy: RetryPolicy = DEFAULT_POLICY) -> None:
-        """root: bucket/path or s3://bucket/path. arguments: those of boto3's client; it finds the others by itself.
+        """root: bucket/path or s3://bucket/path. arguments: those of boto3's client.
 
-        UserError if no bucket can have that name, or boto3 is not installed.
+        UserError if that cannot be the name of a bucket, or boto3 is not installed.
         """
         _session_class()
         self.bucket, _, self.path = root.removeprefix(SCHEME).rstrip("/").partition("/")
@@ -100,7 +94,7 @@ class S3Store:
         self._client: tuple[int, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_client": None}  # a worker that is not forked makes its own
+        return {**vars(self), "_client": None}  # every process makes its own
 
     @cached_property
     def address(self) -> str:
@@ -164,7 +158,7 @@ class S3Store:
         )
 
     def _connect(self) -> Any:
-        """The client of this process: no connection is shared over a fork."""
+        """The client of this process: connections do not survive a fork."""
         owner, client = self._client or (None, None)
         if owner != os.getpid():
             client = self._make_client()
@@ -175,8 +169,8 @@ class S3Store:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
 
-        options = Config(connect_timeout=_CONNECT_S, read_timeout=_READ_S, retries={"total_max_attempts": 1})
-        try:  # with a session of its own: threads must not share one while it makes a client
+        options = Config(connect_timeout=CONNECT_S, read_timeout=READ_S, retries={"total_max_attempts": 1})
+        try:  # a new session, because making a client is not thread-safe
             return _session_class()().client("s3", config=options, **self._arguments)
         except (ValueError, BotoCoreError) as error:
             where = f"{SCHEME}{self.bucket}"
@@ -202,28 +196,23 @@ def _client_arguments() -> list[str]:
 
 
 def _explain_answer(answer: Mapping[str, Any], bucket: str, where: str) -> Failure:
-    """What an answer that is an error means, and what to do."""
+    """The meaning of an error that the server sent."""
     code, status = answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]
-    if status in TRANSIENT_STATUS or code in _TRANSIENT_CODES:
-        busy = UserError(f"{code} ({status}), the server is busy or broken", where=where, code="server-busy")
-        return Failure(busy, is_transient=True)
-    return Failure(_refusal(code, status, bucket, where), is_transient=False)
-
-
-def _refusal(code: str, status: int, bucket: str, where: str) -> UserError:
     if code == "NoSuchBucket":
         advice = "check `roots`, and endpoint_url if the server is not Amazon's"
-        return UserError("no such bucket", where=bucket, advice=advice, code="no-such-bucket")
-    if status in (412, 416):
-        return object_replaced(where)
-    if status == 404:
-        advice = "check `roots`, and whether it was uploaded"
-        return UserError("no such object", where=where, advice=advice, code="no-such-object")
+        missing = UserError("no such bucket", where=bucket, advice=advice, code="no-such-bucket")
+        return Failure(missing, is_transient=False)
+    # S3 sends 400 with RequestTimeout, where HTTP has 408.
+    failure = explain_status(408 if code == "RequestTimeout" else status, where, f"{code} ({status})")
+    return failure or Failure(_refusal(code, status, where), is_transient=False)
+
+
+def _refusal(code: str, status: int, where: str) -> UserError:
     if code in _CREDENTIAL_CODES:
         what = f"the credentials are not accepted ({code})"
         return UserError(what, where=where, advice=_GIVE_CREDENTIALS, code="bad-credentials")
     if status in (401, 403):
-        advice = "allow s3:GetObject and s3:ListBucket to the credentials in use"
+        advice = "allow s3:GetObject and s3:ListBucket for these credentials"
         return UserError(f"no permission ({code})", where=where, advice=advice, code="no-permission")
     what, advice = f"the server answers {code} ({status})", "check region_name and endpoint_url"
     return UserError(what, where=where, advice=advice, code="request-refused")

@@ -1,4 +1,4 @@
-"""Where the files of a store of shards lie: a folder here, something far away elsewhere."""
+"""The files of a store of shards: in a local folder here, in an object store in remote.py."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from imagier.data.sources.source import one_line
 from imagier.errors import UserError
 
 MOST_OPEN = 32
-"""Files that a process keeps open; a limit of 1,024 is common, and a run has several workers."""
+"""Files that a process keeps open. A limit of 1,024 is common, and a run has several workers."""
 
 
 class ShardFiles(Protocol):
-    """Files of a flat folder, of which parts can be read. Goes to other processes by fork and by pickle."""
+    """Files of a flat folder that can be read in parts. Worker processes get it by fork or by pickle."""
 
     def names(self) -> list[str]:
         """The names of all files, sorted."""
         ...
 
     def size(self, name: str) -> int:
-        """Bytes of a file, as it was when the names were listed."""
+        """Bytes of a file when the folder was listed."""
         ...
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        """The bytes of a part of a file, fewer where it ends. UserError if they cannot be had."""
+        """A part of a file, fewer bytes at its end. UserError if it cannot be read."""
         ...
 
     def where(self, name: str) -> str:
-        """What to call a file in a message; the folder for ""."""
+        """The name of a file in messages; that of the folder for ""."""
         ...
 
 
@@ -45,7 +45,8 @@ class LocalFiles:
             with os.scandir(self.root) as entries:
                 sizes = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
         except OSError as error:
-            raise UserError(str(error.strerror), where=self.root, advice="check `roots` in the data section") from error
+            what, advice = str(error.strerror), "check `roots` in the data section"
+            raise UserError(what, where=self.root, advice=advice, code="unreadable-folder") from error
         self._sizes = dict(sorted(sizes.items()))
 
     def names(self) -> list[str]:
@@ -56,17 +57,17 @@ class LocalFiles:
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         try:
-            file = self._file(name)  # held here: another thread may make room, and files close when nobody holds them
+            file = self._get_file(name)  # kept in a variable: another thread may evict it, which would close it
             parts: list[bytes] = []
-            while length > 0:  # a call of the system brings 2 GiB at most
-                # A part is read by its place, without a position that processes or threads could share.
+            while length > 0:  # a system call reads at most 2 GiB
+                # pread takes the offset: processes and threads share the file's own position.
                 parts.append(os.pread(file.fileno(), length, offset))
                 if not parts[-1]:
                     break
                 length, offset = length - len(parts[-1]), offset + len(parts[-1])
             return b"".join(parts)
         except OSError as error:
-            raise UserError(str(error.strerror), where=self.where(name)) from error
+            raise UserError(str(error.strerror), where=self.where(name), code="unreadable-file") from error
 
     def where(self, name: str) -> str:
         return one_line(str(self.root / name))
@@ -74,7 +75,7 @@ class LocalFiles:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
 
-    def _file(self, name: str) -> BinaryIO:
+    def _get_file(self, name: str) -> BinaryIO:
         file = self._open.pop(name, None) or (self.root / name).open("rb", buffering=0)
         self._open[name] = file
         if len(self._open) > MOST_OPEN:

@@ -1,8 +1,8 @@
-"""What the members of a shard are called: webdataset's convention, sample and field parted by a dot."""
+"""Names in tar shards, by webdataset's convention: the first dot of a member's name splits sample and field."""
 
 from __future__ import annotations
 
-from imagier.data.sources.source import wrong_key
+from imagier.data.sources.source import find_bad_key
 
 INDEX = "index.npz"
 SHARD = ".tar"
@@ -17,21 +17,21 @@ def shard_name(number: int) -> str:
 def member_name(key: str, field: str) -> str:
     """A key and a field ("images.jpg") -> `sequence/name.field`.
 
-    A dot in the name would end it (webdataset takes what is before the first dot for the sample), so dots are written
-    as %2E, and the per cent sign as %25. Files of the sequence "." have no folder.
+    A dot in the name would end it, so dots are written as %2E and percent signs as %25. Files of the sequence "." have
+    no folder.
     """
     sequence, _, name = key.rpartition("/")
     escaped = name.replace("%", "%25").replace(".", "%2E")
     return f"{escaped}.{field}" if sequence == "." else f"{sequence}/{escaped}.{field}"
 
 
-def key_and_field(member: str) -> tuple[str, str] | None:
-    """The other way; None for what is no part of a sample. ValueError if it lies outside of the archive."""
+def parse_member(member: str) -> tuple[str, str] | None:
+    """The key and the field of a member; None if it is not part of a sample. ValueError if its name is unsafe."""
     while member.startswith("./"):
         member = member[2:]
     folder, _, file = member.rpartition("/")
     name, _, field = file.partition(".")
     key = f"{folder or '.'}/{name.replace('%2E', '.').replace('%25', '%')}"
-    if member.startswith("/") or wrong_key([key]) is not None:
+    if member.startswith("/") or find_bad_key([key]) is not None:
         raise ValueError(member)
     return (key, field) if name and field else None

@@ -1,84 +1,87 @@
-"""Samples in tar archives, as the library webdataset writes and reads them; any of them can be read by itself."""
+"""Samples in tar archives, in webdataset's format, with random access to their members."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import BinaryIO
 
 import numpy as np
 
 from imagier.data.sources.shard_files import ShardFiles
-from imagier.data.sources.shard_index import Members, index_of
+from imagier.data.sources.shard_index import load_index
 from imagier.data.sources.shard_names import member_name
 from imagier.data.sources.source import one_line
 from imagier.errors import UserError
 
 
 class ShardsSource:
-    """Members `sequence/name.type.ext` of all archives of a folder, in the order of the archives' names.
+    """Members `sequence/name.type.ext` of all archives of a folder, which come in the order of their names.
 
-    Members `sequence/name.ext` are read too, where one input type alone has that extension.
+    Members `sequence/name.ext` are read too, if only one input type has that extension.
     """
 
     def __init__(self, files: ShardFiles, extensions: Mapping[str, str]) -> None:
-        """extensions: those that the input types should have; another is taken where there is one of the type alone.
+        """extensions: by input type, the expected ones; a type whose members all have another one is read as well.
 
-        UserError if an archive is damaged, or if it is not clear which members are a type's.
+        UserError if an archive is damaged, or if it is not clear which members belong to an input type.
         """
         self.files = files
-        index = index_of(files)
+        index = load_index(files)
         self._shards = list(index.shards)
-        there = list(index.fields)
-        self._fields = {kind: _field(kind, extensions, there, files.where("")) for kind in extensions}
-        self._members: dict[str, Members] = {kind: index.fields[field] for kind, field in self._fields.items()}
+        self._fields = {name: _find_field(name, extensions, index.fields, files.where("")) for name in extensions}
+        self._members = {name: index.fields[field] for name, field in self._fields.items()}
 
-    def keys(self, kind: str) -> list[str]:
-        return list(self._members[kind].keys)
+    def keys(self, input_type: str) -> list[str]:
+        return list(self._members[input_type].keys)
 
-    def shards(self, kind: str) -> list[int]:
-        counts = np.bincount(self._members[kind].shard, minlength=len(self._shards))
+    def shards(self, input_type: str) -> list[int]:
+        counts = np.bincount(self._members[input_type].shard, minlength=len(self._shards))
         return [int(count) for count in counts if count]
 
-    def read(self, kind: str, key: str) -> bytes:
-        members = self._members[kind]
-        place = members.keys.find(key)
-        if place is None:
-            raise UserError("no such member", where=self.where(kind, key), advice="make the shards again")
-        shard, offset, length = (int(numbers[place]) for numbers in (members.shard, members.offset, members.length))
+    def read(self, input_type: str, key: str) -> bytes:
+        members = self._members[input_type]
+        index = members.keys.find(key)
+        if index is None:
+            where = self.where(input_type, key)
+            raise UserError("no such member", where=where, advice="make the shards again", code="missing-file")
+        shard, offset, length = (int(numbers[index]) for numbers in (members.shard, members.offset, members.length))
         data = self.files.read(self._shards[shard], offset, length)
         if len(data) < length:
-            raise UserError("the shard was cut off", where=self.where(kind, key), advice="make or copy it again")
+            where = self.where(input_type, key)
+            raise UserError("the shard was cut off", where=where, advice="make or copy it again", code="damaged-shard")
         return data
 
-    def open(self, kind: str, key: str) -> BinaryIO:
-        return io.BytesIO(self.read(kind, key))
+    def open(self, input_type: str, key: str) -> BinaryIO:
+        return io.BytesIO(self.read(input_type, key))
 
-    def modified(self, kind: str, key: str) -> int:
+    def mtime_ns(self, input_type: str, key: str) -> int:
         return 0
 
-    def where(self, kind: str, key: str) -> str:
-        members = self._members[kind]
-        place = members.keys.find(key)
-        shard = "*.tar" if place is None else self._shards[int(members.shard[place])]
-        return f"{self.files.where(shard)}[{one_line(member_name(key, self._fields[kind]))}]"
+    def where(self, input_type: str, key: str) -> str:
+        members = self._members[input_type]
+        index = members.keys.find(key)
+        shard = "*.tar" if index is None else self._shards[int(members.shard[index])]
+        return f"{self.files.where(shard)}[{one_line(member_name(key, self._fields[input_type]))}]"
 
-    def extension(self, kind: str) -> str:
-        return self._fields[kind].rpartition(".")[2].lower()
+    def extension(self, input_type: str) -> str:
+        return self._fields[input_type].rpartition(".")[2].lower()
 
 
-def _field(kind: str, extensions: Mapping[str, str], there: list[str], where: str) -> str:
-    """What stands behind the name of a sample in the members of a type, from all that stands there."""
-    of_type = [field for field in there if field.rpartition(".")[0] == kind]
-    wanted = f"{kind}.{extensions[kind]}"
-    if wanted in of_type:
-        return wanted
+def _find_field(input_type: str, extensions: Mapping[str, str], fields: Collection[str], where: str) -> str:
+    """Which of the fields of all members is that of an input type: "images.jpg", or "jpg"."""
+    plain = extensions[input_type]
+    expected = f"{input_type}.{plain}"
+    if expected in fields:
+        return expected
+    of_type = [field for field in fields if field.rpartition(".")[0] == input_type]
     if len(of_type) == 1:
         return of_type[0]
-    plain = extensions[kind]
-    if not of_type and plain in there and Counter(extensions.values())[plain] == 1:
+    if not of_type and plain in fields and Counter(extensions.values())[plain] == 1:
         return plain
-    has = one_line(", ".join(sorted(there))) or "nothing that could be a sample"
-    why = f"several types have the extension {plain}" if plain in there else f"no member ends in .{wanted} or .{plain}"
-    raise UserError(f"{why}, input type {kind!r}", where=where, advice=f"the members end in: {has}")
+    reason = (
+        f"several types have the extension {plain}" if plain in fields else f"no member ends in .{expected} or .{plain}"
+    )
+    advice = f"the members end in: {one_line(', '.join(sorted(fields))) or 'nothing that could be a sample'}"
+    raise UserError(f"{reason}, input type {input_type!r}", where=where, advice=advice, code="missing-input-type")

@@ -1,4 +1,4 @@
-"""Where the bytes of samples live."""
+"""The contract of a store of files: `Source`. Also what all sources share: rules for keys, and names for messages."""
 
 from __future__ import annotations
 
@@ -8,42 +8,86 @@ from typing import BinaryIO, Protocol
 
 
 class Source(Protocol):
-    """A store of files, by input type ("images", "seg_maps") and key ("sequence/name", without extension).
+    """Files by input type ("images", "seg_maps") and key ("sequence/name", without extension).
 
-    Processes that read samples get it by fork or by pickle: what it opens, it opens in the process that reads.
+    Data sets read from `DatasetSpec.sources`, one per root. Worker processes get a source by fork or by pickle, so it
+    opens files and connections in the process that reads. Files in a table of an SQLite database:
+
+        import io
+        import sqlite3
+        from contextlib import closing
+
+        from imagier.errors import UserError
+
+        class SqliteSource:
+            '''Rows (input_type, key, data) of the table `files`.'''
+
+            def __init__(self, path, extensions):
+                self.path = path
+                self.extensions = extensions
+
+            def keys(self, input_type):
+                return [key for (key,) in self.select("key", "input_type = ? ORDER BY key", input_type)]
+
+            def shards(self, input_type):
+                return [len(self.keys(input_type))]
+
+            def read(self, input_type, key):
+                for (data,) in self.select("data", "input_type = ? AND key = ?", input_type, key):
+                    return data
+                raise UserError("no such row", where=self.where(input_type, key), code="missing-file")
+
+            def open(self, input_type, key):
+                return io.BytesIO(self.read(input_type, key))
+
+            def mtime_ns(self, input_type, key):
+                return 0
+
+            def where(self, input_type, key):
+                return f"{self.path}[{input_type}/{key}]"
+
+            def extension(self, input_type):
+                return self.extensions[input_type]
+
+            def select(self, column, condition, *values):
+                with closing(sqlite3.connect(self.path)) as database:
+                    return database.execute(f"SELECT {column} FROM files WHERE {condition}", values).fetchall()
     """
 
-    def keys(self, kind: str) -> list[str]:
-        """All keys of a type, in the order of the data set."""
+    def keys(self, input_type: str) -> list[str]:
+        """All keys of an input type, in the order of the data set."""
         ...
 
-    def shards(self, kind: str) -> list[int]:
-        """How many keys, in their order, lie together and are best read together; one number where none do."""
+    def shards(self, input_type: str) -> list[int]:
+        """Numbers of consecutive keys that are stored together and best read together; their sum is that of all keys.
+
+        One number if the files are not grouped.
+        """
         ...
 
-    def read(self, kind: str, key: str) -> bytes:
-        """The bytes of one file. UserError if it is not there."""
+    def read(self, input_type: str, key: str) -> bytes:
+        """The content of a file. UserError if there is no such file."""
         ...
 
-    def open(self, kind: str, key: str) -> BinaryIO:
-        """One file, to be read from any place on (videos). UserError if it is not there."""
+    def open(self, input_type: str, key: str) -> BinaryIO:
+        """A seekable file, for videos. UserError if there is no such file."""
         ...
 
-    def modified(self, kind: str, key: str) -> int:
-        """A number that is another once the file was changed (a time in ns); 0 where nothing tells."""
+    def mtime_ns(self, input_type: str, key: str) -> int:
+        """When the file was last modified, in ns; 0 if unknown. Shows whether it has changed."""
         ...
 
-    def where(self, kind: str, key: str) -> str:
-        """What to call the file in a message: one line."""
+    def where(self, input_type: str, key: str) -> str:
+        """The file's name in messages: one line."""
         ...
 
-    def extension(self, kind: str) -> str:
-        """The format of a type's files, lower case without dot."""
+    def extension(self, input_type: str) -> str:
+        """The format of the files: lower case, without a dot."""
         ...
 
 
 def unique_names(keys: Iterable[str]) -> list[str]:
-    """The keys of several sources, as names: where one has stood there before, it gets a number ("s/a_2")."""
+    """Names for the keys of several sources. A key that occurs again gets a number: "s/a" -> "s/a_2"."""
     keys = list(keys)
     taken = set(keys)
     seen: set[str] = set()
@@ -59,24 +103,24 @@ def unique_names(keys: Iterable[str]) -> list[str]:
 
 
 def whole_sequence(key: str) -> str:
-    """The key of the file itself where a sequence `<whole>___<3 characters>___` is a part of a longer one, `<whole>`.
+    """The key of the stored file. A sequence `<whole>___<3 characters>___` is a part of the sequence `<whole>`.
 
-    A list of files can so cut one sequence into several; the files stay where they are.
+    So a list of files can split a sequence without moving its files.
     """
     return _PART.sub(r"\1", key, count=1)
 
 
-def wrong_key(keys: Iterable[str]) -> str | None:
-    """The first key that can be no file's: images made of it would be written elsewhere, or cannot be named."""
-    return next((key for key in keys if _WRONG.search(key)), None)
+def find_bad_key(keys: Iterable[str]) -> str | None:
+    """The first key that cannot name a file, or would lead out of the folder of results."""
+    return next((key for key in keys if _BAD_KEY.search(key)), None)
 
 
 def one_line(path: str) -> str:
-    """A path for a message, whatever characters are in it."""
+    """A path for a message, with unprintable characters escaped."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], path)
 
 
 _PART = re.compile(r"___[^/]{3}___(/[^/]*)$")
-# Absolute; without a name; a step out of the folder; a zero; half a character, as which Python shows what is not UTF-8.
-_WRONG = re.compile(r"^/|^$|/$|(?:^|/)\.\.(?:/|$)|[\0\ud800-\udfff]")
+# Absolute, empty, without a name, with "..", with NUL, or with a surrogate (Python's stand-in for bytes not in UTF-8).
+_BAD_KEY = re.compile(r"^/|^$|/$|(?:^|/)\.\.(?:/|$)|[\0\ud800-\udfff]")
 _UNPRINTABLE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

@@ -1,5 +1,5 @@
 """Frozen ImageNet and face networks, for losses and metrics on their features."""
 
-from imagier.nn.backbones.network import FeatureNetwork, feature_network, layer_names, network_names
+from imagier.nn.backbones.network import FeatureNetwork, build_feature_network, list_layers, list_networks
 
-__all__ = ["FeatureNetwork", "feature_network", "layer_names", "network_names"]
+__all__ = ["FeatureNetwork", "build_feature_network", "list_layers", "list_networks"]

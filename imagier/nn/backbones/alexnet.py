@@ -7,7 +7,7 @@ from functools import partial
 from torch import nn
 
 from imagier.nn.backbones.backbone import Backbone, Steps
-from imagier.nn.backbones.weights import cached_file
+from imagier.nn.backbones.weights import find_cached_file
 
 
 def _steps() -> Steps:
@@ -32,5 +32,5 @@ ALEXNET = Backbone(
     steps=_steps,
     # conv_i is taken after its ReLU and so equals relu_i, as by all programs with torchvision's in-place ReLUs.
     taps={f"{kind}_{i}": path for i, path in _RELUS.items() for kind in ("conv", "relu")},
-    find_weights=partial(cached_file, ("alexnet-owt-7be5be79.pth",)),
+    find_weights=partial(find_cached_file, ("alexnet-owt-7be5be79.pth",)),
 )

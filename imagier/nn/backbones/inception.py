@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.nn.backbones.backbone import Backbone, Steps
-from imagier.nn.backbones.weights import cached_file
+from imagier.nn.backbones.weights import find_cached_file
 
 
 class _ConvNorm(nn.Module):
@@ -81,7 +81,7 @@ class _Mixed(nn.Module):
         return torch.cat(outputs, dim=1)
 
 
-def _mixed_5(in_channels: int, pool_width: int) -> _Mixed:
+def _make_mixed_5(in_channels: int, pool_width: int) -> _Mixed:
     """Figure 5: the 5 x 5 convolution of the first Inception also as two of 3 x 3; 35 x 35 pixels."""
     return _Mixed(
         in_channels,
@@ -94,13 +94,13 @@ def _mixed_5(in_channels: int, pool_width: int) -> _Mixed:
     )
 
 
-def _mixed_6a() -> _Mixed:
+def _make_mixed_6a() -> _Mixed:
     """Figure 10: halves the size; 35 x 35 -> 17 x 17 pixels."""
     double = [_Conv("branch3x3dbl_1", 64), _Conv("branch3x3dbl_2", 96, 3), _Conv("branch3x3dbl_3", 96, 3)]
     return _Mixed(288, [_Branch([_Conv("branch3x3", 384, 3)], stride=2), _Branch(double, stride=2)], max_pool=True)
 
 
-def _mixed_6(width: int) -> _Mixed:
+def _make_mixed_6(width: int) -> _Mixed:
     """Figure 6: 7 x 7 convolutions split into rows and columns; 17 x 17 pixels."""
     row, column = (1, 7), (7, 1)
     single = [
@@ -119,7 +119,7 @@ def _mixed_6(width: int) -> _Mixed:
     return _Mixed(768, [_Branch([_Conv("branch1x1", 192)]), _Branch(single), _Branch(double), pool])
 
 
-def _mixed_7a() -> _Mixed:
+def _make_mixed_7a() -> _Mixed:
     """Figure 10 with a 7 x 7 branch: halves the size; 17 x 17 -> 8 x 8 pixels."""
     single = [_Conv("branch3x3_1", 192), _Conv("branch3x3_2", 320, 3)]
     wide = [
@@ -131,7 +131,7 @@ def _mixed_7a() -> _Mixed:
     return _Mixed(768, [_Branch(single, stride=2), _Branch(wide, stride=2)], max_pool=True)
 
 
-def _mixed_7(in_channels: int) -> _Mixed:
+def _make_mixed_7(in_channels: int) -> _Mixed:
     """Figure 7: 3 x 3 convolutions split into a row and a column beside each other; 8 x 8 pixels."""
     row, column = (1, 3), (3, 1)
     single = _Branch(
@@ -154,17 +154,17 @@ def _steps() -> Steps:
     yield "Conv2d_3b_1x1", _ConvNorm(64, 80, 1)
     yield "Conv2d_4a_3x3", _ConvNorm(80, 192, 3)
     yield "maxpool2", nn.MaxPool2d(3, stride=2)
-    yield "Mixed_5b", _mixed_5(192, 32)
-    yield "Mixed_5c", _mixed_5(256, 64)
-    yield "Mixed_5d", _mixed_5(288, 64)
-    yield "Mixed_6a", _mixed_6a()
-    yield "Mixed_6b", _mixed_6(128)
-    yield "Mixed_6c", _mixed_6(160)
-    yield "Mixed_6d", _mixed_6(160)
-    yield "Mixed_6e", _mixed_6(192)
-    yield "Mixed_7a", _mixed_7a()
-    yield "Mixed_7b", _mixed_7(1280)
-    yield "Mixed_7c", _mixed_7(2048)
+    yield "Mixed_5b", _make_mixed_5(192, 32)
+    yield "Mixed_5c", _make_mixed_5(256, 64)
+    yield "Mixed_5d", _make_mixed_5(288, 64)
+    yield "Mixed_6a", _make_mixed_6a()
+    yield "Mixed_6b", _make_mixed_6(128)
+    yield "Mixed_6c", _make_mixed_6(160)
+    yield "Mixed_6d", _make_mixed_6(160)
+    yield "Mixed_6e", _make_mixed_6(192)
+    yield "Mixed_7a", _make_mixed_7a()
+    yield "Mixed_7b", _make_mixed_7(1280)
+    yield "Mixed_7c", _make_mixed_7(2048)
     yield "avgpool", nn.AdaptiveAvgPool2d(1)
 
 
@@ -174,5 +174,5 @@ INCEPTION_V3 = Backbone(
     # Images are normalized by ImageNet's mean and deviation, as the loss has always fed this network, although
     # these weights were trained on images in [-1, 1].
     taps={"pool_1": "maxpool1", "pool_2": "maxpool2", "mixed_6e": "Mixed_6e", "pool_3": "avgpool"},
-    find_weights=partial(cached_file, ("inception_v3_google-0cc3c7bd.pth",)),
+    find_weights=partial(find_cached_file, ("inception_v3_google-0cc3c7bd.pth",)),
 )

@@ -29,7 +29,7 @@ _BACKBONES = {
 }
 
 
-def feature_network(network: str, layers: Sequence[str], weights_path: str | None = None) -> FeatureNetwork:
+def build_feature_network(network: str, layers: Sequence[str], weights_path: str | None = None) -> FeatureNetwork:
     """Build the frozen network `network` down to the deepest of `layers` and load its pretrained weights.
 
     `weights_path`: a .pth, .pt or .safetensors file with torchvision's keys, which may lack the layers that are not
@@ -51,13 +51,13 @@ def feature_network(network: str, layers: Sequence[str], weights_path: str | Non
     return FeatureNetwork(backbone, layers, read_weights(path), source=str(path))
 
 
-def network_names() -> list[str]:
-    """All names that `feature_network` accepts as network."""
+def list_networks() -> list[str]:
+    """All names that `build_feature_network` accepts as network."""
     return list(_BACKBONES)
 
 
-def layer_names(network: str) -> list[str]:
-    """All names that `feature_network` accepts as layers of `network`, a name that it knows."""
+def list_layers(network: str) -> list[str]:
+    """All names that `build_feature_network` accepts as layers of `network`, a name that it knows."""
     return list(_BACKBONES[network].taps)
 
 
@@ -65,7 +65,7 @@ class FeatureNetwork(nn.Module):
     """Images in [-1, 1], N x 3 x H x W -> {layer name: features}, as the pretrained network computes them.
 
     Frozen: no parameter requires gradients, and `train()` leaves it in eval mode. Gradients flow to the images.
-    The keys of its state dict are torchvision's. Made by `feature_network`.
+    The keys of its state dict are torchvision's. Made by `build_feature_network`.
     """
 
     def __init__(

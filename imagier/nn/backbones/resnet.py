@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.nn.backbones.backbone import Backbone, Steps
-from imagier.nn.backbones.weights import cached_file
+from imagier.nn.backbones.weights import find_cached_file
 
 _EXPANSION = 4  # a block puts out 4 times as many channels as its 3 x 3 convolution
 
@@ -62,7 +62,7 @@ RESNET50 = Backbone(
     name="resnet50",
     steps=_steps,
     taps=_TAPS,
-    find_weights=partial(cached_file, ("resnet50-0676ba61.pth", "resnet50-19c8e357.pth", "resnet50-11ad3fa6.pth")),
+    find_weights=partial(find_cached_file, ("resnet50-0676ba61.pth", "resnet50-19c8e357.pth", "resnet50-11ad3fa6.pth")),
 )
 
 # Trained against adversarial perturbations (Engstrom et al. 2019, the package `robustness`), same layout.
@@ -70,6 +70,6 @@ ROBUST_RESNET50 = Backbone(
     name="robust_resnet50",
     steps=_steps,
     taps=_TAPS,
-    find_weights=partial(cached_file, ("ImageNet.pt",), "github.com/MadryLab/robustness"),
+    find_weights=partial(find_cached_file, ("ImageNet.pt",), "github.com/MadryLab/robustness"),
     file_key=_robust_key,
 )

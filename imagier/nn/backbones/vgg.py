@@ -8,7 +8,7 @@ from functools import partial
 from torch import nn
 
 from imagier.nn.backbones.backbone import Backbone, Steps
-from imagier.nn.backbones.weights import cached_file
+from imagier.nn.backbones.weights import find_cached_file
 
 _WIDTHS = (64, 128, 256, 512, 512)
 
@@ -70,14 +70,14 @@ VGG19 = Backbone(
     steps=partial(_steps, _DEPTHS_19, 1000),
     # fc_2, the second linear layer, is taken after its ReLU, as by all programs with torchvision's in-place ReLUs.
     taps=_RELUS_19 | {"pool_5": "features.36", "fc_2": "classifier.4"},
-    find_weights=partial(cached_file, ("vgg19-dcbb9e9d.pth",)),
+    find_weights=partial(find_cached_file, ("vgg19-dcbb9e9d.pth",)),
 )
 
 VGG16 = Backbone(
     name="vgg16",
     steps=partial(_steps, _DEPTHS_16, 1000),
     taps={layer: path for layer, path in _RELUS_16.items() if layer not in ("relu_5_2", "relu_5_3")},
-    find_weights=partial(cached_file, ("vgg16-397923af.pth",)),
+    find_weights=partial(find_cached_file, ("vgg16-397923af.pth",)),
 )
 
 VGG_FACE = Backbone(
@@ -89,6 +89,6 @@ VGG_FACE = Backbone(
     taps={f"conv_{place}": f"features.{index + 1}" for place, index in _CONVS_16.items()}
     | {layer: path for layer, path in _RELUS_16.items() if layer.endswith("_1")}
     | {"fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"},
-    find_weights=partial(cached_file, ("vgg_face_dag.pth",), "www.robots.ox.ac.uk/~albanie/pytorch-models.html"),
+    find_weights=partial(find_cached_file, ("vgg_face_dag.pth",), "www.robots.ox.ac.uk/~albanie/pytorch-models.html"),
     file_key=_face_key,
 )

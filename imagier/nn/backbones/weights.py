@@ -17,7 +17,7 @@ from imagier.errors import UserError
 PUBLIC_URL = "https://download.pytorch.org/models/"
 
 
-def cached_file(names: Sequence[str], page: str | None = None) -> Path:
+def find_cached_file(names: Sequence[str], page: str | None = None) -> Path:
     """The first of the files `names` that lies in torch's cache (`$TORCH_HOME/hub/checkpoints`).
 
     If there is none, the first name is downloaded from PyTorch's server, unless `page` says that the file has to be

@@ -1,4 +1,4 @@
-"""What the doctor found, as a page that opens anywhere and as JSON."""
+"""The report of `imagier data check`: a self-contained HTML page, and JSON."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from imagier.data.codecs.mask import NOTHING
 from imagier.errors import UserError
 from imagier.tools.doctor import summary
 from imagier.tools.doctor.diagnosis import Diagnosis
-from imagier.tools.doctor.file_stats import image
+from imagier.tools.doctor.file_stats import load_image
 from imagier.tools.doctor.file_table import FileTable
 from imagier.tools.doctor.finding import Finding
-from imagier.tools.doctor.images import Shown, css, show, template
+from imagier.tools.doctor.images import PageImage, load_template, show, to_css
 from imagier.tools.doctor.summary import Bin
 
 ROWS, IMAGES, EXAMPLES = 1000, 12, 5
 IMAGE_PX, EXAMPLE_PX = 150, 88
-MOST_FOLDERS = 60
+MAX_FOLDERS = 60
 _LONGEST_CAPTION = 24
 
 
-def page(diagnosis: Diagnosis, *, title: str, facts: str, quick: bool) -> str:
-    """The page as HTML; it needs nothing from elsewhere. facts: a line about what was done."""
-    tables = [table for report in diagnosis.chapters for table in report.tables]
-    return template("check.html").render(
+def render_page(diagnosis: Diagnosis, *, title: str, facts: str, is_quick: bool) -> str:
+    """The report as one HTML file that loads nothing from elsewhere. facts: a line under the title."""
+    tables = [table for report in diagnosis.reports for table in report.tables]
+    return load_template("check.html").render(
         title=title,
         facts=facts,
-        quick=quick,
+        is_quick=is_quick,
         errors=diagnosis.errors,
         warnings=len(diagnosis.findings) - diagnosis.errors,
-        lines=[(line, _examples(table)) for line, table in zip(summary.summary(diagnosis), tables)],
-        findings=[_finding(finding) for finding in diagnosis.findings],
-        classes=_classes(tables),
-        sizes=_sizes(tables),
-        folders=_folders(tables),
+        lines=[(line, _show_examples(table)) for line, table in zip(summary.summarize(diagnosis), tables)],
+        findings=[_render_finding(finding) for finding in diagnosis.findings],
+        classes=_tabulate_classes(tables),
+        sizes=_tabulate_sizes(tables),
+        folders=_tabulate_folders(tables),
     )
 
 
-def as_json(diagnosis: Diagnosis) -> Iterator[str]:
-    """The findings with all their rows, in pieces: there may be very many."""
-    lines = [asdict(line) for line in summary.summary(diagnosis)]
+def format_json(diagnosis: Diagnosis) -> Iterator[str]:
+    """The findings with all their rows as JSON, in pieces, since there may be millions of rows."""
+    lines = [_rename_keys(asdict(line)) for line in summary.summarize(diagnosis)]
     yield f'{{\n "files": {json.dumps(lines, indent=1)},\n "findings": ['
     for number, finding in enumerate(diagnosis.findings):
         head = {"severity": finding.severity.value, "where": finding.where, "what": finding.what}
@@ -55,20 +55,25 @@ def as_json(diagnosis: Diagnosis) -> Iterator[str]:
     yield "\n ]\n}\n"
 
 
-def _examples(table: FileTable) -> list[Shown]:
-    """A few images from all over a column."""
-    seen = table.seen
-    count = min(EXAMPLES, len(seen))
-    places = [int(seen[i * len(seen) // count]) for i in range(count)]
-    return [one for place in places for one in _shown(table, place, EXAMPLE_PX)]
+def _rename_keys(line: dict[str, Any]) -> dict[str, Any]:
+    """Keeps the keys of the JSON as they have always been: programs read it."""
+    return {"part": line.pop("split"), "kind": line.pop("input_type"), **line}
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _show_examples(table: FileTable) -> list[PageImage]:
+    """A few images, spread evenly over a table."""
+    readable = table.readable
+    count = min(EXAMPLES, len(readable))
+    indices = [int(readable[i * len(readable) // count]) for i in range(count)]
+    return [one for index in indices for one in _show_file(table, index, EXAMPLE_PX)]
+
+
+def _render_finding(finding: Finding) -> dict[str, Any]:
     gallery = []
     for row in finding.rows.first(IMAGES):
-        images = [one for table, place in row.images for one in _shown(table, place, IMAGE_PX)]
+        images = [one for table, index in row.images for one in _show_file(table, index, IMAGE_PX)]
         if images:
-            gallery.append((_short(row.text), images))
+            gallery.append((_shorten(row.text), images))
     return {
         "severity": finding.severity.value,
         "where": finding.where,
@@ -80,74 +85,74 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _shown(table: FileTable, place: int, side_px: int) -> list[Shown]:
-    """The image, or none where there is none to be seen."""
+def _show_file(table: FileTable, index: int, side_px: int) -> list[PageImage]:
+    """The image as a list of one; an empty list if the file has no pixels or cannot be read."""
     if not table.codec.has_pixels:
         return []
     try:
-        array = image(*table.items[place], table.codec)
+        array = load_image(*table.items[index], table.codec)
     except UserError:
         return []
-    return [show(array, table.codec, table.where(place), side_px)]
+    return [show(array, table.codec, table.where(index), side_px)]
 
 
-def _short(text: str) -> str:
-    """The text without the folders of the files in it, and without a long explanation, which stands below."""
-    name, _, words = text.partition(": ")
-    if len(words) > _LONGEST_CAPTION:
+def _shorten(text: str) -> str:
+    """A caption: file names without their folders, and without a long message, which the list below repeats."""
+    name, _, message = text.partition(": ")
+    if len(message) > _LONGEST_CAPTION:
         text = name
     return " ".join(word.rpartition("/")[2] if word.count("/") > 1 else word for word in text.split(" "))
 
 
-def _classes(tables: Sequence[FileTable]) -> list[tuple[str, list[str], list[dict[str, Any]], float]]:
-    """For every type with classes: its name, the splits, a row for each class, the largest share."""
+def _tabulate_classes(tables: Sequence[FileTable]) -> list[tuple[str, list[str], list[dict[str, Any]], float]]:
+    """For every type with classes: its name, the splits, a row per class, the largest share."""
     found = []
     for name in dict.fromkeys(table.codec.name for table in tables if table.codec.num_classes is not None):
-        of_type = [table for table in tables if table.codec.name == name and len(table.seen)]
+        of_type = [table for table in tables if table.codec.name == name and len(table.readable)]
         if not of_type:
             continue
         input_type = of_type[0].codec.input_type
-        known = input_type.num_classes or 0
-        any_goes = input_type.use_dont_care or input_type.dont_care is not None
-        colors = class_colors(known)
-        lines = summary.classes(of_type)
+        num_classes = input_type.num_classes or 0
+        is_any_allowed = input_type.use_dont_care or input_type.dont_care is not None
+        colors = class_colors(num_classes)
+        lines = summary.count_classes(of_type)
         rows = [
             {
                 **asdict(line),
-                "color": css(colors[line.number]),
-                "beyond": known <= line.number != NOTHING and not any_goes,
-                "percent": " / ".join(map(_percent, line.pixels)),
+                "color": to_css(colors[line.number]),
+                "beyond": num_classes <= line.number != NOTHING and not is_any_allowed,
+                "percent": " / ".join(map(_format_percent, line.pixels)),
             }
             for line in lines
         ]
         most = max((share for line in lines for share in line.pixels), default=0.0) or 1.0
-        found.append((name, [table.part.name for table in of_type], rows, most))
+        found.append((name, [table.split.name for table in of_type], rows, most))
     return found
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return "0" if share == 0 else "<0.01%" if share < 1e-4 else f"{share:.2%}" if share < 0.01 else f"{share:.1%}"
 
 
-def _sizes(tables: Sequence[FileTable]) -> list[tuple[str, list[Bin], list[Bin]]]:
-    """The distribution of sizes of the columns that hold more than one."""
+def _tabulate_sizes(tables: Sequence[FileTable]) -> list[tuple[str, list[Bin], list[Bin]]]:
+    """Distributions of sizes and aspect ratios, for tables with more than one size."""
     found = []
     for table in tables:
         if not table.codec.has_pixels:
             continue
-        common = summary.common_sizes(table)
+        common = summary.count_sizes(table)
         if len(common) > 1:
-            found.append((str(table), common, summary.aspects(table)))
+            found.append((str(table), common, summary.count_aspects(table)))
     return found
 
 
-def _folders(tables: Sequence[FileTable]) -> list[tuple[str, list[Bin]]]:
-    """Files by outermost folder, of the columns that have several folders."""
+def _tabulate_folders(tables: Sequence[FileTable]) -> list[tuple[str, list[Bin]]]:
+    """Files per outermost folder, for tables with several folders."""
     found = []
     for table in tables:
         counts = [Bin(name, count) for name, count in table.folders.items()]
         if len(counts) > 1:
-            rest = sum(one.count for one in counts[MOST_FOLDERS:])
-            more = [Bin(f"{len(counts) - MOST_FOLDERS} others", rest)] if rest else []
-            found.append((str(table), [*counts[:MOST_FOLDERS], *more]))
+            rest = sum(bin_.count for bin_ in counts[MAX_FOLDERS:])
+            more = [Bin(f"{len(counts) - MAX_FOLDERS} others", rest)] if rest else []
+            found.append((str(table), [*counts[:MAX_FOLDERS], *more]))
     return found

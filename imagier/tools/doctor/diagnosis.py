@@ -1,102 +1,105 @@
-"""The whole examination of a data set: list, read, compare, conclude."""
+"""The examination of a data set: list its files, read them, find faults, find duplicates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from imagier.tools.doctor.copies import identical, repeated, similar
-from imagier.tools.doctor.file_table import FileTable, Split, listed
+from imagier.errors import UserError
+from imagier.tools.doctor.copies import find_identical, find_repeated, find_similar
+from imagier.tools.doctor.file_faults import find_file_faults
+from imagier.tools.doctor.file_table import FileTable, Split, list_files
 from imagier.tools.doctor.finding import Finding, Severity
-from imagier.tools.doctor.of_files import faults_of_files
-from imagier.tools.doctor.of_sets import faults_of_classes, faults_of_copies, faults_of_partners, faults_of_sizes
-from imagier.tools.doctor.reading import Told, read_all
+from imagier.tools.doctor.reading import read_all
+from imagier.tools.doctor.split_faults import find_class_faults, find_partner_faults, find_size_faults, report_copies
+from imagier.tools.progress import ProgressBar
 
 TRAIN = "train"
-
-Bar = Callable[[str], AbstractContextManager[Told]]
-"""Shows how far something has come: `with bar("reading files") as told: ... told(done, to_do)`."""
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """A part with its columns, in the order of its types."""
+    """A split with its file tables, in the order of its types."""
 
-    part: Split
+    split: Split
     tables: Sequence[FileTable]
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the doctor knows of a data set."""
+    """What was found in a data set."""
 
-    chapters: Sequence[SplitReport]
+    reports: Sequence[SplitReport]
     findings: Sequence[Finding]
-    """The errors first."""
+    """Errors first."""
 
     @property
     def errors(self) -> int:
-        """Findings at which a run would stop."""
+        """Number of findings that would stop a run."""
         return sum(finding.severity is Severity.ERROR for finding in self.findings)
 
 
 def diagnose(
-    parts: Sequence[Split], *, workers: int, bar: Bar, most: int | None = None, seconds: float | None = None
+    splits: Sequence[Split],
+    *,
+    workers: int,
+    progress: ProgressBar,
+    most: int | None = None,
+    seconds: float | None = None,
 ) -> Diagnosis:
-    """Examines the parts of a data set.
+    """Examines the splits of a data set.
 
-    most, seconds: read only so many files of each type, and stop reading after so long; copies are not looked for then.
+    most, seconds: limits for a quick check: files to read per type, and time for reading. It does not look for copies.
     """
-    chapters, findings = [], []
-    for part in parts:
-        tables, problems = listed(part)
-        chapters.append(SplitReport(part, tables))
-        findings += [_not_listed(part, problem) for problem in problems]
-    tables = [table for report in chapters for table in report.tables]
-    with bar("reading files") as told:
-        read_all(tables, workers=workers, told=told, most=most, seconds=seconds)
-    for report in chapters:
-        findings += _faults_of(report)
-    for train, held_out in _tested(chapters):
-        findings += faults_of_classes(train, held_out)
+    reports: list[SplitReport] = []
+    findings: list[Finding] = []
+    for split in splits:
+        tables, problems = list_files(split)
+        reports.append(SplitReport(split, tables))
+        findings += [_describe_problem(split, problem) for problem in problems]
+    tables = [table for report in reports for table in report.tables]
+    with progress("reading files") as update:
+        read_all(tables, workers=workers, update=update, most=most, seconds=seconds)
+    for report in reports:
+        findings += _find_faults(report)
+    for train, held_out in _pair_with_held_out(reports):
+        findings += find_class_faults(train, held_out)
     if most is None:
-        findings += _copies(chapters, workers, bar)
-    return Diagnosis(chapters, sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR))
+        findings += _find_copies(reports, workers, progress)
+    return Diagnosis(reports, sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR))
 
 
-def _not_listed(part: Split, problem: str) -> Finding:
-    where, _, rest = problem.partition(": ")
-    what, _, advice = rest.partition("; ")
-    return Finding(Severity.ERROR, f"{part.name}, {where}", what, advice)
+def _describe_problem(split: Split, error: UserError) -> Finding:
+    where = f"{split.name}, {error.where}" if error.where else split.name
+    return Finding(Severity.ERROR, where, error.what, error.advice)
 
 
-def _faults_of(report: SplitReport) -> Iterator[Finding]:
+def _find_faults(report: SplitReport) -> Iterator[Finding]:
     for table in report.tables:
-        yield from faults_of_files(table)
+        yield from find_file_faults(table)
     if all(len(table) for table in report.tables):
-        if report.part.paired:
-            yield from faults_of_partners(report.tables)
-        yield from faults_of_sizes(report.part, report.tables)
+        if report.split.is_paired:
+            yield from find_partner_faults(report.tables)
+        yield from find_size_faults(report.split, report.tables)
 
 
-def _tested(chapters: Sequence[SplitReport]) -> Iterator[tuple[FileTable, list[FileTable]]]:
-    """Every column of the training set, and the columns of the same type of the other splits."""
-    train = [table for report in chapters if report.part.name == TRAIN for table in report.tables]
-    others = [table for report in chapters if report.part.name != TRAIN for table in report.tables]
+def _pair_with_held_out(reports: Sequence[SplitReport]) -> Iterator[tuple[FileTable, list[FileTable]]]:
+    """Every table of the training set, with the tables of the same type in the other splits."""
+    train = [table for report in reports if report.split.name == TRAIN for table in report.tables]
+    others = [table for report in reports if report.split.name != TRAIN for table in report.tables]
     for table in train:
         yield table, [other for other in others if other.codec.name == table.codec.name]
 
 
-def _copies(chapters: Sequence[SplitReport], workers: int, bar: Bar) -> Iterator[Finding]:
-    for train, held_out in _tested(chapters):
+def _find_copies(reports: Sequence[SplitReport], workers: int, progress: ProgressBar) -> Iterator[Finding]:
+    for train, held_out in _pair_with_held_out(reports):
         codec = train.codec
-        if not codec.has_pixels or codec.holds_ids or codec.name in train.part.labels:
-            continue  # two images may well have the same label
-        for table in [] if train.part.clips else [train, *held_out]:  # frames of a video may well be the same
-            yield from faults_of_copies(repeated(table), exact=True)
+        if not codec.has_pixels or codec.holds_ids or codec.name in train.split.labels:
+            continue  # different images may have the same label
+        for table in [] if train.split.is_video else [train, *held_out]:  # a video may repeat frames
+            yield from report_copies(find_repeated(table), exact=True)
         for table in held_out:
-            yield from faults_of_copies(identical(table, train), exact=True)
-            with bar(f"comparing {table} with {train.part.name}") as told:
-                found = similar(table, train, workers=workers, told=told)
-            yield from faults_of_copies(found, exact=False)
+            yield from report_copies(find_identical(table, train), exact=True)
+            with progress(f"comparing {table} with {train.split.name}") as update:
+                found = find_similar(table, train, workers=workers, update=update)
+            yield from report_copies(found, exact=False)

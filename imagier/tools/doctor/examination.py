@@ -1,4 +1,4 @@
-"""What `imagier data check` does: examines the splits of a config and reports what it found."""
+"""`imagier data check`: examines the splits of a config and reports what is wrong."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from rich.text import Text
 from imagier.config.check import Config
 from imagier.errors import UserError
 from imagier.run import build_data
-from imagier.tools.doctor.check_page import as_json, page
+from imagier.tools.doctor.check_page import format_json, render_page
 from imagier.tools.doctor.diagnosis import Diagnosis, diagnose
 from imagier.tools.doctor.finding import Finding, Severity
 from imagier.tools.doctor.limits import QUICK_FILES, QUICK_SECONDS
-from imagier.tools.doctor.splits import part, read_config, splits, write
-from imagier.tools.doctor.summary import Line, summary
-from imagier.tools.progress import progress
+from imagier.tools.doctor.splits import describe_split, list_splits, read_config, write_text
+from imagier.tools.doctor.summary import TypeSummary, summarize
+from imagier.tools.progress import show_progress
 from imagier.train import runtime as runtimes
 
 FILES_SHOWN = 3
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 WIDTH_IN_FILES = 160
-"""Columns of the table where there is no terminal that says how many it has."""
+"""Characters per line where the output is not a terminal."""
 
 _COLORS = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
 
@@ -41,89 +41,89 @@ def examine(
     workers: int | None = None,
     is_quick: bool = False,
 ) -> bool:
-    """Examines the data of a config and prints what is wrong with them; whether a run would stop at it.
+    """Examines the data of a config and prints what is wrong with it. Returns whether a run would stop.
 
-    html, json: files to write with everything that was found. workers: processes that read; None: one per core, at most
-    16. is_quick: read a part of the files.
+    html, json: files for the complete report. workers: processes that read; None means one per core, at most 16.
+    is_quick: read only some of the files.
     """
     config = read_config(path, overrides)
     start = time.perf_counter()
     diagnosis = _diagnose(config, workers, is_quick)
     seconds = time.perf_counter() - start
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_IN_FILES)
-    console.print(_counts(summary(diagnosis)))
+    console.print(_make_table(summarize(diagnosis)))
     for finding in diagnosis.findings:
-        console.print(_describe(finding), soft_wrap=True)
-    console.print(_verdict(diagnosis, seconds), soft_wrap=True)
+        console.print(_format_finding(finding), soft_wrap=True)
+    console.print(_make_verdict(diagnosis, seconds), soft_wrap=True)
     if html is not None:
-        text = page(diagnosis, title=path.stem, facts=_facts(diagnosis, seconds), quick=is_quick)
-        write(html, [text])
-        print(f"{html}: all of it, with images")
+        text = render_page(diagnosis, title=path.stem, facts=_describe_reading(diagnosis, seconds), is_quick=is_quick)
+        write_text(html, [text])
+        print(f"{html}: the full report, with images")
     if json is not None:
-        write(json, as_json(diagnosis))
-        print(f"{json}: all of it, with every file's name")
+        write_text(json, format_json(diagnosis))
+        print(f"{json}: the full report, with the name of every file")
     return diagnosis.errors > 0
 
 
 def _diagnose(config: Config, workers: int | None, is_quick: bool) -> Diagnosis:
-    parts, missing = [], []
-    for name, data, split in splits(config):
+    described, missing = [], []
+    for name, data, split in list_splits(config):
         try:
-            parts.append(part(config, name, data, split))
+            described.append(describe_split(config, name, data, split))
         except UserError as error:
-            missing.append(_finding(name, error))
-    workers = workers if workers is not None else min(MOST_WORKERS, _cores())
+            missing.append(_make_finding(name, error))
+    workers = workers if workers is not None else min(MAX_WORKERS, _count_cores())
     most, seconds = (QUICK_FILES, QUICK_SECONDS) if is_quick else (None, None)
-    found = diagnose(parts, workers=workers, bar=progress, most=most, seconds=seconds)
+    found = diagnose(described, workers=workers, progress=show_progress, most=most, seconds=seconds)
     findings = [*missing, *found.findings]
     if not any(finding.severity is Severity.ERROR for finding in findings):
-        findings = [*_cannot_be_made(config), *findings]
-    return Diagnosis(found.chapters, findings)
+        findings = [*_find_build_errors(config), *findings]
+    return Diagnosis(found.reports, findings)
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _cannot_be_made(config: Config) -> list[Finding]:
-    """What the data sets themselves refuse, for a reason that no file shows (too few samples, too many classes)."""
+def _find_build_errors(config: Config) -> list[Finding]:
+    """Errors of the data sets themselves, which no single file shows: too few samples, too many classes."""
     findings = []
     runtime = runtimes.start("cpu", single=True, local_rank=None)
     try:
-        for name, data, split in splits(config):
+        for name, data, split in list_splits(config):
             try:
                 if name == "train":
                     build_data.build_train_loader(config, runtime, seed=0)
                 else:
                     build_data.build_dataset(data, split, seed=0)
             except UserError as error:
-                findings.append(_finding(name, error))
+                findings.append(_make_finding(name, error))
     finally:
         runtimes.stop(runtime)
     return findings
 
 
-def _finding(name: str, error: UserError) -> Finding:
+def _make_finding(name: str, error: UserError) -> Finding:
     what = f"{error.where}: {error.what}" if error.where else error.what
     return Finding(Severity.ERROR, name, what, error.advice)
 
 
-def _counts(lines: Sequence[Line]) -> Table:
+def _make_table(lines: Sequence[TypeSummary]) -> Table:
     table = Table("split", "type", "files", "folders", "height x width", "channels", "bits", "values")
     for column in table.columns[:2]:
-        column.no_wrap = True  # a name that is cut is none
+        column.no_wrap = True  # never cut a name
     for column in table.columns[2:]:
         column.justify = "right"
     for line in lines:
         read = f"{line.files:,}" if line.read == line.files else f"{line.read:,} of {line.files:,}"
         table.add_row(
-            line.part, line.kind, read, f"{line.folders:,}", line.sizes, line.channels, line.bits, line.values
+            line.split, line.input_type, read, f"{line.folders:,}", line.sizes, line.channels, line.bits, line.values
         )
     return table
 
 
-def _describe(finding: Finding) -> Text:
-    """A finding in a few lines: what, the first files, what to do."""
+def _format_finding(finding: Finding) -> Text:
+    """A finding in a few lines: what is wrong, the first files, what to do."""
     color = _COLORS[finding.severity]
     text = Text()
     text.append(f"{finding.severity.value:8}", style=f"bold {color}")
@@ -137,14 +137,14 @@ def _describe(finding: Finding) -> Text:
     return text
 
 
-def _verdict(diagnosis: Diagnosis, seconds: float) -> Text:
+def _make_verdict(diagnosis: Diagnosis, seconds: float) -> Text:
     errors, warnings = diagnosis.errors, len(diagnosis.findings) - diagnosis.errors
-    verdict = "a run would stop at the errors" if errors else "a run would not stop at any of these files"
+    verdict = "a run would stop" if errors else "a run would not stop"
     count = f"{errors} error{'' if errors == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}"
     style = "bold red" if errors else "bold green"
-    return Text.assemble((count, style), f": {verdict}; {_facts(diagnosis, seconds)}")
+    return Text.assemble((count, style), f": {verdict}; {_describe_reading(diagnosis, seconds)}")
 
 
-def _facts(diagnosis: Diagnosis, seconds: float) -> str:
-    read = sum(len(table.seen) for report in diagnosis.chapters for table in report.tables)
+def _describe_reading(diagnosis: Diagnosis, seconds: float) -> str:
+    read = sum(len(table.readable) for report in diagnosis.reports for table in report.tables)
     return f"{read:,} files read in {seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""What one file is: read as training reads it, and noted in a fixed number of bytes, however large it is."""
+"""Statistics of one file, read as training reads it, in a fixed number of bytes."""
 
 from __future__ import annotations
 
@@ -31,66 +31,68 @@ NOTE = np.dtype(
         ("luma", "u1", (LUMA_PX, LUMA_PX)),
     ]
 )
-"""low, high: the smallest and the largest value. digest: of size and pixels, so that a file saved anew has it too.
+"""low, high: smallest and largest value. digest: of size and pixels, so a file that is saved again keeps it.
 
-Data without pixels have only height and width: of key points how many they are, and how many numbers each has.
+Data without pixels has only height and width: for key points, their number and the numbers per point.
 """
 
 _WEBP_LOSSY = b"VP8 "
 
 
 class Flag(enum.IntFlag):
-    """What can be said of a file with yes or no."""
+    """Yes-or-no properties of a file."""
 
-    UNSEEN = enum.auto()
+    UNREAD = enum.auto()
     UNREADABLE = enum.auto()
     WRONG_FORM = enum.auto()
-    """It has other channels or bits than the config expects."""
+    """Its channels or bits differ from what the config expects."""
     WRONG_CLASS = enum.auto()
     NOT_FINITE = enum.auto()
     CONSTANT = enum.auto()
     """Every pixel is the same."""
-    TURNED = enum.auto()
-    """It is turned or mirrored when it is read, as EXIF says."""
+    ROTATED = enum.auto()
+    """Its EXIF orientation rotates or mirrors it when it is read."""
     LOSSY = enum.auto()
-    """A format that does not keep the values of pixels."""
+    """Its format changes pixel values."""
 
 
 UNKNOWN_CLASS = "unknown-class"
-"""The code of the error of a codec that finds a class that the config does not know."""
+"""The error code of a codec that finds a class the config does not know."""
 
 WRONG = Flag.UNREADABLE | Flag.WRONG_FORM | Flag.WRONG_CLASS
-"""Training stops at such a file."""
+"""A file with any of these stops training."""
 
 
 @dataclass(frozen=True)
 class FileStats:
-    """What is known of one file after it has been read."""
+    """What reading one file found."""
 
     note: np.ndarray
-    """Of dtype NOTE, without dimensions."""
+    """A scalar of dtype NOTE."""
     message: str = ""
-    """Why training would stop at it, with its name."""
+    """The error at which training would stop, with the name of the file."""
     values: tuple[np.ndarray, np.ndarray] | None = None
-    """The values that occur and the pixels with each: of 8-bit images of one channel, and of maps of classes."""
+    """The values that occur, and the pixels of each, for 8-bit images of one channel and class maps."""
     remarks: Sequence[Remark] = ()
-    """What its codec says about it, if its form is right."""
+    """Remarks of its codec, if its form is right."""
 
 
-def look(source: Source, key: str, codec: Codec) -> FileStats:
-    """What is known of a file. What is wrong with it is noted, not raised."""
+def read_stats(source: Source, key: str, codec: Codec) -> FileStats:
+    """Reads a file. Faults of the file are noted, not raised."""
     try:
-        return _look_at_video(source, key, codec) if is_video(source, codec) else _look_at_file(source, key, codec)
+        return (
+            _read_video_stats(source, key, codec) if is_video(source, codec) else _read_file_stats(source, key, codec)
+        )
     except UserError as error:
         note = np.zeros((), NOTE)
         note["flags"] = Flag.UNREADABLE
         return FileStats(note, str(error))
 
 
-def image(source: Source, key: str, codec: Codec) -> np.ndarray:
-    """An image as stored, H x W x C, whatever its form; of a video, the frame in its middle.
+def load_image(source: Source, key: str, codec: Codec) -> np.ndarray:
+    """Reads an image as stored, H x W x C, whatever its form; of a video, the middle frame.
 
-    UserError if it cannot be read. Only for what has pixels.
+    UserError if it cannot be read. Only for types with pixels.
     """
     if is_video(source, codec):
         video = _open_video(source, key, codec)
@@ -102,12 +104,12 @@ def image(source: Source, key: str, codec: Codec) -> np.ndarray:
 
 
 def is_video(source: Source, codec: Codec) -> bool:
-    """Whether a file of this type holds many images."""
+    """Whether the files of this type are videos."""
     return source.extension(codec.name) in EXTENSIONS
 
 
-def luma(array: np.ndarray, side_px: int) -> np.ndarray:
-    """An image H x W x C as stored -> its brightness in side_px x side_px cells, float32 in [0, 255]."""
+def compute_luma(array: np.ndarray, side_px: int) -> np.ndarray:
+    """Image as stored, H x W x C -> brightness of side_px x side_px cells, float32 in [0, 255]."""
     cells = cv2.resize(array, (side_px, side_px), interpolation=cv2.INTER_AREA).astype(np.float32)
     cells = cells.reshape(side_px, side_px, -1)
     gray = cells[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32) if cells.shape[2] >= 3 else cells.mean(axis=2)
@@ -117,10 +119,10 @@ def luma(array: np.ndarray, side_px: int) -> np.ndarray:
     return np.clip(np.nan_to_num(gray * np.float32(scale)), 0, 255)
 
 
-def _look_at_file(source: Source, key: str, codec: Codec) -> FileStats:
+def _read_file_stats(source: Source, key: str, codec: Codec) -> FileStats:
     file = EncodedFile.read(source, codec.name, key)
     array = codec.decode(file)
-    flags, message, remarks = _judge(array, codec, file.where)
+    flags, message, remarks = _check(array, codec, file.where)
     if not codec.has_pixels:
         note = np.zeros((), NOTE)
         note["height"], note["width"] = array.shape[:2]
@@ -128,14 +130,14 @@ def _look_at_file(source: Source, key: str, codec: Codec) -> FileStats:
         return FileStats(note, message, remarks=remarks)
     data, header = file.data, file.header
     if header is not None and header.orientation != 1:
-        flags |= Flag.TURNED
+        flags |= Flag.ROTATED
     if (header is not None and header.is_jpeg) or (data[8:12] == b"WEBP" and data[12:16] == _WEBP_LOSSY):
         flags |= Flag.LOSSY
-    return FileStats(_note(array, codec, flags), message, _values(array, codec), remarks)
+    return FileStats(_make_note(array, codec, flags), message, _count_values(array, codec), remarks)
 
 
-def _look_at_video(source: Source, key: str, codec: Codec) -> FileStats:
-    """Every frame is decoded; the size and the look are those of the one in the middle."""
+def _read_video_stats(source: Source, key: str, codec: Codec) -> FileStats:
+    """Decodes every frame. Size and luma are those of the middle frame."""
     video = _open_video(source, key, codec)
     flags, message = Flag(0), ""
     remarks: Sequence[Remark] = ()
@@ -145,20 +147,20 @@ def _look_at_video(source: Source, key: str, codec: Codec) -> FileStats:
         for number in range(len(video)):
             frame = video.frame(number)
             if not message:
-                flags, message, found = _judge(frame, codec, f"{video.where}, frame {number}")
+                flags, message, found = _check(frame, codec, f"{video.where}, frame {number}")
                 remarks = found if number <= len(video) // 2 else remarks
-            digests.append(_digest(frame))
+            digests.append(_hash_pixels(frame))
             low, high = min(low, frame.min()), max(high, frame.max())
-            values = _values(frame, codec)
+            values = _count_values(frame, codec)
             if values is not None:
                 pixels[values[0]] += values[1]
             if number == len(video) // 2:
-                note = _note(frame, codec, Flag(0))
+                note = _make_note(frame, codec, Flag(0))
     finally:
         video.close()
     note["flags"] = int(note["flags"]) | flags
     if len(set(digests)) > 1:
-        note["flags"] &= ~np.uint16(Flag.CONSTANT)  # between two scenes the frame in the middle may be black
+        note["flags"] &= ~np.uint16(Flag.CONSTANT)  # the middle frame may be black between two scenes
     note["low"], note["high"] = low, high
     note["digest"] = int.from_bytes(hashlib.sha256(b"".join(digests)).digest()[:8], "little")
     there = np.flatnonzero(pixels)
@@ -170,12 +172,13 @@ def _open_video(source: Source, key: str, codec: Codec) -> Video:
     video = Video(source.open(codec.name, key), where, channels=channels, exact=codec.holds_ids)
     if not len(video):
         video.close()
-        raise UserError("shows no frame", where=video.where, advice="restore it or remove it from the set")
+        advice = "restore it or remove it from the set"
+        raise UserError("shows no frame", where=video.where, advice=advice, code="no-frames")
     return video
 
 
-def _judge(array: np.ndarray, codec: Codec, where: str) -> tuple[Flag, str, Sequence[Remark]]:
-    """Why training would not take an array that can be decoded; and if its form is right, the remarks of its codec."""
+def _check(array: np.ndarray, codec: Codec, where: str) -> tuple[Flag, str, Sequence[Remark]]:
+    """Why training would refuse a decoded array; and the remarks of its codec, if its form is right."""
     try:
         codec.check(array, where)
     except UserError as error:
@@ -185,14 +188,14 @@ def _judge(array: np.ndarray, codec: Codec, where: str) -> tuple[Flag, str, Sequ
     return Flag(0), "", codec.examine(array)
 
 
-def _note(array: np.ndarray, codec: Codec, flags: Flag) -> np.ndarray:
+def _make_note(array: np.ndarray, codec: Codec, flags: Flag) -> np.ndarray:
     note = np.zeros((), NOTE)
     note["height"], note["width"], note["channels"] = array.shape
     note["bits"] = 8 * array.itemsize
     note["low"], note["high"] = array.min(), array.max()
-    note["digest"] = int.from_bytes(_digest(array), "little")
+    note["digest"] = int.from_bytes(_hash_pixels(array), "little")
     if not codec.holds_ids:
-        note["luma"] = luma(array, LUMA_PX).round()
+        note["luma"] = compute_luma(array, LUMA_PX).round()
     if array.dtype == np.float32 and not np.isfinite(array).all():
         flags |= Flag.NOT_FINITE
     if (array[0, 0] == array[-1, -1]).all() and (array == array[0, 0]).all():
@@ -201,7 +204,7 @@ def _note(array: np.ndarray, codec: Codec, flags: Flag) -> np.ndarray:
     return note
 
 
-def _values(array: np.ndarray, codec: Codec) -> tuple[np.ndarray, np.ndarray] | None:
+def _count_values(array: np.ndarray, codec: Codec) -> tuple[np.ndarray, np.ndarray] | None:
     if array.shape[2] != 1 or array.dtype == np.float32 or (array.dtype != np.uint8 and codec.num_classes is None):
         return None
     pixels = np.bincount(array.ravel())
@@ -209,7 +212,7 @@ def _values(array: np.ndarray, codec: Codec) -> tuple[np.ndarray, np.ndarray] | 
     return there, pixels[there]
 
 
-def _digest(array: np.ndarray) -> bytes:
+def _hash_pixels(array: np.ndarray) -> bytes:
     digest = hashlib.sha256(repr((array.shape, array.dtype.str)).encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.digest()[:8]

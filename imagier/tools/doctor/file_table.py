@@ -1,4 +1,4 @@
-"""The files of a data set as the doctor lists them: per split and type, in order, with a note of each."""
+"""The files of a data set: a table for each split and type, with a note on every file."""
 
 from __future__ import annotations
 
@@ -15,98 +15,98 @@ from imagier.data.sources.source import Source
 from imagier.errors import UserError
 from imagier.tools.doctor.file_stats import NOTE, FileStats, Flag, is_video
 
-MOST_MESSAGES = 10_000
-"""Of so many files of a column it is kept why they are wrong; of the others, that they are."""
+MAX_MESSAGES = 10_000
+"""A table keeps the messages of so many wrong files; of any others it keeps only the flags."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """One split of a data set, and what the config says of it."""
+    """One split of a data set, with its settings from the config."""
 
     name: str
     sources: Sequence[Source]
     codecs: Sequence[Codec]
     augmentations: Mapping[str, Any]
     interpolator: str = "INTER_LINEAR"
-    paired: bool = True
-    """Files of all types belong together by name."""
-    clips: bool = False
+    is_paired: bool = True
+    """Files of the same name in all types make up a sample."""
+    is_video: bool = False
     """Images are frames of videos."""
-    skips: bool = False
-    """A run leaves out files that are wrong, instead of stopping at one."""
+    should_skip: bool = False
+    """A run skips broken files instead of stopping."""
     batch_size: int = 1
     labels: frozenset[str] = frozenset()
-    """Types that make up the label: an image may have the same one as another."""
+    """Types that make up the label. Different images may have the same label."""
 
 
 class FileTable:
-    """The files of one type of a part."""
+    """The files of one type in a split."""
 
-    def __init__(self, part: Split, codec: Codec, keys: Sequence[Sequence[str]]) -> None:
-        """keys: those of each of the part's sources."""
-        self.part = part
+    def __init__(self, split: Split, codec: Codec, keys: Sequence[Sequence[str]]) -> None:
+        """keys: one sequence for each source of the split."""
+        self.split = split
         self.codec = codec
-        self.items = FileList(part.sources, keys)
+        self.items = FileList(split.sources, keys)
         self.notes = np.zeros(len(self.items), NOTE)
-        self.notes["flags"] = Flag.UNSEEN
+        self.notes["flags"] = Flag.UNREAD
         self.messages: dict[int, str] = {}
         self.remarks: dict[Remark, list[int]] = {}
-        """What the codec says about files, and the files of each remark."""
+        """The remarks of the codec, with the files of each."""
         bins = 65536 if codec.num_classes is not None else 256
         self.pixels = np.zeros(bins, np.int64)
-        """Pixels with each value, of images of one channel."""
+        """Number of pixels with each value, for images of one channel."""
         self.files = np.zeros(bins, np.int64)
-        """Files with each value."""
+        """Number of files with each value."""
 
     def __len__(self) -> int:
         return len(self.notes)
 
     @property
-    def holds_videos(self) -> bool:
-        """A file of it holds many images."""
-        return is_video(self.part.sources[0], self.codec)
+    def has_videos(self) -> bool:
+        """Whether its files are videos."""
+        return is_video(self.split.sources[0], self.codec)
 
     def __str__(self) -> str:
-        return f"{self.part.name}, {self.codec.name}"
+        return f"{self.split.name}, {self.codec.name}"
 
-    def where(self, place: int) -> str:
-        """What to call a file in a message."""
-        source, key = self.items[place]
+    def where(self, index: int) -> str:
+        """The name of a file in messages."""
+        source, key = self.items[index]
         return source.where(self.codec.name, key)
 
-    def message(self, place: int) -> str:
-        """What is wrong with a file, with its name."""
-        return self.messages.get(place) or self.where(place)
+    def message(self, index: int) -> str:
+        """What is wrong with a file, including its name."""
+        return self.messages.get(index) or self.where(index)
 
-    def enter(self, place: int, seen: FileStats) -> None:
-        """Keeps what is known of a file."""
-        self.notes[place] = seen.note
-        if seen.message and len(self.messages) < MOST_MESSAGES:
-            self.messages[place] = seen.message
-        for remark in seen.remarks:
-            self.remarks.setdefault(remark, []).append(place)
-        if seen.values is not None:
-            values, pixels = seen.values
+    def add(self, index: int, stats: FileStats) -> None:
+        """Records the statistics of a file."""
+        self.notes[index] = stats.note
+        if stats.message and len(self.messages) < MAX_MESSAGES:
+            self.messages[index] = stats.message
+        for remark in stats.remarks:
+            self.remarks.setdefault(remark, []).append(index)
+        if stats.values is not None:
+            values, pixels = stats.values
             self.pixels[values] += pixels
             self.files[values] += 1
 
     @property
-    def looked_at(self) -> int:
-        """How many files were opened, whatever came of it: all, unless the examination is a quick one."""
-        return int(np.count_nonzero(self.notes["flags"] & Flag.UNSEEN == 0))
+    def num_opened(self) -> int:
+        """Number of files that were opened, readable or not. A quick check does not open all."""
+        return int(np.count_nonzero(self.notes["flags"] & Flag.UNREAD == 0))
 
     @property
-    def seen(self) -> np.ndarray:
-        """Places of the files that could be read."""
-        return np.flatnonzero(self.notes["flags"] & (Flag.UNSEEN | Flag.UNREADABLE) == 0)
+    def readable(self) -> np.ndarray:
+        """Indices of the files that could be read."""
+        return np.flatnonzero(self.notes["flags"] & (Flag.UNREAD | Flag.UNREADABLE) == 0)
 
-    def flagged(self, flag: Flag) -> np.ndarray:
-        """Places of the files with any of these flags."""
+    def find_flagged(self, flag: Flag) -> np.ndarray:
+        """Indices of the files with any of these flags."""
         return np.flatnonzero(self.notes["flags"] & flag)
 
     @cached_property
     def folders(self) -> dict[str, int]:
-        """Files per outermost folder: that is an image's class, where there are classes."""
+        """Files per outermost folder, which is the class in sets with classes."""
         counts: dict[str, int] = {}
         for keys in self.items.keys:
             for key in keys:
@@ -115,47 +115,47 @@ class FileTable:
         return dict(sorted(counts.items()))
 
 
-def listed(part: Split) -> tuple[list[FileTable], list[str]]:
-    """A part's columns, in the order of its types; and what is wrong with those that cannot be listed."""
+def list_files(split: Split) -> tuple[list[FileTable], list[UserError]]:
+    """The file tables of a split, in the order of its types, and the errors of sources that cannot be listed."""
     tables, problems = [], []
-    for codec in part.codecs:
+    for codec in split.codecs:
         keys: list[Sequence[str]] = []
-        for source in part.sources:
+        for source in split.sources:
             try:
                 keys.append(source.keys(codec.name))
             except UserError as error:
                 keys.append([])
-                problems.append(str(error))
-        tables.append(FileTable(part, codec, keys))
+                problems.append(error)
+        tables.append(FileTable(split, codec, keys))
     return tables, problems
 
 
 @dataclass(frozen=True)
 class Partners:
-    """Which files of another type belong to the files of the first."""
+    """The files of another type that belong to the files of the first."""
 
     table: FileTable
-    places: np.ndarray
-    """For each file of the first type that of its partner, -1 if it has none."""
+    indices: np.ndarray
+    """The partner of each file of the first type; -1 if it has none."""
     left_over: np.ndarray
-    """Places of files that belong to none."""
+    """Indices of files without a partner in the first type."""
 
 
-def partners(tables: Sequence[FileTable]) -> Iterator[Partners]:
-    """The partners of a paired part's first column, in each of the others.
+def match_partners(tables: Sequence[FileTable]) -> Iterator[Partners]:
+    """The partners of the first table's files in each of the other tables of a paired split.
 
-    Video files and files for each frame do not belong together by name: only those of the first column's sort count.
+    Videos and files for single frames do not match by name, so tables that differ from the first in this are left out.
     """
     first, *others = tables
     for table in others:
-        if table.holds_videos != first.holds_videos:
+        if table.has_videos != first.has_videos:
             continue
-        places, left_over = [], []
+        indices, left_over = [], []
         for wanted, there, start in zip(first.items.keys, table.items.keys, table.items.starts):
             if wanted.text == there.text and np.array_equal(wanted.ends, there.ends):
-                places.append(np.arange(start, start + len(there)))
+                indices.append(np.arange(start, start + len(there)))
                 continue
             place_of = {key: start + i for i, key in enumerate(there)}
-            places.append(np.array([place_of.pop(key, -1) for key in wanted], np.int64))
+            indices.append(np.array([place_of.pop(key, -1) for key in wanted], np.int64))
             left_over += sorted(place_of.values())
-        yield Partners(table, np.concatenate(places), np.array(left_over, np.int64))
+        yield Partners(table, np.concatenate(indices), np.array(left_over, np.int64))

@@ -1,4 +1,4 @@
-"""What the doctor finds: how bad it is, where it is, what it is, what to do about it, and in which files."""
+"""A finding of the doctor: severity, place, fault, advice, files."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from imagier.tools.doctor.file_table import FileTable, Split
 
 
 class Severity(enum.Enum):
-    """How bad a finding is."""
+    """The severity of a finding."""
 
     ERROR = "error"
     """A run would stop."""
     WARNING = "warning"
-    """A run would go on, but probably not with what was meant."""
+    """A run would continue, but probably not with the intended data."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One of the things found."""
+    """One file, or pair of files, of a finding."""
 
     text: str
     images: tuple[tuple[FileTable, int], ...] = ()
-    """Files to look at: a column, and the place in it."""
+    """Files to show: a table, and an index in it."""
 
 
 class Rows:
-    """All things found, each made when it is asked for: there may be a million of them."""
+    """The rows of a finding. Each is made on demand, since there may be millions."""
 
     def __init__(self, count: int, make: Callable[[int], Row]) -> None:
         self.count = count
@@ -43,9 +43,9 @@ class Rows:
     def __iter__(self) -> Iterator[Row]:
         return map(self.make, range(self.count))
 
-    def first(self, most: int) -> list[Row]:
-        """The first ones, so many or fewer."""
-        return list(islice(self, most))
+    def first(self, count: int) -> list[Row]:
+        """The first `count` rows, or all if there are fewer."""
+        return list(islice(self, count))
 
 
 NO_ROWS = Rows(0, Row)  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ NO_ROWS = Rows(0, Row)  # type: ignore[arg-type]
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of fault in one place."""
+    """One kind of fault in one place, such as unreadable files of one type."""
 
     severity: Severity
     where: str
@@ -62,23 +62,23 @@ class Finding:
     rows: Rows = NO_ROWS
 
 
-def of_wrong_files(part: Split, wrong: int, of: int) -> Severity:
-    """How bad it is that so many of a part's samples or files cannot be used. A run may skip a few, but not most."""
-    return Severity.WARNING if part.skips and 2 * wrong <= of else Severity.ERROR
+def rate_wrong_files(split: Split, wrong: int, of: int) -> Severity:
+    """The severity of `wrong` unusable files or samples among `of`. A run may skip a few, but not most."""
+    return Severity.WARNING if split.should_skip and 2 * wrong <= of else Severity.ERROR
 
 
-def files_of(table: FileTable, places: np.ndarray, text: Callable[[int], str] | None = None) -> Rows:
-    """A row for each of these files: what `text` says of its place, else its name."""
-    said = text or table.where
+def make_rows(table: FileTable, indices: np.ndarray, text: Callable[[int], str] | None = None) -> Rows:
+    """A row for each of these files, with `text` of its index, or its name if `text` is None."""
+    describe = text or table.where
 
     def row(i: int) -> Row:
-        place = int(places[i])
-        return Row(said(place), ((table, place),))
+        index = int(indices[i])
+        return Row(describe(index), ((table, index),))
 
-    return Rows(len(places), row)
+    return Rows(len(indices), row)
 
 
-def number_of(count: int, thing: str, of: int | None = None) -> str:
+def format_count(count: int, thing: str, of: int | None = None) -> str:
     """ "1 file", "3 files", "3 of 20 files"."""
-    many = thing if (of or count) == 1 else f"{thing}es" if thing.endswith("s") else f"{thing}s"
-    return f"{count:,} {many}" if of is None else f"{count:,} of {of:,} {many}"
+    noun = thing if (of or count) == 1 else f"{thing}es" if thing.endswith("s") else f"{thing}s"
+    return f"{count:,} {noun}" if of is None else f"{count:,} of {of:,} {noun}"

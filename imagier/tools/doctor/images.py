@@ -1,4 +1,4 @@
-"""What the pages of `imagier data` are made of: their templates, and arrays as images for people."""
+"""Building blocks of the pages of `imagier data`: templates, and arrays as images."""
 
 from __future__ import annotations
 
@@ -15,46 +15,43 @@ _PNG_UP_TO_PX = 128
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An image in a page."""
+class PageImage:
+    """An image on a page."""
 
     uri: str
     name: str
     width: int
     height: int
-    """The size at which it is shown, in CSS px."""
-    pixels: bool
-    """Its pixels are to be seen as squares."""
+    """Displayed size, in CSS px."""
+    is_pixelated: bool
+    """Whether to enlarge it without smoothing."""
 
 
-def template(name: str) -> jinja2.Template:
-    """A template of the pages of `imagier data`."""
+def load_template(name: str) -> jinja2.Template:
+    """Loads a template of the pages."""
     pages = jinja2.PackageLoader("imagier.tools.doctor", "pages")
     return jinja2.Environment(autoescape=True, loader=pages, trim_blocks=True, lstrip_blocks=True).get_template(name)
 
 
-def show(array: np.ndarray, codec: Codec, name: str, side_px: int, canvas: np.ndarray | None = None) -> Shown:
-    """A stored or augmented array, at most `side_px` high and wide; a small one is enlarged 2, 3, ... times.
+def show(array: np.ndarray, codec: Codec, name: str, side_px: int, canvas: np.ndarray | None = None) -> PageImage:
+    """Renders a stored or augmented array, at most `side_px` high and wide. Small ones are enlarged 2, 3, ... times.
 
-    canvas: as `Codec.to_rgb`.
+    canvas: as in `Codec.to_rgb`.
     """
-    return _show(codec.to_rgb(array, canvas), name, side_px, holds_ids=codec.holds_ids)
-
-
-def css(color: np.ndarray) -> str:
-    """A color for a style sheet."""
-    return f"rgb({', '.join(map(str, color.tolist()))})"
-
-
-def _show(image: np.ndarray, name: str, side_px: int, *, holds_ids: bool) -> Shown:
+    image, holds_ids = codec.to_rgb(array, canvas), codec.holds_ids
     height, width = image.shape[:2]
     factor = side_px / max(height, width)
     if factor < 1:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if holds_ids else cv2.INTER_AREA)
     times = max(1, int(factor))
-    # JPEG would smear the colors of ids, and saves little where there are few pixels.
+    # JPEG would change the colors of ids, and saves little for small images.
     png = holds_ids or max(height, width) <= _PNG_UP_TO_PX
     data = cv2.imencode(".png" if png else ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
     uri = f"data:image/{'png' if png else 'jpeg'};base64,{base64.b64encode(data).decode()}"
-    return Shown(uri, name, image.shape[1] * times, image.shape[0] * times, holds_ids or times > 1)
+    return PageImage(uri, name, image.shape[1] * times, image.shape[0] * times, holds_ids or times > 1)
+
+
+def to_css(color: np.ndarray) -> str:
+    """RGB color -> its CSS notation."""
+    return f"rgb({', '.join(map(str, color.tolist()))})"

@@ -1,3 +1,3 @@
-"""How much `imagier data check --quick` reads."""
+"""Limits of `imagier data check --quick`."""
 
 QUICK_FILES, QUICK_SECONDS = 200, 3.0

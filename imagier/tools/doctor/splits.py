@@ -1,4 +1,4 @@
-"""What the commands that look at data share: the config's splits, and files that people will read."""
+"""Shared by `data check` and `data preview`: read a config, list its splits, write a report."""
 
 from __future__ import annotations
 
@@ -16,18 +16,15 @@ from imagier.train.disk import write_atomic
 
 
 def read_config(path: Path, overrides: Sequence[str]) -> Config:
-    """The checked config of a file, with values replaced; prints what is to be told about it.
-
-    UserError names all that is wrong with it.
-    """
+    """Reads and checks a config with overrides, and prints the notes on it. UserError with everything wrong in it."""
     config, notes = read(path, overrides)
     for note in notes:
         print(note)
     return config
 
 
-def splits(config: Config) -> Iterator[tuple[str, schema.Data, schema.Split]]:
-    """The splits of a config, each with its name and the data section as it sees it."""
+def list_splits(config: Config) -> Iterator[tuple[str, schema.Data, schema.Split]]:
+    """The splits of a config: name, data section that applies to it, split section."""
     data = config.run.data
     found = [
         ("train", data, data.train),
@@ -39,8 +36,8 @@ def splits(config: Config) -> Iterator[tuple[str, schema.Data, schema.Split]]:
     yield from ((name, section, split) for name, section, split in found if split is not None)
 
 
-def part(config: Config, name: str, data: schema.Data, split: schema.Split) -> Split:
-    """A split for the doctor. UserError if a root is not there."""
+def describe_split(config: Config, name: str, data: schema.Data, split: schema.Split) -> Split:
+    """The description of a split that the doctor needs. UserError if a root does not exist."""
     codecs = build_data.build_codecs(data)
     return Split(
         name=name,
@@ -48,19 +45,21 @@ def part(config: Config, name: str, data: schema.Data, split: schema.Split) -> S
         codecs=codecs,
         augmentations=split.augmentations,
         interpolator=data.interpolator,
-        paired=find(schema.DATASET, data.type).is_paired,
-        clips=find(schema.DATASET, data.type).is_video,
-        skips=data.on_error == "skip",
+        is_paired=find(schema.DATASET, data.type).is_paired,
+        is_video=find(schema.DATASET, data.type).is_video,
+        should_skip=data.on_error == "skip",
         batch_size=build_data.count_samples_per_iteration(config) if name == "train" else split.batch_size,
         labels=frozenset(codec.name for codec in codecs if codec.batch_name in data.input_labels),
     )
 
 
-def write(path: Path, pieces: Iterable[str]) -> None:
-    """Writes a text file, whole or not at all. UserError if there is no room for it."""
+def write_text(path: Path, pieces: Iterable[str]) -> None:
+    """Writes a text file atomically. UserError if that fails."""
     try:
         with write_atomic(path) as file:
             for piece in pieces:
                 file.write(piece.encode())
     except OSError as error:
-        raise UserError(str(error.strerror), where=path, advice="make room, or name another file") from error
+        raise UserError(
+            str(error.strerror), where=path, advice="make room, or choose another file", code="write-failed"
+        ) from error

@@ -1,4 +1,4 @@
-"""The findings' background in numbers: what there is of each type in each split."""
+"""Summary numbers of a data set: counts, sizes, values and classes per split and type."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from imagier.tools.doctor.file_table import FileTable
 
 
 @dataclass(frozen=True)
-class Line:
-    """A type of a split, in words."""
+class TypeSummary:
+    """One type of one split, formatted."""
 
-    part: str
-    kind: str
+    split: str
+    input_type: str
     files: int
     read: int
     folders: int
-    """Outermost ones: in sets with classes, a class each."""
+    """Outermost folders; one per class in sets with classes."""
     sizes: str
     channels: str
     bits: str
     values: str
 
 
-def summary(diagnosis: Diagnosis) -> list[Line]:
-    """A line for every type of every split."""
-    return [_line(table) for report in diagnosis.chapters for table in report.tables]
+def summarize(diagnosis: Diagnosis) -> list[TypeSummary]:
+    """One summary for each type of each split."""
+    return [_summarize_table(table) for report in diagnosis.reports for table in report.tables]
 
 
-def _line(table: FileTable) -> Line:
-    notes = table.notes[table.seen]
+def _summarize_table(table: FileTable) -> TypeSummary:
+    notes = table.notes[table.readable]
     images = len(notes) > 0 and table.codec.has_pixels
-    return Line(
-        part=table.part.name,
-        kind=table.codec.name,
+    return TypeSummary(
+        split=table.split.name,
+        input_type=table.codec.name,
         files=len(table),
         read=len(notes),
         folders=len(table.folders),
-        sizes=_sizes(notes) if images else "",
-        channels=_set(notes["channels"]) if images else "",
-        bits=_set(notes["bits"]) if images else "",
+        sizes=_format_sizes(notes) if images else "",
+        channels=_format_set(notes["channels"]) if images else "",
+        bits=_format_set(notes["bits"]) if images else "",
         values=f"{notes['low'].min():g} to {notes['high'].max():g}" if images else "",
     )
 
 
-def _sizes(notes: np.ndarray) -> str:
+def _format_sizes(notes: np.ndarray) -> str:
     """ "64 x 64", or "48 to 600 x 64 to 800"."""
     sides = [(int(notes[side].min()), int(notes[side].max())) for side in ("height", "width")]
     return " x ".join(str(low) if low == high else f"{low} to {high}" for low, high in sides)
 
 
-def _set(values: np.ndarray) -> str:
+def _format_set(values: np.ndarray) -> str:
     return ", ".join(map(str, np.unique(values)))
 
 
@@ -66,9 +66,9 @@ class Bin:
     count: int
 
 
-def common_sizes(table: FileTable, most: int = 12) -> list[Bin]:
-    """The most frequent sizes, and how many files have them."""
-    notes = table.notes[table.seen]
+def count_sizes(table: FileTable, most: int = 12) -> list[Bin]:
+    """The most frequent sizes, with the number of files of each."""
+    notes = table.notes[table.readable]
     sides = np.stack([notes["height"], notes["width"]], axis=1)
     sizes, counts = np.unique(sides, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -93,9 +93,9 @@ _ASPECT_NAMES = (
 )
 
 
-def aspects(table: FileTable) -> list[Bin]:
-    """How many files have which shape, from the widest to the tallest there is; nothing if all have one."""
-    notes = table.notes[table.seen]
+def count_aspects(table: FileTable) -> list[Bin]:
+    """Files per aspect ratio, from the widest to the tallest that occurs; empty if all have the same."""
+    notes = table.notes[table.readable]
     ratios = notes["height"] / np.maximum(notes["width"], 1)
     counts = np.bincount(np.digitize(ratios, _ASPECTS), minlength=len(_ASPECT_NAMES))
     there = np.flatnonzero(counts)
@@ -105,26 +105,26 @@ def aspects(table: FileTable) -> list[Bin]:
 
 
 @dataclass(frozen=True)
-class ClassLine:
+class ClassCount:
     """A class of a label map."""
 
     number: int
     pixels: Sequence[float]
-    """Its share of all pixels, by split."""
+    """Share of all pixels, by split."""
     files: Sequence[int]
-    """Files that hold it, by split."""
+    """Number of files with it, by split."""
 
 
-def classes(tables: Sequence[FileTable]) -> list[ClassLine]:
-    """Every class that occurs in columns of the same type, or that the config knows."""
-    known = tables[0].codec.num_classes or 0
+def count_classes(tables: Sequence[FileTable]) -> list[ClassCount]:
+    """Every class that the config knows or that occurs in tables of one type."""
+    num_classes = tables[0].codec.num_classes or 0
     there = np.flatnonzero(sum(table.files for table in tables))
     totals = [max(int(table.pixels.sum()), 1) for table in tables]
     return [
-        ClassLine(
+        ClassCount(
             int(number),
             [float(table.pixels[number]) / total for table, total in zip(tables, totals)],
             [int(table.files[number]) for table in tables],
         )
-        for number in np.union1d(np.arange(known), there)
+        for number in np.union1d(np.arange(num_classes), there)
     ]

@@ -1,4 +1,4 @@
-"""Builds a store of another: read in parallel, safe from kills, read back at the end, and only then in its place."""
+"""Builds a store from another: parallel, resumable after a kill, and verified before it moves into place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
@@ -18,68 +18,64 @@ from filelock import FileLock, Timeout
 
 from imagier.data.sources.source import Source, one_line
 from imagier.errors import UserError
+from imagier.tools.progress import ProgressBar, Update
 from imagier.tools.stores.plan import Plan
 
-Told = Callable[[int, int], None]
-"""Is called with (done, total)."""
-Progress = Callable[[str], AbstractContextManager[Told]]
-"""Shows how far something has come, by what it is called."""
-
 RECORD = np.dtype([("digest", "<u8"), ("length", "<i8"), ("modified", "<i8"), ("shard", "<i8")])
-"""What the journal keeps of a file that was read: by it, a later run goes on, and the end is checked."""
+"""The journal's entry for a file that was read. A later run resumes from it, and the final check compares with it."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
 class Writer(Protocol):
-    """Puts files into an unfinished store in an order of its own. Its constructor neither reads nor writes."""
+    """Adds files to an unfinished store, in an order of its own. Its constructor neither reads nor writes."""
 
     store: str
     """The name of the format."""
     settings: str
-    """What of its settings the bytes depend on."""
+    """Those of its settings that the bytes depend on."""
 
-    def order(self, start: int) -> Iterator[tuple[str, str]]:
-        """(type, key) of all files from file `start` on."""
+    def iter_files(self, start: int) -> Iterator[tuple[str, str]]:
+        """(type, key) of all files, from number `start` on, in the order in which they are added."""
         ...
 
-    def kept(self, records: np.ndarray) -> int | None:
-        """How many files, of those that the journal has, are safely there; the rest of what is there is dropped.
+    def recover(self, records: np.ndarray) -> int | None:
+        """Returns how many of the journal's files are safely stored, and drops everything after them.
 
-        None if what is there does not fit the journal.
+        None if the store does not match the journal.
         """
         ...
 
-    def is_due(self, kind: str) -> bool:
-        """Whether it is time to commit before a file of a type is added."""
+    def should_commit(self, input_type: str) -> bool:
+        """Whether to commit before adding a file of this type."""
         ...
 
-    def add(self, kind: str, key: str, data: bytes) -> int:
-        """Takes the next file; returns the number of its shard."""
+    def add(self, input_type: str, key: str, data: bytes) -> int:
+        """Adds the next file; returns the number of its shard."""
         ...
 
     def commit(self) -> None:
-        """Makes safe what was added."""
+        """Makes everything added so far durable."""
         ...
 
     def finish(self) -> Source:
-        """Adds what makes the files a store, and opens it."""
+        """Completes the store and opens it."""
         ...
 
     def close(self) -> None:
-        """Lets go of all files, finished or not."""
+        """Closes all files, finished or not."""
         ...
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildSummary:
     """A finished store."""
 
     files: int
     bytes: int
     continued_from: int
-    """Files that an earlier, interrupted run had built."""
+    """Files built by an earlier, interrupted run."""
 
 
 def build(
@@ -92,106 +88,108 @@ def build(
     beside: Sequence[Path] = (),
     overwrite: bool = False,
     workers: int = 8,
-    progress: Progress = lambda what: nullcontext(lambda done, total: None),
-) -> Built:
-    """Builds the store `out`, which is there when all of it was read back and compared, and not before.
+    progress: ProgressBar = lambda what: nullcontext(lambda done, total: None),
+) -> BuildSummary:
+    """Builds the store `out`, which appears only after all of it was read back and compared.
 
-    Until then everything is in a hidden folder beside it, from which the same call goes on after a kill. settings: what
-    else the store depends on (where the files come from); beside: files to copy into it; overwrite: an old `out` goes
-    when the new one is finished. Threads read, `workers` of them. UserError, with what to do, if anything fails.
+    Until then everything is in a hidden folder next to it, from which the same call resumes after a kill.
+    settings: what else the store depends on, such as the root of the source. beside: files to copy into the store.
+    overwrite: replace an existing `out` once the new store is finished. workers: threads that read.
+    UserError if anything fails.
     """
-    site = _Site(out)
-    made = writer(site.store, plan)
-    site.check(overwrite)
-    hashed = hashlib.sha256(f"{plan.digest()} {made.settings} {settings}".encode()).hexdigest()
-    with site.locked(), site.told():
-        site.settle(hashed)
-        work = _Work(source, made, len(plan), workers)
+    folder = _BuildFolder(out)
+    unfinished = writer(folder.store, plan)
+    folder.check(overwrite)
+    hashed = hashlib.sha256(f"{plan.compute_digest()} {unfinished.settings} {settings}".encode()).hexdigest()
+    with folder.lock(), folder.translate_errors():
+        folder.prepare(hashed)
+        transfer = _Transfer(source, unfinished, len(plan), workers)
         try:
-            done = work.resumed(site.journal)
+            done = transfer.resume(folder.journal)
             if done is None:
-                site.clear(hashed)
-                made = writer(site.store, plan)
-                work, done = _Work(source, made, len(plan), workers), 0
-            with progress(f"building {made.store}") as told:
-                work.write(site.journal, done, told)
+                folder.clear(hashed)
+                unfinished = writer(folder.store, plan)
+                transfer, done = _Transfer(source, unfinished, len(plan), workers), 0
+            with progress(f"building {unfinished.store}") as update:
+                transfer.write(folder.journal, done, update)
             for path in beside:
-                shutil.copyfile(path, site.store / path.name)
-            records = site.records()
-            with site.distrusted(), progress("reading it back") as told:
-                work.check(made.finish(), plan, records, told)
+                shutil.copyfile(path, folder.store / path.name)
+            records = _read_records(folder.journal)
+            with folder.discard_if_wrong(), progress("reading it back") as update:
+                transfer.check(unfinished.finish(), plan, records, update)
         finally:
-            made.close()
-        site.publish()
-    return Built(len(plan), int(records["length"].sum()), done)
+            unfinished.close()
+        folder.publish()
+    return BuildSummary(len(plan), int(records["length"].sum()), done)
 
 
 @dataclass(frozen=True)
-class _Work:
-    """Files on their way from a source into a store."""
+class _Transfer:
+    """Copies files from a source into a store."""
 
     source: Source
     writer: Writer
     total: int
     workers: int
 
-    def resumed(self, journal: Path) -> int | None:
-        """How many files need not be written again; the journal is cut to them. None if it is better to start anew."""
-        records = _records(journal)
-        done = self.writer.kept(records)
+    def resume(self, journal: Path) -> int | None:
+        """Returns how many files need not be written again, and cuts the journal to them. None: start again."""
+        records = _read_records(journal)
+        done = self.writer.recover(records)
         if done is None or done > self.total:
             return None
         with journal.open("ab") as file:
             file.truncate(done * RECORD.itemsize)
-        stamps = _ahead(lambda item: self.source.modified(*item), self._first(done), self.workers)
-        same = all(stamp == record for stamp, record in zip(stamps, records["modified"][:done].tolist()))
-        return done if same else None
+        stamps = _map_ahead(lambda item: self.source.mtime_ns(*item), self._first(done), self.workers)
+        is_unchanged = all(stamp == record for stamp, record in zip(stamps, records["modified"][:done].tolist()))
+        return done if is_unchanged else None
 
-    def write(self, path: Path, start: int, told: Told) -> None:
-        """Files from `start` on. A file stands in the journal before it is safe in the store: never the other way."""
+    def write(self, path: Path, start: int, update: Update) -> None:
+        """Writes the files from `start` on. A file is always in the journal before it is durable in the store."""
         with path.open("ab") as journal:
-            ahead = _ahead(self._read, self.writer.order(start), self.workers)
-            for done, (kind, key, data, digest, modified) in enumerate(ahead, start + 1):
-                if self.writer.is_due(kind):
+            ahead = _map_ahead(self._read, self.writer.iter_files(start), self.workers)
+            for done, (input_type, key, data, digest, modified) in enumerate(ahead, start + 1):
+                if self.writer.should_commit(input_type):
                     _sync(journal)
                     self.writer.commit()
-                shard = self.writer.add(kind, key, data)
+                shard = self.writer.add(input_type, key, data)
                 journal.write(np.array((digest, len(data), modified, shard), RECORD).tobytes())
-                told(done, self.total)
+                update(done, self.total)
             _sync(journal)
             self.writer.commit()
 
-    def check(self, made: Source, plan: Plan, records: np.ndarray, told: Told) -> None:
-        """Reads everything back. UserError if it is not what was read from the source."""
-        for kind, keys in plan.keys.items():
-            if made.keys(kind) != list(keys):
-                raise UserError("does not have the keys that were written", where=made.where(kind, keys[0]))
+    def check(self, made: Source, plan: Plan, records: np.ndarray, update: Update) -> None:
+        """Reads everything back. UserError if it differs from what was read from the source."""
+        for input_type, keys in plan.keys.items():
+            if made.keys(input_type) != list(keys):
+                where = made.where(input_type, keys[0])
+                raise UserError("does not have the keys that were written", where=where, code="wrong-keys")
 
-        def same(item: tuple[tuple[str, str], int, int]) -> bool:
-            (kind, key), digest, length = item
-            data = made.read(kind, key)
+        def is_same(item: tuple[tuple[str, str], int, int]) -> bool:
+            (input_type, key), digest, length = item
+            data = made.read(input_type, key)
             return len(data) == length and _digest(data) == digest
 
-        expected = zip(self.writer.order(0), records["digest"].tolist(), records["length"].tolist())
-        for done, (good, (kind, key)) in enumerate(
-            zip(_ahead(same, expected, self.workers), self.writer.order(0)), start=1
+        expected = zip(self.writer.iter_files(0), records["digest"].tolist(), records["length"].tolist())
+        for done, (good, (input_type, key)) in enumerate(
+            zip(_map_ahead(is_same, expected, self.workers), self.writer.iter_files(0)), start=1
         ):
             if not good:
-                raise UserError("is not what was written", where=made.where(kind, key))
-            told(done, self.total)
+                raise UserError("differs from what was written", where=made.where(input_type, key), code="wrong-bytes")
+            update(done, self.total)
 
     def _read(self, item: tuple[str, str]) -> tuple[str, str, bytes, int, int]:
-        kind, key = item
-        modified = self.source.modified(kind, key)  # before it is read: a change that comes after will show
-        data = self.source.read(kind, key)
-        return kind, key, data, _digest(data), modified
+        input_type, key = item
+        modified = self.source.mtime_ns(input_type, key)  # before reading, so that a later change is noticed
+        data = self.source.read(input_type, key)
+        return input_type, key, data, _digest(data), modified
 
     def _first(self, count: int) -> Iterator[tuple[str, str]]:
-        return (item for item, _ in zip(self.writer.order(0), range(count)))
+        return (item for item, _ in zip(self.writer.iter_files(0), range(count)))
 
 
-class _Site:
-    """The hidden folder where a store is built: the store, the journal, and what it is built of."""
+class _BuildFolder:
+    """The hidden folder of an unfinished build: the store, the journal, and a hash of the settings."""
 
     def __init__(self, out: Path) -> None:
         self.out = out.resolve()
@@ -202,71 +200,78 @@ class _Site:
         self.settings = self.folder / "settings"
 
     def check(self, overwrite: bool) -> None:
-        """UserError if there is something that must stay."""
+        """UserError if `out` exists and must not be replaced."""
         if self._is_cut_off():
-            with self.locked():  # or else another run is about to begin
+            with self.lock():  # otherwise another run may be starting here
                 self._recover()
         is_taken = self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir()))
         if is_taken and not (overwrite and self.out.is_dir()):
             raise UserError(
-                "is there already", where=one_line(str(self.out)), advice="build elsewhere, or replace it: --overwrite"
+                "already exists",
+                where=one_line(str(self.out)),
+                advice="build elsewhere, or replace it with --overwrite",
+                code="store-exists",
             )
 
     @contextmanager
-    def told(self) -> Iterator[None]:
-        """Says with every error that what was done is not lost."""
-        rest = f"what is built so far stays in {one_line(str(self.folder))}, the same command goes on from there"
+    def translate_errors(self) -> Iterator[None]:
+        """Adds to every error that the work so far is not lost."""
+        resume = f"the same command resumes from {one_line(str(self.folder))}"
         try:
             yield
         except OSError as error:
             where = one_line(str(error.filename or self.out))
-            raise UserError(f"{error.strerror} ({rest}, or delete it)", where=where) from error
+            advice = f"{resume}; or delete that folder"
+            raise UserError(str(error.strerror), where=where, advice=advice, code="build-failed") from error
         except UserError as error:
-            raise UserError(f"{error} ({rest})" if self.folder.exists() else str(error)) from error
+            if not self.folder.exists():
+                raise
+            advice = f"{error.advice}; {resume}" if error.advice else resume
+            raise UserError(error.what, where=error.where, advice=advice, code=error.code) from error
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Alone: two runs in one folder would ruin each other's work."""
+    def lock(self) -> Iterator[None]:
+        """Locks the folder against a second run."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / "lock", timeout=0):
                 yield
         except Timeout as error:
             raise UserError(
-                "another run is building it", where=one_line(str(self.out)), advice="wait for its end"
+                "another run is building it",
+                where=one_line(str(self.out)),
+                advice="wait until it has finished",
+                code="build-running",
             ) from error
         except OSError as error:
-            raise UserError(str(error.strerror), where=one_line(str(self.folder)), advice="build elsewhere") from error
+            where = one_line(str(self.folder))
+            raise UserError(str(error.strerror), where=where, advice="build elsewhere", code="unwritable") from error
 
-    def settle(self, settings: str) -> None:
-        """Makes the folders, empty unless what is there was begun with the same settings."""
-        before = self.settings.read_text() if self.settings.is_file() else ""
-        if before != settings or not self.store.is_dir():
+    def prepare(self, settings: str) -> None:
+        """Creates the folders. Keeps what an interrupted run with the same settings left, clears anything else."""
+        previous = self.settings.read_text() if self.settings.is_file() else ""
+        if previous != settings or not self.store.is_dir():
             self.clear(settings)
 
     def clear(self, settings: str) -> None:
-        """Begins anew."""
+        """Empties the store and the journal."""
         shutil.rmtree(self.store, ignore_errors=True)
         self.store.mkdir()
         self.journal.write_bytes(b"")
         self.settings.write_text(settings)
 
-    def records(self) -> np.ndarray:
-        return _records(self.journal)
-
     @contextmanager
-    def distrusted(self) -> Iterator[None]:
-        """What proves to be wrong is no good to go on from."""
+    def discard_if_wrong(self) -> Iterator[None]:
+        """Deletes the build if the check fails: nothing of it can be trusted."""
         try:
             yield
         except UserError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise UserError(
-                f"{error}; the disk may be faulty", advice="nothing was kept, run the command again"
-            ) from error
+            advice = "nothing was kept; run the command again, and check the disk if this happens again"
+            raise UserError(error.what, where=error.where, advice=advice, code=error.code) from error
 
     def publish(self) -> None:
-        """Puts the finished store in its place."""
+        """Moves the finished store into place."""
         for path in self.store.iterdir():
             if path.is_file():
                 with path.open("rb") as file:
@@ -275,22 +280,22 @@ class _Site:
             shutil.rmtree(self.replaced, ignore_errors=True)
             self.out.rename(self.replaced)
         self.store.rename(self.out)
-        shutil.rmtree(self.folder, ignore_errors=True)  # over NFS, a lock that is held stays; that harms nobody
+        shutil.rmtree(self.folder, ignore_errors=True)  # over NFS, a held lock file stays; that is harmless
 
     def _is_cut_off(self) -> bool:
-        """Whether a kill came in the middle of `publish`."""
+        """Whether a kill interrupted `publish`."""
         return self.replaced.exists() or (self.out.exists() and self.folder.exists() and not self.store.exists())
 
     def _recover(self) -> None:
-        """Ends what was cut off: where the new store is not in its place yet, the old one goes back to it."""
+        """Completes an interrupted `publish`, or moves the old store back if the new one is not in place yet."""
         if not self.out.exists() and self.replaced.exists():
             self.replaced.rename(self.out)
         elif self.out.exists() and not self.store.exists():
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _records(journal: Path) -> np.ndarray:
-    """The whole records of a journal; what a kill left of the last one does not count."""
+def _read_records(journal: Path) -> np.ndarray:
+    """The complete records of a journal, without a last one that a kill cut off."""
     data = journal.read_bytes()
     return np.frombuffer(data[: len(data) - len(data) % RECORD.itemsize], RECORD)
 
@@ -304,8 +309,8 @@ def _digest(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-def _ahead(function: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
-    """`function` of each item, in order, by threads that are a little ahead: all results would fill the memory."""
+def _map_ahead(function: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
+    """`function` of each item, in order. Threads compute a few results ahead, to bound the memory."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[_R]] = deque()
         for item in items:

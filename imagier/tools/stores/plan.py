@@ -1,4 +1,4 @@
-"""Which files go into a store, in which order."""
+"""The files that go into a store, and their order."""
 
 from __future__ import annotations
 
@@ -18,89 +18,102 @@ class Plan:
     """The keys of every input type, sequence after sequence, and the extension of each type."""
 
     keys: Mapping[str, Sequence[str]]
-    """By type; the same object for all of them where they belong together."""
+    """By type. All types share one object where their files belong together."""
     extensions: Mapping[str, str]
-    paired: bool
-    """Asked for: all types have the same keys."""
+    is_paired: bool
+    """Whether all types were required to have the same keys."""
     removed: int = 0
-    """Keys that are left out, since some type lacks them."""
+    """Number of keys left out because some type lacks them."""
 
     @cached_property
     def is_grouped(self) -> bool:
-        """Whether all types have the same keys, asked for or not, so that a sample's files can lie together."""
+        """Whether all types have the same keys, required or not: a sample's files can be stored together."""
         first, *others = self.keys.values()
         return all(keys is first or keys == first for keys in others)
 
     def __len__(self) -> int:
         return sum(map(len, self.keys.values()))
 
-    def by_type(self, start: int = 0) -> Iterator[tuple[str, str]]:
-        """(type, key) of every file, from file `start` on: all of the first type, then all of the second."""
-        for kind, keys in self.keys.items():
-            for place in range(min(start, len(keys)), len(keys)):
-                yield kind, keys[place]
+    def iter_by_type(self, start: int = 0) -> Iterator[tuple[str, str]]:
+        """(type, key) of every file, from number `start` on, type after type."""
+        for input_type, keys in self.keys.items():
+            for index in range(min(start, len(keys)), len(keys)):
+                yield input_type, keys[index]
             start = max(0, start - len(keys))
 
-    def by_key(self, start: int = 0) -> Iterator[tuple[str, str]]:
-        """The same, sample after sample. Only if `is_grouped`."""
-        kinds = list(self.keys)
-        keys = self.keys[kinds[0]]
-        for place in range(start, len(self)):
-            yield kinds[place % len(kinds)], keys[place // len(kinds)]
+    def iter_by_key(self, start: int = 0) -> Iterator[tuple[str, str]]:
+        """(type, key) of every file, from number `start` on, sample after sample. Only if `is_grouped`."""
+        input_types = list(self.keys)
+        keys = self.keys[input_types[0]]
+        for index in range(start, len(self)):
+            yield input_types[index % len(input_types)], keys[index // len(input_types)]
 
-    def sequences(self, kind: str) -> dict[str, list[str]]:
-        """The names of a type's files by sequence."""
-        return _by_sequence(self.keys[kind])
+    def group_sequences(self, input_type: str) -> dict[str, list[str]]:
+        """The names of the files of a type, by sequence."""
+        return _group_by_sequence(self.keys[input_type])
 
-    def digest(self) -> str:
-        """The same for the same files in the same order."""
-        hashed = hashlib.sha256(json.dumps([list(self.keys), list(self.extensions.items()), self.paired]).encode())
+    def compute_digest(self) -> str:
+        """A hash of all files and their order."""
+        hashed = hashlib.sha256(json.dumps([list(self.keys), list(self.extensions.items()), self.is_paired]).encode())
         for keys in self.keys.values():
             hashed.update(json.dumps(keys).encode())
         return hashed.hexdigest()
 
 
-def plan(
+def make_plan(
     source: Source,
-    kinds: Sequence[str],
+    input_types: Sequence[str],
     *,
     paired: bool = False,
     remove_missing: bool = False,
     only: Sequence[str] | None = None,
 ) -> Plan:
-    """The files of a source that go into a store.
+    """Selects the files of a source that go into a store.
 
-    paired: the keys of the first type, each of which all types must have; else each type has its own. only: with
-    `paired`, these keys. remove_missing: leave out what some type lacks. UserError for what is lacking, else.
+    paired: take the keys of the first type, or those in `only`, and require them of every type. Otherwise each type has
+    keys of its own. remove_missing: leave out keys that some type lacks, instead of raising a UserError.
     """
-    extensions = {kind: source.extension(kind) for kind in kinds}
-    listed = {kind: source.keys(kind) for kind in kinds}
+    extensions = {input_type: source.extension(input_type) for input_type in input_types}
+    listed = {input_type: source.keys(input_type) for input_type in input_types}
     if not paired:
-        return Plan({kind: _in_sequences(keys) for kind, keys in listed.items()}, extensions, paired)
-    wanted = _in_sequences(listed[kinds[0]] if only is None else only)
-    there: dict[str, Collection[str]] = {kind: set(keys) for kind, keys in listed.items()}
-    keys = [key for key in wanted if all(key in there[kind] for kind in kinds)]
+        return Plan({input_type: _sort_by_sequence(keys) for input_type, keys in listed.items()}, extensions, paired)
+    wanted = _sort_by_sequence(listed[input_types[0]] if only is None else only)
+    available: dict[str, Collection[str]] = {input_type: set(keys) for input_type, keys in listed.items()}
+    keys = [key for key in wanted if all(key in available[input_type] for input_type in input_types)]
     if len(keys) < len(wanted) and not remove_missing:
-        missing = next((kind, key) for key in wanted for kind in kinds if key not in there[kind])
+        missing = next((name, key) for key in wanted for name in input_types if key not in available[name])
         more = len(wanted) - len(keys) - 1
         others = f" (and {more} more samples lack a file)" if more else ""
         raise UserError(
-            f"not there{others}", where=source.where(*missing), advice="add it, or leave such out with --remove_missing"
+            f"is missing{others}",
+            where=source.where(*missing),
+            advice="add it, or leave out such samples with --remove_missing",
+            code="missing-file",
         )
     if not keys:
-        raise UserError("no sample is left: none has a file of every type", advice="check the folders and --input_list")
-    return Plan(dict.fromkeys(kinds, keys), extensions, paired, len(wanted) - len(keys))
+        raise UserError(
+            "has no sample with a file of every type",
+            where=", ".join(input_types),
+            advice="check the folders and --input_list",
+            code="no-samples",
+        )
+    return Plan(dict.fromkeys(input_types, keys), extensions, paired, len(wanted) - len(keys))
 
 
-def _in_sequences(keys: Sequence[str]) -> list[str]:
-    """The keys of each sequence together, each once, as a list by sequences would have them."""
+def _sort_by_sequence(keys: Sequence[str]) -> list[str]:
+    """The keys with those of each sequence together. UserError if one occurs twice."""
     if len(set(keys)) < len(keys):
         (twice, _), *_ = Counter(keys).most_common(1)
-        raise UserError("is listed twice", where=one_line(twice), advice="every sample needs a name of its own")
-    return [f"{sequence}/{name}" for sequence, names in _by_sequence(keys).items() for name in names]
+        raise UserError(
+            "is listed twice",
+            where=one_line(twice),
+            advice="give every sample a name of its own",
+            code="duplicate-key",
+        )
+    return [f"{sequence}/{name}" for sequence, names in _group_by_sequence(keys).items() for name in names]
 
 
-def _by_sequence(keys: Sequence[str]) -> dict[str, list[str]]:
+def _group_by_sequence(keys: Sequence[str]) -> dict[str, list[str]]:
     sequences: dict[str, list[str]] = {}
     for key in keys:
         sequence, _, name = key.rpartition("/")

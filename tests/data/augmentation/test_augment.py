@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from augmenting import Scripted, augment, by_hand, carried_out, nearest, resized, same_size
 from images import noise, smooth
 
-from imagier.data.augmentation.augment import Augmenter, crop_size, largest, output_size, parse_h_w
+from imagier.data.augmentation.augment import Augmenter, find_largest_size, get_crop_size, get_output_size, parse_h_w
 from imagier.errors import UserError
 
 # The first resize
@@ -50,7 +50,7 @@ def test_a_crop_alone_squashes_the_whole_image_to_its_size(key: str) -> None:
 
 def test_images_of_several_sizes_end_at_one_size_found_from_the_largest_height_and_width() -> None:
     images = {"images": noise(10, 8), "map": noise(5, 16, 1), "depth": noise(4, 4, 1)}
-    assert largest([x.shape[:2] for x in images.values()]) == (10, 16)
+    assert find_largest_size([x.shape[:2] for x in images.values()]) == (10, 16)
     out = augment({"resize_smallest_side": 5}, images)
     assert {name: x.shape for name, x in out.images.items()} == {
         "images": (5, 8, 3),
@@ -275,7 +275,7 @@ def test_an_augmenter_survives_pickling() -> None:
 def test_the_size_of_what_comes_out_is_known_where_it_does_not_depend_on_the_image(
     keys: dict, crop: tuple[int, int] | None, output: tuple[int, int] | None
 ) -> None:
-    assert (crop_size(keys), output_size(keys)) == (crop, output)
+    assert (get_crop_size(keys), get_output_size(keys)) == (crop, output)
     if output:
         assert augment(keys, {"a": noise(30, 40)}).images["a"].shape == (*output, 3)
 

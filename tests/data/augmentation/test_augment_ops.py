@@ -297,4 +297,4 @@ def test_an_image_at_reduced_scale_is_resized_by_the_interpolator_too() -> None:
 def test_needed_of_an_image_is_its_size_after_the_resize_and_the_largest_scale(
     keys: dict, needed: tuple[int, int]
 ) -> None:
-    assert Augmenter(keys).needed_size((480, 640)) == needed
+    assert Augmenter(keys).compute_needed_size((480, 640)) == needed

@@ -12,7 +12,7 @@ from augmenting import Scripted, augment, by_hand, carried_out
 from images import noise, smooth
 
 from imagier.data.augmentation.augment import Augmenter, Drawn
-from imagier.data.augmentation.warp import Moves, crop, mirror, quarter_turns, resize, turn
+from imagier.data.augmentation.warp import Moves, crop, mirror, resize, turn, turn_quarters
 
 # Every one of them resamples at least twice.
 CHAINS: dict[str, dict[str, Any]] = {
@@ -239,9 +239,9 @@ def test_a_marked_pixel_lands_where_the_key_point_says(chain: str, seed: int) ->
     [
         [*crop((20, 30), 3, 4, (9, 8))],
         [*mirror((20, 30)), *crop((20, 30), 3, 4, (9, 8))],
-        [*crop((20, 30), 3, 4, (9, 8)), *mirror((9, 8)), *quarter_turns((9, 8), 1)],
-        [*quarter_turns((20, 30), 3), *crop((30, 20), 3, 4, (9, 8)), *mirror((9, 8))],
-        [*quarter_turns((20, 30), 2), *mirror((20, 30)), *quarter_turns((20, 30), 1)],
+        [*crop((20, 30), 3, 4, (9, 8)), *mirror((9, 8)), *turn_quarters((9, 8), 1)],
+        [*turn_quarters((20, 30), 3), *crop((30, 20), 3, 4, (9, 8)), *mirror((9, 8))],
+        [*turn_quarters((20, 30), 2), *mirror((20, 30)), *turn_quarters((20, 30), 1)],
     ],
 )
 def test_whole_pixels_move_where_the_points_say(steps: list) -> None:
@@ -257,4 +257,4 @@ def test_whole_pixels_move_where_the_points_say(steps: list) -> None:
 
 
 def test_steps_that_change_nothing_are_none() -> None:
-    assert resize((4, 5), (4, 5)) == turn((4, 5), 0) == quarter_turns((4, 5), 0) == []
+    assert resize((4, 5), (4, 5)) == turn((4, 5), 0) == turn_quarters((4, 5), 0) == []

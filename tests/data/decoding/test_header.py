@@ -13,7 +13,7 @@ from images import encoded, noise, png, smooth
 from PIL import Image, ImageOps
 from small_data import codec_for, load
 
-from imagier.data.decoding.decode import best_reduction
+from imagier.data.decoding.decode import choose_reduction
 from imagier.data.decoding.header import MOST_PIXELS, Header, read_header
 from imagier.errors import UserError
 
@@ -254,10 +254,10 @@ def test_sixteen_bits_are_numbers_and_refused_where_light_is_meant() -> None:
 def test_the_reduction_is_the_largest_that_leaves_enough(
     size: tuple[int, int], needed: tuple[int, int], reduction: int
 ) -> None:
-    assert best_reduction(Header(height=size[0], width=size[1]), needed) == reduction
+    assert choose_reduction(Header(height=size[0], width=size[1]), needed) == reduction
 
 
 @pytest.mark.parametrize(("size", "reduction"), [((320, 400), 8), ((324, 400), 4), ((322, 402), 2), ((321, 402), 1)])
 def test_the_sides_of_a_turned_image_are_divided_without_rest(size: tuple[int, int], reduction: int) -> None:
-    assert best_reduction(Header(height=size[0], width=size[1]), (32, 32)) == 8
-    assert best_reduction(Header(height=size[0], width=size[1], orientation=6), (32, 32)) == reduction
+    assert choose_reduction(Header(height=size[0], width=size[1]), (32, 32)) == 8
+    assert choose_reduction(Header(height=size[0], width=size[1], orientation=6), (32, 32)) == reduction

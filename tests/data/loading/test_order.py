@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from imagier.data.loading.order import WINDOW_BLOCKS, plan, share, shuffled_in_blocks
+from imagier.data.loading.order import WINDOW_BLOCKS, plan, share, shuffle_in_blocks
 from imagier.recipe import Position
 
 UNEVEN = [5, 1, 30, 7, 7, 2, 19, 11, 4, 23, 8, 8, 3, 40, 6, 1, 9, 12, 10, 2]
@@ -20,14 +20,14 @@ def block_of(blocks: list[int]) -> np.ndarray:
 
 @pytest.mark.parametrize("blocks", [[1], [4, 4], UNEVEN, [1] * 50])
 def test_an_order_in_blocks_has_every_sample_once(blocks: list[int]) -> None:
-    order = shuffled_in_blocks(blocks, seed=1, epoch=2)
+    order = shuffle_in_blocks(blocks, seed=1, epoch=2)
     assert sorted(order.tolist()) == list(range(sum(blocks)))
 
 
 def test_an_order_in_blocks_is_a_function_of_the_seed_and_the_epoch() -> None:
-    orders = {(s, e): tuple(shuffled_in_blocks(UNEVEN, s, e).tolist()) for s in range(3) for e in range(3)}
+    orders = {(s, e): tuple(shuffle_in_blocks(UNEVEN, s, e).tolist()) for s in range(3) for e in range(3)}
     assert len(set(orders.values())) == 9
-    assert tuple(shuffled_in_blocks(UNEVEN, 2, 1).tolist()) == orders[2, 1]
+    assert tuple(shuffle_in_blocks(UNEVEN, 2, 1).tolist()) == orders[2, 1]
 
 
 def test_an_order_in_blocks_is_done_with_some_before_it_opens_the_next() -> None:
@@ -35,7 +35,7 @@ def test_an_order_in_blocks_is_done_with_some_before_it_opens_the_next() -> None
     blocks = block_of(UNEVEN)
     first_blocks = set()
     for epoch in range(5):
-        order = blocks[shuffled_in_blocks(UNEVEN, seed=0, epoch=epoch)].tolist()
+        order = blocks[shuffle_in_blocks(UNEVEN, seed=0, epoch=epoch)].tolist()
         first = {block: order.index(block) for block in range(len(UNEVEN))}
         last = {block: len(order) - 1 - order[::-1].index(block) for block in range(len(UNEVEN))}
         for at in range(len(order)):
@@ -46,7 +46,7 @@ def test_an_order_in_blocks_is_done_with_some_before_it_opens_the_next() -> None
 
 
 def test_one_block_is_shuffled_as_a_whole() -> None:
-    order = shuffled_in_blocks([1000], seed=0, epoch=0)
+    order = shuffle_in_blocks([1000], seed=0, epoch=0)
     assert abs(np.corrcoef(order, np.arange(1000))[0, 1]) < 0.1
 
 
@@ -89,7 +89,7 @@ def test_largest_blocks_are_dealt_out_first_whatever_their_order(blocks: list[in
 def test_a_plan_in_blocks_goes_on_from_any_position(world: int) -> None:
     def steps(start: Position) -> list:
         by_rank = [
-            plan(start, lambda epoch: shuffled_in_blocks(UNEVEN, 5, epoch), batch_size=3, rank=rank, world=world)
+            plan(start, lambda epoch: shuffle_in_blocks(UNEVEN, 5, epoch), batch_size=3, rank=rank, world=world)
             for rank in range(world)
         ]
         return [[next(of_rank) for of_rank in by_rank] for _ in range(2 * sum(UNEVEN) // (3 * world))]
@@ -107,3 +107,10 @@ def test_a_position_past_the_end_of_a_set_that_shrank_begins_the_next_epoch() ->
     ((keys, position),) = islice(plan(Position(3, 99), lambda _: np.arange(4), batch_size=3, rank=0, world=1), 1)
     assert keys == [(4, 0), (4, 1), (4, 2)]
     assert position == Position(4, 3)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_without_blocks_the_ranks_take_turns(world: int) -> None:
+    shares = [[i for run in share(7, None, rank, world) for i in run] for rank in range(world)]
+    assert [shares[i % world][i // world] for i in range(7)] == list(range(7))
+    assert sum(map(len, shares)) == 7

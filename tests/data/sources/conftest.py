@@ -15,7 +15,7 @@ from imagier.cli import main
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bucket as a folder: `set` with paired types as the reference lists them, `unpaired` with its own."""
+    """A bucket as a folder: `set` with paired types in the reference's format, and `unpaired`."""
     folder = tmp_path_factory.mktemp("s3") / "store"
     for i in range(12):
         key = f"{'ab'[i % 2]}/{'deep/' * (i % 3 == 0)}{i:02}.png"
@@ -41,7 +41,7 @@ def server(root: Path) -> Iterator[S3Server]:
 
 @pytest.fixture
 def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither its credentials, nor those of a cloud that it may be in."""
+    """Hides the credentials of this machine and of its cloud."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -1,4 +1,4 @@
-"""What a cache on disk holds: what was put in, never too much of it, and nothing that is damaged."""
+"""The cache on disk returns what was stored, never damaged data, and never exceeds its size."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import pytest
 from images import write
 from logs import logged
 
-from imagier.data.sources.disk_cache import DiskCache, shared_cache
+from imagier.data.sources.disk_cache import DiskCache, open_cache
 
 KB = 1024
 fork = multiprocessing.get_context("fork")
 
 
 def entries(folder: Path) -> list[Path]:
-    """All files that hold what was stored."""
+    """The files of all entries."""
     return [path for path in folder.glob("imagier-cache/??/*") if path.is_file()]
 
 
 def taken(folder: Path) -> int:
-    """Bytes of all files in a folder, however deep; one that goes meanwhile counts as gone."""
+    """Bytes of all files below a folder, except those that vanish meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -43,7 +43,7 @@ def content(key: str, size: int) -> bytes:
 
 
 def elsewhere(work: Callable[[], object]) -> int:
-    """Does something in another process; returns its exit code."""
+    """Runs `work` in another process; returns its exit code."""
     process = fork.Process(target=work)
     process.start()
     process.join()
@@ -51,7 +51,7 @@ def elsewhere(work: Callable[[], object]) -> int:
     return process.exitcode
 
 
-def test_what_was_stored_is_found_by_every_process_that_names_the_folder(tmp_path: Path) -> None:
+def test_stored_data_are_found_by_every_process_that_uses_the_folder(tmp_path: Path) -> None:
     first = DiskCache(tmp_path, 100 * KB)
     assert first.get("a") is None
     elsewhere(lambda: DiskCache(tmp_path, 100 * KB).put("a", content("a", 5000)))
@@ -61,7 +61,7 @@ def test_what_was_stored_is_found_by_every_process_that_names_the_folder(tmp_pat
     assert first.get("b") is None
 
 
-def test_it_never_takes_more_than_its_bound(tmp_path: Path) -> None:
+def test_it_never_exceeds_its_size(tmp_path: Path) -> None:
     bound = 64 * KB
     cache = DiskCache(tmp_path, bound)
     rng = random.Random(0)
@@ -82,7 +82,7 @@ def fill(folder: Path, bound: int, worker: int) -> None:
             cache.put(key, content(key, 3000))
 
 
-def test_processes_that_share_it_keep_its_bound_together(tmp_path: Path) -> None:
+def test_processes_that_share_it_do_not_exceed_its_size(tmp_path: Path) -> None:
     bound = 100 * KB
     workers = [fork.Process(target=fill, args=(tmp_path, bound, number)) for number in range(4)]
     for worker in workers:
@@ -94,8 +94,8 @@ def test_processes_that_share_it_keep_its_bound_together(tmp_path: Path) -> None
     assert bound / 2 < most <= bound
 
 
-def test_what_was_used_last_stays_longest(tmp_path: Path) -> None:
-    """At any moment, what is left was all used later than anything that is gone."""
+def test_the_least_recently_used_entries_are_removed_first(tmp_path: Path) -> None:
+    """At any time, all entries left were used after those that were removed."""
     cache = DiskCache(tmp_path, 80 * KB)
     used: list[str] = []
     rng = random.Random(1)
@@ -110,7 +110,7 @@ def test_what_was_used_last_stays_longest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "zeros", "longer"])
-def test_a_damaged_entry_counts_as_none_and_can_be_stored_again(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_entry_is_missing_and_can_be_stored_again(tmp_path: Path, damage: str) -> None:
     cache = DiskCache(tmp_path, 100 * KB)
     cache.put("a", content("a", 5000))
     (path,) = entries(tmp_path)
@@ -128,7 +128,7 @@ def test_a_damaged_entry_counts_as_none_and_can_be_stored_again(tmp_path: Path, 
     assert cache.get("a") == content("a", 5000)
 
 
-def test_what_is_larger_than_the_bound_is_not_stored(tmp_path: Path) -> None:
+def test_data_larger_than_the_cache_are_not_stored(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path, 20 * KB)
     cache.put("small", b"small")
     cache.put("large", bytes(20 * KB))
@@ -136,7 +136,7 @@ def test_what_is_larger_than_the_bound_is_not_stored(tmp_path: Path) -> None:
     assert cache.get_part("large", 20 * KB, 0, 10, lambda: pytest.fail("fetched for nothing")) is None
 
 
-def test_files_that_are_not_its_own_are_left_alone(tmp_path: Path) -> None:
+def test_files_of_the_user_are_never_removed(tmp_path: Path) -> None:
     mine = [write(tmp_path / name, bytes(30_000)) for name in ("holiday.jpg", "ab/cd", "imagier-cache/notes.txt")]
     cache = DiskCache(tmp_path, 20 * KB)
     for i in range(20):
@@ -144,7 +144,7 @@ def test_files_that_are_not_its_own_are_left_alone(tmp_path: Path) -> None:
     assert all(path.stat().st_size == 30_000 for path in mine)
 
 
-def test_a_smaller_bound_holds_from_the_start(tmp_path: Path) -> None:
+def test_a_smaller_size_applies_from_the_start(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path, 100 * KB)
     for i in range(10):
         cache.put(f"{i}", content(f"{i}", 6000))
@@ -154,7 +154,7 @@ def test_a_smaller_bound_holds_from_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["everything", "the count", "a count that is none"])
-def test_it_goes_on_where_someone_tidied_up(tmp_path: Path, lost: str) -> None:
+def test_it_works_after_someone_removed_its_files(tmp_path: Path, lost: str) -> None:
     cache = DiskCache(tmp_path, 30 * KB)
     cache.put("a", content("a", 6000))
     if lost == "everything":
@@ -195,13 +195,13 @@ def test_a_part_is_read_from_an_entry_that_is_fetched_once(tmp_path: Path) -> No
     assert fetched.read_text() == "once "
 
 
-def test_an_entry_that_came_short_is_not_taken_for_whole(tmp_path: Path) -> None:
+def test_an_incomplete_entry_is_not_used(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path, 100 * KB)
     assert cache.get_part("shard", 9000, 0, 10, lambda: [bytes(5000)]) is None
     assert cache.get_part("shard", 9000, 0, 10, lambda: [content("shard", 9000)]) == content("shard", 9000)[:10]
 
 
-def test_a_process_that_is_killed_while_it_stores_leaves_nothing_to_be_read_and_its_room_is_used(
+def test_a_process_killed_while_storing_leaves_no_readable_entry_and_its_space_is_reused(
     tmp_path: Path,
 ) -> None:
     def die() -> Iterator[bytes]:
@@ -218,7 +218,7 @@ def test_a_process_that_is_killed_while_it_stores_leaves_nothing_to_be_read_and_
     assert sum(cache.get(f"{i}") is not None for i in range(20)) == 3
 
 
-def test_a_kill_right_before_a_file_is_made_leaves_none_that_is_not_counted(tmp_path: Path) -> None:
+def test_a_kill_right_before_a_file_is_made_leaves_no_uncounted_file(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path, 40 * KB)
     cache.put("a", content("a", 9000))
 
@@ -233,11 +233,11 @@ def test_a_kill_right_before_a_file_is_made_leaves_none_that_is_not_counted(tmp_
     assert len(entries(tmp_path)) == 1
 
 
-# Where nothing can be written
+# Folders that cannot be written
 
 
 def logged_by_two_processes(folder: Path, log: Path, *, bytes_of_a_file: int | None = None) -> list[str]:
-    """What two processes log that fill a cache in a folder where files cannot grow beyond a size."""
+    """What two processes log that fill a cache while the size of files is limited."""
 
     def use(cache: DiskCache) -> None:
         for i in range(3):
@@ -257,7 +257,7 @@ def logged_by_two_processes(folder: Path, log: Path, *, bytes_of_a_file: int | N
     return log.read_text().splitlines()
 
 
-def test_a_full_disk_is_logged_once_and_what_is_there_is_still_read(tmp_path: Path) -> None:
+def test_a_full_disk_is_logged_once_and_existing_entries_are_still_read(tmp_path: Path) -> None:
     DiskCache(tmp_path, 100 * KB).put("before", b"as it was")
     (line,) = logged_by_two_processes(tmp_path, tmp_path / "log", bytes_of_a_file=5000)
     assert line.startswith(f"{tmp_path}/imagier-cache: ") and "File too large" in line
@@ -272,7 +272,7 @@ def test_a_folder_that_cannot_be_made_is_logged_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_serves_what_it_holds(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_still_read(tmp_path: Path) -> None:
     DiskCache(tmp_path, 100 * KB).put("a", b"there")
     for path in [*tmp_path.rglob("*"), tmp_path]:
         path.chmod(0o500 if path.is_dir() else 0o400)
@@ -282,6 +282,6 @@ def test_a_read_only_folder_serves_what_it_holds(tmp_path: Path) -> None:
     assert (cache.get("a"), cache.get("b"), len(lines)) == (b"there", None, 1)
 
 
-def test_sources_that_name_the_same_folder_share_a_cache(tmp_path: Path) -> None:
-    assert shared_cache(str(tmp_path), 1000) is shared_cache(str(tmp_path), 1000)
-    assert shared_cache(str(tmp_path), 1000) is not shared_cache(str(tmp_path), 2000)
+def test_sources_with_the_same_cache_folder_share_a_cache(tmp_path: Path) -> None:
+    assert open_cache(str(tmp_path), 1000) is open_cache(str(tmp_path), 1000)
+    assert open_cache(str(tmp_path), 1000) is not open_cache(str(tmp_path), 2000)

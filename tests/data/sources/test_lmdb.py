@@ -1,4 +1,4 @@
-"""LMDB in the reference's layout, in stores that the package lmdb alone has written."""
+"""LMDB stores in the reference's layout, written by the package lmdb alone."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from typing import Any
 
 import lmdb
 import pytest
-from stores import EXTENSIONS, as_somebody, contents, read_there, reference_lmdb
+from stores import EXTENSIONS, as_somebody, catch, contents, read_there, reference_lmdb
 from torch.utils.data import DataLoader
 
 from imagier.data.sources.lmdb import LmdbSource
-from imagier.errors import UserError
 
 VALUES = {
     "images": {"city/1": b"image 1", "city/2": b"image 2", "./top": b"image top"},
@@ -35,33 +34,33 @@ def store(tmp_path: Path) -> Path:
     return reference_lmdb(tmp_path / "store", VALUES, PAIRED)
 
 
-def said(root: Path, extensions: dict[str, str] = EXTENSIONS) -> str:
-    """The one line about a store that cannot be opened."""
-    with pytest.raises(UserError) as caught:
-        LmdbSource(root, extensions)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def refusal(root: Path, extensions: dict[str, str] = EXTENSIONS) -> tuple[str, str]:
+    """Place and code of the error for a store that cannot be opened."""
+    error = catch(lambda: LmdbSource(root, extensions))
+    return error.where, error.code
 
 
-def test_keys_are_those_of_the_list_in_its_order_and_values_those_of_the_environment(store: Path) -> None:
+def test_keys_come_from_the_list_in_order_and_values_from_the_environment(store: Path) -> None:
     source = LmdbSource(store, EXTENSIONS)
     assert source.keys("images") == source.keys("maps") == ["city/2", "city/1", "./top"]
     assert source.shards("images") == [3]
-    assert contents(source) == {(kind, key): VALUES[kind][key] for kind in VALUES for key in source.keys("images")}
+    assert contents(source) == {
+        (input_type, key): VALUES[input_type][key] for input_type in VALUES for key in source.keys("images")
+    }
 
 
-def test_types_of_their_own_have_lists_of_their_own(tmp_path: Path) -> None:
+def test_unpaired_types_have_separate_lists(tmp_path: Path) -> None:
     source = LmdbSource(reference_lmdb(tmp_path / "store", VALUES, UNPAIRED), EXTENSIONS)
     assert source.keys("images") == ["city/1", "city/2"]
     assert source.keys("maps") == ["./top", "city/2"]
 
 
-def test_the_extension_is_that_of_the_store_whatever_the_config_says(store: Path) -> None:
+def test_the_extension_comes_from_the_store_and_not_from_the_config(store: Path) -> None:
     (store / "metadata.json").write_text(json.dumps({"images": "PNG", "maps": "png"}))
     assert LmdbSource(store, {"images": "jpg"}).extension("images") == "png"
 
 
-def test_parts_of_a_sequence_have_the_files_of_the_whole(tmp_path: Path) -> None:
+def test_parts_of_a_sequence_read_the_files_of_the_whole(tmp_path: Path) -> None:
     values = {"images": {"a/1": b"1", "a/2": b"2", "b___000___/1": b"a sequence that is called so"}}
     names = {"a___000___": ["1"], "a___001___": ["1", "2"], "b___000___": ["1"]}
     source = LmdbSource(reference_lmdb(tmp_path / "store", values, names), {"images": "jpg"})
@@ -73,7 +72,7 @@ def test_parts_of_a_sequence_have_the_files_of_the_whole(tmp_path: Path) -> None
     }
 
 
-def test_one_root_serves_a_training_and_a_validation_set_in_one_process(store: Path, tmp_path: Path) -> None:
+def test_a_process_can_open_one_root_for_training_and_validation(store: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(store)
     one, other = LmdbSource(store, EXTENSIONS), LmdbSource(tmp_path / "link", {"images": "jpg"})
     assert one.read("images", "./top") == other.read("images", "./top") == b"image top"
@@ -83,7 +82,7 @@ def test_one_root_serves_a_training_and_a_validation_set_in_one_process(store: P
         lmdb.open(str(store / "images"), readonly=True, lock=False)  # why it must be shared
 
 
-def test_a_store_that_was_replaced_is_read_anew(store: Path, tmp_path: Path) -> None:
+def test_a_replaced_store_is_opened_again(store: Path, tmp_path: Path) -> None:
     before = LmdbSource(store, EXTENSIONS)
     assert before.read("images", "./top") == b"image top"
     new = reference_lmdb(tmp_path / "new", {"images": {"./top": b"new"}, "maps": {"./top": b""}}, {".": ["top"]})
@@ -98,7 +97,7 @@ def _owner(source: LmdbSource) -> bool:
     return source._environments["images"]._owner == os.getpid()
 
 
-def test_a_forked_process_does_not_use_the_handle_that_it_came_with(store: Path) -> None:
+def test_a_forked_process_does_not_use_the_inherited_handle(store: Path) -> None:
     source = LmdbSource(store, EXTENSIONS)
     assert _owner(source)
     with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -106,7 +105,7 @@ def test_a_forked_process_does_not_use_the_handle_that_it_came_with(store: Path)
 
 
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_it_is_read_by_processes_that_get_it_open(store: Path, method: str) -> None:
+def test_other_processes_can_read_an_open_source(store: Path, method: str) -> None:
     source = LmdbSource(store, EXTENSIONS)
     assert source.read("images", "city/1") == b"image 1"  # open here, before the others come
     keys = source.keys("images")
@@ -119,18 +118,18 @@ def test_it_is_read_by_processes_that_get_it_open(store: Path, method: str) -> N
 
 def test_any_number_of_workers_reads_the_same(store: Path) -> None:
     source = LmdbSource(store, EXTENSIONS)
-    items: Any = [(kind, key) for kind in EXTENSIONS for key in source.keys(kind)] * 3
+    items: Any = [(input_type, key) for input_type in EXTENSIONS for key in source.keys(input_type)] * 3
     served = {
         workers: list(DataLoader(items, batch_size=None, num_workers=workers, collate_fn=lambda i: source.read(*i)))
         for workers in (0, 1, 2)
     }
-    assert served[0] == served[1] == served[2] == [VALUES[kind][key] for kind, key in items]
+    assert served[0] == served[1] == served[2] == [VALUES[input_type][key] for input_type, key in items]
 
 
-def test_a_set_can_be_opened_while_another_thread_begins_to_read_the_same_root(
+def test_a_source_can_be_opened_while_another_thread_starts_to_read_the_same_root(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The look at a store that is opened must not close what is read meanwhile."""
+    """The check of a store must not close the handle that another thread reads from."""
     source = LmdbSource(store, {"images": "jpg"})
     reads: list[Future[bytes]] = []
 
@@ -158,7 +157,7 @@ def test_a_set_can_be_opened_while_another_thread_begins_to_read_the_same_root(
             self.closed.set()
 
     watched = SimpleNamespace(**{**vars(lmdb), "open": lambda *where, **how: Watched(lmdb.open(*where, **how))})
-    monkeypatch.setattr("imagier.data.sources.lmdb.lmdb_package", lambda: watched)
+    monkeypatch.setattr("imagier.data.sources.lmdb.import_lmdb", lambda: watched)
     with ThreadPoolExecutor(1) as pool:
         LmdbSource(store, {"images": "jpg"})
         assert [read.result() for read in reads] == [b"image top"]
@@ -189,90 +188,89 @@ def test_a_store_without_write_permission_is_read_and_nothing_is_written(store: 
         path.chmod(0o755)
 
 
-MEND = "the store is damaged, or was never finished: build it again (`imagier data build lmdb`)"
-
-
 @pytest.mark.parametrize("name", ["all_filenames.json", "metadata.json"])
-def test_a_store_without_its_lists_is_no_store(store: Path, name: str) -> None:
+def test_a_store_without_its_lists_is_an_error(store: Path, name: str) -> None:
     (store / name).unlink()
-    assert said(store) == f"{store}: no {name}: no LMDB store; {MEND}"
+    assert refusal(store) == (str(store), "missing-index")
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "why"),
+    ("name", "text", "code"),
     [
-        ("all_filenames.json", "{", "not JSON"),
-        ("all_filenames.json", "[" * 100_000, "not JSON"),
-        ("all_filenames.json", "[]", "expected {sequence: [name]} or {type: {sequence: [name]}}"),
-        ("all_filenames.json", '{"a": [1]}', "expected {sequence: [name]} or {type: {sequence: [name]}}"),
-        ("all_filenames.json", '{"a": "b"}', "expected {sequence: [name]} or {type: {sequence: [name]}}"),
-        ("metadata.json", '["png"]', "expected {type: extension}"),
-        ("metadata.json", "\x00\xff", "not JSON"),
+        ("all_filenames.json", "{", "not-json"),
+        ("all_filenames.json", "[" * 100_000, "not-json"),
+        ("all_filenames.json", "[]", "bad-index"),
+        ("all_filenames.json", '{"a": [1]}', "bad-index"),
+        ("all_filenames.json", '{"a": "b"}', "bad-index"),
+        ("metadata.json", '["png"]', "bad-index"),
+        ("metadata.json", "\x00\xff", "not-json"),
     ],
 )
-def test_lists_that_say_something_else_are_named(store: Path, name: str, text: str, why: str) -> None:
+def test_malformed_lists_are_an_error(store: Path, name: str, text: str, code: str) -> None:
     (store / name).write_bytes(text.encode("latin1"))
-    assert said(store) == f"{store}/{name}: {why}; {MEND}"
+    assert refusal(store) == (f"{store}/{name}", code)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "", "a/../../b", "\ud800"])
-def test_a_list_with_names_that_lead_elsewhere_is_refused(store: Path, name: str) -> None:
+def test_a_list_with_unsafe_names_is_refused(store: Path, name: str) -> None:
     (store / "all_filenames.json").write_text(json.dumps({"city": ["1", name], "" if name else "x": ["/a"]}))
-    assert "which cannot be the name of a file" in said(store)
+    assert refusal(store) == (f"{store}/all_filenames.json", "bad-key")
 
 
-def test_an_empty_list_is_told(store: Path) -> None:
+def test_an_empty_list_is_an_error(store: Path) -> None:
     (store / "all_filenames.json").write_text("{}")
-    assert said(store) == f"{store}/all_filenames.json: lists no files of input type 'images'; {MEND}"
+    assert refusal(store) == (f"{store}/all_filenames.json", "no-files")
 
 
-def test_a_type_that_the_store_lacks_is_told_with_those_that_it_has(store: Path) -> None:
-    assert said(store, {"depth": "png"}) == (
-        f"{store}/all_filenames.json: lists no input type 'depth'; it has: images, maps"
-    )
+def test_a_missing_type_is_an_error_that_lists_the_existing_ones(store: Path) -> None:
+    error = catch(lambda: LmdbSource(store, {"depth": "png"}))
+    assert (error.where, error.code) == (f"{store}/all_filenames.json", "missing-input-type")
+    assert "'depth'" in error.what and "images, maps" in error.advice
 
 
-def test_an_environment_that_is_missing_or_something_else_is_told(store: Path) -> None:
+def test_a_missing_or_damaged_environment_is_an_error(store: Path) -> None:
     data = store / "images" / "data.mdb"
     data.write_bytes(b"something else" * 1000)
-    assert said(store) == f"{data}: cannot be opened ({store}/images: MDB_INVALID: File is not an LMDB file); {MEND}"
+    assert refusal(store) == (str(data), "damaged-lmdb")
     data.write_bytes(b"")
-    assert said(store).startswith(f"{data}: cannot be opened (")
+    assert refusal(store) == (str(data), "damaged-lmdb")
     data.unlink()
-    assert said(store) == f"{data}: No such file or directory; {MEND}"
+    assert refusal(store) == (str(data), "unreadable-file")
 
 
-def test_a_file_that_was_cut_off_is_told_before_reading_it_would_end_the_process(tmp_path: Path) -> None:
+def test_a_file_that_was_cut_off_is_an_error_before_reading_kills_the_process(tmp_path: Path) -> None:
     values = {"images": {f"s/{i}": bytes(5000) for i in range(100)}}
     store = reference_lmdb(tmp_path / "store", values, {"s": [str(i) for i in range(100)]})
     data = store / "images" / "data.mdb"
     whole = data.stat().st_size
     os.truncate(data, whole // 2)
-    assert said(store, {"images": "jpg"}) == f"{data}: cut off, has {whole // 2:,} of {whole:,} bytes; {MEND}"
+    assert refusal(store, {"images": "jpg"}) == (str(data), "damaged-lmdb")
 
 
-def test_a_store_of_which_files_were_never_written_is_told(store: Path) -> None:
+def test_a_store_with_too_few_entries_is_an_error(store: Path) -> None:
     (store / "all_filenames.json").write_text(json.dumps({"city": [str(i) for i in range(9)]}))
-    assert said(store) == f"{store}/images/data.mdb: has 3 entries, all_filenames.json lists 9; {MEND}"
+    assert refusal(store) == (f"{store}/images/data.mdb", "missing-file")
 
 
-def test_a_file_that_is_listed_and_not_there_is_told_when_it_is_read(store: Path) -> None:
+def test_reading_a_listed_but_missing_file_is_an_error(store: Path) -> None:
     (store / "all_filenames.json").write_text(json.dumps({"city": ["1", "3", "x" * 600]}))
     source = LmdbSource(store, EXTENSIONS)
     for key in ("city/3", f"city/{'x' * 600}"):
-        with pytest.raises(UserError) as caught:
-            source.read("images", key)
-        assert str(caught.value).startswith(f"{store}/images/data.mdb[{key}]: no such entry")
+        error = catch(lambda key=key: source.read("images", key))
+        assert (error.where, error.code) == (f"{store}/images/data.mdb[{key}]", "missing-file")
 
 
-def test_a_file_that_is_gone_is_told_when_it_is_asked_for_its_time(store: Path) -> None:
+def test_the_modification_time_of_a_removed_file_is_an_error(store: Path) -> None:
     source = LmdbSource(store, EXTENSIONS)
-    assert source.modified("images", "city/1") == (store / "images" / "data.mdb").stat().st_mtime_ns
+    assert source.mtime_ns("images", "city/1") == (store / "images" / "data.mdb").stat().st_mtime_ns
     (store / "images" / "data.mdb").unlink()
-    with pytest.raises(UserError, match=r"images/data.mdb: No such file or directory; "):
-        source.modified("images", "city/1")
+    error = catch(lambda: source.mtime_ns("images", "city/1"))
+    assert (error.where, error.code) == (f"{store}/images/data.mdb", "unreadable-file")
 
 
-def test_without_the_package_the_command_that_installs_it_is_told(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_an_error_with_the_command_that_installs_it(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    assert said(store) == "LMDB: the package lmdb is not installed; run: pip install 'imagier[lmdb]'"
+    error = catch(lambda: LmdbSource(store, EXTENSIONS))
+    assert error.code == "not-installed" and "imagier[lmdb]" in error.advice

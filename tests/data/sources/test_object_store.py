@@ -1,4 +1,4 @@
-"""What is read from object stores behind real servers: the right objects, whatever happens to the server."""
+"""Object stores behind real servers give the right objects, also after failures."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from s3_server import S3Server, credentials_for
 from small_config import TEXT, read, swap
 from small_config import write as write_config
 from small_data import build, codec_for
+from stores import NO_RETRY, catch
 
 from imagier.cli import main
 from imagier.data.datasets.paired_images import Dataset
@@ -36,29 +37,13 @@ from imagier.data.sources.s3 import S3Store
 from imagier.data.sources.shard_files import LocalFiles, ShardFiles
 from imagier.data.sources.shards import ShardsSource
 from imagier.data.sources.source import Source
-from imagier.errors import UserError
 from imagier.recipe import Position
 from imagier.run import build_data
 
 pytestmark = pytest.mark.usefixtures("no_credentials")
 
-KINDS = {"images": "png", "seg_maps": "png"}
+EXTENSIONS = {"images": "png", "seg_maps": "png"}
 QUICK = RetryPolicy(total_s=20, first_s=0.01, longest_s=0.1)
-
-
-def never(seconds: float) -> None:
-    pytest.fail("tried again")
-
-
-AT_ONCE = RetryPolicy(sleep=never)
-
-
-def mistake(work: Any) -> UserError:
-    """The mistake that ends some work; its text is one line."""
-    with pytest.raises(UserError) as caught:
-        work()
-    assert "\n" not in str(caught.value)
-    return caught.value
 
 
 MakeStore = Callable[[str], ObjectStore]
@@ -90,16 +75,16 @@ def make_store(request: pytest.FixtureRequest, root: Path) -> Iterator[MakeStore
 
 
 def index(config: Path, folder: Path, *flags: str) -> int:
-    """Lists a folder with the command that does so."""
+    """Runs `imagier data index`."""
     return main(["data", "index", "--data_root", str(folder), "--config", str(config), *flags])
 
 
 def s3_source(server: S3Server, name: str = "bucket/set") -> ObjectStoreSource:
-    return ObjectStoreSource(RemoteFolder(S3Store(name, server.credentials, QUICK)), KINDS)
+    return ObjectStoreSource(RemoteFolder(S3Store(name, server.credentials, QUICK)), EXTENSIONS)
 
 
 def source_of(store: ObjectStore, cache: DiskCache | None = None) -> ObjectStoreSource:
-    return ObjectStoreSource(RemoteFolder(store, cache), KINDS)
+    return ObjectStoreSource(RemoteFolder(store, cache), EXTENSIONS)
 
 
 def loader(source: Source, num_workers: int = 0) -> Loader:
@@ -117,18 +102,20 @@ def content(stream: Iterator[tuple[Any, Position]], steps: int) -> list[tuple[di
     return [({n: t.tolist() for n, t in batch.tensors.items()}, batch.keys, position) for batch, position in taken]
 
 
-# Which objects
+# Objects
 
 
 @pytest.mark.parametrize("name", ["bucket/set", "bucket/set/", "bucket/unpaired"])
-def test_it_is_the_same_as_the_folder_that_was_uploaded(root: Path, make_store: MakeStore, name: str) -> None:
+def test_it_is_the_same_as_the_uploaded_folder(root: Path, make_store: MakeStore, name: str) -> None:
     there = source_of(make_store(name))
-    here = FolderSource(root / name, KINDS)
-    for kind in KINDS:
-        assert there.keys(kind) == here.keys(kind)
-        assert there.shards(kind) == [len(here.keys(kind))]
-        assert there.extension(kind) == "png"
-        assert [there.read(kind, key) for key in there.keys(kind)] == [here.read(kind, key) for key in here.keys(kind)]
+    here = FolderSource(root / name, EXTENSIONS)
+    for input_type in EXTENSIONS:
+        assert there.keys(input_type) == here.keys(input_type)
+        assert there.shards(input_type) == [len(here.keys(input_type))]
+        assert there.extension(input_type) == "png"
+        assert [there.read(input_type, key) for key in there.keys(input_type)] == [
+            here.read(input_type, key) for key in here.keys(input_type)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -145,10 +132,10 @@ def test_it_is_the_same_as_the_folder_that_was_uploaded(root: Path, make_store: 
         ("made/base", {"base/s___001___": ["1"], "base/s___002___": ["2"]}, ["images/s/1", "images/s/2"]),
     ],
 )
-def test_the_reference_s_lists_lead_to_its_objects(
+def test_lists_of_the_reference_lead_to_its_objects(
     server: S3Server, name: str, filenames: dict[str, list[str]], objects: list[str]
 ) -> None:
-    """An object's key is that of its type put in behind the name of the base, with which each sequence begins."""
+    """Each sequence begins with the name of the base; in the object's key, the type comes after it."""
     base = name.partition("/")[2]
     files = {f"{base}/{key}.jpg".lstrip("/"): key.encode() for key in objects}
     lists = {"all_filenames.json": filenames, "metadata.json": {"images": "jpg"}}
@@ -163,17 +150,41 @@ def test_the_reference_s_lists_lead_to_its_objects(
     assert source.extension("images") == "jpg"
 
 
-def test_a_sequence_with_the_name_of_the_root_is_no_root_where_types_stand_for_themselves(server: S3Server) -> None:
+def test_a_sequence_with_the_name_of_the_root_is_kept_if_types_are_unpaired(server: S3Server) -> None:
     lists = {"all_filenames.json": {"images": {"cats": ["1"]}}, "metadata.json": {"images": "jpg"}}
     files = {f"cats/{name}": json.dumps(tree).encode() for name, tree in lists.items()}
     bucket = server.new_bucket({**files, "cats/images/cats/1.jpg": b"a cat"})
-    source = ObjectStoreSource(RemoteFolder(S3Store(f"{bucket}/cats", server.credentials, AT_ONCE)), {"images": "jpg"})
+    source = ObjectStoreSource(RemoteFolder(S3Store(f"{bucket}/cats", server.credentials, NO_RETRY)), {"images": "jpg"})
     assert {key: source.read("images", key) for key in source.keys("images")} == {"cats/1": b"a cat"}
 
 
-def test_the_stream_of_a_training_is_that_from_the_folder(root: Path, make_store: MakeStore) -> None:
-    """With workers, too, which are forked after this process has used the store."""
-    expected = content(loader(FolderSource(root / "bucket" / "set", KINDS)).stream(Position(1, 2)), 9)
+@pytest.mark.parametrize("store_name", ["s3", "fsspec"])
+def test_a_sequence_with_the_name_of_the_bucket_is_kept_if_the_root_is_the_whole_bucket(
+    server: S3Server, store_name: str
+) -> None:
+    bucket = server.new_bucket({}) if store_name == "s3" else "whole-bucket"
+    files = {
+        "all_filenames.json": json.dumps({bucket: ["1"]}).encode(),
+        "metadata.json": b'{"images": "jpg"}',
+        f"images/{bucket}/1.jpg": b"cat",
+    }
+    for name, data in files.items():
+        if store_name == "s3":
+            server.s3.put_object(Bucket=bucket, Key=name, Body=data)
+        else:
+            fsspec.filesystem("memory").pipe(f"/{bucket}/{name}", data)
+    store: ObjectStore = (
+        S3Store(bucket, server.credentials, NO_RETRY)
+        if store_name == "s3"
+        else FsspecStore(f"memory://{bucket}", {}, NO_RETRY)
+    )
+    source = ObjectStoreSource(RemoteFolder(store), {"images": "jpg"})
+    assert {key: source.read("images", key) for key in source.keys("images")} == {f"{bucket}/1": b"cat"}
+
+
+def test_training_gets_the_same_batches_as_from_the_folder(root: Path, make_store: MakeStore) -> None:
+    """Also with workers, forked after this process has used the store."""
+    expected = content(loader(FolderSource(root / "bucket" / "set", EXTENSIONS)).stream(Position(1, 2)), 9)
     source = source_of(make_store("bucket/set"))
     for num_workers in (0, 2):
         assert content(loader(source, num_workers).stream(Position(1, 2)), 9) == expected
@@ -181,18 +192,18 @@ def test_the_stream_of_a_training_is_that_from_the_folder(root: Path, make_store
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-@pytest.mark.parametrize("kind", ["s3", "http"])
-def test_workers_that_are_not_forked_read_the_same(
-    root: Path, request: pytest.FixtureRequest, server: S3Server, http_server: HttpServer, kind: str, method: str
+@pytest.mark.parametrize("store_name", ["s3", "http"])
+def test_workers_that_are_not_forked_get_the_same_batches(
+    root: Path, request: pytest.FixtureRequest, server: S3Server, http_server: HttpServer, store_name: str, method: str
 ) -> None:
     request.addfinalizer(partial(multiprocessing.set_start_method, multiprocessing.get_start_method(), force=True))
     multiprocessing.set_start_method(method, force=True)
     store = (
         S3Store("bucket/set", server.credentials, QUICK)
-        if kind == "s3"
+        if store_name == "s3"
         else FsspecStore(f"{http_server.url}/bucket/set", {}, QUICK)
     )
-    expected = content(loader(FolderSource(root / "bucket" / "set", KINDS)).stream(Position(1, 2)), 9)
+    expected = content(loader(FolderSource(root / "bucket" / "set", EXTENSIONS)).stream(Position(1, 2)), 9)
     stream = loader(source_of(store), 2).stream(Position(1, 2))
     assert content(stream, 9) == expected
     stream.close()
@@ -215,21 +226,19 @@ def test_a_source_can_be_sent_to_a_process_that_is_not_forked(make_store: MakeSt
     ]
 
 
-# A server in trouble
+# Failing servers
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["s3", "http"])
-def test_a_server_that_dies_in_mid_epoch_and_comes_back_costs_no_sample(
-    root: Path, kind: str, num_workers: int
-) -> None:
-    if kind == "s3":
+@pytest.mark.parametrize("store_name", ["s3", "http"])
+def test_a_server_that_restarts_within_an_epoch_costs_no_sample(root: Path, store_name: str, num_workers: int) -> None:
+    if store_name == "s3":
         server: S3Server | HttpServer = (of_s3 := S3Server(root))
         store: ObjectStore = S3Store("bucket/set", of_s3.credentials, QUICK)
     else:
         server = web = HttpServer(root)
         store = FsspecStore(f"{web.url}/bucket/set", {}, QUICK)
-    expected = content(loader(FolderSource(root / "bucket" / "set", KINDS)).stream(Position()), 12)
+    expected = content(loader(FolderSource(root / "bucket" / "set", EXTENSIONS)).stream(Position()), 12)
     stream = loader(source_of(store), num_workers).stream(Position())
     first = content(stream, 2)
     server.kill()
@@ -250,10 +259,10 @@ def test_a_server_that_dies_in_mid_epoch_and_comes_back_costs_no_sample(
         ("all_filenames.json", b'{"../x": ["a"]}', "bad-key"),
     ],
 )
-def test_lists_that_are_none_are_refused(server: S3Server, file: str, data: bytes, code: str) -> None:
+def test_malformed_lists_are_refused(server: S3Server, file: str, data: bytes, code: str) -> None:
     good = {"all_filenames.json": b'{"s": ["a"]}', "metadata.json": b'{"images": "png", "seg_maps": "png"}'}
     bucket = server.new_bucket({f"set/{name}": content for name, content in {**good, file: data}.items()})
-    error = mistake(lambda: s3_source(server, f"{bucket}/set"))
+    error = catch(lambda: s3_source(server, f"{bucket}/set"))
     named = "all_filenames.json" if code == "missing-input-type" else file
     assert (error.where, error.code) == (f"s3://{bucket}/set/{named}", code)
 
@@ -261,14 +270,14 @@ def test_lists_that_are_none_are_refused(server: S3Server, file: str, data: byte
 # The cache
 
 
-def test_what_was_read_once_is_read_from_the_disk(root: Path, tmp_path: Path, server: S3Server) -> None:
+def test_a_second_read_comes_from_the_cache(root: Path, tmp_path: Path, server: S3Server) -> None:
     way = Faulty(server.port, [])
-    source = source_of(S3Store("bucket/set", credentials_for(way.port), AT_ONCE), DiskCache(tmp_path, 10**6))
-    here = FolderSource(root / "bucket" / "set", KINDS)
+    source = source_of(S3Store("bucket/set", credentials_for(way.port), NO_RETRY), DiskCache(tmp_path, 10**6))
+    here = FolderSource(root / "bucket" / "set", EXTENSIONS)
     for expected_requests in (2 + 24, 2 + 24):
-        for kind in KINDS:
-            assert [source.read(kind, key) for key in source.keys(kind)] == [
-                here.read(kind, k) for k in here.keys(kind)
+        for input_type in EXTENSIONS:
+            assert [source.read(input_type, key) for key in source.keys(input_type)] == [
+                here.read(input_type, k) for k in here.keys(input_type)
             ]
         assert len(way.requests) == expected_requests
     damaged = sorted(path for path in tmp_path.rglob("??/*") if path.is_file())[:3]
@@ -279,7 +288,7 @@ def test_what_was_read_once_is_read_from_the_disk(root: Path, tmp_path: Path, se
     way.close()
 
 
-def test_objects_of_the_same_name_in_two_buckets_are_two(tmp_path: Path, server: S3Server) -> None:
+def test_objects_of_the_same_name_in_two_buckets_are_cached_separately(tmp_path: Path, server: S3Server) -> None:
     cache = DiskCache(tmp_path, 10**6)
     for data in (b"first", b"second"):
         folder = remote(server, f"{server.new_bucket({'set/a': data})}/set", cache)
@@ -290,16 +299,16 @@ def test_objects_of_the_same_name_in_two_buckets_are_two(tmp_path: Path, server:
 
 
 def remote(server: S3Server, name: str, cache: DiskCache | None = None) -> RemoteFolder:
-    return RemoteFolder(S3Store(name, server.credentials, AT_ONCE), cache)
+    return RemoteFolder(S3Store(name, server.credentials, NO_RETRY), cache)
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_parts_of_objects_are_those_of_the_files(
-    root: Path, tmp_path: Path, make_store: MakeStore, cached: bool
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_parts_of_objects_equal_parts_of_the_files(
+    root: Path, tmp_path: Path, make_store: MakeStore, is_cached: bool
 ) -> None:
     name = "bucket/set/images/a/deep"
     store = make_store(name)
-    there: ShardFiles = RemoteFolder(store, DiskCache(tmp_path, 10**6) if cached else None)
+    there: ShardFiles = RemoteFolder(store, DiskCache(tmp_path, 10**6) if is_cached else None)
     here: ShardFiles = LocalFiles(root / name)
     assert there.names() == here.names() != []
     for file in here.names():
@@ -313,59 +322,61 @@ def test_parts_of_objects_are_those_of_the_files(
     assert copy.read(here.names()[0], 3, 4) == here.read(here.names()[0], 3, 4)
 
 
-def test_what_lies_in_folders_below_is_not_of_a_folder(server: S3Server) -> None:
+def test_subfolders_are_not_listed_in_s3(server: S3Server) -> None:
     bucket = server.new_bucket({"sets/a": b"a", "sets/train/0.tar": b"", "sets/val/0.tar": b"", "sets2": b""})
     assert remote(server, f"{bucket}/sets").names() == ["a"]
 
 
-def test_in_other_stores_neither(make_store: MakeStore) -> None:
+def test_subfolders_are_not_listed_in_any_store(make_store: MakeStore) -> None:
     assert RemoteFolder(make_store("bucket/set")).names() == ["all_filenames.json", "metadata.json"]
 
 
-def test_an_archive_that_was_cut_off_at_a_member_is_found_as_in_a_folder(server: S3Server) -> None:
+def test_an_archive_that_was_cut_off_after_a_member_is_an_error(server: S3Server) -> None:
     whole = shard({"s/1.images.png": bytes(512)})
     bucket = server.new_bucket({"set/a.tar": whole[:1024]})
-    error = mistake(lambda: ShardsSource(remote(server, f"{bucket}/set"), {"images": "png"}))
+    error = catch(lambda: ShardsSource(remote(server, f"{bucket}/set"), {"images": "png"}))
     assert (error.where, error.code) == (f"s3://{bucket}/set/a.tar", "damaged-shard")
 
 
-@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("is_cached", [False, True])
 @pytest.mark.parametrize("size", [9, 100, 300])
-def test_an_object_that_was_replaced_after_it_was_listed_ends_the_run(
-    server: S3Server, tmp_path: Path, size: int, cached: bool
+def test_an_object_replaced_after_it_was_listed_is_an_error_in_s3(
+    server: S3Server, tmp_path: Path, size: int, is_cached: bool
 ) -> None:
     bucket = server.new_bucket({"set/a": bytes(100)})
-    folder = remote(server, f"{bucket}/set", DiskCache(tmp_path, 10**6) if cached else None)
+    folder = remote(server, f"{bucket}/set", DiskCache(tmp_path, 10**6) if is_cached else None)
     assert folder.size("a") == 100
     server.s3.put_object(Bucket=bucket, Key="set/a", Body=b"x" * size)
-    error = mistake(lambda: folder.read("a", 50, 10))
+    error = catch(lambda: folder.read("a", 50, 10))
     assert (error.where, error.code) == (f"s3://{bucket}/set/a", "object-replaced")
 
 
-@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("is_cached", [False, True])
 @pytest.mark.parametrize("size", [9, 100, 300])
-@pytest.mark.parametrize("kind", ["http", "memory"])
-def test_so_does_one_in_another_store(tmp_path: Path, kind: str, size: int, cached: bool) -> None:
+@pytest.mark.parametrize("store_name", ["http", "memory"])
+def test_an_object_replaced_after_it_was_listed_is_an_error_in_other_stores(
+    tmp_path: Path, store_name: str, size: int, is_cached: bool
+) -> None:
     folder = tmp_path / "served"
     write(folder / "set" / "a", bytes(100))
     memory = fsspec.filesystem("memory")
-    server = HttpServer(folder) if kind == "http" else None
+    server = HttpServer(folder) if store_name == "http" else None
     memory.pipe("/replaced/set/a", bytes(100))
     url = server.url if server is not None else "memory://replaced"
-    files = RemoteFolder(FsspecStore(f"{url}/set", {}, AT_ONCE), DiskCache(tmp_path, 10**6) if cached else None)
+    files = RemoteFolder(FsspecStore(f"{url}/set", {}, NO_RETRY), DiskCache(tmp_path, 10**6) if is_cached else None)
     assert files.size("a") == 100
     write(folder / "set" / "a", b"x" * size)
     memory.pipe("/replaced/set/a", b"x" * size)
-    error = mistake(lambda: files.read("a", 50, 10))
+    error = catch(lambda: files.read("a", 50, 10))
     assert (error.where, error.code) == (f"{url}/set/a", "object-replaced")
     memory.rm("/replaced", recursive=True)
     if server is not None:
         server.kill()
 
 
-def test_a_folder_without_objects_is_named(make_store: MakeStore) -> None:
+def test_a_folder_without_objects_is_an_error(make_store: MakeStore) -> None:
     store = make_store("bucket/none")
-    error = mistake(RemoteFolder(store).names)
+    error = catch(RemoteFolder(store).names)
     assert (error.where, error.code) == (store.where(""), "no-objects")
 
 
@@ -382,30 +393,33 @@ def shard(images: Mapping[str, bytes]) -> bytes:
 
 @pytest.fixture(scope="module")
 def shards(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Three shards as a folder, and where they lie in the store."""
+    """A folder with three shards, and the bucket with the same shards."""
     folder = tmp_path_factory.mktemp("shards")
     for number in range(3):
         images = {
-            f"s/{number}{i}.{kind}.png": png(noise(8, 9, channels, seed=i + 4 * number, below=4))
+            f"s/{number}{i}.{input_type}.png": png(noise(8, 9, channels, seed=i + 4 * number, below=4))
             for i in range(4)
-            for kind, channels in (("images", 3), ("seg_maps", 1))
+            for input_type, channels in (("images", 3), ("seg_maps", 1))
         }
         write(folder / f"{number}.tar", shard(images))
     return folder, server.new_bucket({f"some/{path.name}": path.read_bytes() for path in folder.iterdir()})
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_shards_in_a_store_are_those_in_a_folder(
-    shards: tuple[Path, str], tmp_path: Path, server: S3Server, cached: bool
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_shards_in_a_store_equal_shards_in_a_folder(
+    shards: tuple[Path, str], tmp_path: Path, server: S3Server, is_cached: bool
 ) -> None:
     folder, bucket = shards
-    cache = DiskCache(tmp_path, 10**6) if cached else None
-    there, here = ShardsSource(remote(server, f"{bucket}/some", cache), KINDS), ShardsSource(LocalFiles(folder), KINDS)
+    cache = DiskCache(tmp_path, 10**6) if is_cached else None
+    there, here = (
+        ShardsSource(remote(server, f"{bucket}/some", cache), EXTENSIONS),
+        ShardsSource(LocalFiles(folder), EXTENSIONS),
+    )
     assert there.shards("images") == here.shards("images") == [4, 4, 4]
     assert content(loader(there).stream(Position()), 7) == content(loader(here).stream(Position()), 7)
 
 
-def test_a_shard_is_fetched_once_and_again_when_it_is_another(
+def test_a_shard_is_fetched_once_and_again_after_it_changed(
     shards: tuple[Path, str], tmp_path: Path, server: S3Server
 ) -> None:
     folder, bucket = shards
@@ -413,15 +427,15 @@ def test_a_shard_is_fetched_once_and_again_when_it_is_another(
     cache = DiskCache(tmp_path, 10**6)
 
     def folder_now() -> RemoteFolder:
-        return RemoteFolder(S3Store(f"{bucket}/some", credentials_for(way.port), AT_ONCE), cache)
+        return RemoteFolder(S3Store(f"{bucket}/some", credentials_for(way.port), NO_RETRY), cache)
 
-    source = ShardsSource(folder_now(), KINDS)
+    source = ShardsSource(folder_now(), EXTENSIONS)
     keys = source.keys("images")
     first = [source.read("images", key) for key in keys]
     assert len(way.requests) == 1 + 3  # a list, and each shard as a whole
     changed = {f"{name}.png": data for name, data in zip(("s/00.images", "s/00.seg_maps"), (first[1], b"x"))}
     server.s3.put_object(Bucket=bucket, Key="some/0.tar", Body=shard(changed))
-    assert ShardsSource(folder_now(), KINDS).read("images", keys[0]) == first[1]
+    assert ShardsSource(folder_now(), EXTENSIONS).read("images", keys[0]) == first[1]
     server.s3.put_object(Bucket=bucket, Key="some/0.tar", Body=(folder / "0.tar").read_bytes())
     way.close()
 
@@ -463,20 +477,20 @@ def test_a_wrong_bucket_ends_the_command_before_anything_is_built(
     assert not (tmp_path / "log").exists()
 
 
-def test_an_index_is_that_of_the_reference(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Flags and files as its scripts/build_index.py has them."""
+def test_an_index_equals_that_of_the_reference(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the flags of its scripts/build_index.py."""
     write(tmp_path / "list.txt", b"a/02.jpg\na/deep/00.png\n")
     flags = ["--output_root", str(tmp_path / "out"), "--paired", "--input_list", str(tmp_path / "list.txt")]
     assert index(write_config(tmp_path), root / "bucket" / "set", *flags) == 0
     assert json.loads((tmp_path / "out" / "all_filenames.json").read_text()) == {"set/a": ["02"], "set/a/deep": ["00"]}
-    assert json.loads((tmp_path / "out" / "metadata.json").read_text()) == KINDS
+    assert json.loads((tmp_path / "out" / "metadata.json").read_text()) == EXTENSIONS
     assert "images (png)" in capsys.readouterr().out
     unpaired = json.loads((root / "bucket" / "unpaired" / "all_filenames.json").read_text())
     assert unpaired == {"images": {".": ["top"], "s": ["猫"]}, "seg_maps": {"t": ["x.y"]}}
 
 
-def test_an_index_of_types_that_do_not_belong_together_is_refused(
+def test_a_paired_index_of_unpaired_types_is_refused(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert index(write_config(tmp_path), root / "bucket" / "unpaired", "--paired") == 2
-    assert "not there" in capsys.readouterr().err
+    assert f"{root}/bucket/unpaired/seg_maps/top.png: " in capsys.readouterr().err

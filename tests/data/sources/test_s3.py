@@ -1,9 +1,8 @@
-"""What becomes of a request to S3: it is retried, or ends with one line that holds no secret."""
+"""Requests to S3 are retried, or end with a one-line error without secrets."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,37 +12,20 @@ from http_server import Faulty
 from images import write
 from logs import logged
 from s3_server import CREDENTIALS, S3Server, credentials_for
+from stores import NO_RETRY, catch
 
 from imagier.data.sources.object_store import ObjectStoreSource, open_remote
 from imagier.data.sources.remote import RemoteFolder
 from imagier.data.sources.retry import RetryPolicy
 from imagier.data.sources.s3 import S3Store, read_credentials
-from imagier.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_credentials")
 
-KINDS = {"images": "png", "seg_maps": "png"}
-
-
-def never(seconds: float) -> None:
-    pytest.fail("tried again")
-
-
-AT_ONCE = RetryPolicy(sleep=never)
-
-
-def mistake(work: Any) -> UserError:
-    """The mistake that ends some work; its text is one line."""
-    with pytest.raises(UserError) as caught:
-        work()
-    assert "\n" not in str(caught.value)
-    return caught.value
+EXTENSIONS = {"images": "png", "seg_maps": "png"}
 
 
 @pytest.mark.parametrize("trouble", [503, 500, 429, "cut", "hang up"])
-def test_what_passes_is_tried_again_with_longer_and_longer_pauses(
-    root: Path, server: S3Server, trouble: str | int
-) -> None:
+def test_transient_failures_are_retried_with_growing_pauses(root: Path, server: S3Server, trouble: str | int) -> None:
     way = Faulty(server.port, ["pass", *[trouble] * 4])
     pauses: list[float] = []
     store = S3Store("bucket", credentials_for(way.port), RetryPolicy(first_s=1, longest_s=4, sleep=pauses.append))
@@ -59,7 +41,7 @@ def test_an_outage_that_lasts_is_logged_and_ends_with_one_line(server: S3Server)
     store = S3Store("bucket", credentials_for(way.port), RetryPolicy(total_s=0.2, first_s=0.01))
     store.read("set/metadata.json")
     way.close()
-    error = mistake(lambda: store.read("set/metadata.json"))
+    error = catch(lambda: store.read("set/metadata.json"))
     assert (error.where, error.code) == ("s3://bucket/set/metadata.json", "server-unreachable")
     assert error.advice.endswith("; gave up after 0.2 s")
 
@@ -68,13 +50,11 @@ def test_an_outage_that_lasts_is_logged_and_ends_with_one_line(server: S3Server)
         policy = RetryPolicy(first_s=2, sleep=lambda s: None)
         S3Store("bucket", credentials_for(way.port), policy).read("set/metadata.json")
     (line,) = lines
-    assert re.fullmatch(
-        r"s3://bucket/set/metadata.json: 503 \(503\), the server is busy or broken; trying again for up to \d+ s", line
-    )
+    assert line.startswith("s3://bucket/set/metadata.json: 503") and "trying again" in line
     way.close()
 
 
-# What no retry mends
+# Permanent failures
 
 
 @pytest.mark.parametrize(
@@ -93,18 +73,18 @@ def test_an_outage_that_lasts_is_logged_and_ends_with_one_line(server: S3Server)
         ("s3:///set", {}, "roots", "bad-bucket-name"),
     ],
 )
-def test_what_cannot_be_mended_ends_at_once_with_what_to_do(
+def test_permanent_failures_end_at_once_with_advice(
     server: S3Server, name: str, changes: dict[str, Any], where: str, code: str
 ) -> None:
     given = {key: value for key, value in {**server.credentials, **changes}.items() if value is not None}
-    error = mistake(lambda: ObjectStoreSource(RemoteFolder(S3Store(name, given, AT_ONCE)), KINDS))
+    error = catch(lambda: ObjectStoreSource(RemoteFolder(S3Store(name, given, NO_RETRY)), EXTENSIONS))
     assert (error.where, error.code) == (where or "s3://bucket/set/all_filenames.json", code)
     assert error.advice
     assert "a-secret" not in str(error)
 
 
-def test_credentials_that_are_wrong_or_may_not_read_end_at_once(tmp_path: Path) -> None:
-    """The server asks for permission after the requests that prepare it."""
+def test_wrong_credentials_and_missing_permissions_end_at_once(tmp_path: Path) -> None:
+    """The server checks permissions only after the requests that fill it."""
     write(tmp_path / "bucket" / "file", b"x")
     server = S3Server(tmp_path, INITIAL_NO_AUTH_ACTION_COUNT="4")  # two fill the bucket
     iam = server.client("iam")
@@ -116,7 +96,7 @@ def test_credentials_that_are_wrong_or_may_not_read_end_at_once(tmp_path: Path) 
         ({**server.credentials, **mine}, "no-permission", "AccessDenied"),
         ({**server.credentials, **mine, "aws_secret_access_key": "other"}, "bad-credentials", "SignatureDoesNotMatch"),
     ):
-        error = mistake(lambda credentials=credentials: S3Store("bucket", credentials, AT_ONCE).read("file"))
+        error = catch(lambda credentials=credentials: S3Store("bucket", credentials, NO_RETRY).read("file"))
         assert (error.where, error.code) == ("s3://bucket/file", code)
         assert name_in_s3 in error.what
         assert credentials["aws_secret_access_key"] not in str(error)
@@ -131,18 +111,18 @@ def test_credentials_come_from_the_environment_or_from_the_reference_s_file(
 ) -> None:
     path = write(tmp_path / "credentials.json", json.dumps(server.credentials).encode())
     assert read_credentials(path) == server.credentials
-    assert open_remote("bucket/set", KINDS, "object_store", credentials_file=str(path)).keys("images")
+    assert open_remote("bucket/set", EXTENSIONS, "object_store", credentials_file=str(path)).keys("images")
     for name in CREDENTIALS:
         variable = {"region_name": "AWS_DEFAULT_REGION"}.get(name, name.upper())
         monkeypatch.setenv(variable, CREDENTIALS[name])
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.credentials["endpoint_url"])
-    assert open_remote("s3://bucket/set", KINDS, "object_store").keys("images")
+    assert open_remote("s3://bucket/set", EXTENSIONS, "object_store").keys("images")
 
 
 def test_storage_options_are_arguments_of_the_client_too(server: S3Server) -> None:
     options = server.credentials
-    assert open_remote("bucket/set", KINDS, "object_store", storage_options=options).keys("images")
-    error = mistake(lambda: open_remote("s3://bucket/set", KINDS, "object_store", storage_options={"anon": True}))
+    assert open_remote("bucket/set", EXTENSIONS, "object_store", storage_options=options).keys("images")
+    error = catch(lambda: open_remote("s3://bucket/set", EXTENSIONS, "object_store", storage_options={"anon": True}))
     assert (error.where, error.code) == ("data.storage_options", "unknown-key")
 
 
@@ -158,18 +138,18 @@ def test_storage_options_are_arguments_of_the_client_too(server: S3Server) -> No
         ('{"use_ssl": "a-secret"}', "", "wrong-type"),
     ],
 )
-def test_a_credentials_file_with_something_else_is_named_without_its_content(
+def test_a_wrong_credentials_file_is_an_error_that_does_not_show_its_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, line: str, code: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if text is not None:
         write(tmp_path / "c.json", text.encode())
-    error = mistake(lambda: read_credentials("c.json"))
+    error = catch(lambda: read_credentials("c.json"))
     assert (error.where, error.code) == (f"aws_credentials_file: {tmp_path}/c.json{line}", code)
     assert "a-secret" not in str(error)
 
 
 def test_the_package_to_install_is_named_where_boto3_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3.session", None)
-    error = mistake(lambda: open_remote("bucket/set", KINDS, "object_store"))
+    error = catch(lambda: open_remote("bucket/set", EXTENSIONS, "object_store"))
     assert error.code == "not-installed" and "imagier[s3]" in error.advice

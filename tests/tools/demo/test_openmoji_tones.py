@@ -15,7 +15,7 @@ import pytest
 from imagier.cli import data as command
 from imagier.errors import UserError
 from imagier.tools.demo import emoji, openmoji_tones
-from imagier.tools.demo.openmoji_tones import PAINTS, SEEN, TONES, UNSEEN, Summary, render_tones, toned
+from imagier.tools.demo.openmoji_tones import PAINTS, SEEN, TONES, UNSEEN, Summary, find_toned, render_tones
 
 pytest.importorskip("resvg_py")
 
@@ -70,13 +70,13 @@ def svgs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(autouse=True)
 def package(svgs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openmoji_tones, "package_svgs", lambda: (svgs, "17.0.0"))
+    monkeypatch.setattr(openmoji_tones, "find_svgs", lambda: (svgs, "17.0.0"))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, svgs: list[Path]) -> Iterator[Summary]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(openmoji_tones, "package_svgs", lambda: (svgs, "17.0.0"))
+        patch.setattr(openmoji_tones, "find_svgs", lambda: (svgs, "17.0.0"))
         yield render_tones(tmp_path_factory.mktemp("made") / "set", size_px=32, val_fraction=0.3, workers=1)
 
 
@@ -101,9 +101,9 @@ def color(path: Path) -> str:
 
 
 def test_a_drawing_counts_if_it_is_there_in_yellow_and_with_each_tone_as_its_only_one(svgs: list[Path]) -> None:
-    names = {files["yellow"].stem for files in toned(svgs)}
+    names = {files["yellow"].stem for files in find_toned(svgs)}
     assert names == {base + suffix for base in PEOPLE for suffix in ("", "-200D-2640-FE0F")} | {"261D-FE0F"}
-    (hand,) = [files for files in toned(svgs) if files["yellow"].stem == "261D-FE0F"]
+    (hand,) = [files for files in find_toned(svgs) if files["yellow"].stem == "261D-FE0F"]
     assert {tone: path.stem for tone, path in hand.items()} == {
         "yellow": "261D-FE0F",
         **{name: f"261D-{point}" for point, name in TONES.items()},
@@ -196,7 +196,7 @@ def test_a_second_rendering_by_more_processes_gives_the_same_bytes(made: Summary
 def test_a_second_call_draws_nothing_and_tells_the_same(made: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(openmoji_tones, "_draw")
     second = render_tones(made.out, size_px=32, val_fraction=0.3)
-    assert second.already_there
+    assert second.is_reused
     assert (second.train, second.val, second.counts) == (made.train, made.val, made.counts)
 
 
@@ -206,12 +206,14 @@ def test_a_folder_made_otherwise_or_incomplete_or_foreign_is_refused(tmp_path: P
         render_tones(mine.out, val_fraction=0.3)
     next((mine.out / "munit/train/images_b").rglob("*.png")).unlink()
     count = mine.counts["munit/train/images_b"]
-    with pytest.raises(UserError, match=f"munit/train/images_b has {count - 1} images instead of {count}"):
+    with pytest.raises(UserError, match=f"{count - 1} images instead of {count}") as caught:
         render_tones(mine.out, size_px=32, val_fraction=0.3)
+    assert (caught.value.where, caught.value.code) == (str(mine.out / "munit/train/images_b"), "incomplete-set")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").touch()
-    with pytest.raises(UserError, match="is no OpenMoji data set"):
+    with pytest.raises(UserError) as caught:
         render_tones(tmp_path / "other")
+    assert caught.value.code == "not-openmoji"
 
 
 def test_an_interruption_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,8 +239,9 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_set_without_held_out_drawings_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"with val_fraction 0\.0001 a part of the set is empty"):
+    with pytest.raises(UserError) as caught:
         render_tones(tmp_path / "set", size_px=32, val_fraction=0.0001, workers=1)
+    assert (caught.value.where, caught.value.code) == ("val_fraction", "empty-part")
 
 
 def test_the_credit_names_project_license_version_and_changes(made: Summary) -> None:
@@ -264,7 +267,7 @@ def test_the_command_prints_one_line_of_progress_and_one_of_summary(
 
 @pytest.mark.slow
 def test_tones_can_be_told_apart_in_the_whole_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openmoji_tones, "package_svgs", emoji.package_svgs)
+    monkeypatch.setattr(openmoji_tones, "find_svgs", emoji.find_svgs)
     whole = render_tones(tmp_path / "whole")
     assert whole.train > 250
     assert 0.08 < whole.val / (whole.train + whole.val) < 0.25

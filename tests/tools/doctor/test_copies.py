@@ -5,12 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from doctoring import IMAGES, examined, found, grown, part, texts, through_jpeg
+from doctoring import IMAGES, examine, found, grown, make_split, texts, through_jpeg
 from images import encoded, noise, png, smooth
 from small_data import codec_for
 
-from imagier.tools.doctor.copies import are_alike, identical, repeated, similar
-from imagier.tools.doctor.file_table import FileTable, Split, listed
+from imagier.tools.doctor.copies import are_alike, find_identical, find_repeated, find_similar
+from imagier.tools.doctor.file_table import FileTable, Split, list_files
 from imagier.tools.doctor.reading import read_all
 
 
@@ -37,13 +37,13 @@ def photograph(seed: int, size: int = 96) -> np.ndarray:
 
 
 def read(images: dict[str, bytes], name: str) -> FileTable:
-    tables, _ = listed(of(images, name))
-    read_all(tables, workers=0, told=lambda done, total: None)
+    tables, _ = list_files(of(images, name))
+    read_all(tables, workers=0, update=lambda done, total: None)
     return tables[0]
 
 
 def of(images: dict[str, bytes], name: str = "train") -> Split:
-    return part({("images", f"s/{key}"): data for key, data in images.items()}, name, codecs=[IMAGES])
+    return make_split({("images", f"s/{key}"): data for key, data in images.items()}, name, codecs=[IMAGES])
 
 
 def names(table: FileTable, other: FileTable, pairs: np.ndarray) -> list[tuple[str, str]]:
@@ -62,7 +62,7 @@ def test_resized_and_compressed_copies_are_found_and_nothing_else(make, factor: 
     copies = {f"copy{i}": encoded(through_jpeg(grown(make(i), factor), quality), "PNG") for i in range(10)}
     others = {f"other{i}": png(make(1000 + i)) for i in range(count)}
     val = read({**copies, **others}, "val")
-    pairs = names(val, train, similar(val, train, workers=0, told=silent).pairs)
+    pairs = names(val, train, find_similar(val, train, workers=0, update=silent).pairs)
     assert set(pairs) == {(f"s/copy{i}", f"s/{i}") for i in range(10)}
 
 
@@ -90,38 +90,38 @@ def test_the_same_pixels_are_found_whatever_the_file() -> None:
     image = smooth(20, 20, seed=1)
     train = read({"a": png(noise(20, 20)), "b": encoded(image, "PNG", compress_level=1)}, "train")
     val = read({"c": encoded(image, "PNG", compress_level=9), "d": png(smooth(20, 20, seed=2))}, "val")
-    assert names(val, train, identical(val, train).pairs) == [("s/c", "s/b")]
-    assert len(similar(val, train, workers=0, told=silent).pairs) == 0
+    assert names(val, train, find_identical(val, train).pairs) == [("s/c", "s/b")]
+    assert len(find_similar(val, train, workers=0, update=silent).pairs) == 0
 
 
 def test_repeated_images_are_told_with_the_first_of_them() -> None:
     one, two = png(smooth(20, 20, seed=1)), png(smooth(20, 20, seed=2))
     table = read({"a": one, "b": two, "c": one, "d": one, "e": two}, "train")
-    assert names(table, table, repeated(table).pairs) == [("s/c", "s/a"), ("s/d", "s/a"), ("s/e", "s/b")]
+    assert names(table, table, find_repeated(table).pairs) == [("s/c", "s/a"), ("s/d", "s/a"), ("s/e", "s/b")]
 
 
 def test_the_doctor_shows_copies_side_by_side() -> None:
     train, val = of({"a": png(drawing(1)), "b": png(drawing(2))}), of({"c": png(drawing(2))}, "val")
-    finding = found(examined(train, val), "same pixels as one of train")
+    finding = found(examine(train, val), "same pixels as one of train")
     assert texts(finding) == ["val/images/s/c.png = train/images/s/b.png"]
     (row,) = finding.rows
-    assert [(table.part.name, place) for table, place in row.images] == [("val", 0), ("train", 1)]
+    assert [(table.split.name, place) for table, place in row.images] == [("val", 0), ("train", 1)]
 
 
 def test_copies_are_not_looked_for_among_labels_and_masks() -> None:
     same = png(drawing(1)[..., :1])
     content = {("maps", "s/a"): same}
     kind = codec_for(name="maps", ext="png", num_channels=1)
-    parts = [part(content, name, codecs=[kind], labels=frozenset({"maps"})) for name in ("train", "val")]
-    assert not [f for f in examined(*parts).findings if "pixels as" in f.what]
+    parts = [make_split(content, name, codecs=[kind], labels=frozenset({"maps"})) for name in ("train", "val")]
+    assert not [f for f in examine(*parts).findings if "pixels as" in f.what]
 
 
 def test_a_part_without_a_readable_file_has_no_copies() -> None:
     train, val = read({"a": b"", "b": b""}, "train"), read({"c": png(drawing(1))}, "val")
     for pairs in (
-        identical(val, train).pairs,
-        similar(val, train, workers=0, told=silent).pairs,
-        identical(train, val).pairs,
-        repeated(train).pairs,
+        find_identical(val, train).pairs,
+        find_similar(val, train, workers=0, update=silent).pairs,
+        find_identical(train, val).pairs,
+        find_repeated(train).pairs,
     ):
         assert pairs.shape == (0, 2)

@@ -20,12 +20,12 @@ from imagier.data.decoding.decode import EncodedFile
 from imagier.data.decoding.video_files import OpenVideos
 from imagier.data.listing.frame_index import FrameIndex
 from imagier.errors import UserError
-from imagier.tools.doctor.file_stats import FileStats, Flag, image, look, luma
+from imagier.tools.doctor.file_stats import FileStats, Flag, compute_luma, load_image, read_stats
 
 
 def at(data: bytes, codec: Codec = IMAGES) -> FileStats:
     """A look at a file with these bytes."""
-    return look(Memory({(codec.name, "s/a"): data}), "s/a", codec)
+    return read_stats(Memory({(codec.name, "s/a"): data}), "s/a", codec)
 
 
 def flags(data: bytes, codec: Codec = IMAGES) -> Flag:
@@ -92,7 +92,7 @@ def test_what_is_wrong_is_told_apart() -> None:
 
 
 def test_a_file_that_is_gone_is_noted() -> None:
-    seen = look(Memory({}), "s/a", IMAGES)
+    seen = read_stats(Memory({}), "s/a", IMAGES)
     assert seen.note["flags"] == Flag.UNREADABLE
     assert "memory/images/s/a.png" in seen.message
 
@@ -117,7 +117,7 @@ def test_the_digest_is_that_of_the_pixels_and_not_of_the_file() -> None:
 def test_a_turned_image_is_flagged_and_noted_as_it_is_read(orientation: int) -> None:
     kind = codec_for(name="images", ext="jpg", num_channels=3)
     seen = at(turned(smooth(20, 30), orientation), kind)
-    assert bool(seen.note["flags"] & Flag.TURNED) == (orientation != 1)
+    assert bool(seen.note["flags"] & Flag.ROTATED) == (orientation != 1)
     assert (seen.note["height"], seen.note["width"]) == ((30, 20) if orientation == 6 else (20, 30))
 
 
@@ -168,17 +168,17 @@ def test_all_frames_of_a_video_are_looked_at() -> None:
     frames[3][:] = 255
     frames[4][:] = 0
     source = Films({("images", "s"): video(frames)})
-    seen = look(source, "s", FILM)
+    seen = read_stats(source, "s", FILM)
     assert (seen.note["height"], seen.note["width"], seen.note["low"], seen.note["high"]) == (32, 48, 0, 255)
     assert seen.message == ""
-    np.testing.assert_array_equal(image(source, "s", FILM), frames[2])
+    np.testing.assert_array_equal(load_image(source, "s", FILM), frames[2])
     other = Films({("images", "s"): video([*frames[:4], frames[0]])})
-    assert look(other, "s", FILM).note["digest"] != seen.note["digest"]
+    assert read_stats(other, "s", FILM).note["digest"] != seen.note["digest"]
 
 
 def test_a_video_that_is_cut_off_is_noted() -> None:
     data = video([smooth(32, 48, seed=i) for i in range(5)])
-    seen = look(Films({("images", "s"): data[: len(data) // 2]}), "s", FILM)
+    seen = read_stats(Films({("images", "s"): data[: len(data) // 2]}), "s", FILM)
     assert seen.note["flags"] == Flag.UNREADABLE
     assert seen.message
 
@@ -189,7 +189,7 @@ def test_a_film_without_a_frame_is_noted() -> None:
         stream = container.add_stream("libx264", rate=25)
         stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
         container.start_encoding()
-    seen = look(Films({("images", "s"): file.getvalue()}), "s", FILM)
+    seen = read_stats(Films({("images", "s"): file.getvalue()}), "s", FILM)
     assert seen.note["flags"] == Flag.UNREADABLE
     assert "shows no frame" in seen.message
 
@@ -197,7 +197,7 @@ def test_a_film_without_a_frame_is_noted() -> None:
 def test_a_film_is_of_one_color_only_if_all_of_it_is() -> None:
     black, other = np.zeros((32, 48, 3), np.uint8), smooth(32, 48)
     for frames, constant in (([other, black, other], False), ([black] * 3, True)):
-        seen = look(Films({("images", "s"): video(frames)}), "s", FILM)
+        seen = read_stats(Films({("images", "s"): video(frames)}), "s", FILM)
         assert bool(seen.note["flags"] & Flag.CONSTANT) == constant
 
 
@@ -206,7 +206,7 @@ def test_frames_of_more_than_8_bits_are_numbers_and_no_light(normalize: bool) ->
     kind = codec_for(name="images", ext="mkv", num_channels=1, normalize=normalize)
     source = Films({("images", "s"): video([noise(32, 48, 1, below=65536)] * 3, pixels="gray10le")})
     tracks = FrameIndex(source, [kind], OpenVideos())
-    seen = look(source, "s", kind)
+    seen = read_stats(source, "s", kind)
     if normalize:
         with pytest.raises(UserError) as raised:
             tracks.load(tracks.sequences[0], 0)
@@ -221,16 +221,16 @@ def test_luma_is_the_mean_of_the_weighted_colors_in_each_cell(side: int) -> None
     image = noise(32, 48)
     weighted = image.astype(np.float64) @ [0.299, 0.587, 0.114]
     cells = weighted.reshape(side, 32 // side, side, 48 // side).mean(axis=(1, 3))
-    np.testing.assert_allclose(luma(image, side), cells, atol=1)  # OpenCV rounds the mean of each color
+    np.testing.assert_allclose(compute_luma(image, side), cells, atol=1)  # OpenCV rounds the mean of each color
 
 
 def test_luma_is_the_same_for_8_bits_16_bits_and_floats() -> None:
     image = noise(16, 16)
-    expected = luma(image, 8)
-    np.testing.assert_allclose(luma(image.astype(np.uint16) * 257, 8), expected, atol=1)
-    np.testing.assert_allclose(luma(image.astype(np.float32) / 255, 8), expected, atol=1)
+    expected = compute_luma(image, 8)
+    np.testing.assert_allclose(compute_luma(image.astype(np.uint16) * 257, 8), expected, atol=1)
+    np.testing.assert_allclose(compute_luma(image.astype(np.float32) / 255, 8), expected, atol=1)
 
 
 def test_luma_of_a_broken_float_image_is_a_number() -> None:
     image = np.full((8, 8, 1), np.nan, np.float32)
-    assert np.isfinite(luma(image, 4)).all()
+    assert np.isfinite(compute_luma(image, 4)).all()

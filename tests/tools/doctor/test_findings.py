@@ -7,15 +7,15 @@ import json
 import cv2
 import numpy as np
 import pytest
-from doctoring import IMAGES, MAPS, areas, examined, files, found, part, texts, through_jpeg
+from doctoring import IMAGES, MAPS, areas, examine, files, found, make_split, texts, through_jpeg
 from images import encoded, noise, png, smooth
 from small_data import codec_for
 
-from imagier.tools.doctor.finding import Rows, Severity, number_of
+from imagier.tools.doctor.finding import Rows, Severity, format_count
 
 
 def test_a_good_set_has_no_finding() -> None:
-    diagnosis = examined(part(files(6)), part(files(3, seed=50), "val"))
+    diagnosis = examine(make_split(files(6)), make_split(files(3, seed=50), "val"))
     assert list(diagnosis.findings) == []
     assert diagnosis.errors == 0
 
@@ -25,7 +25,7 @@ def test_missing_partners_are_all_named_in_both_directions() -> None:
     for i in (1, 4):
         del content["maps", f"s/{i:02d}"]
     del content["images", "s/06"]
-    diagnosis = examined(part(content))
+    diagnosis = examine(make_split(content))
     missing = found(diagnosis, "without a partner of this type")
     assert missing.severity is Severity.ERROR
     assert texts(missing) == [f"train/maps/s/{i:02d}.png: partner of train/images/s/{i:02d}.png" for i in (1, 4)]
@@ -37,7 +37,7 @@ def test_missing_partners_are_all_named_in_both_directions() -> None:
 def test_types_without_pairs_need_no_partners() -> None:
     content = files(8)
     del content["maps", "s/03"]
-    assert examined(part(content, paired=False)).errors == 0
+    assert examine(make_split(content, is_paired=False)).errors == 0
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_file_that_cannot_be_read_is_an_error_unless_a_few_are_skipped(
     del content["images", "s/00"], content["maps", "s/00"]
     content["images", "s/02"] = b""
     content["images", "s/03"] = content["images", "s/03"][:50]
-    finding = found(examined(part(content, skips=skips)), "cannot be read")
+    finding = found(examine(make_split(content, should_skip=skips)), "cannot be read")
     assert finding.severity is severity
     assert finding.what.startswith(f"2 of {count} files")
     assert [line.partition(":")[0] for line in texts(finding)] == ["train/images/s/02.png", "train/images/s/03.png"]
@@ -60,7 +60,7 @@ def test_classes_beyond_the_last_are_named_with_their_files() -> None:
     content = files(5)
     content["maps", "s/01"] = png(np.where(areas(32) == 2, np.uint8(9), areas(32)))
     content["maps", "s/03"] = png(np.where(areas(32) == 1, np.uint8(255), areas(32)))  # 255 is no class, and no fault
-    finding = found(examined(part(content)), "beyond")
+    finding = found(examine(make_split(content)), "beyond")
     assert finding.severity is Severity.ERROR
     assert "9 (in 1 file)" in finding.what
     assert "255" not in finding.what
@@ -72,7 +72,7 @@ def test_absent_classes_and_classes_that_only_val_has_are_warnings() -> None:
         key: png(areas(32, seed=i, classes=2)) if key[0] == "maps" else data
         for i, (key, data) in enumerate(files(4).items())
     }
-    diagnosis = examined(part(two), part(files(3, seed=50), "val"))
+    diagnosis = examine(make_split(two), make_split(files(3, seed=50), "val"))
     assert found(diagnosis, "in none of").what == "2 of 4 classes in none of the 4 maps: 2-3"
     assert found(diagnosis, "not seen in training").where == "val, maps"
     assert diagnosis.errors == 0
@@ -81,25 +81,25 @@ def test_absent_classes_and_classes_that_only_val_has_are_warnings() -> None:
 def test_classes_that_move_dont_care_makes_are_not_missed() -> None:
     kind = codec_for(name="maps", ext="png", num_classes=5, dont_care=4)
     content = files(4)
-    assert found(examined(part(content, codecs=[IMAGES, kind])), "in none of").what.endswith(": 4")
+    assert found(examine(make_split(content, codecs=[IMAGES, kind])), "in none of").what.endswith(": 4")
     content["maps", "s/01"] = png(np.full((32, 40, 1), 255, np.uint8))
-    assert not examined(part(content, codecs=[IMAGES, kind])).findings
+    assert not examine(make_split(content, codecs=[IMAGES, kind])).findings
 
 
 def test_classes_are_not_missed_where_most_maps_were_not_read() -> None:
     content = files(6)
     for i in range(5):
         content["maps", f"s/{i:02d}"] = png(np.full((32, 40, 1), i % 2, np.uint8))
-    held_out = part(files(3, seed=50), "val")
-    assert not examined(part(content), held_out, most=2).findings
-    assert not [f for f in examined(part(content), held_out).findings if "class" in f.what]
+    held_out = make_split(files(3, seed=50), "val")
+    assert not examine(make_split(content), held_out, most=2).findings
+    assert not [f for f in examine(make_split(content), held_out).findings if "class" in f.what]
 
 
 def test_a_quick_look_judges_wrong_maps_by_those_that_it_read() -> None:
     content = {
         key: png(np.full((32, 40, 1), 9, np.uint8)) if key[0] == "maps" else data for key, data in files(9).items()
     }
-    finding = found(examined(part(content, skips=True), most=3), "beyond")
+    finding = found(examine(make_split(content, should_skip=True), most=3), "beyond")
     assert finding.severity is Severity.ERROR
     assert finding.what.startswith("3 of 3 maps")
 
@@ -109,13 +109,13 @@ def test_key_points_must_be_as_many_in_each_file_of_a_batch_and_are_no_copies() 
     content = files(4)
     for i in range(4):
         content["points", f"s/{i:02d}"] = json.dumps([[1, 2]] * (4 if i == 2 else 5)).encode()
-    parts = [part(content, name, codecs=[IMAGES, MAPS, kind]) for name in ("train", "val")]
-    assert not [f for f in examined(*parts).findings if "pixels" in f.what and "points" in f.where]
-    finding = found(examined(parts[0]), "no batch can hold together")
+    parts = [make_split(content, name, codecs=[IMAGES, MAPS, kind]) for name in ("train", "val")]
+    assert not [f for f in examine(*parts).findings if "pixels" in f.what and "points" in f.where]
+    finding = found(examine(parts[0]), "no batch can hold together")
     assert finding.severity is Severity.ERROR
     assert finding.where == "train, points"
     assert texts(finding) == ["train/points/s/02.png"]
-    assert examined(part(content, codecs=[IMAGES, MAPS, kind], batch_size=1)).errors == 0
+    assert examine(make_split(content, codecs=[IMAGES, MAPS, kind], batch_size=1)).errors == 0
 
 
 def test_images_of_one_color_are_a_warning() -> None:
@@ -123,7 +123,7 @@ def test_images_of_one_color_are_a_warning() -> None:
     content["images", "s/00"] = png(np.zeros((32, 40, 3), np.uint8))
     content["images", "s/01"] = png(np.full((32, 40, 3), 9, np.uint8))
     content["maps", "s/02"] = png(np.full((32, 40, 1), 1, np.uint8))  # a map of one class may well be
-    finding = found(examined(part(content)), "of one color")
+    finding = found(examine(make_split(content)), "of one color")
     assert "1 of them black" in finding.what
     assert texts(finding) == ["train/images/s/00.png", "train/images/s/01.png"]
 
@@ -132,7 +132,9 @@ def test_files_of_different_bits_are_an_error_if_they_meet_in_a_batch() -> None:
     kind = codec_for(name="depth", ext="png", num_channels=1)
     content = {("depth", f"s/{i}"): png(noise(32, 32, 1, seed=i)) for i in range(3)}
     content["depth", "s/3"] = png(noise(32, 32, 1, below=65536))
-    alone, together = (examined(part(content, codecs=[kind], labels=frozenset(), batch_size=size)) for size in (1, 2))
+    alone, together = (
+        examine(make_split(content, codecs=[kind], labels=frozenset(), batch_size=size)) for size in (1, 2)
+    )
     assert alone.errors == 0
     finding = found(together, "no batch can hold together")
     assert texts(finding) == ["train/depth/s/3.png"]
@@ -143,7 +145,7 @@ def test_images_of_16_bits_are_a_warning_and_ids_of_16_bits_are_not() -> None:
     content = {("depth", f"s/{i}"): png(noise(32, 32, 1, seed=i, below=65536)) for i in range(3)}
     for is_mask, count in ((False, 1), (True, 0)):
         kind = codec_for(name="depth", ext="png", num_channels=1, is_mask=is_mask)
-        findings = examined(part(content, codecs=[kind])).findings
+        findings = examine(make_split(content, codecs=[kind])).findings
         assert len([f for f in findings if "16 bits" in f.what]) == count
 
 
@@ -151,7 +153,7 @@ def test_floats_outside_0_to_1_are_a_warning_with_their_range() -> None:
     kind = codec_for(name="depth", ext="tiff", num_channels=1)
     arrays = {f"s/{i}": np.random.default_rng(i).random((32, 32), np.float32) * (1 if i else 30) for i in range(3)}
     content = {("depth", key): cv2.imencode(".tiff", array)[1].tobytes() for key, array in arrays.items()}
-    finding = found(examined(part(content, codecs=[kind])), "outside 0 to 1")
+    finding = found(examine(make_split(content, codecs=[kind])), "outside 0 to 1")
     low, high = arrays["s/0"].min(), arrays["s/0"].max()
     assert texts(finding) == [f"train/depth/s/0.png: {low:g} to {high:g}"]
 
@@ -159,10 +161,10 @@ def test_floats_outside_0_to_1_are_a_warning_with_their_range() -> None:
 def test_maps_of_classes_that_the_config_takes_for_images_are_told() -> None:
     kind = codec_for(name="maps", ext="png", num_channels=1)
     content = {("maps", f"s/{i}"): png(areas(32, seed=i)) for i in range(3)}
-    finding = found(examined(part(content, codecs=[kind])), "as if these were classes")
+    finding = found(examine(make_split(content, codecs=[kind])), "as if these were classes")
     assert "one_hot_num_classes.maps: 4" in finding.advice
     gray = {("maps", f"s/{i}"): png(smooth(32, 32, 1, seed=i)) for i in range(3)}
-    assert not [f for f in examined(part(gray, codecs=[kind])).findings if "as if" in f.what]
+    assert not [f for f in examine(make_split(gray, codecs=[kind])).findings if "as if" in f.what]
 
 
 def test_smoothed_and_lossy_maps_are_warnings() -> None:
@@ -172,17 +174,17 @@ def test_smoothed_and_lossy_maps_are_warnings() -> None:
     content["maps", "s/1"] = png(through_jpeg(areas(64, seed=1, below=200), 80))
     content["maps", "s/2"] = encoded(areas(64, seed=2, below=200), "JPEG", quality=100)
     options = {"codecs": [many]}
-    diagnosis = examined(part(content, **options))
+    diagnosis = examine(make_split(content, **options))
     assert texts(found(diagnosis, "in between"))[0] == "train/maps/s/1.png"
     assert texts(found(diagnosis, "changes the values")) == ["train/maps/s/2.png"]
-    assert not [f for f in examined(part(clean, **options)).findings if "between" in f.what or "changes" in f.what]
+    assert not [f for f in examine(make_split(clean, **options)).findings if "between" in f.what or "changes" in f.what]
 
 
 def test_errors_come_first() -> None:
     content = files(5)
     content["images", "s/00"] = png(np.zeros((32, 40, 3), np.uint8))
     content["maps", "s/04"] = b""
-    severities = [finding.severity for finding in examined(part(content)).findings]
+    severities = [finding.severity for finding in examine(make_split(content)).findings]
     assert severities == sorted(severities, key=lambda severity: severity is not Severity.ERROR)
     assert len(set(severities)) == 2
 
@@ -196,7 +198,7 @@ def test_every_finding_says_where_what_and_what_to_do() -> None:
     content["maps", "s/04"] = png(np.full((32, 40, 1), 7, np.uint8))
     del content["maps", "s/05"]
     content["images", "s/07"] = content["images", "s/06"]
-    findings = examined(part(content)).findings
+    findings = examine(make_split(content)).findings
     assert len(findings) >= 7
     for finding in findings:
         assert finding.where.startswith("train")
@@ -208,8 +210,8 @@ def test_every_finding_says_where_what_and_what_to_do() -> None:
 def test_of_a_few_files_copies_are_not_looked_for() -> None:
     content = files(3)
     content["images", "s/01"] = content["images", "s/00"]
-    assert found(examined(part(content)), "same pixels")
-    assert not [f for f in examined(part(content), most=3).findings if "pixels" in f.what]
+    assert found(examine(make_split(content)), "same pixels")
+    assert not [f for f in examine(make_split(content), most=3).findings if "pixels" in f.what]
 
 
 def test_rows_are_made_when_they_are_asked_for() -> None:
@@ -221,6 +223,10 @@ def test_rows_are_made_when_they_are_asked_for() -> None:
 
 
 def test_counts_read_as_english() -> None:
-    assert [number_of(1, "file"), number_of(3, "file"), number_of(2, "class")] == ["1 file", "3 files", "2 classes"]
-    assert number_of(1, "class", 1) == "1 of 1 class"
-    assert number_of(1, "class", 1200) == "1 of 1,200 classes"
+    assert [format_count(1, "file"), format_count(3, "file"), format_count(2, "class")] == [
+        "1 file",
+        "3 files",
+        "2 classes",
+    ]
+    assert format_count(1, "class", 1) == "1 of 1 class"
+    assert format_count(1, "class", 1200) == "1 of 1,200 classes"

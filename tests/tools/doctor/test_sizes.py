@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doctoring import IMAGES, MAPS, areas, examined, files, found, part, texts
+from doctoring import IMAGES, MAPS, areas, examine, files, found, make_split, texts
 from images import Memory, png, smooth
 from small_data import build
 
@@ -36,7 +36,7 @@ def test_images_for_which_a_crop_is_too_large_are_those_at_which_the_data_set_st
             data[0, index]
         except UserError as error:
             stops.append(str(error))
-    finding = found(examined(part(content, augmentations=CROP)), "too small")
+    finding = found(examine(make_split(content, augmentations=CROP)), "too small")
     assert texts(finding) == stops
     assert len(stops) == 2
 
@@ -44,23 +44,25 @@ def test_images_for_which_a_crop_is_too_large_are_those_at_which_the_data_set_st
 def test_sizes_that_no_batch_can_hold_are_an_error_unless_a_batch_is_one_sample() -> None:
     content = of_sizes((30, 40), (30, 40), (40, 40))
     only_resized = {"resize_smallest_side": 24}
-    finding = found(examined(part(content, augmentations=only_resized)), "different sizes")
+    finding = found(examine(make_split(content, augmentations=only_resized)), "different sizes")
     augmenter = Augmenter(only_resized)
     for size in ((30, 40), (40, 40)):
         height, width = augmenter.draw(size, random.Random(0)).size
         assert f"{height} x {width}" in finding.what
-    assert examined(part(content, augmentations=only_resized, batch_size=1)).errors == 0
+    assert examine(make_split(content, augmentations=only_resized, batch_size=1)).errors == 0
 
 
 def test_a_sample_is_as_large_as_the_largest_of_its_images() -> None:
     content = of_sizes((24, 32))
     content["maps", "s/0"] = png(areas(64)[:20])  # its 64 columns make room for the crop
     crop = {"resize_smallest_side": 24, "random_crop_h_w": "24, 60"}
-    assert examined(part(content, augmentations=crop)).errors == 0
+    assert examine(make_split(content, augmentations=crop)).errors == 0
 
 
 def test_images_that_are_enlarged_much_are_a_warning() -> None:
-    finding = found(examined(part(of_sizes((10, 10), (30, 30)), augmentations={"resize_h_w": "24, 24"})), "enlarged")
+    finding = found(
+        examine(make_split(of_sizes((10, 10), (30, 30)), augmentations={"resize_h_w": "24, 24"})), "enlarged"
+    )
     assert texts(finding) == ["train/images/s/0.png: 10 x 10"]
 
 
@@ -70,7 +72,7 @@ def test_partners_of_another_shape_are_a_warning_and_those_on_their_side_an_erro
 ) -> None:
     content = of_sizes((30, 40))
     content["maps", "s/0"] = png(areas(50)[: size[0], : size[1]])
-    diagnosis = examined(part(content))
+    diagnosis = examine(make_split(content))
     assert diagnosis.errors == errors
     assert len([f for f in diagnosis.findings if "of another shape" in f.what]) == warnings
     data = build(Dataset, [Memory(content)], codecs=[IMAGES, MAPS], augmentations={"resize_h_w": "32, 32"})
@@ -85,4 +87,4 @@ def test_half_as_large_maps_are_fine() -> None:
     content = files(2)
     for i in range(2):
         content["maps", f"s/{i:02d}"] = png(areas(16, seed=i)[:, np.arange(20) % 16])
-    assert not [f for f in examined(part(content)).findings if "shape" in f.what]
+    assert not [f for f in examine(make_split(content)).findings if "shape" in f.what]

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from imagier.data.sources.folder import FolderSource
-from imagier.tools.stores.engine import Built, Progress, Writer, build
+from imagier.tools.stores.engine import BuildSummary, ProgressBar, Writer, build
 from imagier.tools.stores.lmdb_writer import LmdbWriter
-from imagier.tools.stores.plan import Plan, plan
+from imagier.tools.stores.plan import Plan, make_plan
 from imagier.tools.stores.shard_writer import ShardWriter
 
 KINDS = {"images": "jpg", "maps": "png"}
@@ -22,23 +22,23 @@ WRITERS: dict[str, Callable[[Path, Plan], Writer]] = {
 }
 
 
-def run(root: Path, out: Path, store: str, progress: Progress, *, overwrite: bool = True) -> Built:
+def run(root: Path, out: Path, store: str, progress: ProgressBar, *, overwrite: bool = True) -> BuildSummary:
     """Builds a small store, with little between two commits."""
     source = FolderSource(root, KINDS)
-    planned = plan(source, list(KINDS), paired=True)
+    planned = make_plan(source, list(KINDS), paired=True)
     return build(source, planned, out, WRITERS[store], overwrite=overwrite, workers=2, progress=progress)
 
 
-def killing(stage: str, count: int) -> Progress:
+def killing(stage: str, count: int) -> ProgressBar:
     """Ends the process when so much of a stage is done."""
 
     @contextmanager
     def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-        def told(done: int, total: int) -> None:
+        def update(done: int, total: int) -> None:
             if what.startswith(stage) and done == count:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        yield told
+        yield update
 
     return progress
 

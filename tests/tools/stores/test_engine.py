@@ -18,12 +18,12 @@ from filelock import FileLock
 from stores import EXTENSIONS, contents, folder
 
 from imagier.data.sources.folder import FolderSource
-from imagier.data.sources.opening import open_local, store_type
+from imagier.data.sources.opening import detect_store, open_local
 from imagier.data.sources.source import Source
 from imagier.errors import UserError
-from imagier.tools.stores.engine import Built, build
+from imagier.tools.stores.engine import BuildSummary, build
 from imagier.tools.stores.lmdb_writer import LmdbWriter
-from imagier.tools.stores.plan import Plan, plan
+from imagier.tools.stores.plan import Plan, make_plan
 from imagier.tools.stores.shard_writer import ShardWriter
 
 from . import killed_build
@@ -42,8 +42,8 @@ def partial(out: Path) -> Path:
     return out.parent / f".{out.name}.partial"
 
 
-def made(source: Source, out: Path, store: str, *, overwrite: bool = False) -> Built:
-    return build(source, plan(source, list(EXTENSIONS), paired=True), out, WRITERS[store], overwrite=overwrite)
+def made(source: Source, out: Path, store: str, *, overwrite: bool = False) -> BuildSummary:
+    return build(source, make_plan(source, list(EXTENSIONS), paired=True), out, WRITERS[store], overwrite=overwrite)
 
 
 def quiet(what: str) -> nullcontext[Callable[[int, int], None]]:
@@ -65,7 +65,7 @@ def test_a_store_is_told_from_others_and_has_what_the_folder_has(tmp_path: Path,
     built = made(source, tmp_path / "out", store)
     expected = contents(source)
     assert (built.files, built.bytes, built.continued_from) == (100, sum(map(len, expected.values())), 0)
-    assert store_type(tmp_path / "out", EXTENSIONS) == store
+    assert detect_store(tmp_path / "out", EXTENSIONS) == store
     assert list(contents(open_local(tmp_path / "out", EXTENSIONS)).items()) == list(expected.items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "out"]
 
@@ -144,11 +144,11 @@ def stopped(files: Path, out: Path, store: str, count: int) -> None:
 
     @contextmanager
     def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-        def told(done: int, total: int) -> None:
+        def update(done: int, total: int) -> None:
             if done == count:
                 raise Stopped
 
-        yield told
+        yield update
 
     with pytest.raises(Stopped):
         killed_build.run(files, out, store, progress)
@@ -177,7 +177,7 @@ def test_work_of_other_settings_is_not_gone_on_with(tmp_path: Path, files: Path)
     out = tmp_path / "out"
     stopped(files, out, "shards", 90)
     source = FolderSource(files, EXTENSIONS)
-    planned = plan(source, list(EXTENSIONS), paired=True)
+    planned = make_plan(source, list(EXTENSIONS), paired=True)
     large: Callable[[Path, Plan], ShardWriter] = lambda f, p: ShardWriter(f, p, shard_bytes=50_000)  # noqa: E731
     assert build(source, planned, out, large).continued_from == 0
     build(source, planned, tmp_path / "straight", large)
@@ -210,7 +210,7 @@ def test_what_is_there_is_not_touched_unless_that_is_asked_for(tmp_path: Path, f
     (out / "precious").mkdir(parents=True)
     with pytest.raises(UserError) as caught:
         killed_build.run(files, out, store, quiet, overwrite=False)
-    assert str(caught.value) == f"{out}: is there already; build elsewhere, or replace it: --overwrite"
+    assert (caught.value.where, caught.value.code) == (str(out), "store-exists")
     stopped(files, out, store, 90)
     assert (out / "precious").is_dir(), "not before the new store is finished"
     killed_build.run(files, out, store, quiet)
@@ -223,17 +223,15 @@ def test_a_file_that_vanishes_after_it_was_listed_is_named_and_the_rest_goes_on(
     tmp_path: Path, files: Path, store: str
 ) -> None:
     source = FolderSource(files, EXTENSIONS)
-    planned = plan(source, list(EXTENSIONS), paired=True)
+    planned = make_plan(source, list(EXTENSIONS), paired=True)
     path = files / "maps" / f"{KEYS[40]}.png"
     data = path.read_bytes()
     path.unlink()
     with pytest.raises(UserError) as caught:
         build(source, planned, tmp_path / "out", WRITERS[store])
     hidden = partial(tmp_path / "out")
-    assert str(caught.value) == (
-        f"{path}: No such file or directory "
-        f"(what is built so far stays in {hidden}, the same command goes on from there)"
-    )
+    assert caught.value.where == str(path)
+    assert str(hidden) in caught.value.advice
     assert not (tmp_path / "out").exists()
     path.write_bytes(data)
     built = build(source, planned, tmp_path / "out", WRITERS[store])
@@ -261,14 +259,12 @@ def test_where_nothing_more_can_be_written_it_is_told_and_the_work_is_kept(
         LmdbWriter(f, p, commit_files=7) if store == "lmdb" else ShardWriter(f, p, shard_bytes=50_000)
     )
     source = FolderSource(files, EXTENSIONS)
-    planned = plan(source, list(EXTENSIONS), paired=True)
+    planned = make_plan(source, list(EXTENSIONS), paired=True)
     with largest_file(40_000), pytest.raises(UserError) as caught:
         build(source, planned, out, writer)
-    line = str(caught.value)
-    assert ("File too large" if store == "shards" else "Input/output error") in line and "\n" not in line
-    assert line.endswith(
-        f" (what is built so far stays in {partial(out)}, the same command goes on from there, or delete it)"
-    )
+    assert ("File too large" if store == "shards" else "Input/output error") in caught.value.what
+    assert caught.value.code == "build-failed"
+    assert str(partial(out)) in caught.value.advice
     assert not out.exists()
     build(source, planned, out, writer)
     assert contents(open_local(out, EXTENSIONS)) == contents(source)
@@ -297,10 +293,9 @@ def test_on_a_full_disk_that_is_told_and_with_more_room_the_same_command_goes_on
     script = ["sh", "-c", ON_A_SMALL_DISK, "sh", str(disk), sys.executable, store]
     ended = subprocess.run([*alone, *script], check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended
-    assert ended.stderr == (
-        f"{disk}/out: No space left on device (what is built so far stays in {partial(disk / 'out')}, the same command "
-        "goes on from there, or delete it)\n"
-    )
+    assert ended.stderr.startswith(f"{disk}/out: No space left on device; ")
+    assert str(partial(disk / "out")) in ended.stderr
+    assert ended.stderr.count("\n") == 1
     assert ".out.partial" in ended.stdout.splitlines()
     assert ended.stdout.splitlines()[-1].startswith("0.1 MB in 100 files")
 
@@ -316,11 +311,9 @@ def test_a_store_that_reads_back_as_something_else_is_not_kept(
     options = {} if store == "lmdb" else {"shard_bytes": 10**6}
     source = FolderSource(files, EXTENSIONS)
     with pytest.raises(UserError) as caught:
-        build(source, plan(source, list(EXTENSIONS)), tmp_path / "out", lambda f, p: Faulty(f, p, **options))
-    assert KEYS[33] in str(caught.value)
-    assert str(caught.value).endswith(
-        ": is not what was written; the disk may be faulty; nothing was kept, run the command again"
-    )
+        build(source, make_plan(source, list(EXTENSIONS)), tmp_path / "out", lambda f, p: Faulty(f, p, **options))
+    assert KEYS[33] in caught.value.where
+    assert caught.value.code == "wrong-bytes"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["files"]
 
 
@@ -329,14 +322,15 @@ def test_two_builds_of_one_store_do_not_meet(tmp_path: Path, files: Path) -> Non
     partial(out).mkdir()
     with FileLock(partial(out) / "lock"), pytest.raises(UserError) as caught:
         killed_build.run(files, out, "lmdb", quiet)
-    assert str(caught.value) == f"{out}: another run is building it; wait for its end"
+    assert (caught.value.where, caught.value.code) == (str(out), "build-running")
 
 
 def test_keys_that_a_format_cannot_hold_are_told_before_anything_is_written(tmp_path: Path) -> None:
     key = "/".join(["猫" * 60] * 3) + "/1"  # 545 bytes
     source = FolderSource(folder(tmp_path / "files", [key]), EXTENSIONS)
-    with pytest.raises(UserError, match=r"longer than LMDB's keys may be \(511 bytes\); shorten it, or build shards$"):
+    with pytest.raises(UserError) as caught:
         made(source, tmp_path / "out", "lmdb")
+    assert caught.value.code == "key-too-long"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["files"]
     made(source, tmp_path / "out", "shards")
     assert open_local(tmp_path / "out", EXTENSIONS).keys("images") == [key]
@@ -350,31 +344,30 @@ def test_samples_that_lack_a_file_are_told_or_left_out(tmp_path: Path, files: Pa
         (files / "maps" / f"{KEYS[i]}.png").unlink()
     source = FolderSource(files, EXTENSIONS)
     with pytest.raises(UserError) as caught:
-        plan(source, list(EXTENSIONS), paired=True)
-    assert str(caught.value) == (
-        f"{files}/maps/{KEYS[3]}.png: not there (and 1 more samples lack a file); add it, or leave such out with "
-        "--remove_missing"
-    )
-    kept = plan(source, list(EXTENSIONS), paired=True, remove_missing=True)
+        make_plan(source, list(EXTENSIONS), paired=True)
+    assert (caught.value.where, caught.value.code) == (f"{files}/maps/{KEYS[3]}.png", "missing-file")
+    assert "and 1 more" in caught.value.what
+    kept = make_plan(source, list(EXTENSIONS), paired=True, remove_missing=True)
     assert kept.keys["images"] == kept.keys["maps"] == [key for i, key in enumerate(KEYS) if i not in (3, 7)]
     assert (kept.removed, len(kept)) == (2, 96)
 
 
 def test_both_orders_have_every_file_once_from_any_place_on(files: Path) -> None:
-    whole = plan(FolderSource(files, EXTENSIONS), list(EXTENSIONS))
+    whole = make_plan(FolderSource(files, EXTENSIONS), list(EXTENSIONS))
     assert whole.is_grouped
-    by_type, by_key = list(whole.by_type()), list(whole.by_key())
+    by_type, by_key = list(whole.iter_by_type()), list(whole.iter_by_key())
     assert by_type == [(kind, key) for kind in EXTENSIONS for key in KEYS]
     assert by_key == [(kind, key) for key in KEYS for kind in EXTENSIONS]
     for start in (1, 49, 50, 51, 99, 100):
-        assert list(whole.by_type(start)) == by_type[start:]
-        assert list(whole.by_key(start)) == by_key[start:]
+        assert list(whole.iter_by_type(start)) == by_type[start:]
+        assert list(whole.iter_by_key(start)) == by_key[start:]
 
 
 def test_a_sequence_that_comes_twice_in_a_list_becomes_one(files: Path) -> None:
     only = ["s1/030", "s0/002", "s1/029", "s0/001"]
-    chosen = plan(FolderSource(files, EXTENSIONS), list(EXTENSIONS), paired=True, only=only)
+    chosen = make_plan(FolderSource(files, EXTENSIONS), list(EXTENSIONS), paired=True, only=only)
     assert chosen.keys["maps"] == ["s1/030", "s1/029", "s0/002", "s0/001"]
-    assert chosen.sequences("maps") == {"s1": ["030", "029"], "s0": ["002", "001"]}
-    with pytest.raises(UserError, match=r"^s0/002: is listed twice; "):
-        plan(FolderSource(files, EXTENSIONS), list(EXTENSIONS), paired=True, only=[*only, "s0/002"])
+    assert chosen.group_sequences("maps") == {"s1": ["030", "029"], "s0": ["002", "001"]}
+    with pytest.raises(UserError) as caught:
+        make_plan(FolderSource(files, EXTENSIONS), list(EXTENSIONS), paired=True, only=[*only, "s0/002"])
+    assert (caught.value.where, caught.value.code) == ("s0/002", "duplicate-key")

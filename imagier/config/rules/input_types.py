@@ -1,4 +1,4 @@
-"""What must hold between input types, their kinds, and the keys that say what they hold."""
+"""What must hold between input types, their codecs, and the keys that say what they hold."""
 
 from __future__ import annotations
 
@@ -6,71 +6,67 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from imagier.config import label_ops, schema
-from imagier.config.find import find
+from imagier.config.find import find_or_none
 from imagier.config.load import KeyPath, Mistake
-from imagier.config.lookup import find_or_none
-from imagier.errors import UserError
 
 
-def entries_of(data: schema.Data, key_path: KeyPath) -> Iterator[tuple[KeyPath, str, schema.InputType]]:
+def list_input_types(data: schema.Data, key_path: KeyPath) -> Iterator[tuple[KeyPath, str, schema.InputType]]:
     """Every input type: its place, its name, its keys."""
     for index, entry in enumerate(data.input_types):
         for name, options in entry.items():
             yield (*key_path, "input_types", index, name), name, options
 
 
-def kind_of(data: schema.Data, name: str) -> Any:
-    """The codec class of an input type; None if there is none, which `broken_input_types` tells."""
-    return find_or_none(schema.CODEC, label_ops.codec_type(data, name))
+def find_codec(data: schema.Data, name: str) -> Any:
+    """The codec class of an input type; None if there is none, which `check` reports."""
+    return find_or_none(schema.CODEC, label_ops.choose_codec(data, name))
 
 
-def num_classes(data: schema.Data) -> Mapping[str, int]:
+def count_classes(data: schema.Data) -> Mapping[str, int]:
     """The types that are expanded into a channel per class, and how many those are."""
-    found = {name: made.num_classes for name, made in label_ops.made(data).items()}
+    found = {name: made.num_classes for name, made in label_ops.apply_ops(data).items()}
     return {name: number for name, number in found.items() if number is not None}
 
 
-def channels_of(data: schema.Data) -> dict[str, int | None]:
-    """Channels of the tensor of every input type, as far as the config and the kind tell."""
-    channels = {
-        name: options.num_channels or (None if cls is None else cls.num_channels)
-        for name, options, cls in ((name, options, kind_of(data, name)) for _, name, options in entries_of(data, ()))
-    }
-    return {**channels, **{name: number + data.use_dont_care for name, number in num_classes(data).items()}}
+def count_channels(data: schema.Data) -> dict[str, int | None]:
+    """Channels of the tensor of every input type, as far as the config and its codec tell."""
+    channels: dict[str, int | None] = {}
+    for _, name, options in list_input_types(data, ()):
+        cls = find_codec(data, name)
+        channels[name] = options.num_channels or (None if cls is None else cls.num_channels)
+    return {**channels, **{name: number + data.use_dont_care for name, number in count_classes(data).items()}}
 
 
-def broken_input_types(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
+def check_input_types(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
     """What is wrong with each input type by itself. key_path: of the section or split in which they stand."""
     if not any(data.input_types):
         yield Mistake((*key_path, "input_types"), "is empty", "name at least one input type", "empty")
     cls = find_or_none(schema.DATASET, data.type)
-    names = [name for _, name, _ in entries_of(data, key_path)]
+    names = [name for _, name, _ in list_input_types(data, key_path)]
     needed = cls.required_input_types if cls is not None else ()
     if names and needed and sorted(names) != sorted(needed):
-        what = f"{data.type} reads {' and '.join(needed)}, neither more nor less"
+        what = f"{data.type} reads {' and '.join(needed)}, and nothing else"
         yield Mistake((*key_path, "input_types"), what, f"got {', '.join(names)}", "wrong-input-types")
     seen: set[str] = set()
-    for here, name, options in entries_of(data, key_path):
+    for here, name, options in list_input_types(data, key_path):
         if name in seen:
-            yield Mistake(here, "stands here for the second time", code="name-taken")
+            yield Mistake(here, "is listed twice", code="name-taken")
         if options.computed_on_the_fly:
-            what = "no op of this version makes an input type"
+            what = "this version computes no input types"
             yield Mistake((*here, "computed_on_the_fly"), what, code="not-supported")
         elif options.ext is None:
             yield Mistake(here, "needs ext, the extension of its files", code="needs-key")
         seen.add(name)
-        yield from _kind(data, name, options, here)
+        yield from _codec(data, name, options, here)
 
 
-def _kind(data: schema.Data, name: str, options: schema.InputType, here: KeyPath) -> Iterator[Mistake]:
-    """What does not fit between a kind of input and the keys that say that a type holds classes."""
-    try:
-        cls = find(schema.CODEC, label_ops.codec_type(data, name))
-    except UserError as error:
-        yield Mistake((*here, "type"), error.what, error.advice, error.code)
+def _codec(data: schema.Data, name: str, options: schema.InputType, here: KeyPath) -> Iterator[Mistake]:
+    """What does not fit between a codec and the keys that say that a type holds classes."""
+    cls = find_codec(data, name)
+    if cls is None:
         return
     says = "one_hot_num_classes says that these are classes"
-    has_classes = name in num_classes(data)
+    has_classes = name in count_classes(data)
     if has_classes and options.type is None and not options.is_mask:
         yield Mistake((*here, "is_mask"), f"must be true: {says}", code="not-classes")
     if has_classes and options.type is not None and not cls.holds_classes:
@@ -84,11 +80,11 @@ def _kind(data: schema.Data, name: str, options: schema.InputType, here: KeyPath
         yield Mistake((*here, "num_channels"), what, code=code)
 
 
-def broken_keypoints(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
+def check_keypoints(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
     """Types without pixels lie in images, and are none themselves."""
-    kinds = {name: kind_of(data, name) for _, name, _ in entries_of(data, key_path)}
+    kinds = {name: find_codec(data, name) for _, name, _ in list_input_types(data, key_path)}
     points = [name for name, cls in kinds.items() if cls is not None and not cls.has_pixels]
-    places = {name: here for here, name, _ in entries_of(data, key_path)}
+    places = {name: here for here, name, _ in list_input_types(data, key_path)}
     is_listed = bool(data.keypoint_data_types) or not points
     first = (*key_path, "keypoint_data_types") if is_listed else (*places[points[0]], "type")
     cls = find_or_none(schema.DATASET, data.type)
@@ -96,7 +92,7 @@ def broken_keypoints(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
         yield Mistake(first, f"{data.type} reads no key points", code="has-no-effect")
     if points and len(points) == len(kinds):
         yield Mistake(first, "leaves no type of images, in whose pixels the points could be", code="no-images")
-    for here, name, options in entries_of(data, key_path):
+    for here, name, options in list_input_types(data, key_path):
         if name in points:
             yield from _points(data, name, options, here)
         elif options.ext == "json" and options.type is None:
@@ -112,5 +108,5 @@ def _points(data: schema.Data, name: str, options: schema.InputType, here: KeyPa
     says = "keypoint_data_types says" if options.type is None else f"{options.type} means"
     if options.type is None and options.ext not in (None, "json"):
         yield Mistake((*here, "ext"), f"must be json: {says} that {name} holds key points", code="not-keypoints")
-    elif options.is_mask or name in [*num_classes(data), *data.input_image]:
+    elif options.is_mask or name in [*count_classes(data), *data.input_image]:
         yield Mistake(here, f"is taken for an image, but {says} that it holds key points", code="not-keypoints")

@@ -20,7 +20,7 @@ LISTS = ("players", "required_inputs", "steps_keys", "data_keys")
 """Attributes of a recipe's class that are tuples of names."""
 
 
-def texts_for_tuples(recipe: Any) -> Iterator[Mistake]:
+def check_tuples(recipe: Any) -> Iterator[Mistake]:
     """The attributes of a recipe that are a text, as ("images") is: its letters would be taken for names."""
     for name in LISTS:
         value = getattr(recipe, name, ())
@@ -29,7 +29,7 @@ def texts_for_tuples(recipe: Any) -> Iterator[Mistake]:
             yield Mistake(("trainer", "type"), what, f'write ("{value}",)', "text-for-tuple")
 
 
-def broken_rules_of_players(
+def check_players(
     players: Sequence[str], optimizers: Mapping[str, schema.Optimizer], average: schema.ModelAverage
 ) -> Iterator[Mistake]:
     """Every broken rule about the optimizers, by their sections, and about the averages of players."""
@@ -43,7 +43,7 @@ def broken_rules_of_players(
             yield Mistake(key_path, f"no player {name!r}", did_you_mean(name, players), "unknown-player")
 
 
-def unusable_optimizer(cls: Any, type_: str, section: str) -> Iterator[Mistake]:
+def check_optimizer(cls: Any, type_: str, section: str) -> Iterator[Mistake]:
     """Why no training here can use a class of optimizers, if so."""
     parameters = list(inspect.signature(cls.step).parameters.values())[1:]
     if any(one.default is inspect.Parameter.empty and one.kind in _POSITIONAL for one in parameters):
@@ -54,7 +54,7 @@ def unusable_optimizer(cls: Any, type_: str, section: str) -> Iterator[Mistake]:
         yield Mistake((section, "type"), what, "adam takes them", "unusable-optimizer")
 
 
-def broken_rules_of_the_method(
+def check_method(
     data: schema.Data, method: str, reads: Sequence[str], clips: bool, networks: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Mistake]:
     """What the data lack that a method reads, or have with other channels than its networks are for.
@@ -76,7 +76,7 @@ def broken_rules_of_the_method(
         own = replace(data, input_types=data.val.input_types, input_image=data.val.input_image or [])
         sets.append((("data", "val"), own))
     for key_path, of_place in sets:
-        called = {name: made.name for name, made in label_ops.made(of_place).items()}
+        called = {name: made.name for name, made in label_ops.apply_ops(of_place).items()}
         needed = [name for name in reads if name != "label"]
         yield from _images(of_place.input_types, called, needed, channels, method, key_path)
         image = [called.get(name, name) for name in of_place.input_image]

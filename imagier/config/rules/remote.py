@@ -26,7 +26,7 @@ def is_url(root: str) -> bool:
     return _URL.match(root) is not None
 
 
-def broken_remote_rules(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
+def check_remote(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
     """Every broken rule: where, and what to do."""
     for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
         for position, root in enumerate(split.roots if split is not None else ()):

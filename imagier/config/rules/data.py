@@ -6,16 +6,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from imagier.config import label_ops, schema
-from imagier.config.augmentation_rules import broken_augmentations
-from imagier.config.find import did_you_mean, find
-from imagier.config.input_type_rules import broken_input_types, broken_keypoints, channels_of
+from imagier.config.find import did_you_mean, find_or_none
 from imagier.config.load import KeyPath, Mistake
-from imagier.config.lookup import find_or_none
-from imagier.config.remote_rules import broken_remote_rules
-from imagier.errors import UserError
+from imagier.config.rules.augmentations import check_augmentations
+from imagier.config.rules.input_types import check_input_types, check_keypoints, count_channels
+from imagier.config.rules.remote import check_remote
 
 
-def broken_rules(run: schema.Run, metrics: Sequence[str]) -> Iterator[Mistake]:
+def check_run(run: schema.Run, metrics: Sequence[str]) -> Iterator[Mistake]:
     """Every broken rule about the sections that all methods share. metrics: the names of the run's metrics."""
     if run.keep_every is not None and run.keep_last is None:
         yield Mistake(("keep_every",), "needs keep_last, without which all checkpoints stay", code="needs-key")
@@ -45,21 +43,20 @@ def _keep_best(run: schema.Run, metrics: Sequence[str]) -> Iterator[Mistake]:
 
 
 def _data(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
-    yield from _dataset_type(data.type, (*key_path, "type"))
     cls = find_or_none(schema.DATASET, data.type)
     if data.reduced_jpeg and cls is not None and not cls.reads_reduced_jpeg:
         what = f"{data.type} does not decode at reduced scale"
         yield Mistake((*key_path, "reduced_jpeg"), what, "remove it here", "has-no-effect")
-    yield from broken_input_types(data, key_path)
-    yield from broken_remote_rules(data, key_path)
+    yield from check_input_types(data, key_path)
+    yield from check_remote(data, key_path)
     names = [name for entry in data.input_types for name in entry]
     yield from _names(data.input_image, names, (*key_path, "input_image"))
     yield from _names(data.keypoint_data_types, names, (*key_path, "keypoint_data_types"))
-    for mistake in label_ops.wrong_ops(data):
+    for mistake in label_ops.check_ops(data):
         yield mistake._replace(key_path=(*key_path, *mistake.key_path))
-    yield from broken_keypoints(data, key_path)
-    in_label = [name for name, made in label_ops.made(data).items() if made.name in data.input_labels]
-    channels = channels_of(data)
+    yield from check_keypoints(data, key_path)
+    in_label = [name for name, made in label_ops.apply_ops(data).items() if made.name in data.input_labels]
+    channels = count_channels(data)
     for name in [*in_label, *data.input_image]:
         if name in channels and channels[name] is None:
             yield Mistake((*key_path, "input_types"), f"{name} needs num_channels", code="needs-key")
@@ -72,16 +69,9 @@ def _data(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
 
 def _label_lengths(data: schema.Data) -> list[int]:
     """Channels of the types that make up the label, in order, as far as the config tells."""
-    channels = channels_of(data)
-    by_name = {made.name: channels[name] or 0 for name, made in label_ops.made(data).items()}
+    channels = count_channels(data)
+    by_name = {made.name: channels[name] or 0 for name, made in label_ops.apply_ops(data).items()}
     return [by_name[name] for name in data.input_labels if name in by_name]
-
-
-def _dataset_type(name: str, key_path: KeyPath) -> Iterator[Mistake]:
-    try:
-        find(schema.DATASET, name)
-    except UserError as error:
-        yield Mistake(key_path, error.what, error.advice, error.code)
 
 
 def _root_weights(split: schema.Split, type_: str, key_path: KeyPath) -> Iterator[Mistake]:
@@ -120,20 +110,22 @@ def _split(split: schema.Split, data: schema.Data, key_path: KeyPath) -> Iterato
     if not split.roots:
         yield Mistake((*key_path, "roots"), "is empty", "name at least one folder", "empty")
     yield from _own_type(split, data, key_path)
-    yield from broken_augmentations(split.augmentations, (*key_path, "augmentations"))
+    yield from check_augmentations(split.augmentations, (*key_path, "augmentations"))
 
 
 def _own_type(split: schema.Split, data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
     """A validation set may be read by another data set type than the training set, but must have its labels too."""
     parts = {"type": split.type, "input_types": split.input_types, "input_image": split.input_image}
     given = [key for key, value in parts.items() if value is not None]
-    if given and (key_path[-1] != "val" or len(given) < len(parts)):
-        what = "type, input_types and input_image stand in the section `val`, all three of them, or in none"
+    if given and key_path[-1] != "val":
+        what = "only `val` may have a type, input_types and input_image of its own"
+        yield Mistake((*key_path, given[0]), what, "remove it here", "not-supported")
+    elif given and len(given) < len(parts):
+        missing = [key for key in parts if key not in given]
+        what = f"a validation set that is read in another way needs {' and '.join(missing)} too"
         yield Mistake((*key_path, given[0]), what, code="needs-key")
-    if split.type is not None:
-        yield from _dataset_type(split.type, (*key_path, "type"))
     if split.input_types is not None:
-        yield from broken_input_types(replace(data, type=split.type or "", input_types=split.input_types), key_path)
+        yield from check_input_types(replace(data, type=split.type or "", input_types=split.input_types), key_path)
         known = [name for entry in split.input_types for name in entry]
         yield from _names(split.input_image or [], known, (*key_path, "input_image"))
         for name in data.input_labels:

@@ -1,14 +1,17 @@
-"""The reference's spellings, rewritten to ours. Nothing is dropped in silence. Those of data: legacy_data.py."""
+"""The reference's spellings, rewritten to ours. Nothing is dropped in silence. Those of data: data.py."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args, get_origin, get_type_hints
 
-from imagier.config import legacy_data, schema
-from imagier.config.legacy_data import CREDENTIALS, OFF, ONLY_REMOTE, Retired
+from imagier.config import schema
+from imagier.config.legacy import data as legacy_data
+from imagier.config.legacy.data import CREDENTIALS, OFF, ONLY_REMOTE, Retired
 from imagier.config.load import Document, KeyPath, join_keys
-from imagier.config.lookup import class_at, is_taken, type_at
+from imagier.config.lookup import class_at, kind_at, type_at
 from imagier.config.own_keys import SECTIONS
 
 _TYPE_PREFIXES = (
@@ -165,10 +168,10 @@ def _optimizers(document: Document) -> list[str]:
 
 def _move_keys(document: Document) -> None:
     """Keys to their other places, where the class of the section knows these alone."""
-    moved = {old: new for old, new in _MOVED.items() if document.has(old) and not is_taken(document, old)}
+    moved = {old: new for old, new in _MOVED.items() if document.has(old) and not _accepts_key(document, old)}
     for old, new in moved.items():
         together = [key_path for key_path, target in _MOVED.items() if target[:-1] == new[:-1]]
-        if is_taken(document, new) and all(key_path in moved for key_path in together) and not document.has(new):
+        if _accepts_key(document, new) and all(key_path in moved for key_path in together) and not document.has(new):
             origin = document.origin(old)
             document.set(new, document.drop(old), origin)
 
@@ -178,7 +181,7 @@ def _refuse(document: Document) -> None:
     for section in SECTIONS:
         refused |= legacy_data.refused_keys(section)
     for key_path, why in refused.items():
-        if not document.has(key_path) or is_taken(document, key_path):
+        if not document.has(key_path) or _accepts_key(document, key_path):
             continue
         if document.get(key_path) in OFF:
             document.drop(key_path)
@@ -198,7 +201,7 @@ def _retire(document: Document) -> list[str]:
         retired |= legacy_data.retired_keys(document, section)
     notes = _drop_keys_of_the_other_discriminator(document)
     for key_path, (why, default) in retired.items():
-        if not document.has(key_path) or is_taken(document, key_path):
+        if not document.has(key_path) or _accepts_key(document, key_path):
             continue
         if document.drop(key_path) not in (None, "", {}, [], default):
             notes.append(f"{document.origin(key_path)}: {join_keys(key_path)}: {why}; dropped")
@@ -230,3 +233,27 @@ def _drop_keys_of_the_other_discriminator(document: Document) -> list[str]:
             why = f"has no effect with {switch}: {str(bool(is_patch)).lower()}"
             notes.append(f"{document.origin(key_path)}: {join_keys(key_path)}: {why}; dropped")
     return notes
+
+
+def _accepts_key(document: Document, key_path: KeyPath) -> bool:
+    """Whether a key means something to the class that its section names."""
+    found, cls = kind_at(key_path), class_at(document, key_path)
+    if found is None or cls is None:
+        return False
+    kind, depth = found
+    path = [str(part) for part in key_path[depth:]]
+    return _accepts(cls, path) or (kind.beside is not None and _accepts(kind.beside, path))
+
+
+def _accepts(cls: type, path: Sequence[str]) -> bool:
+    """Whether a constructor has a keyword, or one of a type that has a field, and so on along a path of keys."""
+    name, *rest = path
+    if name not in inspect.signature(cls).parameters:
+        return False
+    hint = get_type_hints(cls.__init__).get(name, Any)  # type: ignore[misc]
+    options = (hint, *get_args(hint))
+    if not rest or any(option is Any or (get_origin(option) or option) is dict for option in options):
+        return True
+    return any(
+        _accepts(option, rest) for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)
+    )

@@ -12,7 +12,7 @@ _ASPECT = re.compile(r"\s*\d+\s*,\s*\d+\s*,\s*\(?\s*[\d.]+\s*,\s*[\d.]+\s*\)?\s*
 _SIZES = frozenset({"resize_smallest_side", "resize_h_w", "random_crop_h_w", "center_crop_h_w"})
 
 
-def broken_augmentations(keys: schema.AugmentationKeys, key_path: KeyPath) -> Iterator[Mistake]:
+def check_augmentations(keys: schema.AugmentationKeys, key_path: KeyPath) -> Iterator[Mistake]:
     """Every broken rule about the augmentations of a split."""
     sizes: dict[str, tuple[int, int]] = {}
     for key in _SIZES & keys.keys():
@@ -62,6 +62,6 @@ def _size(value: object) -> tuple[int, int] | None:
     parts = [part.strip() for part in str(value).split(",")]
     if isinstance(value, int):
         parts *= 2
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) != 2 or not all(part.isdecimal() and len(part) < 7 and int(part) > 0 for part in parts):
         return None
     return int(parts[0]), int(parts[1])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from imagier.config.load import Document, KeyPath, join_keys
 from imagier.config.lookup import class_at, type_at
 from imagier.config.own_keys import SECTIONS, SPLITS
-from imagier.config.remote_rules import is_url
+from imagier.config.rules.remote import is_url
 
 OFF: tuple[Any, ...] = (None, False, "", {}, [])
 """What says that something is not wanted."""
