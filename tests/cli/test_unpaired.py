@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +291,7 @@ def test_inference_gets_the_seed_of_the_run_if_it_asks_for_one(
     monkeypatch.setattr(inference, "load_recipe", lambda config, path, runtime: Asking())
     experiment = Experiment(config_of({**unit, "inference_args": {"a2b": False}}, tmp_path))
     for rank in range(2):
-        options = replace(UNUSED, seed=5)
+        options = RunOptions(seed=5)
         inference.write_images(experiment, tmp_path / "out", options, Runtime(torch.device("cpu"), rank=rank))
     assert {tuple(options.items()) for options in seen} == {(("seed", 5), ("a2b", False))}
 
