@@ -328,7 +328,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Component):
         return {"type": value.type, **_plain(value.shared or {}), **_plain(value.options)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        shown = [
+            f
+            for f in dataclasses.fields(value)
+            if f.metadata != schema.ONLY_IF_SET or getattr(value, f.name) != f.default
+        ]
+        plain = {f.name: _plain(getattr(value, f.name)) for f in shown}
         own = plain.pop("own", {})
         return {**plain, **own}
     if isinstance(value, Mapping):

@@ -39,6 +39,7 @@ def codecs(data: schema.Data) -> list[Codec]:
             num_classes=made[name].num_classes,
             use_dont_care=data.use_dont_care,
             dont_care=made[name].dont_care,
+            background=None if data.background is None else tuple(data.background),  # type: ignore[arg-type]
             renamed=made[name].name,
         )
         found.append(find(schema.CODEC, label_ops.choose_codec(data, name))(input_type, **options.own))

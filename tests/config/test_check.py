@@ -476,3 +476,10 @@ def test_whatever_stands_at_a_place_there_is_a_config_or_a_list_of_errors(tmp_pa
             outcomes.add(ConfigError)
     assert outcomes <= {Config, ConfigError}
     assert ConfigError in outcomes
+
+
+def test_the_background_is_named_only_where_it_was_set(tmp_path: Path) -> None:
+    plain, laid = read(write(tmp_path))[0], read(write(tmp_path), "data.background=[1, 2, 3]")[0]
+    assert "background" not in plain.to_dict()["data"]
+    assert laid.to_dict()["data"]["background"] == [1, 2, 3]
+    assert laid.to_dict()["data"].keys() - plain.to_dict()["data"].keys() == {"background"}

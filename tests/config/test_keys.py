@@ -139,6 +139,7 @@ ACCEPTED: dict[str, str | list[str]] = {
     "data.full_data_ops": "make_one_hot, concat_labels",
     "data.keypoint_data_types": ["data.input_types.0.marks={ext: json, pre_aug_ops: decode_json}", "[marks]"],
     "data.reduced_jpeg": "true",
+    "data.background": "[0, 128, 255]",
     "data.interpolator": "INTER_AREA",
     "data.on_error": "skip",
     "data.val_data_loader_not_distributed": "true",

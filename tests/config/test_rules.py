@@ -55,6 +55,21 @@ RULES: list[tuple[list[str], list[tuple[str, str]], list[str]]] = [
     ),
     (["data.train="], [("data.train", "missing-section")], ["data.val="]),
     (
+        ["data.background=[0, 0, 256]"],
+        [("data.background.2", "out-of-range")],
+        ["data.background=[0, 0, 255]"],
+    ),
+    (
+        ["data.background=[0, 0]"],
+        [("data.background", "out-of-range")],
+        ["data.background=[0, 0, 0]"],
+    ),
+    (
+        ["data.background=[0, 0, 0]", "data.input_types.0.images.num_channels=4"],
+        [("data.background", "has-no-effect")],
+        ["data.background=[0, 0, 0]", "data.input_types.0.images.num_channels=1"],
+    ),
+    (
         ["keep_every=100"],
         [("keep_every", "needs-key")],
         ["keep_every=100", "keep_last=2"],

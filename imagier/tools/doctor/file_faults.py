@@ -68,7 +68,6 @@ def _find_not_finite(table: FileTable) -> Iterator[Finding]:
         "file",
         "with values that are no numbers (NaN) or infinite",
         "replace those values; a single one makes all losses NaN",
-        Severity.ERROR,
     )
 
 
