@@ -212,7 +212,7 @@ class Recipe(ABC):
         """Images for a batch, N x 3 x H x W in [-1, 1]."""
 
     infer: Callable[..., list[Tensor]]
-    """(batch, rng, **inference_args of the config) -> one image per sample, 1 or 3 x H x W, to be clamped to [-1, 1].
+    """(batch, rng, **inference_args of the config) -> one image per sample, C x H x W, to be clamped to [-1, 1].
 
     An argument `seed` gets the run's, which is the same on all ranks; `rng` differs.
     """

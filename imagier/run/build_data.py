@@ -191,6 +191,7 @@ def facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
         "label_lengths": lengths,
         "label_channels": sum(lengths.values()),
         "one_hot": [codec.batch_name for codec in codecs(data) if codec.num_classes is not None],
+        "normalized": [codec.batch_name for codec in codecs(data) if codec.input_type.normalize],
         "image_channels": sum(channels[name] or 0 for name in data.input_image),
     }
     return known if size is None else {**known, "crop_h_w": size}
