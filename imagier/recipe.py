@@ -135,6 +135,13 @@ class Recipe(ABC):
     required_inputs: ClassVar[Sequence[str]] = ()
     """What a step reads of a batch: input types of the config, and `label`, which its input_labels make up."""
 
+    normalized_inputs: ClassVar[Sequence[str]] = ()
+    """Input types that it compares with images of its own, which are in [-1, 1]: `normalize: true` brings them there. A
+    config without it is refused."""
+
+    instance_inputs: ClassVar[Sequence[str]] = ()
+    """Input types of the label whose values it reads as numbers of instances: they are no classes."""
+
     is_video: ClassVar[bool] = False
     """Whether batches hold clips, with a dimension of frames after that of samples."""
 

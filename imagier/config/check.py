@@ -19,7 +19,7 @@ from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dump, j
 from imagier.config.lookup import class_at
 from imagier.config.own_keys import SECTIONS, OwnKeyFinder, OwnKeys, hide_inherited_keys, put_own_keys
 from imagier.config.rules.data import check_run
-from imagier.config.rules.method import check_method, check_optimizer, check_players
+from imagier.config.rules.method import check_method, check_normalized, check_optimizer, check_players
 from imagier.errors import UserError
 
 DATA_FACTS = ("label_channels", "label_lengths", "one_hot", "normalized", "image_channels", "crop_h_w", "style_classes")
@@ -107,6 +107,7 @@ def _mistakes_of_the_method(config: Config) -> Iterable[Mistake]:
     recipe, cls = config.recipe, config.recipe.cls
     networks = {name: network.options for name, network in config.players.items()}
     yield from check_method(config.run.data, recipe.type, cls.required_inputs, cls.is_video, networks)
+    yield from _check_ranges(config)
     infer = getattr(cls, "infer", None)  # what only trains need not have it
     if infer is None:
         return
@@ -117,6 +118,17 @@ def _mistakes_of_the_method(config: Config) -> Iterable[Mistake]:
     for name in config.run.inference_args.keys() - known:
         what = f"{cls.__name__} has no such argument"
         yield Mistake(("inference_args", name), what, did_you_mean(name, known), "unknown-key")
+
+
+def _check_ranges(config: Config) -> Iterable[Mistake]:
+    """Images that the recipe compares with its own, in another range than these."""
+    data, test_data, compared = config.run.data, config.run.test_data, config.recipe.cls.normalized_inputs
+    yield from check_normalized(data, config.recipe.type, compared, ("data",))
+    if data.val is not None and data.val.input_types is not None:
+        own = dataclasses.replace(data, input_types=data.val.input_types)
+        yield from check_normalized(own, config.recipe.type, compared, ("data", "val"))
+    if test_data is not None:
+        yield from check_normalized(test_data, config.recipe.type, compared, ("test_data",))
 
 
 @dataclass

@@ -238,6 +238,7 @@ class Recipe(BaseRecipe):
     """Adversarial training on images of many classes, also of COCO-FUNIT's generator."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images_content", "images_style")
+    normalized_inputs: ClassVar[Sequence[str]] = ("images_content", "images_style", "images")
 
     def __init__(
         self,

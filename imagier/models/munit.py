@@ -298,6 +298,7 @@ class Recipe(BaseRecipe):
     """Adversarial training in both directions; images, contents and styles must survive a translation."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
+    normalized_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan/a": "gan_a",
         "gan/b": "gan_b",

@@ -405,6 +405,8 @@ class Recipe(BaseRecipe):
     """Training of pix2pixHD: adversarial, with feature matching and a perceptual loss (section 3.2)."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images", "label")
+    normalized_inputs: ClassVar[Sequence[str]] = ("images",)
+    instance_inputs: ClassVar[Sequence[str]] = (INSTANCE_MAPS,)
     log_names: ClassVar[Mapping[str, str]] = {
         "gan": "GAN",
         "feature_matching": "FeatureMatching",

@@ -601,6 +601,7 @@ class Recipe(BaseRecipe):
     """Training of SPADE: adversarial, with feature matching, a perceptual loss, and a KL loss on the style."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images", "label")
+    normalized_inputs: ClassVar[Sequence[str]] = ("images",)
     log_names: ClassVar[Mapping[str, str]] = {
         "gan": "GAN",
         "feature_matching": "FeatureMatching",

@@ -261,6 +261,7 @@ class Recipe(BaseRecipe):
     """Adversarial training in both directions, with reconstruction and cycle consistency."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
+    normalized_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan/a": "gan_a",
         "gan/b": "gan_b",

@@ -182,6 +182,12 @@ def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: 
     )
 
 
+def list_plain_labels(config: Config) -> list[str]:
+    """The input types of the label, without those that the recipe reads as numbers of instances."""
+    labels, numbers = config.run.data.input_labels, config.recipe.cls.instance_inputs
+    return [codec.name for codec in codecs(config.run.data) if codec.batch_name in labels and codec.name not in numbers]
+
+
 def facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
     """What networks and recipes must know of the data."""
     lengths = expander(data, channels_last=False).label_lengths

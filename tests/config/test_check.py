@@ -88,7 +88,10 @@ WRONG_TYPES = [
     ("inference_args=[1]", "inference_args: expected a section, got [1]"),
     ("data.input_image=images", "data.input_image: expected a list, got 'images'"),
     ("data.input_image.0=3", "data.input_image.0: expected text, got 3"),
-    ("data.input_types={images: {ext: png}}", "data.input_types: expected a list, got {'images': {'ext': 'png'}}"),
+    (
+        "data.input_types={images: {ext: png, normalize: true}}",
+        "data.input_types: expected a list, got {'images': {'ext': 'png'}}",
+    ),
     ("data.input_types.0=images", "data.input_types.0: expected a section, got 'images'"),
     ("data.input_types.0.images=png", "data.input_types.0.images: expected a section, got 'png'"),
     ("data.input_types.0.images.ext=3", "data.input_types.0.images.ext: expected text, got 3"),
@@ -323,7 +326,7 @@ gen:
   depth: {layers: 2}
 dis: {type: my_lab.nets}
 data:
-  input_types: [images: {ext: png, num_channels: 3}]
+  input_types: [images: {ext: png, num_channels: 3, normalize: true}]
   input_image: [images]
   train: {roots: [x], augmentations: {resize_h_w: "8, 8"}}
 """

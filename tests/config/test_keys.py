@@ -130,7 +130,7 @@ ACCEPTED: dict[str, str | list[str]] = {
     "data.persistent_workers": "true",
     "data.input_types.0.images.ext": "jpg",
     "data.input_types.0.images.num_channels": "1",
-    "data.input_types.0.images.normalize": "false",
+    "data.input_types.0.images.normalize": ["data.input_types.0.images.ext=tif", "false"],
     "data.input_types.0.images.is_mask": "true",
     "data.input_image": "[images]",
     "data.input_labels": ["data.input_types.0.maps={ext: png, num_channels: 1}", "[maps, seg_maps]"],
@@ -160,7 +160,7 @@ ACCEPTED: dict[str, str | list[str]] = {
     "data.val.dataset_type": "lmdb",
     "data.train.is_lmdb": "true",
     "data.val.type": [
-        "data.val.input_types=[images: {ext: png}, seg_maps: {ext: png, is_mask: true}]",
+        "data.val.input_types=[images: {ext: png, normalize: true}, seg_maps: {ext: png, is_mask: true}]",
         "data.val.input_image=[images]",
         "unpaired_images",
     ],

@@ -79,6 +79,8 @@ def _codec(data: schema.Data, name: str, options: schema.InputType, here: KeyPat
         yield Mistake((*here, "type"), f"{options.type} holds no classes, but {says}", code="not-classes")
     if cls.holds_classes and not has_classes:
         yield Mistake((*here, "type"), f"needs one_hot_num_classes.{name}, the number of classes", code="needs-key")
+    if has_classes and options.normalize:
+        yield Mistake((*here, "normalize"), f"has no effect: {says}", "remove it here", "has-no-effect")
     if cls.num_channels is not None and options.num_channels not in (None, cls.num_channels):
         what = f"must be {cls.num_channels}"
         what += f": {says}" if has_classes else f", as {options.type} determines"
