@@ -41,8 +41,8 @@ def find_without_class(codec: Codec, pixels: np.ndarray) -> Doubt | None:
     if len(classes) <= 1 and without.tolist() == [NOTHING]:
         return Doubt(
             f"{what}. The maps hold {' and '.join(map(str, there))} alone",
-            f"if {NOTHING} is a class, store it as {1 if 0 in classes or known == 1 else 0} (a map of 0 and 255 divided "
-            "by 255); if it is none, use_dont_care: true gives it a channel",
+            f"if {NOTHING} is a class, store it as {int(0 in classes)} (a map of 0 and 255 divided by 255); if it is "
+            "none, use_dont_care: true gives it a channel",
         )
     if share < MANY:
         return Doubt(what, "")

@@ -249,7 +249,7 @@ def test_masks_of_0_and_255_are_said_with_advice_that_helps() -> None:
     assert "50 % of the pixels are 255" in finding.what
     assert "store it as 1" in finding.advice
     assert "lower" not in found(diagnosis, "in none of").advice
-    assert not [f for f in examine(make_split(binary(0, 1), codecs=[IMAGES, two])).findings]
+    assert not examine(make_split(binary(0, 1), codecs=[IMAGES, two])).findings
 
 
 def test_to_lower_the_number_of_classes_is_advised_only_where_it_helps() -> None:
