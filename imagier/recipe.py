@@ -137,6 +137,13 @@ class Recipe(ABC):
     required_inputs: ClassVar[Sequence[str]] = ()
     """What a step reads of a batch: input types of the config, and `label`, which its input_labels make up."""
 
+    normalized_inputs: ClassVar[Sequence[str]] = ()
+    """Input types that it compares with images of its own, which are in [-1, 1]: `normalize: true` brings them there. A
+    config without it is refused."""
+
+    instance_inputs: ClassVar[Sequence[str]] = ()
+    """Input types of the label whose values it reads as numbers of instances: they are no classes."""
+
     is_video: ClassVar[bool] = False
     """Whether batches hold clips, with a dimension of frames after that of samples."""
 
@@ -231,7 +238,7 @@ class Recipe(ABC):
         return {"fake_images": self.sample(batch, rng)}
 
     def infer(self, batch: Batch, rng: torch.Generator) -> list[Tensor]:
-        """One image per sample, 1 or 3 x H x W, to be clamped to [-1, 1].
+        """One image per sample, C x H x W, to be clamped to [-1, 1].
 
         Keyword-only arguments are the config's `inference_args`. An argument `seed` gets the run's, which is the same
         on all ranks; `rng` differs.

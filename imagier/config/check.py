@@ -20,10 +20,10 @@ from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dump, j
 from imagier.config.lookup import class_at
 from imagier.config.own_keys import SECTIONS, OwnKeyFinder, OwnKeys, hide_inherited_keys, put_own_keys
 from imagier.config.rules.data import check_run
-from imagier.config.rules.method import check_method, check_optimizer, check_players, check_tuples
+from imagier.config.rules.method import check_method, check_normalized, check_optimizer, check_players, check_tuples
 from imagier.errors import UserError
 
-DATA_FACTS = ("label_channels", "label_lengths", "one_hot", "image_channels", "crop_h_w", "style_classes")
+DATA_FACTS = ("label_channels", "label_lengths", "one_hot", "normalized", "image_channels", "crop_h_w", "style_classes")
 """Arguments of networks and recipes that a config cannot give, because only the data can know them."""
 
 Facts = Callable[[Any], Mapping[str, str]]
@@ -111,6 +111,7 @@ def _mistakes_of_the_method(config: Config) -> Iterable[Mistake]:
     recipe, cls = config.recipe, config.recipe.cls
     networks = {name: network.options for name, network in config.players.items()}
     yield from check_method(config.run.data, recipe.type, cls.required_inputs, cls.is_video, networks)
+    yield from _check_ranges(config)
     parameters = inspect.signature(cls.infer).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return
@@ -118,6 +119,17 @@ def _mistakes_of_the_method(config: Config) -> Iterable[Mistake]:
     for name in config.run.inference_args.keys() - known:
         what = f"{cls.__name__} has no such argument"
         yield Mistake(("inference_args", name), what, did_you_mean(name, known), "unknown-key")
+
+
+def _check_ranges(config: Config) -> Iterable[Mistake]:
+    """Images that the recipe compares with its own, in another range than these."""
+    data, test_data, compared = config.run.data, config.run.test_data, config.recipe.cls.normalized_inputs
+    yield from check_normalized(data, config.recipe.type, compared, ("data",))
+    if data.val is not None and data.val.input_types is not None:
+        own = dataclasses.replace(data, input_types=data.val.input_types)
+        yield from check_normalized(own, config.recipe.type, compared, ("data", "val"))
+    if test_data is not None:
+        yield from check_normalized(test_data, config.recipe.type, compared, ("test_data",))
 
 
 @dataclass
@@ -334,7 +346,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Component):
         return {"type": value.type, **_plain(value.shared or {}), **_plain(value.options)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        shown = [
+            f
+            for f in dataclasses.fields(value)
+            if f.metadata != schema.ONLY_IF_SET or getattr(value, f.name) != f.default
+        ]
+        plain = {f.name: _plain(getattr(value, f.name)) for f in shown}
         own = plain.pop("own", {})
         return {**plain, **own}
     if isinstance(value, Mapping):

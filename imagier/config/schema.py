@@ -175,6 +175,12 @@ class InputType:
     own: Own = field(default_factory=dict)
 
 
+Color = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+"""Red, green and blue."""
+
+ONLY_IF_SET = {"is_only_shown_if_set": True}
+"""Marks a key that a dump of the config does not name unless it was set, so that those of old configs stay the same."""
+
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 KernelSizes = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
@@ -316,6 +322,9 @@ class Data:
     """OpenCV name, for the first resize of images."""
     reduced_jpeg: bool = False
     """Decode a JPEG at 1/2, 1/4 or 1/8 of its sides where the image stays as large as what is made of it."""
+    background: Color | None = field(default=None, metadata=ONLY_IF_SET)
+    """Red, green and blue from 0 to 255, on which an image with alpha is laid where num_channels says 3, or 1 and it
+    is gray. None: such an image is an error."""
     on_error: Literal["raise", "skip"] = "raise"
     """A sample that cannot be read ends the run, or is logged, counted and skipped."""
     val_data_loader_not_distributed: bool = False

@@ -34,6 +34,8 @@ class InputType:
     """There is one more channel, for all other values."""
     dont_care: int | None = None
     """Values from this on become this (the op move_dont_care)."""
+    background: tuple[int, int, int] | None = None
+    """Red, green and blue from 0 to 255, on which images with alpha are laid where the config wants none."""
     renamed: str | None = None
     """Its name in a batch, if that is another (the op rename_inputs)."""
 

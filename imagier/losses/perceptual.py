@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from imagier.errors import UserError
 from imagier.losses.info_nce import InfoNCE
 from imagier.nn.backbones import build_feature_network
+from imagier.nn.resize import lay_on_white
 
 Criterion = Literal["l1", "l2", "mse", "info_nce"]
 ResizeMode = Literal["bilinear", "bicubic"]
@@ -135,12 +136,13 @@ class PerceptualLoss(nn.Module):
         return cls.from_config(config)
 
     def forward(self, inp: Tensor, target: Tensor, sample_weights: Tensor | None = None) -> Tensor:
-        """Two batches of images in [-1, 1], N x 3 x H x W -> float32 scalar. No gradient goes to `target`.
+        """Two batches of images in [-1, 1], N x C x H x W -> float32 scalar. No gradient goes to `target`.
 
+        What the network was not trained on is laid on white (alpha), or left out (all beyond three channels).
         `sample_weights`, of shape N, multiply the images' distances before the mean over the batch is taken.
         """
         assert sample_weights is None or sample_weights.shape == inp.shape[:1]
-        inp, target = inp.float(), target.detach().float()
+        inp, target = lay_on_white(inp.float()), lay_on_white(target.detach().float())
         if self.resize:
             size = (_TRAINED_PX, _TRAINED_PX)
             inp, target = (F.interpolate(x, size, mode=self.resize_mode, align_corners=False) for x in (inp, target))

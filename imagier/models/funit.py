@@ -239,6 +239,7 @@ class Recipe(BaseRecipe):
 
     required_inputs: ClassVar[Sequence[str]] = ("images_content", "images_style")
     steps_keys: ClassVar[Sequence[str]] = ("dis_step", "gen_step")
+    normalized_inputs: ClassVar[Sequence[str]] = ("images_content", "images_style", "images")
 
     def __init__(
         self,

@@ -602,6 +602,7 @@ class Recipe(BaseRecipe):
 
     required_inputs: ClassVar[Sequence[str]] = ("images", "label")
     steps_keys: ClassVar[Sequence[str]] = ("dis_step", "gen_step")
+    normalized_inputs: ClassVar[Sequence[str]] = ("images",)
     log_names: ClassVar[Mapping[str, str]] = {
         "gan": "GAN",
         "feature_matching": "FeatureMatching",
@@ -617,6 +618,7 @@ class Recipe(BaseRecipe):
         dis: Discriminator,
         label_lengths: Mapping[str, int],
         one_hot: Collection[str] = (),
+        normalized: Collection[str] = (),
         gan_mode: GanMode,
         loss_weight: LossWeights,
         perceptual_loss: PerceptualConfig | None = None,
@@ -628,7 +630,10 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
-        """label_lengths: channels of each type in the label, in order. one_hot: types with a channel per class."""
+        """label_lengths: channels of each type in the label, in order. one_hot: types with a channel per class.
+
+        normalized: types in [-1, 1] instead of [0, 1].
+        """
         self.gen = gen
         self.dis = dis
         self.size_multiple = math.lcm(DISCRIMINATOR_MULTIPLE, gen.size_multiple)
@@ -637,6 +642,7 @@ class Recipe(BaseRecipe):
         self.dis_sizes = SizeProbe(dis, where="dis", multiple=self.size_multiple, depth_keys=keys)
         self.label_lengths = label_lengths
         self.one_hot = one_hot
+        self.normalized = normalized
         self.updates = Updates(dis_step, gen_step, can_share_forward=not reference_order)
         self.loss_weight = asdict(loss_weight)
         if dis_step:
@@ -741,17 +747,21 @@ class Recipe(BaseRecipe):
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         """The label itself, if it is an image, such as line art."""
-        if self.one_hot or list(self.label_lengths.values()) not in ([1], [3]):
+        if self.one_hot or list(self.label_lengths.values()) not in ([1], [2], [3], [4]):
             return {}
-        return {f"{name} as they are": to_rgb(batch["label"] * 2 - 1) for name in self.label_lengths}
+        return {f"{name} as they are": self._show_label(name, batch["label"]) for name in self.label_lengths}
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         columns = {"images": to_rgb(batch["images"])}
         parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
         for name, part in zip(self.label_lengths, parts):
-            is_image = name not in self.one_hot and part.shape[1] in (1, 3)
-            columns[name] = to_rgb(part * 2 - 1) if is_image else colorize(part)
+            is_image = name not in self.one_hot and part.shape[1] <= 4
+            columns[name] = self._show_label(name, part) if is_image else colorize(part)
         return columns
+
+    def _show_label(self, name: str, part: Tensor) -> Tensor:
+        """A part of the label that is an image, N x 3 x H x W in [-1, 1], whatever range the network sees."""
+        return to_rgb(part if name in self.normalized else part * 2 - 1)
 
     def infer(
         self,

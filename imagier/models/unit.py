@@ -262,6 +262,7 @@ class Recipe(BaseRecipe):
 
     required_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
     steps_keys: ClassVar[Sequence[str]] = ("dis_step", "gen_step")
+    normalized_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
     log_names: ClassVar[Mapping[str, str]] = {
         "gan/a": "gan_a",
         "gan/b": "gan_b",

@@ -27,5 +27,18 @@ def round_to_multiple(tensors: Mapping[str, Tensor], names: Iterable[str], multi
 
 
 def to_rgb(images: Tensor) -> Tensor:
-    """N x 1 or 3 x H x W -> N x 3 x H x W, float32, clamped to [-1, 1]."""
-    return images.float().clamp(-1, 1).expand(-1, 3, -1, -1)
+    """N x C x H x W in [-1, 1] -> N x 3 x H x W, float32, clamped to [-1, 1]: as people see them.
+
+    1 channel is gray, 3 are red, green, blue. A second, or a fourth, is alpha: such images are laid on white. Of more
+    channels the first three are shown.
+    """
+    return lay_on_white(images.float().clamp(-1, 1)).expand(-1, 3, -1, -1)
+
+
+def lay_on_white(images: Tensor) -> Tensor:
+    """N x C x H x W, white 1 and black -1 -> N x 1 or 3 x H x W, without alpha; the first three of more than four."""
+    channels = images.shape[1]
+    if channels in (2, 4):
+        alpha = (images[:, -1:] + 1) / 2
+        return images[:, :-1] * alpha + (1 - alpha)
+    return images[:, :3] if channels > 4 else images

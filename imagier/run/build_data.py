@@ -36,6 +36,7 @@ def build_codecs(data: schema.Data) -> list[Codec]:
             num_classes=made[name].num_classes,
             use_dont_care=data.use_dont_care,
             dont_care=made[name].dont_care,
+            background=None if data.background is None else tuple(data.background),  # type: ignore[arg-type]
             renamed=made[name].name,
         )
         found.append(find(schema.CODEC, label_ops.choose_codec(data, name))(input_type, **options.own))
@@ -197,6 +198,13 @@ def build_held_out_loader(
     )
 
 
+def list_plain_labels(config: Config) -> list[str]:
+    """The input types of the label, without those that the recipe reads as numbers of instances."""
+    labels, numbers = config.run.data.input_labels, config.recipe.cls.instance_inputs
+    found = build_codecs(config.run.data)
+    return [codec.name for codec in found if codec.batch_name in labels and codec.name not in numbers]
+
+
 def collect_facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
     """What networks and recipes must know of the data."""
     lengths = build_expander(data, channels_last=False).label_lengths
@@ -206,6 +214,7 @@ def collect_facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
         "label_lengths": lengths,
         "label_channels": sum(lengths.values()),
         "one_hot": [codec.batch_name for codec in build_codecs(data) if codec.num_classes is not None],
+        "normalized": [codec.batch_name for codec in build_codecs(data) if codec.input_type.normalize],
         "image_channels": sum(channels[name] or 0 for name in data.input_image),
     }
     return known if size is None else {**known, "crop_h_w": size}

@@ -16,6 +16,7 @@ from torch import Tensor
 from imagier.config import schema
 from imagier.config.check import Config
 from imagier.errors import UserError
+from imagier.nn.resize import to_rgb
 from imagier.recipe import Recipe
 from imagier.run import build_data, build_training
 from imagier.run.experiment import ConfigSource, Experiment, read_experiment
@@ -78,7 +79,7 @@ def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, 
     for name, image in _make_images(recipe, config, data, split, seed, runtime):
         if name not in written:  # else it is there: the shorter list of an unpaired set begins again
             written[name] = output_dir / f"{name}.jpg"
-            write_image(written[name], to_uint8(image.clamp(-1, 1).expand(3, -1, -1)), JPEG_QUALITY)
+            write_image(written[name], to_uint8(to_rgb(image[None])[0]), JPEG_QUALITY)
     total = runtime.all_reduce_sum(len(written))
     logger.info(f"{output_dir}: {total} images")
     return list(written.values())
@@ -100,7 +101,7 @@ def find_test_set(config: Config) -> tuple[schema.Data, schema.Split]:
 def _make_images(
     recipe: Recipe, config: Config, data: schema.Data, split: schema.Split, seed: int, runtime: Runtime
 ) -> Iterator[tuple[str, Tensor]]:
-    """The name of every image of this rank, "sequence/name", and the image, 1 or 3 x H x W, in [-1, 1] or beyond."""
+    """The name of every image of this rank, "sequence/name", and the image, C x H x W, in [-1, 1] or beyond."""
     rng = runtime.generator(seed)
     runtime.seed(seed)  # for layers that draw noise of their own
     arguments = collect_arguments(recipe, config, seed)

@@ -129,7 +129,10 @@ def _check_data(config: Config, runtime: Runtime, training: Loader, held_out: Lo
     if runtime.is_main:
         skips = config.run.data.on_error == "skip"
         codecs = training.dataset.spec.codecs
-        problems += quick_check(training.dataset, batch_size=training.batch_size, codecs=codecs, is_skipping=skips)
+        labels = build_data.list_plain_labels(config)
+        problems += quick_check(
+            training.dataset, batch_size=training.batch_size, codecs=codecs, labels=labels, is_skipping=skips
+        )
         if held_out is not None:
             problems += quick_check(held_out.dataset, batch_size=held_out.batch_size, is_skipping=skips)
     if runtime.all_reduce_max(len(problems)):

@@ -18,6 +18,7 @@ from imagier.config.check import Config
 from imagier.config.find import did_you_mean
 from imagier.data.loading.loader import Loader
 from imagier.errors import UserError
+from imagier.nn.resize import to_rgb
 from imagier.recipe import Batch, Recipe
 from imagier.run import build_data
 from imagier.run.experiment import CONFIG, ConfigSource, read_experiment
@@ -101,7 +102,7 @@ class TrainedGenerator:
             self._runtime.seed(seed)  # for layers that draw noise of their own
             with self._runtime.autocast():
                 (image,) = self._recipe.infer(batch, self._runtime.generator(seed), **arguments)
-        return Image.fromarray(to_uint8(image.clamp(-1, 1).expand(3, -1, -1)))
+        return Image.fromarray(to_uint8(to_rgb(image[None])[0]))
 
     def _prepare(self, inputs: Mapping[str, Input]) -> Batch:
         """The inputs as a batch of one sample on the device."""

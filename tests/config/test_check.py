@@ -86,7 +86,10 @@ WRONG_TYPES = [
     ("inference_args=[1]", "inference_args: expected a section, got [1]"),
     ("data.input_image=images", "data.input_image: expected a list, got 'images'"),
     ("data.input_image.0=3", "data.input_image.0: expected text, got 3"),
-    ("data.input_types={images: {ext: png}}", "data.input_types: expected a list, got {'images': {'ext': 'png'}}"),
+    (
+        "data.input_types={images: {ext: png, normalize: true}}",
+        "data.input_types: expected a list, got {'images': {'ext': 'png'}}",
+    ),
     ("data.input_types.0=images", "data.input_types.0: expected a section, got 'images'"),
     ("data.input_types.0.images=png", "data.input_types.0.images: expected a section, got 'png'"),
     ("data.input_types.0.images.ext=3", "data.input_types.0.images.ext: expected text, got 3"),
@@ -324,7 +327,7 @@ gen:
   depth: {layers: 2}
 dis: {type: my_lab.nets}
 data:
-  input_types: [images: {ext: png, num_channels: 3}]
+  input_types: [images: {ext: png, num_channels: 3, normalize: true}]
   input_image: [images]
   train: {roots: [x], augmentations: {resize_h_w: "8, 8"}}
 """
@@ -477,3 +480,10 @@ def test_whatever_stands_at_a_place_there_is_a_config_or_a_list_of_errors(tmp_pa
             outcomes.add(ConfigError)
     assert outcomes <= {Config, ConfigError}
     assert ConfigError in outcomes
+
+
+def test_the_background_is_named_only_where_it_was_set(tmp_path: Path) -> None:
+    plain, laid = read(write(tmp_path))[0], read(write(tmp_path), "data.background=[1, 2, 3]")[0]
+    assert "background" not in plain.to_dict()["data"]
+    assert laid.to_dict()["data"]["background"] == [1, 2, 3]
+    assert laid.to_dict()["data"].keys() - plain.to_dict()["data"].keys() == {"background"}

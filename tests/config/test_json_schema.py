@@ -87,6 +87,8 @@ def test_a_config_with_a_model_of_the_users_own_fits(
         "data.input_types.0.images.own={}",
         "data.train.augmentations.horizontal_flipp=true",
         "data.train.augmentations.gamma={p: 1}",
+        "data.background=[0, 0, 256]",
+        "data.background=[0, 0]",
         "data.train.batch_size=0",
         "data.one_hot_num_classes.seg_maps=x",
     ],

@@ -211,7 +211,7 @@ def test_a_refused_key_that_says_nothing_is_dropped(tmp_path: Path, key: str) ->
 
 UNPAIRED = [
     "data.type=imaginaire.datasets.unpaired_images",
-    "data.input_types=[images_a: {ext: png}, images_b: {ext: png}]",
+    "data.input_types=[images_a: {ext: png, normalize: true}, images_b: {ext: png, normalize: true}]",
     "data.input_image=[]",
     "trainer={type: unit, gan_mode: hinge, loss_weight: {gan: 1}}",
 ]

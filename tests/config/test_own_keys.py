@@ -107,7 +107,10 @@ def test_an_override_of_a_resolved_config_counts_for_all_splits_that_gave_no_val
 @pytest.mark.parametrize("key", ["data.type", "data.val.type", f"{IMAGES}.type"])
 def test_of_a_class_that_is_not_there_only_the_type_is_wrong(tmp_path: Path, key: str) -> None:
     section = key.rpartition(".")[0]
-    val = ["data.val.input_image=[images]", "data.val.input_types=[images: {ext: png}, seg_maps: {ext: png}]"]
+    val = [
+        "data.val.input_image=[images]",
+        "data.val.input_types=[images: {ext: png, normalize: true}, seg_maps: {ext: png}]",
+    ]
     overrides = [f"{key}=lab_of_keys.nothing", f"{section}.min_side_px=8", *(val if "val" in key else [])]
     with pytest.raises(ConfigError) as caught:
         read(write(tmp_path), *overrides, "logging_iter=often")
@@ -119,7 +122,10 @@ def test_of_a_class_that_is_not_there_only_the_type_is_wrong(tmp_path: Path, key
 
 def test_a_split_with_a_type_of_its_own_takes_only_its_own_keys(tmp_path: Path) -> None:
     val = ["data.val.type=lab_of_keys.sets.Other", "data.val.input_image=[images]", "data.val.margin_px=5"]
-    val.append("data.val.input_types=[images: {ext: png, num_channels: 3}, seg_maps: {ext: png, is_mask: true}]")
+    val.append(
+        "data.val.input_types=[images: {ext: png, num_channels: 3, normalize: true}, "
+        "seg_maps: {ext: png, is_mask: true}]"
+    )
     found = own(tmp_path, OWN, "data.min_side_px=8", *val)
     assert found["val"] == {"margin_px": 5}
     assert found["train"]["min_side_px"] == 8

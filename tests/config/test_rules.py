@@ -7,15 +7,20 @@ from pathlib import Path
 import pytest
 from small_config import TEXT, errors, mistakes, read, swap, write
 
+from imagier.config import schema
+from imagier.config.find import find
+
 LINEAR = "{type: linear, decay_start: 3, decay_end: 9, decay_target: 0.1}"
 OWN = "{roots: [x], augmentations: {resize_h_w: '8, 8'}, type: unpaired_images, "
-SEG, IMAGES = "seg_maps: {ext: png, is_mask: true}", "images: {ext: png, num_channels: 3}"
+SEG, IMAGES = "seg_maps: {ext: png, is_mask: true}", "images: {ext: png, num_channels: 3, normalize: true}"
 TESTED = (
     "test_data={input_types: [a: {ext: png, is_mask: true}], input_labels: [a], "
     "test: {roots: [x], augmentations: {resize_h_w: '8, 8'}}}"
 )
 FEW_SHOT = ["data.type=unpaired_few_shot_images", "data.input_image=[]"]
-FEW_SHOT_TYPES = "data.input_types=[images_style: {ext: png}, images_content: {ext: png}]"
+FEW_SHOT_TYPES = (
+    "data.input_types=[images_style: {ext: png, normalize: true}, images_content: {ext: png, normalize: true}]"
+)
 
 # overrides, key and code of each mistake, overrides that are right
 RULES: list[tuple[list[str], list[tuple[str, str]], list[str]]] = [
@@ -55,6 +60,21 @@ RULES: list[tuple[list[str], list[tuple[str, str]], list[str]]] = [
     ),
     (["data.train="], [("data.train", "missing-section")], ["data.val="]),
     (
+        ["data.background=[0, 0, 256]"],
+        [("data.background.2", "out-of-range")],
+        ["data.background=[0, 0, 255]"],
+    ),
+    (
+        ["data.background=[0, 0]"],
+        [("data.background", "out-of-range")],
+        ["data.background=[0, 0, 0]"],
+    ),
+    (
+        ["data.background=[0, 0, 0]", "data.input_types.0.images.num_channels=4"],
+        [("data.background", "has-no-effect")],
+        ["data.background=[0, 0, 0]", "data.input_types.0.images.num_channels=1"],
+    ),
+    (
         ["keep_every=100"],
         [("keep_every", "needs-key")],
         ["keep_every=100", "keep_last=2"],
@@ -77,7 +97,7 @@ RULES: list[tuple[list[str], list[tuple[str, str]], list[str]]] = [
     (
         ["data.input_types.0.images={num_channels: 3}"],
         [("data.input_types.0.images", "needs-key")],
-        ["data.input_types.0.images={num_channels: 3, ext: jpg}"],
+        ["data.input_types.0.images={num_channels: 3, ext: jpg, normalize: true}"],
     ),
     (
         ["data.input_types.0.images.computed_on_the_fly=true"],
@@ -356,7 +376,9 @@ UNIT = [
     "data.type=unpaired_images",
     "data.input_image=[]",
 ]
-GRAY = ["data.input_types=[images_a: {ext: png, num_channels: 1}, images_b: {ext: png}]"]
+GRAY = [
+    "data.input_types=[images_a: {ext: png, num_channels: 1, normalize: true}, images_b: {ext: png, normalize: true}]"
+]
 
 METHOD_RULES: list[tuple[list[str], list[tuple[str, str]], list[str]]] = [
     (
@@ -380,13 +402,13 @@ METHOD_RULES: list[tuple[list[str], list[tuple[str, str]], list[str]]] = [
         [f"data.val={OWN}input_types: [{SEG}, {IMAGES}], input_image: [images]}}", "data.val.type=paired_images"],
     ),
     (
-        ["data.input_types.0={photos: {ext: png, num_channels: 3}}", "data.input_image=[photos]"],
+        ["data.input_types.0={photos: {ext: png, num_channels: 3, normalize: true}}", "data.input_image=[photos]"],
         [
             "data.input_image: must be [images], which spade reads; got [photos]",
             "data.input_types: lacks images, which spade reads",
         ],
         [
-            "data.input_types.0={photos: {ext: png, num_channels: 3}}",
+            "data.input_types.0={photos: {ext: png, num_channels: 3, normalize: true}}",
             "data.input_image=[photos]",
             "data.rename_inputs={images: photos}",
             "data.full_data_ops='rename_inputs, make_one_hot, concat_labels'",
@@ -401,9 +423,9 @@ METHOD_RULES: list[tuple[list[str], list[tuple[str, str]], list[str]]] = [
         [f"data.val={OWN}input_types: [{SEG}, {IMAGES}], input_image: [images]}}"],
     ),
     (
-        [*UNIT, "data.input_types=[images_a: {ext: png}, images_c: {ext: png}]"],
+        [*UNIT, "data.input_types=[images_a: {ext: png, normalize: true}, images_c: {ext: png, normalize: true}]"],
         ["data.input_types: lacks images_b, which unit reads"],
-        [*UNIT, "data.input_types=[images_a: {ext: png}, images_b: {ext: png}]"],
+        [*UNIT, "data.input_types=[images_a: {ext: png, normalize: true}, images_b: {ext: png, normalize: true}]"],
     ),
     (
         [*UNIT, *GRAY],
@@ -423,6 +445,52 @@ def test_data_that_do_not_suit_the_method_are_reported_with_their_place(
     found = errors(write(tmp_path), *wrong)
     assert [line.partition(": ")[2] for line in found] == lines
     read(write(tmp_path), *right)
+
+
+# Images that are compared with the generator's
+
+
+OF_METHODS = {
+    "spade": ["images"],
+    "pix2pixHD": ["images"],
+    "unit": ["images_a", "images_b"],
+    "munit": ["images_a", "images_b"],
+    "funit": ["images_content", "images_style", "images"],
+}
+
+
+@pytest.mark.parametrize("method", OF_METHODS)
+def test_every_method_says_which_images_must_be_in_the_range_of_its_own(method: str) -> None:
+    recipe = find(schema.RECIPE, method)
+    assert list(recipe.normalized_inputs) == OF_METHODS[method]
+    assert set(recipe.required_inputs) - {"label"} <= set(recipe.normalized_inputs)
+
+
+@pytest.mark.parametrize("ext", ["png", "JPG"])
+def test_images_in_another_range_than_those_of_the_generator_are_refused(tmp_path: Path, ext: str) -> None:
+    left_out = f"data.input_types.0={{images: {{ext: {ext}, num_channels: 3}}}}"
+    assert mistakes(write(tmp_path), left_out) == [("data.input_types.0.images.normalize", "not-normalized")]
+    renamed = [
+        f"data.input_types.0={{photos: {{ext: {ext}, num_channels: 3}}}}",
+        "data.input_image=[photos]",
+        "data.rename_inputs={images: photos}",
+        "data.full_data_ops='rename_inputs, make_one_hot, concat_labels'",
+    ]
+    assert mistakes(write(tmp_path), *renamed) == [("data.input_types.0.photos.normalize", "not-normalized")]
+
+
+@pytest.mark.parametrize("ext", ["tif", "TIFF", "hdr"])
+def test_floats_may_be_in_that_range_as_they_are(tmp_path: Path, ext: str) -> None:
+    read(write(tmp_path), f"data.input_types.0={{images: {{ext: {ext}, num_channels: 3}}}}")
+
+
+def test_a_label_may_be_in_either_range_and_classes_have_none(tmp_path: Path) -> None:
+    for normalize in ("true", "false"):
+        edges = f"data.input_types.1={{edges: {{ext: png, num_channels: 1, normalize: {normalize}}}}}"
+        read(write(tmp_path), edges, "data.input_labels=[edges]", "data.one_hot_num_classes={}")
+    assert mistakes(write(tmp_path), "data.input_types.1.seg_maps.normalize=true") == [
+        ("data.input_types.1.seg_maps.normalize", "has-no-effect")
+    ]
 
 
 def test_a_place_of_the_method_s_rule_is_a_line_of_the_file(tmp_path: Path) -> None:

@@ -685,6 +685,10 @@ def test_only_a_label_that_is_an_image_is_a_baseline() -> None:
     found = lines.baselines(Batch({"label": label}))
     assert found.keys() == {"edge_maps as they are"}
     assert torch.equal(found["edge_maps as they are"], (label * 2 - 1).expand(-1, 3, -1, -1))
+    edges = {"edge_maps": 1}
+    normalized = recipe(generator(label_lengths=edges), label_lengths=edges, normalized=["edge_maps"])
+    again = normalized.baselines(Batch({"label": label * 2 - 1}))
+    assert torch.equal(again["edge_maps as they are"], found["edge_maps as they are"])
     assert recipe().baselines(batch()) == {}
     one = {"instance_maps": 1}
     assert recipe(generator(label_lengths=one), label_lengths=one).baselines(Batch({"label": label})) == {}

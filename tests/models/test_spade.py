@@ -704,3 +704,18 @@ def test_all_losses_of_half_precision_are_float32_and_finite() -> None:
         assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
         made.total(losses).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in made.gen.parameters())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("normalized", [(), ("edges",)])
+def test_a_label_that_equals_the_image_has_no_error_in_whatever_range_the_network_sees_it(
+    channels: int, normalized: tuple[str, ...]
+) -> None:
+    images = torch.rand(2, channels, 32, 32) * 2 - 1
+    label = images if normalized else (images + 1) / 2
+    gen = generator(label_channels=channels, image_channels=channels)
+    dis = make_discriminator(label_channels=channels, image_channels=channels)
+    made = recipe(gen, dis, label_lengths={"edges": channels}, one_hot=[], normalized=normalized)
+    given = Batch({"images": images, "label": label})
+    torch.testing.assert_close(made.baselines(given)["edges as they are"], made.target(given))
+    torch.testing.assert_close(made.visualize_inputs(given)["edges"], made.target(given))

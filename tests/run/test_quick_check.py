@@ -127,3 +127,61 @@ def test_classes_of_which_most_are_not_there_are_worth_a_line_and_no_more(
     if lines:
         assert "one_hot_num_classes.maps is 6" in caplog.messages[0]
         assert "hold only 2 of them (0, 1)" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "dont_care", "share", "helps"),
+    [
+        ([0, 255], 2, False, "50 %", "store it as 1"),
+        ([0, 1, 2, 255], 3, False, "25 %", "use_dont_care"),
+        ([0, 1, 2, 3, 0, 1, 2, 255], 4, False, "12.5 %", ""),
+        ([0, 1, 0, 1], 2, False, None, ""),
+        ([0, 1, 255, 255], 2, True, None, ""),
+    ],
+)
+def test_the_share_of_pixels_without_a_class_is_said(
+    values: list[int], classes: int, dont_care: bool, share: str | None, helps: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    codec = codec_for(name="maps", ext="png", num_classes=classes, use_dont_care=dont_care)
+    dataset = Noted(3, maps=np.array(values, np.uint8).reshape(1, -1, 1))
+    assert quick_check(dataset, codecs=[codec]) == []
+    lines = [line for line in caplog.messages if "no class" in line]
+    assert len(lines) == (share is not None)
+    if share is not None:
+        assert share in lines[0]
+        assert helps in lines[0]
+
+
+@pytest.mark.parametrize(("limit", "lines"), [(2, 1), (1, 0)])
+def test_values_that_move_dont_care_moves_beyond_the_classes_have_none(
+    limit: int, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    codec = codec_for(name="maps", ext="png", num_classes=2, dont_care=limit)
+    quick_check(Noted(3, maps=np.array([0, 1, 7, 9], np.uint8).reshape(1, -1, 1)), codecs=[codec])
+    assert len([line for line in caplog.messages if "no class" in line]) == lines
+
+
+@pytest.mark.parametrize(
+    ("is_mask", "values", "lines"),
+    [
+        (True, [0, 1], 1),
+        (True, [0, 3, 7], 1),
+        (False, [0, 3, 7], 1),
+        (False, [0, 1], 1),
+        (True, [0, 255], 0),
+        (False, [0, 100], 0),
+        (False, [0, 128, 255], 0),
+        (True, [7], 0),
+    ],
+)
+def test_a_label_that_seems_to_hold_classes_is_said_unless_it_holds_instances(
+    is_mask: bool, values: list[int], lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    codec = codec_for(name="maps", ext="png", num_channels=1, is_mask=is_mask)
+    maps = np.array(values, np.uint8).reshape(1, -1, 1)
+    quick_check(Noted(3, maps=maps), codecs=[codec], labels=["maps"])
+    assert len(caplog.messages) == lines
+    assert all(f"one_hot_num_classes.maps: {values[-1] + 1}" in line for line in caplog.messages)
+    caplog.clear()
+    quick_check(Noted(3, maps=maps), codecs=[codec], labels=[])
+    assert caplog.messages == []

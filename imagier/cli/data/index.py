@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         print(line)
     kinds = read_extensions(args.config)
     only = read_keys(args.input_list, kinds) if args.input_list and args.paired else None
-    source = FolderSource(args.data_root, kinds)
+    source = FolderSource(args.data_root, kinds, is_literal=True)  # the lists have one extension for each type
     planned = make_plan(source, list(kinds), paired=args.paired, remove_missing=args.remove_missing, only=only)
     sequences: dict[str, Any] = {kind: planned.group_sequences(kind) for kind in kinds}
     base = args.data_root.resolve().name

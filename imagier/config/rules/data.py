@@ -9,7 +9,7 @@ from imagier.config import label_ops, schema
 from imagier.config.find import did_you_mean, find_or_none
 from imagier.config.load import KeyPath, Mistake
 from imagier.config.rules.augmentations import check_augmentations
-from imagier.config.rules.input_types import check_input_types, check_keypoints, count_channels
+from imagier.config.rules.input_types import check_input_types, check_keypoints, count_channels, is_image
 from imagier.config.rules.remote import check_remote
 
 
@@ -47,9 +47,12 @@ def _data(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
     if data.reduced_jpeg and cls is not None and not cls.reads_reduced_jpeg:
         what = f"{data.type} does not decode at reduced scale"
         yield Mistake((*key_path, "reduced_jpeg"), what, "remove it here", "has-no-effect")
-    yield from check_input_types(data, key_path)
-    yield from check_remote(data, key_path)
     names = [name for entry in data.input_types for name in entry]
+    yield from check_input_types(data, key_path)
+    if data.background is not None and not any(is_image(data, name) for name in names):
+        what = "no input type is an image of 1 or 3 channels, which could be laid on it"
+        yield Mistake((*key_path, "background"), what, "remove it here", "has-no-effect")
+    yield from check_remote(data, key_path)
     yield from _names(data.input_image, names, (*key_path, "input_image"))
     yield from _names(data.keypoint_data_types, names, (*key_path, "keypoint_data_types"))
     for mistake in label_ops.check_ops(data):

@@ -22,6 +22,12 @@ def find_codec(data: schema.Data, name: str) -> Any:
     return find_or_none(schema.CODEC, label_ops.choose_codec(data, name))
 
 
+def is_image(data: schema.Data, name: str) -> bool:
+    """Whether an input type is read by the codec `image`, with or without its color: 1 or 3 channels."""
+    options = {name: options for _, name, options in list_input_types(data, ())}[name]
+    return label_ops.choose_codec(data, name) == "image" and options.num_channels in (1, 3)
+
+
 def count_classes(data: schema.Data) -> Mapping[str, int]:
     """The types that are expanded into a channel per class, and how many those are."""
     found = {name: made.num_classes for name, made in label_ops.apply_ops(data).items()}
@@ -73,6 +79,8 @@ def _codec(data: schema.Data, name: str, options: schema.InputType, here: KeyPat
         yield Mistake((*here, "type"), f"{options.type} holds no classes, but {says}", code="not-classes")
     if cls.holds_classes and not has_classes:
         yield Mistake((*here, "type"), f"needs one_hot_num_classes.{name}, the number of classes", code="needs-key")
+    if has_classes and options.normalize:
+        yield Mistake((*here, "normalize"), f"has no effect: {says}", "remove it here", "has-no-effect")
     if cls.num_channels is not None and options.num_channels not in (None, cls.num_channels):
         what = f"must be {cls.num_channels}"
         what += f": {says}" if has_classes else f", as {options.type} determines"

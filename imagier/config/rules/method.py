@@ -13,6 +13,9 @@ from imagier.config import label_ops, schema
 from imagier.config.find import did_you_mean, find
 from imagier.config.load import KeyPath, Mistake
 
+FORMATS_OF_FLOATS = frozenset({"tif", "tiff", "hdr"})
+"""Extensions of files whose values may be in [-1, 1] as they are."""
+
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -83,6 +86,21 @@ def check_method(
         if "images" in reads and image != ["images"]:
             what = f"must be [images], which {method} reads"
             yield Mistake((*key_path, "input_image"), what, f"got [{', '.join(image)}]", "wrong-input-image")
+
+
+def check_normalized(data: schema.Data, method: str, compared: Sequence[str], key_path: KeyPath) -> Iterator[Mistake]:
+    """Images of 8 bits that are compared with those of the generator in another range than these have.
+
+    compared: as Recipe.normalized_inputs.
+    """
+    called = {name: made.name for name, made in label_ops.apply_ops(data).items()}
+    for index, entry in enumerate(data.input_types):
+        for name, options in entry.items():
+            is_light = label_ops.choose_codec(data, name) in ("image", "mask")
+            may_be_float = (options.ext or "").lower() in FORMATS_OF_FLOATS
+            if called[name] in compared and is_light and not options.normalize and not may_be_float:
+                what = f"must be true: {method} makes images in [-1, 1], and compares them with {name}, now in [0, 1]"
+                yield Mistake((*key_path, "input_types", index, name, "normalize"), what, code="not-normalized")
 
 
 def _images(

@@ -49,7 +49,7 @@ class Codec(codec.Codec):
 
     def decode(self, file: EncodedFile) -> np.ndarray:
         """H x W x C; of a palette the indices, of few bits the stored numbers."""
-        return read_pixels(file, has_palette_indices=True, has_raw_gray=True)
+        return read_pixels(file, 1, holds_ids=True, has_raw_gray=True)
 
     def check(self, array: np.ndarray, where: str) -> None:
         """UserError if it has several channels, or holds a class that the config does not know.
@@ -64,7 +64,6 @@ class Codec(codec.Codec):
                 advice="convert the file",
                 code="wrong-channels",
             )
-        check_pixels(array, self.input_type, where)
         if array.dtype == np.float32:
             raise UserError(
                 "holds fractions, but classes are whole numbers",
@@ -72,6 +71,7 @@ class Codec(codec.Codec):
                 advice="save the map with 8 or 16 bits",
                 code="wrong-dtype",
             )
+        check_pixels(array, self.input_type, where)
         if not self._takes_all_values and int(array.max()) >= self.classes:
             self._check_classes(array, where)
 

@@ -24,18 +24,25 @@ WIDE_FLOATS = Remark(
     "divide them by the largest value that there can be",
 )
 
+_LUMA = np.array([0.299, 0.587, 0.114])
+"""Brightness of red, green and blue (BT.601)."""
+
 
 class Codec(codec.Codec):
     """Of any number of channels; 8 bits become [0, 1] or, with `normalize`, [-1, 1].
 
-    16-bit integers and floats are taken as they are. A PNG with a palette gives its indices if `num_channels` is 1.
+    16-bit integers and floats are taken as they are, and a palette gives its colors. With a `background`, an image with
+    alpha is laid on it where `num_channels` says 3 or 1.
     """
 
     reduces_jpeg = True
 
     def decode(self, file: EncodedFile) -> np.ndarray:
         """H x W x C, uint8, uint16 or float32 (TIFF, HDR), channels as red, green, blue, alpha."""
-        return read_pixels(file, has_palette_indices=self.input_type.num_channels == 1)
+        array, background = read_pixels(file, self.input_type.num_channels), self.input_type.background
+        if background is None or (array.shape[2], self.input_type.num_channels) not in ((2, 1), (4, 3)):
+            return array
+        return lay_on(background, array)
 
     def check(self, array: np.ndarray, where: str) -> None:
         """UserError if it has other channels than the config says, or values that no batch can hold."""
@@ -65,10 +72,12 @@ def check_pixels(array: np.ndarray, input_type: InputType, where: str) -> None:
     """UserError if an array has other channels than the config says, or values that no batch can hold."""
     channels, wanted = array.shape[2], input_type.num_channels
     if wanted is not None and channels != wanted:
+        has_alpha = (channels, wanted) in ((2, 1), (4, 3)) and not input_type.background
+        lay = "; data.background: [255, 255, 255] lays images with alpha on white" if has_alpha else ""
         raise UserError(
             f"has {channels} channels, but input type {input_type.name!r} says num_channels: {wanted}",
             where=where,
-            advice="convert the file or correct the config",
+            advice=f"convert the file or correct the config{lay}",
             code="wrong-channels",
         )
     if array.dtype not in (np.uint8, np.uint16, np.float32):
@@ -84,6 +93,14 @@ def check_pixels(array: np.ndarray, input_type: InputType, where: str) -> None:
             where=where,
             advice="convert the file to 8 bits",
             code="wrong-range",
+        )
+    if array.dtype == np.float32 and not np.isfinite(array).all():
+        count = array.size - int(np.count_nonzero(np.isfinite(array)))
+        raise UserError(
+            f"holds {count} {'value that is' if count == 1 else 'values that are'} infinite or no number (NaN)",
+            where=where,
+            advice="replace those values; a single one makes all losses NaN",
+            code="not-finite",
         )
 
 
@@ -104,8 +121,20 @@ def limit_values(stored: Tensor, input_type: InputType) -> Tensor:
     return stored.clamp(max=min(limit, 255) if stored.dtype == uint8 else limit)
 
 
+def lay_on(background: Sequence[int], array: np.ndarray) -> np.ndarray:
+    """Gray or red, green, blue, and alpha, H x W x 2 or 4 -> the image on a color (0 to 255), H x W x 1 or 3."""
+    most = 1.0 if array.dtype == np.float32 else float(np.iinfo(array.dtype).max)
+    color = np.array(background, np.float64) * (most / 255)
+    color = color if array.shape[2] == 4 else color @ _LUMA
+    alpha = array[..., -1:] / most
+    laid = array[..., :-1] * alpha + color * (1 - alpha)
+    return (laid if array.dtype == np.float32 else laid.round()).astype(array.dtype)
+
+
 def as_rgb(array: np.ndarray) -> np.ndarray:
-    """8 bits H x W x C -> H x W x 3: without alpha, or the first channel as gray."""
-    if array.shape[2] in (3, 4):
-        return np.ascontiguousarray(array[..., :3])
-    return np.repeat(array[..., :1], 3, axis=2)
+    """8 bits H x W x C -> H x W x 3: gray, with alpha on white; of other numbers of channels the first three."""
+    if array.shape[2] in (2, 4):
+        array = lay_on((255, 255, 255), array)
+    if array.shape[2] == 1:
+        return np.repeat(array, 3, axis=2)
+    return np.ascontiguousarray(array[..., :3])

@@ -33,7 +33,7 @@ class Codec(codec.Codec):
 
     def decode(self, file: EncodedFile) -> np.ndarray:
         """H x W x C, uint8, uint16 or float32."""
-        return read_pixels(file, has_palette_indices=self.input_type.num_channels == 1)
+        return read_pixels(file, self.input_type.num_channels, holds_ids=True)
 
     def check(self, array: np.ndarray, where: str) -> None:
         """As of images."""

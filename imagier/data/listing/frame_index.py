@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
@@ -14,7 +14,7 @@ from imagier.data.decoding.video_files import EXTENSIONS, OpenVideos, count_fram
 from imagier.data.listing.pairing import fit_together, list_paired_keys
 from imagier.data.sample import load_stored
 from imagier.data.sources.keys import Keys
-from imagier.data.sources.source import Source
+from imagier.data.sources.source import Source, sort_frames
 from imagier.errors import UserError
 
 _COUNTING_THREADS = 8
@@ -49,8 +49,8 @@ class FrameIndex:
         """Of the types in video files: the key of each sequence's."""
         self.stills = [codec for codec in codecs if codec.name not in self.video_keys]
         keys = list_paired_keys(source, [codec.name for codec in self.stills]) if self.stills else []
-        self.keys = Keys(sorted(keys, key=lambda key: _split(key)[0]))
-        """Of all frames of the other types, sequence after sequence, each in its order."""
+        self.keys = Keys(_order_frames(keys))
+        """Of all frames of the other types, sequence after sequence, each in the order of its frames."""
         self.sequences = self._find_sequences()
 
     def load(
@@ -127,6 +127,16 @@ def _mismatch(sequence: SequenceRef, other: str, partner: SequenceRef | None, wh
         what = f"the sequence {name} has {length} frames, but {partner.length} in input type {other!r}"
         advice = "make them agree"
     return UserError(what, where=where, advice=advice, code="missing-sequence" if partner is None else "frames-differ")
+
+
+def _order_frames(keys: Sequence[str]) -> Iterator[str]:
+    """The keys sequence after sequence, in each as `sort_frames` says: the same in every kind of store."""
+    names: dict[str, list[str]] = {}
+    for key in keys:
+        sequence, name = _split(key)
+        names.setdefault(sequence, []).append(name)
+    for sequence in sorted(names):
+        yield from (f"{sequence}/{name}" for name in sort_frames(names[sequence]))
 
 
 def _runs(keys: Keys) -> dict[str, SequenceRef]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from imagier.data.sources.keys import Keys
-from imagier.data.sources.source import find_bad_key
+from imagier.data.sources.source import find_bad_key, is_metadata
 from imagier.errors import UserError
 
 FILENAMES = "all_filenames.json"
@@ -79,6 +79,7 @@ def _make_keys(sequences: _Sequences, root: str | None, input_type: str, where: 
         f"{path if root is None else _remove_root(path, root)}/{name}"
         for path, names in sequences.items()
         for name in names
+        if not is_metadata(f"{path}/{name}")
     ]
     if not keys:
         raise UserError(f"lists no files of input type {input_type!r}", where=where, advice=advice, code="no-files")

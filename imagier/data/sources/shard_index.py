@@ -7,7 +7,7 @@ import tarfile
 import tokenize
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter
 from imagier.data.sources.keys import Keys
 from imagier.data.sources.shard_files import ShardFiles
 from imagier.data.sources.shard_names import COMPRESSED, INDEX, SHARD, parse_member
-from imagier.data.sources.source import find_bad_key, one_line
+from imagier.data.sources.source import find_bad_key, is_metadata, one_line
 from imagier.errors import UserError
 
 _FORMAT = 1
@@ -57,6 +57,19 @@ class Members:
     offset: np.ndarray
     length: np.ndarray
 
+    def select(self, indices: np.ndarray) -> Members:
+        """Some of them, in the order of `indices`."""
+        keys = Keys(self.keys[i] for i in indices.tolist())
+        return Members(keys, self.shard[indices], self.offset[indices], self.length[indices])
+
+
+def merge_members(parts: Sequence[Members]) -> Members:
+    """All members of several fields, in the order of the shards."""
+    keys = Keys(key for part in parts for key in part.keys)
+    numbers = (np.concatenate([getattr(part, name) for part in parts]) for name in ("shard", "offset", "length"))
+    merged = Members(keys, *numbers)
+    return merged.select(np.lexsort((merged.offset, merged.shard)))
+
 
 @dataclass(frozen=True)
 class ShardIndex:
@@ -90,7 +103,7 @@ def load_index(files: ShardFiles) -> ShardIndex:
 
     UserError if there are no shards, or if an archive is damaged or holds links or devices.
     """
-    shards = {name: files.size(name) for name in files.names() if name.endswith(SHARD)}
+    shards = {name: files.size(name) for name in files.names() if name.endswith(SHARD) and not is_metadata(name)}
     if not shards:
         compressed = [name for name in files.names() if name.endswith(COMPRESSED)]
         advice = f"{compressed[0]} is compressed; unpack the shards (gunzip, unxz)" if compressed else "check `roots`"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagier.data.sources.source import find_bad_key
+from imagier.data.sources.source import find_bad_key, is_metadata
 
 INDEX = "index.npz"
 SHARD = ".tar"
@@ -26,9 +26,14 @@ def member_name(key: str, field: str) -> str:
 
 
 def parse_member(member: str) -> tuple[str, str] | None:
-    """The key and the field of a member; None if it is not part of a sample. ValueError if its name is unsafe."""
+    """The key and the field of a member; None if it is not part of a sample. ValueError if its name is unsafe.
+
+    Not part of a sample are files that a system adds, such as "._a.jpg" of macOS's tar.
+    """
     while member.startswith("./"):
         member = member[2:]
+    if is_metadata(member):
+        return None
     folder, _, file = member.rpartition("/")
     name, _, field = file.partition(".")
     key = f"{folder or '.'}/{name.replace('%2E', '.').replace('%25', '%')}"

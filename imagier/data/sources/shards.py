@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import BinaryIO
@@ -10,10 +11,12 @@ from typing import BinaryIO
 import numpy as np
 
 from imagier.data.sources.shard_files import ShardFiles
-from imagier.data.sources.shard_index import load_index
+from imagier.data.sources.shard_index import Members, load_index, merge_members
 from imagier.data.sources.shard_names import member_name
-from imagier.data.sources.source import one_line
+from imagier.data.sources.source import describe_unused, is_same_format, one_line
 from imagier.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 class ShardsSource:
@@ -31,7 +34,9 @@ class ShardsSource:
         index = load_index(files)
         self._shards = list(index.shards)
         self._fields = {name: _find_field(name, extensions, index.fields, files.where("")) for name in extensions}
-        self._members = {name: index.fields[field] for name, field in self._fields.items()}
+        self._spellings: dict[str, dict[str, str]] = {}
+        """By input type: the fields of the keys whose field is spelled in another way."""
+        self._members = {name: self._gather(name, index.fields) for name in extensions}
 
     def keys(self, input_type: str) -> list[str]:
         return list(self._members[input_type].keys)
@@ -63,10 +68,31 @@ class ShardsSource:
         members = self._members[input_type]
         index = members.keys.find(key)
         shard = "*.tar" if index is None else self._shards[int(members.shard[index])]
-        return f"{self.files.where(shard)}[{one_line(member_name(key, self._fields[input_type]))}]"
+        field = self._spellings[input_type].get(key) or self._fields[input_type]
+        return f"{self.files.where(shard)}[{one_line(member_name(key, field))}]"
 
     def extension(self, input_type: str) -> str:
         return self._fields[input_type].rpartition(".")[2].lower()
+
+    def _gather(self, input_type: str, fields: Mapping[str, Members]) -> Members:
+        """The members of a type, also those whose extension is another spelling; logs which are left."""
+        first = self._fields[input_type]
+        of_type, _, ext = first.rpartition(".")
+        found, unused, spellings = [fields[first]], Counter[str](), self._spellings.setdefault(input_type, {})
+        for field, members in sorted(fields.items()):
+            its_type, _, its_ext = field.rpartition(".")
+            if field == first or its_type != of_type:
+                continue
+            if not is_same_format(its_ext, ext):
+                unused[its_ext] += len(members.keys) if of_type else 0  # without a type it is that of another one
+                continue
+            new = np.array([key not in spellings and found[0].keys.find(key) is None for key in members.keys], bool)
+            spellings |= {key: field for key, is_new in zip(members.keys, new) if is_new}
+            found.append(members.select(np.flatnonzero(new)))
+        line = describe_unused(self.files.where(""), input_type, ext, unused)
+        if line is not None:
+            logger.warning(line)
+        return found[0] if len(found) == 1 else merge_members(found)
 
 
 def _find_field(input_type: str, extensions: Mapping[str, str], fields: Collection[str], where: str) -> str:
@@ -76,8 +102,11 @@ def _find_field(input_type: str, extensions: Mapping[str, str], fields: Collecti
     if expected in fields:
         return expected
     of_type = [field for field in fields if field.rpartition(".")[0] == input_type]
-    if len(of_type) == 1:
+    if of_type and all(is_same_format(field.rpartition(".")[2], of_type[0].rpartition(".")[2]) for field in of_type):
         return of_type[0]
+    same = [field for field in of_type if is_same_format(field.rpartition(".")[2], plain)]
+    if same:
+        return same[0]
     if not of_type and plain in fields and Counter(extensions.values())[plain] == 1:
         return plain
     reason = (

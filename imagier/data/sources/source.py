@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import BinaryIO, Protocol
 
 
@@ -110,6 +112,44 @@ def whole_sequence(key: str) -> str:
     return _PART.sub(r"\1", key, count=1)
 
 
+def sort_frames(names: Sequence[str]) -> list[str]:
+    """The names of a sequence's frames in the order of the numbers in them: frame2 before frame10.
+
+    Numbers are compared with zeros in front, so where they have these already, this is the order of the letters. A list
+    in an order of its own, which is not that of the letters, stays as it is.
+    """
+    if any(before > after for before, after in pairwise(names)):
+        return list(names)
+    width = max((len(number) for name in names for number in _NUMBER.findall(name)), default=0)
+    return sorted(names, key=lambda name: (_NUMBER.sub(lambda found: found[0].zfill(width), name), name))
+
+
+def is_same_format(extension: str, other: str) -> bool:
+    """Whether two extensions are spellings of one: jpg, JPG, jpeg."""
+    return _get_format(extension) == _get_format(other)
+
+
+def describe_unused(where: str, input_type: str, ext: str, unused: Mapping[str, int]) -> str | None:
+    """A line about images that are not read, by their extensions; None if there are none."""
+    images = Counter({end: count for end, count in unused.items() if _get_format(end) in _IMAGES})
+    if not images:
+        return None
+    total = images.total()
+    kinds = ", ".join(f"{count:,} .{end}" for end, count in images.most_common(5))
+    count = f"{total:,} image{' is' if total == 1 else 's are'} not used"
+    return one_line(f"{where}: {count} ({kinds}): ext of {input_type!r} is {ext}")
+
+
+def _get_format(extension: str) -> str:
+    extension = extension.lower()
+    return {"jpeg": "jpg", "jpe": "jpg", "tiff": "tif"}.get(extension, extension)
+
+
+def is_metadata(path: str) -> bool:
+    """Whether a file or a folder, or one around it, is hidden or was put there by a system, and is no data."""
+    return any((part[:1] == "." and part not in (".", "..")) or part in _OF_SYSTEMS for part in path.split("/"))
+
+
 def find_bad_key(keys: Iterable[str]) -> str | None:
     """The first key that cannot name a file, or would lead out of the folder of results."""
     return next((key for key in keys if _BAD_KEY.search(key)), None)
@@ -120,6 +160,12 @@ def one_line(path: str) -> str:
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], path)
 
 
+_IMAGES = frozenset({"jpg", "png", "webp", "bmp", "gif", "tif", "ppm", "pgm", "hdr"})
+_NUMBER = re.compile(r"[0-9]+")
+_OF_SYSTEMS = frozenset(
+    {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+    | {"Thumbs.db", "desktop.ini", "Icon\r"}
+)
 _PART = re.compile(r"___[^/]{3}___(/[^/]*)$")
 # Absolute, empty, without a name, with "..", with NUL, or with a surrogate (Python's stand-in for bytes not in UTF-8).
 _BAD_KEY = re.compile(r"^/|^$|/$|(?:^|/)\.\.(?:/|$)|[\0\ud800-\udfff]")

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from imagier.data.codecs.doubts import find_unmarked_classes, find_without_class
 from imagier.data.codecs.mask import NOTHING
 from imagier.tools.doctor.file_stats import WRONG, Flag
 from imagier.tools.doctor.file_table import FileTable
 from imagier.tools.doctor.finding import Finding, Severity, format_count, make_rows, rate_wrong_files
-
-_FEW_NAMES, _LARGEST_NAME = 64, 127
 
 _BATCH_FIELDS = {"bits": "bits", "channels": "channels"}
 """Fields of a note that must agree within a batch, with their names in messages."""
@@ -68,7 +67,6 @@ def _find_not_finite(table: FileTable) -> Iterator[Finding]:
         "file",
         "with values that are no numbers (NaN) or infinite",
         "replace those values; a single one makes all losses NaN",
-        Severity.ERROR,
     )
 
 
@@ -141,21 +139,23 @@ def _find_mixed_forms(table: FileTable) -> Iterator[Finding]:
         )
 
 
+def _find_without_class(table: FileTable) -> Iterator[Finding]:
+    """Class maps in which many pixels have no class, or all but one class."""
+    doubt = find_without_class(table.codec, table.pixels)
+    if doubt is not None and doubt.advice:
+        yield Finding(Severity.WARNING, str(table), doubt.what, doubt.advice)
+
+
 def _find_unmarked_class_maps(table: FileTable) -> Iterator[Finding]:
-    """Class maps that the config treats as images."""
+    """Class maps that the config treats as images, or as other ids."""
     codec = table.codec
-    if codec.holds_ids or codec.name not in table.split.labels or not len(table.readable):
+    if codec.num_classes is not None or codec.name not in table.split.plain_labels or not len(table.readable):
         return
-    ids = np.flatnonzero(table.files)
     notes = table.notes[table.readable]
-    is_single = (notes["bits"] == 8).all() and (notes["channels"] == 1).all()
-    if is_single and 2 < len(ids) <= _FEW_NAMES and ids[-1] <= _LARGEST_NAME:
-        yield Finding(
-            Severity.WARNING,
-            str(table),
-            f"all files together hold {len(ids)} values alone ({_shorten(ids)}), as if these were classes",
-            f"if they are, set is_mask: true and one_hot_num_classes.{codec.name}: {ids[-1] + 1}",
-        )
+    if (notes["bits"] == 8).all() and (notes["channels"] == 1).all():
+        doubt = find_unmarked_classes(codec, table.pixels)
+        if doubt is not None:
+            yield Finding(Severity.WARNING, str(table), doubt.what, doubt.advice)
 
 
 def _report_flagged(
@@ -180,11 +180,6 @@ def _describe_range(table: FileTable) -> Callable[[int], str]:
     return text
 
 
-def _shorten(ids: np.ndarray) -> str:
-    shown = ", ".join(map(str, ids[:6]))
-    return shown if len(ids) <= 6 else f"{shown}, ..., {ids[-1]}"
-
-
 _RULES: tuple[Rule, ...] = (
     _find_unreadable,
     _find_wrong_forms,
@@ -192,6 +187,7 @@ _RULES: tuple[Rule, ...] = (
     _find_not_finite,
     _find_mixed_forms,
     _find_lossy,
+    _find_without_class,
     _find_unmarked_class_maps,
     _find_rotated,
     _find_constant,

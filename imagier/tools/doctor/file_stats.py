@@ -56,10 +56,10 @@ class Flag(enum.IntFlag):
     """Its format changes pixel values."""
 
 
-UNKNOWN_CLASS = "unknown-class"
-"""The error code of a codec that finds a class the config does not know."""
+_FLAGS = {"unknown-class": Flag.WRONG_CLASS, "not-finite": Flag.NOT_FINITE}
+"""Error codes of codecs for what is wrong with the values of a file whose form is right."""
 
-WRONG = Flag.UNREADABLE | Flag.WRONG_FORM | Flag.WRONG_CLASS
+WRONG = Flag.UNREADABLE | Flag.WRONG_FORM | Flag.WRONG_CLASS | Flag.NOT_FINITE
 """A file with any of these stops training."""
 
 
@@ -182,9 +182,9 @@ def _check(array: np.ndarray, codec: Codec, where: str) -> tuple[Flag, str, Sequ
     try:
         codec.check(array, where)
     except UserError as error:
-        if error.code != UNKNOWN_CLASS:
+        if error.code not in _FLAGS:
             return Flag.WRONG_FORM, str(error), ()
-        return Flag.WRONG_CLASS, str(error), codec.examine(array)
+        return _FLAGS[error.code], str(error), () if error.code == "not-finite" else codec.examine(array)
     return Flag(0), "", codec.examine(array)
 
 

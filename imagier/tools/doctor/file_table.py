@@ -37,6 +37,13 @@ class Split:
     batch_size: int = 1
     labels: frozenset[str] = frozenset()
     """Types that make up the label. Different images may have the same label."""
+    instances: frozenset[str] = frozenset()
+    """Types of which a method reads numbers of instances: values that are no classes."""
+
+    @property
+    def plain_labels(self) -> frozenset[str]:
+        """Types of the label whose values networks see as they are, unless the config says that they are classes."""
+        return self.labels - self.instances
 
 
 class FileTable:

@@ -11,6 +11,7 @@ import numpy as np
 from imagier.data.augmentation.augment import Augmenter
 from imagier.data.augmentation.warp import Size
 from imagier.data.codec import Codec
+from imagier.data.codecs.doubts import find_without_class
 from imagier.errors import UserError
 from imagier.tools.doctor.copies import Copies
 from imagier.tools.doctor.file_table import FileTable, Partners, Split, match_partners
@@ -232,7 +233,7 @@ def find_class_faults(train: FileTable, held_out: Sequence[FileTable]) -> Iterat
             str(train),
             f"{format_count(len(absent), 'class', count)} in none of the {len(train.readable):,} maps: "
             f"{_format_ranges(absent)}",
-            f"check the maps, or lower one_hot_num_classes.{train.codec.name}; each class costs a channel",
+            _advise_about_absent(train, absent, count),
         )
     for table in held_out:
         new = np.flatnonzero(_find_classes(table, train.codec) & ~there)
@@ -243,6 +244,18 @@ def find_class_faults(train: FileTable, held_out: Sequence[FileTable]) -> Iterat
                 f"{format_count(len(new), 'class')} not seen in training: {_format_ranges(new)}",
                 "move some of these files to the training set, or expect nothing for these classes",
             )
+
+
+def _advise_about_absent(train: FileTable, absent: np.ndarray, count: int) -> str:
+    """To lower the number of classes helps only if the last ones are absent, and if all pixels have a class."""
+    doubt = find_without_class(train.codec, train.pixels)
+    least = count - len(absent)
+    if doubt is not None and doubt.advice:
+        return "check the maps: the pixels that have no class may be those of these classes"
+    if least > 0 and absent[0] == least:
+        name = train.codec.name
+        return f"check the maps, or lower one_hot_num_classes.{name} to {least}; each class costs a channel"
+    return "check the maps; each class costs a channel"
 
 
 def _find_classes(table: FileTable, codec: Codec) -> np.ndarray:

@@ -50,6 +50,7 @@ def describe_split(config: Config, name: str, data: schema.Data, split: schema.S
         should_skip=data.on_error == "skip",
         batch_size=build_data.count_samples_per_iteration(config) if name == "train" else split.batch_size,
         labels=frozenset(codec.name for codec in codecs if codec.batch_name in data.input_labels),
+        instances=frozenset(config.recipe.cls.instance_inputs),
     )
 
 

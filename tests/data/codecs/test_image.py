@@ -97,14 +97,51 @@ def test_a_jpeg_is_turned_as_its_exif_says(orientation: int) -> None:
 def test_a_palette_gives_indices_where_one_channel_is_wanted_and_colors_else(colors: int) -> None:
     indices, palette = noise(9, 11, 1, below=colors)[..., 0], noise(colors, 3, 1, seed=1)[..., 0]
     data = palette_png(indices, palette)
-    np.testing.assert_array_equal(read(data, channels=1)[..., 0], indices)
+    np.testing.assert_array_equal(load(kind(1, is_mask=True), data, "png", WHERE)[..., 0], indices)
     np.testing.assert_array_equal(read(data, channels=3), palette[indices])
 
 
 def test_transparency_of_a_palette_does_not_change_its_indices() -> None:
     indices = noise(4, 4, 1, below=8)[..., 0]
     data = palette_png(indices, noise(8, 3, 1)[..., 0], transparency=2)
-    np.testing.assert_array_equal(read(data, channels=1)[..., 0], indices)
+    np.testing.assert_array_equal(load(kind(1, is_mask=True), data, "png", WHERE)[..., 0], indices)
+
+
+@pytest.mark.parametrize("kind_of_file", ["PNG", "GIF", "BMP", "TIFF"])
+def test_a_palette_of_grays_is_light_where_no_ids_are_meant(kind_of_file: str) -> None:
+    indices = noise(9, 11, 1, below=8)[..., 0]
+    grays = np.array([200, 10, 255, 0, 77, 31, 128, 99], np.uint8)
+    image = Image.fromarray(indices, "L")
+    image.putpalette(np.repeat(grays[:, None], 3, axis=1).tobytes())
+    file = io.BytesIO()
+    image.save(file, kind_of_file)
+    np.testing.assert_array_equal(read(file.getvalue(), channels=1)[..., 0], grays[indices])
+    np.testing.assert_array_equal(read(file.getvalue(), channels=3), grays[indices][..., None].repeat(3, axis=2))
+    np.testing.assert_array_equal(load(kind(1, is_mask=True), file.getvalue(), "png", WHERE)[..., 0], indices)
+
+
+def test_a_palette_of_colors_is_no_gray_image() -> None:
+    data = palette_png(noise(9, 11, 1, below=8)[..., 0], noise(8, 3, 1, seed=1)[..., 0])
+    with pytest.raises(UserError) as caught:
+        read(data, channels=1)
+    assert caught.value.code == "wrong-channels"
+
+
+@pytest.mark.parametrize("ext", ["jpg", "png"])
+def test_the_config_says_whether_a_gray_jpeg_is_one_channel_or_three(ext: str) -> None:
+    gray = smooth(16, 24, 1)
+    for file in (encoded(gray, "JPEG"), encoded(gray.repeat(3, axis=2), "JPEG")):
+        one, three = read(file, ext, channels=1), read(file, ext, channels=3)
+        assert one.shape == (16, 24, 1)
+        assert np.abs(one.astype(int) - gray).max() < 8
+        np.testing.assert_array_equal(three, one.repeat(3, axis=2))
+        np.testing.assert_array_equal(load(kind(1, is_mask=True), file, ext, WHERE), one)
+
+
+def test_a_webp_of_grays_is_one_channel_where_one_is_wanted() -> None:
+    gray = noise(8, 9, 1)
+    file = encoded(gray.repeat(3, axis=2), "WEBP", lossless=True)
+    np.testing.assert_array_equal(read(file, "webp", channels=1), gray)
 
 
 @pytest.mark.parametrize("ext", ["bmp", "ppm", "tif", "tiff", "webp"])
@@ -159,7 +196,7 @@ def ext_of(name: str) -> str:
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_file_is_whole_with_its_last_byte_and_with_more_behind_it(name: str) -> None:
-    channels = 1 if "palette" in name else 3
+    channels = 3
     image = read(WHOLE[name], ext_of(name), channels)
     np.testing.assert_array_equal(read(WHOLE[name] + bytes(10_000), ext_of(name), channels), image)
 
@@ -169,7 +206,7 @@ def test_a_file_is_whole_with_its_last_byte_and_with_more_behind_it(name: str) -
 def test_a_file_that_was_cut_off_is_named_in_one_line(name: str, left: float) -> None:
     data = WHOLE[name][: int(left * len(WHOLE[name]))]
     with pytest.raises(UserError) as caught:
-        read(data, ext_of(name), 1 if "palette" in name else 3)
+        load(kind(1, is_mask=True) if "palette" in name else kind(3), data, ext_of(name), WHERE)
     assert str(caught.value).startswith(f"{WHERE}: ")
     assert "\n" not in str(caught.value)
 
@@ -197,7 +234,7 @@ def damaged(data: bytes) -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\n", "png", 3, "not an image, or damaged"),
         (b"hello", "jpg", 3, "not an image, or damaged"),
         (damaged(WHOLE["png"]), "png", 3, "not an image, or damaged"),
-        (damaged(WHOLE["palette png"]), "png", 1, "damaged"),
+        (damaged(WHOLE["palette png"]), "png", 1, "not an image, or damaged"),
         (WHOLE["png"], "png", 1, "has 3 channels, but input type 'images' says num_channels: 1"),
         (encoded(IMAGE[..., :1], "PNG"), "png", 3, "has 1 channels, but input type 'images' says num_channels: 3"),
         (encoded(noise(4, 4, 4), "PNG"), "png", 3, "has 4 channels, but input type 'images' says num_channels: 3"),
@@ -213,3 +250,65 @@ def test_a_wrong_file_is_named_with_what_is_wrong(data: bytes, ext: str, channel
 
 def test_any_number_of_channels_passes_where_the_config_says_none() -> None:
     assert [read(encoded(noise(4, 4, n), "PNG")).shape[2] for n in (1, 3, 4)] == [1, 3, 4]
+
+
+# Alpha
+
+
+@pytest.mark.parametrize(("channels", "wanted"), [(4, 3), (2, 1)])
+def test_a_background_shows_where_alpha_is_0_and_nowhere_where_it_is_255(channels: int, wanted: int) -> None:
+    image = noise(6, 7, channels)
+    image[:2, :, -1], image[2:4, :, -1] = 0, 255
+    found = load(kind(wanted, background=(10, 200, 30)), encoded(image, "PNG"), "png", WHERE)
+    color = np.array([10, 200, 30]) if wanted == 3 else np.array([0.299 * 10 + 0.587 * 200 + 0.114 * 30])
+    assert found.shape == (6, 7, wanted)
+    np.testing.assert_array_equal(found[:2], np.broadcast_to(color.round(), (2, 7, wanted)))
+    np.testing.assert_array_equal(found[2:4], image[2:4, :, :-1])
+    alpha = image[4:, :, -1:] / 255
+    expected = image[4:, :, :-1] * alpha + color * (1 - alpha)
+    assert np.abs(found[4:] - expected).max() <= 0.5 + 1e-9
+
+
+def test_a_background_of_16_bits_has_the_same_light() -> None:
+    image = noise(3, 3, 4, below=65536)
+    image[..., 3] = 0
+    found = load(kind(3, background=(255, 128, 0)), png_by_hand(image), "png", WHERE)
+    np.testing.assert_array_equal(found, np.broadcast_to([65535, 128 * 257, 0], (3, 3, 3)))
+
+
+@pytest.mark.parametrize("wanted", [2, 4, None])
+def test_a_background_is_for_images_whose_alpha_is_not_wanted(wanted: int | None) -> None:
+    image = noise(6, 7, wanted or 4)
+    found = load(kind(wanted, background=(10, 200, 30)), encoded(image, "PNG"), "png", WHERE)
+    np.testing.assert_array_equal(found, image)
+
+
+def test_alpha_that_no_background_is_for_is_refused_with_the_key_that_helps() -> None:
+    with pytest.raises(UserError) as caught:
+        read(encoded(noise(4, 4, 4), "PNG"), channels=3)
+    assert caught.value.code == "wrong-channels"
+    assert "data.background" in caught.value.advice
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_an_image_of_any_number_of_channels_can_be_shown(channels: int) -> None:
+    image = noise(6, 7, channels)
+    shown = kind(channels).to_rgb(image)
+    assert shown.dtype == np.uint8
+    if channels in (2, 4):
+        alpha = image[..., -1:] / 255
+        expected = np.round(image[..., :-1] * alpha + 255 * (1 - alpha))
+    else:
+        expected = image[..., :3]
+    np.testing.assert_array_equal(shown, np.broadcast_to(expected, (6, 7, 3)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("is_mask", [True, False])
+def test_a_value_that_is_no_number_is_refused(value: float, is_mask: bool) -> None:
+    heights = np.ones((4, 5, 1), np.float32)
+    heights[1, 2] = value
+    with pytest.raises(UserError) as caught:
+        load(kind(1, is_mask=is_mask), cv2.imencode(".tif", heights)[1].tobytes(), "tif", WHERE)
+    assert caught.value.code == "not-finite"
+    assert caught.value.where == WHERE

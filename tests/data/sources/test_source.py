@@ -57,12 +57,13 @@ def test_sequences_are_sorted_by_path_and_files_by_name(tmp_path: Path) -> None:
     assert keys == [f"{sequence}/{name}" for sequence in sorted(sequences) for name in ("10", "9", "a", "a.b")]
 
 
-def test_the_extension_is_taken_literally(tmp_path: Path) -> None:
+def test_the_whole_extension_counts_in_any_spelling(tmp_path: Path) -> None:
     names = ["a.png", "b.PNG", "c.jpg", "d.png.txt", "epng", "f.tar.png"]
-    assert source(tmp_path, *names).keys("images") == ["./a", "./f.tar"]
+    assert source(tmp_path, *names).keys("images") == ["./a", "./b", "./f.tar"]
     upper = FolderSource(tmp_path, {"images": "PNG"})
-    assert upper.keys("images") == ["./b"]
+    assert upper.keys("images") == ["./a", "./b", "./f.tar"]
     assert upper.extension("images") == "png"
+    assert FolderSource(tmp_path, {"images": "png"}, is_literal=True).keys("images") == ["./a", "./f.tar"]
 
 
 def test_hidden_files_and_folders_named_like_files_are_ignored(tmp_path: Path) -> None:

@@ -230,3 +230,39 @@ def test_counts_read_as_english() -> None:
     ]
     assert format_count(1, "class", 1) == "1 of 1 class"
     assert format_count(1, "class", 1200) == "1 of 1,200 classes"
+
+
+# Pixels without a class
+
+
+def binary(low: int, high: int) -> dict[tuple[str, str], bytes]:
+    """Pairs whose maps hold two values, half and half."""
+    pixels = np.full((32, 40, 1), low, np.uint8)
+    pixels[:, 20:] = high
+    return {key: png(pixels) if key[0] == "maps" else data for key, data in files(4).items()}
+
+
+def test_masks_of_0_and_255_are_said_with_advice_that_helps() -> None:
+    two = codec_for(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=2)
+    diagnosis = examine(make_split(binary(0, 255), codecs=[IMAGES, two]))
+    finding = found(diagnosis, "no class")
+    assert "50 % of the pixels are 255" in finding.what
+    assert "store it as 1" in finding.advice
+    assert "lower" not in found(diagnosis, "in none of").advice
+    assert not examine(make_split(binary(0, 1), codecs=[IMAGES, two])).findings
+
+
+def test_to_lower_the_number_of_classes_is_advised_only_where_it_helps() -> None:
+    four = codec_for(name="maps", ext="png", num_channels=1, is_mask=True, num_classes=4)
+    last = found(examine(make_split(binary(0, 1), codecs=[IMAGES, four])), "in none of")
+    assert "lower one_hot_num_classes.maps to 2" in last.advice
+    between = found(examine(make_split(binary(0, 3), codecs=[IMAGES, four])), "in none of")
+    assert "lower" not in between.advice
+
+
+def test_ids_in_a_label_without_classes_are_said_unless_they_are_instances() -> None:
+    mask = codec_for(name="maps", ext="png", num_channels=1, is_mask=True)
+    doubt = found(examine(make_split(binary(0, 1), codecs=[IMAGES, mask])), "as if these were classes")
+    assert "one_hot_num_classes.maps: 2" in doubt.advice
+    for others in ({"instances": frozenset({"maps"})}, {"labels": frozenset()}):
+        assert not examine(make_split(binary(0, 1), codecs=[IMAGES, mask], **others)).findings
