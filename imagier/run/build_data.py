@@ -119,10 +119,10 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
     batch_size = samples_per_iteration(config)
     growth = {key: options[key] for key in GROWTH_KEYS if key in options}
     samples = dataset(data, data.train, seed, is_training=True, samples_per_step=batch_size * runtime.world, **growth)
-    if data.num_classes is not None and len(samples.classes) > data.num_classes:
+    if data.num_classes is not None and count_classes(samples) > data.num_classes:
         raise UserError(
             (
-                f"is {data.num_classes}, but the training set has {len(samples.classes)} classes (the outermost "
+                f"is {data.num_classes}, but the training set has {count_classes(samples)} classes (the outermost "
                 "folders of its files)"
             ),
             where="data.num_classes",
@@ -152,6 +152,11 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
             advice="lower data.train.batch_size or add samples",
         )
     return loader
+
+
+def count_classes(samples: Dataset) -> int:
+    """How many classes a data set tells apart: of several labels, those of the one that has most."""
+    return max(map(len, samples.classes.values()), default=0)
 
 
 def samples_per_iteration(config: Config) -> int:

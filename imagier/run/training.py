@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from imagier.errors import RunError, UserError
+from imagier.run.class_names import check_class_names
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
 from imagier.run.hooks import Hooks, build_hooks
 from imagier.run.options import RunOptions
@@ -96,6 +97,7 @@ def run_session(
         for network in trainer.recipe.networks.values():
             network.compile()
     extras = plan.restore(trainer, strict=config.trainer.strict_resume)
+    check_class_names(extras, session.training.dataset.classes, plan.checkpoint)
     _write_config(session)
     hooks = build_hooks(session, extras)
     trainer.hooks = hooks.all

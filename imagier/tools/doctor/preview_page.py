@@ -178,11 +178,11 @@ def _caption(sample: Sample, codec: Codec) -> str:
     return ", ".join(word for word in [*words, "mirrored" if flipped else ""] if word)
 
 
-def _label(numbers: Mapping[str, Any], classes: Sequence[str], name: str) -> str:
+def _label(numbers: Mapping[str, Any], classes: Mapping[str, Sequence[str]], name: str) -> str:
     """The class of a file, by name, in sets with classes."""
     for key in ("labels", f"labels_{name.rpartition('_')[2]}"):
         if key in numbers:
-            return f"class {numbers[key]}: {classes[numbers[key]]}"
+            return f"class {numbers[key]}: {classes[key][numbers[key]]}"
     return ""
 
 
