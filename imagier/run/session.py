@@ -63,7 +63,9 @@ def build_session(
     logger.info(f"{runtime.describe()} ({why})")
     training, held_out = _build_loaders(config, runtime, plan.seed, held_out_batches)
     _check_data(config, runtime, training, held_out)
-    recipe = build_training.build_recipe(config, runtime, plan.seed, style_classes=build_data.count_classes(training.dataset))
+    recipe = build_training.build_recipe(
+        config, runtime, plan.seed, style_classes=build_data.count_classes(training.dataset)
+    )
     stopwatch = Stopwatch(runtime) if config.run.speed_benchmark else None
     return Session(
         config,
