@@ -14,6 +14,7 @@ from rich.table import Table
 
 from imagier.errors import RunError, UserError
 from imagier.run.class_names import check_class_names
+from imagier.run.dry_run import dry_run
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
 from imagier.run.hooks import Hooks, build_hooks
 from imagier.run.options import RunOptions
@@ -74,14 +75,16 @@ def train(
     experiment = read_experiment(config, options, overrides)
     with open_runtime(options) as runtime:
         experiment.log_notes()
+        if options.dry_run:
+            return _summarize(dry_run(experiment, options, runtime), None)
         session, hooks = run_session(experiment, options, runtime)
         return _summarize(session, hooks)
 
 
 def run_session(
     experiment: Experiment, options: RunOptions, runtime: Runtime, held_out_batches: int | None = None
-) -> tuple[Session, Hooks | None]:
-    """One run from its start, or from where it was left, to its end. A dry run has no hooks.
+) -> tuple[Session, Hooks]:
+    """One run from its start, or from where it was left, to its end.
 
     held_out_batches: evaluate on this many batches instead of on the whole held-out set.
     """
@@ -90,9 +93,6 @@ def run_session(
     session = build_session(config, options, plan, runtime, held_out_batches)
     trainer = session.trainer
     announce(session)
-    if options.dry_run:
-        logger.info(config.dump())
-        return session, None
     if options.compile:
         for network in trainer.recipe.networks.values():
             network.compile()
