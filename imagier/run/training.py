@@ -27,7 +27,7 @@ from imagier.train.disk import describe_error, write_atomic
 from imagier.train.guard import Guard, NonFinite
 from imagier.train.hooks import evaluation, report
 from imagier.train.hooks.evaluation import Scores
-from imagier.train.manifest import file_name
+from imagier.train.manifest import epoch_in_name, file_name
 from imagier.train.recorder import FlightRecorder
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome
@@ -211,11 +211,12 @@ def _summarize(session: Session, hooks: Hooks | None) -> TrainResult:
     if hooks is None:
         return TrainResult(plan.logdir, "dry run", trainer.step, trainer.position.epoch, plan.checkpoint)
     has_trained = trainer.step > hooks.first_step
+    epoch = epoch_in_name(trainer.position, trainer.step, session.config.run.max_iter)
     return TrainResult(
         plan.logdir,
         "interrupted" if trainer.outcome is Outcome.INTERRUPTED else "done",
         trainer.step,
         trainer.position.epoch,
-        plan.logdir / file_name(trainer.position.epoch, trainer.step) if has_trained else plan.checkpoint,
+        plan.logdir / file_name(epoch, trainer.step) if has_trained else plan.checkpoint,
         hooks.evaluation.last if hooks.evaluation is not None else {},
     )
