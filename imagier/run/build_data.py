@@ -20,6 +20,7 @@ from imagier.data.sources.object_store import is_remote, open_remote
 from imagier.data.sources.opening import open_local
 from imagier.data.sources.source import Source
 from imagier.errors import UserError
+from imagier.run.workers import choose_workers, warn_of_many
 from imagier.train.runtime import Runtime
 
 GROWTH_KEYS = ("single_frame_epoch", "num_epochs_temporal_step")
@@ -128,6 +129,7 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
             where="data.num_classes",
             advice="correct the number",
         )
+    warn_of_many(data.num_workers, runtime)
     loader = Loader(
         samples,
         batch_size,
@@ -137,7 +139,7 @@ def train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
         shuffle=True,
         blocks=samples.blocks if data.train.shuffle == "shards" else None,
         on_error=OnError.RESAMPLE if data.on_error == "skip" else OnError.RAISE,
-        num_workers=data.num_workers,
+        num_workers=choose_workers(data.num_workers, runtime),
         pin_memory=runtime.pins_memory,
         copier=runtime.make_copy_stream(),
         rank=runtime.rank,
@@ -170,6 +172,7 @@ def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: 
     """Batches of a validation or test split, in order; each rank sees its share, of videos whole ones."""
     alone = data.val_data_loader_not_distributed
     samples = dataset(data, split, seed)
+    batches = -(-len(samples) // (split.batch_size * (1 if alone else runtime.world)))
     return Loader(
         samples,
         split.batch_size,
@@ -177,7 +180,7 @@ def held_out_loader(config: Config, runtime: Runtime, data: schema.Data, split: 
         finish=expander(data, config.trainer.channels_last),
         blocks=samples.blocks if samples.is_video else None,
         on_error=OnError.DROP if data.on_error == "skip" else OnError.RAISE,
-        num_workers=data.num_workers,
+        num_workers=choose_workers(data.num_workers, runtime, batches=batches),
         persistent_workers=data.persistent_workers,
         pin_memory=runtime.pins_memory,
         copier=runtime.make_copy_stream(),

@@ -22,6 +22,7 @@ from imagier.run.experiment import ConfigSource, Experiment, read_experiment
 from imagier.run.options import RunOptions
 from imagier.run.process import open_runtime
 from imagier.run.reference_checkpoint import translate_reference
+from imagier.run.workers import warn_of_many
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
 from imagier.train.checkpoint_files import find_latest
@@ -74,6 +75,7 @@ def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, 
     data, split = find_test_set(config)
     if options.num_workers is not None:  # `test_data` has a number of its own
         data = build_data.with_workers(data, options.num_workers)
+    warn_of_many(data.num_workers, runtime)
     recipe = load_recipe(config, find_weights(experiment, options), runtime)
     written: dict[str, Path] = {}
     for name, image in _make_images(recipe, config, data, split, seed, runtime):
