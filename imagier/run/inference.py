@@ -126,7 +126,8 @@ def load_recipe(config: Config, path: Path, runtime: Runtime) -> Recipe:
     Also sets the precision of the runtime. UserError if the checkpoint does not fit the config.
     """
     trainer = config.trainer
-    runtime.precision, _ = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
+    # The reference's amp_config is about training: its images are made in float32.
+    runtime.precision, _ = runtimes.choose_precision(trainer.precision, False, runtime.device)
     recipe = build_training.build_untrained_recipe(config, runtime)
     name = recipe.generator_name
     network = recipe.networks[name]
