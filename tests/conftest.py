@@ -14,6 +14,12 @@ for folder in (".", "train"):
 
 
 @pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data are read by the process itself where a config does not say otherwise: starting others takes time."""
+    monkeypatch.setattr("imagier.run.workers.count_cores", lambda: 1)
+
+
+@pytest.fixture(autouse=True)
 def forget_user_modules() -> Iterator[None]:
     """Tests write packages of a user, all called `my_lab`: none must find another one's."""
     yield

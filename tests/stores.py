@@ -66,7 +66,7 @@ def reference_lmdb(root: Path, values: Mapping[str, Mapping[str, bytes]], filena
             for key, value in of_type.items():
                 transaction.put(key.encode("ascii"), value)
     (root / "all_filenames.json").write_text(json.dumps(filenames, indent=4))
-    (root / "metadata.json").write_text(json.dumps({name: EXTENSIONS[name] for name in values}, indent=4))
+    (root / "metadata.json").write_text(json.dumps({name: EXTENSIONS.get(name, "png") for name in values}, indent=4))
     return root
 
 

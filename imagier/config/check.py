@@ -267,7 +267,9 @@ class _Checker:
         recipe = class_at(self.document, ("trainer",))
         if recipe is not None:
             return list(recipe.players)
-        return [key for key in self._find_component_sections() if not key.endswith("_opt")] or list(_DEFAULT_PLAYERS)
+        found = [key for key in self._find_component_sections() if not key.endswith("_opt")]
+        is_usual = not found or (not self.document.has(("trainer",)) and set(found) <= set(_DEFAULT_PLAYERS))
+        return list(_DEFAULT_PLAYERS) if is_usual else found
 
     def _find_component_sections(self) -> list[str]:
         """The sections of the document that look like a player's, or its optimizer's."""

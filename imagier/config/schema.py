@@ -295,7 +295,8 @@ class Data:
 
     name: str = "data"
     type: str = DEFAULT_DATASET
-    num_workers: Count = 0
+    num_workers: Count | None = None
+    """Processes that read data, per rank; None: as many as the machine has cores for, up to 8."""
     """Processes that read samples, per rank."""
     persistent_workers: bool = False
     input_types: list[dict[str, InputType]]

@@ -117,9 +117,12 @@ class Dataset(ABC):
         return random_source(self.spec.seed, *key)
 
     @property
-    def classes(self) -> Sequence[str]:
-        """The names of classes, in the order of their labels; none unless `has_classes`."""
-        return ()
+    def classes(self) -> Mapping[str, Sequence[str]]:
+        """For each label of a sample, by its name among the numbers, the names of its classes in order.
+
+        None unless `has_classes`.
+        """
+        return {}
 
     @property
     def blocks(self) -> Sequence[int]:

@@ -20,6 +20,7 @@ from imagier.data.sources.object_store import is_remote, open_remote
 from imagier.data.sources.opening import open_local
 from imagier.data.sources.source import Source
 from imagier.errors import UserError
+from imagier.run.workers import choose_workers, warn_of_many
 from imagier.train.runtime import Runtime
 
 
@@ -115,6 +116,7 @@ def build_train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
         data, data.train, seed, is_training=True, samples_per_step=batch_size * runtime.world, **keys
     )
     _check_classes(data, samples)
+    warn_of_many(data.num_workers, runtime)
     loader = Loader(
         samples,
         batch_size,
@@ -124,7 +126,7 @@ def build_train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
         shuffle=True,
         blocks=samples.blocks if data.train.shuffle == "shards" else None,
         on_error=OnError.RESAMPLE if data.on_error == "skip" else OnError.RAISE,
-        num_workers=data.num_workers,
+        num_workers=choose_workers(data.num_workers, runtime),
         pin_memory=runtime.pins_memory,
         copier=runtime.make_copy_stream(),
         rank=runtime.rank,
@@ -143,14 +145,19 @@ def build_train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
 
 
 def _check_classes(data: schema.Data, samples: Dataset) -> None:
-    if data.num_classes is not None and len(samples.classes) > data.num_classes:
-        found = f"the training set has {len(samples.classes)} classes (the outermost folders of its files)"
+    found = count_classes(samples)
+    if data.num_classes is not None and found > data.num_classes:
         raise UserError(
-            f"is {data.num_classes}, but {found}",
+            f"is {data.num_classes}, but the training set has {found} classes (the outermost folders of its files)",
             where="data.num_classes",
             advice="correct the number",
             code="too-many-classes",
         )
+
+
+def count_classes(samples: Dataset) -> int:
+    """How many classes a data set tells apart: of several labels, those of the one that has most."""
+    return max(map(len, samples.classes.values()), default=0)
 
 
 def count_samples_per_iteration(config: Config) -> int:
@@ -182,6 +189,7 @@ def build_held_out_loader(
     """Batches of a validation or test split, in order; each rank sees its share, of videos whole ones."""
     alone = data.val_data_loader_not_distributed
     samples = build_dataset(data, split, seed)
+    batches = -(-len(samples) // (split.batch_size * (1 if alone else runtime.world)))
     return Loader(
         samples,
         split.batch_size,
@@ -189,7 +197,7 @@ def build_held_out_loader(
         finish=build_expander(data, config.trainer.channels_last),
         blocks=samples.blocks if samples.is_video else None,
         on_error=OnError.DROP if data.on_error == "skip" else OnError.RAISE,
-        num_workers=data.num_workers,
+        num_workers=choose_workers(data.num_workers, runtime, batches=batches),
         persistent_workers=data.persistent_workers,
         pin_memory=runtime.pins_memory,
         copier=runtime.make_copy_stream(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Any
@@ -35,13 +35,23 @@ def build_recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> R
     init = config.trainer.init
     for network in recipe.networks.values():  # before the move: the same draws on every device and in every layout
         initialize(network, init.type, init.gain, init.bias.gain if init.bias else None)
-    try:
-        loss_networks = recipe.load_losses()
-    except UserError as error:
-        raise error.at("trainer") from error
-    for network in (*recipe.networks.values(), *loss_networks):
+    for network in (*recipe.networks.values(), *load_losses(recipe)):
         _place(network, config, runtime)
     return recipe
+
+
+def load_losses(recipe: Recipe) -> Sequence[nn.Module]:
+    """The networks that the losses of a recipe use, with their weights. UserError if these are missing."""
+    try:
+        return recipe.load_losses()
+    except UserError as error:
+        raise error.at("trainer") from error
+
+
+def build_weightless_recipe(config: Config, **known: Any) -> Recipe:
+    """The recipe with networks on the meta device: it can be counted, in no time and memory, and nothing else."""
+    with torch.device("meta"):
+        return _construct(config, 0, known)
 
 
 def build_untrained_recipe(config: Config, runtime: Runtime, seed: int = 0, **known: Any) -> Recipe:

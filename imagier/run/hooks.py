@@ -10,8 +10,7 @@ from typing import Any
 from imagier.data.loading.faults import OnError
 from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch
-from imagier.run import build_training, status
-from imagier.run.resume_plan import ResumePlan
+from imagier.run import build_training, class_names, status
 from imagier.run.saving import build_checkpoint_hook, build_saver, find_first_save, make_before_checkpoint
 from imagier.run.session import Session
 from imagier.train.hooks import files, report, tensorboard
@@ -106,7 +105,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     saves = build_checkpoint_hook(
         config.run,
         saver,
-        partial(_collect_extras, plan, wandb_id, calibrated, trainer),
+        partial(_collect_extras, session, wandb_id, calibrated, trainer),
         stateful,
         before_checkpoint=make_before_checkpoint(trainer, view, session.held_out),
         prepares=find_first_save(config.run, session.training) < session.total_steps,
@@ -227,11 +226,12 @@ def _build_watchdog(session: Session) -> Watchdog | None:
 
 
 def _collect_extras(
-    plan: ResumePlan, wandb_id: str | None, calibrated: View | None, trainer: Trainer
+    session: Session, wandb_id: str | None, calibrated: View | None, trainer: Trainer
 ) -> dict[str, Any]:
     """What a checkpoint keeps beside the state of the trainer and of the hooks."""
     statistics = build_training.measure_batch_norm(calibrated, trainer) if calibrated is not None else {}
-    return {**plan.extras, "wandb_id": wandb_id, "batch_norm": statistics}
+    classes = {label: list(names) for label, names in session.training.dataset.classes.items()}
+    return {**session.plan.extras, class_names.KEY: classes, "wandb_id": wandb_id, "batch_norm": statistics}
 
 
 def _count_skipped(loaders: Sequence[Loader]) -> dict[str, int]:

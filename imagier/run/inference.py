@@ -23,6 +23,7 @@ from imagier.run.experiment import ConfigSource, Experiment, read_experiment
 from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.process import open_runtime
 from imagier.run.reference_checkpoint import translate_reference
+from imagier.run.workers import warn_of_many
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import FoundCheckpoint
@@ -74,6 +75,7 @@ def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, 
     data, split = find_test_set(config)
     if options.num_workers is not None:  # `test_data` has a number of its own
         data = dataclasses.replace(data, num_workers=options.num_workers)
+    warn_of_many(data.num_workers, runtime)
     recipe = load_recipe(config, load_weights(experiment, options), runtime)
     written: dict[str, Path] = {}
     for name, image in _make_images(recipe, config, data, split, seed, runtime):
@@ -125,7 +127,8 @@ def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> R
     the config.
     """
     trainer = config.trainer
-    runtime.precision, _ = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
+    # The reference's amp_config is about training: its images are made in float32.
+    runtime.precision, _ = runtimes.choose_precision(trainer.precision, False, runtime.device)
     recipe = build_training.build_untrained_recipe(config, runtime)
     name = recipe.generator_name
     network = recipe.networks[name]

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from imagier.data.codec import Codec
-from imagier.data.codecs.doubts import find_unmarked_classes, find_without_class
 from imagier.data.dataset import Dataset
+from imagier.data.doubts import find_unmarked_classes, find_without_class
 from imagier.data.loading.collate import get_forms
 from imagier.data.sample import Sample
 from imagier.errors import UserError

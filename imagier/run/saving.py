@@ -64,6 +64,7 @@ def build_checkpoint_hook(
         start=run.snapshot_save_start_iter,
         every_epochs=run.snapshot_save_epoch,
         start_epoch=run.snapshot_save_start_epoch,
+        max_iter=run.max_iter,
         before_checkpoint=before_checkpoint,
         prepares=prepares,
     )

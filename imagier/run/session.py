@@ -11,6 +11,7 @@ from imagier.config.schema import BIG
 from imagier.data.loading.loader import Loader
 from imagier.errors import UserError
 from imagier.metrics.metric import Metric
+from imagier.recipe import Recipe
 from imagier.run import build_data, build_training
 from imagier.run.options import RunOptions
 from imagier.run.quick_check import quick_check
@@ -63,11 +64,12 @@ def build_session(
     """
     cudnn, trainer = config.run.cudnn, config.trainer
     runtimes.set_cudnn(deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
-    runtime.precision, why = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
-    logger.info(f"{runtime.describe()} ({why})")
+    log_precision(config, runtime)
     training, held_out = _build_loaders(config, runtime, plan.seed, held_out_batches)
-    _check_data(config, runtime, training, held_out)
-    recipe = build_training.build_recipe(config, runtime, plan.seed, style_classes=len(training.dataset.classes))
+    check_data(config, runtime, training, held_out)
+    recipe = build_training.build_recipe(
+        config, runtime, plan.seed, style_classes=build_data.count_classes(training.dataset)
+    )
     stopwatch = Stopwatch(runtime) if config.run.speed_benchmark else None
     return Session(
         config,
@@ -88,14 +90,27 @@ def build_session(
     )
 
 
+def log_precision(config: Config, runtime: Runtime) -> None:
+    """Chooses the precision of the runtime, and logs what the run computes on."""
+    trainer = config.trainer
+    runtime.precision, why = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
+    logger.info(f"{runtime.describe()} ({why})")
+
+
+def describe_size(config: Config, recipe: Recipe, training: Loader | None, held_out: Loader | None) -> str:
+    """How large networks and data are, in a line. Without data: the networks alone."""
+    counts = ", ".join(
+        f"{name} {sum(p.numel() for p in network.parameters()):,}" for name, network in recipe.networks.items()
+    )
+    samples = f"; {len(training.dataset):,} samples" if training is not None else ""
+    held = f", {len(held_out.dataset):,} held out" if training is not None and held_out is not None else ""
+    return f"{config.trainer.type}: parameters {counts}{samples}{held}"
+
+
 def announce(session: Session) -> None:
     """Logs what a user should know before the first iteration."""
-    config, trainer, training, held_out = session.config, session.trainer, session.training, session.held_out
-    counts = ", ".join(
-        f"{name} {sum(p.numel() for p in network.parameters()):,}" for name, network in trainer.recipe.networks.items()
-    )
-    held = f", {len(held_out.dataset):,} held out" if held_out is not None else ""
-    logger.info(f"{config.trainer.type}: parameters {counts}; {len(training.dataset):,} samples{held}")
+    config, training = session.config, session.training
+    logger.info(describe_size(config, session.trainer.recipe, training, session.held_out))
     for note in session.plan.notes:
         logger.info(note)
     logger.info(str(session.plan))
@@ -123,7 +138,7 @@ def _build_loaders(
     return training, held_out
 
 
-def _check_data(config: Config, runtime: Runtime, training: Loader, held_out: Loader | None) -> None:
+def check_data(config: Config, runtime: Runtime, training: Loader, held_out: Loader | None) -> None:
     """Reads some samples of each set. If a file is wrong, all ranks raise a UserError that names it."""
     problems: list[str] = []
     if runtime.is_main:

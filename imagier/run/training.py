@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from imagier.errors import RunError, UserError
+from imagier.run.class_names import check_class_names
+from imagier.run.dry_run import dry_run
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
 from imagier.run.hooks import Hooks, build_hooks
 from imagier.run.options import RunOptions
@@ -25,7 +27,7 @@ from imagier.train.disk import describe_error, write_atomic
 from imagier.train.guard import Guard, NonFinite
 from imagier.train.hooks import evaluation, report
 from imagier.train.hooks.evaluation import Scores
-from imagier.train.manifest import format_file_name
+from imagier.train.manifest import choose_epoch_in_name, format_file_name
 from imagier.train.recorder import FlightRecorder
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome
@@ -73,14 +75,16 @@ def train(
     experiment = read_experiment(config, options, overrides)
     with open_runtime(options) as runtime:
         experiment.log_notes()
+        if options.dry_run:
+            return _summarize(dry_run(experiment, options, runtime), None)
         session, hooks = run_session(experiment, options, runtime)
         return _summarize(session, hooks)
 
 
 def run_session(
     experiment: Experiment, options: RunOptions, runtime: Runtime, held_out_batches: int | None = None
-) -> tuple[Session, Hooks | None]:
-    """One run from its start, or from where it was left, to its end. A dry run has no hooks.
+) -> tuple[Session, Hooks]:
+    """One run from its start, or from where it was left, to its end.
 
     held_out_batches: evaluate on this many batches instead of on the whole held-out set.
     """
@@ -89,14 +93,12 @@ def run_session(
     session = build_session(config, options, plan, runtime, held_out_batches)
     trainer = session.trainer
     announce(session)
-    if options.dry_run:
-        logger.info(config.dump())
-        return session, None
     if options.compile:
         for network in trainer.recipe.networks.values():
             network.compile()
     extras = plan.restore(trainer, found, strict=config.trainer.strict_resume)
     del found  # or the checkpoint would stay in memory, or its file in use, as long as the run lasts
+    check_class_names(extras, session.training.dataset.classes, plan.checkpoint)
     _write_config(session)
     hooks = build_hooks(session, extras)
     trainer.hooks = hooks.all
@@ -211,11 +213,12 @@ def _summarize(session: Session, hooks: Hooks | None) -> TrainResult:
     if hooks is None:
         return TrainResult(plan.logdir, "dry run", trainer.step, trainer.position.epoch, plan.checkpoint)
     has_trained = trainer.step > hooks.first_step
+    epoch = choose_epoch_in_name(trainer.position, trainer.step, session.config.run.max_iter)
     return TrainResult(
         plan.logdir,
         "interrupted" if trainer.outcome is Outcome.INTERRUPTED else "done",
         trainer.step,
         trainer.position.epoch,
-        plan.logdir / format_file_name(trainer.position.epoch, trainer.step) if has_trained else plan.checkpoint,
+        plan.logdir / format_file_name(epoch, trainer.step) if has_trained else plan.checkpoint,
         hooks.evaluation.last if hooks.evaluation is not None else {},
     )

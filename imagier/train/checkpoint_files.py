@@ -78,9 +78,10 @@ class CheckpointFiles:
         """The name of the checkpoint from which a run would continue."""
         self._best: str | None = None
 
-    def add(self, state: Mapping[str, Any]) -> None:
-        """Writes the state of a run. OSError if it is not on the disk."""
-        epoch, step = state["current_epoch"], state["current_iteration"]
+    def add(self, state: Mapping[str, Any], epoch: int | None = None) -> None:
+        """Writes the state of a run. OSError if it is not on the disk. epoch: that of its name; None: of its data."""
+        step = state["current_iteration"]
+        epoch = state["current_epoch"] if epoch is None else epoch
         path = self.logdir / manifest.format_file_name(epoch, step)
         others = [entry for entry in self.entries if entry.name != path.name]
         if len(others) < len(self.entries):  # written again: for a moment its hash would be that of the old file

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from imagier.recipe import Position
 from imagier.train.disk import write_atomic
 
 NAME = "checkpoints.json"
@@ -50,6 +51,16 @@ class DamagedManifest(ValueError):
 def format_file_name(epoch: int, step: int) -> str:
     """The reference's name for the checkpoint of an epoch and step."""
     return f"epoch_{epoch:05d}_iteration_{step:09d}_checkpoint.pt"
+
+
+def choose_epoch_in_name(position: Position, step: int, max_iter: int | None) -> int:
+    """The epoch in the name of the checkpoint of a step, as the reference counts.
+
+    What is saved at the end of an epoch bears the number of the next one; but a run that `max_iter` ends has not ended
+    its epoch.
+    """
+    has_just_ended = position.epoch > 0 and position.samples == 0
+    return position.epoch - (has_just_ended and max_iter is not None and step >= max_iter)
 
 
 def parse_name(name: str) -> tuple[int, int] | None:

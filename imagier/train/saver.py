@@ -58,16 +58,23 @@ class Saver:
             return
         self._submit("", self._reserve, state)
 
-    def save(self, trainer: Trainer, extras: Mapping[str, Any], patience_s: float | None = PATIENCE_S) -> None:
+    def save(
+        self,
+        trainer: Trainer,
+        extras: Mapping[str, Any],
+        patience_s: float | None = PATIENCE_S,
+        *,
+        epoch: int | None = None,
+    ) -> None:
         """Copies the run's state as it is now, and writes it later.
 
         What only an update of a player changes is copied in the background, too; the next update waits for that.
         patience_s: how long to wait for the save before, if it is not written yet; None: until it is. extras: as of
-        checkpoint.save.
+        checkpoint.save. epoch: that of the file's name; None: of the data.
         """
         written = self._wait(patience_s)
         if self._snapshot is None:
-            return self.save_now(trainer, extras)
+            return self.save_now(trainer, extras, epoch=epoch)
         if not written:
             logger.warning(
                 f"iteration {trainer.step:,} is not saved: the checkpoint before it is still being written; "
@@ -86,14 +93,14 @@ class Saver:
                 complete()
             finally:
                 self._copied.set()
-            self.files.add(copied)
+            self.files.add(copied, epoch)
 
         return self._submit(f"iteration {trainer.step:,}", write)
 
-    def save_now(self, trainer: Trainer, extras: Mapping[str, Any]) -> None:
-        """Writes the run's state, and waits until it is on the disk or has failed."""
+    def save_now(self, trainer: Trainer, extras: Mapping[str, Any], *, epoch: int | None = None) -> None:
+        """Writes the run's state, and waits until it is on the disk or has failed. epoch: as of `save`."""
         self._wait(None)
-        self._submit(f"iteration {trainer.step:,}", self.files.add, build_state(trainer, extras))
+        self._submit(f"iteration {trainer.step:,}", self.files.add, build_state(trainer, extras), epoch)
         self._wait(None)
 
     def note(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -33,6 +33,53 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_data(tmp_path_factory.mktemp("data"), train=8, val=2)
 
 
+def reference_files(steps_per_epoch: int, max_iter: int, save_every: int) -> tuple[dict[int, str], dict[int, str]]:
+    """By iteration, the last checkpoint and the image of it that the reference's loop writes, as the spec tells it."""
+    checkpoints, images, step, epoch = {}, {}, 0, 0
+    while True:
+        for _ in range(steps_per_epoch):
+            step += 1
+            images[step] = f"epoch_{epoch:05d}_iteration_{step:09d}.jpg"
+            if step % save_every == 0:
+                checkpoints[step] = f"epoch_{epoch:05d}_iteration_{step:09d}_checkpoint.pt"
+            if step >= max_iter:
+                return checkpoints, images
+        epoch += 1
+        if step % save_every == 0:
+            checkpoints[step] = f"epoch_{epoch:05d}_iteration_{step:09d}_checkpoint.pt"
+
+
+@pytest.mark.parametrize("max_iter", [8, 7])  # the end of an epoch, and not
+def test_files_have_the_names_that_the_reference_gives_them(config: Path, tmp_path: Path, max_iter: int) -> None:
+    log = tmp_path / "log"
+    words = ["train", "--config", str(config), "--logdir", str(log), "--device", "cpu", f"max_iter={max_iter}"]
+    assert main([*words, "snapshot_save_iter=1", "image_save_iter=1"]) == status.DONE
+    checkpoints, images = reference_files(steps_per_epoch=4, max_iter=max_iter, save_every=1)
+    assert {path.name for path in log.glob("*.pt")} == set(checkpoints.values())
+    assert {path.name for path in (log / "images").glob("epoch_*.jpg")} == set(images.values())
+    assert (log / "latest_checkpoint.txt").read_text() == f"latest_checkpoint: {checkpoints[max_iter]}\n"
+
+
+def test_a_run_goes_on_from_its_last_checkpoint_under_the_old_name_and_the_new(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    words = ["train", "--config", str(config), "--logdir", str(log), "--device", "cpu", "snapshot_save_iter=100"]
+    assert main([*words, "max_iter=4"]) == status.DONE
+    new, old = (f"epoch_{epoch:05d}_iteration_000000004_checkpoint.pt" for epoch in (0, 1))
+    assert main([*words, "max_iter=5"]) == status.DONE
+    assert f"continues from {new}" in capsys.readouterr().out
+    (log / "epoch_00001_iteration_000000005_checkpoint.pt").unlink()
+    for name in ("checkpoints.json", "latest_checkpoint.txt"):  # as an earlier version wrote them
+        (log / name).write_text(
+            (log / name).read_text().replace(new, old).replace("00005_checkpoint", "00004_checkpoint")
+        )
+    (log / new).rename(log / old)
+    assert main([*words, "max_iter=6"]) == status.DONE
+    assert f"continues from {old}" in capsys.readouterr().out
+    assert checkpoint.load(log / old)["current_epoch"] == 1  # the data go on after the epoch, whatever the name
+
+
 @pytest.fixture
 def config(tmp_path: Path, data: Path) -> Path:
     return tiny.write_config(tmp_path / "tiny.yaml", data)

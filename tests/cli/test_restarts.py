@@ -78,7 +78,7 @@ def test_a_run_that_began_with_a_checkpoint_goes_on_with_its_own_when_it_is_star
         assert main(words(config, tmp_path / "parts", f"max_iter={end}", *begin)) == status.DONE
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-    assert "continues from epoch_00001_iteration_000000005_checkpoint.pt" in capsys.readouterr().out
+    assert "continues from epoch_00000_iteration_000000005_checkpoint.pt" in capsys.readouterr().out
     whole, parts = (state(tmp_path / name, 6) for name in ("whole", "parts"))
     assert find_first_difference(whole["players"], parts["players"]) is None
 

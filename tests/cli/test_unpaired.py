@@ -134,6 +134,18 @@ def test_more_classes_than_the_config_says_are_told_before_training(
     assert told(funit, tmp_path, capsys, "data.num_classes=4") == []
 
 
+def test_classes_of_contents_and_of_styles_each_have_to_fit_and_not_both_together(
+    funit: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # as in the reference's own small set: the folder of the styles lies one level too deep
+    root = tmp_path / "nested"
+    draw(root, images_content=["cat/0", "dog/0", "wild/0"], images_style=["images_content/cat/0"])
+    nested = [f"data.train.roots=['{root}']", "data.val=null"]
+    assert told(funit, tmp_path, capsys, *nested) == []
+    (line,) = told(funit, tmp_path, capsys, *nested, "dis.num_classes=2")
+    assert "dis.num_classes: is 2, but the data have 3 classes" in line
+
+
 def test_wrong_files_of_all_types_are_named_before_training(
     unit: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

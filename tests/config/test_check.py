@@ -88,7 +88,7 @@ WRONG_TYPES = [
     ("data.input_image.0=3", "data.input_image.0: expected text, got 3"),
     (
         "data.input_types={images: {ext: png, normalize: true}}",
-        "data.input_types: expected a list, got {'images': {'ext': 'png'}}",
+        "data.input_types: expected a list, got {'images': {'ext': 'png', 'normalize': True}}",
     ),
     ("data.input_types.0=images", "data.input_types.0: expected a section, got 'images'"),
     ("data.input_types.0.images=png", "data.input_types.0.images: expected a section, got 'png'"),
@@ -196,6 +196,22 @@ def test_a_key_that_is_no_text_is_unknown_like_any_other(tmp_path: Path) -> None
 def test_a_missing_section_is_named(tmp_path: Path, section: str) -> None:
     text = re.sub(rf"^{section}:\n( .*\n)*", "", TEXT, flags=re.MULTILINE)
     assert errors(write(tmp_path, text)) == [f"small.yaml:1: {section}: missing section"]
+
+
+@pytest.mark.parametrize(
+    ("part", "missing"),
+    [
+        ("gen: {type: spade}", {"trainer", "dis", "data"}),
+        ("dis: {type: spade}", {"trainer", "gen", "data"}),
+        ("net: {type: spade}", {"trainer", "data"}),  # of a recipe with other players
+        ("data: {train: {roots: [x], augmentations: {resize_h_w: '32, 32'}}}", {"trainer", "gen", "dis"}),
+    ],
+)
+def test_a_config_that_is_only_a_part_has_a_line_for_each_section_it_lacks(
+    tmp_path: Path, part: str, missing: set[str]
+) -> None:
+    path = write(tmp_path, part)
+    assert {place for place, code in mistakes(path) if code == "missing-section"} == missing
 
 
 def test_an_empty_config_lists_all_missing_sections(tmp_path: Path) -> None:

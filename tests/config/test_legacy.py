@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from golden import golden
 from small_config import TEXT, errors, read, swap, write
 
 from imagier.config import find
 from imagier.config.legacy.translate import translate_legacy
-from imagier.config.load import Document, load
+from imagier.config.load import ConfigError, Document, load
 
 
 def modern(folder: Path, *overrides: str) -> tuple[Document, list[str]]:
@@ -90,6 +91,23 @@ RETIRED: list[tuple[str, str, list[str], str]] = [
     ("trainer.kid_num_subsets", "1", ["10"], "had no effect on this method"),
     ("trainer.kid_sample_size", "8", ["256"], "had no effect on this method"),
     ("trainer.kid_subset_size", "8", ["256"], "had no effect on this method"),
+    ("trainer.fid_type", "clean", ["''", "null"], "had no effect"),
+    ("trainer.reuse_gen_output", "false", ["true"], "had no effect on this method"),
+    ("trainer.num_videos_to_test", "8", ["64"], "had no effect on this method"),
+    ("trainer.num_frames_per_video", "8", ["10"], "had no effect on this method"),
+    ("trainer.reset_opt_g_on_resume", "true", ["false"], "had no effect on this method"),
+    ("trainer.reset_opt_d_on_resume", "true", ["false"], "had no effect on this method"),
+    ("trainer.gaugan_loader", "{config: a.yaml}", ["null"], "had no effect on this method"),
+    ("flow_network", "{type: imaginaire.third_party.flow_net.flow_net}", ["null"], "had no effect on this method"),
+    ("single_frame_epoch", "8", ["0"], "had no effect on this method"),
+    ("num_epochs_temporal_step", "4", ["null"], "had no effect on this method"),
+    ("gen_opt.param_groups", "{style: {lr: 1}}", ["null"], "had no effect on this method"),
+    ("dis_opt.ignore_parameters", "[bias]", ["[]"], "had no effect on this method"),
+    ("data.data_types", "[images]", ["null"], "is counted from input_types"),
+    ("data.extensions", "[png]", ["[]"], "is counted from input_types"),
+    ("test_data.num_channels", "[3]", ["[]"], "is counted from input_types"),
+    ("data.train.drop_last", "true", ["false"], "begins the next"),
+    ("test_data.test.drop_last", "true", ["false"], "every sample of a test set"),
     ("trainer.perceptual_mode", "vgg19", ["''", "null"], "reads perceptual_loss.mode"),
     ("trainer.perceptual_layers", "relu_4_1", ["''"], "reads perceptual_loss.layers"),
     ("trainer.gan_recon", "true", ["false"], "had no effect on this method"),
@@ -166,6 +184,33 @@ def test_the_line_about_a_retired_key_names_file_and_line(tmp_path: Path) -> Non
     config, notes = read(path)
     assert notes == [f"{path}:5: trainer.amp_gp: had no effect; dropped"]
     assert config == read(write(tmp_path))[0]
+
+
+@pytest.mark.parametrize("name", ["vid2vid", "fs_vid2vid", "wc_vid2vid", "gancraft"])
+@pytest.mark.parametrize("section", ["trainer", "gen"])
+def test_a_method_that_this_version_lacks_is_the_only_thing_said(tmp_path: Path, name: str, section: str) -> None:
+    prefix = {"trainer": "imaginaire.trainers", "gen": "imaginaire.generators"}[section]
+    with pytest.raises(ConfigError) as caught:
+        modern(tmp_path, f"{section}.type={prefix}.{name}", "data.num_frames_G=3", "trainer.no_such_key=1")
+    (error,) = caught.value.errors
+    assert (error.where, error.code) == (f"command line: {section}.type", "no-method")
+    assert error.what == f"this version has no {name}"
+    assert "did you mean" not in str(error)
+
+
+def test_a_kind_of_data_that_this_version_lacks_is_not_taken_for_another(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        modern(tmp_path, "data.type=imaginaire.datasets.paired_few_shot_videos")
+    (error,) = caught.value.errors
+    assert (error.where, error.what) == ("command line: data.type", "this version has no paired_few_shot_videos")
+
+
+@pytest.mark.parametrize("case", ["vid2vid_pose_a", "fs_vid2vid_face_a", "wc_vid2vid_a", "gancraft_a"])
+def test_a_config_of_the_reference_for_such_a_method_is_refused_in_one_line(case: str) -> None:
+    document = load(golden(case, "config.yaml"))
+    with pytest.raises(ConfigError) as caught:
+        translate_legacy(document)
+    assert [error.code for error in caught.value.errors] == ["no-method"]
 
 
 # key, value, part of the message

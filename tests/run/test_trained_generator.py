@@ -14,11 +14,14 @@ from PIL import Image
 import imagier
 from imagier.errors import UserError
 from imagier.run import RunOptions, TrainedGenerator, build_data, generate, train
-from imagier.run.inference import JPEG_QUALITY
+from imagier.run.experiment import read_experiment
+from imagier.run.inference import JPEG_QUALITY, load_recipe
 from imagier.run.memory_source import MemorySource
+from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import load
 from imagier.train.hooks import report
 from imagier.train.hooks.images import write_image
+from imagier.train.runtime import Runtime
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,19 @@ def test_a_seed_that_is_none_is_named(generator: TrainedGenerator, label: Path) 
     with pytest.raises(UserError) as error:
         generator({"seg_maps": label}, seed=-1)
     assert (error.value.where, error.value.code) == ("seed", "wrong-seed")
+
+
+@pytest.mark.parametrize(("asked", "precision"), [("auto", "fp32"), ("bf16", "bf16")])
+def test_images_are_made_in_half_precision_only_where_the_config_names_it(
+    logdir: Path, monkeypatch: pytest.MonkeyPatch, asked: str, precision: str
+) -> None:
+    monkeypatch.setattr(runtimes, "_has_bf16", lambda device: True)
+    words = ["trainer.amp_config.enabled=true", f"trainer.precision={asked}"]
+    options = RunOptions(logdir=logdir, device="cpu")
+    experiment = read_experiment(None, options, words)
+    runtime = Runtime(torch.device("cpu"))
+    load_recipe(experiment.config, load_weights(experiment, options), runtime)
+    assert runtime.precision == precision
 
 
 def test_its_images_are_those_of_generate(

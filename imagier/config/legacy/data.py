@@ -41,6 +41,15 @@ _UNREADABLE_IN_SPLITS = {
     "individual_video_frame_augmentations": "few-shot video",
 }
 
+_WRITTEN_BACK = ("data_types", "num_channels", "extensions")
+"""What a config holds that the reference wrote out, but nobody had to give."""
+
+_DROP_LAST = {
+    "train": "the rest of an epoch begins the next",
+    "val": "every held-out sample counts",
+    "test": "every sample of a test set is made",
+}
+
 _CLIP_KEYS: dict[KeyPath, Any] = {
     ("initial_sequence_length",): None,
     ("max_sequence_length",): 100,
@@ -71,6 +80,8 @@ def list_refused_keys(section: str) -> dict[KeyPath, str]:
 def list_retired_keys(document: Document, section: str) -> dict[KeyPath, Retired]:
     """Keys that have no effect, and why."""
     retired = {**_keys_of_other_datasets(document, section), **_keys_of_clips(document, section)}
+    retired |= {(section, key): Retired("is counted from input_types") for key in _WRITTEN_BACK}
+    retired |= {(section, split, "drop_last"): Retired(_DROP_LAST[split]) for split in SPLITS}
     if not _is_remote(document, section):
         retired |= {(section, key): Retired(ONLY_REMOTE) for key in ("cache", *CREDENTIALS)}
     for key_path in _input_types(document, section):

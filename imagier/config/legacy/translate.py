@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
 from imagier.config import schema
+from imagier.config.find import list_types
 from imagier.config.legacy import data as legacy_data
 from imagier.config.legacy.data import CREDENTIALS, OFF, ONLY_REMOTE, Retired
-from imagier.config.load import Document, KeyPath, join_keys
+from imagier.config.load import ConfigError, Document, KeyPath, join_keys
 from imagier.config.lookup import class_at, kind_at, type_at
 from imagier.config.own_keys import SECTIONS
+from imagier.errors import UserError
 
 _TYPE_PREFIXES = (
     "imaginaire.generators.",
@@ -26,6 +28,10 @@ _RENAMED_TYPES: dict[KeyPath, dict[str, str]] = {
     ("trainer", "type"): {"coco_funit": "funit"},
 }
 
+_ABSENT_METHODS = ("vid2vid", "fs_vid2vid", "wc_vid2vid", "gancraft", "dummy")
+_ABSENT_DATASETS = ("paired_few_shot_videos", "paired_few_shot_videos_native", "dummy")
+"""What the reference had and this version has not: nothing else of such a config is worth a line."""
+
 _MOVED: dict[KeyPath, KeyPath] = {
     ("trainer", "perceptual_mode"): ("trainer", "perceptual_loss", "mode"),
     ("trainer", "perceptual_layers"): ("trainer", "perceptual_loss", "layers"),
@@ -34,6 +40,8 @@ _MOVED: dict[KeyPath, KeyPath] = {
     ("num_epochs_temporal_step",): ("trainer", "num_epochs_temporal_step"),
 }
 """Keys whose meaning has another place here, for methods that know that place and not the key."""
+
+_NOT_OF_THIS_METHOD = "had no effect on this method"
 
 _RETIRED: dict[KeyPath, Retired] = {
     ("trainer", "hparam_to_tensorboard"): Retired("had no effect"),
@@ -45,30 +53,43 @@ _RETIRED: dict[KeyPath, Retired] = {
     ),
     ("trainer", "delay_allreduce"): Retired("had no effect", True),
     ("trainer", "amp_gp"): Retired("had no effect"),
-    ("trainer", "val_sample_size"): Retired("had no effect on this method", 50_000),
-    ("trainer", "eval_network"): Retired("had no effect on this method", ["clean_inception"]),
-    ("trainer", "use_kid"): Retired("had no effect on this method", True),
-    ("trainer", "use_fid"): Retired("had no effect on this method"),
-    ("trainer", "kid_num_subsets"): Retired("had no effect on this method", 10),
-    ("trainer", "kid_sample_size"): Retired("had no effect on this method", 256),
-    ("trainer", "kid_subset_size"): Retired("had no effect on this method", 256),
+    ("trainer", "val_sample_size"): Retired(_NOT_OF_THIS_METHOD, 50_000),
+    ("trainer", "eval_network"): Retired(_NOT_OF_THIS_METHOD, ["clean_inception"]),
+    ("trainer", "use_kid"): Retired(_NOT_OF_THIS_METHOD, True),
+    ("trainer", "use_fid"): Retired(_NOT_OF_THIS_METHOD),
+    ("trainer", "kid_num_subsets"): Retired(_NOT_OF_THIS_METHOD, 10),
+    ("trainer", "kid_sample_size"): Retired(_NOT_OF_THIS_METHOD, 256),
+    ("trainer", "kid_subset_size"): Retired(_NOT_OF_THIS_METHOD, 256),
     ("trainer", "perceptual_mode"): Retired("had no effect on this method, which reads perceptual_loss.mode"),
     ("trainer", "perceptual_layers"): Retired("had no effect on this method, which reads perceptual_loss.layers"),
-    ("trainer", "gan_relativistic"): Retired("had no effect on this method"),
-    ("trainer", "gan_decay_k"): Retired("had no effect on this method", 1),
-    ("trainer", "gan_min_k"): Retired("had no effect on this method", 1),
-    ("trainer", "gan_separate_topk"): Retired("had no effect on this method"),
+    ("trainer", "gan_relativistic"): Retired(_NOT_OF_THIS_METHOD),
+    ("trainer", "gan_decay_k"): Retired(_NOT_OF_THIS_METHOD, 1),
+    ("trainer", "gan_min_k"): Retired(_NOT_OF_THIS_METHOD, 1),
+    ("trainer", "gan_separate_topk"): Retired(_NOT_OF_THIS_METHOD),
+    ("trainer", "fid_type"): Retired("had no effect"),
+    **{
+        ("trainer", key): Retired(_NOT_OF_THIS_METHOD, default)
+        for key, default in {
+            "gaugan_loader": None,
+            "num_frames_per_video": 10,
+            "num_videos_to_test": 64,
+            "reset_opt_d_on_resume": False,
+            "reset_opt_g_on_resume": False,
+            "reuse_gen_output": True,
+        }.items()
+    },
+    ("single_frame_epoch",): Retired(_NOT_OF_THIS_METHOD, 0),
+    ("num_epochs_temporal_step",): Retired(_NOT_OF_THIS_METHOD, None),
     ("trainer", "loss_weight", "gp"): Retired("was read, but no such loss was computed", 0),
-    ("trainer", "loss_weight", "consistency_reg"): Retired("had no effect on this method", 0),
-    ("trainer", "loss_weight", "kl"): Retired("had no effect on this method", 0),
+    ("trainer", "loss_weight", "consistency_reg"): Retired(_NOT_OF_THIS_METHOD, 0),
+    ("trainer", "loss_weight", "kl"): Retired(_NOT_OF_THIS_METHOD, 0),
     ("gen", "all_res"): Retired("had no effect", True),
     ("dis", "patch_wise"): Retired("had no effect on this method, which reads patch_dis", True),
     ("dis", "patch_dis"): Retired("had no effect on this method, which reads patch_wise", True),
-    ("trainer", "gan_recon"): Retired("had no effect on this method"),
+    ("trainer", "gan_recon"): Retired(_NOT_OF_THIS_METHOD),
     ("trainer", "aug_policy"): Retired("this method does not use DiffAugment"),
     ("gen", "version"): Retired("had no effect"),
     ("gen", "activation_norm_params", "cond_dims"): Retired("is counted from the data section"),
-    ("data", "val", "drop_last"): Retired("every held-out sample counts"),
     CREDENTIALS: Retired(ONLY_REMOTE),
     ("common",): Retired("this method takes nothing from it"),
     ("local_rank",): Retired("is set at run time", 0),
@@ -85,6 +106,9 @@ _DISCRIMINATOR_SWITCHES = {"unit": "patch_dis", "munit": "patch_wise"}
 
 _PATCH_ONLY = ("num_discriminators", "kernel_size")
 _RESIDUAL_ONLY = ("first_kernel_size", "padding_mode", "aggregation", "order", "anti_aliased")
+
+_FLOW_NETWORK = "flow_network"
+"""The section of the network that looks at motion, of video methods; a recipe may have a player of that name."""
 
 _BETAS = ("adam_beta1", "adam_beta2")
 _OPTIMIZER_KEYS: dict[KeyPath, Any] = {
@@ -120,8 +144,10 @@ def translate_legacy(document: Document) -> list[str]:
     """Rewrites the reference's spellings in place; returns one line for every key that was dropped.
 
     What means something that cannot be done here is noted in the document, for `check` to tell with all that is wrong.
+    ConfigError, with nothing else, if the whole method is missing here.
     """
     _rename_values(document)
+    _refuse_absent_types(document)
     _rewrite_betas(document)
     _move_keys(document)
     notes = legacy_data.translate(document)
@@ -143,6 +169,18 @@ def _rename_values(document: Document) -> None:
             document.set(key_path, "none")
         elif value == "None":
             document.set(key_path, None)
+
+
+def _refuse_absent_types(document: Document) -> None:
+    for section, absent, kind in (
+        *((section, _ABSENT_METHODS, schema.RECIPE) for section in ("trainer", "gen", "dis")),
+        *((section, _ABSENT_DATASETS, schema.DATASET) for section in SECTIONS),
+    ):
+        name = document.get((section, "type"))
+        if name in absent:
+            where = f"{document.origin((section, 'type'))}: {section}.type"
+            advice = f"it has {', '.join(list_types(kind))}"
+            raise ConfigError([UserError(f"this version has no {name}", where=where, advice=advice, code="no-method")])
 
 
 def _rewrite_betas(document: Document) -> None:
@@ -195,10 +233,15 @@ def _retire(document: Document) -> list[str]:
         for key in _FUNIT_METRICS:
             retired["trainer", key] = retired["trainer", key]._replace(why="this version has no FID and no KID")
     for section in _optimizers(document):
+        for key in ("param_groups", "ignore_parameters"):
+            retired[section, key] = Retired(_NOT_OF_THIS_METHOD)
         retired[section, "fused_opt"] = Retired("the fused optimizer is always used where the device has one")
         retired |= _keys_of_other_optimizers(document, section)
     for section in SECTIONS:
         retired |= legacy_data.list_retired_keys(document, section)
+    recipe = class_at(document, ("trainer",))
+    if recipe is not None and _FLOW_NETWORK not in recipe.players:
+        retired[_FLOW_NETWORK,] = Retired(_NOT_OF_THIS_METHOD)
     notes = _drop_keys_of_the_other_discriminator(document)
     for key_path, (why, default) in retired.items():
         if not document.has(key_path) or _accepts_key(document, key_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,16 +30,15 @@ class Dataset(dataset.Dataset):
         (codec,) = spec.codecs
         self.files = Files(spec, codec)
         names = self.files.class_names()
-        self._classes = sorted(set(names))
-        self.labels = number_classes(names, self._classes)
+        self._classes, self.labels = number_classes(names)
 
     def __len__(self) -> int:
         return len(self.files)
 
     @property
-    def classes(self) -> Sequence[str]:
-        """Sorted, of all roots together; a label is an index into it."""
-        return self._classes
+    def classes(self) -> Mapping[str, Sequence[str]]:
+        """Sorted, of all roots together."""
+        return {"labels": self._classes}
 
     def __getitem__(self, key: Key) -> Sample:
         """The sample of (epoch, index). First the file is drawn, then its augmentation."""

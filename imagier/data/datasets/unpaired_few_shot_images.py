@@ -6,7 +6,7 @@ Liu et al., Few-Shot Unsupervised Image-to-Image Translation (FUNIT), 2019.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ CLASS_STRIDE, FILE_STRIDE = 8888, 100
 
 
 class Dataset(dataset.Dataset):
-    """A file's class is its outermost folder.
+    """A file's class is its outermost folder. Contents and styles have classes of their own, each numbered from 0.
 
     In training both files are drawn uniformly from all files, whatever the index; else every style file comes once,
     class after class, each with a content file that its index determines.
@@ -40,16 +40,17 @@ class Dataset(dataset.Dataset):
         super().__init__(spec)
         self.files = make_files(spec)
         names = {name: files.class_names() for name, files in self.files.items()}
-        self._classes = sorted({*names[CONTENT], *names[STYLE]})
-        self.labels = {name: number_classes(of_type, self._classes) for name, of_type in names.items()}
+        numbered = {name: number_classes(of_type) for name, of_type in names.items()}
+        self._classes = {f"labels_{name.removeprefix('images_')}": classes for name, (classes, _) in numbered.items()}
+        self.labels = {name: labels for name, (_, labels) in numbered.items()}
         self.held_out = _pair_held_out(names[STYLE], len(self.files[CONTENT]))
 
     def __len__(self) -> int:
         return max(map(len, self.files.values())) if self.spec.is_training else len(self.held_out)
 
     @property
-    def classes(self) -> Sequence[str]:
-        """Sorted, of both types and all roots together; a label is an index into it, for contents and for styles."""
+    def classes(self) -> Mapping[str, Sequence[str]]:
+        """Sorted, of all roots together, and apart for contents and styles, as the reference numbers them."""
         return self._classes
 
     def __getitem__(self, key: Key) -> Sample:

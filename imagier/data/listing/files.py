@@ -96,10 +96,11 @@ class Files:
         return [sys.intern(key.partition("/")[0]) for keys in self.list.keys for key in keys]
 
 
-def number_classes(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """The index of each name among the classes, int32."""
+def number_classes(names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The classes of files: their names, sorted, and the index of each file's class among them, int32."""
+    classes = sorted(set(names))
     number = {name: i for i, name in enumerate(classes)}
-    return np.array([number[name] for name in names], np.int32)
+    return classes, np.array([number[name] for name in names], np.int32)
 
 
 def make_files(spec: DatasetSpec) -> dict[str, Files]:

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -163,16 +164,18 @@ class Loader:
         return shuffle_indices(len(self.dataset), self.seed, epoch)
 
     def _torch_loader(self, keys: Iterable[list[Key]], persistent_workers: bool = False) -> DataLoader:
-        return DataLoader(
-            Guarded(self.dataset, self.on_error),
-            batch_sampler=keys,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            worker_init_fn=partial(_start_worker, os.getpid()),
-            pin_memory=self.pin_memory,
-            persistent_workers=persistent_workers,
-            generator=torch.Generator(),  # else seeds for the workers, unused here, would be drawn from the global one
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # run/workers.py tells it in a line
+            return DataLoader(
+                Guarded(self.dataset, self.on_error),
+                batch_sampler=keys,
+                num_workers=self.num_workers,
+                collate_fn=collate,
+                worker_init_fn=partial(_start_worker, os.getpid()),
+                pin_memory=self.pin_memory,
+                persistent_workers=persistent_workers,
+                generator=torch.Generator(),  # else seeds for the workers, unused here, would be drawn from the global
+            )
 
     def _batches(self, loader: DataLoader) -> Generator[Batch, None, None]:
         # Closed and not left to the garbage collector: after an error that would come late, and workers would stay.

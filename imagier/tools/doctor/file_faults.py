@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from imagier.data.codecs.doubts import find_unmarked_classes, find_without_class
 from imagier.data.codecs.mask import NOTHING
+from imagier.data.doubts import find_unmarked_classes, find_without_class
 from imagier.tools.doctor.file_stats import WRONG, Flag
 from imagier.tools.doctor.file_table import FileTable
 from imagier.tools.doctor.finding import Finding, Severity, format_count, make_rows, rate_wrong_files

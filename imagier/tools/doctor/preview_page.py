@@ -182,11 +182,11 @@ def _make_caption(sample: Sample, codec: Codec) -> str:
     return ", ".join(word for word in [*words, "mirrored" if flipped else ""] if word)
 
 
-def _make_label(numbers: Mapping[str, Any], classes: Sequence[str], name: str) -> str:
+def _make_label(numbers: Mapping[str, Any], classes: Mapping[str, Sequence[str]], name: str) -> str:
     """The name of a sample's class, in sets with classes."""
     for key in ("labels", f"labels_{name.rpartition('_')[2]}"):
         if key in numbers:
-            return f"class {numbers[key]}: {classes[numbers[key]]}"
+            return f"class {numbers[key]}: {classes[key][numbers[key]]}"
     return ""
 
 

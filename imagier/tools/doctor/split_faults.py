@@ -11,7 +11,7 @@ import numpy as np
 from imagier.data.augmentation.augment import Augmenter
 from imagier.data.augmentation.warp import Size
 from imagier.data.codec import Codec
-from imagier.data.codecs.doubts import find_without_class
+from imagier.data.doubts import find_without_class
 from imagier.errors import UserError
 from imagier.tools.doctor.copies import Copies
 from imagier.tools.doctor.file_table import FileTable, Partners, Split, match_partners

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from imagier.train.manifest import choose_epoch_in_name
 from imagier.train.runtime import Runtime
 from imagier.train.saver import PATIENCE_S, Saver
 from imagier.train.trainer import Outcome, Progress, Trainer
@@ -37,13 +38,14 @@ class Checkpoints:
         start: int,
         every_epochs: int,
         start_epoch: int,
+        max_iter: int | None = None,
         before_checkpoint: Callable[[Trainer], None] | None = None,
         prepares: bool = False,
     ) -> None:
         """saver: None on all ranks but the first. extras, stateful: what else is saved; called on all ranks.
 
-        before_checkpoint: called before each save, unless the run was interrupted. prepares: reserve the memory for
-        copies at the first step.
+        max_iter: that of the run, on which a name depends. before_checkpoint: called before each save, unless the run
+        was interrupted. prepares: reserve the memory for copies at the first step.
         """
         self.saver = saver
         self.extras = extras
@@ -51,6 +53,7 @@ class Checkpoints:
         self.before_checkpoint = before_checkpoint
         self.every, self.start = every, start
         self.every_epochs, self.start_epoch = every_epochs, start_epoch
+        self.max_iter = max_iter
         self._prepares = prepares
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
@@ -73,11 +76,13 @@ class Checkpoints:
     def _save(self, trainer: Trainer, progress: Progress, extras: dict[str, Any]) -> None:
         if self.saver is None:
             return
+        epoch = choose_epoch_in_name(progress.position, progress.step, self.max_iter)
         if progress.is_last:
-            self.saver.save_now(trainer, extras)
+            self.saver.save_now(trainer, extras, epoch=epoch)
         else:
             # A checkpoint that was asked for is never left out.
-            self.saver.save(trainer, extras, None if progress.outcome is Outcome.SAVE else PATIENCE_S)
+            patience_s = None if progress.outcome is Outcome.SAVE else PATIENCE_S
+            self.saver.save(trainer, extras, patience_s, epoch=epoch)
 
     def load_state_dict(self, extras: Mapping[str, Any], device: torch.device) -> None:
         """Gives every stateful hook what the extras of a checkpoint hold for it; those without a state start afresh."""

@@ -45,7 +45,9 @@ class Images:
         self.seed = seed
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
-        name = f"epoch_{progress.epoch:05d}_iteration_{progress.step:09d}.jpg"
+        # At the end of an epoch, the number of that epoch: the reference showed an image before it counted on.
+        has_just_ended = progress.epoch_ended and progress.position.samples == 0
+        name = f"epoch_{progress.epoch - has_just_ended:05d}_iteration_{progress.step:09d}.jpg"
         finished = progress.outcome is Outcome.DONE
         if finished or any(progress.step % period == 0 for period in self.every):
             self._save(trainer, progress.step, self.folder / name)

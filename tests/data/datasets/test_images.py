@@ -33,7 +33,7 @@ def dataset(*sources: Any, is_training: bool = False, augmentations: Any = None,
 
 def test_held_out_a_sample_is_its_file_with_the_number_of_its_outermost_folder() -> None:
     data = dataset()
-    assert data.classes == ["ape", "cat", "dog"]
+    assert data.classes == {"labels": ["ape", "cat", "dog"]}
     for index, label in enumerate([2, 0, 0, 1]):
         sample = data[3, index]
         assert sample.keys == {"images": KEYS[index]}
@@ -52,7 +52,7 @@ def test_classes_of_all_roots_are_numbered_together() -> None:
     data = dataset(
         Memory(FILES), Memory({("images", "bee/0"): png(noise(4, 4)), ("images", "cat/0"): png(noise(4, 4))})
     )
-    assert data.classes == ["ape", "bee", "cat", "dog"]
+    assert data.classes == {"labels": ["ape", "bee", "cat", "dog"]}
     assert [data[0, index].numbers["labels"] for index in range(6)] == [3, 0, 0, 2, 1, 2]
 
 

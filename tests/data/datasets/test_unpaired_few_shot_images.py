@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from images import Memory, noise, png
+from images import Memory, noise, png, write
 from small_data import build, codec_for
+from stores import reference_lmdb, tar
 
 from imagier.data.datasets.unpaired_few_shot_images import Dataset
 from imagier.data.loading.loader import Loader
+from imagier.data.sources.opening import open_local
 from imagier.recipe import Batch, Position
 from imagier.run.quick_check import quick_check
 
@@ -41,7 +44,7 @@ def labels(data: Dataset, epoch: int, index: int) -> dict[str, object]:
 
 def test_a_class_is_the_outermost_folder_and_its_label_its_place_in_the_alphabet() -> None:
     data = dataset(ANIMALS)
-    assert data.classes == ["ape", "cat", "dog"]
+    assert data.classes == {f"labels_{kind}": ["ape", "cat", "dog"] for kind in ("content", "style")}
     seen = {}
     for index in range(200):
         sample = data[0, index]
@@ -50,16 +53,46 @@ def test_a_class_is_the_outermost_folder_and_its_label_its_place_in_the_alphabet
     assert seen == {(kind, name): i for kind in ("content", "style") for i, name in enumerate(["ape", "cat", "dog"])}
 
 
-def test_contents_and_styles_share_their_numbers_and_so_do_roots() -> None:
+def test_contents_and_styles_are_numbered_apart_and_roots_together() -> None:
     first, second = memory(["cat/0"], ["dog/0"]), memory(["ape/0"], ["cat/0", "eel/0"])
     data = dataset(first, second, is_training=False)
-    assert data.classes == ["ape", "cat", "dog", "eel"]
-    numbers = {data[0, i].keys["images_style"]: labels(data, 0, i)["style"] for i in range(3)}
-    assert numbers == {"cat/0": 1, "dog/0": 2, "eel/0": 3}
+    assert data.classes == {"labels_content": ["ape", "cat"], "labels_style": ["cat", "dog", "eel"]}
+    samples = [data[0, i] for i in range(3)]
+    assert {x.keys["images_style"]: x.numbers["labels_style"] for x in samples} == {"cat/0": 0, "dog/0": 1, "eel/0": 2}
+    contents = {(x.keys["images_content"], x.numbers["labels_content"]) for x in samples}
+    assert contents <= {("cat/0", 1), ("ape/0", 0)}
+    assert contents
+
+
+@pytest.mark.parametrize("store", ["folder", "lmdb", "shards"])
+def test_every_kind_of_store_gives_a_file_the_class_of_its_outermost_folder(tmp_path: Path, store: str) -> None:
+    contents, styles = ["cat/0", "dog/0", "wild/0"], ["images_content/cat/0", "images_content/dog/0"]
+    keys = [("images_content", key) for key in contents] + [("images_style", key) for key in styles]
+    files = {(kind, key): png(noise(2, 2, seed=i)) for i, (kind, key) in enumerate(keys)}
+    write_store(tmp_path, store, files)
+    source = open_local(str(tmp_path), {"images_content": "png", "images_style": "png"}, store)
+    assert dataset(source).classes == {"labels_content": ["cat", "dog", "wild"], "labels_style": ["images_content"]}
+
+
+def write_store(root: Path, store: str, files: dict[tuple[str, str], bytes]) -> None:
+    """The files under a root, as the reference's folders and LMDB hold them, or in a tar."""
+    if store == "folder":
+        for (kind, key), data in files.items():
+            write(root / kind / f"{key}.png", data)
+    elif store == "lmdb":
+        values: dict[str, dict[str, bytes]] = {}
+        listed: dict[str, dict[str, list[str]]] = {}
+        for (kind, key), data in files.items():
+            values.setdefault(kind, {})[key] = data
+            sequence, _, name = key.rpartition("/")
+            listed.setdefault(kind, {}).setdefault(sequence, []).append(name)
+        reference_lmdb(root, values, listed)
+    else:
+        tar(root / "000000.tar", [(f"{key}.{kind}.png", data) for (kind, key), data in files.items()])
 
 
 def test_files_right_under_their_type_are_a_class() -> None:
-    assert dataset(memory(["./0"], ["./0", "./1"])).classes == ["."]
+    assert dataset(memory(["./0"], ["./0", "./1"])).classes == {"labels_content": ["."], "labels_style": ["."]}
 
 
 def test_in_training_content_and_style_are_drawn_independently_and_uniformly_over_files() -> None:
@@ -86,7 +119,7 @@ def test_the_rank_of_a_held_out_class_counts_styles_alone() -> None:
     contents = [f"ape/{i}" for i in range(7)]
     data = dataset(memory(contents, ["bee/0", "cat/0"]), is_training=False)
     assert [data[0, k].keys["images_content"] for k in range(2)] == [contents[0], contents[888800 % 7]]
-    assert [labels(data, 0, k) for k in range(2)] == [{"content": 0, "style": 1}, {"content": 0, "style": 2}]
+    assert [labels(data, 0, k) for k in range(2)] == [{"content": 0, "style": 0}, {"content": 0, "style": 1}]
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone() -> None:
@@ -126,7 +159,7 @@ def test_a_batch_has_labels_and_a_resumed_stream_has_the_same(num_workers: int) 
     batch, position = uninterrupted[0]
     assert batch["labels_content"].dtype == batch["labels_style"].dtype == torch.int64
     for kind in ("content", "style"):
-        names = [data.classes[label] for label in batch[f"labels_{kind}"]]
+        names = [data.classes[f"labels_{kind}"][label] for label in batch[f"labels_{kind}"]]
         assert [key.split("/")[0] for key in batch.keys[f"images_{kind}"]] == names
     rest = [content(batch) for batch, _ in islice(batches(data, position, num_workers), 4)]
     assert rest == [content(batch) for batch, _ in uninterrupted[1:]]

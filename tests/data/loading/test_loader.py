@@ -106,6 +106,12 @@ def test_what_is_left_of_an_epoch_begins_the_first_batch_of_the_next() -> None:
     assert [position for _, position in batches] == ends
 
 
+def test_more_processes_than_cores_bring_no_warning_of_torch(recwarn: pytest.WarningsRecorder) -> None:
+    made = loader(Counted(8), 2, num_workers=64)
+    made._torch_loader([])
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 @pytest.mark.parametrize("length", [8, 9, 11, 23])
 @pytest.mark.parametrize("epochs", [0, 1, 2, 5, 10**9])
 def test_so_many_epochs_take_the_steps_that_are_told(length: int, epochs: int) -> None:

@@ -1,0 +1,69 @@
+"""A dry run checks and counts, and needs neither data nor memory for that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from contract.experiment import EXPERIMENTS, config_of, write_data
+
+from imagier.errors import UserError
+from imagier.run import build_training
+from imagier.run.dry_run import dry_run
+from imagier.run.experiment import Experiment
+from imagier.run.options import RunOptions
+from imagier.train.runtime import Runtime
+
+CPU = Runtime(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_networks_are_counted_without_memory_for_them(data: Path, tmp_path: Path, name: str) -> None:
+    config = config_of(name, data)
+    session = dry_run(Experiment(config), RunOptions(logdir=tmp_path / "run"), CPU)
+    built = build_training.build_untrained_recipe(config, CPU).networks
+    for player, network in session.trainer.recipe.networks.items():
+        parameters = list(network.parameters())
+        assert all(p.is_meta for p in parameters)
+        assert [p.shape for p in parameters] == [p.shape for p in built[player].parameters()]
+
+
+def test_all_that_is_missing_is_told_after_the_config_and_the_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "imagier")
+    gone = tmp_path / "gone"
+    config = config_of("spade", gone, f"data.val={{roots: ['{gone}'], augmentations: {{resize_h_w: '32, 32'}}}}")
+    options = RunOptions(logdir=tmp_path / "run", checkpoint=tmp_path / "no.pt")
+    with pytest.raises(UserError) as caught:
+        dry_run(Experiment(config), options, CPU)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith(f"{tmp_path / 'no.pt'}: ")
+    assert [line.startswith(f"{gone}: ") for line in lines[1:]] == [True]  # one root, of both sets
+    said = [record.getMessage() for record in caplog.records]
+    counts = {
+        name: sum(p.numel() for p in network.parameters())
+        for name, network in build_training.build_untrained_recipe(config, CPU).networks.items()
+    }
+    assert f"spade: parameters gen {counts['gen']:,}, dis {counts['dis']:,}" in said
+    assert config.dump() in said
+
+
+def test_a_single_mistake_keeps_its_place_and_code(data: Path, tmp_path: Path) -> None:
+    config = config_of("funit", data, "dis.num_classes=1")
+    with pytest.raises(UserError) as caught:
+        dry_run(Experiment(config), RunOptions(logdir=tmp_path / "run"), CPU)
+    assert (caught.value.where, caught.value.code) == ("trainer: dis.num_classes", "too-few-classes")
+
+
+def test_an_optimizer_that_refuses_its_weights_is_told(data: Path, tmp_path: Path) -> None:
+    config = config_of("spade", data, "dis_opt={type: muon}")  # for matrices alone
+    with pytest.raises(UserError) as caught:
+        dry_run(Experiment(config), RunOptions(logdir=tmp_path / "run"), CPU)
+    assert (caught.value.where, caught.value.code) == ("dis_opt", "wrong-optimizer")
