@@ -36,7 +36,7 @@ def test_a_key_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         ("gen.style_enc", "a section ({path}:11)"),
         ("gen.latent_dim", "not read by what {path} trains"),
         ("data.cache.root", "not given"),
-        ("data.train.roots", "[somewhere/train] ({path}:26)"),
+        ("data.train.roots", "[somewhere/train] ({path}:27)"),
     ],
 )
 def test_the_value_in_a_config_is_shown_with_its_line(
