@@ -81,7 +81,8 @@ def _explain_value(document: Document, name: str, meanings: list[Key]) -> list[K
 
 
 def _print_meaning(key: Key) -> None:
-    print(textwrap.fill(key.description, _WIDTH, initial_indent="  ", subsequent_indent="  "))
+    text = key.description or "Its class does not say what it is for."
+    print(textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  "))
     _print_fact("type", f"{key.type}, {key.range}" if key.range else key.type)
     if key.unit:
         _print_fact("unit", key.unit)
