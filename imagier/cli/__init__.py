@@ -1,4 +1,4 @@
-"""The command line: `imagier train | submit | verify-resume | infer | convert | data | schema`."""
+"""The command line: `imagier train | submit | verify-resume | infer | convert | data | explain | schema`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ COMMANDS = {
     "infer": "write an image for every input",
     "convert": "convert a checkpoint of the reference",
     "data": "build, check and preview data sets",
+    "explain": "say what a key of a config is for, and its value",
     "schema": "write a JSON Schema of configs, for editors",
 }
 

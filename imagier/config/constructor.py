@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter
 from typing_extensions import is_typeddict
 
+from imagier.config.descriptions import describe_arguments, describe_fields
 from imagier.errors import UserError
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -34,14 +35,16 @@ def constructor_model(cls: type, beside: type | None, facts: tuple[str, ...] = (
     """
     fields: dict[str, tuple[str, Any, Any]] = {}
     if beside is not None:
-        shared = hints_of(beside)
+        shared, texts = hints_of(beside), describe_fields(beside)
         for f in dataclasses.fields(beside):
             if f.name != "type":
-                fields[f.name] = (f.name, shared[f.name], _field(f.default, f.default_factory))
-    hints = constructor_hints(cls)
+                field = _field(f.default, f.default_factory, texts.get(f.name))
+                fields[f.name] = (f.name, shared[f.name], field)
+    hints, texts = constructor_hints(cls), describe_arguments(cls)
     for parameter in list_parameters(cls, facts):
         default = dataclasses.MISSING if parameter.default is inspect.Parameter.empty else parameter.default
-        own = (parameter.name, _reduce(hints.get(parameter.name, Any)), _field(default))
+        field = _field(default, text=texts.get(parameter.name))
+        own = (parameter.name, _reduce(hints.get(parameter.name, Any)), field)
         fields.setdefault(parameter.name, own)
     return dataclasses.make_dataclass(cls.__name__, list(fields.values()), kw_only=True, frozen=True)
 
@@ -96,12 +99,13 @@ def alternatives(hint: Any) -> Iterator[Any]:
         yield hint
 
 
-def _field(default: Any, factory: Any = dataclasses.MISSING) -> Any:
+def _field(default: Any, factory: Any = dataclasses.MISSING, text: str | None = None) -> Any:
+    metadata = {"description": text} if text else {}
     if factory is not dataclasses.MISSING:
-        return dataclasses.field(default_factory=factory)
+        return dataclasses.field(default_factory=factory, metadata=metadata)
     if isinstance(default, list | dict | set):
-        return dataclasses.field(default_factory=lambda: copy.copy(default))
-    return dataclasses.field(default=default)
+        return dataclasses.field(default_factory=lambda: copy.copy(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _reduce(hint: Any) -> Any:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 
 from imagier.config import schema
 from imagier.config.check import DATA_FACTS
 from imagier.config.constructor import adapter, constructor_model
+from imagier.config.describe import read_texts
+from imagier.config.descriptions import split_unit
 from imagier.config.find import Kind, find, list_types
 
 _WEIGHTS = ("params",)
@@ -32,7 +37,8 @@ def json_schema() -> dict[str, Any]:
             adapters[section, name] = adapter(model)
     for name in list_types(schema.DATASET):
         adapters["own", name] = adapter(constructor_model(find(schema.DATASET, name), None, ("spec",)))
-    references, whole = TypeAdapter.json_schemas([(key, "validation", one) for key, one in adapters.items()])
+    inputs: list[Any] = [(key, "validation", one) for key, one in adapters.items()]
+    references, whole = TypeAdapter.json_schemas(inputs, schema_generator=_WithDescriptions)
     definitions = whole["$defs"]
     parts = {key: definitions.pop(references[key, "validation"]["$ref"].rpartition("/")[2]) for key in adapters}
     for section, kind in kinds.items():
@@ -42,10 +48,12 @@ def json_schema() -> dict[str, Any]:
     _add_own_keys(definitions, [part for key, part in parts.items() if key[0] == "own"])
     root = parts["run"]
     root["properties"]["metrics"]["items"] = {"$ref": "#/$defs/metric"}
-    root["properties"] |= {section: {"$ref": f"#/$defs/{section}"} for section in ("trainer", *players)}
+    root["properties"]["trainer"] = {"$ref": "#/$defs/trainer", "description": "The method, and how it trains."}
+    for name in players:
+        root["properties"][name] = {"$ref": f"#/$defs/{name}", "description": f"The network of the player {name}."}
     return {
         **root,
-        "patternProperties": {"_opt$": {"$ref": "#/$defs/optimizer"}},
+        "patternProperties": {"_opt$": {"$ref": "#/$defs/optimizer", "description": "The optimizer of a player."}},
         "additionalProperties": _OF_THE_USER,
         "required": [*root["required"], "trainer"],
         "allOf": [_needs_sections_of(name, recipe.players) for name, recipe in recipes.items()],
@@ -53,6 +61,29 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$defs": definitions,
     }
+
+
+class _WithDescriptions(GenerateJsonSchema):
+    """Describes each key, and gives the defaults that are made anew for each config."""
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> dict[str, Any]:
+        made = super().dataclass_schema(schema)
+        for f in dataclasses.fields(schema["cls"]):
+            if f.name in made["properties"] and f.default_factory is not dataclasses.MISSING:
+                made["properties"][f.name].setdefault("default", f.default_factory())
+        return _describe(made, schema["cls"])
+
+    def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> dict[str, Any]:
+        return _describe(super().typed_dict_schema(schema), schema["cls"])
+
+
+def _describe(section: dict[str, Any], model: Any) -> dict[str, Any]:
+    """The schema of a section with the descriptions of its keys."""
+    for name, text in read_texts(model).items():
+        description, unit = split_unit(text)
+        if name in section["properties"]:
+            section["properties"][name]["description"] = f"{description} Unit: {unit}." if unit else description
+    return section
 
 
 def _add_own_keys(definitions: dict[str, Any], datasets: Sequence[dict[str, Any]]) -> None:
@@ -69,11 +100,13 @@ def _add_own_keys(definitions: dict[str, Any], datasets: Sequence[dict[str, Any]
 def _alternatives(kind: Kind, of_types: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The schema of a section for each of its types."""
     for name, part in of_types.items():
-        part["properties"]["type"] = {"const": name}
-        if name != kind.default_type:
+        part["properties"]["type"] = {"const": name, "description": f"Which {kind.noun}."}
+        if name == kind.default_type:
+            part["properties"]["type"]["default"] = name
+        else:
             part["required"] = [*part.get("required", []), "type"]
         if kind is schema.OPTIMIZER:
-            part["properties"]["lr_policy"] = {"$ref": "#/$defs/schedule"}
+            part["properties"]["lr_policy"] |= {"$ref": "#/$defs/schedule"}
     return list(of_types.values())
 
 
@@ -84,5 +117,9 @@ def _needs_sections_of(recipe: str, players: Sequence[str]) -> dict[str, Any]:
 
 
 _DOTTED: dict[str, Any] = {"type": "string", "pattern": "\\."}
-_OF_THE_USER: dict[str, Any] = {"type": "object", "properties": {"type": _DOTTED}, "required": ["type"]}
+_OF_THE_USER: dict[str, Any] = {
+    "type": "object",
+    "properties": {"type": {**_DOTTED, "description": "A class of your own, by its dotted path."}},
+    "required": ["type"],
+}
 """A section that names a class by its dotted path, and so has keys that only the class knows."""

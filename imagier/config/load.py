@@ -145,6 +145,12 @@ def dump(tree: dict[str, Any]) -> str:
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def dump_inline(value: Any) -> str:
+    """A value as YAML, in one line."""
+    options: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "allow_unicode": True, "width": 10**6}
+    return yaml.dump(value, Dumper=_PythonDumper, **options).removesuffix("\n").removesuffix("\n...")
+
+
 _FLOAT = re.compile(
     r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
     |[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)
@@ -206,7 +212,11 @@ for _tag, _expected in (("bool", "true or false"), ("int", "a whole number"), ("
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that `_Loader` would read as a number."""
+    """Quotes text that `_Loader`, or another reader of YAML 1.1 or 1.2, would read as a number or as a boolean."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^0o[0-7]+$"), ["0"])
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^[yYnN]$"), list("yYnN"))
 
 
 class _PythonDumper(_Dumper):

@@ -28,11 +28,12 @@ class PerceptualConfig:
     """The section `trainer.perceptual_loss` of a configuration."""
 
     mode: str
-    """The network: vgg19, vgg16, alexnet, inception_v3, resnet50, robust_resnet50, vgg_face_dag, efficientnet_lite0."""
+    """The pretrained network: vgg19, vgg16, alexnet, inception_v3, resnet50, robust_resnet50, vgg_face_dag or
+    efficientnet_lite0."""
     layers: list[str] | str
     """The layer or layers whose features are compared, such as relu_4_1."""
     weights: list[float] | float | None = None
-    """Weight of each layer; a single number holds for all layers; 1 if not given."""
+    """Weight of each layer; a single number holds for all layers, null for 1."""
     fp16: bool = False
     """Run the network in bfloat16 on an accelerator, which saves time and memory; the loss stays in float32. Without
     effect on the CPU, and in a run in bfloat16, in which the network is in bfloat16 anyway. It is never in float16, in
@@ -47,12 +48,13 @@ class PerceptualConfig:
     resize_mode: ResizeMode = "bilinear"
     """How images are resized, also for the scales."""
     info_nce_temperature: float = 0.07
+    """info_nce: what similarities are divided by, from 0.01 to 1."""
     info_nce_gather_distributed: bool = True
     """info_nce: contrast the images of all ranks."""
     info_nce_flatten: bool = True
     """info_nce: compare features at every position; otherwise their means over the image."""
     weights_path: str | None = None
-    """File with the network's weights (.pth, .pt, .safetensors); by default torch's cache, or a download into it."""
+    """File with the network's weights (.pth, .pt, .safetensors); null: torch's cache, or a download into it."""
 
 
 class PerceptualLoss(nn.Module):

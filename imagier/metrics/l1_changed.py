@@ -17,7 +17,9 @@ class Metric(MeanOverImages):
     needs = ("targets", "start")
 
     def __init__(self, *, tolerance: Annotated[float, Field(ge=0)] = 0.02) -> None:
-        """tolerance: a pixel differs if some channel of the target is further than this from `start`."""
+        """tolerance: A pixel differs if some channel of the target is further than this from the input, for values in
+        [0, 1].
+        """
         self.tolerance = tolerance
         self.name = "L1 changed" if tolerance == 0.02 else f"L1 changed by {tolerance:g}"
 

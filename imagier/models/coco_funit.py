@@ -32,10 +32,18 @@ class Generator(nn.Module):
         num_image_channels: int = 3,
         weight_norm_type: WeightNorm = "none",
     ) -> None:
-        """usb_dims: size of the universal style bias, a learned code shared by all styles.
-
-        num_res_blocks: of the content encoder. num_mlp_blocks: one more than the number of layers of the MLP, which
-        has at least two.
+        """num_filters: Width of the first layer of both encoders, doubled with every halving of the size; of the style
+            encoder at most twice. [channels]
+        num_filters_mlp: Width of the layers between a style and the norms of the decoder. [channels]
+        style_dims: Size of the style code.
+        usb_dims: Size of the universal style bias, a learned code shared by all styles.
+        num_res_blocks: Residual blocks in the content encoder; the decoder has 2.
+        num_mlp_blocks: One more than the number of layers between a style and the norms of the decoder, which is at
+            least 2.
+        num_downsamples_style: How often the style encoder halves the size of an image, at least twice.
+        num_downsamples_content: How often the content encoder halves the size of an image.
+        num_image_channels: Channels of images. [channels]
+        weight_norm_type: Norm of the weights of convolutions.
         """
         super().__init__()
         self.size_multiple = 2**num_downsamples_content

@@ -34,6 +34,7 @@ class LossWeights:
     """Weights of the losses. A loss of weight 0 is not computed, except for the adversarial one."""
 
     gan: float
+    """Adversarial loss, of generator and discriminator."""
     feature_matching: float = 0.0
     """L1 between the discriminator's pooled features of the translation and of the style image."""
     image_recon: float = 0.0
@@ -56,8 +57,17 @@ class Generator(nn.Module):
         num_image_channels: int = 3,
         weight_norm_type: WeightNorm = "none",
     ) -> None:
-        """num_res_blocks: of the content encoder. num_mlp_blocks: one more than the number of layers of the MLP,
-        which has at least two.
+        """num_filters: Width of the first layer of both encoders, doubled with every halving of the size; of the style
+            encoder at most twice. [channels]
+        num_filters_mlp: Width of the layers between a style and the norms of the decoder. [channels]
+        style_dims: Size of the style code.
+        num_res_blocks: Residual blocks in the content encoder; the decoder has 2.
+        num_mlp_blocks: One more than the number of layers between a style and the norms of the decoder, which is at
+            least 2.
+        num_downsamples_style: How often the style encoder halves the size of an image, at least twice.
+        num_downsamples_content: How often the content encoder halves the size of an image.
+        num_image_channels: Channels of images. [channels]
+        weight_norm_type: Norm of the weights of convolutions.
         """
         super().__init__()
         self.size_multiple = 2**num_downsamples_content
@@ -185,6 +195,14 @@ class Discriminator(nn.Module):
         padding_mode: PaddingMode = "reflect",
         weight_norm_type: WeightNorm = "none",
     ) -> None:
+        """num_image_channels: Channels of images. [channels]
+        num_classes: Classes in the data, or more. [classes]
+        num_filters: Width of the first layer; it doubles from level to level. [channels]
+        max_num_filters: Largest width. [channels]
+        num_layers: Levels of two residual blocks; between levels the size is halved.
+        padding_mode: What convolutions see beyond the border.
+        weight_norm_type: Norm of the weights of convolutions.
+        """
         super().__init__()
         self.num_classes = num_classes
 
@@ -254,9 +272,16 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
-        """aug_policy: DiffAugment (Zhao et al. 2020) of the discriminator's input; "" for none.
-
+        """gan_mode: The adversarial loss: hinge (Lim & Ye 2017), least_square (Mao et al. 2017), non_saturated or
+            softplus (Goodfellow et al. 2014), wasserstein (Arjovsky et al. 2017).
+        loss_weight: Factor of each loss in the total.
+        aug_policy: DiffAugment (Zhao et al. 2020) of what discriminators see, comma-separated: color, translation,
+            cutout, translation_scale; empty: none.
         style_classes: number of classes in the data.
+        gen_step: Updates of the generator per iteration, each on a batch of its own. [updates]
+        dis_step: Updates of the discriminator per iteration, before those of the generator. [updates]
+        reference_order: A forward of the generator for each update, as in the reference, instead of one for both;
+            slower, with other random numbers.
         """
         self.gen = gen
         self.dis = dis
@@ -373,7 +398,10 @@ class Recipe(BaseRecipe):
         return {name: to_rgb(made[name]) for name in ("images_recon", "images_trans")}
 
     def infer(self, batch: Batch, rng: torch.Generator, *, keep_original_size: bool = True) -> list[Tensor]:
-        """One image per sample, of the size of its content before augmentation if that is known."""
+        """One image per sample, of the size of its content before augmentation if that is known.
+
+        keep_original_size: Resize each image, by nearest neighbor, to the size of its content's file.
+        """
         images = list(self.generate(batch, rng, recon=False)["images_trans"].float())
         known = [name for name in ("original_h_w_images_content", "original_h_w") if name in batch]
         if not keep_original_size or not known:

@@ -56,26 +56,37 @@ class LossWeights:
     """
 
     gan: float
+    """Adversarial loss, of generator and discriminator."""
     gan_a: float = 0.0
+    """Its part in domain a, added to gan."""
     gan_b: float = 0.0
+    """Its part in domain b, added to gan."""
     image_recon: float = 0.0
     """L1 between images and their reconstructions from their own content and style."""
     style_recon: float = 0.0
     """L1 between random styles and the styles encoded from the translations."""
     style_recon_a: float = 0.0
+    """Its part of the styles of a, added to style_recon."""
     style_recon_b: float = 0.0
+    """Its part of the styles of b, added to style_recon."""
     style_recon_within: float = 0.0
     """L1 between the styles of images and of their reconstructions."""
     style_recon_aa: float = 0.0
+    """Its part of the images of a, added to style_recon_within."""
     style_recon_bb: float = 0.0
+    """Its part of the images of b, added to style_recon_within."""
     content_recon: float = 0.0
     """L1 between the contents of images and of their translations."""
     content_recon_a: float = 0.0
+    """Its part of the images of a, added to content_recon."""
     content_recon_b: float = 0.0
+    """Its part of the images of b, added to content_recon."""
     content_recon_within: float = 0.0
     """L1 between the contents of images and of their reconstructions."""
     content_recon_aa: float = 0.0
+    """Its part of the images of a, added to content_recon_within."""
     content_recon_bb: float = 0.0
+    """Its part of the images of b, added to content_recon_within."""
     kl: float = 0.0
     """Half the squared length of the styles, summed over the batch."""
     cycle_recon: float = 0.0
@@ -83,7 +94,9 @@ class LossWeights:
     perceptual: float = 0.0
     """Perceptual distance between translations and their source images."""
     perceptual_a: float = 0.0
+    """Its part of translations from a to b, added to perceptual."""
     perceptual_b: float = 0.0
+    """Its part of translations from b to a, added to perceptual."""
     consistency_reg: float = 0.0
     """Squared distance of the discriminators' features of images and of the same, mirrored and shifted."""
     gradient_penalty: float = 0.0
@@ -114,10 +127,24 @@ class Generator(nn.Module):
         pre_act: bool = False,
         apply_noise: bool = False,
     ) -> None:
-        """max_num_filters: of the content encoder. latent_dim: size of a style. num_mlp_blocks: layers of the MLP,
-        at least 2. num_downsamples_style: at least 2. decoder_norm_type: the plain norm inside the decoders' adaptive
-        ones; None for its params is without an affine part. pre_act: order of the residual blocks, with the
-        convolutions last. apply_noise: noise after the convolutions of the decoders.
+        """num_filters: Width of the first layer of encoders, doubled with every halving of the size; of style encoders
+            at most twice. [channels]
+        max_num_filters: Largest width of content encoders. [channels]
+        num_filters_mlp: Width of the layers between a style and the norms of a decoder. [channels]
+        latent_dim: Size of a style.
+        num_res_blocks: Residual blocks in each content encoder and in each decoder.
+        num_mlp_blocks: Layers between a style and the norms of a decoder, at least 2.
+        num_downsamples_style: How often style encoders halve the size of an image, at least twice.
+        num_downsamples_content: How often content encoders halve the size of an image.
+        num_image_channels: Channels of images. [channels]
+        content_norm_type: Norm after the convolutions of content encoders.
+        style_norm_type: Norm after the convolutions of style encoders.
+        decoder_norm_type: The plain norm inside the adaptive ones of decoders.
+        decoder_norm_params: Options of that norm; null: without scale and shift of its own.
+        weight_norm_type: Norm of the weights of convolutions.
+        output_nonlinearity: Applied to the images; none leaves them unlimited.
+        pre_act: Order of the residual blocks: norm, activation, convolution instead of convolution, norm, activation.
+        apply_noise: Add noise of a learned strength after the convolutions of decoders (Karras et al. 2019).
         """
         super().__init__()
         common: dict[str, Any] = {"image_channels": num_image_channels, "weight_norm": weight_norm_type}
@@ -267,9 +294,27 @@ class Discriminator(DomainDiscriminators):
         order: DiscriminatorOrder | None = None,
         anti_aliased: bool | None = None,
     ) -> None:
-        """patch_wise: patch discriminators at num_discriminators (3) scales with kernel_size (3); else the residual
-        one, with first_kernel_size (1), padding_mode (zeros), aggregation (conv), order (pre_act) and anti_aliased
-        (false).
+        """patch_wise: Patch discriminators at several scales; else the residual discriminator, which gives one score
+            per image.
+        num_image_channels: Channels of images. [channels]
+        num_filters: Width of the first layer; it doubles from layer to layer. [channels]
+        max_num_filters: Largest width. [channels]
+        num_layers: Layers after the first, the score aside: all of them (residual) or all but the last (patch) halve
+            the size.
+        activation_norm_type: Norm of each layer but the last.
+        weight_norm_type: Norm of the weights of convolutions.
+        num_discriminators: With patch_wise: true. Scales: the first is the full size, each other one half of the one
+            before; null: 3.
+        kernel_size: With patch_wise: true. Height and width of the kernels, an odd number; null: 3. [pixels]
+        first_kernel_size: With patch_wise: false. Height and width of the first layer's kernels, an odd number; null:
+            1. [pixels]
+        padding_mode: With patch_wise: false. What convolutions see beyond the border; null: zeros.
+        aggregation: With patch_wise: false. How the last map becomes a vector: by a convolution over all of it, which
+            must be 4 x 4 (conv), or by its mean (pool); null: conv.
+        order: With patch_wise: false. Order of convolution (C), norm (N) and activation (A) in residual blocks, pre_act
+            being NACNAC; null: pre_act.
+        anti_aliased: With patch_wise: false. Halve the size with a low-pass filter (Zhang 2019) instead of 2 x 2 means;
+            null: false.
 
         UserError if an option of the other kind is given.
         """
@@ -329,8 +374,17 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
-        """gan_recon: reconstructions must fool the discriminators, too. aug_policy: DiffAugment of their input,
-        comma-separated: color, translation, cutout, translation_scale.
+        """gan_mode: The adversarial loss: hinge (Lim & Ye 2017), least_square (Mao et al. 2017), non_saturated or
+            softplus (Goodfellow et al. 2014), wasserstein (Arjovsky et al. 2017).
+        loss_weight: Factor of each loss in the total.
+        perceptual_loss: The perceptual loss; needed if its weight is not 0.
+        gan_recon: Reconstructions must fool the discriminators, too.
+        aug_policy: DiffAugment (Zhao et al. 2020) of what discriminators see, comma-separated: color, translation,
+            cutout, translation_scale; empty: none.
+        gen_step: Updates of the generator per iteration, each on a batch of its own. [updates]
+        dis_step: Updates of the discriminator per iteration, before those of the generator. [updates]
+        reference_order: A forward of the generator for each update, as in the reference, instead of one for both;
+            slower, with other random numbers.
         """
         check_policy(aug_policy)
         self.gen = gen
@@ -515,7 +569,11 @@ class Recipe(BaseRecipe):
         return columns
 
     def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True, random_style: bool = True) -> list[Tensor]:
-        """Translations of a to b, or of b to a; in random styles, or in those of the other images."""
+        """Translations of a to b, or of b to a; in random styles, or in those of the other images.
+
+        a2b: Translate images of a to b; false: of b to a.
+        random_style: Random styles instead of those of the images of the other domain.
+        """
         content, style = _source_names(a2b)
         images = _require_images(batch, content, f"a2b: {str(a2b).lower()}")
         if random_style:

@@ -57,8 +57,12 @@ class GlobalGeneratorParams:
     """The generator at the lowest resolution."""
 
     num_filters: int = 64
+    """Width of its first layer, doubled with every halving of the size; an enhancer has half the width of what it
+    surrounds. [channels]"""
     num_downsamples: int = 4
+    """How often it halves the size of its label map."""
     num_res_blocks: int = 9
+    """Residual blocks at the smallest size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,9 @@ class LocalEnhancerParams:
     """The networks around it, each of which doubles the resolution."""
 
     num_enhancers: int = 1
+    """How many of them; 0: the global generator alone."""
     num_res_blocks: int = 3
+    """Residual blocks in each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +80,17 @@ class EncoderParams:
     """The encoder of objects; used if the label ends with instance_maps and num_feat_channels is not 0."""
 
     num_feat_channels: int
-    """Size of the feature vector of an object."""
+    """Size of the feature vector of an object; 0: no encoder. [channels]"""
     num_filters: int = 64
+    """Width of the first layer, doubled with every halving of the size. [channels]"""
     num_downsamples: int = 4
+    """How often it halves the size of an image."""
     weight_norm_type: WeightNorm = "none"
+    """Norm of the weights of its convolutions."""
     activation_norm_type: Norm = "instance"
+    """Norm after its convolutions."""
     padding_mode: PaddingMode = "reflect"
+    """What its convolutions see beyond the border."""
     num_clusters: int = 10
     """Feature vectors per class that a checkpoint keeps, to be sampled at inference."""
 
@@ -89,8 +100,11 @@ class LossWeights:
     """Weights of the losses. A loss of weight 0 is not computed, except for the adversarial one."""
 
     gan: float
+    """Adversarial loss, of generator and discriminator."""
     feature_matching: float
+    """L1 between the patch discriminators' features of generated and of real images."""
     perceptual: float
+    """Perceptual distance between generated and real images, as perceptual_loss says."""
     l1: float = 0.0
     """Mean absolute difference from the target, in [-1, 1] (not in the paper; stabilizes short trainings)."""
 
@@ -112,7 +126,15 @@ class Generator(nn.Module):
         padding_mode: PaddingMode = "reflect",
         is_cityscapes: bool = False,
     ) -> None:
-        """is_cityscapes: ids of instances are class x 1000 + number, as in Cityscapes; otherwise ids are classes."""
+        """global_generator: The generator at the lowest resolution.
+        local_enhancer: The networks around it, each of which doubles the resolution.
+        enc: The encoder of objects, used if the label ends with instance_maps; null: none.
+        weight_norm_type: Norm of the weights of convolutions.
+        activation_norm_type: Norm after each convolution but the last.
+        activation_norm_params: Options of that norm.
+        padding_mode: What convolutions see beyond the border.
+        is_cityscapes: Ids of instances are class x 1000 + number, as in Cityscapes; otherwise ids are classes.
+        """
         super().__init__()
         label_channels = sum(label_lengths.values())
         self.image_channels = image_channels
@@ -380,6 +402,15 @@ class Discriminator(nn.Module):
         activation_norm_type: Norm = "none",
         weight_norm_type: WeightNorm = "spectral",
     ) -> None:
+        """kernel_size: Height and width of the kernels of the patch discriminators, an odd number. [pixels]
+        num_filters: Width of the first layer; it doubles from layer to layer. [channels]
+        max_num_filters: Largest width. [channels]
+        num_discriminators: How many there are: the first sees images at full size, each other one at half the size of
+            the one before.
+        num_layers: Layers after the first, the score aside; all but the last of them halve the size.
+        activation_norm_type: Norm after each convolution but the last.
+        weight_norm_type: Norm of the weights of convolutions.
+        """
         super().__init__()
         self.patch = MultiScalePatchDiscriminator(
             label_channels + image_channels,
@@ -434,9 +465,22 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
-        """label_lengths: channels of each type in the label, in order. one_hot: types with a channel per class.
-
+        """label_lengths: channels of each type in the label, in order.
+        one_hot: types with a channel per class.
         normalized: types in [-1, 1] instead of [0, 1].
+        gan_mode: The adversarial loss: hinge (Lim & Ye 2017), least_square (Mao et al. 2017), non_saturated or softplus
+            (Goodfellow et al. 2014), wasserstein (Arjovsky et al. 2017).
+        loss_weight: Factor of each loss in the total.
+        perceptual_loss: The perceptual loss; needed if its weight is not 0.
+        gan_relativistic: Logits less those of the opposite images (Jolicoeur-Martineau 2018).
+        gan_decay_k: The generator learns from the share max(gan_decay_k ^ epoch, gan_min_k) of its patches, those with
+            the largest logits (Sinha et al. 2020); 1: from all.
+        gan_min_k: Smallest such share.
+        gan_separate_topk: Take the largest logits of each image instead of those of the batch.
+        gen_step: Updates of the generator per iteration, each on a batch of its own. [updates]
+        dis_step: Updates of the discriminator per iteration, before those of the generator. [updates]
+        reference_order: A forward of the generator for each update, as in the reference, instead of one for both;
+            slower, with other random numbers.
         """
         self.gen = gen
         self.dis = dis
@@ -572,7 +616,11 @@ class Recipe(BaseRecipe):
         return to_rgb(self.generate(batch, rng)["fake_images"])
 
     def infer(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> list[Tensor]:
-        """One image per sample; features of objects are those in `images`, or random ones of their class."""
+        """One image per sample; features of objects are those in `images`, or random ones of their class.
+
+        random_style: Random looks of objects, drawn from those stored with the checkpoint, instead of those in the
+            data's own image.
+        """
         return list(self.generate(batch, rng, random_style=random_style)["fake_images"].float())
 
     def target(self, batch: Batch) -> Tensor:

@@ -44,17 +44,19 @@ class SpadeNormParams:
     """The spatially adaptive norms of the generator."""
 
     num_filters: int = 128
-    """Width of the hidden layer between the label map and scale and shift; 0 for none."""
+    """Width of the hidden layer between the label map and scale and shift; 0 for none. [channels]"""
     kernel_size: int = 3
+    """Height and width of the kernels of the convolutions on the label, an odd number. [pixels]"""
     activation_norm_type: Norm = "sync_batch"
     """The norm without parameters from the label."""
     activation_norm_params: NormParams = NormParams()
+    """Options of that norm."""
     separate_projection: bool = False
     """Scale and shift from two convolutions instead of one."""
     bias_only: bool = False
     """Shift, but do not scale."""
     weight_norm_type: WeightNorm | None = None
-    """Weight norm of the convolutions on the label; None for that of the generator."""
+    """Weight norm of the convolutions on the label; null for that of the generator."""
     interpolation: Literal["nearest", "area", "bilinear", "bicubic"] = "nearest"
     """How the label map is resized to the size of a layer."""
 
@@ -64,9 +66,11 @@ class StyleEncoderParams:
     """The network that encodes the style of an image."""
 
     num_filters: int = 128
+    """Width of the first layer; the next have twice, four times and eight times as much. [channels]"""
     kernel_size: int = 3
+    """Height and width of the kernels of the convolutions, an odd number. [pixels]"""
     weight_norm_type: WeightNorm | None = None
-    """None for that of the generator."""
+    """Weight norm of the convolutions; null for that of the generator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +78,13 @@ class LossWeights:
     """Weights of the losses. A loss of weight 0 is not computed, except for the adversarial one."""
 
     gan: float
+    """Adversarial loss, of generator and discriminator."""
     feature_matching: float
+    """L1 between the patch discriminators' features of generated and of real images."""
     kl: float
+    """KL divergence of the styles of images from a standard normal distribution."""
     perceptual: float = 0.0
+    """Perceptual distance between generated and real images, as perceptual_loss says."""
     l1: float = 0.0
     """Mean absolute difference from the target, in [-1, 1] (not in the paper; stabilizes short trainings)."""
 
@@ -103,8 +111,22 @@ class Generator(nn.Module):
         style_enc: StyleEncoderParams = StyleEncoderParams(),
         label_features: int | None = None,
     ) -> None:
-        """label_features: width of a pyramid of features that replaces the label map, for line art and other maps that
-        mean nothing pixel by pixel; None uses the label map itself, as in the paper.
+        """num_filters: Base width: layers have 16 times as many channels at 1/16 of the size of an image, and twice as
+            many at full size (crops of up to 256 pixels). [channels]
+        kernel_size: Height and width of the kernels of the trunk's convolutions, an odd number. [pixels]
+        weight_norm_type: Norm of the weights of convolutions and of the layers of the style.
+        style_dims: Size of the style code; null or 0: no style.
+        attribute_dims: How many numbers per sample the data set gives as `attributes`, beside the style; null or 0:
+            none.
+        skip_activation_norm: Spatially adaptive norms also on the shortcuts of residual blocks.
+        activation_norm_params: The spatially adaptive norms.
+        global_adaptive_norm_type: The norm whose scale and shift the style and the attributes give.
+        use_posenc_in_input_layer: Two more channels for the first layer: the vertical and the horizontal position of a
+            pixel.
+        output_multiplier: Factor of the output before the tanh.
+        style_enc: The network that encodes the style of an image.
+        label_features: Width of a pyramid of features that replaces the label map, for line art and other maps that
+            mean nothing pixel by pixel; null uses the label map itself, as in the paper. [channels]
         """
         super().__init__()
         num_enhancers = _num_enhancers(crop_h_w)
@@ -495,6 +517,19 @@ class Discriminator(nn.Module):
         fpse_kernel_size: int = 3,
         fpse_activation_norm_type: Norm = "none",
     ) -> None:
+        """kernel_size: Height and width of the kernels of the patch discriminators, an odd number. [pixels]
+        num_filters: Width of the first layer of each discriminator; it doubles from layer to layer. [channels]
+        max_num_filters: Largest width of the patch discriminators. [channels]
+        num_discriminators: Patch discriminators: the first sees images at full size, each other one at half the size of
+            the one before.
+        num_layers: Layers of a patch discriminator after the first, the score aside; all but the last of them halve the
+            size.
+        activation_norm_type: Norm after each convolution of the patch discriminators but the last.
+        weight_norm_type: Norm of the weights of convolutions.
+        use_fpse: Also compare image and label map in a pyramid of features (CC-FPSE, Liu et al. 2019).
+        fpse_kernel_size: Height and width of the kernels of the pyramid, an odd number. [pixels]
+        fpse_activation_norm_type: Norm after the pyramid's convolutions.
+        """
         super().__init__()
         self.label_channels = label_channels
         self.patch = MultiScalePatchDiscriminator(
@@ -630,9 +665,22 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
-        """label_lengths: channels of each type in the label, in order. one_hot: types with a channel per class.
-
+        """label_lengths: channels of each type in the label, in order.
+        one_hot: types with a channel per class.
         normalized: types in [-1, 1] instead of [0, 1].
+        gan_mode: The adversarial loss: hinge (Lim & Ye 2017), least_square (Mao et al. 2017), non_saturated or softplus
+            (Goodfellow et al. 2014), wasserstein (Arjovsky et al. 2017).
+        loss_weight: Factor of each loss in the total.
+        perceptual_loss: The perceptual loss; needed if its weight is not 0.
+        gan_relativistic: Logits less those of the opposite images (Jolicoeur-Martineau 2018).
+        gan_decay_k: The generator learns from the share max(gan_decay_k ^ epoch, gan_min_k) of its patches, those with
+            the largest logits (Sinha et al. 2020); 1: from all.
+        gan_min_k: Smallest such share.
+        gan_separate_topk: Take the largest logits of each image instead of those of the batch.
+        gen_step: Updates of the generator per iteration, each on a batch of its own. [updates]
+        dis_step: Updates of the discriminator per iteration, before those of the generator. [updates]
+        reference_order: A forward of the generator for each update, as in the reference, instead of one for both;
+            slower, with other random numbers.
         """
         self.gen = gen
         self.dis = dis
@@ -773,7 +821,12 @@ class Recipe(BaseRecipe):
         keep_original_size: bool = False,
         seed: int = 0,
     ) -> list[Tensor]:
-        """One image per sample; in random styles, in one for all (by `seed`), or in those of `images`."""
+        """One image per sample; in random styles, in one for all (by `seed`), or in those of `images`.
+
+        random_style: A random style for each image instead of that of the data's own image.
+        use_fixed_random_style: The same random style for all images, drawn from the seed of the run.
+        keep_original_size: Resize each image, by nearest neighbor, to the size of its file.
+        """
         noise = None
         if use_fixed_random_style and self.gen.style_dims:
             fixed = torch.Generator(rng.device).manual_seed(seed)

@@ -38,18 +38,25 @@ class LossWeights:
     """
 
     gan: float
+    """Adversarial loss, of generator and discriminator."""
     gan_a: float = 0.0
+    """Its part in domain a, added to gan."""
     gan_b: float = 0.0
+    """Its part in domain b, added to gan."""
     image_recon: float = 0.0
     """L1 between images and their reconstructions by the autoencoder of their domain."""
     cycle_recon: float = 0.0
     """L1 between images and their translations to the other domain and back."""
     cycle_recon_aba: float = 0.0
+    """Its part of the images of a, added to cycle_recon."""
     cycle_recon_bab: float = 0.0
+    """Its part of the images of b, added to cycle_recon."""
     perceptual: float = 0.0
     """Perceptual distance between translations and their source images."""
     perceptual_a: float = 0.0
+    """Its part of translations from a to b, added to perceptual."""
     perceptual_b: float = 0.0
+    """Its part of translations from b to a, added to perceptual."""
 
 
 class Generator(nn.Module):
@@ -70,8 +77,17 @@ class Generator(nn.Module):
         pre_act: bool = False,
         apply_noise: bool = False,
     ) -> None:
-        """num_res_blocks: in each encoder and in each decoder. pre_act: order of the residual blocks, with the
-        convolutions last. apply_noise: noise after the convolutions of the decoders.
+        """num_filters: Width of the first layer of encoders, doubled with every halving of the size. [channels]
+        max_num_filters: Largest width of encoders. [channels]
+        num_res_blocks: Residual blocks in each encoder and in each decoder.
+        num_downsamples_content: How often content encoders halve the size of an image.
+        num_image_channels: Channels of images. [channels]
+        content_norm_type: Norm after the convolutions of content encoders.
+        decoder_norm_type: Norm after the convolutions of decoders.
+        weight_norm_type: Norm of the weights of convolutions.
+        output_nonlinearity: Applied to the images; none leaves them unlimited.
+        pre_act: Order of the residual blocks: norm, activation, convolution instead of convolution, norm, activation.
+        apply_noise: Add noise of a learned strength after the convolutions of decoders (Karras et al. 2019).
         """
         super().__init__()
         order: Order = "NACNAC" if pre_act else "CNACNA"
@@ -230,9 +246,27 @@ class Discriminator(DomainDiscriminators):
         order: DiscriminatorOrder | None = None,
         anti_aliased: bool | None = None,
     ) -> None:
-        """patch_dis: the patch discriminator, with num_discriminators (3) scales and kernel_size (3); else the residual
-        one, with first_kernel_size (1), padding_mode (zeros), aggregation (conv), order (pre_act) and anti_aliased
-        (false).
+        """patch_dis: Patch discriminators at several scales, with weights shared over scales; else the residual
+            discriminator, which gives one score per image.
+        num_image_channels: Channels of images. [channels]
+        num_filters: Width of the first layer; it doubles from layer to layer. [channels]
+        max_num_filters: Largest width. [channels]
+        num_layers: Layers after the first, the score aside: all of them (residual) or all but the last (patch) halve
+            the size.
+        activation_norm_type: Norm of each layer but the last.
+        weight_norm_type: Norm of the weights of convolutions.
+        num_discriminators: With patch_dis: true. Scales: the first is the full size, each other one half of the one
+            before; null: 3.
+        kernel_size: With patch_dis: true. Height and width of the kernels, an odd number; null: 3. [pixels]
+        first_kernel_size: With patch_dis: false. Height and width of the first layer's kernels, an odd number; null: 1.
+            [pixels]
+        padding_mode: With patch_dis: false. What convolutions see beyond the border; null: zeros.
+        aggregation: With patch_dis: false. How the last map becomes a vector: by a convolution over all of it, which
+            must be 4 x 4 (conv), or by its mean (pool); null: conv.
+        order: With patch_dis: false. Order of convolution (C), norm (N) and activation (A) in residual blocks, pre_act
+            being NACNAC; null: pre_act.
+        anti_aliased: With patch_dis: false. Halve the size with a low-pass filter (Zhang 2019) instead of 2 x 2 means;
+            null: false.
 
         UserError if an option of the other kind is given.
         """
@@ -284,6 +318,15 @@ class Recipe(BaseRecipe):
         dis_step: int = 1,
         reference_order: bool = False,
     ) -> None:
+        """gan_mode: The adversarial loss: hinge (Lim & Ye 2017), least_square (Mao et al. 2017), non_saturated or
+            softplus (Goodfellow et al. 2014), wasserstein (Arjovsky et al. 2017).
+        loss_weight: Factor of each loss in the total.
+        perceptual_loss: The perceptual loss; needed if its weight is not 0.
+        gen_step: Updates of the generator per iteration, each on a batch of its own. [updates]
+        dis_step: Updates of the discriminator per iteration, before those of the generator. [updates]
+        reference_order: A forward of the generator for each update, as in the reference, instead of one for both;
+            slower, with other random numbers.
+        """
         self.gen = gen
         self.dis = dis
         self.gen_sizes = SizeProbe(
@@ -408,7 +451,10 @@ class Recipe(BaseRecipe):
         return {f"images_{way}": to_rgb(made[f"images_{way}"]) for way in ways}
 
     def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True) -> list[Tensor]:
-        """Translations of a to b, or of b to a."""
+        """Translations of a to b, or of b to a.
+
+        a2b: Translate images of a to b; false: of b to a.
+        """
         return list(self._translate(_source(batch, a2b), a2b=a2b).float())
 
     def infer_names(self, batch: Batch, *, a2b: bool = True, **others: Any) -> list[str]:

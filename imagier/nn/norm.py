@@ -22,6 +22,7 @@ class NormParams:
     affine: bool = True
     """Learn a scale and a shift per channel."""
     eps: float = 1e-5
+    """Added to the variance (to the deviation in layer_2d), against division by 0."""
     momentum: float = 0.1
     """Share of a batch in the running statistics (batch, sync_batch)."""
     num_groups: int = 4

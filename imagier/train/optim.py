@@ -33,6 +33,9 @@ class Adam(torch.optim.Adam):
         betas: tuple[Decay, Decay] = (0.0, 0.999),
         eps: NonNegative = 1e-8,
     ) -> None:
+        """betas: Weight of the past in the running means of the gradient and of its square.
+        eps: Added to the root mean square of the gradient, against division by 0.
+        """
         super().__init__(params, lr=lr, betas=betas, eps=eps, fused=True)
 
 
@@ -45,6 +48,7 @@ class Fromage(Optimizer):
     """
 
     def __init__(self, params: Iterable[nn.Parameter], *, lr: float) -> None:
+        """lr: Step of each tensor, as a share of its norm."""
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
@@ -71,8 +75,9 @@ class Madam(Optimizer):
     def __init__(
         self, params: Iterable[nn.Parameter], *, lr: float, scale: PositiveFloat, g_bound: PositiveFloat | None = None
     ) -> None:
-        """scale: largest size of a weight, in root mean squares of its tensor at the first step. g_bound: largest
-        size of a normalized gradient.
+        """lr: Step of the logarithm of a weight, per normalized gradient.
+        scale: Largest size of a weight, in root mean squares of its tensor at the first step.
+        g_bound: Largest size of a normalized gradient; null: any.
         """
         super().__init__(params, {"lr": lr, "scale": scale, "g_bound": g_bound})
 

@@ -47,6 +47,9 @@ class Step(Schedule):
     """gamma ** floor(t / step_size)."""
 
     def __init__(self, *, step_size: Positive = 1_000_000_000, gamma: float = 1.0) -> None:
+        """step_size: Time after which the factor is multiplied by gamma, again and again. [epochs or iterations]
+        gamma: What the factor of the learning rate is multiplied by.
+        """
         self.step_size = step_size
         self.gamma = gamma
 
@@ -58,6 +61,10 @@ class Linear(Schedule):
     """1 until decay_start, then on a line to decay_target at decay_end, and decay_target from then on."""
 
     def __init__(self, *, decay_start: Count, decay_end: Count, decay_target: float) -> None:
+        """decay_start: Time until which the factor of the learning rate is 1. [epochs or iterations]
+        decay_end: Time from which on it is decay_target. [epochs or iterations]
+        decay_target: The factor of the learning rate at the end.
+        """
         _check_order(decay_start, decay_end)
         self.decay_start = decay_start
         self.decay_end = decay_end
@@ -76,6 +83,10 @@ class Cosine(Schedule):
     """
 
     def __init__(self, *, decay_start: Count = 0, decay_end: Count, decay_target: float = 0.0) -> None:
+        """decay_start: Time until which the factor of the learning rate is 1. [epochs or iterations]
+        decay_end: Time from which on it is decay_target. [epochs or iterations]
+        decay_target: The factor of the learning rate at the end.
+        """
         _check_order(decay_start, decay_end)
         self.decay_start = decay_start
         self.decay_end = decay_end

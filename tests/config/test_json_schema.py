@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from golden import golden
 from small_config import TEXT, read, write
 
 from imagier.config.json_schema import json_schema
 from imagier.config.legacy.translate import translate_legacy
-from imagier.config.load import load
+from imagier.config.load import dump, load
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [ROOT / "benchmarks" / "spade_reference_size.yaml", *sorted((ROOT / "configs").rglob("*.yaml"))]
@@ -30,6 +33,63 @@ def test_it_is_a_json_schema(validator: jsonschema.Draft202012Validator) -> None
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_a_shipped_config_fits(validator: jsonschema.Draft202012Validator, path: Path) -> None:
     validator.validate(load(path).tree)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_a_shipped_config_fits_as_any_yaml_reader_sees_it(
+    validator: jsonschema.Draft202012Validator, path: Path
+) -> None:
+    """To many readers `3e-3` is a text, because it has no dot."""
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    validator.validate(tree)
+    assert tree == load(path).tree
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_a_dumped_config_fits_as_any_yaml_reader_sees_it(
+    validator: jsonschema.Draft202012Validator, tmp_path: Path, path: Path
+) -> None:
+    text = read(path, "gen_opt.lr=3e-7", "dis_opt.lr=1e-20")[0].dump()
+    tree = yaml.safe_load(text)
+    validator.validate(tree)
+    assert (tree["gen_opt"]["lr"], tree["dis_opt"]["lr"]) == (3e-7, 1e-20)
+    assert tree == load(write(tmp_path, text)).tree
+
+
+@pytest.mark.parametrize("text", ["1e-3", "0o17", "017", "y", "N", "yes", "off", "1:30", "2021-01-01", "~", "1_000"])
+def test_a_text_that_some_reader_may_take_for_something_else_is_quoted(text: str) -> None:
+    assert dump({"name": text}) == f"name: '{text}'\n"
+
+
+def list_properties(node: object) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Name and schema of each key, and whether it is required. Conditions are left out: they are no keys."""
+    if isinstance(node, dict):
+        for name, value in node.get("properties", {}).items():
+            yield name, value, name in node.get("required", [])
+        for key, value in node.items():
+            if key != "if":
+                yield from list_properties(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from list_properties(value)
+
+
+def test_every_key_has_a_description(validator: jsonschema.Draft202012Validator) -> None:
+    found = list(list_properties(validator.schema))
+    assert len(found) > 437
+    assert [name for name, part, _ in found if not part.get("description")] == []
+
+
+def test_a_key_has_its_default_and_its_unit(validator: jsonschema.Draft202012Validator) -> None:
+    properties = validator.schema["properties"]
+    assert properties["logging_iter"]["default"] == 100
+    assert properties["logging_iter"]["description"].endswith("Unit: iterations.")
+    assert properties["metrics"]["default"] == ["l1", "psnr", "l1_changed"]
+    without = {
+        name for name, part, is_required in list_properties(validator.schema) if not is_required | ("default" in part)
+    }
+    changes = set(validator.schema["$defs"]["AugmentationKeys"]["properties"])
+    assert without <= changes | {"gen", "dis"}  # none of the changes has a default, and recipes say which players
 
 
 @pytest.mark.parametrize("case", ["spade_a", "spade_b"])

@@ -13,6 +13,7 @@ from small_config import errors, read, write
 
 import imagier
 from imagier.config import schema
+from imagier.config.augmentation_keys import AugmentationKeys
 from imagier.data.augmentation.augment import Augmenter
 
 TEST = (
@@ -303,7 +304,8 @@ def test_what_never_was_a_key_is_unknown(tmp_path: Path, key: str) -> None:
 def test_every_key_of_the_schema_is_read_by_the_code_or_ruled_on() -> None:
     """An attribute of that name is looked up somewhere outside the files that only pass keys on."""
     package = Path(imagier.__file__).parent
-    passing_on = {package / "config" / name for name in ("schema.py", "check.py", "legacy.py", "json_schema.py")}
+    names = ("schema", "check", "legacy", "json_schema", "describe", "type_words", "find_keys")
+    passing_on = {package / "config" / f"{name}.py" for name in names} | {package / "tools" / "keys_page.py"}
     read_names = {
         node.attr
         for path in package.rglob("*.py")
@@ -317,9 +319,7 @@ def test_every_key_of_the_schema_is_read_by_the_code_or_ruled_on() -> None:
     assert keys - read_names == set()
 
 
-@pytest.mark.parametrize(
-    "key", sorted(schema.AugmentationKeys.__annotations__.keys() - {"horizontal_flip", "max_time_step"})
-)
+@pytest.mark.parametrize("key", sorted(AugmentationKeys.__annotations__.keys() - {"horizontal_flip", "max_time_step"}))
 def test_every_augmentation_of_the_schema_is_carried_out(key: str) -> None:
     value = ACCEPTED.get(f"data.train.augmentations.{key}", "8, 8")
     assert isinstance(value, str)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from imagier.config import schema
+from imagier.config.augmentation_keys import AugmentationKeys
 from imagier.config.load import KeyPath, Mistake
 
 _ASPECT = re.compile(r"\s*\d+\s*,\s*\d+\s*,\s*\(?\s*[\d.]+\s*,\s*[\d.]+\s*\)?\s*")
 _SIZES = frozenset({"resize_smallest_side", "resize_h_w", "random_crop_h_w", "center_crop_h_w"})
 
 
-def check_augmentations(keys: schema.AugmentationKeys, key_path: KeyPath) -> Iterator[Mistake]:
+def check_augmentations(keys: AugmentationKeys, key_path: KeyPath) -> Iterator[Mistake]:
     """Every broken rule about the augmentations of a split."""
     sizes: dict[str, tuple[int, int]] = {}
     for key in _SIZES & keys.keys():

@@ -78,7 +78,8 @@ class Dataset(dataset.Dataset):
         initial_sequence_length: Annotated[int, Field(gt=0)] | None = None,
         max_sequence_length: Annotated[int, Field(gt=0)] = 100,
     ) -> None:
-        """initial_sequence_length: the first length of clips, needed in training. max_sequence_length: the longest one.
+        """initial_sequence_length: First length of clips, needed in training. [frames]
+        max_sequence_length: Largest length of clips. [frames]
 
         In training an epoch is as long as a whole number of steps. UserError if a type lacks a sequence or a frame, or
         if no sequence is long enough.
