@@ -29,7 +29,7 @@ from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
-from imagier.recipe import Batch, Losses, StepContext, Updates, alternate
+from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate
 from imagier.recipe import Recipe as BaseRecipe
 
 DISCRIMINATOR_MULTIPLE = 32
@@ -752,6 +752,16 @@ class Recipe(BaseRecipe):
             is_image = name not in self.one_hot and part.shape[1] in (1, 3)
             columns[name] = to_rgb(part * 2 - 1) if is_image else colorize(part)
         return columns
+
+    def inference_inputs(self, **inference_args: Any) -> InferenceInputs:
+        if not self.gen.style_dims:
+            return InferenceInputs(content=("label",))
+        return InferenceInputs(
+            content=("label",),
+            style="images",
+            from_images={"random_style": False, "use_fixed_random_style": False},
+            at_random={"random_style": True},
+        )
 
     def infer(
         self,

@@ -14,7 +14,7 @@ from PIL import Image
 import imagier
 from imagier.errors import UserError
 from imagier.run import RunOptions, TrainedGenerator, build_data, generate, train
-from imagier.run.inference import JPEG_QUALITY
+from imagier.run.image_files import JPEG_QUALITY
 from imagier.run.memory_source import MemorySource
 from imagier.train.checkpoint import load
 from imagier.train.hooks import report
