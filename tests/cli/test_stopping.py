@@ -149,7 +149,7 @@ def job_that_ends_soon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     called = folder / "called"
     monkeypatch.setenv("PATH", str(fake_scontrol(folder / "bin", f"open({str(called)!r}, 'a')")))
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 2))
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 6))  # time for a step after the imports
     return called
 
 

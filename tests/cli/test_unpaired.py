@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,6 @@ from imagier.run.options import RunOptions
 from imagier.train.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"))
-UNUSED = RunOptions(checkpoint="unused.pt")
-"""For networks that are not read from a file."""
 IMAGE = {"ext": "png", "num_channels": 3, "normalize": True}
 UNIT: dict[str, Any] = {
     "trainer": {"type": "unit", "gan_mode": "hinge", "loss_weight": {"gan": 1, "image_recon": 1}},
@@ -149,13 +146,19 @@ def test_wrong_files_of_all_types_are_named_before_training(
     }
 
 
+@pytest.fixture(autouse=True)
+def without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are not read from a file here."""
+    monkeypatch.setattr(inference, "load_weights", lambda experiment, options: None)
+
+
 def inferred(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, np.ndarray]]:
     """What `imagier infer` writes with networks as they are first: the count it tells, and the images by path."""
     monkeypatch.setattr(
         inference, "load_recipe", lambda config, path, runtime: build_training.build_untrained_recipe(config, runtime)
     )
     out = tmp_path / "out"
-    count = len(inference.write_images(Experiment(config), out, UNUSED, CPU))
+    count = len(inference.write_images(Experiment(config), out, RunOptions(), CPU))
     images = {}
     for path in out.rglob("*.jpg"):
         image = cv2.imread(str(path))
@@ -190,7 +193,7 @@ def test_noise_of_layers_depends_on_the_seed_alone(unit: dict, tmp_path: Path, m
         nonlocal draws
         draws = drawn_before
         out = tmp_path / f"{seed} {draws}"
-        inference.write_images(Experiment(config), out, replace(UNUSED, seed=seed), CPU)
+        inference.write_images(Experiment(config), out, RunOptions(seed=seed), CPU)
         return (out / "x/0.jpg").read_bytes()
 
     assert painted(0, 0) == painted(0, 3)
@@ -251,7 +254,7 @@ def test_a_batch_in_parts_needs_two_forwards_and_no_losses_without_weight(
     batch, _ = next(build_data.build_train_loader(config, CPU, seed=0).stream(Position()))
     forwards: list[None] = []
     recipe.networks["gen"].register_forward_pre_hook(lambda *_: forwards.append(None))
-    losses = dict(recipe.step(batch, StepContext(0, 0, torch.Generator())))
+    losses = dict(recipe.step(batch, StepContext(0, 0, torch.Generator(), parts=accumulate)))
     assert len(forwards) == accumulate
     assert losses["gen"].keys() == {"gan/a", "gan/b"}
 
@@ -288,7 +291,7 @@ def test_inference_gets_the_seed_of_the_run_if_it_asks_for_one(
     monkeypatch.setattr(inference, "load_recipe", lambda config, path, runtime: Asking())
     experiment = Experiment(config_of({**unit, "inference_args": {"a2b": False}}, tmp_path))
     for rank in range(2):
-        options = replace(UNUSED, seed=5)
+        options = RunOptions(seed=5)
         inference.write_images(experiment, tmp_path / "out", options, Runtime(torch.device("cpu"), rank=rank))
     assert {tuple(options.items()) for options in seen} == {(("seed", 5), ("a2b", False))}
 

@@ -61,14 +61,14 @@ def translate(document: Document) -> list[str]:
     return _rename_words(document)
 
 
-def refused_keys(section: str) -> dict[KeyPath, str]:
+def list_refused_keys(section: str) -> dict[KeyPath, str]:
     """Keys that mean something which cannot be done here, and why."""
     what: dict[KeyPath, str] = {(section, key): words for key, words in _UNREADABLE.items()}
     what |= {(section, split, key): words for split in SPLITS for key, words in _UNREADABLE_IN_SPLITS.items()}
     return {key_path: f"this version cannot read {words}" for key_path, words in what.items()}
 
 
-def retired_keys(document: Document, section: str) -> dict[KeyPath, Retired]:
+def list_retired_keys(document: Document, section: str) -> dict[KeyPath, Retired]:
     """Keys that have no effect, and why."""
     retired = {**_keys_of_other_datasets(document, section), **_keys_of_clips(document, section)}
     if not _is_remote(document, section):

@@ -179,7 +179,7 @@ def _move_keys(document: Document) -> None:
 def _refuse(document: Document) -> None:
     refused = dict(_REFUSED)
     for section in SECTIONS:
-        refused |= legacy_data.refused_keys(section)
+        refused |= legacy_data.list_refused_keys(section)
     for key_path, why in refused.items():
         if not document.has(key_path) or _accepts_key(document, key_path):
             continue
@@ -198,7 +198,7 @@ def _retire(document: Document) -> list[str]:
         retired[section, "fused_opt"] = Retired("the fused optimizer is always used where the device has one")
         retired |= _keys_of_other_optimizers(document, section)
     for section in SECTIONS:
-        retired |= legacy_data.retired_keys(document, section)
+        retired |= legacy_data.list_retired_keys(document, section)
     notes = _drop_keys_of_the_other_discriminator(document)
     for key_path, (why, default) in retired.items():
         if not document.has(key_path) or _accepts_key(document, key_path):
