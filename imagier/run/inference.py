@@ -270,6 +270,11 @@ def _find_weights(experiment: Experiment, options: RunOptions) -> Path:
     if found is not None:
         return found
     weight = experiment.config.run.pretrained_weight
+    if not weight and options.logdir is not None:
+        advice = "name the weights as `checkpoint`"
+        raise UserError(
+            "holds no checkpoint", where=f"logdir {options.logdir}", advice=advice, code="missing-checkpoint"
+        )
     if not weight:
         raise UserError(
             "missing",
