@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from types import ModuleType
 
-from imagier import __version__
+import imagier
 from imagier.cli.parser import Parser
 from imagier.run import status
 from imagier.run.log_lines import silence_stdout
@@ -69,15 +69,13 @@ def _run(argv: list[str], program: str) -> int:
         return status.KILLED
 
 
-def build_parser(
-    wanted: Iterable[str] = COMMANDS, program: str = "imagier"
-) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def build_parser(wanted: Iterable[str] = COMMANDS, program: str = "imagier") -> tuple[Parser, dict[str, Parser]]:
     """The parser of command lines, and those of the commands, by name.
 
     wanted: the commands whose flags it knows; the others need not be imported to be listed.
     """
     parser = Parser(prog=program, description="Trains image generators.")
-    parser.add_argument("--version", action="version", version=f"imagier {__version__}")
+    parser.add_argument("--version", action="version", version=f"imagier {imagier.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     found = {}
     for name, text in COMMANDS.items():

@@ -42,12 +42,7 @@ def read_process_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def take_config(args: argparse.Namespace) -> None:
     """Lets the config come first, by its position, before the overrides: `imagier train FILE`."""
-    if args.overrides and "=" not in args.overrides[0]:
-        from imagier.errors import UserError
-
-        if args.config is not None:
-            what, advice = f"{args.overrides[0]} is a second one", "name one config, and overrides as section.key=value"
-            raise UserError(what, where="config", advice=advice, code="two-configs")
+    if args.config is None and args.overrides and "=" not in args.overrides[0]:
         args.config = Path(args.overrides.pop(0))
 
 
