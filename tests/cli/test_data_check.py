@@ -210,6 +210,6 @@ def test_an_interrupt_ends_it_at_once_without_a_traceback(tmp_path: Path) -> Non
     assert process.stdout is not None
     assert "reading files" in process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == ""
