@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from pathlib import Path
 from typing import Any
 
 
@@ -43,3 +45,17 @@ def _restore(cls: type[UserError], what: str, fields: dict[str, Any]) -> UserErr
 
 class RunError(RuntimeError):
     """What ended a run although nobody made a mistake. The command line prints it, no traceback, and exits with 1."""
+
+
+def suggest_sibling(path: Path) -> str:
+    """Advice that names what is there under a similar name: "did you mean logs/mine?"; nothing if there is nothing."""
+    missing = path
+    while not missing.parent.is_dir() and missing.parent != missing:  # the first part that is not there
+        missing = missing.parent
+    try:
+        names = [other.name for other in missing.parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(missing.name, names, n=1, cutoff=0.6)
+    rest = path.relative_to(missing)
+    return f"did you mean {missing.with_name(near[0]) / rest}?" if near else ""

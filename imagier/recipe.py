@@ -74,6 +74,22 @@ class StepContext:
     """Parts that the batch was split into (`trainer.accumulate`). Their steps take turns, phase by phase."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class InferenceInputs:
+    """What `Recipe.infer` reads of a batch, by its names there."""
+
+    content: Sequence[str]
+    """Each sample of these becomes one image, of their size."""
+    style: str | None = None
+    """Images that a style can be taken from."""
+    is_style_aligned: bool = False
+    """The style image of a sample shows the same as its content, pixel by pixel."""
+    from_images: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `infer` that take the style from `style`."""
+    at_random: Mapping[str, Any] | None = None
+    """Arguments of `infer` that draw a style; None: there is nothing random about one."""
+
+
 class Recipe(ABC):
     """One method (one paper): which losses move which network, and how images are made.
 
@@ -146,6 +162,9 @@ class Recipe(ABC):
 
     is_video: ClassVar[bool] = False
     """Whether batches hold clips, with a dimension of frames after that of samples."""
+
+    size_multiple: int = 1
+    """`prepare` brings the sides of images to multiples of this."""
 
     loss_weight: Mapping[str, float] = {}
     """Weight of every loss in its player's total. A part ("gan/a") may have one of its own ("gan_a"), which is added to
@@ -253,6 +272,10 @@ class Recipe(ABC):
         """
         return next(iter(batch.keys.values()))
 
+    def inference_inputs(self, *args: Any, **inference_args: Any) -> InferenceInputs:
+        """What `infer` needs with these arguments, for those who have files and no data set. (`*args`: as above.)"""
+        return InferenceInputs(content=self.required_inputs)
+
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The columns left of the results in the image grids of a training, N x 3 x H x W in [-1, 1] each."""
         target = self.target(batch)
@@ -304,6 +327,11 @@ class Recipe(ABC):
         with its share of the batches, not yet prepared. `all_gather` returns the rows of all tensors of all ranks.
         Buffers that must outlive the next update of an average belong to a `NotAveraged` module (nn/average.py).
         """
+
+
+def name_in_style(content: str, style: str) -> str:
+    """The name of an image, "sequence/name", from those of its content and its style."""
+    return f"{content}_style_{style.removeprefix('./').replace('/', '_')}"
 
 
 Generated = TypeVar("Generated")

@@ -26,7 +26,7 @@ ARROWS = {
     "train": {"recipe", "metrics"},
     "run": {"recipe", "nn", "metrics", "config", "losses", "data", "models", "train"},
     "tools": {"recipe", "nn", "metrics", "config", "losses", "data", "models", "train", "run"},
-    "cli": {"recipe", "nn", "metrics", "config", "losses", "data", "models", "train", "run", "tools"},
+    "cli": {"recipe", "nn", "metrics", "config", "losses", "data", "models", "train", "run", "tools", "__init__"},
     "__init__": {"run"},
     "__main__": {"cli"},
 }

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from types import ModuleType
 
+import imagier
+from imagier.cli.parser import Parser
 from imagier.run import status
+from imagier.run.log_lines import silence_stdout
 
 COMMANDS = {
     "train": "train the networks of a config",
@@ -25,22 +29,24 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
     """Runs a command line; returns the exit status (status.py). Mistakes of the user go to stderr, one line each."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv), program)
+        finally:
+            sys.stdout.flush()  # here and not at the end of Python, where nobody could handle the error
+    except BrokenPipeError:  # whoever was reading along has seen enough, as `head -1` has
+        silence_stdout()
+        return status.BROKEN_PIPE
+
+
+def _run(argv: list[str], program: str) -> int:
     chosen = next((word for word in argv if not word.startswith("-")), None)
-    parser = argparse.ArgumentParser(prog=program, description="Trains image generators.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    module = None
-    for name, text in COMMANDS.items():
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        if name == chosen:  # the others need not be imported to be listed
-            module = importlib.import_module(f"imagier.cli.{name.replace('-', '_')}")
-            module.add_arguments(sub)
+    parser, commands = build_parser([chosen] if chosen in COMMANDS else [], program)
     args, rest = parser.parse_known_args(argv)
-    assert module is not None
     # argparse takes positional words from one place only; overrides may stand anywhere between the flags.
     overrides = vars(args).get("overrides")
     if rest and (overrides is None or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        commands[args.command].error(f"unrecognized arguments: {' '.join(rest)}")
     if overrides is not None:
         overrides += rest
 
@@ -53,7 +59,7 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with print_logs(), _import_from_folder():
-            return module.run(args)
+            return _import_command(args.command).run(args)
     except UserError as error:
         print(name_flags(error), file=sys.stderr)
         return status.USER_ERROR
@@ -62,6 +68,31 @@ def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
         return status.FAILED
     except KeyboardInterrupt:
         return status.KILLED
+
+
+def build_parser(wanted: Iterable[str] = COMMANDS, program: str = "imagier") -> tuple[Parser, dict[str, Parser]]:
+    """The parser of command lines, and those of the commands, by name.
+
+    wanted: the commands whose flags it knows; the others need not be imported to be listed.
+    """
+    parser = Parser(prog=program, description="Trains image generators.")
+    parser.add_argument("--version", action="version", version=f"imagier {imagier.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    found = {}
+    for name, text in COMMANDS.items():
+        found[name] = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name in wanted:
+            _import_command(name).add_arguments(found[name])
+    return parser, found
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The parser that knows every command, for shell completion (`python -m shtab imagier.cli.get_parser`)."""
+    return build_parser()[0]
+
+
+def _import_command(name: str) -> ModuleType:
+    return importlib.import_module(f"imagier.cli.{name.replace('-', '_')}")
 
 
 @contextmanager

@@ -40,6 +40,12 @@ def read_process_options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def take_config(args: argparse.Namespace) -> None:
+    """Lets the config come first, by its position, before the overrides: `imagier train FILE`."""
+    if args.config is None and args.overrides and "=" not in args.overrides[0]:
+        args.config = Path(args.overrides.pop(0))
+
+
 def add_drawing(parser: argparse.ArgumentParser, out: str) -> None:
     """Adds the flags of the commands that draw a data set. out: the default folder, for the help text."""
     parser.add_argument("--size", type=int, default=64, metavar="PX", help="width and height of an image (default 64)")

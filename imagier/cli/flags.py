@@ -13,13 +13,18 @@ FLAGS = {
     "debug": "--debug",
     "device": "--device",
     "dry_run": "--dry-run",
+    "format": "--format",
+    "full_size": "--full_size",
+    "inputs": "--input",
     "logdir": "--logdir",
+    "num_styles": "--num_styles",
     "num_workers": "--num_workers",
     "resume=False": "--resume 0",
     "resume=True": "--resume 1",
     "seed": "--seed",
     "single_process=True": "--single_gpu",
     "steps": "--steps",
+    "styles": "--style",
     "wandb": "--wandb",
 }
 """Options of functions in `run`, and in errors also their values, with the flags that set them."""

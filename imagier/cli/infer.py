@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from imagier.cli.arguments import add_process, parse_folder, parse_seed, parse_writable_folder, read_process_options
+from imagier.cli.arguments import (
+    add_process,
+    parse_folder,
+    parse_positive,
+    parse_seed,
+    parse_writable_folder,
+    read_process_options,
+    take_config,
+)
 from imagier.run import status
 from imagier.run.options import STYLE_SEED, RunOptions
+
+FORMATS = ("png", "jpg", "webp", "tiff")
+
+_OVERRIDE = re.compile(r"\w+(\.\w+)*\.\w+=|max_\w+=|pretrained_weight=")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the reference's inference.py, and ours."""
     add = parser.add_argument
-    add("--config", type=Path, help="the experiment; not needed if --logdir holds the config.yaml of a run")
+    add("--config", type=Path, help="the experiment; not needed with the folder of a run, or a checkpoint in one")
     add("--checkpoint", type=Path, metavar="FILE", help="the weights (default: the latest checkpoint of --logdir)")
     add("--logdir", type=parse_folder, metavar="DIR", help="folder of a run")
-    add("--output_dir", type=parse_writable_folder, required=True, metavar="DIR", help="where to write the images")
+    add(
+        "--input",
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help="files, or folders of files, to make images of (default: the test set of the config); for several input "
+        "types a folder that has one for each, or TYPE=DIR for each",
+    )
+    add(
+        "--output_dir",
+        "--output",
+        type=parse_writable_folder,
+        required=True,
+        metavar="DIR",
+        help="where to write the images",
+    )
+    add("--format", choices=FORMATS, help="of the images (default: png with --input, else jpg); jpg alone loses detail")
+    add("--style", nargs="+", action="extend", metavar="PATH", help="images, or folders of them, to take the style of")
+    add("--num_styles", type=parse_positive, metavar="K", help="paint every input in so many random styles")
+    add("--full_size", action="store_true", help="paint at the size of the input, not at the scale of the training")
     add("--seed", type=parse_seed, default=STYLE_SEED, help="seed of random styles (default %(default)s)")
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data (default: num_workers of the data)")
@@ -26,8 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the images; returns the exit status."""
-    from imagier.run.inference import generate
+    from imagier.run.generation import generate
 
+    take_config(args)
+    inputs, overrides = _split_overrides(args.input)
+    styles, more = _split_overrides(args.style)
     options = RunOptions(
         logdir=args.logdir,
         checkpoint=args.checkpoint,
@@ -35,5 +71,23 @@ def run(args: argparse.Namespace) -> int:
         num_workers=args.num_workers,
         **read_process_options(args),
     )
-    generate(args.config, args.output_dir, options, overrides=args.overrides)
+    generate(
+        args.config,
+        args.output_dir,
+        options,
+        inputs=inputs,
+        styles=styles or (),
+        num_styles=args.num_styles,
+        format=args.format,
+        full_size=args.full_size,
+        overrides=[*args.overrides, *overrides, *more],
+    )
     return status.DONE
+
+
+def _split_overrides(words: Sequence[str] | None) -> tuple[list[str] | None, list[str]]:
+    """Paths, and overrides of the config, which argparse takes for more of them where they come right behind."""
+    if words is None:
+        return None, []
+    overrides = [word for word in words if _OVERRIDE.match(word) and not Path(word).exists()]
+    return [word for word in words if word not in overrides], overrides

@@ -55,4 +55,6 @@ def _parse_training(words: list[str]) -> argparse.Namespace:
     """The flags of `imagier train`."""
     parser = argparse.ArgumentParser(prog="imagier submit ... --")
     train.add_arguments(parser)
-    return parser.parse_args(words)
+    args = parser.parse_args(words)
+    train.take_config(args)
+    return args

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from imagier.cli.arguments import add_process, parse_seed, parse_writable_folder, read_process_options
+from imagier.cli.arguments import add_process, parse_seed, parse_writable_folder, read_process_options, take_config
 from imagier.run import status
 from imagier.run.options import TRAIN_SEED, RunOptions
 
@@ -48,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="check config and data, print the whole config, and stop")
     add("--profile", action="store_true", help="measure some iterations; table and trace go to <logdir>/profile")
     _add_wandb(parser)
-    add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
+    add(
+        "overrides",
+        nargs="*",
+        metavar="CONFIG section.key=value",
+        help="the experiment, if not by --config; values that replace those of the config",
+    )
 
 
 def _add_time_limits(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +76,7 @@ def _add_wandb(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit status."""
+    take_config(args)
     options = read_run_options(args)
     if args.debug:
         from imagier.run.debug import debug

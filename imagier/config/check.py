@@ -30,6 +30,9 @@ Facts = Callable[[Any], Mapping[str, str]]
 """A class -> the arguments of its constructor that a config cannot give, and why."""
 
 _FACTS_OF_DATA = dict.fromkeys(DATA_FACTS, "comes from the data section")
+KEEP_SIZE = "keep_original_size"
+"""The argument of inference that every method takes: images get the size of their inputs."""
+
 _DEFAULT_PLAYERS = ("gen", "dis")
 _ABSENT = object()
 
@@ -116,6 +119,7 @@ def _mistakes_of_the_method(config: Config) -> Iterable[Mistake]:
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    known = list(dict.fromkeys([*known, KEEP_SIZE]))
     for name in config.run.inference_args.keys() - known:
         what = f"{cls.__name__} has no such argument"
         yield Mistake(("inference_args", name), what, did_you_mean(name, known), "unknown-key")

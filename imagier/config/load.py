@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from imagier.errors import UserError
+from imagier.errors import UserError, suggest_sibling
 
 KeyPath = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
@@ -110,10 +110,13 @@ class Document:
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     """Reads a config file and applies "section.key=value" overrides. ConfigError if either cannot be read."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file (UTF-8)"
-        raise _error(f"cannot read the config: {reason}", where=path, code="unreadable-config") from error
+        advice = suggest_sibling(Path(path)) if isinstance(error, FileNotFoundError) else ""
+        raise _error(
+            f"cannot read the config: {reason}", where=path, advice=advice, code="unreadable-config"
+        ) from error
     tree, origins = _parse(text, str(path))
     document = Document(str(path), tree, origins)
     for override in overrides:

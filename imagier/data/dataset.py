@@ -140,6 +140,13 @@ class Dataset(ABC):
         UserError, with the file's name, if it cannot be read or augmented.
         """
 
+    def for_inference(self, num_styles: int | None = None) -> Dataset:
+        """The same files, in the combinations of which images are made; by default, the samples as they are.
+
+        num_styles: where there are files of styles, how many of them; None: all.
+        """
+        return self
+
     @abstractmethod
     def load(self, index: int) -> dict[str, np.ndarray]:
         """Arrays by input type as stored, checked: over all indices, those of all files. UserError names a wrong one.

@@ -25,7 +25,7 @@ from imagier.nn.norm import AdaptiveNorm, NormParams, norm2d
 from imagier.nn.reference_names import Rules
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
-from imagier.recipe import Batch, Losses, StepContext, Updates, alternate
+from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate, name_in_style
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -287,6 +287,7 @@ class Recipe(BaseRecipe):
         self.dis = dis
         assert isinstance(gen, nn.Module)
         keys = "num_downsamples_content or num_downsamples_style"
+        self.size_multiple = gen.size_multiple
         self.gen_sizes = SizeProbe(gen, _translate, where="gen", multiple=gen.size_multiple, depth_keys=keys)
         self.dis_sizes = SizeProbe(dis, _discriminate, where="dis", depth_keys="num_layers")
         self.gan_mode: GanMode = gan_mode
@@ -397,6 +398,9 @@ class Recipe(BaseRecipe):
         made = self.generate(batch, rng)
         return {name: to_rgb(made[name]) for name in ("images_recon", "images_trans")}
 
+    def inference_inputs(self, **inference_args: Any) -> InferenceInputs:
+        return InferenceInputs(content=("images_content",), style="images_style")
+
     def infer(self, batch: Batch, rng: torch.Generator, *, keep_original_size: bool = True) -> list[Tensor]:
         """One image per sample, of the size of its content before augmentation if that is known.
 
@@ -410,8 +414,11 @@ class Recipe(BaseRecipe):
         return [F.interpolate(x[None], size=size, mode="nearest")[0] for x, size in zip(images, sizes)]
 
     def infer_names(self, batch: Batch, **inference_args: Any) -> list[str]:
-        """Names of the images that `infer` makes: those of the contents."""
-        return batch.keys["images_content"]
+        """Names of the images that `infer` makes: "<content>_style_<style>", or that of a pair of files."""
+        contents, styles = batch.keys["images_content"], batch.keys["images_style"]
+        return [
+            content if content == style else name_in_style(content, style) for content, style in zip(contents, styles)
+        ]
 
 
 def _require(batch: Batch, *names: str) -> None:

@@ -30,7 +30,7 @@ from imagier.nn.reference_names import Rules
 from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
-from imagier.recipe import Batch, Losses, StepContext, Updates, alternate
+from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate, name_in_style
 from imagier.recipe import Recipe as BaseRecipe
 
 LARGEST_SHIFT = 0.05
@@ -389,6 +389,7 @@ class Recipe(BaseRecipe):
         check_policy(aug_policy)
         self.gen = gen
         self.dis = dis
+        self.size_multiple = gen.size_multiple
         self.gen_sizes = SizeProbe(
             gen,
             _run_both_ways,
@@ -568,6 +569,11 @@ class Recipe(BaseRecipe):
                 columns[f"images_{way} in a random style"] = to_rgb(random[f"images_{way}"])
         return columns
 
+    def inference_inputs(self, *, a2b: bool = True, **others: Any) -> InferenceInputs:
+        content, style = _source_names(a2b)
+        from_images, at_random = {"random_style": False}, {"random_style": True}
+        return InferenceInputs(content=(content,), style=style, from_images=from_images, at_random=at_random)
+
     def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True, random_style: bool = True) -> list[Tensor]:
         """Translations of a to b, or of b to a; in random styles, or in those of the other images.
 
@@ -590,8 +596,7 @@ class Recipe(BaseRecipe):
         content, style = _source_names(a2b)
         if random_style:
             return batch.keys[content]
-        examples = [name.removeprefix("./").replace("/", "_") for name in batch.keys[style]]
-        return [f"{name}_style_{example}" for name, example in zip(batch.keys[content], examples)]
+        return [name_in_style(name, example) for name, example in zip(batch.keys[content], batch.keys[style])]
 
 
 def random_shift(images: Tensor, rng: torch.Generator) -> Tensor:

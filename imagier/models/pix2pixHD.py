@@ -36,7 +36,7 @@ from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules, reference_names
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
-from imagier.recipe import Batch, Losses, StepContext, Updates, alternate
+from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate
 from imagier.recipe import Recipe as BaseRecipe
 
 INSTANCE_MAPS = "instance_maps"
@@ -485,6 +485,7 @@ class Recipe(BaseRecipe):
         self.gen = gen
         self.dis = dis
         keys = "global_generator.num_downsamples, local_enhancer.num_enhancers or enc.num_downsamples"
+        self.size_multiple = gen.size_multiple
         self.gen_sizes = SizeProbe(gen, _paint, where="gen", multiple=gen.size_multiple, depth_keys=keys)
         self.dis_sizes = SizeProbe(dis, where="dis", depth_keys="num_layers or num_discriminators")
         self.label_lengths = label_lengths
@@ -614,6 +615,17 @@ class Recipe(BaseRecipe):
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         return to_rgb(self.generate(batch, rng)["fake_images"])
+
+    def inference_inputs(self, **inference_args: Any) -> InferenceInputs:
+        if self.gen.encoder is None:
+            return InferenceInputs(content=("label",))
+        return InferenceInputs(
+            content=("label",),
+            style="images",
+            is_style_aligned=True,
+            from_images={"random_style": False},
+            at_random={"random_style": True},
+        )
 
     def infer(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> list[Tensor]:
         """One image per sample; features of objects are those in `images`, or random ones of their class.

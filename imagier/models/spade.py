@@ -29,7 +29,7 @@ from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
-from imagier.recipe import Batch, Losses, StepContext, Updates, alternate
+from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate
 from imagier.recipe import Recipe as BaseRecipe
 
 DISCRIMINATOR_MULTIPLE = 32
@@ -810,6 +810,16 @@ class Recipe(BaseRecipe):
     def _show_label(self, name: str, part: Tensor) -> Tensor:
         """A part of the label that is an image, N x 3 x H x W in [-1, 1], whatever range the network sees."""
         return to_rgb(part if name in self.normalized else part * 2 - 1)
+
+    def inference_inputs(self, **inference_args: Any) -> InferenceInputs:
+        if not self.gen.style_dims:
+            return InferenceInputs(content=("label",))
+        return InferenceInputs(
+            content=("label",),
+            style="images",
+            from_images={"random_style": False, "use_fixed_random_style": False},
+            at_random={"random_style": True},
+        )
 
     def infer(
         self,

@@ -26,7 +26,7 @@ from imagier.nn.reference_names import Rules
 from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
-from imagier.recipe import Batch, Losses, StepContext, Updates, alternate
+from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -329,6 +329,7 @@ class Recipe(BaseRecipe):
         """
         self.gen = gen
         self.dis = dis
+        self.size_multiple = gen.size_multiple
         self.gen_sizes = SizeProbe(
             gen, _run_both_ways, where="gen", multiple=gen.size_multiple, depth_keys="num_downsamples_content"
         )
@@ -449,6 +450,9 @@ class Recipe(BaseRecipe):
         made = self.generate(batch, rng)
         ways = ("aa", "bb", "ab", "ba", "aba", "bab")
         return {f"images_{way}": to_rgb(made[f"images_{way}"]) for way in ways}
+
+    def inference_inputs(self, *, a2b: bool = True, **others: Any) -> InferenceInputs:
+        return InferenceInputs(content=("images_a" if a2b else "images_b",))
 
     def infer(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True) -> list[Tensor]:
         """Translations of a to b, or of b to a.

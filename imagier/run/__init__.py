@@ -3,7 +3,7 @@
 | name | what it is |
 |---|---|
 | `train(config, options)` | trains the networks of a config; returns a `TrainResult` |
-| `generate(config_or_logdir, output_dir, options)` | writes an image for every sample of the test set |
+| `generate(config_or_logdir, output_dir, options)` | writes images for the test set, or for your own files |
 | `evaluate(config_or_logdir, options)` | scores a checkpoint on the held-out set |
 | `load_generator(logdir_or_checkpoint)` | a `TrainedGenerator`: call it with inputs, get images |
 | `RunOptions` | what a caller asks of a run, beside its config |
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imagier.run.evaluation import evaluate
-    from imagier.run.inference import generate
+    from imagier.run.generation import generate
     from imagier.run.options import RunOptions
     from imagier.run.trained_generator import TrainedGenerator, load_generator
     from imagier.run.training import TrainResult, train
@@ -33,7 +33,7 @@ _HOMES = {
     "TrainResult": "training",
     "TrainedGenerator": "trained_generator",
     "evaluate": "evaluation",
-    "generate": "inference",
+    "generate": "generation",
     "load_generator": "trained_generator",
     "train": "training",
 }

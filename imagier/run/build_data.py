@@ -184,11 +184,20 @@ def _read_recipe_keys(config: Config, attribute: str, known: Sequence[str] | Non
 
 
 def build_held_out_loader(
-    config: Config, runtime: Runtime, data: schema.Data, split: schema.Split, seed: int
+    config: Config,
+    runtime: Runtime,
+    data: schema.Data,
+    split: schema.Split,
+    seed: int,
+    *,
+    samples: Dataset | None = None,
 ) -> Loader:
-    """Batches of a validation or test split, in order; each rank sees its share, of videos whole ones."""
+    """Batches of a validation or test split, in order; each rank sees its share, of videos whole ones.
+
+    samples: the data set of the split, if it is built already.
+    """
     alone = data.val_data_loader_not_distributed
-    samples = build_dataset(data, split, seed)
+    samples = build_dataset(data, split, seed) if samples is None else samples
     batches = -(-len(samples) // (split.batch_size * (1 if alone else runtime.world)))
     return Loader(
         samples,

@@ -27,7 +27,7 @@ def check_class_names(extras: Mapping[str, Any], classes: Mapping[str, Sequence[
                 raise UserError(
                     f"was trained with other classes: {label} {_first_difference(before, now)}",
                     where=where,
-                    advice="restore the folders, or start a new run with its weights: `checkpoint`, with another `logdir`",
+                    advice="restore the folders, or start a new run from it: `checkpoint`, another `logdir`",
                     code="other-classes",
                 )
     elif extras and len(set(map(tuple, classes.values()))) > 1:

@@ -12,6 +12,7 @@ from imagier.config.check import Config
 from imagier.config.read import read, read_mapping
 from imagier.errors import UserError
 from imagier.run.options import RunOptions
+from imagier.run.paths import check_logdir
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +70,16 @@ def read_experiment(source: ConfigSource | None, options: RunOptions, overrides:
 def _find_config(source: str | Path | None, options: RunOptions) -> Path:
     if source is not None:
         return Path(source)
-    if options.logdir is None or not (Path(options.logdir) / CONFIG).is_file():
+    if options.logdir is None:
         raise UserError(
             "missing",
             where="config",
             advice="name the YAML of the experiment, or the `logdir` of a run",
             code="missing-config",
         )
-    return Path(options.logdir) / CONFIG
+    check_logdir(options.logdir)
+    path = Path(options.logdir) / CONFIG
+    if not path.is_file():
+        what, advice = f"holds no {CONFIG}: it is not the folder of a run", "name that, or the YAML as `config`"
+        raise UserError(what, where=f"logdir {options.logdir}", advice=advice, code="missing-config")
+    return path

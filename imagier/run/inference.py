@@ -3,121 +3,230 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from imagier.config import schema
-from imagier.config.check import Config
+from imagier.config.check import KEEP_SIZE, Config
+from imagier.data.augmentation.warp import Size
+from imagier.data.sources.object_store import is_remote
 from imagier.errors import UserError
 from imagier.nn.resize import to_rgb
-from imagier.recipe import Recipe
+from imagier.recipe import Batch, Recipe
 from imagier.run import build_data, build_training
-from imagier.run.experiment import ConfigSource, Experiment, read_experiment
+from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
+from imagier.run.image_files import ImageFolder
 from imagier.run.options import STYLE_SEED, RunOptions
-from imagier.run.process import open_runtime
+from imagier.run.paths import check_logdir, no_such_path
 from imagier.run.reference_checkpoint import translate_reference
+from imagier.run.sizes import SizeReport, get_stored_size, keep_deterministic, replace_augmentations, resize
 from imagier.run.workers import warn_of_many
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.checkpoint_files import find_latest
-from imagier.train.hooks.images import to_uint8, write_image
+from imagier.train.hooks.images import to_uint8
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
-
-JPEG_QUALITY = 99
-
-
-def generate(
-    config_or_logdir: ConfigSource,
-    output_dir: str | Path,
-    options: RunOptions | None = None,
-    *,
-    overrides: Sequence[str] = (),
-) -> list[Path]:
-    """Writes <output_dir>/<sequence>/<name>.jpg for every sample of the test set; returns the paths, in order.
-
-    The test set is that of `test_data`, or if the config has no such section `data.test`, or else `data.val`. The
-    weights are those of `options.checkpoint`, or else the latest of the log folder. If a launcher has started several
-    processes, each writes its share and returns its paths.
-
-    config_or_logdir: a config as of `train`, or the folder of a run. UserError for a mistake in any argument.
-    """
-    experiment, options = read_experiment_of_run(config_or_logdir, options, overrides)
-    with open_runtime(options) as runtime:
-        experiment.log_notes()
-        return write_images(experiment, Path(output_dir), options, runtime)
 
 
 def read_experiment_of_run(
     config_or_logdir: ConfigSource | None, options: RunOptions | None, overrides: Sequence[str]
 ) -> tuple[Experiment, RunOptions]:
-    """The experiment of a config, or of the run in a log folder, and the options with that folder in them."""
+    """The experiment of a config, or of the run in a log folder, and the options with that folder in them.
+
+    Without either it is that of the run whose checkpoint the options name: its config.yaml lies beside it.
+    """
     options = options or RunOptions()
     if isinstance(config_or_logdir, str | Path) and Path(config_or_logdir).is_dir():
         options = dataclasses.replace(options, logdir=config_or_logdir)
         config_or_logdir = None
+    if options.logdir is not None:
+        check_logdir(options.logdir)
+    elif config_or_logdir is None and options.checkpoint is not None:
+        checkpoint_file = Path(options.checkpoint)
+        if not checkpoint_file.exists():
+            raise no_such_path(checkpoint_file, "no such checkpoint", code="missing-checkpoint")
+        if (checkpoint_file.parent / CONFIG).is_file():
+            config_or_logdir = checkpoint_file.parent / CONFIG
     return read_experiment(config_or_logdir, options, overrides), options
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageRequest:
+    """Which images to write, and how."""
+
+    format: str = "jpg"
+    num_styles: int | None = None
+    """Images of each input: in so many random styles or, of files of styles, in the first so many."""
+
+
 @torch.no_grad()
-def write_images(experiment: Experiment, output_dir: Path, options: RunOptions, runtime: Runtime) -> list[Path]:
-    """Writes this rank's share of all images, each name once; returns their paths."""
+def write_images(
+    experiment: Experiment,
+    output_dir: Path,
+    options: RunOptions,
+    runtime: Runtime,
+    request: ImageRequest = ImageRequest(),
+) -> list[Path]:
+    """Writes this rank's share of all images of the test set, each name once; returns their paths."""
     config, seed = experiment.config, STYLE_SEED if options.seed is None else options.seed
     data, split = find_test_set(config)
     if options.num_workers is not None:  # `test_data` has a number of its own
         data = dataclasses.replace(data, num_workers=options.num_workers)
     warn_of_many(data.num_workers, runtime)
+    kept, left_out = keep_deterministic(split.augmentations)
+    split = replace_augmentations(split, kept)
+    if left_out:
+        logger.info(f"augmentations left out, as images are made whole and the same every time: {', '.join(left_out)}")
+    roots = [Path(root) for root in split.roots if not is_remote(root, split.dataset_type)]
+    folder = ImageFolder(output_dir, request.format, roots)
     recipe = load_recipe(config, load_weights(experiment, options), runtime)
+    painter = _Painter(recipe, config, data, request, seed, runtime)
+    samples = build_data.build_dataset(data, split, seed=0).for_inference(request.num_styles)
     written: dict[str, Path] = {}
-    for name, image in _make_images(recipe, config, data, split, seed, runtime):
-        if name not in written:  # else it is there: the shorter list of an unpaired set begins again
-            written[name] = output_dir / f"{name}.jpg"
-            write_image(written[name], to_uint8(to_rgb(image[None])[0]), JPEG_QUALITY)
-    total = runtime.all_reduce_sum(len(written))
-    logger.info(f"{output_dir}: {total} images")
+    report = SizeReport()
+    for batch in build_data.build_held_out_loader(config, runtime, data, split, seed=0, samples=samples).once():
+        for sample in batch.split(len(batch)):
+            for name, paint in painter.list_images(sample):
+                if name not in written:  # else it is there: the shorter list of an unpaired set begins again
+                    image, painted, stored = paint()
+                    written[name] = folder.write(name, to_pixels(image))
+                    report.add(name, painted, stored)
+    _log_report(output_dir, report, runtime)
     return list(written.values())
 
 
-def find_test_set(config: Config) -> tuple[schema.Data, schema.Split]:
-    """The data section and the split of it that inference reads. UserError if the config has none."""
+def _log_report(output_dir: Path, report: SizeReport, runtime: Runtime) -> None:
+    images, others = runtime.all_reduce_sum(report.images), runtime.all_reduce_sum(report.others)
+    line = f"{output_dir}: {images} images"
+    if others:
+        line += f", {others} of them not of the size of their input (height x width; {report.example})"
+        line += "; inference_args.keep_original_size=true brings them to it"
+    logger.info(line)
+
+
+def find_test_set(config: Config, *, or_training: bool = False) -> tuple[schema.Data, schema.Split]:
+    """The data section and the split of it that inference reads. UserError if the config has none.
+
+    or_training: take the training set where there is no other, of which only the keys matter.
+    """
     section = "data" if config.run.test_data is None else "test_data"
     data = config.run.test_data or config.run.data
-    split = data.test or data.val
+    split = data.test or data.val or (config.run.data.train if or_training else None)
     if split is None:
         what = f"the config has neither {section}.test nor {section}.val"
-        raise UserError(f"nothing to infer from: {what}", code="no-test-set")
+        advice = "name the images to be read (`inputs`)"
+        raise UserError(f"nothing to infer from: {what}", advice=advice, code="no-test-set")
     if split is data.val:
         data = build_data.select_validation_data(data)
     return dataclasses.replace(data, val_data_loader_not_distributed=False), split  # each rank writes its share
 
 
-def _make_images(
-    recipe: Recipe, config: Config, data: schema.Data, split: schema.Split, seed: int, runtime: Runtime
-) -> Iterator[tuple[str, Tensor]]:
-    """The name of every image of this rank, "sequence/name", and the image, C x H x W, in [-1, 1] or beyond."""
-    rng = runtime.generator(seed)
-    runtime.seed(seed)  # for layers that draw noise of their own
-    arguments = collect_arguments(recipe, config, seed)
-    for stored in build_data.build_held_out_loader(config, runtime, data, split, seed).once():
-        batch = recipe.prepare(stored)
-        with runtime.autocast():
-            images = recipe.infer(batch, rng, **arguments)
-        yield from zip(recipe.infer_names(batch, **arguments), images)
+class _Painter:
+    """Makes the images of samples, one at a time: so none depends on those beside it, or on ranks and workers."""
+
+    def __init__(
+        self, recipe: Recipe, config: Config, data: schema.Data, request: ImageRequest, seed: int, runtime: Runtime
+    ) -> None:
+        """UserError if random styles are wanted of a method that has none."""
+        self.recipe, self.seed, self.runtime = recipe, seed, runtime
+        self.arguments = collect_arguments(recipe, config, seed)
+        needs = recipe.inference_inputs(**self.arguments)
+        self.input_types = find_types(data, needs.content)
+        self.brings_back = should_bring_back(recipe, config)
+        self.count = 1
+        if request.num_styles is not None and needs.at_random is not None:
+            self.arguments |= needs.at_random
+            self.count = request.num_styles
+        elif request.num_styles is not None and needs.style is None:
+            raise no_random_styles(config)
+
+    def list_images(self, sample: Batch) -> Iterator[tuple[str, Callable[[], Painted]]]:
+        """The name of every image of a sample, "sequence/name", and a function that makes it."""
+        (name,) = self.recipe.infer_names(sample, **self.arguments)
+        for style in range(self.count):
+            yield name if self.count == 1 else f"{name}_style_{style}", partial(self._paint, sample, name, style)
+
+    def _paint(self, sample: Batch, name: str, style: int) -> Painted:
+        seeds = (self.seed, hash_name(name), style)
+        image = infer_alone(self.recipe, self.recipe.prepare(sample), seeds, self.runtime, self.arguments)
+        stored, painted = get_stored_size(sample, self.input_types), (image.shape[-2], image.shape[-1])
+        if self.brings_back and stored is not None:
+            image = resize(image, stored)
+            painted = stored
+        return image, painted, stored
+
+
+Painted = tuple[Tensor, Size, Size | None]
+"""An image, 1 or 3 x H x W, in [-1, 1] or beyond; its height and width; those of its files, if they are known."""
+
+
+def infer_alone(
+    recipe: Recipe, batch: Batch, seeds: Sequence[int], runtime: Runtime, arguments: Mapping[str, Any]
+) -> Tensor:
+    """The image of a prepared batch of one sample. All that is random follows from `seeds`, whatever the rank."""
+    same = dataclasses.replace(runtime, rank=0)
+    same.seed(*seeds)  # for layers that draw noise of their own
+    with runtime.autocast():
+        (image,) = recipe.infer(batch, same.generator(*seeds), **arguments)
+    return image
+
+
+def to_pixels(image: Tensor) -> np.ndarray:
+    """C x H x W, in [-1, 1] or beyond -> H x W x 3, uint8."""
+    return to_uint8(to_rgb(image[None])[0])
+
+
+def hash_name(name: str) -> int:
+    """A number of 64 bits for the name of an image, the same everywhere."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")
+
+
+def find_types(data: schema.Data, names: Sequence[str]) -> list[str]:
+    """The input types behind names in a batch; behind `label` all that it is made of."""
+    found = []
+    for codec in build_data.build_codecs(data):
+        is_label = "label" in names and codec.batch_name in data.input_labels
+        if is_label or codec.batch_name in names:
+            found.append(codec.name)
+    return found
 
 
 def collect_arguments(recipe: Recipe, config: Config, seed: int) -> dict[str, Any]:
-    """The keyword arguments of the recipe's `infer`: those of the config, and `seed` if the method takes one."""
-    arguments = config.run.inference_args
-    return {"seed": seed, **arguments} if "seed" in inspect.signature(recipe.infer).parameters else dict(arguments)
+    """The keyword arguments of the recipe's `infer`: those of the config, and `seed` if the method takes one.
+
+    KEEP_SIZE is for us where the method does not take it.
+    """
+    known = inspect.signature(recipe.infer).parameters
+    arguments = {"seed": seed} if "seed" in known else {}
+    arguments |= config.run.inference_args
+    return {name: value for name, value in arguments.items() if name != KEEP_SIZE or name in known}
+
+
+def should_bring_back(recipe: Recipe, config: Config) -> bool:
+    """Whether images are to get the size of their files, and the method does not see to it."""
+    return (
+        bool(config.run.inference_args.get(KEEP_SIZE)) and KEEP_SIZE not in inspect.signature(recipe.infer).parameters
+    )
+
+
+def no_random_styles(config: Config) -> UserError:
+    """The error for a method without random styles of which some are wanted."""
+    what = f"the images of {config.trainer.type}, as it is set up here, have no random style"
+    return UserError(what, where="num_styles", advice="leave it out", code="no-random-styles")
 
 
 def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> Recipe:
@@ -165,6 +274,11 @@ def _find_weights(experiment: Experiment, options: RunOptions) -> Path:
     if found is not None:
         return found
     weight = experiment.config.run.pretrained_weight
+    if not weight and options.logdir is not None:
+        advice = "name the weights as `checkpoint`"
+        raise UserError(
+            "holds no checkpoint", where=f"logdir {options.logdir}", advice=advice, code="missing-checkpoint"
+        )
     if not weight:
         raise UserError(
             "missing",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +17,20 @@ class StdoutHandler(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stdout.write(f"{self.format(record)}\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(f"{self.format(record)}\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            silence_stdout()
+            if signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, signal.SIG_IGN, None):
+                raise
+            os.kill(os.getpid(), signal.SIGTERM)  # a training saves, and ends
+
+
+def silence_stdout() -> None:
+    """Sends what is still to be printed nowhere, once nobody reads it any more."""
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - os.devnull is no file
+        os.dup2(nowhere.fileno(), 1)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ INTERRUPTED = 75
 """Saved before its end: start it again (EX_TEMPFAIL of sysexits.h)."""
 HUNG = 76
 """A step took longer than --step_timeout."""
+BROKEN_PIPE = 141
+"""Nobody reads what is printed any more, as behind `| head -1`."""
 KILLED = 130
 """Ended by a second Ctrl-C, without saving."""
 

@@ -14,19 +14,32 @@ from PIL import Image
 from torch import nn
 
 from imagier.config import schema
-from imagier.config.check import Config
-from imagier.config.find import did_you_mean
+from imagier.config.check import KEEP_SIZE, Config
+from imagier.config.find import did_you_mean, find
+from imagier.data.augmentation.augment import find_largest_size
+from imagier.data.augmentation.warp import Size
+from imagier.data.codec import Codec
 from imagier.data.loading.loader import Loader
+from imagier.data.sample import image_sizes, load_stored
 from imagier.errors import UserError
-from imagier.nn.resize import to_rgb
-from imagier.recipe import Batch, Recipe
+from imagier.recipe import Batch, InferenceInputs, Recipe
 from imagier.run import build_data
 from imagier.run.experiment import CONFIG, ConfigSource, read_experiment
-from imagier.run.inference import collect_arguments, find_test_set, load_recipe, load_weights
-from imagier.run.memory_source import Input, MemorySource
+from imagier.run.inference import (
+    Painted,
+    collect_arguments,
+    find_test_set,
+    find_types,
+    infer_alone,
+    load_recipe,
+    load_weights,
+    to_pixels,
+)
+from imagier.run.memory_source import KEY, Input, MemorySource
 from imagier.run.options import STYLE_SEED, RunOptions, check_seed
+from imagier.run.paths import no_such_path
+from imagier.run.sizes import get_size, get_stored_size, keep_resize, pad_to_multiple, replace_augmentations, resize
 from imagier.train import runtime as runtimes
-from imagier.train.hooks.images import to_uint8
 from imagier.train.runtime import Runtime
 
 
@@ -44,7 +57,7 @@ def load_generator(
     """
     path = Path(logdir_or_checkpoint)
     if not path.exists():
-        raise UserError("no such folder or checkpoint", where=path, code="missing-checkpoint")
+        raise no_such_path(path, "no such folder or checkpoint", code="missing-checkpoint")
     logdir, weights = (path, None) if path.is_dir() else (path.parent, path)
     options = RunOptions(logdir=logdir, checkpoint=weights)
     if config is None and not (logdir / CONFIG).is_file():
@@ -72,7 +85,7 @@ class TrainedGenerator:
         self.config = config
         self._recipe = recipe
         self._runtime = runtime
-        self._data, self._split = find_test_set(config)
+        self._data, self._split = find_test_set(config, or_training=True)
 
     @property
     def network(self) -> nn.Module:
@@ -84,39 +97,104 @@ class TrainedGenerator:
         """Names of the inputs of the config. A method may need only some of them to make an image."""
         return [codec.name for codec in build_data.build_codecs(self._data)]
 
-    def __call__(self, inputs: Mapping[str, Input], *, seed: int = STYLE_SEED, **arguments: Any) -> Image.Image:
-        """An RGB image made of one sample, prepared as `imagier infer` prepares the files of the test set.
+    def __call__(
+        self, inputs: Mapping[str, Input], *, seed: int = STYLE_SEED, full_size: bool = False, **arguments: Any
+    ) -> Image.Image:
+        """An RGB image made of one sample, of the size of its input.
+
+        It is painted at the scale of the test set (the first resize of its augmentations; nothing is cropped or
+        mirrored) and brought to the size of the input, unless `keep_original_size=False`. full_size: paint at the size
+        of the input, whatever the network was trained on.
 
         inputs: by the name of the input type: the path of a file, an array H x W or H x W x C, a tensor C x H x W, or a
         PIL image. Arrays and tensors hold whole numbers (8 or 16 bits; ids of classes in label maps), or, for images,
-        floats from 0 to 1. seed: of a random style. arguments: of the method's `infer`, on top of `inference_args` of
-        the config (`random_style=True`, `a2b=False`).
+        floats from 0 to 1. seed: of a random style, which is taken where none is given. arguments: of the method's
+        `infer`, on top of `inference_args` of the config (`random_style=True`, `a2b=False`).
 
         UserError if an input is missing, or is not what the config says, or if the method has no such argument.
         """
         check_seed(seed)
         self._check_arguments(arguments)
         arguments = {**collect_arguments(self._recipe, self.config, seed), **arguments}
-        with self._name_missing(), torch.no_grad(), runtimes.restore_torch_state(self._runtime):
-            batch = self._prepare(inputs)
-            self._runtime.seed(seed)  # for layers that draw noise of their own
-            with self._runtime.autocast():
-                (image,) = self._recipe.infer(batch, self._runtime.generator(seed), **arguments)
-        return Image.fromarray(to_uint8(to_rgb(image[None])[0]))
+        image, _, _ = self.paint(inputs, (seed,), arguments, full_size=full_size)
+        return Image.fromarray(to_pixels(image))
 
-    def _prepare(self, inputs: Mapping[str, Input]) -> Batch:
-        """The inputs as a batch of one sample on the device."""
+    @property
+    def is_paired(self) -> bool:
+        """Whether inputs of several types belong together by name."""
+        return find(schema.DATASET, self._data.type).is_paired
+
+    @property
+    def extensions(self) -> set[str]:
+        """Those of the files of the config."""
+        return {codec.input_type.ext for codec in build_data.build_codecs(self._data)}
+
+    def find_types(self, names: Sequence[str]) -> list[str]:
+        """The input types behind names in a batch."""
+        return find_types(self._data, names)
+
+    def paint(
+        self,
+        inputs: Mapping[str, Input],
+        seeds: Sequence[int],
+        arguments: Mapping[str, Any],
+        *,
+        full_size: bool = False,
+    ) -> Painted:
+        """The image of one sample, the size that it was painted in, and that of its input.
+
+        seeds: all that is random follows from them. arguments: all of the method's `infer`, and KEEP_SIZE.
+        """
+        arguments = dict(arguments)
+        keeps = arguments.pop(KEEP_SIZE, self.config.run.inference_args.get(KEEP_SIZE, True))
+        if KEEP_SIZE in inspect.signature(self._recipe.infer).parameters:
+            arguments[KEEP_SIZE] = False  # it is done here, alike for all methods
+        needs = self._recipe.inference_inputs(**arguments)
+        styles = [] if needs.style is None else find_types(self._data, [needs.style])
+        if needs.at_random is not None and not any(name in inputs for name in styles):
+            arguments = {**arguments, **needs.at_random}
+        with self._name_missing(), torch.no_grad(), runtimes.restore_torch_state(self._runtime):
+            batch = self._read(inputs, needs, full_size)
+            painted = get_size(batch, needs.content)
+            stored = get_stored_size(batch, find_types(self._data, needs.content))
+            padded = pad_to_multiple(
+                batch,
+                [*needs.content, *([needs.style] if needs.style and needs.is_style_aligned else [])],
+                self._recipe.size_multiple,
+            )
+            size = get_size(padded, needs.content)
+            image = infer_alone(self._recipe, self._recipe.prepare(padded), seeds, self._runtime, arguments)
+        if painted is not None and image.shape[-2:] == size:
+            image = image[..., : painted[0], : painted[1]]
+        made = (image.shape[-2], image.shape[-1])
+        return (resize(image, stored) if keeps and stored is not None else image), made, stored
+
+    def _read(self, inputs: Mapping[str, Input], needs: InferenceInputs, full_size: bool) -> Batch:
+        """The inputs as a batch of one sample on the device, those of the content together, others by themselves."""
         self._check_names(inputs)
-        data = _restrict(self._data, inputs)
+        names = [*needs.content, *([needs.style] if needs.style and needs.is_style_aligned else [])]
+        together = [name for name in find_types(self._data, names) if name in inputs]
+        others = [self._load(inputs, [name], full_size=False) for name in inputs if name not in together]
+        if not together:
+            raise self._missing_error(find_types(self._data, needs.content) or self.input_names)
+        batch = self._load(inputs, together, full_size)
+        return dataclasses.replace(batch, tensors={k: v for each in [*others, batch] for k, v in each.tensors.items()})
+
+    def _load(self, inputs: Mapping[str, Input], names: Sequence[str], full_size: bool) -> Batch:
+        data = _restrict(self._data, names)
         source = MemorySource(build_data.build_codecs(data), inputs)
+        augmentations = keep_resize(self._split.augmentations)
+        if full_size:
+            height, width = _measure(source, build_data.build_codecs(data))
+            augmentations = {"resize_h_w": f"{height}, {width}"}
         loader = Loader(
-            build_data.build_dataset(data, self._split, seed=0, stores=[source]),
+            build_data.build_dataset(data, replace_augmentations(self._split, augmentations), seed=0, stores=[source]),
             batch_size=1,
             device=self._runtime.device,
             finish=build_data.build_expander(data, self.config.trainer.channels_last),
         )
         (stored,) = loader.once()
-        return self._recipe.prepare(stored)
+        return stored
 
     def _check_names(self, inputs: Mapping[str, Input]) -> None:
         for name in inputs:
@@ -134,7 +212,7 @@ class TrainedGenerator:
         if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
             return
         for name in arguments:
-            if name not in known:
+            if name not in known and name != KEEP_SIZE:
                 what = f"{self.config.trainer.type} has no such argument"
                 raise UserError(what, where=name, advice=did_you_mean(name, known), code="unknown-argument")
 
@@ -166,7 +244,19 @@ class TrainedGenerator:
         return f"the config has: {', '.join(self.input_names)}"
 
 
-def _restrict(data: schema.Data, inputs: Mapping[str, Input]) -> schema.Data:
-    """The data section without the input types that are not given."""
-    given = [{name: options for name, options in entry.items() if name in inputs} for entry in data.input_types]
-    return dataclasses.replace(data, input_types=[entry for entry in given if entry])
+def _restrict(data: schema.Data, names: Sequence[str]) -> schema.Data:
+    """The data section with these input types alone, as a set of pairs if its own type needs others, too."""
+    given = [{name: options for name, options in entry.items() if name in names} for entry in data.input_types]
+    required = find(schema.DATASET, data.type).required_input_types
+    return dataclasses.replace(
+        data,
+        type=data.type if set(required) <= set(names) else schema.DEFAULT_DATASET,
+        input_types=[entry for entry in given if entry],
+        input_labels=data.input_labels if any(name in data.input_labels for name in names) else [],
+    )
+
+
+def _measure(source: MemorySource, codecs: Sequence[Codec]) -> Size:
+    """The largest height and width of the files of a sample."""
+    stored = load_stored(source, codecs, KEY)
+    return find_largest_size(image_sizes(stored, codecs).values())

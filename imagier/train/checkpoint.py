@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imagier.errors import UserError
+from imagier.errors import UserError, suggest_sibling
 from imagier.recipe import Position
 from imagier.train.checkpoint_files import LATEST, Unusable, find_earlier, read_pointer, save_state, verify, write_state
 from imagier.train.manifest import find_entry
@@ -132,7 +132,8 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state = _read(path)
     except FileNotFoundError as error:
-        raise Unusable("no such checkpoint", where=path, code="missing-checkpoint") from error
+        advice = suggest_sibling(path)
+        raise Unusable("no such checkpoint", where=path, advice=advice, code="missing-checkpoint") from error
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign is None:

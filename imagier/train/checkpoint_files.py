@@ -154,7 +154,7 @@ def read_pointer(logdir: Path) -> Path | None:
     """The path that latest_checkpoint.txt names, None if there is no such file. UserError if it names nothing."""
     pointer = logdir / LATEST
     try:
-        first_line = pointer.read_text().split("\n")[0]
+        first_line = pointer.read_text(encoding="utf-8-sig").split("\n")[0]
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import IO
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+LONGEST_NAME = 255
+"""Bytes in the name of a file, as most file systems have it."""
+
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 
 
@@ -19,7 +23,7 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 def write_atomic(path: Path) -> Iterator[IO[bytes]]:
     """A binary file to write. It replaces `path` once it is complete and on the disk; if that fails, `path` stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{shorten_name(path.name, LONGEST_NAME - 20)}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -31,6 +35,16 @@ def write_atomic(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def shorten_name(name: str, most_bytes: int = LONGEST_NAME) -> str:
+    """A name of at most so many bytes: a longer one keeps its beginning and its suffix, and gets a hash."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= most_bytes:
+        return name
+    suffix = os.fsencode(Path(name).suffix[:16])
+    end = b"~" + hashlib.sha256(encoded).hexdigest()[:10].encode() + suffix
+    return encoded[: most_bytes - len(end)].decode("utf-8", "ignore") + end.decode("utf-8", "ignore")
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -104,7 +104,9 @@ def test_names_of_classes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(tmp_path)
     config = any_type.write_set(tmp_path, "unpaired_few_shot_images")
     assert preview(config, "--samples", 8) == 0
-    assert {"class 0: cat", "class 1: dog", "class 0: dog", "class 1: fox"} == set(re.findall(r"class \d: \w+", page(config)))
+    assert {"class 0: cat", "class 1: dog", "class 0: dog", "class 1: fox"} == set(
+        re.findall(r"class \d: \w+", page(config))
+    )
 
 
 def test_a_wrong_file_is_named_and_nothing_is_written(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from small_config import read
 
 from imagier.cli import main
 from imagier.config.check import Config
-from imagier.recipe import Batch, Position, Recipe, StepContext
+from imagier.recipe import Batch, InferenceInputs, Position, Recipe, StepContext
 from imagier.run import build_data, build_training, inference
 from imagier.run.experiment import Experiment
 from imagier.run.options import RunOptions
@@ -299,6 +299,9 @@ def test_inference_gets_the_seed_of_the_run_if_it_asks_for_one(
 
         def infer_names(self, batch: Batch, **options: Any) -> list[str]:
             return batch.keys["images_a"]
+
+        def inference_inputs(self, **options: Any) -> InferenceInputs:
+            return InferenceInputs(content=("images_a",))
 
     monkeypatch.setattr(inference, "load_recipe", lambda config, path, runtime: Asking())
     experiment = Experiment(config_of({**unit, "inference_args": {"a2b": False}}, tmp_path))

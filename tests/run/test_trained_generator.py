@@ -15,7 +15,8 @@ import imagier
 from imagier.errors import UserError
 from imagier.run import RunOptions, TrainedGenerator, build_data, generate, train
 from imagier.run.experiment import read_experiment
-from imagier.run.inference import JPEG_QUALITY, load_recipe, load_weights
+from imagier.run.image_files import JPEG_QUALITY
+from imagier.run.inference import load_recipe, load_weights
 from imagier.run.memory_source import MemorySource
 from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import load

@@ -70,7 +70,7 @@ def read_keys(path: str, kinds: dict[str, str]) -> list[str]:
     from imagier.errors import UserError
 
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()  # a byte order mark is none of a name
     except (OSError, UnicodeDecodeError) as error:
         reason = str(error.strerror) if isinstance(error, OSError) else "it is not a text file (UTF-8)"
         raise UserError(reason, where=f"--input_list {path}", code="unreadable-list") from error

@@ -5,6 +5,7 @@ Liu et al., Few-Shot Unsupervised Image-to-Image Translation (FUNIT), 2019.
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -67,6 +68,14 @@ class Dataset(dataset.Dataset):
             labels_content=int(self.labels[CONTENT][content]),
             labels_style=int(self.labels[STYLE][style]),
         )
+
+    def for_inference(self, num_styles: int | None = None) -> Dataset:
+        """Every content file in every style, or in the first so many, content after content."""
+        contents = len(self.files[CONTENT])
+        styles = min(num_styles or len(self.files[STYLE]), len(self.files[STYLE]))
+        crossed = copy.copy(self)
+        crossed.held_out = np.indices((contents, styles), np.int32).reshape(2, -1).T
+        return crossed
 
     def load(self, index: int) -> dict[str, np.ndarray]:
         """Images as stored, checked; over all indices, those of all samples. UserError names a file that is wrong."""

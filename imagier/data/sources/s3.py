@@ -46,7 +46,7 @@ def read_credentials(path: str | Path) -> dict[str, Any]:
     """
     where = f"aws_credentials_file: {Path(path).expanduser().absolute()}"
     try:
-        arguments = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        arguments = json.loads(Path(path).expanduser().read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(str(error.strerror), where=where, code="cannot-read-credentials") from error
     except json.JSONDecodeError as error:

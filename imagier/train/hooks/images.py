@@ -108,6 +108,15 @@ def write_image(path: Path, image: np.ndarray, quality: int = JPEG_QUALITY) -> N
 
 
 def encode(image: np.ndarray, suffix: str, quality: int = JPEG_QUALITY) -> bytes:
-    """H x W x 3, uint8 -> the bytes of a file in the format of the suffix."""
+    """H x W x 3, uint8 -> the bytes of a file in the format of the suffix. All but JPEG are lossless."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    options = {
+        ".jpg": [
+            cv2.IMWRITE_JPEG_QUALITY,
+            quality,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,  # without it, colors have half the resolution
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+        ],
+        ".webp": [cv2.IMWRITE_WEBP_QUALITY, 101],  # lossless
+    }
+    return cv2.imencode(suffix, bgr, options.get(suffix, []))[1].tobytes()
