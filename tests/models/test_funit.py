@@ -357,9 +357,12 @@ def test_inferred_images_are_translations_in_the_original_sizes_of_their_content
     assert [tuple(x.shape) for x in made.infer(own, rng())] == [(3, 5, 6), (3, 7, 8)]
 
 
-def test_inferred_images_are_called_like_their_contents() -> None:
-    names = recipe().infer_names(batch(), keep_original_size=False)
-    assert names == ["images_content/0", "images_content/1"]
+def test_inferred_images_are_called_like_their_contents_and_styles() -> None:
+    of_both = batch()
+    names = recipe().infer_names(of_both, keep_original_size=False)
+    assert names == [f"images_content/{i}_style_images_style_{i}" for i in range(2)]
+    pair = Batch(of_both.tensors, {key: ["a/0", "a/1"] for key in of_both.keys})
+    assert recipe().infer_names(pair) == ["a/0", "a/1"]
 
 
 def test_the_target_is_the_true_image_where_there_is_one() -> None:
