@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagier.config.schema import AugmentationKeys, Split
+from imagier.config.augmentation_keys import AugmentationKeys
+from imagier.config.schema import Split
 from imagier.data.augmentation.augment import get_crop_size
 from imagier.data.augmentation.warp import Size
 from imagier.recipe import Batch
