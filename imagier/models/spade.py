@@ -814,12 +814,9 @@ class Recipe(BaseRecipe):
     def inference_inputs(self, **inference_args: Any) -> InferenceInputs:
         if not self.gen.style_dims:
             return InferenceInputs(content=("label",))
-        return InferenceInputs(
-            content=("label",),
-            style="images",
-            from_images={"random_style": False, "use_fixed_random_style": False},
-            at_random={"random_style": True},
-        )
+        of_images = {"random_style": False, "use_fixed_random_style": False}
+        content, at_random = ("label",), {"random_style": True}
+        return InferenceInputs(content=content, style="images", from_images=of_images, at_random=at_random)
 
     def infer(
         self,
