@@ -261,7 +261,11 @@ def _join(runtime: Runtime) -> None:
             code="no-rendezvous",
         )
     backend = "nccl" if runtime.device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    timeout = timedelta(minutes=30)
+    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
+    # torchrun may keep its store over a restart, with the addresses of processes that are gone
+    store = dist.PrefixStore(f"restart_{_read_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
     runtime.owns_process_group = True
 
 
