@@ -89,6 +89,11 @@ class InferenceInputs:
     at_random: Mapping[str, Any] | None = None
     """Arguments of `infer` that draw a style; None: there is nothing random about one."""
 
+    @property
+    def aligned(self) -> list[str]:
+        """What shows the same, pixel by pixel: the content, and the style images if they do."""
+        return [*self.content, *([self.style] if self.style and self.is_style_aligned else [])]
+
 
 class Recipe(ABC):
     """One method (one paper): which losses move which network, and how images are made.

@@ -82,7 +82,7 @@ def _explain_value(document: Document, name: str, meanings: list[Key]) -> list[K
 
 def _print_meaning(key: Key) -> None:
     text = key.description or "Its class does not say what it is for."
-    print(textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  "))
+    print(_wrap(text, "  ", "  "))
     _print_fact("type", f"{key.type}, {key.range}" if key.range else key.type)
     if key.unit:
         _print_fact("unit", key.unit)
@@ -92,7 +92,7 @@ def _print_meaning(key: Key) -> None:
 
 
 def _print_fact(name: str, text: str) -> None:
-    print(textwrap.fill(text, _WIDTH, initial_indent=f"    {name:<10}", subsequent_indent=" " * 14))
+    print(_wrap(text, f"    {name:<10}", " " * 14))
 
 
 def _print_list(keys: list[Key]) -> None:
@@ -105,4 +105,11 @@ def _print_list(keys: list[Key]) -> None:
         if len(key.name) > width:
             print(f"  {key.name}")
         start = indent if len(key.name) > width else f"  {key.name:<{width}}  "
-        print(textwrap.fill(f"{first}{readers}", _WIDTH, initial_indent=start, subsequent_indent=indent))
+        print(_wrap(f"{first}{readers}", start, indent))
+
+
+def _wrap(text: str, first: str, rest: str) -> str:
+    """``text`` in lines of ``_WIDTH`` that start with ``first`` and ``rest``. Paths stay whole, to be copied."""
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from imagier.config import messages, schema
-from imagier.config.constructor import adapter, constructor_model, hints_of, list_parameters
+from imagier.config.constructor import adapter, constructor_model, hints_of, list_options, list_parameters
 from imagier.config.find import Kind, did_you_mean, find
 from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dump, join_keys
 from imagier.config.lookup import class_at
@@ -115,11 +115,10 @@ def _mistakes_of_the_method(config: Config) -> Iterable[Mistake]:
     networks = {name: network.options for name, network in config.players.items()}
     yield from check_method(config.run.data, recipe.type, cls.required_inputs, cls.is_video, networks)
     yield from _check_ranges(config)
-    parameters = inspect.signature(cls.infer).parameters.values()
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+    options = list_options(cls.infer)
+    if options is None:
         return
-    known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
-    known = list(dict.fromkeys([*known, KEEP_SIZE]))
+    known = list(dict.fromkeys([*options, KEEP_SIZE]))
     for name in config.run.inference_args.keys() - known:
         what = f"{cls.__name__} has no such argument"
         yield Mistake(("inference_args", name), what, did_you_mean(name, known), "unknown-key")

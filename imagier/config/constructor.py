@@ -72,6 +72,14 @@ def list_parameters(cls: type, facts: Sequence[str] = ()) -> list[inspect.Parame
     return [parameter for parameter in parameters if parameter.name not in facts and parameter.kind not in collects]
 
 
+def list_options(function: Any) -> list[str] | None:
+    """The keyword-only arguments of a function; None if it takes any."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
 def types_below(hints: Sequence[Any], key: str | int) -> Iterator[Any]:
     """The types that the value of a key, or an entry of a list, can have."""
     for option in (option for hint in hints for option in alternatives(hint)):

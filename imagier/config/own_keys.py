@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from imagier.config import schema
@@ -38,6 +39,8 @@ class OwnKeys:
     """Where those keys stand that are not in this section."""
     shared: frozenset[str]
     """The keys that may stand next to them."""
+    check: Callable[[Mapping[str, Any]], None] = lambda keys: None
+    """UserError, whose place is a key, if the values of the keys do not fit together."""
 
     def locate(self, key_path: KeyPath) -> KeyPath:
         """Where a key stands: its path in this section -> its path in the config."""
@@ -57,11 +60,6 @@ class OwnKeys:
         advice = f"read it from `{self.first}`, or rename the argument"
         return Mistake(self.type_path, what, advice, "wrong-constructor")
 
-    def check(self, keys: Mapping[str, Any]) -> None:
-        """UserError, whose place is a key, if the values of the keys do not fit together."""
-        if self.first == "spec":
-            self.cls.check_keys(keys, is_training=self.key_path[-1] == "train")
-
 
 @dataclass
 class OwnKeyFinder:
@@ -79,7 +77,8 @@ class OwnKeyFinder:
         given = {key: value for key, value in data.items() if key not in _DATA_KEYS}
         rest = self._take_from_input_types((section,), {key: data[key] for key in data if key not in given})
         if cls is not None and not any(_inherits(rest.get(split)) for split in SPLITS):
-            self.found.append(OwnKeys((section,), (section, "type"), cls, "spec", given, {}, _DATA_KEYS))
+            check = partial(cls.check_keys, is_training=False)
+            self.found.append(OwnKeys((section,), (section, "type"), cls, "spec", given, {}, _DATA_KEYS, check))
         for split in SPLITS:
             if isinstance(rest.get(split), Mapping):
                 rest[split] = self._take_from_split(section, split, rest[split], cls, given)
@@ -108,9 +107,8 @@ class OwnKeyFinder:
         mine = {key: value for key, value in rest.items() if key not in _SPLIT_KEYS}
         inherited: dict[str, KeyPath] = {key: (section, key) for key in given if key not in mine}
         if cls is not None:
-            self.found.append(
-                OwnKeys(key_path, type_path, cls, "spec", {**given, **mine}, inherited, _SPLIT_KEYS | _DATA_KEYS)
-            )
+            shared, check = _SPLIT_KEYS | _DATA_KEYS, partial(cls.check_keys, is_training=split == "train")
+            self.found.append(OwnKeys(key_path, type_path, cls, "spec", {**given, **mine}, inherited, shared, check))
         return {key: value for key, value in rest.items() if key not in mine}
 
     def _take_from_input_types(self, key_path: KeyPath, keys: Mapping[str, Any]) -> dict[str, Any]:

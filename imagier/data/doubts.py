@@ -26,10 +26,10 @@ class Doubt:
 
 def find_without_class(codec: Codec, pixels: np.ndarray) -> Doubt | None:
     """Says what share of the pixels of class maps has no class, if any. pixels: how many have each value."""
-    known, kind = codec.num_classes, codec.input_type
-    if known is None or kind.use_dont_care or not pixels.any():
+    known, input_type = codec.num_classes, codec.input_type
+    if known is None or input_type.use_dont_care or not pixels.any():
         return None
-    limit = kind.dont_care
+    limit = input_type.dont_care
     there = np.flatnonzero(pixels)
     without = there[(there if limit is None else np.minimum(there, limit)) >= known]
     if not len(without):

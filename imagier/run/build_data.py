@@ -106,14 +106,19 @@ def build_expander(data: schema.Data, channels_last: bool) -> Expander:
     return Expander(build_codecs(data), data.input_labels, channels_last=channels_last)
 
 
-def build_train_loader(config: Config, runtime: Runtime, seed: int) -> Loader:
-    """Batches for training: each holds the samples of all updates of an iteration. UserError if there is none."""
+def build_train_loader(
+    config: Config, runtime: Runtime, seed: int, *, stores: Sequence[Source] | None = None
+) -> Loader:
+    """Batches for training: each holds the samples of all updates of an iteration. UserError if there is none.
+
+    stores: as of `build_dataset`.
+    """
     data = config.run.data
     assert data.train is not None
     batch_size = count_samples_per_iteration(config)
     keys = _read_recipe_keys(config, "data_keys", [field.name for field in dataclasses.fields(DatasetSpec)])
     samples = build_dataset(
-        data, data.train, seed, is_training=True, samples_per_step=batch_size * runtime.world, **keys
+        data, data.train, seed, stores=stores, is_training=True, samples_per_step=batch_size * runtime.world, **keys
     )
     _check_classes(data, samples)
     warn_of_many(data.num_workers, runtime)
@@ -181,6 +186,14 @@ def _read_recipe_keys(config: Config, attribute: str, known: Sequence[str] | Non
             where = f"{cls.__module__}.{cls.__qualname__}.{attribute}"
             raise UserError(f"{name} is {what}", where=where, code="unknown-key")
     return {name: options[name] for name in names}
+
+
+def build_validation_loader(config: Config, runtime: Runtime, seed: int) -> Loader | None:
+    """Batches of the validation set of a training, in order; None if the config has none."""
+    data = config.run.data
+    if data.val is None:
+        return None
+    return build_held_out_loader(config, runtime, select_validation_data(data), data.val, seed)
 
 
 def build_held_out_loader(

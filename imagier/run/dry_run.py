@@ -36,10 +36,7 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
     plan = None if resolved is None else resolved[0]
     seed = 0 if plan is None else plan.seed
     training = problems.collect(lambda: build_data.build_train_loader(config, runtime, seed))
-    held_out, data = None, config.run.data
-    if data.val is not None:
-        split, of_split = data.val, build_data.select_validation_data(data)
-        held_out = problems.collect(lambda: build_data.build_held_out_loader(config, runtime, of_split, split, seed))
+    held_out = problems.collect(lambda: build_data.build_validation_loader(config, runtime, seed))
     if training is not None:
         loader = training
         problems.collect(lambda: check_data(config, runtime, loader, held_out))

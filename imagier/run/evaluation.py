@@ -34,17 +34,16 @@ def evaluate(
     config_or_logdir: a config as of `train`, or the folder of a run. UserError for a mistake in any argument.
     """
     experiment, options = read_experiment_of_run(config_or_logdir, options, overrides)
-    config, data = experiment.config, experiment.config.run.data
-    if data.val is None:
+    config = experiment.config
+    if config.run.data.val is None:
         raise UserError("missing section", where="data.val", advice="name the held-out set", code="no-held-out-set")
     weights = load_weights(experiment, options)
     with open_runtime(options) as runtime:
         experiment.log_notes()
         recipe = load_recipe(config, weights, runtime)
         seed = _choose_seed(weights.state, options)
-        held_out = build_data.build_held_out_loader(
-            config, runtime, build_data.select_validation_data(data), data.val, seed
-        )
+        held_out = build_data.build_validation_loader(config, runtime, seed)
+        assert held_out is not None
         training = _open_training_set(config, runtime, seed)
         hook = Evaluation(
             held_out.once,

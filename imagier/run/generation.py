@@ -137,7 +137,9 @@ class _FilePainter:
             )
             written.append(folder.write(image.name, to_pixels(pixels)))
             report.add(image.source, painted, stored)
-        self._log(folder.folder, report)
+        keeps = self.config.run.inference_args.get(KEEP_SIZE, True)
+        how = "painted at the scale of the training and brought back to" if keeps else "not of"
+        report.log(folder.folder, self.runtime, how)
         return written
 
     def _check_styles(self, styles: Sequence[str | Path], num_styles: int | None) -> None:
@@ -187,15 +189,6 @@ class _FilePainter:
         if styles:
             return
         for style in range(num_styles or 1):
-            named = sample.name if (num_styles or 1) == 1 else f"{sample.name}_style_{style}"
+            named = sample.name if (num_styles or 1) == 1 else name_in_style(sample.name, str(style))
             arguments = from_images if self._own(sample) else self.arguments
             yield _Image(named, sample.name, sample.files, arguments, style)
-
-    def _log(self, folder: Path, report: SizeReport) -> None:
-        images, others = self.runtime.all_reduce_sum(report.images), self.runtime.all_reduce_sum(report.others)
-        line = f"{folder}: {images} images"
-        if others:
-            keeps = self.config.run.inference_args.get(KEEP_SIZE, True)
-            how = "of them painted at the scale of the training and brought back to" if keeps else "of them not of"
-            line += f", {others} {how} the size of their input (height x width; {report.example})"
-        logger.info(line)

@@ -23,7 +23,7 @@ from imagier.data.augmentation.warp import Size
 from imagier.data.sources.object_store import is_remote
 from imagier.errors import UserError
 from imagier.nn.resize import to_rgb
-from imagier.recipe import Batch, Recipe
+from imagier.recipe import Batch, Recipe, name_in_style
 from imagier.run import build_data, build_training
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
 from imagier.run.image_files import ImageFolder
@@ -105,17 +105,8 @@ def write_images(
                     image, painted, stored = paint()
                     written[name] = folder.write(name, to_pixels(image))
                     report.add(name, painted, stored)
-    _log_report(output_dir, report, runtime)
+    report.log(output_dir, runtime, "not of", "; inference_args.keep_original_size=true brings them to it")
     return list(written.values())
-
-
-def _log_report(output_dir: Path, report: SizeReport, runtime: Runtime) -> None:
-    images, others = runtime.all_reduce_sum(report.images), runtime.all_reduce_sum(report.others)
-    line = f"{output_dir}: {images} images"
-    if others:
-        line += f", {others} of them not of the size of their input (height x width; {report.example})"
-        line += "; inference_args.keep_original_size=true brings them to it"
-    logger.info(line)
 
 
 def find_test_set(config: Config, *, or_training: bool = False) -> tuple[schema.Data, schema.Split]:
@@ -158,7 +149,10 @@ class _Painter:
         """The name of every image of a sample, "sequence/name", and a function that makes it."""
         (name,) = self.recipe.infer_names(sample, **self.arguments)
         for style in range(self.count):
-            yield name if self.count == 1 else f"{name}_style_{style}", partial(self._paint, sample, name, style)
+            yield (
+                name if self.count == 1 else name_in_style(name, str(style)),
+                partial(self._paint, sample, name, style),
+            )
 
     def _paint(self, sample: Batch, name: str, style: int) -> Painted:
         seeds = (self.seed, hash_name(name), style)

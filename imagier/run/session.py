@@ -127,14 +127,10 @@ def announce(session: Session) -> None:
 def _build_loaders(
     config: Config, runtime: Runtime, seed: int, held_out_batches: int | None
 ) -> tuple[Loader, Loader | None]:
-    data = config.run.data
     training = build_data.build_train_loader(config, runtime, seed)
-    if data.val is None:
-        return training, None
-    held_out = build_data.build_held_out_loader(
-        config, runtime, build_data.select_validation_data(data), data.val, seed
-    )
-    held_out.most_batches = held_out_batches
+    held_out = build_data.build_validation_loader(config, runtime, seed)
+    if held_out is not None:
+        held_out.most_batches = held_out_batches
     return training, held_out
 
 

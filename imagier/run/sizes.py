@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch.nn.functional as F
@@ -14,6 +16,9 @@ from imagier.config.schema import Split
 from imagier.data.augmentation.augment import get_crop_size
 from imagier.data.augmentation.warp import Size
 from imagier.recipe import Batch
+from imagier.train.runtime import Runtime
+
+logger = logging.getLogger(__name__)
 
 _KEPT = ("resize_h_w", "resize_smallest_side", "center_crop_h_w", "max_time_step")
 
@@ -98,6 +103,17 @@ class SizeReport:
     images: int = 0
     others: int = 0
     example: str = ""
+
+    def log(self, folder: Path, runtime: Runtime, how: str, advice: str = "") -> None:
+        """Logs how many images all ranks have written into a folder, and how many of them are of another size.
+
+        how: what became of these ("not of" the size of their input).
+        """
+        images, others = runtime.all_reduce_sum(self.images), runtime.all_reduce_sum(self.others)
+        line = f"{folder}: {images} images"
+        if others:
+            line += f", {others} of them {how} the size of their input (height x width; {self.example}){advice}"
+        logger.info(line)
 
     def add(self, name: str, painted: Size, stored: Size | None) -> None:
         """painted, stored: height and width of the image as the network paints it, and of the file it is made of."""

@@ -15,6 +15,7 @@ from torch import nn
 
 from imagier.config import schema
 from imagier.config.check import KEEP_SIZE, Config
+from imagier.config.constructor import list_options
 from imagier.config.find import did_you_mean, find
 from imagier.data.augmentation.augment import find_largest_size
 from imagier.data.augmentation.warp import Size
@@ -157,11 +158,7 @@ class TrainedGenerator:
             batch = self._read(inputs, needs, full_size)
             painted = get_size(batch, needs.content)
             stored = get_stored_size(batch, find_types(self._data, needs.content))
-            padded = pad_to_multiple(
-                batch,
-                [*needs.content, *([needs.style] if needs.style and needs.is_style_aligned else [])],
-                self._recipe.size_multiple,
-            )
+            padded = pad_to_multiple(batch, needs.aligned, self._recipe.size_multiple)
             size = get_size(padded, needs.content)
             image = infer_alone(self._recipe, self._recipe.prepare(padded), seeds, self._runtime, arguments)
         if painted is not None and image.shape[-2:] == size:
@@ -172,8 +169,7 @@ class TrainedGenerator:
     def _read(self, inputs: Mapping[str, Input], needs: InferenceInputs, full_size: bool) -> Batch:
         """The inputs as a batch of one sample on the device, those of the content together, others by themselves."""
         self._check_names(inputs)
-        names = [*needs.content, *([needs.style] if needs.style and needs.is_style_aligned else [])]
-        together = [name for name in find_types(self._data, names) if name in inputs]
+        together = [name for name in find_types(self._data, needs.aligned) if name in inputs]
         others = [self._load(inputs, [name], full_size=False) for name in inputs if name not in together]
         if not together:
             raise self._missing_error(find_types(self._data, needs.content) or self.input_names)
@@ -207,12 +203,9 @@ class TrainedGenerator:
             raise self._missing_error(missing)
 
     def _check_arguments(self, arguments: Mapping[str, Any]) -> None:
-        parameters = inspect.signature(self._recipe.infer).parameters.values()
-        known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
-        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-            return
+        known = list_options(self._recipe.infer)
         for name in arguments:
-            if name not in known and name != KEEP_SIZE:
+            if known is not None and name not in known and name != KEEP_SIZE:
                 what = f"{self.config.trainer.type} has no such argument"
                 raise UserError(what, where=name, advice=did_you_mean(name, known), code="unknown-argument")
 

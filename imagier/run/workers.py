@@ -6,8 +6,10 @@ import logging
 import multiprocessing
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from imagier.train.runtime import Runtime
+if TYPE_CHECKING:
+    from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 

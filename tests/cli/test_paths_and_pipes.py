@@ -21,7 +21,7 @@ from imagier.train.checkpoint_files import read_pointer
 ROOT = Path(__file__).parents[2]
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
+def read_errors(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
     """What goes to stderr for a mistake."""
     try:
         status = main([str(word) for word in words])
@@ -39,13 +39,13 @@ def test_a_mistyped_folder_of_a_run_is_named_with_what_was_meant(
     typo, meant = tmp_path / "logs/mien", tmp_path / "logs/mine"
     out = ["--output_dir", tmp_path / "out"]
     for words in (["infer", *out], ["infer", "--config", config, *out], ["train"]):
-        (line,) = told(capsys, *words, "--logdir", typo)
+        (line,) = read_errors(capsys, *words, "--logdir", typo)
         assert line == f"--logdir {typo}: no such folder; did you mean {meant}?"
-    (line,) = told(capsys, "infer", "--logdir", tmp_path / "log/mine", *out)
+    (line,) = read_errors(capsys, "infer", "--logdir", tmp_path / "log/mine", *out)
     assert line.endswith(f"did you mean {tmp_path}/logs/mine?")
-    (line,) = told(capsys, "infer", "--logdir", meant, *out)
+    (line,) = read_errors(capsys, "infer", "--logdir", meant, *out)
     assert line.startswith(f"--logdir {meant}: holds no config.yaml")
-    (line,) = told(capsys, "infer", "--config", config, "--logdir", meant, *out, "--device", "cpu")
+    (line,) = read_errors(capsys, "infer", "--config", config, "--logdir", meant, *out, "--device", "cpu")
     assert line.startswith(f"--logdir {meant}: holds no checkpoint")
 
 
@@ -56,11 +56,11 @@ def test_a_mistyped_config_or_checkpoint_is_named_with_what_was_meant(
     write(tmp_path / "last.pt", b"x")
     typo = tmp_path / "smal.yaml"
     for words in (["train"], ["data", "check"], ["verify-resume"]):
-        (line,) = told(capsys, *words, typo)
+        (line,) = read_errors(capsys, *words, typo)
         assert line.endswith(f"; did you mean {config}?")
     out = ["--output_dir", tmp_path / "out"]
     for words in (["--config", config], []):
-        (line,) = told(capsys, "infer", *words, "--checkpoint", tmp_path / "lst.pt", *out)
+        (line,) = read_errors(capsys, "infer", *words, "--checkpoint", tmp_path / "lst.pt", *out)
         assert line == f"{tmp_path}/lst.pt: no such checkpoint; did you mean {tmp_path}/last.pt?"
 
 
@@ -76,7 +76,7 @@ def test_a_mistyped_config_or_checkpoint_is_named_with_what_was_meant(
 def test_a_mistyped_word_is_told_with_what_was_meant(
     words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert told(capsys, *words)[-1].endswith(f"; did you mean {meant}?")
+    assert read_errors(capsys, *words)[-1].endswith(f"; did you mean {meant}?")
 
 
 def test_the_config_may_come_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,11 +45,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("holds the files to be read", where=where, advice="build elsewhere", code="source-in-output")
     for line in _list_unused_flags(args):
         print(line)
-    kinds = read_extensions(args.config)
+    extensions = read_extensions(args.config)
     start = time.perf_counter()
-    source = open_local(args.data_root, kinds)
-    listed = read_keys(args.input_list, kinds) if args.input_list else None
-    planned = make_plan(source, list(kinds), paired=args.paired, remove_missing=args.remove_missing, only=listed)
+    source = open_local(args.data_root, extensions)
+    listed = read_keys(args.input_list, extensions) if args.input_list else None
+    planned = make_plan(source, list(extensions), paired=args.paired, remove_missing=args.remove_missing, only=listed)
     indices = args.data_root / _INDICES
     built = build(
         source,
@@ -62,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         progress=show_progress,
     )
-    counts = ", ".join(f"{len(keys):,} {kind} ({planned.extensions[kind]})" for kind, keys in planned.keys.items())
+    counts = ", ".join(
+        f"{len(keys):,} {input_type} ({planned.extensions[input_type]})" for input_type, keys in planned.keys.items()
+    )
     removed = f"; {planned.removed:,} samples without all files left out" if planned.removed else ""
     before = f", {built.continued_from:,} of them before" if built.continued_from else ""
     size = f"{built.bytes / 1e6:,.1f} MB in {built.files:,} files{before}"

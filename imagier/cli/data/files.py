@@ -65,7 +65,7 @@ def read_extensions(config: Path) -> dict[str, str]:
     return extensions
 
 
-def read_keys(path: str, kinds: dict[str, str]) -> list[str]:
+def read_keys(path: str, extensions: dict[str, str]) -> list[str]:
     """The keys in a list of files."""
     from imagier.errors import UserError
 
@@ -74,7 +74,7 @@ def read_keys(path: str, kinds: dict[str, str]) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = str(error.strerror) if isinstance(error, OSError) else "it is not a text file (UTF-8)"
         raise UserError(reason, where=f"--input_list {path}", code="unreadable-list") from error
-    extensions = (".jpg", f".{next(iter(kinds.values()))}")  # the reference's lists always say jpg
+    suffixes = (".jpg", f".{next(iter(extensions.values()))}")  # the reference's lists always say jpg
     names = [line.strip() for line in lines if line.strip()]
-    keys = [name.removesuffix(next(filter(name.endswith, extensions), "")) for name in names]
+    keys = [name.removesuffix(next(filter(name.endswith, suffixes), "")) for name in names]
     return [key if "/" in key else f"./{key}" for key in keys]

@@ -33,23 +33,25 @@ def run(args: argparse.Namespace) -> int:
     out = args.output_root or args.data_root
     for line in list_unused_flags(args):
         print(line)
-    kinds = read_extensions(args.config)
-    only = read_keys(args.input_list, kinds) if args.input_list and args.paired else None
-    source = FolderSource(args.data_root, kinds, is_literal=True)  # the lists have one extension for each type
-    planned = make_plan(source, list(kinds), paired=args.paired, remove_missing=args.remove_missing, only=only)
-    sequences: dict[str, Any] = {kind: planned.group_sequences(kind) for kind in kinds}
+    extensions = read_extensions(args.config)
+    only = read_keys(args.input_list, extensions) if args.input_list and args.paired else None
+    source = FolderSource(args.data_root, extensions, is_literal=True)  # the lists have one extension for each type
+    planned = make_plan(source, list(extensions), paired=args.paired, remove_missing=args.remove_missing, only=only)
+    sequences: dict[str, Any] = {input_type: planned.group_sequences(input_type) for input_type in extensions}
     base = args.data_root.resolve().name
     if args.paired:  # as the reference: with the name of the folder, behind which it puts the type
         of_all = next(iter(sequences.values()))
         sequences = {base if name == "." else f"{base}/{name}": names for name, names in of_all.items()}
     try:
-        for name, text in reversed(dump_index(sequences, kinds).items()):
+        for name, text in reversed(dump_index(sequences, extensions).items()):
             with write_atomic(out / name) as file:
                 file.write(text.encode())
     except OSError as error:
         advice = "name another folder with --output_root"
         raise UserError(str(error.strerror), where=out, advice=advice, code="unwritable-folder") from error
-    counts = ", ".join(f"{len(keys):,} {kind} ({kinds[kind]})" for kind, keys in planned.keys.items())
+    counts = ", ".join(
+        f"{len(keys):,} {input_type} ({extensions[input_type]})" for input_type, keys in planned.keys.items()
+    )
     removed = f"; {planned.removed:,} samples without all files left out" if planned.removed else ""
     print(f"{out}: {counts}{removed}")
     if args.paired:

@@ -135,9 +135,9 @@ def describe_unused(where: str, input_type: str, ext: str, unused: Mapping[str, 
     if not images:
         return None
     total = images.total()
-    kinds = ", ".join(f"{count:,} .{end}" for end, count in images.most_common(5))
+    by_extension = ", ".join(f"{count:,} .{end}" for end, count in images.most_common(5))
     count = f"{total:,} image{' is' if total == 1 else 's are'} not used"
-    return one_line(f"{where}: {count} ({kinds}): ext of {input_type!r} is {ext}")
+    return one_line(f"{where}: {count} ({by_extension}): ext of {input_type!r} is {ext}")
 
 
 def _get_format(extension: str) -> str:

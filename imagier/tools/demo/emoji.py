@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import json
 import multiprocessing
-import os
 import sys
 import tempfile
 from collections import defaultdict
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagier.errors import UserError
+from imagier.run.workers import count_cores
 from imagier.tools.progress import Update
 
 Pixels = npt.NDArray[np.uint8]
@@ -168,7 +168,7 @@ def _map_in_processes(
     if sys.platform != "linux":
         workers = 1
     elif workers is None:
-        workers = min(8, len(os.sched_getaffinity(0)))
+        workers = min(8, count_cores())
     if workers <= 1:
         yield from map(draw, items)
         return

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from imagier.config.check import Config
+from imagier.data.sources.source import Source
 from imagier.errors import UserError
 from imagier.run import build_data
+from imagier.run.workers import count_cores
 from imagier.tools.doctor.check_page import format_json, render_page
 from imagier.tools.doctor.diagnosis import Diagnosis, diagnose
 from imagier.tools.doctor.finding import Finding, Severity
@@ -72,30 +73,29 @@ def _diagnose(config: Config, workers: int | None, is_quick: bool) -> Diagnosis:
             described.append(describe_split(config, name, data, split))
         except UserError as error:
             missing.append(_make_finding(name, error))
-    workers = workers if workers is not None else min(MAX_WORKERS, _count_cores())
+    workers = workers if workers is not None else min(MAX_WORKERS, count_cores())
     most, seconds = (QUICK_FILES, QUICK_SECONDS) if is_quick else (None, None)
     found = diagnose(described, workers=workers, progress=show_progress, most=most, seconds=seconds)
     findings = [*missing, *found.findings]
     if not any(finding.severity is Severity.ERROR for finding in findings):
-        findings = [*_find_build_errors(config), *findings]
+        findings = [*_find_build_errors(config, {split.name: split.sources for split in described}), *findings]
     return Diagnosis(found.reports, findings)
 
 
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def _find_build_errors(config: Config, sources: Mapping[str, Sequence[Source]]) -> list[Finding]:
+    """Errors of the data sets themselves, which no single file shows: too few samples, too many classes.
 
-
-def _find_build_errors(config: Config) -> list[Finding]:
-    """Errors of the data sets themselves, which no single file shows: too few samples, too many classes."""
+    sources: those of each split, opened already.
+    """
     findings = []
     runtime = runtimes.start("cpu", single=True, local_rank=None)
     try:
         for name, data, split in list_splits(config):
             try:
                 if name == "train":
-                    build_data.build_train_loader(config, runtime, seed=0)
+                    build_data.build_train_loader(config, runtime, seed=0, stores=sources[name])
                 else:
-                    build_data.build_dataset(data, split, seed=0)
+                    build_data.build_dataset(data, split, seed=0, stores=sources[name])
             except UserError as error:
                 findings.append(_make_finding(name, error))
     finally:
