@@ -1,0 +1,31 @@
+"""Frechet distance of features (Heusel et al. 2017); "FID" if they are those of the 2015 Inception network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def frechet_distance(real: Tensor, fake: Tensor) -> float:
+    """Squared Frechet distance of the Gaussians that have the means and covariances of two sets of features.
+
+    |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2) (Heusel et al. 2017, eq. 6), unbiased covariances. With the
+    centered features X and Y as rows, divided by (N - 1)^(1/2), the last trace is the nuclear norm of X Y^T. That is
+    exact for covariances of any rank, and fast where there are fewer images than features.
+
+    real: N x D. fake: M x D. N and M at least 2. -> a number >= 0, infinite or NaN if the features are.
+    """
+    real, fake = real.double(), fake.double()
+    distance = (real.mean(dim=0) - fake.mean(dim=0)).square().sum()
+    roots = [_covariance_root(features) for features in (real, fake)]
+    if not all(root.isfinite().all() for root in roots):
+        return float("nan")
+    traces = sum(root.square().sum() for root in roots)
+    distance = distance + traces - 2 * torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
+    return max(0.0, distance.item())
+
+
+def _covariance_root(features: Tensor) -> Tensor:
+    """R with at most D rows and R^T R = the covariance of N x D features."""
+    centered = (features - features.mean(dim=0)) / (len(features) - 1) ** 0.5
+    return torch.linalg.qr(centered, mode="r").R if len(features) > features.shape[1] else centered

@@ -1,0 +1,64 @@
+"""Kernel distance of features (Binkowski et al. 2018); "KID" if they are those of the 2015 Inception network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imagier.metrics.blocks import iterate_dot_products
+
+
+@dataclass(frozen=True)
+class KernelDistance:
+    """An estimate, and how far off it may be."""
+
+    value: float
+    standard_error: float
+    """Of the mean over the subsets; NaN if there is only one."""
+
+
+def kernel_distance(real: Tensor, fake: Tensor) -> float:
+    """Unbiased estimate of the squared MMD with the kernel (x.y / D + 1)^3 (Binkowski et al. 2018, section 4).
+
+    Its mean over sets drawn from one distribution is 0, so it may be negative.
+
+    real: N x D. fake: M x D. N and M at least 2.
+    """
+    return (_mean_of_others(real) + _mean_of_others(fake) - 2 * _mean_kernel(real, fake)).item()
+
+
+def kernel_distance_of_subsets(
+    real: Tensor, fake: Tensor, *, num_subsets: int, subset_size: int, seed: int
+) -> KernelDistance:
+    """The mean of `kernel_distance` over random subsets (Binkowski et al. 2018, section 4), with its standard error.
+
+    subset_size: of each set; at most the size of the smaller one is used, at least 2.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    size = min(subset_size, len(real), len(fake))
+    values = []
+    for _ in range(num_subsets):
+        rows = [torch.randperm(len(features), generator=rng)[:size].to(features.device) for features in (real, fake)]
+        values.append(kernel_distance(real[rows[0]], fake[rows[1]]))
+    estimates = torch.tensor(values, dtype=torch.float64)
+    error = estimates.std().item() / num_subsets**0.5 if num_subsets > 1 else float("nan")
+    return KernelDistance(estimates.mean().item(), error)
+
+
+def _mean_kernel(x: Tensor, y: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for _, products in iterate_dot_products(x, y):
+        total += _kernel(products, x.shape[1]).sum()
+    return total / (len(x) * len(y))
+
+
+def _mean_of_others(x: Tensor) -> Tensor:
+    """The mean of the kernel over all pairs of two different rows."""
+    own = _kernel(x.double().square().sum(dim=1), x.shape[1]).sum()
+    return (_mean_kernel(x, x) * len(x) ** 2 - own) / (len(x) * (len(x) - 1))
+
+
+def _kernel(products: Tensor, dim: int) -> Tensor:
+    return (products / dim + 1) ** 3

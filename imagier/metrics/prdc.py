@@ -1,0 +1,44 @@
+"""PRDC: precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imagier.metrics.blocks import iterate_squared_distances
+
+
+def measure_prdc(real: Tensor, fake: Tensor, *, k: int) -> dict[str, float]:
+    """Precision, recall, density and coverage of fake features (Naeem et al. 2020, eq. 1 to 4).
+
+    Around each real and each fake feature lies a ball that reaches to its k-th neighbor in its own set.
+    precision: share of the fake features in some real ball. recall: share of the real features in some fake ball.
+    density: number of real balls around a fake feature, over k; may exceed 1. coverage: share of the real balls that
+    hold a fake feature.
+
+    real: N x D. fake: M x D. N and M at least k + 1.
+    """
+    real_radii, fake_radii = _neighbor_distances(real, k), _neighbor_distances(fake, k)
+    around_fake = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)
+    recalled, covered = 0, 0
+    for rows, squares in iterate_squared_distances(real, fake):
+        in_real_ball = squares < real_radii[rows, None]
+        around_fake += in_real_ball.sum(dim=0)
+        recalled += int((squares < fake_radii).any(dim=1).sum())
+        covered += int(in_real_ball.any(dim=1).sum())
+    return {
+        "precision": (around_fake > 0).double().mean().item(),
+        "recall": recalled / len(real),
+        "density": around_fake.double().mean().item() / k,
+        "coverage": covered / len(real),
+    }
+
+
+def _neighbor_distances(features: Tensor, k: int) -> Tensor:
+    """The squared distance of each row from its k-th nearest other row."""
+    radii = torch.empty(len(features), dtype=torch.float64, device=features.device)
+    for rows, squares in iterate_squared_distances(features, features):
+        own = torch.arange(rows.start, rows.stop, device=features.device)
+        squares[own - rows.start, own] = torch.inf
+        radii[rows] = squares.topk(k, largest=False).values[:, -1]
+    return radii
