@@ -18,7 +18,7 @@ ARROWS = {
     "errors": set(),
     "recipe": set(),
     "nn": set(),
-    "metrics": set(),
+    "metrics": {"nn"},
     "config": set(),
     "losses": {"nn"},
     "data": {"recipe"},

@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,7 +20,16 @@ from formula_vgg import CONVS, formula_vgg19, write_formula_vgg19
 from torch import Tensor
 
 from imagier.errors import UserError
-from imagier.nn.backbones import alexnet, build_feature_network, efficientnet_lite, inception, list_layers, resnet, vgg
+from imagier.nn.backbones import (
+    alexnet,
+    build_feature_network,
+    efficientnet_lite,
+    inception,
+    list_layers,
+    resnet,
+    vgg,
+    vit,
+)
 from imagier.nn.backbones.backbone import Backbone
 from imagier.nn.backbones.network import FeatureNetwork
 
@@ -37,6 +48,10 @@ NUM_PARAMETERS = {
     resnet.RESNET50: 25_557_032 - WIDE_CLASSIFIER,
     resnet.ROBUST_RESNET50: 25_557_032 - WIDE_CLASSIFIER,
     inception.INCEPTION_V3: 27_161_264 - WIDE_CLASSIFIER - INCEPTION_AUX,
+    inception.INCEPTION_FID: 23_849_952,
+    vit.DINOV2_VITB14: 86_580_480 - 768,  # less the mask token, which only training needs
+    vit.DINOV2_VITL14: 304_368_640 - 1024,
+    vit.CLIP_VITL14_336: 304_293_888,
 }
 # SHA-256 of the sorted lines "key shape" of the models of torchvision 0.28, the same parts left out.
 DIGESTS = {
@@ -47,6 +62,8 @@ DIGESTS = {
     resnet.RESNET50: "c1f7fd3808aa49e7",
     resnet.ROBUST_RESNET50: "c1f7fd3808aa49e7",
     inception.INCEPTION_V3: "5c5cb906421dd921",
+    inception.INCEPTION_FID: "a3043eac5bdd066c",  # of torch-fidelity 0.4
+    vit.CLIP_VITL14_336: "2a1a17c30fd273a7",  # of transformers 5.24
 }
 # What torchvision 0.28 computes from `formula_weights` and `image`: shape, deviation, and mean of the product with
 # a ramp from -1 to 1 over the flattened features.
@@ -68,6 +85,23 @@ TORCHVISION = {
         "mixed_6e": ((1, 768, 3, 4), 1.6031966054802789, -0.12420032867834266),
         "pool_3": ((1, 2048, 1, 1), 0.993863383014839, -0.16616096320971988),
     },
+}
+# What torch-fidelity 0.4 computes from 8-bit images.
+TORCH_FIDELITY = {
+    "pool": ((1, 2048), 7.971436403892132, 0.2160105598156707),
+    "logits": ((1, 1008), 13.132435429260845, -0.12547546369926077),
+}
+# What transformers 5.24 computes by small networks of the same kind: of 64 channels, 2 blocks and 4 heads.
+SMALL = vit._Size(64, 2, 4)
+TRANSFORMERS = {
+    replace(vit.DINOV2_VITB14, steps=partial(vit._dino_steps, SMALL)): (
+        518,
+        ((1, 64), 1.1271455596424456, 8.996420781062428e-05),
+    ),
+    replace(vit.CLIP_VITL14_336, steps=partial(vit._clip_steps, SMALL, 32)): (
+        336,
+        ((1, 32), 1.3582215857036906, -0.1262148978609231),
+    ),
 }
 by_name = pytest.mark.parametrize("backbone", NUM_PARAMETERS, ids=lambda backbone: backbone.name)
 
@@ -115,7 +149,7 @@ def test_the_parameters_number_as_many_as_in_the_published_network(backbone: Bac
         assert sum(p.numel() for _, step in backbone.steps() for p in step.parameters()) == NUM_PARAMETERS[backbone]
 
 
-@by_name
+@pytest.mark.parametrize("backbone", DIGESTS, ids=lambda backbone: backbone.name)
 def test_keys_and_shapes_are_torchvisions(backbone: Backbone) -> None:
     lines = "\n".join(f"{key} {shape}" for key, shape in sorted(shapes_of(backbone).items()))
     assert hashlib.sha256(lines.encode()).hexdigest().startswith(DIGESTS[backbone])
@@ -126,12 +160,38 @@ def test_features_are_those_that_torchvision_computes(backbone: Backbone) -> Non
     expected = TORCHVISION[backbone]
     network = FeatureNetwork(backbone, list(expected), formula_weights(shapes_of(backbone)), source="formula")
     for layer, features in network(image()).items():
-        shape, deviation, ramp = expected[layer]
-        assert features.shape == shape
-        flat = features.double().flatten()
-        assert flat.std().item() == pytest.approx(deviation, rel=1e-5)
-        measured = (flat * torch.linspace(-1, 1, flat.numel(), dtype=torch.float64)).mean().item()
-        assert measured == pytest.approx(ramp, abs=1e-5 * deviation)
+        assert_described(features, *expected[layer])
+
+
+def assert_described(features: Tensor, shape: tuple[int, ...], deviation: float, ramp: float) -> None:
+    assert features.shape == shape
+    flat = features.double().flatten()
+    assert flat.std().item() == pytest.approx(deviation, rel=1e-5)
+    measured = (flat * torch.linspace(-1, 1, flat.numel(), dtype=torch.float64)).mean().item()
+    assert measured == pytest.approx(ramp, abs=1e-5 * deviation)
+
+
+def test_the_features_of_fid_are_those_that_torch_fidelity_computes() -> None:
+    weights = formula_weights(shapes_of(inception.INCEPTION_FID))
+    network = FeatureNetwork(inception.INCEPTION_FID, list(TORCH_FIDELITY), weights, source="formula")
+    eight_bit = ((image(299, 299) + 1) / 2 * 255).round() / 255
+    for layer, features in network(eight_bit * 2 - 1).items():
+        assert_described(features, *TORCH_FIDELITY[layer])
+
+
+@pytest.mark.parametrize("backbone", TRANSFORMERS, ids=lambda backbone: backbone.name)
+def test_transformers_features_are_those_of_the_library_of_that_name(backbone: Backbone) -> None:
+    size, expected = TRANSFORMERS[backbone]
+    network = FeatureNetwork(backbone, ["pool"], formula_weights(shapes_of(backbone)), source="formula")
+    assert_described(network(image(size, size))["pool"], *expected)
+
+
+def test_dinov2_takes_other_sizes_and_keeps_the_order_of_its_positions() -> None:
+    """Positions that count the rows of the trained grid are at the centers of the new rows, by its scale of 16.1."""
+    rows = torch.arange(37.0).view(1, 37, 1, 1).expand(1, 37, 37, 2).reshape(1, -1, 2)
+    resized = vit._resize_grid(rows, 16, 16).view(16, 16, 2)
+    expected = (torch.arange(16) + 0.5) * 37 / 16.1 - 0.5
+    torch.testing.assert_close(resized, expected.view(16, 1, 1).expand_as(resized), rtol=0, atol=0.12)
 
 
 @needs_golden

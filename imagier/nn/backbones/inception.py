@@ -1,9 +1,9 @@
-"""Inception v3 (Szegedy et al. 2016, table 1) up to the global average pool."""
+"""Inception v3 (Szegedy et al. 2016, table 1): up to the global average pool, and the one that FID is defined by."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -44,10 +44,17 @@ class _Branch:
     convs: Sequence[_Conv]
     ends: Sequence[_Conv] = ()
     """Convolutions that all read the chain's output, and whose outputs are concatenated."""
-    pooled: bool = False
-    """Begins with a 3 x 3 average pool."""
+    pool: Callable[[Tensor], Tensor] | None = None
+    """What it begins with."""
     stride: int = 1
     """Of the last of `convs`. One that strides is not padded; all others keep the size."""
+
+
+# A 3 x 3 pool that keeps the size. In the mean of the first, the border's zeros count.
+_average = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1)
+_average_inside = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+_maximum = partial(F.max_pool2d, kernel_size=3, stride=1, padding=1)
+_Pool = Callable[[Tensor], Tensor]
 
 
 class _Mixed(nn.Module):
@@ -71,8 +78,7 @@ class _Mixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         outputs = []
         for branch in self._branches:
-            # The border's zeros count in the mean, as when the weights were trained.
-            y = F.avg_pool2d(x, 3, stride=1, padding=1) if branch.pooled else x
+            y = branch.pool(x) if branch.pool is not None else x
             for conv in branch.convs:
                 y = self.get_submodule(conv.name)(y)
             outputs += [self.get_submodule(end.name)(y) for end in branch.ends] or [y]
@@ -81,7 +87,7 @@ class _Mixed(nn.Module):
         return torch.cat(outputs, dim=1)
 
 
-def _make_mixed_5(in_channels: int, pool_width: int) -> _Mixed:
+def _make_mixed_5(in_channels: int, pool_width: int, pool: _Pool) -> _Mixed:
     """Figure 5: the 5 x 5 convolution of the first Inception also as two of 3 x 3; 35 x 35 pixels."""
     return _Mixed(
         in_channels,
@@ -89,7 +95,7 @@ def _make_mixed_5(in_channels: int, pool_width: int) -> _Mixed:
             _Branch([_Conv("branch1x1", 64)]),
             _Branch([_Conv("branch5x5_1", 48), _Conv("branch5x5_2", 64, 5)]),
             _Branch([_Conv("branch3x3dbl_1", 64), _Conv("branch3x3dbl_2", 96, 3), _Conv("branch3x3dbl_3", 96, 3)]),
-            _Branch([_Conv("branch_pool", pool_width)], pooled=True),
+            _Branch([_Conv("branch_pool", pool_width)], pool=pool),
         ],
     )
 
@@ -100,7 +106,7 @@ def _make_mixed_6a() -> _Mixed:
     return _Mixed(288, [_Branch([_Conv("branch3x3", 384, 3)], stride=2), _Branch(double, stride=2)], max_pool=True)
 
 
-def _make_mixed_6(width: int) -> _Mixed:
+def _make_mixed_6(width: int, pool: _Pool) -> _Mixed:
     """Figure 6: 7 x 7 convolutions split into rows and columns; 17 x 17 pixels."""
     row, column = (1, 7), (7, 1)
     single = [
@@ -115,8 +121,8 @@ def _make_mixed_6(width: int) -> _Mixed:
         _Conv("branch7x7dbl_4", width, column),
         _Conv("branch7x7dbl_5", 192, row),
     ]
-    pool = _Branch([_Conv("branch_pool", 192)], pooled=True)
-    return _Mixed(768, [_Branch([_Conv("branch1x1", 192)]), _Branch(single), _Branch(double), pool])
+    pooled = _Branch([_Conv("branch_pool", 192)], pool=pool)
+    return _Mixed(768, [_Branch([_Conv("branch1x1", 192)]), _Branch(single), _Branch(double), pooled])
 
 
 def _make_mixed_7a() -> _Mixed:
@@ -131,7 +137,7 @@ def _make_mixed_7a() -> _Mixed:
     return _Mixed(768, [_Branch(single, stride=2), _Branch(wide, stride=2)], max_pool=True)
 
 
-def _make_mixed_7(in_channels: int) -> _Mixed:
+def _make_mixed_7(in_channels: int, pool: _Pool) -> _Mixed:
     """Figure 7: 3 x 3 convolutions split into a row and a column beside each other; 8 x 8 pixels."""
     row, column = (1, 3), (3, 1)
     single = _Branch(
@@ -142,11 +148,11 @@ def _make_mixed_7(in_channels: int) -> _Mixed:
         [_Conv("branch3x3dbl_1", 448), _Conv("branch3x3dbl_2", 384, 3)],
         ends=[_Conv("branch3x3dbl_3a", 384, row), _Conv("branch3x3dbl_3b", 384, column)],
     )
-    pool = _Branch([_Conv("branch_pool", 192)], pooled=True)
-    return _Mixed(in_channels, [_Branch([_Conv("branch1x1", 320)]), single, double, pool])
+    pooled = _Branch([_Conv("branch_pool", 192)], pool=pool)
+    return _Mixed(in_channels, [_Branch([_Conv("branch1x1", 320)]), single, double, pooled])
 
 
-def _steps() -> Steps:
+def _steps(pool: _Pool = _average, last_pool: _Pool = _average) -> Steps:
     yield "Conv2d_1a_3x3", _ConvNorm(3, 32, 3, stride=2)
     yield "Conv2d_2a_3x3", _ConvNorm(32, 32, 3)
     yield "Conv2d_2b_3x3", _ConvNorm(32, 64, 3, padding=1)
@@ -154,18 +160,22 @@ def _steps() -> Steps:
     yield "Conv2d_3b_1x1", _ConvNorm(64, 80, 1)
     yield "Conv2d_4a_3x3", _ConvNorm(80, 192, 3)
     yield "maxpool2", nn.MaxPool2d(3, stride=2)
-    yield "Mixed_5b", _make_mixed_5(192, 32)
-    yield "Mixed_5c", _make_mixed_5(256, 64)
-    yield "Mixed_5d", _make_mixed_5(288, 64)
+    yield "Mixed_5b", _make_mixed_5(192, 32, pool)
+    yield "Mixed_5c", _make_mixed_5(256, 64, pool)
+    yield "Mixed_5d", _make_mixed_5(288, 64, pool)
     yield "Mixed_6a", _make_mixed_6a()
-    yield "Mixed_6b", _make_mixed_6(128)
-    yield "Mixed_6c", _make_mixed_6(160)
-    yield "Mixed_6d", _make_mixed_6(160)
-    yield "Mixed_6e", _make_mixed_6(192)
+    for name, width in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160), ("Mixed_6e", 192)):
+        yield name, _make_mixed_6(width, pool)
     yield "Mixed_7a", _make_mixed_7a()
-    yield "Mixed_7b", _make_mixed_7(1280)
-    yield "Mixed_7c", _make_mixed_7(2048)
+    yield "Mixed_7b", _make_mixed_7(1280, pool)
+    yield "Mixed_7c", _make_mixed_7(2048, last_pool)
     yield "avgpool", nn.AdaptiveAvgPool2d(1)
+
+
+def _fid_steps() -> Steps:
+    yield from _steps(_average_inside, _maximum)
+    yield "flatten", nn.Flatten()
+    yield "fc", nn.Linear(2048, 1008, bias=False)
 
 
 INCEPTION_V3 = Backbone(
@@ -175,4 +185,22 @@ INCEPTION_V3 = Backbone(
     # these weights were trained on images in [-1, 1].
     taps={"pool_1": "maxpool1", "pool_2": "maxpool2", "mixed_6e": "Mixed_6e", "pool_3": "avgpool"},
     find_weights=partial(find_cached_file, ("inception_v3_google-0cc3c7bd.pth",)),
+)
+
+INCEPTION_V3_SIGNED = replace(INCEPTION_V3, name="inception_v3_signed", mean=(0.5,) * 3, std=(0.5,) * 3)
+"""The same, fed with images in [-1, 1]: of imaginaire's scores of images."""
+
+INCEPTION_FID = Backbone(
+    name="inception_fid",
+    steps=_fid_steps,
+    # The network of 2015 whose features define FID and KID, and whose classes, without their bias, define IS. Its
+    # averages leave out the border, and its last block takes maxima.
+    taps={"pool": "flatten", "logits": "fc"},
+    find_weights=partial(
+        find_cached_file,
+        ("pt_inception-2015-12-05-6726825d.pth",),
+        page="the releases of mseitzer/pytorch-fid on GitHub (fid_weights)",
+    ),
+    mean=(128 / 255,) * 3,
+    std=(128 / 255,) * 3,
 )

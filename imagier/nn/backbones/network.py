@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.nn.backbones import alexnet, efficientnet_lite, inception, resnet, vgg
+from imagier.nn.backbones import alexnet, efficientnet_lite, inception, resnet, vgg, vit
 from imagier.nn.backbones.backbone import Backbone
 from imagier.nn.backbones.weights import fit_weights, read_weights
 
@@ -22,9 +22,14 @@ _BACKBONES = {
         vgg.VGG_FACE,
         alexnet.ALEXNET,
         inception.INCEPTION_V3,
+        inception.INCEPTION_V3_SIGNED,
+        inception.INCEPTION_FID,
         resnet.RESNET50,
         resnet.ROBUST_RESNET50,
         efficientnet_lite.EFFICIENTNET_LITE0,
+        vit.DINOV2_VITB14,
+        vit.DINOV2_VITL14,
+        vit.CLIP_VITL14_336,
     )
 }
 
@@ -47,8 +52,16 @@ def build_feature_network(network: str, layers: Sequence[str], weights_path: str
             raise UserError(
                 f"no layer {layer!r}", where=where, advice=_suggest(layer, backbone.taps), code="unknown-layer"
             )
-    path = backbone.find_weights() if weights_path is None else Path(weights_path).expanduser()
+    path = find_weights(network, weights_path)
     return FeatureNetwork(backbone, layers, read_weights(path), source=str(path))
+
+
+def find_weights(network: str, weights_path: str | None = None) -> Path:
+    """The file of a network that `list_networks` has: the given one, or else the one in its usual place.
+
+    UserError: there is none there.
+    """
+    return _BACKBONES[network].find_weights() if weights_path is None else Path(weights_path).expanduser()
 
 
 def list_networks() -> list[str]:

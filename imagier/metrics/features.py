@@ -1,0 +1,125 @@
+"""Features of images for metrics: which network, and how an image gets into it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagier.nn.backbones.network import build_feature_network, find_weights
+
+Resize = Callable[[Tensor, int], Tensor]
+
+
+def resize_clean(images: Tensor, size: int) -> Tensor:
+    """Bicubic with antialiasing, in floats, as Parmar et al. 2022 recommend: Pillow's to 0.006 of 255.
+
+    N x 3 x H x W -> N x 3 x size x size; it may leave the range of the images a little.
+    """
+    return F.interpolate(images, (size, size), mode="bicubic", antialias=True)
+
+
+def resize_like_tensorflow1(images: Tensor, size: int) -> Tensor:
+    """Bilinear without antialiasing, from the upper left corners of the pixels, as in the program that defined FID.
+
+    N x 3 x H x W -> N x 3 x size x size.
+    """
+    for dim in (-2, -1):
+        count = images.shape[dim]
+        place = torch.arange(size, device=images.device) * (count / size)
+        lower = place.floor().long()
+        weight = (place - lower).view((-1, 1) if dim == -2 else (-1,))
+        upper = (lower + 1).clamp(max=count - 1)
+        images = torch.lerp(images.index_select(dim, lower), images.index_select(dim, upper), weight)
+    return images
+
+
+def resize_by_corners(images: Tensor, size: int) -> Tensor:
+    """Bicubic without antialiasing, corner pixels on corner pixels, as imaginaire's scores had it."""
+    return F.interpolate(images, (size, size), mode="bicubic", align_corners=True)
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """Where distances between images are measured."""
+
+    label: str
+    """In the names of metrics: FD-EffLite0."""
+    network: str
+    layer: str
+    dim: int
+    size: int
+    """Of the images that the network gets, in pixels."""
+    resize: Resize = resize_clean
+    logits: str | None = None
+    """The layer of its class logits, if it has classes."""
+    has_unit_length: bool = False
+    """Whether features are divided by their lengths."""
+
+
+FEATURE_SPACES = {
+    "efflite0": FeatureSpace("EffLite0", "efficientnet_lite0", "pool", 1280, 224, logits="fc"),
+    "inception_fid": FeatureSpace("Inception", "inception_fid", "pool", 2048, 299, logits="logits"),
+    "inception_fid_tf1": FeatureSpace(
+        "Inception-TF1", "inception_fid", "pool", 2048, 299, resize_like_tensorflow1, logits="logits"
+    ),
+    "reference_inception": FeatureSpace("Reference", "inception_v3_signed", "pool_3", 2048, 299, resize_by_corners),
+    "dinov2": FeatureSpace("DINOv2-B", "dinov2_vitb14", "pool", 768, 224),
+    "dinov2_large": FeatureSpace("DINOv2-L", "dinov2_vitl14", "pool", 1024, 224),
+    "clip": FeatureSpace("CLIP", "clip_vitl14_336", "pool", 768, 336, has_unit_length=True),
+}
+"""By the name in a config. `inception_fid` resizes as Parmar et al. 2022 do; `inception_fid_tf1` as older programs."""
+
+
+class FeatureExtractor:
+    """Images -> features of one space, and class logits where it has them."""
+
+    def __init__(self, name: str, device: torch.device, weights_path: str | None = None) -> None:
+        """name: a key of `FEATURE_SPACES`. UserError: the weights are not there, or damaged."""
+        self.space = FEATURE_SPACES[name]
+        self.name = name
+        layers = [layer for layer in (self.space.layer, self.space.logits) if layer is not None]
+        self._network = build_feature_network(self.space.network, layers, weights_path).to(device)
+        self._file = find_weights(self.space.network, weights_path)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """N x 3 x H x W in [0, 1] -> features, N x dim, and logits, N x classes or None; float32, on the same device.
+
+        The images are first rounded to 8 bits, as they would be in files.
+        """
+        space = self.space
+        pixels = (images.float() * 255).round().clamp(0, 255)
+        taken = self._network(space.resize(pixels, space.size) * (2 / 255) - 1)
+        features = taken[space.layer].flatten(1)
+        if space.has_unit_length:
+            features = F.normalize(features, dim=1)
+        return features, taken[space.logits] if space.logits is not None else None
+
+    def describe(self) -> dict[str, str | int]:
+        """What two numbers must have in common to be comparable."""
+        space = self.space
+        return {
+            "features": self.name,
+            "network": space.network,
+            "layer": space.layer,
+            "weights_sha256": hash_file(self._file),
+            "size": space.size,
+            "resize": space.resize.__name__.removeprefix("resize_"),
+            "quantization": "8 bit",
+            "precision": "float32",
+        }
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            sha256.update(data)
+    return sha256.hexdigest()

