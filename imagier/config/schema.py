@@ -60,7 +60,7 @@ class Optimizer:
 
 
 OPTIMIZER = Kind("optimizer", "Optimizer", "optimizers", "torch.optim:Optimizer", Optimizer)
-METRIC = Kind("metric", "Metric", "metrics", "imagier.metrics.metric:Metric")
+METRIC = Kind("metric", "Metric", "metrics", "imagier.metrics.metric:AnyMetric")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,23 @@ import torch
 from torch import Tensor
 
 from imagier.metrics.blocks import iterate_squared_distances
+from imagier.metrics.feature_metric import FeatureMetric, Features, FeatureSet
 
 _BANDWIDTH = 10.0
 _SCALE = 1000.0
+
+
+class Metric(FeatureMetric):
+    """Maximum mean discrepancy with a Gaussian kernel, times 1000; made for CLIP's features."""
+
+    title = "CMMD"
+
+    def __init__(self, *, features: Features = "clip") -> None:
+        """features: The space of the features. Published values are those of clip."""
+        super().__init__(features)
+
+    def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
+        return {"cmmd": gaussian_discrepancy(real.features, fake.features)}
 
 
 def gaussian_discrepancy(real: Tensor, fake: Tensor) -> float:

@@ -5,6 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from imagier.metrics.feature_metric import FeatureMetric, Features, FeatureSet
+
+
+class Metric(FeatureMetric):
+    """Frechet distance of the features of real and generated images, as if both were Gaussian.
+
+    It is biased: sets of one distribution are d (d + 5) / (2 N) apart at first order, for N normal features of
+    dimension d.
+    """
+
+    title = "FD"
+
+    def __init__(self, *, features: Features = "efflite0") -> None:
+        """features: The space of the features."""
+        super().__init__(features)
+
+    def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
+        return {"fd": frechet_distance(real.features, fake.features)}
+
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """Squared Frechet distance of the Gaussians that have the means and covariances of two sets of features.

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
+
+from imagier.metrics.feature_metric import FeatureMetric, Features, FeatureSet
+
+
+class Metric(FeatureMetric):
+    """Inception score of the generated images: sharp classes in each, many classes in all. Real ones are not used."""
+
+    title = "IS"
+    higher_is_better = True
+
+    def __init__(self, *, features: Features = "inception_fid", num_splits: Annotated[int, Field(ge=1)] = 10) -> None:
+        """features: The space whose network has the classes.
+        num_splits: The mean over so many parts of the set.
+        """
+        super().__init__(features)
+        self.num_splits = num_splits
+        self.min_images = num_splits
+
+    def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
+        assert fake.logits is not None
+        return {"is": inception_score(fake.logits, num_splits=self.num_splits)}
 
 
 def inception_score(logits: Tensor, *, num_splits: int = 1) -> float:

@@ -3,11 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from imagier.metrics.blocks import iterate_dot_products
+from imagier.metrics.feature_metric import FeatureMetric, Features, FeatureSet
+
+
+class Metric(FeatureMetric):
+    """Kernel distance of the features of real and generated images: the unbiased squared MMD with a cubic kernel."""
+
+    title = "KD"
+
+    def __init__(
+        self,
+        *,
+        features: Features = "efflite0",
+        num_subsets: Annotated[int, Field(ge=2)] | None = None,
+        subset_size: Annotated[int, Field(ge=2)] = 1000,
+        seed: int = 0,
+    ) -> None:
+        """features: The space of the features.
+        num_subsets: The mean over so many random subsets, with its standard error; null: all images at once.
+        subset_size: Size of each subset [images].
+        seed: Draws the subsets.
+        """
+        super().__init__(features)
+        self.num_subsets = num_subsets
+        self.subset_size = subset_size
+        self.seed = seed
+
+    def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
+        if self.num_subsets is None:
+            return {"kd": kernel_distance(real.features, fake.features)}
+        distance = kernel_distance_of_subsets(
+            real.features,
+            fake.features,
+            num_subsets=self.num_subsets,
+            subset_size=self.subset_size,
+            seed=self.seed,
+        )
+        return {"kd": distance.value, "kd_standard_error": distance.standard_error}
 
 
 @dataclass(frozen=True)

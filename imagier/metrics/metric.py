@@ -14,7 +14,23 @@ from torch import Tensor
 from typing_extensions import Self
 
 
-class Metric(ABC):
+class AnyMetric(ABC):
+    """What all metrics have in common."""
+
+    name: str
+    """What people and logs call it, and `keep_best`. No two metrics of a run have the same."""
+
+    higher_is_better: ClassVar[bool] = False
+
+    @property
+    def meaning(self) -> str:
+        """What people should know of it: the first line of its docstring, and which way is better."""
+        documentation = inspect.getdoc(type(self)) or ""
+        better = "Higher" if self.higher_is_better else "Lower"
+        return f"{self.name}: {documentation.partition(chr(10))[0]} {better} is better."
+
+
+class Metric(AnyMetric):
     """One number for a set of generated images. A config names it by its module; its constructor is the schema.
 
     The evaluation makes an empty copy of it (`fresh`) for each set of images, calls `update` with every batch of this
@@ -41,11 +57,6 @@ class Metric(ABC):
                 return self.scale * (self.state["squares"] / self.state["count"]).sqrt().item()
     """
 
-    name: str
-    """What people and logs call it, and `keep_best`. No two metrics of a run have the same."""
-
-    higher_is_better: ClassVar[bool] = False
-
     needs: ClassVar[Sequence[str]] = ("targets",)
     """What `update` must know about the images, beside them. Batches without it are passed over.
 
@@ -67,13 +78,6 @@ class Metric(ABC):
     @abstractmethod
     def compute(self) -> float:
         """The number that belongs to `state`; NaN if it is not defined, as that of no images may be."""
-
-    @property
-    def meaning(self) -> str:
-        """What people should know of it: the first line of its docstring, and which way is better."""
-        documentation = inspect.getdoc(type(self)) or ""
-        better = "Higher" if self.higher_is_better else "Lower"
-        return f"{self.name}: {documentation.partition(chr(10))[0]} {better} is better."
 
     def fresh(self, device: torch.device) -> Self:
         """The same metric before its first image. It shares everything but the state with this one."""

@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from imagier.metrics.feature_metric import FeatureMetric, Features, FeatureSet
 
 _SCALE = 3.0
 _DIRECTIONS_AT_ONCE = 64
+
+
+class Metric(FeatureMetric):
+    """Sliced Wasserstein distance of the features of real and generated images; needs fewer images than FD."""
+
+    title = "MIND"
+
+    def __init__(
+        self,
+        *,
+        features: Features = "efflite0",
+        num_projections: Annotated[int, Field(ge=1)] = 1000,
+        seed: int = 0,
+    ) -> None:
+        """features: The space of the features.
+        num_projections: Number of random lines.
+        seed: Draws the lines.
+        """
+        super().__init__(features)
+        self.num_projections = num_projections
+        self.seed = seed
+
+    def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
+        distance = sliced_wasserstein(
+            real.features, fake.features, num_projections=self.num_projections, seed=self.seed
+        )
+        return {"mind": distance}
 
 
 def sliced_wasserstein(real: Tensor, fake: Tensor, *, num_projections: int, seed: int) -> float:

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from imagier.metrics.blocks import iterate_squared_distances
+from imagier.metrics.feature_metric import FeatureMetric, Features, FeatureSet
+
+
+class Metric(FeatureMetric):
+    """Coverage of the real images by the generated ones, with precision, recall and density."""
+
+    title = "Coverage"
+    higher_is_better = True
+
+    def __init__(self, *, features: Features = "efflite0", k: Annotated[int, Field(ge=1)] = 5) -> None:
+        """features: The space of the features.
+        k: The balls around images reach to their k-th neighbors.
+        """
+        super().__init__(features)
+        self.k = k
+        self.min_images = k + 1
+
+    def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
+        values = measure_prdc(real.features, fake.features, k=self.k)
+        return {name: values[name] for name in ("coverage", "precision", "recall", "density")}
 
 
 def measure_prdc(real: Tensor, fake: Tensor, *, k: int) -> dict[str, float]:

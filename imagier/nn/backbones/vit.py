@@ -27,11 +27,10 @@ class _DinoEmbedding(nn.Module):
         super().__init__()
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + 37 * 37, dim))
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(3, dim, _PATCH, stride=_PATCH)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, dim, _PATCH, stride=_PATCH)})
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed.proj(x)
+        x = self.patch_embed["proj"](x)
         positions = _resize_grid(self.pos_embed[:, 1:], x.shape[-2], x.shape[-1])
         x = x.flatten(2).transpose(1, 2) + positions
         first = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
@@ -71,7 +70,8 @@ class _DinoAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(_attend(*self.qkv(x).chunk(3, dim=-1), self._heads))
+        query, key, value = self.qkv(x).chunk(3, dim=-1)
+        return self.proj(_attend(query, key, value, self._heads))
 
 
 class _ClipAttention(nn.Module):
