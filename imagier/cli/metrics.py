@@ -1,0 +1,106 @@
+"""`imagier metrics`: how far generated images are from real ones."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from imagier.cli.arguments import add_device, parse_positive, parse_seed, parse_writable_file
+from imagier.run import status
+
+DEFAULT = "fd,kd,prdc"
+OPTIONS = ("k", "num_subsets", "subset_size", "num_splits", "num_projections")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add = parser.add_argument
+    kinds = "a folder of images or videos, shards, an LMDB, or an .npy of N x D features"
+    add("real", type=Path, metavar="REAL", nargs="?", help=f"the real images: {kinds}")
+    add("fake", type=Path, metavar="FAKE", nargs="?", help="the generated ones: the same")
+    add("--compare", nargs=2, type=Path, metavar="CARD", help="do two cards belong in one table? Says what differs")
+    add("--metrics", default=DEFAULT, metavar="A,B", help="what to measure (default %(default)s)")
+    add("--features", default="efflite0", metavar="NAME", help="the network that sees images (default %(default)s)")
+    add("--weights", metavar="FILE", help="its weights (default: where they usually lie)")
+    add("--k", type=parse_positive, metavar="K", help="prdc: balls reach to the K-th neighbor (default 5)")
+    add(
+        "--num_subsets", type=parse_positive, metavar="N", help="kd: the mean over N random subsets (default: all rows)"
+    )
+    add("--subset_size", type=parse_positive, metavar="N", help="kd: images in each of them (default 1000)")
+    add("--num_splits", type=parse_positive, metavar="N", help="inception_score: parts of the set (default 10)")
+    add("--num_projections", type=parse_positive, metavar="N", help="mind: random lines (default 1000)")
+    add("--input_type", default="images", metavar="NAME", help="of shards and LMDBs (default %(default)s)")
+    add("--seed", type=parse_seed, default=0, help="draws subsets, lines and the floor (default %(default)s)")
+    add("--out", type=parse_writable_file, default="card.json", metavar="FILE", help="the card (default %(default)s)")
+    add_device(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints a table and writes the card; returns the exit status."""
+    return _compare(*args.compare) if args.compare else _measure(args)
+
+
+def _measure(args: argparse.Namespace) -> int:
+    from imagier.errors import UserError
+    from imagier.run.options import RunOptions
+    from imagier.run.process import open_runtime
+    from imagier.tools import metrics as tool
+    from imagier.tools.progress import show_progress
+
+    if args.real is None or args.fake is None:
+        raise UserError("two sets are needed", advice="imagier metrics REAL FAKE", code="missing-sets")
+    tool.check_features(args.features)
+    given: dict[str, Any] = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    names = [name.strip() for name in args.metrics.split(",") if name.strip()]
+    metrics = tool.build_metrics(names, args.features, given | {"seed": args.seed})
+    with open_runtime(RunOptions(device=args.device, single_process=True, owns_process=True)) as runtime:
+        card = tool.measure(
+            args.real,
+            args.fake,
+            metrics,
+            show_progress,
+            options={"names": names, **given},
+            device=runtime.device,
+            input_type=args.input_type,
+            weights=args.weights,
+            seed=args.seed,
+        )
+    card.write(Path(args.out))
+    _print_table(tool.format_card(card))
+    real, drawn = card.floor_sizes
+    print(
+        f"{card.protocol['num_fake']:,} generated against {card.protocol['num_real']:,} real; "
+        f"floor: {drawn:,} real against {real:,} other real; protocol {card.protocol_hash}"
+    )
+    for warning in card.warnings:
+        print(f"warning: {warning}")
+    print(f"card: {args.out}")
+    return status.DONE
+
+
+def _compare(first: Path, second: Path) -> int:
+    from imagier.tools.metrics import format_card, list_differences
+
+    one, other, differences = list_differences(first, second)
+    if differences:
+        print(f"not comparable: {first} and {second} differ in")
+        _print_table([["", str(first), str(second)], *map(list, differences)])
+        return status.USER_ERROR
+    print(f"comparable: both of protocol {one.protocol_hash}")
+    values = {row[0]: row[1] for row in format_card(other)[1:]}
+    rows = [[name, value, values.get(name, "-"), better] for name, value, _, _, better in format_card(one)[1:]]
+    _print_table([["", str(first), str(second), ""], *rows])
+    return status.DONE
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for index, heading in enumerate(rows[0]):
+        table.add_column(heading, justify="right" if 0 < index < 4 else "left")
+    for row in rows[1:]:
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,96 @@
+"""The card of a measurement: the numbers, and all that they depend on, so that two of them can be compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imagier.errors import UserError
+from imagier.train.disk import write_atomic
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """Numbers about generated images, and how they were measured."""
+
+    values: Mapping[str, float]
+    """By short name: fd, kd, precision, ..."""
+    intervals: Mapping[str, tuple[float, float]]
+    """Of some values: where they lie with 95 % confidence, over generated sets of this size."""
+    floor: Mapping[str, float]
+    """The values of real images against other real ones, at the sizes in `floor_sizes`: no generator is better."""
+    floor_sizes: tuple[int, int]
+    protocol: Mapping[str, Any]
+    """What two measurements must have in common to be comparable."""
+    subject: Mapping[str, Any]
+    """What was measured: the generated set, the weights that made it."""
+    warnings: Sequence[str] = ()
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    """The versions of the programs, the device, and the date."""
+
+    @property
+    def protocol_hash(self) -> str:
+        """16 hexadecimal digits; equal if and only if the protocols are."""
+        text = json.dumps(self.protocol, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def write(self, path: Path) -> None:
+        """As JSON, complete or not at all. UserError if that fails."""
+        content = {"format": FORMAT, "protocol_hash": self.protocol_hash, **dataclasses.asdict(self)}
+        text = json.dumps(_without_nan(content), indent=2) + "\n"
+        try:
+            with write_atomic(path) as file:
+                file.write(text.encode())
+        except OSError as error:
+            raise UserError(f"cannot be written: {error.strerror}", where=path, code="unwritable-card") from error
+
+
+def read_card(path: Path) -> Card:
+    """A card that `Card.write` wrote. UserError if it is none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=path, code="unreadable-card") from error
+    except ValueError as error:
+        raise UserError("is no JSON", where=path, advice="expected a card", code="damaged-card") from error
+    names = {f.name for f in dataclasses.fields(Card)}
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not names <= content.keys():
+        advice = "expected one that `imagier metrics --out` wrote"
+        raise UserError("is no card of this version", where=path, advice=advice, code="damaged-card")
+    values = {name: float("nan") if value is None else value for name, value in content["values"].items()}
+    return Card(**{name: content[name] for name in names} | {"values": values})
+
+
+def compare_protocols(first: Card, second: Card) -> list[tuple[str, str, str]]:
+    """What is not the same in two measurements: name, value in the first, value in the second; empty if comparable."""
+    one, other = _flatten(first.protocol), _flatten(second.protocol)
+    names = [*one, *(name for name in other if name not in one)]
+    return [
+        (name, one.get(name, "-"), other.get(name, "-")) for name in names if one.get(name, "-") != other.get(name, "-")
+    ]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = str(value)
+    return flat
+
+
+def _without_nan(value: Any) -> Any:
+    """For JSON, which has no NaN: null."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))) else value

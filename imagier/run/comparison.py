@@ -1,0 +1,144 @@
+"""Numbers about two sets of images, with how sure they are and what is the best that could be reached."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import imagier
+from imagier.errors import UserError
+from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
+from imagier.run.card import Card
+from imagier.run.feature_sets import MeasuredSet
+
+_GROUPS = 10
+_T_QUANTILE = 2.262
+"""Student's, of 9 degrees of freedom, for 95 %."""
+_MOST_IMAGES_FOR_INTERVALS = 20_000
+_SMALL_SET = 2000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Metrics, and how they are applied."""
+
+    metrics: Sequence[FeatureMetric]
+    options: Mapping[str, Any]
+    """Of the metrics, for the protocol."""
+    features: Mapping[str, Any]
+    """How features were made, for the protocol; of a file of features its name alone."""
+    seed: int = 0
+    """Draws which real images stand for generated ones in the floor, and the groups of the intervals."""
+
+    def measure(self, real: MeasuredSet, fake: MeasuredSet, update: Callable[[int, int], None]) -> Card:
+        """The card of generated images. update: called with (done, total). UserError: sets that cannot be compared."""
+        self._check(real, fake)
+        has_intervals = len(real.features) + len(fake.features) <= _MOST_IMAGES_FOR_INTERVALS
+        total = 2 + (_GROUPS if has_intervals else 0)
+        values = self._compare(real.features, fake.features)
+        update(1, total)
+        floor, sizes = self._measure_floor(real.features, len(fake.features))
+        update(2, total)
+        intervals = {}
+        if has_intervals:
+            intervals = self._measure_intervals(real.features, fake.features, values, lambda i: update(2 + i, total))
+        return Card(
+            values=values,
+            intervals=intervals,
+            floor=floor,
+            floor_sizes=sizes,
+            protocol={
+                "features": dict(self.features),
+                "metrics": dict(self.options),
+                "num_real": len(real.features),
+                "num_fake": len(fake.features),
+                "real_sha256": real.fingerprint,
+                "seed": self.seed,
+            },
+            subject={"real": real.where, "fake": fake.where, "fake_sha256": fake.fingerprint, "sizes": fake.sizes},
+            warnings=list_warnings(self.metrics, real.features, fake.features),
+            made_by=describe_program(),
+        )
+
+    def _compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for metric in self.metrics:
+            enough = min(len(real), len(fake)) >= metric.min_images
+            values |= metric.compare(real, fake) if enough else {}
+        return values
+
+    def _measure_floor(self, real: FeatureSet, num_fake: int) -> tuple[dict[str, float], tuple[int, int]]:
+        """Real images as if they were generated: as many, but at most half of all, against the others."""
+        order = torch.randperm(len(real), generator=torch.Generator().manual_seed(self.seed))
+        count = min(num_fake, len(real) // 2)
+        others, drawn = _take(real, order[count:]), _take(real, order[:count])
+        return self._compare(others, drawn), (len(others), count)
+
+    def _measure_intervals(
+        self, real: FeatureSet, fake: FeatureSet, values: Mapping[str, float], update: Callable[[int], None]
+    ) -> dict[str, tuple[float, float]]:
+        """By a jackknife over groups of the generated images: each is left out once (Shao & Tu 1995, section 2.3)."""
+        if len(fake) < 2 * _GROUPS:
+            return {}
+        order = torch.randperm(len(fake), generator=torch.Generator().manual_seed(self.seed))
+        without: list[dict[str, float]] = []
+        for group in range(_GROUPS):
+            kept = torch.cat([part for i, part in enumerate(order.tensor_split(_GROUPS)) if i != group])
+            without.append(self._compare(real, _take(fake, kept)))
+            update(group + 1)
+        intervals = {}
+        for name, value in values.items():
+            left = torch.tensor([each.get(name, math.nan) for each in without], dtype=torch.float64)
+            error = ((_GROUPS - 1) / _GROUPS * (left - left.mean()).square().sum()).sqrt().item()
+            if math.isfinite(error):
+                intervals[name] = (value - _T_QUANTILE * error, value + _T_QUANTILE * error)
+        return intervals
+
+    def _check(self, real: MeasuredSet, fake: MeasuredSet) -> None:
+        dims = [each.features.features.shape[1] for each in (real, fake)]
+        if dims[0] != dims[1]:
+            what = f"features of {dims[1]} numbers, but those of {real.where} have {dims[0]}"
+            raise UserError(what, where=fake.where, advice="take both from one network", code="other-features")
+        for each in (real, fake):
+            needed = max(metric.min_images for metric in self.metrics)
+            if len(each.features) < needed:
+                names = ", ".join(metric.name for metric in self.metrics if metric.min_images == needed)
+                what = f"{len(each.features)} image{'s' * (len(each.features) != 1)}, but {names} needs {needed}"
+                raise UserError(what, where=each.where, advice="add images", code="too-few-images")
+
+
+def list_warnings(metrics: Sequence[FeatureMetric], real: FeatureSet, fake: FeatureSet) -> list[str]:
+    """Where the numbers mean little."""
+    warnings = []
+    dim, count = real.features.shape[1], min(len(real), len(fake))
+    if any(metric.title == "FD" for metric in metrics) and (count < _SMALL_SET or count < dim):
+        limit = max(_SMALL_SET, dim)
+        warnings.append(
+            f"FD of {count:,} images is mostly bias: compare it with its floor alone, or use {limit:,}; "
+            "KD has no such bias"
+        )
+    for name, features in (("real", real), ("generated", fake)):
+        if (features.features == features.features[0]).all():
+            warnings.append(f"all {name} images have the same features")
+    return warnings
+
+
+def describe_program() -> dict[str, str]:
+    """What measured, and when."""
+    return {
+        "imagier": imagier.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _take(features: FeatureSet, rows: Tensor) -> FeatureSet:
+    return FeatureSet(features.features[rows], None if features.logits is None else features.logits[rows])

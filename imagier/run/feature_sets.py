@@ -1,0 +1,93 @@
+"""From images to features, or from a file of features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imagier.data.sources.source import one_line
+from imagier.errors import UserError
+from imagier.metrics.feature_metric import FeatureSet
+from imagier.metrics.features import FeatureExtractor
+from imagier.run.image_sets import StoredImage, read_images
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class MeasuredSet:
+    """A set of images, or of features of another program, ready to be compared."""
+
+    where: str
+    features: FeatureSet
+    fingerprint: str
+    """The SHA-256 of its content."""
+    sizes: str = ""
+    """Of the images, as "64 x 64 px"; empty for features."""
+
+
+def read_features(path: Path) -> MeasuredSet:
+    """N x D features of any network, from a file of numpy.save. UserError if it holds something else."""
+    where = one_line(str(path))
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        advice = "write it by numpy.save, without objects"
+        raise UserError("cannot be read as an array", where=where, advice=advice, code="damaged-features") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
+        shape = f"an array of {array.dtype}, {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        what = f"holds {shape}"
+        raise UserError(what, where=where, advice="expected N x D numbers: a row for each image", code="wrong-features")
+    features = torch.from_numpy(np.ascontiguousarray(array))
+    check_finite(features, where)
+    return MeasuredSet(where, FeatureSet(features), hashlib.sha256(features.numpy().tobytes()).hexdigest())
+
+
+def check_finite(features: Tensor, where: str) -> None:
+    """UserError if features are not finite numbers: no distance from them is one."""
+    bad = (~features.isfinite().all(dim=1)).nonzero()[:, 0] if features.is_floating_point() else torch.empty(0)
+    if len(bad):
+        what = f"{len(bad):,} of {len(features):,} rows hold NaN or infinite numbers, the first is row {int(bad[0]):,}"
+        raise UserError(what, where=where, advice="compute these features again", code="non-finite-features")
+
+
+def extract_features(
+    images: Sequence[StoredImage],
+    extractor: FeatureExtractor,
+    device: torch.device,
+    num_threads: int,
+    update: Callable[[int, int], None] = lambda done, total: None,
+) -> FeatureSet:
+    """The features of all images, in order, on the CPU.
+
+    Images of one size that follow each other go through the network together. update: called with (done, total).
+    """
+    features: list[Tensor] = []
+    logits: list[Tensor] = []
+    done = 0
+    for batch in _batch(read_images(images, num_threads)):
+        pixels = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2)
+        of_batch, classes = extractor(pixels.float() / 255)
+        features.append(of_batch.cpu())
+        if classes is not None:
+            logits.append(classes.cpu())
+        done += len(batch)
+        update(done, len(images))
+    return FeatureSet(torch.cat(features), torch.cat(logits) if logits else None)
+
+
+def _batch(images: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    batch: list[np.ndarray] = []
+    for image in images:
+        if batch and (image.shape != batch[0].shape or len(batch) == BATCH_SIZE):
+            yield batch
+            batch = []
+        batch.append(image)
+    if batch:
+        yield batch
