@@ -59,16 +59,15 @@ def test_the_card_of_features_holds_what_other_programs_compute() -> None:
     assert card["protocol"]["num_real"] == 60
 
 
-def test_the_interval_covers_the_true_value_about_as_often_as_it_says() -> None:
-    """KD has no bias, so its interval should hold the value of the populations; here a known one."""
-    truth = 1.029296875
-    hits = 0
-    real = save_features("real.npy", 4000, 16)
-    for seed in range(1, 21):
-        card = measure(real, save_features("fake.npy", 300, 16, seed, 0.5), "--metrics", "kd")
-        low, high = card["intervals"]["kd"]
-        hits += low < truth < high
-    assert 16 <= hits <= 20
+def test_the_interval_is_as_wide_as_sets_of_this_size_scatter() -> None:
+    real = save_features("real.npy", 200)
+    cards = [
+        measure(real, save_features("fake.npy", 80, seed=seed, mean=0.5), "--metrics", "kd") for seed in range(1, 26)
+    ]
+    scatter = np.std([card["values"]["kd"] for card in cards], ddof=1)
+    widths = [high - low for low, high in (card["intervals"]["kd"] for card in cards)]
+    student = 2.262  # 95 %, 9 degrees of freedom
+    assert np.sqrt(np.mean(np.square(widths))) == pytest.approx(2 * student * scatter, rel=0.4)
 
 
 def test_the_floor_is_that_of_real_images_of_the_same_number() -> None:
