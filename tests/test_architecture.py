@@ -16,6 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 ARROWS = {
     "errors": set(),
+    "ranges": set(),
     "recipe": set(),
     "nn": set(),
     "metrics": set(),
@@ -30,7 +31,7 @@ ARROWS = {
     "__init__": {"run"},
     "__main__": {"cli"},
 }
-"""What each room may import from imagier besides itself and the errors."""
+"""What each room may import from imagier besides itself, the errors and the ranges of numbers."""
 
 SINGLE_FILES = {"data": {"imagier.nn.colorize"}}
 """Files of other rooms that a room may import, too."""
@@ -90,7 +91,7 @@ def rooms_imported(tree: ast.AST, single_files: Collection[str] = ()) -> Iterato
 
 @each_file
 def test_imports_follow_the_allowed_arrows(path: Path) -> None:
-    allowed = ARROWS[room_of(path)] | {room_of(path), "errors"}
+    allowed = ARROWS[room_of(path)] | {room_of(path), "errors", "ranges"}
     assert set(rooms_imported(parsed(path), SINGLE_FILES.get(room_of(path), ()))) <= allowed
 
 

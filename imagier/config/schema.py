@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from imagier.config.augmentation_keys import Augmentations
 from imagier.config.find import Kind
-from imagier.config.numbers import Count, NonNegative, Positive, PositiveFloat, Share
+from imagier.ranges import Count, Decay, NonNegative, Positive, PositiveFloat
 
 BIG = 1_000_000_000
 """Never."""
@@ -71,7 +71,7 @@ class ModelAverage:
     """Keep averages."""
     players: list[str] | None = None
     """The players that have one; null: the generator alone."""
-    beta: Share = 0.9999
+    beta: Decay = 0.9999
     """Weight of the past in the average, per update of the network."""
     start_iteration: Count = 1000
     """During so many updates the average equals the weights. [updates]"""
@@ -89,7 +89,7 @@ class BiasInit:
 
     type: Literal["normal"] = "normal"
     """The distribution: normal, with mean 0."""
-    gain: float = 0.5
+    gain: NonNegative = 0.5
     """Standard deviation."""
 
 
@@ -101,7 +101,7 @@ class Init:
     """How weights are drawn. normal: with standard deviation gain. xavier, xavier_uniform: Glorot & Bengio 2010.
     kaiming, kaiming_linear: He et al. 2015, fan in, for a leaky ReLU or no nonlinearity. orthogonal: Saxe et al. 2014.
     none: torch's own values, of biases too."""
-    gain: float = 0.02
+    gain: PositiveFloat = 0.02
     """Standard deviation (normal), or factor of the method's own."""
     bias: BiasInit | None = None
     """First values of biases; null: 0."""

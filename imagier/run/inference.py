@@ -36,6 +36,7 @@ from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.checkpoint_files import find_latest
+from imagier.train.finite import find_nonfinite
 from imagier.train.hooks.images import to_uint8
 from imagier.train.runtime import Runtime
 
@@ -247,6 +248,9 @@ def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> R
         if average is not None and "average" in saved:
             average.load_state_dict(saved["average"])
             calibrated = state["extras"].get("batch_norm", {})
+            if broken := find_nonfinite(calibrated):
+                what = f"its batch norm statistics hold numbers that are not finite ({broken})"
+                raise UserError(what, where=path, advice="take an earlier checkpoint", code="not-finite")
             average.network.load_state_dict({**average.network.state_dict(), **calibrated})
             recipe = recipe.with_networks(**averages)
         else:

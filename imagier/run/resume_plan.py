@@ -17,6 +17,7 @@ from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.checkpoint_files import LATEST
+from imagier.train.finite import find_nonfinite
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 from imagier.train.view import collect_averages
@@ -182,7 +183,10 @@ def _load(path: Path) -> FoundCheckpoint:
 def _warm_start(trainer: Trainer, state: Mapping[str, Any], path: Path) -> bool:
     """Whether the generator could take the weights of a coarser one; the discriminator keeps its first weights."""
     name = trainer.recipe.generator_name
-    left = trainer.recipe.warm_start(state["players"].get(name, {}).get("network", {}))
+    weights = state["players"].get(name, {}).get("network", {})
+    if find_nonfinite(weights):
+        return False  # which is then reported
+    left = trainer.recipe.warm_start(weights)
     if not left:
         return False
     logger.info(f"{path}: holds the weights of a smaller generator; newly initialized: {', '.join(left)}")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from imagier.errors import UserError, suggest_sibling
 from imagier.recipe import Position
 from imagier.train.checkpoint_files import LATEST, Unusable, find_earlier, read_pointer, save_state, verify, write_state
+from imagier.train.finite import find_nonfinite, is_finite, name_moments
 from imagier.train.manifest import find_entry
 from imagier.train.trainer import Trainer
 
@@ -239,6 +240,13 @@ def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, An
             player.load_state_dict({**saved, "optimizer": copy.deepcopy(saved["optimizer"])})
             if player.average is not None and "average" not in state["players"][name]:
                 player.average.restart()
+            if broken := find_nonfinite(name_moments(player.network, player.optimizer)):
+                raise UserError(
+                    f"{name}_opt: {broken} holds numbers that are not finite",
+                    where=path,
+                    advice="continue from an earlier checkpoint, or load the weights only (`resume=False`)",
+                    code="not-finite",
+                )
     trainer.step = state["current_iteration"]
     trainer.position = Position(state["current_epoch"], state["epoch_samples"])
     return copy.deepcopy(state["extras"])
@@ -276,7 +284,8 @@ def fit_state(
     """A checkpoint's state with exactly the tensors that the networks and averages of some players have.
 
     Missing tensors keep their values. Also returns lines about everything that did not match; UserError with these if
-    `strict`, if a shape differs, or if all players are missing. A missing player alone is no error.
+    `strict`, if a shape differs, if a number is not finite, or if all players are missing. A missing player alone is no
+    error.
     """
     players, misfits = dict(state["players"]), []
     absent = [name for name in networks if name not in players]
@@ -292,7 +301,10 @@ def fit_state(
             misfits += found
     if misfits and (strict or any(misfit.is_fatal for misfit in misfits)):
         lines = "; ".join(misfit.line for misfit in misfits)
-        raise UserError(f"does not fit this config: {lines}", where=path, code="checkpoint-mismatch")
+        what, advice, code = "does not fit this config", "", "checkpoint-mismatch"
+        if all(misfit.is_broken for misfit in misfits):
+            what, advice, code = "cannot be used", "take an earlier checkpoint", "not-finite"
+        raise UserError(f"{what}: {lines}", where=path, advice=advice, code=code)
     misfits = [_Misfit(f"has no player {name}") for name in absent] + misfits
     return {**state, "players": players}, [f"{path.name}: {misfit.line}" for misfit in misfits]
 
@@ -303,6 +315,8 @@ class _Misfit:
 
     line: str
     is_fatal: bool = False
+    is_broken: bool = False
+    """It would not fit any config."""
 
 
 def _fit_network(network: nn.Module, found: Mapping[str, Tensor], what: str) -> tuple[dict[str, Tensor], list[_Misfit]]:
@@ -316,6 +330,9 @@ def _fit_network(network: nn.Module, found: Mapping[str, Tensor], what: str) -> 
         if name in found and found[name].shape != tensor.shape:
             sizes = f"{list(found[name].shape)} in the file, {list(tensor.shape)} here"
             misfits.append(_Misfit(f"{what}: size mismatch for {name}: {sizes}", is_fatal=True))
+    masks = [name for name, tensor in own.items() if not is_finite([tensor])]  # -inf by design
+    if broken := find_nonfinite({name: found[name] for name in own if name in found and name not in masks}):
+        misfits.append(_Misfit(f"{what}: {broken} holds numbers that are not finite", is_fatal=True, is_broken=True))
     return {name: found.get(name, tensor) for name, tensor in own.items()}, misfits
 
 
@@ -335,6 +352,8 @@ def translate_load_errors(path: Path) -> Any:
     """Turns torch's errors about states that do not fit into UserErrors of one line."""
     try:
         yield
+    except UserError:
+        raise
     except KeyError as error:
         raise UserError(f"has no player or tensor {error.args[0]!r}", where=path, code="missing-player") from error
     except RuntimeError as error:

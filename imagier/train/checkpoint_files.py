@@ -74,6 +74,8 @@ class CheckpointFiles:
         self.logdir = logdir
         self.keep = keep
         self.entries = list(entries)
+        self.removes = True
+        """False: what expires stays, as the newest may be worth less."""
         self.last_good: str | None = entries[-1].name if entries else None
         """The name of the checkpoint from which a run would continue."""
         self._best: str | None = None
@@ -116,7 +118,7 @@ class CheckpointFiles:
     def _prune(self) -> None:
         """Removes expired checkpoints, if the newest can be read back from the disk."""
         expired = self.keep.expired(self.entries)
-        if not expired:
+        if not expired or not self.removes:
             return
         try:
             evict_from_cache(self.logdir / self.entries[-1].name)

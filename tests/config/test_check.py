@@ -76,7 +76,7 @@ WRONG_TYPES = [
     ("gen_opt.adam_beta2=1", "gen_opt.betas.1: must be less than 1, got 1"),
     (
         "trainer.model_average_config.beta=2",
-        "trainer.model_average_config.beta: must be less than or equal to 1, got 2",
+        "trainer.model_average_config.beta: must be less than 1, got 2",
     ),
     ("cudnn.benchmark=1", "cudnn.benchmark: expected true or false, got 1"),
     ("cudnn.benchmark='yes'", "cudnn.benchmark: expected true or false, got 'yes'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -11,6 +12,8 @@ from imagier.train.manifest import choose_epoch_in_name
 from imagier.train.runtime import Runtime
 from imagier.train.saver import PATIENCE_S, Saver
 from imagier.train.trainer import Outcome, Progress, Trainer
+
+logger = logging.getLogger(__name__)
 
 
 class Stateful(Protocol):
@@ -55,6 +58,8 @@ class Checkpoints:
         self.every_epochs, self.start_epoch = every_epochs, start_epoch
         self.max_iter = max_iter
         self._prepares = prepares
+        self._is_late = False
+        """Whether a save is to be made up for, which was due after a bad iteration."""
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
         step, epoch = progress.step, progress.epoch
@@ -65,13 +70,29 @@ class Checkpoints:
         self._prepares = False
         by_step = step % self.every == 0 and step >= self.start
         by_epoch = progress.epoch_ended and epoch % self.every_epochs == 0 and epoch >= self.start_epoch
-        if by_step or by_epoch or progress.outcome is not Outcome.GO_ON:
-            if trainer.guard is not None:  # what a bad iteration left in buffers must not be saved
-                trainer.guard.settle()
+        if by_step or by_epoch or self._is_late or progress.outcome is not Outcome.GO_ON:
+            self._is_late = not self._may_save(trainer, progress)
+            if self._is_late:
+                return
             if self.before_checkpoint is not None and progress.outcome is not Outcome.INTERRUPTED:
                 self.before_checkpoint(trainer)
             states = {name: stateful.state_dict(trainer.runtime) for name, stateful in self.stateful.items()}
             self._save(trainer, progress, {**self.extras(), **states})
+
+    def _may_save(self, trainer: Trainer, progress: Progress) -> bool:
+        """False if a scheduled save has to wait for a good iteration. NonFinite rather than save bad numbers."""
+        guard = trainer.guard
+        if guard is None:
+            return True
+        guard.settle()  # what a bad iteration left in buffers must not be saved
+        if guard.is_in_streak and progress.outcome is Outcome.GO_ON:
+            if self.saver is not None and not self._is_late:
+                logger.info(f"iteration {progress.step:,} is not saved, but the next one whose numbers are finite")
+            return False
+        guard.check_state(progress.step)
+        if self.saver is not None:
+            self.saver.files.removes = not guard.is_in_streak
+        return True
 
     def _save(self, trainer: Trainer, progress: Progress, extras: dict[str, Any]) -> None:
         if self.saver is None:
