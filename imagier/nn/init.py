@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,26 +14,53 @@ Init = Literal["normal", "xavier", "xavier_uniform", "kaiming", "kaiming_linear"
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding)
 
 
+class Pretrained(nn.Module):
+    """The parts of a network that its constructor loads: `initialize` leaves everything inside alone.
+
+    Inherit from it, or wrap a network in it (`self.encoder = Pretrained(encoder)`); it is called like that one.
+    """
+
+    def __init__(self, network: nn.Module | None = None) -> None:
+        super().__init__()
+        if network is not None:
+            self.network = network
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the wrapped network returns."""
+        return self.network(*args, **kwargs)
+
+
 @torch.no_grad()
 def initialize(network: nn.Module, kind: Init, gain: float, bias_gain: float | None = None) -> None:
     """Draws the weights of all convolutions, linear layers and embeddings; sets all biases, those of norms too.
 
     normal: N(0, gain^2). xavier(_uniform): Glorot & Bengio 2010. kaiming(_linear): He et al. 2015, fan in, for a
     (leaky ReLU / linear) nonlinearity, times gain. orthogonal: Saxe et al. 2014. none: nothing is touched.
-    Biases become 0, or N(0, bias_gain^2).
+    Biases become 0, or N(0, bias_gain^2). Frozen parameters (`requires_grad` False) keep their values, and so does all
+    that is inside a `Pretrained` module.
     """
     if kind == "none":
         return
+    loaded = {part for module in network.modules() if isinstance(module, Pretrained) for part in module.modules()}
     for module in network.modules():
-        if isinstance(module, _LAYERS):
+        if module in loaded:
+            continue
+        if isinstance(module, _LAYERS) and all(p.requires_grad for p in _list_weights(module)):
             weight = _draw(kind, torch.empty_like(module.weight), gain)
             if parametrize.is_parametrized(module, "weight"):
                 module.weight = weight  # goes through the parametrization, into its magnitude and direction
             else:
                 module.weight.copy_(weight)
         bias = getattr(module, "bias", None)
-        if isinstance(bias, nn.Parameter):
+        if isinstance(bias, nn.Parameter) and bias.requires_grad:
             bias.normal_(0, bias_gain) if bias_gain else bias.zero_()
+
+
+def _list_weights(layer: nn.Module) -> list[nn.Parameter]:
+    """The parameter that is the weight of a layer, or those that it is computed from."""
+    if parametrize.is_parametrized(layer, "weight"):
+        return list(layer.parametrizations["weight"].parameters())  # type: ignore[index, union-attr]
+    return [layer.weight]  # type: ignore[list-item]
 
 
 def _draw(kind: str, weight: Tensor, gain: float) -> Tensor:

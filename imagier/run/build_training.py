@@ -122,6 +122,9 @@ def _build_player(config: Config, name: str, network: nn.Module, runtime: Runtim
 
 def build_optimizer(component: Component, network: nn.Module, section: str) -> torch.optim.Optimizer:
     """The optimizer of a network's parameters. UserError if its constructor refuses its arguments or the weights."""
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        what = "its network has no weights that learn"
+        raise UserError(what, where=section, advice="unfreeze some (requires_grad)", code="nothing-to-train")
     try:
         return component.build(params=list(network.parameters()))
     except ValueError as error:  # what the optimizers of torch raise

@@ -85,6 +85,8 @@ def _check_weights(config: Config, recipe: Recipe, problems: _Problems) -> None:
     problems.collect(lambda: build_training.load_losses(recipe))
     for name, network in recipe.networks.items():
         # one number each, seen in the shape of the parameter
-        shapes = nn.ParameterList(nn.Parameter(torch.zeros(()).expand(p.shape)) for p in network.parameters())
+        shapes = nn.ParameterList(
+            nn.Parameter(torch.zeros(()).expand(p.shape), requires_grad=p.requires_grad) for p in network.parameters()
+        )
         section = f"{name}_opt"
         problems.collect(lambda: build_training.build_optimizer(config.optimizers[name], shapes, section))  # noqa: B023

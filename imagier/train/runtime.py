@@ -164,7 +164,7 @@ class Runtime:
         A parameter without a gradient on this rank, but with one on another, counts as 0 here; one without a gradient
         on any rank keeps none. (Which have one is sent with the gradients, and read only if some are missing.)
         """
-        if self.world == 1:
+        if self.world == 1 or not parameters:
             return
         present = [p.grad is not None for p in parameters]
         for p in parameters:

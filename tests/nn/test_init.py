@@ -11,7 +11,7 @@ from golden import golden
 from torch import Tensor, nn
 
 from imagier.nn.conv import SpectralConv2d, conv2d, linear
-from imagier.nn.init import Init, initialize
+from imagier.nn.init import Init, Pretrained, initialize
 from imagier.nn.norm import LayerNorm2d
 
 GAIN = 0.02
@@ -164,3 +164,25 @@ def test_the_mean_of_the_weights_is_zero(kind: Init) -> None:
     layer = nn.Conv2d(64, 64, 3)
     initialize(layer, kind, 1.0)
     assert abs(layer.weight.mean().item()) < 5 * layer.weight.std().item() / layer.weight.numel() ** 0.5
+
+
+class Loaded(Pretrained):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "none"])
+def test_what_is_frozen_or_pretrained_keeps_its_values(kind: Init) -> None:
+    frozen = conv2d(2, 2, 3, weight_norm="weight").requires_grad_(False)
+    network = nn.Sequential(nn.Linear(3, 3), frozen, Pretrained(nn.Linear(3, 3)), nn.Sequential(Loaded()))
+    before = [parameter.clone() for parameter in network.parameters()]
+    initialize(network, kind, GAIN, BIAS_GAIN)
+    changed = [not torch.equal(a, b) for a, b in zip(network.parameters(), before)]
+    assert changed == [True, True, *[False] * (len(before) - 2)]
+
+
+def test_a_pretrained_part_is_called_like_what_it_holds() -> None:
+    inner = nn.Bilinear(2, 3, 4)
+    x, y = torch.rand(5, 2), torch.rand(5, 3)
+    assert torch.equal(Pretrained(inner)(x, input2=y), inner(x, y))
