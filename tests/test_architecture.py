@@ -39,6 +39,9 @@ SINGLE_FILES = {"data": {"imagier.nn.colorize"}}
 WITH_CODES = {"recipe", "train", "run", "models", "losses", "cli"}
 """Rooms in which every UserError has a code."""
 
+RUNS_CODE_OF_USERS = {"config/find.py"}
+"""Files that import a user's module, which may raise anything, and say where."""
+
 FLAG = re.compile(r"(?<!\w)--[a-z]")
 
 MAX_FUNCTION_LINES = 40

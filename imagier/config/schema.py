@@ -60,7 +60,7 @@ class Optimizer:
 
 
 OPTIMIZER = Kind("optimizer", "Optimizer", "optimizers", "torch.optim:Optimizer", Optimizer)
-METRIC = Kind("metric", "Metric", "metrics", "imagier.metrics.metric:Metric")
+METRIC = Kind("metric", "Metric", "metrics", "imagier.metrics.metric:Metric", tuples=("needs",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +150,10 @@ class Trainer:
 
 DEFAULT_DATASET = "paired_images"
 
-RECIPE = Kind("model", "Recipe", "models", "imagier.recipe:Recipe", Trainer)
-DATASET = Kind("data set type", "Dataset", "data", "imagier.data.dataset:Dataset")
+_NAMES = ("players", "required_inputs", "normalized_inputs", "instance_inputs", "steps_keys", "data_keys")
+
+RECIPE = Kind("model", "Recipe", "models", "imagier.recipe:Recipe", Trainer, tuples=_NAMES)
+DATASET = Kind("data set type", "Dataset", "data", "imagier.data.dataset:Dataset", tuples=("required_input_types",))
 CODEC = Kind("codec", "Codec", "codecs", "imagier.data.codec:Codec")
 
 

@@ -28,18 +28,6 @@ _NAMES_IN_ERRORS = {
 }
 """What torch calls arguments of its optimizers, where that differs from their names."""
 
-LISTS = ("players", "required_inputs", "steps_keys", "data_keys")
-"""Attributes of a recipe's class that are tuples of names."""
-
-
-def check_tuples(recipe: Any) -> Iterator[Mistake]:
-    """The attributes of a recipe that are a text, as ("images") is: its letters would be taken for names."""
-    for name in LISTS:
-        value = getattr(recipe, name, ())
-        if isinstance(value, str):
-            what = f"{recipe.__module__}.{recipe.__qualname__}.{name} is a text, not a tuple"
-            yield Mistake(("trainer", "type"), what, f'write ("{value}",)', "text-for-tuple")
-
 
 def check_players(
     players: Sequence[str], optimizers: Mapping[str, schema.Optimizer], average: schema.ModelAverage
