@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
+
+_USER_INFO = re.compile(r"(?<=//)[^/\s@\"']*:[^/\s@\"']*@|(?<=(?:http|ttps)://)[^/\s@\"']+@")
+"""What to hide before an @. In abfs://container@account/... it is no secret."""
 
 
 class UserError(ValueError):
     """A mistake that the user can mend. The command line prints it without a traceback and exits with 2.
 
-    Its text, "where: what; advice", is made of its fields; whoever needs a part takes the field.
+    Its text, "where: what; advice", is made of its fields, without passwords in addresses; whoever needs a part takes
+    the field.
 
     where: the file, key, flag or network in question, as the user knows it. what: what is wrong there. advice: what to
     do about it. code: a short name of this kind of mistake ("unknown-key"), which never changes.
@@ -29,7 +34,8 @@ class UserError(ValueError):
         return UserError(self.what, where=outer, advice=self.advice, code=self.code)
 
     def __str__(self) -> str:
-        return "".join([f"{self.where}: " if self.where else "", self.what, f"; {self.advice}" if self.advice else ""])
+        parts = [f"{self.where}: " if self.where else "", self.what, f"; {self.advice}" if self.advice else ""]
+        return hide_user_info("".join(parts))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.what, self.__dict__)
@@ -41,6 +47,11 @@ def _restore(cls: type[UserError], what: str, fields: dict[str, Any]) -> UserErr
     error.args = (what,)
     error.__dict__.update(fields)
     return error
+
+
+def hide_user_info(text: str) -> str:
+    """Removes user and password from addresses: "https://me:secret@host/a" -> "https://host/a"."""
+    return _USER_INFO.sub("", text)
 
 
 class RunError(RuntimeError):

@@ -80,7 +80,7 @@ class LocalEnhancerParams:
 class EncoderParams:
     """The encoder of objects; used if the label ends with instance_maps and num_feat_channels is not 0."""
 
-    num_feat_channels: Positive
+    num_feat_channels: Count
     """Size of the feature vector of an object; 0: no encoder. [channels]"""
     num_filters: Positive = 64
     """Width of the first layer, doubled with every halving of the size. [channels]"""
@@ -140,6 +140,9 @@ class Generator(nn.Module):
         label_channels = sum(label_lengths.values())
         self.image_channels = image_channels
         enhancers = local_enhancer.num_enhancers
+        if global_generator.num_filters % 2**enhancers:
+            what = f"must be a multiple of {2**enhancers}: each of local_enhancer.num_enhancers halves it"
+            raise UserError(what, where="global_generator.num_filters", code="odd-width")
         self.size_multiple = 2 ** (global_generator.num_downsamples + enhancers)
         """Heights and widths of its images are multiples of this."""
         self.encoder: FeatureEncoder | None = None

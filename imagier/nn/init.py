@@ -64,6 +64,8 @@ def _list_weights(layer: nn.Module) -> list[nn.Parameter]:
 
 
 def _draw(kind: str, weight: Tensor, gain: float) -> Tensor:
+    if not weight.numel():
+        return weight
     if kind == "normal":
         return nn.init.normal_(weight, 0, gain)
     if kind == "xavier":

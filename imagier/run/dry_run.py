@@ -1,4 +1,4 @@
-"""A dry run: config, data, weights and options are checked, and the networks counted, without memory for them."""
+"""A dry run: config, data, weights and options are checked, the networks counted, and small ones tried."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from imagier.recipe import Recipe
 from imagier.run import build_data, build_training
 from imagier.run.experiment import Experiment
 from imagier.run.options import RunOptions
+from imagier.run.rehearsal import rehearse
 from imagier.run.resume_plan import ResumePlan
 from imagier.run.session import Session, announce, check_data, describe_size, log_precision
 from imagier.train.runtime import Runtime
@@ -44,6 +45,8 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
     recipe = problems.collect(lambda: build_training.build_weightless_recipe(config, **known))
     if recipe is not None:
         _check_weights(config, recipe, problems)
+        if training is not None and not problems.errors:
+            problems.collect(lambda: rehearse(config, recipe, training, held_out, **known))
     session = None
     if training is not None and recipe is not None and plan is not None:
         trainer = Trainer(recipe, {}, runtime, seed=seed)

@@ -206,6 +206,12 @@ def test_a_misspelled_choice_gets_the_choices_and_a_suggestion(tmp_path: Path, o
     assert line.endswith(message)
 
 
+@pytest.mark.parametrize("key", ["data.storage_options", "data.train.augmentations", "max_iter"])
+def test_no_message_shows_a_password(tmp_path: Path, key: str) -> None:
+    (line,) = errors(write(tmp_path), f"{key}=https://me:mine@host/a")
+    assert "mine" not in line and "https://host/a" in line
+
+
 def test_the_choices_are_listed_where_none_is_near(tmp_path: Path) -> None:
     (line,) = errors(write(tmp_path), "trainer.gan_mode=xyz")
     for mode in ("hinge", "least_square", "non_saturated", "softplus", "wasserstein"):

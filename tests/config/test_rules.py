@@ -189,6 +189,20 @@ RULES: list[tuple[list[str], list[tuple[str, str]], list[str]]] = [
         ["data.storage_options={token: /home/me/google.json}"],
     ),
     (
+        ["data.storage_options={a: ['http://mine@host', 'http://me:mi/ne@host', {b: 'http://host/?x=1&token=y'}]}"],
+        [
+            ("data.storage_options.a.0", "secret-in-config"),
+            ("data.storage_options.a.1", "secret-in-config"),
+            ("data.storage_options.a.2.b", "secret-in-config"),
+        ],
+        ["data.storage_options={a: ['http://host:80/x@y', 'http://host/?x=1']}"],
+    ),
+    (
+        ["data.val.roots=[here, 'https://host/set?sig=mine']", "data.val.dataset_type=shards"],
+        [("data.val.roots.1", "secret-in-config")],
+        ["data.val.roots=['https://host/set']", "data.val.dataset_type=shards"],
+    ),
+    (
         [f"data.val={OWN}input_types: [{SEG}]}}"],
         [("data.val.type", "needs-key")],
         [f"data.val={OWN}input_types: [{SEG}, {IMAGES}], input_image: [images]}}"],

@@ -10,9 +10,9 @@ from imagier.config import schema
 from imagier.config.load import KeyPath, Mistake
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
+_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@|(?:https?|ftps?)://(?:[^/@\s]+@|[^/@:\s]*:(?!\d+(?:/|$))[^@\s]*@)")
 _SECRET_KEY = re.compile(
-    r"secret|passw|token|credential|authorization|cookie|signature|sas|connection_string|(access|account|api)_?key|^key$",
+    r"secret|passw|token|credential|authorization|cookie|signature|^sig$|sas|connection_string|(access|account|api)_?key|^key$",
     re.IGNORECASE,
 )
 _NO_SECRET = re.compile(r"anon|cloud|browser|cache|google_default|.*\.json")
@@ -33,19 +33,27 @@ def check_remote(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
             if is_url(root) and split is not None and split.dataset_type not in ("object_store", "shards"):
                 what = f"must be object_store or shards: a root begins with {root.partition('://')[0]}://"
                 yield Mistake((*key_path, name, "dataset_type"), what, code="remote-root")
-            if _PASSWORD.search(root):
+            if _has_secret(root):
                 here = (*key_path, name, "roots", position)
                 yield Mistake(here, f"holds a password, {_STORED}", _ELSEWHERE, "secret-in-config")
     yield from _secrets(data.storage_options, (*key_path, "storage_options"))
 
 
-def _secrets(options: Mapping[str, Any], key_path: KeyPath) -> Iterator[Mistake]:
-    for key, value in options.items():
-        here = (*key_path, key)
-        if isinstance(value, Mapping):
-            yield from _secrets(value, here)
-        elif isinstance(value, str) and (_PASSWORD.search(value) or _is_secret(key, value)):
-            yield Mistake(here, f"is a secret, {_STORED}", _ELSEWHERE, "secret-in-config")
+def _secrets(value: Any, key_path: KeyPath) -> Iterator[Mistake]:
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _secrets(child, (*key_path, key))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _secrets(child, (*key_path, index))
+    elif isinstance(value, str) and (_has_secret(value) or _is_secret(str(key_path[-1]), value)):
+        yield Mistake(key_path, f"is a secret, {_STORED}", _ELSEWHERE, "secret-in-config")
+
+
+def _has_secret(address: str) -> bool:
+    """Whether an address holds a password, or a token in its query."""
+    query = re.findall(r"[?&]([^=&]+)=", address)
+    return _PASSWORD.search(address) is not None or any(_SECRET_KEY.search(name) for name in query)
 
 
 def _is_secret(key: str, value: str) -> bool:
