@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from imagier.data.loading.faults import translate_worker_errors
-from imagier.errors import RunError
+from imagier.errors import RunError, UserError
 from imagier.run.options import RunOptions
 from imagier.train import memory
 from imagier.train import runtime as runtimes
 from imagier.train.runtime import Runtime
+
+FEWEST_FILES = 64
+"""Open files that a run with two processes for data keeps to."""
+
+ENOUGH_FILES = 65536
+
+_OUT_OF_MEMORY = ("can't allocate memory", "could not create a", "out of memory", "Cannot allocate memory")
+"""Words by which torch's errors are recognized."""
 
 
 @contextmanager
@@ -24,10 +33,18 @@ def open_runtime(options: RunOptions) -> Iterator[Runtime]:
     runtime = runtimes.start(options.device, single=options.single_process, local_rank=options.local_rank)
     if options.owns_process and runtime.device.type == "cpu":
         memory.keep_freed_memory()
+    if options.owns_process:
+        raise_file_limit()
     try:
         with runtimes.restore_torch_state(runtime), mute_other_ranks(runtime), translate_worker_errors():
             yield runtime
+    except (OSError, MemoryError) as error:
+        if (ended := _explain_limit(error)) is not None:
+            raise ended from error
+        raise
     except RuntimeError as error:
+        if (ended := _explain_limit(error)) is not None:
+            raise ended from error
         if runtime.world == 1 or not runtimes.is_lost_contact(error):
             raise
         reason = str(error).partition("\n")[0]
@@ -37,6 +54,31 @@ def open_runtime(options: RunOptions) -> Iterator[Runtime]:
         ) from error
     finally:
         runtimes.stop(runtime)
+
+
+def raise_file_limit() -> None:
+    """Raises this process's limit of open files as far as it may. UserError if no run could keep to it."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < FEWEST_FILES:
+        what = f"allows {most} open files, of which a run needs {FEWEST_FILES} or more"
+        raise UserError(what, where="the limit `ulimit -n`", advice="raise it", code="few-files")
+
+
+def _explain_limit(error: BaseException) -> RunError | None:
+    """What the system refused a run, and how to get it; None for any other error."""
+    reason = str(error).partition("\n")[0]
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in reason:
+        return RunError(f"too many open files ({reason[:80]}); raise the limit (ulimit -n), or lower data.num_workers")
+    if number == errno.ENOMEM or isinstance(error, MemoryError) or any(sign in reason for sign in _OUT_OF_MEMORY):
+        advice = "lower batch_size, the size of the networks or data.num_workers, or raise the limit (ulimit -v)"
+        return RunError(f"out of memory ({reason[:200] or 'of the host'}); {advice}")
+    return None
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from imagier.data.dataset import Dataset, Key
 from imagier.data.loading.collate import Loaded, collate, get_forms
-from imagier.data.loading.faults import TRIES, Guarded, OnError, too_many_bad_samples, translate_worker_errors
+from imagier.data.loading.faults import TRIES, Guarded, OnError, let_go, too_many_bad_samples, translate_worker_errors
 from imagier.data.loading.order import plan, share, shuffle_in_blocks, shuffle_indices
 from imagier.errors import RunError
 from imagier.recipe import Batch, Position
@@ -250,9 +250,9 @@ def _serve(loader: DataLoader) -> Generator[Loaded, None, None]:
         try:
             batches = iter(loader)
         except OSError as error:
-            raise RunError(
-                f"no process to read data can be started ({error.strerror}); lower data.num_workers"
-            ) from error
+            let_go(error)
+            what = f"no process to read data can be started ({error.strerror})"
+            raise RunError(f"{what}; lower data.num_workers (0: read without any)") from error
     workers = [child for child in active_children() if child not in before]
     end = partial(_kill, workers)
     # Python asks those that are left at its end to go, by a signal that they do not listen to, and waits for them.
