@@ -30,6 +30,8 @@ PERIOD_S = 15.0
 """Seconds between two versions of the page while the run continues."""
 MOST_OF_TIME = 0.01
 """If writing the page takes more than this share of the time, it is written less often."""
+RETRY_S = 600.0
+"""Seconds until the next attempt, if the page cannot be written: each of them logs a line."""
 
 IMAGES = 6
 NEWEST_PX, OLDER_PX = 1280, 640
@@ -93,13 +95,12 @@ class Report:
     def write(self, trainer: Trainer, state: str, why: str = "") -> None:
         """Writes the page. state: running, stopped, finished or failed. why: more about that, for people."""
         start = time.monotonic()
-        try:
-            text = self._render(trainer, state, why)
-            with write_atomic(self.logdir / NAME) as file:
-                file.write(text.encode())
-        finally:
-            end = time.monotonic()
-            self._due = end + max(PERIOD_S, (end - start) / MOST_OF_TIME)
+        self._due = start + RETRY_S
+        text = self._render(trainer, state, why)
+        with write_atomic(self.logdir / NAME) as file:
+            file.write(text.encode())
+        end = time.monotonic()
+        self._due = end + max(PERIOD_S, (end - start) / MOST_OF_TIME)
 
     def _render(self, trainer: Trainer, state: str, why: str) -> str:
         about, records = self.about, files.read(self.logdir)
