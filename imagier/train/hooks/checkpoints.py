@@ -66,12 +66,16 @@ class Checkpoints:
         by_step = step % self.every == 0 and step >= self.start
         by_epoch = progress.epoch_ended and epoch % self.every_epochs == 0 and epoch >= self.start_epoch
         if by_step or by_epoch or progress.outcome is not Outcome.GO_ON:
-            if trainer.guard is not None:  # what a bad iteration left in buffers must not be saved
-                trainer.guard.settle()
-            if self.before_checkpoint is not None and progress.outcome is not Outcome.INTERRUPTED:
-                self.before_checkpoint(trainer)
-            states = {name: stateful.state_dict(trainer.runtime) for name, stateful in self.stateful.items()}
-            self._save(trainer, progress, {**self.extras(), **states})
+            with trainer.clock("save"):  # all that training waits for, such as the batch norms of an average
+                self._prepare_and_save(trainer, progress)
+
+    def _prepare_and_save(self, trainer: Trainer, progress: Progress) -> None:
+        if trainer.guard is not None:  # what a bad iteration left in buffers must not be saved
+            trainer.guard.settle()
+        if self.before_checkpoint is not None and progress.outcome is not Outcome.INTERRUPTED:
+            self.before_checkpoint(trainer)
+        states = {name: stateful.state_dict(trainer.runtime) for name, stateful in self.stateful.items()}
+        self._save(trainer, progress, {**self.extras(), **states})
 
     def _save(self, trainer: Trainer, progress: Progress, extras: dict[str, Any]) -> None:
         if self.saver is None:
