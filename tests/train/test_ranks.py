@@ -95,6 +95,18 @@ def test_batch_norms_of_the_average_see_as_many_batches_on_one_rank_as_on_the_ot
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_batch_norms_of_the_average_see_random_samples_of_the_whole_set_each_once() -> None:
+    """20 of 100; the values that they see are the squares of the indices."""
+    found = ranks.calibrated(Runtime(torch.device("cpu")), 100, shuffle=True)
+    assert int(found["0.num_batches_tracked"]) == 10
+    mean = found["0.running_mean"][0].item()
+    assert mean > 19**2, "not the first ones"
+    assert abs(mean - 33**2 * 3) < 4 * 2950 / 20**0.5, "within 4 standard errors of the mean of the set"
+    assert torch.equal(
+        found["0.running_mean"], ranks.calibrated(Runtime(torch.device("cpu")), 100, shuffle=True)["0.running_mean"]
+    )
+
+
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_scores_and_baselines_do_not_depend_on_ranks_and_batches(tmp_path: Path, world: int) -> None:
     """With three ranks the last of 7 held-out samples is a batch of one rank alone."""
