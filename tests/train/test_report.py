@@ -67,6 +67,7 @@ def test_a_page_holds_everything_and_needs_nothing_from_outside(tmp_path: Path) 
     assert text.count("data:image/jpeg;base64,") == report.IMAGES
     assert re.findall(r"<figcaption>Iteration (\d+)<", text) == ["11", "9", "7", "5", "3", "1"]
     assert text.count("<svg viewBox") == 2
+    assert METRICS[0].meaning in text and METRICS[1].meaning not in text, "it was not measured"
     assert "imagier train --config &lt;x&gt;" in text
     assert 'src="http' not in text and 'href="http' not in text and "<script" not in text
 

@@ -107,6 +107,7 @@ class Report:
         if self._starts is None:
             self._starts = _note_start(self.logdir / COMMANDS, about.command, is_new=about.from_step == 0)
         scores, step = log_summary.find_scores(records, about.metrics)
+        table = format_table(log_summary.rename(scores))
         return self._template.render(
             title=self.logdir.resolve().name,
             state=state,
@@ -116,10 +117,10 @@ class Report:
             facts=self._collect_facts(trainer, records),
             about=about,
             starts=[line.split("  ", 1) for line in self._starts],
-            scores=format_table(log_summary.rename(scores)),
+            scores=table,
             scored_step=step,
             judgments=judge(scores, about.metrics),
-            meanings=[metric.meaning for metric in about.metrics] if scores else [],
+            meanings=[metric.meaning for metric in about.metrics if metric.name in table[0]],
             classes=log_summary.tabulate_classes(self.by_class),
             verdicts=self.verdicts(),
             charts=log_summary.draw_charts(records, about.metrics),
