@@ -302,6 +302,10 @@ class Recipe(ABC):
         """Images by name that need no training and that `sample` should beat at coming near the target."""
         return {}
 
+    def class_map(self, batch: Batch) -> Tensor | None:
+        """The class of each pixel of the target, N x K x H x W in {0, 1}, for scores by class; None without classes."""
+        return None
+
     def discriminator_logits(
         self, batch: Batch, rng: torch.Generator
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:

@@ -6,6 +6,7 @@ import argparse
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from imagier.cli.arguments import add_process, parse_seed, parse_writable_folder, read_process_options, take_config
@@ -104,11 +105,18 @@ def read_run_options(args: argparse.Namespace) -> RunOptions:
         step_timeout_s=args.step_timeout,
         dry_run=args.dry_run,
         profile=args.profile,
-        command=shlex.join(sys.argv),
+        command=_format_command(sys.argv),
         wandb=args.wandb,
         wandb_project=args.wandb_name,
         wandb_id=args.wandb_id,
     )
+
+
+def _format_command(words: Sequence[str]) -> str:
+    """What was typed, as far as Python knows: the script is known by its path."""
+    script = Path(words[0])
+    start = {"imagier": "imagier", "__main__.py": "python -m imagier"}.get(script.name, f"python {words[0]}")
+    return f"{start} {shlex.join(words[1:])}"
 
 
 def parse_duration(text: str) -> float:

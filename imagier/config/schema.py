@@ -318,6 +318,10 @@ class Cudnn:
     """Try several algorithms for each size of input, and take the fastest."""
 
 
+AUTO = "auto"
+"""As keep_best: the first metric."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """How long a run lasts, what it writes, and when; and the sections that all methods share."""
@@ -342,9 +346,9 @@ class Run:
     """With keep_last: checkpoints of the multiples of so many iterations stay, too; null: none. [iterations]"""
     metrics: Annotated[list[Any], Section(METRIC)] = field(default_factory=lambda: ["l1", "psnr", "l1_changed"])
     """What generated images are scored by on the held-out set."""
-    keep_best: str | None = None
-    """The checkpoint with the best held-out value of the metric of this name stays, too; best_checkpoint.txt names
-    it."""
+    keep_best: str | None = AUTO
+    """The checkpoint with the best held-out value of the metric of this name stays, too; best_checkpoint.txt names it.
+    auto: of the first of `metrics`, if there is a held-out set; null: no such checkpoint."""
     metrics_iter: Positive | None = None
     """Time between two evaluations; null takes snapshot_save_iter. [iterations]"""
     metrics_epoch: Positive | None = None

@@ -22,7 +22,7 @@ from imagier.losses.kl import gaussian_kl
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, upsample2x
-from imagier.nn.colorize import colorize
+from imagier.nn.colorize import colorize, find_class_map
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
@@ -800,10 +800,12 @@ class Recipe(BaseRecipe):
             return {}
         return {f"{name} as they are": self._show_label(name, batch["label"]) for name in self.label_lengths}
 
+    def class_map(self, batch: Batch) -> Tensor | None:
+        return find_class_map(batch["label"], self.label_lengths, self.one_hot)
+
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         columns = {"images": to_rgb(batch["images"])}
-        parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
-        for name, part in zip(self.label_lengths, parts):
+        for name, part in zip(self.label_lengths, batch["label"].split(list(self.label_lengths.values()), dim=1)):
             is_image = name not in self.one_hot and part.shape[1] <= 4
             columns[name] = self._show_label(name, part) if is_image else colorize(part)
         return columns

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import islice
 from typing import Any
 
 import torch
@@ -174,18 +173,20 @@ def build_calibration(
 ) -> Callable[[Recipe], AbstractContextManager[None]]:
     """A context in which the batch norms of the averaged generator have statistics measured on training batches.
 
-    count: how many batches, or fewer if the set has not so many whole ones. It is the same on all ranks, because a
-    synchronized norm waits for the other ranks. Of a set that is smaller than one batch, all ranks take the same
-    samples.
+    They are a random part of the whole set, the same every time: neither the place in the run nor the order of files
+    shows in them. count: how many batches, or fewer if the set has not so many whole ones. It is the same on all ranks,
+    because a synchronized norm waits for the other ranks. Of a set that is smaller than one batch, all ranks take the
+    same samples.
     """
     whole = min(count, training.steps_per_epoch)
+    samples = whole * training.batch_size * training.world
 
     @contextmanager
     def context(averaged: Recipe) -> Iterator[None]:
         network = averaged.networks[averaged.generator_name]
         before = _copy_batch_norm(network)
         rng = runtime.generator(0)
-        few = islice(training.once(), whole) if whole else [training.some(training.batch_size)]
+        few = training.draw(samples) if whole else [training.some(training.batch_size)]
         reestimate_batch_norm(network, few, lambda batch: averaged.generate(averaged.prepare(batch), rng))
         try:
             yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,9 +12,10 @@ from imagier.data.loading.faults import OnError
 from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch
 from imagier.run import build_training, class_names, status
+from imagier.run.about import describe_run
 from imagier.run.saving import build_checkpoint_hook, build_saver, find_first_save, make_before_checkpoint
 from imagier.run.session import Session
-from imagier.train.hooks import files, report, tensorboard
+from imagier.train.hooks import baselines, files, report, tensorboard
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
 from imagier.train.hooks.console import Console
 from imagier.train.hooks.evaluation import Evaluation, Scores
@@ -48,6 +50,8 @@ class Hooks:
     evaluation: Evaluation | None
     """None if there is no held-out set."""
     watchdog: Watchdog | None
+    page: report.Report | None
+    """None on all ranks but the first."""
     first_step: int
     """The iteration that the run continues from."""
 
@@ -69,6 +73,12 @@ class Hooks:
         """Waits until every checkpoint so far is on the disk, or is known not to be."""
         if self.saver is not None:
             self.saver.close()
+
+    def fail(self, trainer: Trainer, why: str) -> None:
+        """Shows in the report that the run ended early. If that cannot be written, the report stays as it was."""
+        if self.page is not None:
+            with suppress(OSError):
+                self.page.write(trainer, "failed", why)
 
     def close(self) -> None:
         """Finishes the files, the last checkpoint first, and ends the watch."""
@@ -111,11 +121,12 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
         prepares=find_first_save(config.run, session.training) < session.total_steps,
     )
     images = TolerantHook(_build_images(session, view, sinks, few), "an image")
-    pages = _build_pages(session, evaluation, health) if is_main else []
+    page = _build_page(session, evaluation, health, saver) if is_main else None
+    pages = _tolerate_pages(session, page) if page is not None else []
     watchdog = _build_watchdog(session)
     optional: list[Hook | None] = [evaluation, *pages, watchdog]  # the watchdog last: a step is all that hooks do, too
     hooks: list[Hook] = [log, console, health, saves, images, *(hook for hook in optional if hook is not None)]
-    built = Hooks(hooks, sinks, saves, saver, evaluation, watchdog, trainer.step)
+    built = Hooks(hooks, sinks, saves, saver, evaluation, watchdog, page, trainer.step)
     built.resume(extras, trainer)
     return built
 
@@ -170,7 +181,7 @@ def _build_evaluation(session: Session, view: View, log: Log, saver: Saver | Non
 
     return Evaluation(
         session.held_out.once,
-        session.training.once,
+        partial(session.training.draw, baselines.SAMPLES),
         view,
         log.write,
         metrics=session.metrics,
@@ -207,13 +218,21 @@ def _build_images(session: Session, view: View, sinks: Sequence[Sink], few: Batc
     )
 
 
-def _build_pages(session: Session, evaluation: Evaluation | None, health: Health) -> list[Hook]:
+def _build_page(session: Session, evaluation: Evaluation | None, health: Health, saver: Saver | None) -> report.Report:
+    return report.Report(
+        session.plan.logdir,
+        describe_run(session),
+        verdicts=health.verdicts.list_standing,
+        by_class=evaluation.by_class if evaluation is not None else None,
+        unsaved=lambda: saver.unsaved if saver is not None else None,
+    )
+
+
+def _tolerate_pages(session: Session, page: report.Report) -> list[Hook]:
     """What the first rank writes about a run."""
-    plan, options = session.plan, session.options
-    page = report.Report(plan.logdir, options.command, plan.seed, evaluation, health.verdicts.list_standing)
     pages: list[Hook] = [TolerantHook(page, report.NAME)]
-    if options.profile:
-        profile = Profile(plan.logdir, session.runtime.device)
+    if session.options.profile:
+        profile = Profile(session.plan.logdir, session.runtime.device)
         pages.insert(0, TolerantHook(profile, "the profile"))
     return pages
 

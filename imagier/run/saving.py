@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from imagier.config.schema import Run
+from imagier.config.schema import AUTO, Run
 from imagier.data.loading.loader import Loader
 from imagier.metrics.metric import Metric
 from imagier.run.resume_plan import ResumePlan
@@ -23,8 +23,9 @@ from imagier.train.view import View
 
 def build_saver(run: Run, metrics: Sequence[Metric], plan: ResumePlan, runtime: Runtime) -> Saver:
     """What writes the checkpoints of a run; for the first rank."""
-    higher_is_better = any(metric.higher_is_better for metric in metrics if metric.name == run.keep_best)
-    keep = RetentionPolicy(run.keep_last, run.keep_every, run.keep_best, higher_is_better=higher_is_better)
+    best = metrics[0].name if run.keep_best == AUTO and metrics else run.keep_best
+    higher_is_better = any(metric.higher_is_better for metric in metrics if metric.name == best)
+    keep = RetentionPolicy(run.keep_last, run.keep_every, best, higher_is_better=higher_is_better)
     return Saver(open_checkpoint_files(plan, keep), Snapshot(runtime))
 
 

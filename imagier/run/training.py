@@ -123,6 +123,9 @@ def _run(session: Session, hooks: Hooks) -> None:
     with handle_signals(Stop(run.max_iter, run.max_epoch, max_time_s=options.max_time_s, job=job)) as stop:
         try:
             _fit(session, hooks, stop)
+        except (UserError, RunError) as error:
+            hooks.fail(trainer, str(error))
+            raise
         finally:
             hooks.close()
     _log_outcome(session, hooks)
@@ -193,7 +196,8 @@ def _log_outcome(session: Session, hooks: Hooks) -> None:
         logger.info(format_scores(evaluated.last))
         if any(best.step != step for best in evaluated.best.values()):
             logger.info(evaluation.format_best(evaluated.best))
-    logger.info(f"finished at iteration {step:,}; see {logdir / report.NAME}")
+    see = f"; see {logdir / report.NAME}" if hooks.page is not None and hooks.page.is_current else ""
+    logger.info(f"finished at iteration {step:,}{see}")
 
 
 def format_scores(scores: dict[str, Scores]) -> str:

@@ -138,6 +138,23 @@ def test_keys_say_which_checkpoints_stay(config: Path, tmp_path: Path) -> None:
     assert pointed == f"best_checkpoint: {of_step(tmp_path / 'log', best).name}"
 
 
+@pytest.mark.parametrize("word", ["auto", "null"])
+def test_the_best_checkpoint_by_the_first_metric_stays_unless_keep_best_is_null(
+    config: Path, tmp_path: Path, word: str
+) -> None:
+    words = ["snapshot_save_iter=1", "keep_last=1", "metrics=[psnr, l1]", f"keep_best={word}"]
+    assert train(config, tmp_path / "log", "max_iter=4", *(words if word == "null" else words[:-1])) == 0
+    records = [json.loads(line) for line in (tmp_path / "log" / "metrics.jsonl").read_text().splitlines()]
+    measured = {record["step"]: record["PSNR/average"] for record in records if "PSNR/average" in record}
+    best = max(measured, key=lambda step: measured[step])
+    pointer = tmp_path / "log" / "best_checkpoint.txt"
+    if word == "null":
+        assert steps(tmp_path / "log") == [4] and not pointer.exists()
+    else:
+        assert steps(tmp_path / "log") == sorted({4, best})
+        assert pointer.read_text() == f"best_checkpoint: {of_step(tmp_path / 'log', best).name}\n"
+
+
 def test_the_best_scores_are_part_of_the_run(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -342,7 +342,7 @@ def ran(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProces
     )
 
 
-HEAVY = "torch numpy cv2 pydantic yaml rich matplotlib"
+HEAVY = "torch numpy cv2 pydantic yaml rich jinja2"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from imagier.run.inference import load_recipe, load_weights
 from imagier.run.memory_source import MemorySource
 from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import load
-from imagier.train.hooks import report
 from imagier.train.hooks.images import write_image
 from imagier.train.runtime import Runtime
 
@@ -35,9 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def logdir(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A run of two iterations."""
     logdir = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "draw_curves", lambda records: {})
-        train(tiny.config(data, max_iter=2), RunOptions(logdir=logdir, device="cpu"))
+    train(tiny.config(data, max_iter=2), RunOptions(logdir=logdir, device="cpu"))
     return logdir
 
 

@@ -129,7 +129,7 @@ class Counted:
         return self[0, index].arrays
 
 
-def calibrated(runtime: Runtime, samples: int) -> dict[str, Any]:
+def calibrated(runtime: Runtime, samples: int, *, shuffle: bool = False) -> dict[str, Any]:
     """The statistics of a synchronized batch norm as it is looked at, if the training set has so many samples."""
     recipe = SmallGan(r1=0.0)
     recipe.gen = nn.Sequential(SyncBatchNorm2d(2)).eval()
@@ -138,6 +138,7 @@ def calibrated(runtime: Runtime, samples: int) -> dict[str, Any]:
         CALIBRATION_BATCH,
         device=runtime.device,
         finish=lambda batch: Batch({"label": batch["label"].movedim(-1, 1)}),
+        shuffle=shuffle,
         rank=runtime.rank,
         world=runtime.world,
     )

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rank_scores
 import ranks
 import torch
 import torch.distributed as dist
 
 from imagier.errors import UserError
 from imagier.train import runtime as runtimes
+from imagier.train.hooks.baselines import SAMPLES
 from imagier.train.runtime import Runtime
 
 
@@ -91,6 +93,35 @@ def test_batch_norms_of_the_average_see_as_many_batches_on_one_rank_as_on_the_ot
     torch.testing.assert_close(one["0.running_mean"], everywhere.mean(dim=1).mean().expand(2))
     torch.testing.assert_close(one["0.running_var"], everywhere.var(dim=1).mean().expand(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_batch_norms_of_the_average_see_random_samples_of_the_whole_set_each_once() -> None:
+    """20 of 100; the values that they see are the squares of the indices."""
+    found = ranks.calibrated(Runtime(torch.device("cpu")), 100, shuffle=True)
+    assert int(found["0.num_batches_tracked"]) == 10
+    mean = found["0.running_mean"][0].item()
+    assert mean > 19**2, "not the first ones"
+    assert abs(mean - 33**2 * 3) < 4 * 2950 / 20**0.5, "within 4 standard errors of the mean of the set"
+    assert torch.equal(
+        found["0.running_mean"], ranks.calibrated(Runtime(torch.device("cpu")), 100, shuffle=True)["0.running_mean"]
+    )
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_scores_and_baselines_do_not_depend_on_ranks_and_batches(tmp_path: Path, world: int) -> None:
+    """With three ranks the last of 7 held-out samples is a batch of one rank alone."""
+    alone = rank_scores.score(Runtime(torch.device("cpu")), batch_size=9)
+    assert len(set(alone["drawn"])) == SAMPLES < SAMPLES + 90
+    assert min(alone["drawn"]) < 60 and max(alone["drawn"]) > SAMPLES + 30, "from the whole set"
+    assert list(alone["scores"]) == ["generator", "mean color", "mean color of each class"]
+    torchrun(Path(rank_scores.__file__), str(tmp_path), nproc=world)
+    found = torch.load(tmp_path / f"scores{world}.pt", weights_only=True)
+    assert found["drawn"] == alone["drawn"]
+    for name, scores in alone["scores"].items():
+        assert found["scores"][name] == pytest.approx(scores, rel=1e-5, nan_ok=True)
+    for name, (values, shares) in alone["classes"].items():
+        assert found["classes"][name][0] == pytest.approx(values, rel=1e-5, nan_ok=True)
+        assert found["classes"][name][1] == pytest.approx(shares)
 
 
 def test_a_rank_that_cannot_find_the_others_is_told_what_to_start_with(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 PARENT_CHECK_S = 2.0
 """Seconds between two looks of a worker at whether its run is still there."""
 
+_DRAWS = 2**32
+"""The epoch in whose order samples are drawn: no run gets there."""
+
 T = TypeVar("T")
 
 Arrived = Callable[[], dict[str, Tensor]]
@@ -98,7 +101,8 @@ class Loader:
         """Times that a sample of this rank was broken and skipped."""
         self._served = 0
         self._logged: set[str] = set()
-        self._kept: DataLoader | None = None
+        self._kept: dict[int | None, DataLoader] = {}
+        """With persistent workers: that of `once`, and by their count those of `draw`."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -133,12 +137,18 @@ class Loader:
         `steps_per_epoch` whole batches.
         """
         runs = share(len(self.dataset), None if self.shuffle else self.blocks, self.rank, self.world)
-        keys = _InOrder(runs, self.batch_size, self.most_batches)
-        loader = self._kept
-        if loader is None:
-            loader = self._torch_loader(keys, persistent_workers=self.persistent_workers)
-        self._kept = loader if self.persistent_workers else None
-        return self._batches(loader)
+        return self._batches(self._keep(None, _InOrder(runs, self.batch_size, self.most_batches)))
+
+    def draw(self, count: int) -> Iterator[Batch]:
+        """This rank's share of `count` random samples, or of all if there are fewer, each once. The same every time.
+
+        Neither the batch size nor the number of ranks changes which samples they are. Those of `count` batches for
+        every rank come as such.
+        """
+        drawn = self._order(_DRAWS)[:count]
+        starts = range(self.rank * self.batch_size, len(drawn), self.batch_size * self.world)
+        runs = [drawn[start : start + self.batch_size].tolist() for start in starts]
+        return self._batches(self._keep(count, _InOrder(runs, self.batch_size, None)))
 
     def some(self, count: int) -> Batch:
         """A batch of a few samples, spread evenly over the data set; the same on all ranks.
@@ -162,6 +172,15 @@ class Loader:
         if self.blocks is not None:
             return shuffle_in_blocks(self.blocks, self.seed, epoch)
         return shuffle_indices(len(self.dataset), self.seed, epoch)
+
+    def _keep(self, what: int | None, keys: Iterable[list[Key]]) -> DataLoader:
+        """A loader of these keys; with persistent workers always the same one."""
+        if what in self._kept:
+            return self._kept[what]
+        loader = self._torch_loader(keys, persistent_workers=self.persistent_workers)
+        if self.persistent_workers:
+            self._kept[what] = loader
+        return loader
 
     def _torch_loader(self, keys: Iterable[list[Key]], persistent_workers: bool = False) -> DataLoader:
         with warnings.catch_warnings():
@@ -233,7 +252,7 @@ def one_ahead(items: Iterable[T]) -> Iterator[T]:
 class _InOrder:
     """The keys of batches, as often as they are asked for."""
 
-    runs: Sequence[range]
+    runs: Sequence[Sequence[int]]
     batch_size: int
     most_batches: int | None
 

@@ -71,13 +71,16 @@ class Checkpoints:
         by_step = step % self.every == 0 and step >= self.start
         by_epoch = progress.epoch_ended and epoch % self.every_epochs == 0 and epoch >= self.start_epoch
         if by_step or by_epoch or self._is_late or progress.outcome is not Outcome.GO_ON:
-            self._is_late = not self._may_save(trainer, progress)
-            if self._is_late:
-                return
-            if self.before_checkpoint is not None and progress.outcome is not Outcome.INTERRUPTED:
-                self.before_checkpoint(trainer)
-            states = {name: stateful.state_dict(trainer.runtime) for name, stateful in self.stateful.items()}
-            self._save(trainer, progress, {**self.extras(), **states})
+            with trainer.clock("save"):  # all that training waits for, such as the batch norms of an average
+                self._is_late = not self._may_save(trainer, progress)
+                if not self._is_late:
+                    self._prepare_and_save(trainer, progress)
+
+    def _prepare_and_save(self, trainer: Trainer, progress: Progress) -> None:
+        if self.before_checkpoint is not None and progress.outcome is not Outcome.INTERRUPTED:
+            self.before_checkpoint(trainer)
+        states = {name: stateful.state_dict(trainer.runtime) for name, stateful in self.stateful.items()}
+        self._save(trainer, progress, {**self.extras(), **states})
 
     def _may_save(self, trainer: Trainer, progress: Progress) -> bool:
         """False if a scheduled save has to wait for a good iteration. NonFinite rather than save bad numbers."""

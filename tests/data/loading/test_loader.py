@@ -324,6 +324,30 @@ def test_persistent_workers_serve_every_pass_even_after_one_that_was_broken_off(
     assert [content(batch) for batch in kept.once()] == expected
 
 
+def test_drawn_samples_are_random_ones_the_same_for_any_batch_size_and_number_of_ranks() -> None:
+    """As batches, those of all ranks side by side are those of one process with a larger batch."""
+    alone = [places(batch) for batch in loader(Counted(200), 6, shuffle=True, seed=3).draw(24)]
+    drawn = [index for batch in alone for _, index in batch]
+    assert len(set(drawn)) == 24 and max(drawn) - min(drawn) > 100 and drawn != sorted(drawn)
+    of_ranks = [loader(Counted(200), 3, shuffle=True, seed=3, rank=rank, world=2).draw(24) for rank in (0, 1)]
+    assert [places(one) + places(other) for one, other in zip(*of_ranks)] == alone
+    uneven = [loader(Counted(200), 5, shuffle=True, seed=3, rank=rank, world=3).draw(24) for rank in (0, 1, 2)]
+    assert sorted(place for of in uneven for batch in of for place in places(batch)) == sorted(
+        place for batch in alone for place in batch
+    )
+    assert [places(batch) for batch in loader(Counted(200), 6, shuffle=True, seed=4).draw(24)] != alone
+    whole = loader(Counted(5), 2, shuffle=True).draw(24)
+    assert sorted(index for batch in whole for _, index in places(batch)) == [0, 1, 2, 3, 4]
+
+
+def test_persistent_workers_draw_and_serve_in_turns() -> None:
+    kept = loader(Counted(9), 2, shuffle=True, num_workers=1, persistent_workers=True)
+    expected = loader(Counted(9), 2, shuffle=True)
+    for _ in range(2):
+        assert [places(batch) for batch in kept.draw(4)] == [places(batch) for batch in expected.draw(4)]
+        assert [places(batch) for batch in kept.once()] == [places(batch) for batch in expected.once()]
+
+
 def test_a_data_set_can_be_sent_to_a_worker_that_is_not_forked() -> None:
     data = augmented(2)
     copy = pickle.loads(pickle.dumps(data))
