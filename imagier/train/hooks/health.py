@@ -77,13 +77,17 @@ class Health:
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
         if not trainer.runtime.is_main:
             return
-        if (progress.step + 1) % self.every == 0:
-            self._weights = {name: [p.detach().clone() for p in of.params] for name, of in trainer.players.items()}
         if progress.step % self.every == 0:
             reading, lines = self.verdicts.read(progress.step, self.measure(trainer, progress.phases))
             self.write(Record(progress.step, progress.epoch, reading))
             for line in lines:
                 logger.warning(line)
+        self.prepare(trainer, progress.step)
+
+    def prepare(self, trainer: Trainer, step: int) -> None:
+        """Copies the weights after `step` iterations, or where a run continues, if the next one is to be measured."""
+        if (step + 1) % self.every == 0 and trainer.runtime.is_main:
+            self._weights = {name: [p.detach().clone() for p in of.params] for name, of in trainer.players.items()}
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         """The last verdicts are in the report."""
@@ -92,7 +96,7 @@ class Health:
         """The state of the verdicts."""
         return self.verdicts.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any], runtime: Runtime) -> None:
         """Continues from what `state_dict` returned."""
         self.verdicts.load_state_dict(state)
 

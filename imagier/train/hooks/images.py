@@ -18,6 +18,8 @@ from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, collect_averages
 
 FOLDER = "images"
+TAG = "Visualizations"
+"""The reference's name of the images, where they are shown over the iterations."""
 JPEG_QUALITY = 90
 
 
@@ -50,6 +52,7 @@ class Images:
         name = f"epoch_{progress.epoch - has_just_ended:05d}_iteration_{progress.step:09d}.jpg"
         finished = progress.outcome is Outcome.DONE
         if finished or any(progress.step % period == 0 for period in self.every):
+            trainer.settle()  # a bad iteration must not be shown
             self._save(trainer, progress.step, self.folder / name)
         elif progress.step % self.display_every == 0:
             self._save(trainer, progress.step, self.folder / "current.jpg")
