@@ -7,10 +7,12 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from imagier.cli.arguments import add_process, parse_seed, parse_writable_folder, read_process_options, take_config
 from imagier.run import status
+from imagier.run.log_lines import watch_outputs
 from imagier.run.options import TRAIN_SEED, RunOptions
 
 
@@ -86,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
 
     from imagier.run.training import train
 
-    result = train(args.config, options, overrides=args.overrides)
+    # What a dry run prints is its result.
+    with nullcontext() if args.dry_run else watch_outputs(is_vital=False):
+        result = train(args.config, options, overrides=args.overrides)
     return status.choose_interrupted() if result.outcome == "interrupted" else status.DONE
 
 

@@ -144,7 +144,7 @@ class Trainer:
     checkpoint with other data; stop: end the run."""
     strict_resume: bool = True
     """A checkpoint must fit the networks exactly."""
-    image_to_tensorboard: bool = False
+    image_to_tensorboard: bool = True
     """Show the kept images of the training in TensorBoard, too."""
 
 

@@ -18,7 +18,7 @@ from imagier.run.session import Session
 from imagier.train.hooks import baselines, files, report, tensorboard
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
 from imagier.train.hooks.console import Console
-from imagier.train.hooks.evaluation import Evaluation, Scores
+from imagier.train.hooks.evaluation import Evaluation, Scores, name_weights
 from imagier.train.hooks.health import Health
 from imagier.train.hooks.images import Images
 from imagier.train.hooks.log import Log, Sink
@@ -45,6 +45,7 @@ class Hooks:
     """In the order in which they are called."""
     sinks: Sequence[Sink]
     saves: Checkpoints
+    health: Health
     saver: Saver | None
     """None on all ranks but the first."""
     evaluation: Evaluation | None
@@ -57,12 +58,8 @@ class Hooks:
 
     def resume(self, extras: Mapping[str, Any], trainer: Trainer) -> None:
         """Gives each hook the state that a checkpoint's extras hold for it, once the trainer has its own."""
-        self.saves.load_state_dict(extras, trainer.runtime.device)
-        if self.saver is not None and self.evaluation is not None:
-            # Scores of a checkpoint are measured after it is written, so that they are not in it.
-            for entry in self.saver.files.entries:
-                if entry.step <= trainer.step:
-                    self.evaluation.remember(entry.step, entry.metrics)
+        self.saves.load_state_dict(extras, trainer.runtime)
+        self.health.prepare(trainer, trainer.step)
 
     @property
     def unsaved(self) -> str | None:
@@ -124,9 +121,11 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     page = _build_page(session, evaluation, health, saver) if is_main else None
     pages = _tolerate_pages(session, page) if page is not None else []
     watchdog = _build_watchdog(session)
-    optional: list[Hook | None] = [evaluation, *pages, watchdog]  # the watchdog last: a step is all that hooks do, too
-    hooks: list[Hook] = [log, console, health, saves, images, *(hook for hook in optional if hook is not None)]
-    built = Hooks(hooks, sinks, saves, saver, evaluation, watchdog, page, trainer.step)
+    # What a step leaves in the log is there before its checkpoint is, so that a run that is killed and continues lacks
+    # none of it. The watchdog last: a step is all that hooks do, too.
+    ordered: list[Hook | None] = [log, console, health, evaluation, images, saves, *pages, watchdog]
+    hooks = [hook for hook in ordered if hook is not None]
+    built = Hooks(hooks, sinks, saves, health, saver, evaluation, watchdog, page, trainer.step)
     built.resume(extras, trainer)
     return built
 
@@ -136,8 +135,14 @@ def _build_file_sinks(session: Session) -> list[Sink]:
     logdir, step = session.plan.logdir, session.trainer.step
     sinks = _tolerate_sink(files.JsonLines(logdir, from_step=step), files.NAME)
     if tensorboard.is_installed():
-        has_images = session.config.trainer.image_to_tensorboard
-        board = tensorboard.TensorBoard(logdir, from_step=step, images=has_images)
+        board = tensorboard.TensorBoard(
+            logdir,
+            from_step=step,
+            images=session.config.trainer.image_to_tensorboard,
+            config=session.config.to_dict(),
+            config_text=session.config.dump(),
+            metrics=[f"{metric.name}/{name_weights(session.trainer)}" for metric in session.metrics],
+        )
         sinks += _tolerate_sink(board, "TensorBoard's log")
     return sinks
 

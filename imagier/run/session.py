@@ -19,7 +19,6 @@ from imagier.run.resume_plan import ResumePlan
 from imagier.run.saving import find_first_save
 from imagier.train import runtime as runtimes
 from imagier.train.clock import Stopwatch
-from imagier.train.hooks import tensorboard
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer, no_clock
 
@@ -114,10 +113,6 @@ def announce(session: Session) -> None:
     for note in session.plan.notes:
         logger.info(note)
     logger.info(str(session.plan))
-    if config.trainer.image_to_tensorboard and not tensorboard.is_installed():
-        logger.info(
-            "trainer.image_to_tensorboard: TensorBoard is not installed (pip install tensorboard): no images for it"
-        )
     if session.total_steps >= BIG:
         logger.info("this run has no end: neither max_iter nor max_epoch is set")
     if find_first_save(config.run, training) >= session.total_steps:

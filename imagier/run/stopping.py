@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 SLURM_MARGIN_S = 180.0
 """A run saves this long before the end of its Slurm job; at half of the time left, where that is less."""
 
+ONE_PRESS_S = 1.0
+"""A second Ctrl-C counts after so many seconds: shell and launcher may each send the signal of one."""
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -38,16 +41,21 @@ class Stop:
         self.job = job
         self.should_stop = False
         self.should_save = False
+        self._first_press = float("inf")
+        """When the first Ctrl-C came."""
 
     def on_signal(self, number: int, frame: object) -> None:
-        """Handles SIGTERM, SIGINT and SIGUSR1. The second SIGINT raises KeyboardInterrupt."""
+        """Handles SIGTERM, SIGINT and SIGUSR1. A second SIGINT, after a moment, raises KeyboardInterrupt."""
         if number == signal.SIGUSR1:
             self.should_save = True
             return
         if number == signal.SIGINT:
-            if self.should_stop:
+            now = time.monotonic()
+            if now > self._first_press + ONE_PRESS_S:
                 raise KeyboardInterrupt
-            logger.info("stopping after this iteration, and saving; Ctrl-C again stops at once and saves nothing")
+            if self._first_press == float("inf"):
+                self._first_press = now
+                logger.info("stopping after this iteration, and saving; Ctrl-C again stops at once and saves nothing")
         self.should_stop = True
 
     def __call__(self, step: int, epoch: int) -> Outcome:

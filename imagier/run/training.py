@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ from imagier.run.resume_plan import ResumePlan, find_newest
 from imagier.run.session import Session, announce, build_session
 from imagier.run.stopping import SlurmJob, Stop, handle_signals
 from imagier.train import checkpoint
+from imagier.train.checkpoint_files import read_pointer
 from imagier.train.disk import describe_error, write_atomic
 from imagier.train.guard import Guard, NonFinite
 from imagier.train.hooks import evaluation, report
@@ -90,19 +92,20 @@ def run_session(
     """
     config = experiment.config
     plan, found = ResumePlan.resolve(options, runtime, experiment.name)
-    session = build_session(config, options, plan, runtime, held_out_batches)
-    trainer = session.trainer
-    announce(session)
-    if options.compile:
-        for network in trainer.recipe.networks.values():
-            network.compile()
-    extras = plan.restore(trainer, found, strict=config.trainer.strict_resume)
-    del found  # or the checkpoint would stay in memory, or its file in use, as long as the run lasts
-    check_class_names(extras, session.training.dataset.classes, plan.checkpoint)
-    _write_config(session)
-    hooks = build_hooks(session, extras)
-    trainer.hooks = hooks.all
-    _run(session, hooks)
+    with _log_what_an_abort_kept(options, plan):
+        session = build_session(config, options, plan, runtime, held_out_batches)
+        trainer = session.trainer
+        announce(session)
+        if options.compile:
+            for network in trainer.recipe.networks.values():
+                network.compile()
+        extras = plan.restore(trainer, found, strict=config.trainer.strict_resume)
+        del found  # or the checkpoint would stay in memory, or its file in use, as long as the run lasts
+        check_class_names(extras, session.training.dataset.classes, plan.checkpoint)
+        _write_config(session)
+        hooks = build_hooks(session, extras)
+        trainer.hooks = hooks.all
+        _run(session, hooks)
     return session, hooks
 
 
@@ -188,8 +191,12 @@ def _log_outcome(session: Session, hooks: Hooks) -> None:
     """The last lines of a run: what was reached, and where everything is."""
     step, logdir = session.trainer.step, session.plan.logdir
     if step < session.total_steps:
-        goes_on = f"; the next run in {logdir} continues from there" if hooks.unsaved is None else ""
-        logger.info(f"stopped at iteration {step:,} of {session.total_steps:,}{goes_on}")
+        stopped = f"stopped at iteration {step:,} of {session.total_steps:,}"
+        if step == hooks.first_step:
+            logger.info(f"{stopped}, before the first one; {_describe_last(session.options, session.plan)}")
+        elif hooks.unsaved is None:
+            how = _describe_continuing(session.options, session.plan)
+            logger.info(f"{stopped}\nsaved iteration {step:,} in {logdir}; {how}")
         return
     evaluated = hooks.evaluation
     if evaluated is not None and evaluated.last:
@@ -198,6 +205,29 @@ def _log_outcome(session: Session, hooks: Hooks) -> None:
             logger.info(evaluation.format_best(evaluated.best))
     see = f"; see {logdir / report.NAME}" if hooks.page is not None and hooks.page.is_current else ""
     logger.info(f"finished at iteration {step:,}{see}")
+
+
+@contextmanager
+def _log_what_an_abort_kept(options: RunOptions, plan: ResumePlan) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.info(f"stopped at once; {_describe_last(options, plan)}")
+        raise
+
+
+def _describe_last(options: RunOptions, plan: ResumePlan) -> str:
+    """What is left of a run that did not save its last state, and how it continues."""
+    last = read_pointer(plan.logdir)
+    if last is None:
+        return "nothing was saved yet"
+    return f"the last checkpoint is {last}; {_describe_continuing(options, plan)}"
+
+
+def _describe_continuing(options: RunOptions, plan: ResumePlan) -> str:
+    if options.logdir is not None and options.resume is not True:
+        return "continue with the same command"
+    return f"continue with --logdir {plan.logdir} alone"  # the same again would begin anew, or go back to the file
 
 
 def format_scores(scores: dict[str, Scores]) -> str:

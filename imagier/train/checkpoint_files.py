@@ -79,9 +79,14 @@ class CheckpointFiles:
         self.last_good: str | None = entries[-1].name if entries else None
         """The name of the checkpoint from which a run would continue."""
         self._best: str | None = None
+        self._noted: tuple[int, Mapping[str, float]] = (-1, {})
+        """The last scores, and their step."""
 
     def add(self, state: Mapping[str, Any], epoch: int | None = None) -> None:
-        """Writes the state of a run. OSError if it is not on the disk. epoch: that of its name; None: of its data."""
+        """Writes the state of a run, with the scores that were noted of its step. OSError if it is not on the disk.
+
+        epoch: that of its name; None: of its data.
+        """
         step = state["current_iteration"]
         epoch = state["current_epoch"] if epoch is None else epoch
         path = self.logdir / manifest.format_file_name(epoch, step)
@@ -89,7 +94,9 @@ class CheckpointFiles:
         if len(others) < len(self.entries):  # written again: for a moment its hash would be that of the old file
             self._record(others)
         size, sha256 = write_state(path, state)
-        self._record([*others, Entry(path.name, step, epoch, size, sha256, round(time.time(), 3))])
+        noted_step, noted = self._noted
+        metrics = noted if noted_step == step else {}
+        self._record([*others, Entry(path.name, step, epoch, size, sha256, round(time.time(), 3), metrics)])
         self.point(path.name)
         self._prune()
 
@@ -99,16 +106,13 @@ class CheckpointFiles:
         self.last_good = name
 
     def note(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Records the scores of the checkpoint of a step, if there is one; raises what `add` does."""
+        """Records the scores of the checkpoint of a step, there or still to come; raises what `add` does."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self._noted = (step, finite)
         noted = [replace(entry, metrics=finite) if entry.step == step else entry for entry in self.entries]
         if noted == self.entries:
             return
         self._record(noted)
-        best = self.keep.find_best(self.entries)
-        if best is not None and best.name != self._best:
-            _write_pointer(self.logdir / BEST, best.name)
-            self._best = best.name
         self._prune()
 
     def _record(self, entries: Sequence[Entry]) -> None:
@@ -116,7 +120,15 @@ class CheckpointFiles:
         manifest.write(self.logdir, self.entries)
 
     def _prune(self) -> None:
-        """Removes expired checkpoints, if the newest can be read back from the disk."""
+        """Points to the best checkpoint, and removes expired ones, if the newest can be read back from the disk."""
+        best = self.keep.find_best(self.entries)
+        if best is not None and best.name != self._best:
+            try:
+                _write_pointer(self.logdir / BEST, best.name)
+            except OSError as error:  # the one that it names may be expired: all stay
+                logger.warning(f"{self.logdir / BEST}: cannot be written: {describe_error(error)}")
+                return
+            self._best = best.name
         expired = self.keep.expired(self.entries)
         if not expired or not self.removes:
             return

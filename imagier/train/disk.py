@@ -37,6 +37,42 @@ def write_atomic(path: Path) -> Iterator[IO[bytes]]:
     _sync_folder(path.parent)
 
 
+class AppendFile:
+    """A file that grows by whole pieces. Those that cannot be written (OSError) wait, and go before the next one."""
+
+    def __init__(self, path: Path, beginning: bytes = b"") -> None:
+        """The file is opened, and its folder made, when something is written. beginning: what goes first."""
+        self.path = path
+        self._file: IO[bytes] | None = None
+        self._size = 0
+        self._waiting = beginning
+
+    def append(self, piece: bytes) -> None:
+        """Writes everything that waits, and then this; or nothing."""
+        self._waiting += piece
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab", buffering=0)
+            self._size = os.fstat(self._file.fileno()).st_size
+        left = memoryview(self._waiting)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            os.truncate(self._file.fileno(), self._size)
+            raise
+        self._size += len(self._waiting)
+        self._waiting = b""
+
+    def close(self) -> None:
+        """Writes what waits; if that fails (OSError), it is lost."""
+        try:
+            self.append(b"")
+        finally:
+            if self._file is not None:
+                self._file.close()
+
+
 def shorten_name(name: str, most_bytes: int = LONGEST_NAME) -> str:
     """A name of at most so many bytes: a longer one keeps its beginning and its suffix, and gets a hash."""
     encoded = os.fsencode(name)

@@ -152,11 +152,15 @@ class Runtime:
 
     def all_gather(self, tensors: Sequence[Tensor]) -> Tensor:
         """The rows of all tensors of all ranks, concatenated, on the CPU; ranks may have different numbers of them."""
-        own = [tensor.cpu() for tensor in tensors]
-        of_ranks: list[list[Tensor]] = [own] * self.world
-        if self.world > 1:
-            dist.all_gather_object(of_ranks, own, group=self.control)
+        of_ranks = self.all_gather_objects([tensor.cpu() for tensor in tensors])
         return torch.cat([tensor for of_rank in of_ranks for tensor in of_rank])
+
+    def all_gather_objects(self, value: T) -> list[T]:
+        """The values of all ranks, in their order. Any objects that can be pickled."""
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value, group=self.control)
+        return values
 
     def average_gradients(self, parameters: Sequence[Tensor], others: Sequence[Tensor] = ()) -> None:
         """Replaces gradients, and other tensors that are sent with them, by their mean over all ranks.

@@ -17,7 +17,7 @@ from imagier.train import checkpoint
 from imagier.train.compare import find_first_difference
 from imagier.train.hooks import evaluation
 from imagier.train.hooks.console import Console
-from imagier.train.hooks.images import Images
+from imagier.train.hooks.report import Report
 
 PERIODS = ["logging_iter=1", "snapshot_save_iter=2", "metrics_iter=2"]
 
@@ -158,7 +158,7 @@ def test_the_best_checkpoint_by_the_first_metric_stays_unless_keep_best_is_null(
 def test_the_best_scores_are_part_of_the_run(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also those that were measured after the checkpoint was written, and the checkpoint alone knows the others."""
+    """A checkpoint alone knows all of them, those of its own step included."""
     values = iter([3.0, 1.0, 5.0, 4.0, 2.0])
     real = evaluation.Evaluation._score
 
@@ -169,7 +169,7 @@ def test_the_best_scores_are_part_of_the_run(
     monkeypatch.setattr(evaluation.Evaluation, "_score", scores)
     assert train(config, tmp_path / "log", "max_iter=4") == 0  # measured at 2 and at 4
     kept = checkpoint.load(of_step(tmp_path / "log", 4))["extras"]["evaluation"]
-    assert kept["best"]["L1"] == [3.0, 2]
+    assert kept["best"]["L1"] == [1.0, 4]
     assert train(config, tmp_path / "log", "max_iter=6") == 0
     assert "best so far: L1 1 at iteration 4, " in capsys.readouterr().out
     (tmp_path / "log" / "checkpoints.json").unlink()
@@ -260,11 +260,11 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_first_step(
 def test_a_mistake_in_a_hook_still_ends_a_run_and_what_was_being_saved_is_saved(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Images, trainer: object, progress: Any) -> None:
+    def fail(self: Report, trainer: object, progress: Any) -> None:
         if progress.step == 2:
             raise ZeroDivisionError
 
-    monkeypatch.setattr(Images, "after_step", fail)
+    monkeypatch.setattr(Report, "after_step", fail)  # a hook after the one that saves
     with pytest.raises(ZeroDivisionError):
         train(config, tmp_path / "log", "max_iter=5")
     found = checkpoint.find_newest(tmp_path / "log")

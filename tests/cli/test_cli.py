@@ -19,7 +19,6 @@ import yaml
 from imagier.cli import COMMANDS, main
 from imagier.cli import train as train_command
 from imagier.cli.arguments import parse_folder
-from imagier.train.hooks import tensorboard
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,15 +191,6 @@ def test_a_set_smaller_than_a_step_is_refused_by_a_dry_run_too(
     (line,) = told(capsys, *train_on(config, *words))
     assert line.startswith("the training set has 4 samples, fewer than one step takes (6); lower data.train.batch_size")
     assert main([str(word) for word in train_on(config, words[0], "trainer.dis_step=2")]) == 0
-
-
-def test_that_tensorboard_is_not_there_is_told(
-    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for there in (True, False):
-        monkeypatch.setattr(tensorboard, "is_installed", lambda there=there: there)
-        assert main([str(word) for word in train_on(config, "trainer.image_to_tensorboard=true")]) == 0
-        assert ("trainer.image_to_tensorboard: TensorBoard is not" in capsys.readouterr().out) is not there
 
 
 def test_a_schema_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

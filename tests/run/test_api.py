@@ -148,7 +148,7 @@ def test_nothing_is_printed_and_all_is_logged(data: Path, tmp_path: Path, capfd:
         train(tiny.config(data, max_iter=2), options)
         generate(tmp_path / "run", tmp_path / "out", options)
         evaluate(tmp_path / "run", options)
-    assert any(line.startswith("epoch 1  iter 2/2") for line in lines)
+    assert any(line.startswith("iter 2/2 · ") for line in lines)
     assert lines[-1].startswith("epoch") or f"{tmp_path / 'out'}: 3 images" in lines
     train(tiny.config(data, max_iter=3), options)
     assert capfd.readouterr() == ("", "")

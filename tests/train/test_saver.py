@@ -372,7 +372,7 @@ class Counter:
     def state_dict(self, runtime: Any) -> dict[str, Any]:
         return {"steps": self.steps}
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any], runtime: Any) -> None:
         self.steps = state["steps"]
 
 
@@ -388,9 +388,9 @@ def test_the_state_of_every_hook_that_keeps_one_survives(tmp_path: Path) -> None
     found = checkpoint.find_newest(tmp_path)
     assert found is not None
     assert found.state["extras"] == {"seed": 7, "counter": {"steps": 5}}
-    hook_of(None, again).load_state_dict(found.state["extras"], torch.device("cpu"))
+    hook_of(None, again).load_state_dict(found.state["extras"], CPU)
     assert again.steps == 5
-    hook_of(None, again).load_state_dict({"seed": 7}, torch.device("cpu"))
+    hook_of(None, again).load_state_dict({"seed": 7}, CPU)
     assert again.steps == 5, "a checkpoint from before there was such a hook"
 
 

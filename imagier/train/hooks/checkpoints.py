@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import torch
-
 from imagier.train.manifest import choose_epoch_in_name
 from imagier.train.runtime import Runtime
 from imagier.train.saver import PATIENCE_S, Saver
@@ -23,7 +21,7 @@ class Stateful(Protocol):
         """Tensors, numbers, text, and mappings and lists of these. Called on all ranks; the first rank's is kept."""
         ...
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any], runtime: Runtime) -> None:
         """Continues from what `state_dict` returned, on all ranks."""
         ...
 
@@ -108,11 +106,11 @@ class Checkpoints:
             patience_s = None if progress.outcome is Outcome.SAVE else PATIENCE_S
             self.saver.save(trainer, extras, patience_s, epoch=epoch)
 
-    def load_state_dict(self, extras: Mapping[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, extras: Mapping[str, Any], runtime: Runtime) -> None:
         """Gives every stateful hook what the extras of a checkpoint hold for it; those without a state start afresh."""
         for name, stateful in self.stateful.items():
             if name in extras:
-                stateful.load_state_dict(extras[name], device)
+                stateful.load_state_dict(extras[name], runtime)
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         """The last step has saved already."""

@@ -84,14 +84,17 @@ class Evaluation:
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
         by_epoch = progress.epoch_ended and progress.epoch % self.every_epochs == 0
-        if not progress.is_last and (progress.step % self.every == 0 or by_epoch):
-            self._evaluate(trainer, progress)
+        if progress.outcome is Outcome.DONE or progress.step % self.every == 0 or by_epoch:
+            trainer.settle()  # a bad iteration must not be scored
+            self.last = self._evaluate(trainer, progress)
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         outcome = progress.outcome if progress is not None else trainer.outcome
         if outcome is Outcome.INTERRUPTED:
+            self.last = {}
             return
-        self.last = self._evaluate(trainer, progress)
+        if progress is None:  # the run was done before
+            self.last = self._evaluate(trainer, progress)
 
     def remember(self, step: int, scores: Mapping[str, float]) -> None:
         """Keeps the scores that are better than all before."""
@@ -106,13 +109,13 @@ class Evaluation:
         """The best scores so far, for a checkpoint."""
         return {"best": {metric: [best.value, best.step] for metric, best in self.best.items()}}
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any], runtime: Runtime) -> None:
         """Takes over the best scores of a saved run, of the metrics that this one has."""
         names = {metric.name for metric in self.metrics}
         self.best = {name: Best(value, step) for name, (value, step) in state["best"].items() if name in names}
 
     def _evaluate(self, trainer: Trainer, progress: Progress | None) -> dict[str, Scores]:
-        has_average = trainer.recipe.generator_name in collect_averages(trainer)
+        has_average = name_weights(trainer) == AVERAGE
         with self.view.use_average_weights(trainer) as recipe:
             recipes = {GENERATOR: recipe, **({LIVE: trainer.recipe} if has_average else {})}
             rngs = {name: trainer.runtime.generator(self.seed) for name in recipes}
@@ -181,6 +184,11 @@ class Evaluation:
 
     def _make_fresh(self, runtime: Runtime) -> list[Metric]:
         return [metric.fresh(runtime.device) for metric in self.metrics]
+
+
+def name_weights(trainer: Trainer) -> str:
+    """Which weights of the generator are scored, as the reference's tags name them."""
+    return AVERAGE if trainer.recipe.generator_name in collect_averages(trainer) else REGULAR
 
 
 def _select_defined(scores: Scores) -> Scores:

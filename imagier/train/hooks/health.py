@@ -86,19 +86,22 @@ class Health:
         if not trainer.runtime.is_main:
             return
         self._updates.update(phase.player for phase in progress.phases)
-        if progress.step == 1 or (progress.step + 1) % self.every == 0:
-            self._weights = {name: _copy_weights(of) for name, of in trainer.players.items()}
-            self._updates.clear()
+        lines: list[str] = []
         if progress.step % self.every == 0:
             reading, lines = self.verdicts.read(progress.step, self.measure(trainer))
             self.write(Record(progress.step, progress.epoch, reading))
-        elif progress.step == FIRST_LOOK:
+        elif progress.step == FIRST_LOOK and self._weights:
             ratios = read_numbers(self._update_ratios(trainer.players))
             _, lines = self.verdicts.read(progress.step, ratios, counts_as=IN_A_ROW)
-        else:
-            return
         for line in lines:
             logger.warning(line)
+        self.prepare(trainer, progress.step)
+
+    def prepare(self, trainer: Trainer, step: int) -> None:
+        """Copies the weights after `step` iterations, or where a run continues, if what follows is to be measured."""
+        if trainer.runtime.is_main and (step == 1 or (step + 1) % self.every == 0):
+            self._weights = {name: _copy_weights(of) for name, of in trainer.players.items()}
+            self._updates.clear()
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         """The last verdicts are in the report."""
@@ -107,7 +110,7 @@ class Health:
         """The state of the verdicts."""
         return self.verdicts.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any], runtime: Runtime) -> None:
         """Continues from what `state_dict` returned."""
         self.verdicts.load_state_dict(state)
 

@@ -20,6 +20,8 @@ from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, collect_averages
 
 FOLDER = "images"
+TAG = "Visualizations"
+"""The reference's name of the images, where they are shown over the iterations."""
 JPEG_QUALITY = 90
 
 _COMMENT = b"\xff\xfe"
@@ -56,6 +58,7 @@ class Images:
         name = f"epoch_{progress.epoch - has_just_ended:05d}_iteration_{progress.step:09d}.jpg"
         finished = progress.outcome is Outcome.DONE
         if finished or any(progress.step % period == 0 for period in self.every):
+            trainer.settle()  # a bad iteration must not be shown
             self._save(trainer, progress.step, self.folder / name)
         elif progress.step % self.display_every == 0:
             self._save(trainer, progress.step, self.folder / "current.jpg")

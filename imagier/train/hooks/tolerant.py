@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class TolerantSink:
-    """A sink that may fail to write, which is logged once, and once more when it works again."""
+    """A sink that may fail to write, which is logged once, and once more when a record is written again."""
 
     def __init__(self, sink: Sink, what: str) -> None:
         """what: what it writes, for people."""
@@ -26,14 +26,21 @@ class TolerantSink:
     def scalars(self, record: Record) -> None:
         with self._tolerate():
             self.sink.scalars(record)
+            self._log_recovery()
 
     def image(self, path: Path, step: int) -> None:
-        with self._tolerate():
+        with self._tolerate():  # of what a sink does not show, none fails: that is no recovery
             self.sink.image(path, step)
 
     def close(self) -> None:
         with self._tolerate():
             self.sink.close()
+            self._log_recovery()
+
+    def _log_recovery(self) -> None:
+        if self._fails:
+            logger.info(f"{self.what} can be written again")
+        self._fails = False
 
     @contextmanager
     def _tolerate(self) -> Iterator[None]:
@@ -43,10 +50,6 @@ class TolerantSink:
             if not self._fails:
                 logger.warning(f"{self.what} cannot be written: {describe_error(error)}; training continues")
             self._fails = True
-        else:
-            if self._fails:
-                logger.info(f"{self.what} can be written again")
-            self._fails = False
 
 
 class TolerantHook:
