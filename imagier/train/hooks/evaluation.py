@@ -107,6 +107,7 @@ class Evaluation:
 
     def _evaluate(self, trainer: Trainer, progress: Progress | None) -> dict[str, Scores]:
         rng = trainer.runtime.generator(self.seed)
+        _share_buffers(trainer)
         with self.view.use_average_weights(trainer) as recipe:
             scores = self._score(trainer, recipe, lambda batch: {GENERATOR: recipe.sample(batch, rng)})
         if not scores:
@@ -174,6 +175,19 @@ class Evaluation:
 
     def _make_fresh(self, runtime: Runtime) -> list[Metric]:
         return [metric.fresh(runtime.device) for metric in self.metrics]
+
+
+@torch.no_grad()
+def _share_buffers(trainer: Trainer) -> None:
+    """Gives all ranks the batch norm statistics of the first one, which are those in checkpoints.
+
+    Each rank has its own. Without this, what is scored would be no single network, and another one after a resume.
+    """
+    if trainer.runtime.world == 1:
+        return
+    buffers = [buffer for network in trainer.recipe.networks.values() for buffer in network.buffers()]
+    for buffer, first in zip(buffers, trainer.runtime.broadcast([buffer.cpu() for buffer in buffers])):
+        buffer.copy_(first)
 
 
 def name_weights(trainer: Trainer) -> str:
