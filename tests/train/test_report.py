@@ -240,6 +240,7 @@ def test_live_and_average_weights_are_scored_alike_and_logged_with_the_baselines
     assert sink.records[0].scalars == pytest.approx(expected)
     with torch.no_grad():
         watched.recipe.gen.weight.fill_(0.9)
+    tested.after_step(watched, progress(2, {}, Outcome.DONE))
     tested.after_fit(watched, progress(2, {}, Outcome.DONE))
     assert tested.last["live weights"]["L1"] == pytest.approx(0.2)
     assert tested.best["L1"].value == pytest.approx(0.25), "the best is that of the average"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from imagier.metrics.metric import Metric
 from imagier.recipe import Batch, Recipe
+from imagier.train.guard import copy_tensors
 from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors, measure_mean_colors
 from imagier.train.hooks.log import Record
 from imagier.train.runtime import Runtime
@@ -116,7 +118,10 @@ class Evaluation:
 
     def _evaluate(self, trainer: Trainer, progress: Progress | None) -> dict[str, Scores]:
         has_average = name_weights(trainer) == AVERAGE
-        with self.view.use_average_weights(trainer) as recipe:
+        with (
+            self.view.use_average_weights(trainer) as recipe,
+            _use_buffers_of_first_rank((recipe, trainer.recipe), trainer.runtime),
+        ):
             recipes = {GENERATOR: recipe, **({LIVE: trainer.recipe} if has_average else {})}
             rngs = {name: trainer.runtime.generator(self.seed) for name in recipes}
             scores = self._score(
@@ -184,6 +189,23 @@ class Evaluation:
 
     def _make_fresh(self, runtime: Runtime) -> list[Metric]:
         return [metric.fresh(runtime.device) for metric in self.metrics]
+
+
+@contextmanager
+def _use_buffers_of_first_rank(recipes: Iterable[Recipe], runtime: Runtime) -> Iterator[None]:
+    """While this is open, all ranks have the batch norm statistics of the first one, which are those in checkpoints.
+
+    Each rank has its own. Without this, what is scored would be no single network.
+    """
+    networks = dict.fromkeys(network for recipe in recipes for network in recipe.networks.values())
+    buffers = [buffer for network in networks for buffer in network.buffers()] if runtime.world > 1 else []
+    own = [buffer.clone() for buffer in buffers]
+    if buffers:
+        copy_tensors(buffers, runtime.broadcast([buffer.cpu() for buffer in buffers]))
+    try:
+        yield
+    finally:
+        copy_tensors(buffers, own)
 
 
 def name_weights(trainer: Trainer) -> str:
