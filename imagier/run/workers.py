@@ -26,12 +26,12 @@ def choose_workers(asked: int | None, runtime: Runtime, *, batches: int | None =
     """The number of processes of a rank that read data: as many as asked for, whatever the machine has.
 
     None: one per core of this rank, up to `MOST`; on the CPU one core less, because the networks need it. A set of a
-    single batch is read without. So is all data where processes do not fork: there each would start Python anew, and
-    fail in a script without `if __name__ == "__main__"`. batches: those of a set that is read once.
+    single batch is read without. So is all data under `spawn` (Windows, macOS), where each process would start Python
+    and import torch anew. batches: those of a set that is read once.
     """
     if asked is not None:
         return asked
-    if multiprocessing.get_start_method() != "fork" or batches == 1:
+    if multiprocessing.get_start_method() == "spawn" or batches == 1:
         return 0
     spare = count_cores() // _count_ranks(runtime) - (runtime.device.type == "cpu")
     return max(0, min(spare, MOST, MOST if batches is None else batches))

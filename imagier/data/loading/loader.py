@@ -30,6 +30,7 @@ from imagier.data.dataset import Dataset, Key
 from imagier.data.loading.collate import Loaded, collate, get_forms
 from imagier.data.loading.faults import TRIES, Guarded, OnError, too_many_bad_samples, translate_worker_errors
 from imagier.data.loading.order import plan, share, shuffle_in_blocks, shuffle_indices
+from imagier.data.loading.starting import start_processes
 from imagier.errors import RunError
 from imagier.recipe import Batch, Position
 
@@ -179,7 +180,7 @@ class Loader:
 
     def _batches(self, loader: DataLoader) -> Generator[Batch, None, None]:
         # Closed and not left to the garbage collector: after an error that would come late, and workers would stay.
-        with closing(_serve(loader)) as served:
+        with closing(_serve(loader, [self.dataset, *self.dataset.spec.codecs])) as served:
             begun = map(self._begin, served)
             for wait in begun if self.copier is None else one_ahead(begun):
                 batch = wait()
@@ -243,10 +244,10 @@ class _InOrder:
             yield [(0, index) for index in batch]
 
 
-def _serve(loader: DataLoader) -> Generator[Loaded, None, None]:
-    """What the workers hand over. RunError if one of them dies, or cannot be started."""
+def _serve(loader: DataLoader, parts: Sequence[object]) -> Generator[Loaded, None, None]:
+    """What the workers hand over; parts: what is sent to them. RunError if one dies, or cannot be started."""
     before = active_children()
-    with translate_worker_errors():
+    with translate_worker_errors(), start_processes(parts):
         try:
             batches = iter(loader)
         except OSError as error:
