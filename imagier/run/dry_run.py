@@ -16,7 +16,7 @@ from imagier.run import build_data, build_training
 from imagier.run.experiment import Experiment
 from imagier.run.options import RunOptions
 from imagier.run.resume_plan import ResumePlan
-from imagier.run.session import Session, announce, check_data, describe_size, log_precision
+from imagier.run.session import Session, announce, announce_end, check_data, describe_size, log_precision
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 
@@ -49,6 +49,7 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
         trainer = Trainer(recipe, {}, runtime, seed=seed)
         session = Session(config, options, plan, trainer, training, held_out, [], None)
         announce(session)
+        announce_end(session)
     elif recipe is not None:
         logger.info(describe_size(config, recipe, training, held_out))
     logger.info(config.dump())

@@ -11,7 +11,7 @@ from imagier.data.loading.faults import OnError
 from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch
 from imagier.run import build_training, class_names, status
-from imagier.run.saving import build_checkpoint_hook, build_saver, find_first_save, make_before_checkpoint
+from imagier.run.saving import build_checkpoint_hook, build_saver, find_next_save, make_before_checkpoint
 from imagier.run.session import Session
 from imagier.train.hooks import files, report, tensorboard
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
@@ -108,7 +108,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
         partial(_collect_extras, session, wandb_id, calibrated, trainer),
         stateful,
         before_checkpoint=make_before_checkpoint(trainer, view, session.held_out),
-        prepares=find_first_save(config.run, session.training) < session.total_steps,
+        prepares=find_next_save(config.run, session.training, trainer) < session.total_steps,
     )
     images = TolerantHook(_build_images(session, view, sinks, few), "an image")
     pages = _build_pages(session, evaluation, health) if is_main else []
@@ -152,7 +152,7 @@ def _build_log(session: Session, sinks: Sequence[Sink]) -> Log:
     return Log(
         sinks,
         every=session.config.run.logging_iter,
-        samples_per_step=training.batch_size * training.world,
+        samples_per_step=training.samples_per_step,
         log_names=session.trainer.recipe.log_names,
         stopwatch=session.stopwatch,
         tallies=partial(_count_skipped, [training, *([held_out] if held_out is not None else [])]),

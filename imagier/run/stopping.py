@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 SLURM_MARGIN_S = 180.0
 """A run saves this long before the end of its Slurm job; at half of the time left, where that is less."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stop:
-    """Done at max_iter or max_epoch; interrupted by SIGTERM, Ctrl-C, a time limit, or the end of a Slurm job.
+    """Done at max_iter or max_epoch; interrupted by SIGTERM, SIGHUP, Ctrl-C, a time limit, or the end of a Slurm job.
 
     SIGUSR1 makes the run save and continue.
     """
@@ -40,7 +40,7 @@ class Stop:
         self.should_save = False
 
     def on_signal(self, number: int, frame: object) -> None:
-        """Handles SIGTERM, SIGINT and SIGUSR1. The second SIGINT raises KeyboardInterrupt."""
+        """Handles the signals of `SIGNALS`. The second SIGINT raises KeyboardInterrupt."""
         if number == signal.SIGUSR1:
             self.should_save = True
             return
@@ -63,11 +63,17 @@ class Stop:
 
 @contextmanager
 def handle_signals(stop: Stop) -> Iterator[Stop]:
-    """While this is open, signals go to `stop`. Does nothing outside of the main thread, as Python allows no more."""
+    """While this is open, signals go to `stop`. Does nothing outside of the main thread, as Python allows no more.
+
+    SIGHUP, which says that the terminal was closed, stays ignored where it is: `nohup` asks for that.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop.on_signal) for number in _SIGNALS}
+    handled = set(SIGNALS)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        handled.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, stop.on_signal) for number in handled}
     try:
         yield stop
     finally:

@@ -20,7 +20,7 @@ from imagier.run.hooks import Hooks, build_hooks
 from imagier.run.options import RunOptions
 from imagier.run.process import open_runtime
 from imagier.run.resume_plan import ResumePlan, find_newest
-from imagier.run.session import Session, announce, build_session
+from imagier.run.session import Session, announce, announce_end, build_session
 from imagier.run.stopping import SlurmJob, Stop, handle_signals
 from imagier.train import checkpoint
 from imagier.train.disk import describe_error, write_atomic
@@ -66,7 +66,7 @@ def train(
     overrides: "section.key=value" each, as on the command line.
 
     Progress goes to the loggers `imagier.*` and to the run's folder. Afterwards the process is as it was before. In the
-    main thread SIGINT (the stop button of a notebook), SIGTERM and SIGUSR1 save the run while it continues.
+    main thread SIGINT (the stop button of a notebook), SIGTERM, SIGHUP and SIGUSR1 save the run while it continues.
 
     UserError for a mistake in config, data or options. RunError if the run cannot continue, or if its last state could
     not be saved.
@@ -100,6 +100,7 @@ def run_session(
     del found  # or the checkpoint would stay in memory, or its file in use, as long as the run lasts
     check_class_names(extras, session.training.dataset.classes, plan.checkpoint)
     _write_config(session)
+    announce_end(session)
     hooks = build_hooks(session, extras)
     trainer.hooks = hooks.all
     _run(session, hooks)
@@ -128,7 +129,7 @@ def _run(session: Session, hooks: Hooks) -> None:
     _log_outcome(session, hooks)
     if hooks.unsaved is not None:
         raise RunError(hooks.unsaved)
-    got_further = hooks.first_step < trainer.step < session.total_steps
+    got_further = trainer.outcome is Outcome.INTERRUPTED and trainer.step > hooks.first_step
     if job is not None and requeues and job.is_over() and got_further and session.runtime.is_main:
         logger.info(job.requeue())
 
@@ -184,7 +185,7 @@ def _write_config(session: Session) -> None:
 def _log_outcome(session: Session, hooks: Hooks) -> None:
     """The last lines of a run: what was reached, and where everything is."""
     step, logdir = session.trainer.step, session.plan.logdir
-    if step < session.total_steps:
+    if session.trainer.outcome is Outcome.INTERRUPTED:
         goes_on = f"; the next run in {logdir} continues from there" if hooks.unsaved is None else ""
         logger.info(f"stopped at iteration {step:,} of {session.total_steps:,}{goes_on}")
         return

@@ -73,6 +73,28 @@ def test_one_ctrl_c_saves_and_stops(
     assert "stopping after this iteration, and saving; Ctrl-C again stops at once" in capsys.readouterr().out
 
 
+def test_a_terminal_that_is_closed_saves_and_stops(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(monkeypatch, signal.SIGHUP, 2)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert train(experiment, tmp_path / "run", "max_iter=6") == status.INTERRUPTED
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert steps_saved(tmp_path / "run") == [3]
+
+
+def test_under_nohup_a_run_goes_on(experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(monkeypatch, signal.SIGHUP, 2)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert train(experiment, tmp_path / "run", "max_iter=6") == status.DONE
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert steps_saved(tmp_path / "run") == [6]
+
+
 def test_two_ctrl_c_stop_at_once_and_save_nothing(
     experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +108,8 @@ def test_two_ctrl_c_stop_at_once_and_save_nothing(
 
 
 def test_signals_are_as_before_once_a_run_is_over() -> None:
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = [signal.getsignal(number) for number in numbers]
     with handle_signals(Stop(1, 1)):
         assert [signal.getsignal(number) for number in numbers] != before

@@ -104,11 +104,25 @@ class Loader:
     @property
     def steps_per_epoch(self) -> int:
         """Full batches that every rank can take from one epoch."""
-        return len(self.dataset) // (self.batch_size * self.world)
+        return len(self.dataset) // self.samples_per_step
 
-    def steps_in(self, epochs: int) -> int:
-        """Steps after which so many epochs are over: what is left of one at its end goes into the next one's first."""
-        return -(-epochs * len(self.dataset) // (self.batch_size * self.world))
+    @property
+    def samples_per_step(self) -> int:
+        """Samples that all ranks together take in a step."""
+        return self.batch_size * self.world
+
+    def steps_until(self, epoch: int, start: Position) -> int:
+        """Steps from a position on after which so many epochs are over; 0 if they are.
+
+        What is left of an epoch at its end goes into the next one's first step.
+        """
+        left = (epoch - start.epoch) * len(self.dataset) - min(start.samples, len(self.dataset))
+        return max(0, -(-left // self.samples_per_step))
+
+    def epoch_after(self, steps: int, start: Position) -> int:
+        """The epoch from which the step comes that is taken after so many others."""
+        length = len(self.dataset)
+        return start.epoch + (min(start.samples, length) + steps * self.samples_per_step) // length
 
     def stream(self, start: Position) -> Iterator[tuple[Batch, Position]]:
         """Batches without end from a position on, each with the position after it. Workers live as long as it does."""
@@ -283,7 +297,7 @@ def _kill(workers: Sequence[BaseProcess]) -> None:
 def _start_worker(run: int, worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
     # Signals go to a whole process group: what they ask for is for the run to do, and its workers end with it.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     # The parent of a worker that comes from a fork server is that server, which ends with the run.
     parent = os.getppid() if multiprocessing.get_start_method() == "forkserver" else run
