@@ -15,7 +15,7 @@ from imagier.recipe import Recipe
 from imagier.run import build_data, build_training
 from imagier.run.experiment import Experiment
 from imagier.run.options import RunOptions
-from imagier.run.resume_plan import ResumePlan
+from imagier.run.resume_plan import ResumePlan, choose_logdir
 from imagier.run.session import Session, announce, announce_end, check_data, describe_size, log_precision
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
@@ -32,7 +32,8 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
     """
     config, problems = experiment.config, _Problems()
     log_precision(config, runtime)
-    resolved = problems.collect(lambda: ResumePlan.resolve(options, runtime, experiment.name))
+    logdir = problems.collect(lambda: choose_logdir(options, runtime, experiment.name))
+    resolved = None if logdir is None else problems.collect(lambda: ResumePlan.resolve(options, logdir, runtime))
     plan = None if resolved is None else resolved[0]
     seed = 0 if plan is None else plan.seed
     training = problems.collect(lambda: build_data.build_train_loader(config, runtime, seed))

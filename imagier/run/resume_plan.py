@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.checkpoint_files import LATEST
+from imagier.train.launcher import read_number
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 from imagier.train.view import collect_averages
@@ -43,15 +43,14 @@ class ResumePlan:
     """Lines about these."""
 
     @staticmethod
-    def resolve(options: RunOptions, runtime: Runtime, name: str = "run") -> tuple[ResumePlan, FoundCheckpoint | None]:
+    def resolve(options: RunOptions, logdir: Path, runtime: Runtime) -> tuple[ResumePlan, FoundCheckpoint | None]:
         """The given checkpoint, else the latest of the log folder, else none. UserError if a given one is missing.
 
         Also returns its content, for `restore`: it is read once, and the plan does not keep it.
 
-        A run that was first started from a given one, and is restarted, continues from its own latest. name: of the
-        experiment, for the folder of a run that is given none.
+        A run that was first started from a given one, and is restarted, continues from its own latest. logdir: as of
+        `choose_logdir`.
         """
-        logdir = Path(options.logdir) if options.logdir is not None else _name_folder(runtime, name)
         seed = _choose_seed(options, runtime)
         found, is_resume = _choose_checkpoint(options, logdir, runtime)
         if found is None:
@@ -137,13 +136,18 @@ def find_newest(logdir: Path, runtime: Runtime) -> FoundCheckpoint | None:
     return found if found is not None or path is None else _load(path)
 
 
-def _name_folder(runtime: Runtime, name: str) -> Path:
-    """A folder by the time. UserError where a launcher may restart the run, and would not find it."""
+def choose_logdir(options: RunOptions, runtime: Runtime, name: str) -> Path:
+    """The folder of a run: the one that is given, else one by the time and the name of the experiment.
+
+    UserError if none is given where a launcher may restart the run, and would not find it.
+    """
+    if options.logdir is not None:
+        return Path(options.logdir)
     where, code = "logdir", "missing-logdir"
-    if _read_number("TORCHELASTIC_MAX_RESTARTS"):
+    if read_number("TORCHELASTIC_MAX_RESTARTS", 0):
         what = "missing: processes that torchrun restarts must find their run"
         raise UserError(what, where=where, advice="name its folder", code=code)
-    if _read_number("SLURM_RESTART_COUNT"):
+    if read_number("SLURM_RESTART_COUNT", 0):
         what = "missing: a job that Slurm restarts must find its run"
         raise UserError(what, where=where, advice="name its folder", code=code)
     return Path(runtime.broadcast(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{name}"))
@@ -163,16 +167,11 @@ def _choose_checkpoint(options: RunOptions, logdir: Path, runtime: Runtime) -> t
     if options.checkpoint is None:
         return find_newest(logdir, runtime), options.resume is not False
     path = Path(options.checkpoint)
-    is_restart = _read_number("TORCHELASTIC_RESTART_COUNT") or _read_number("SLURM_RESTART_COUNT")
+    is_restart = read_number("TORCHELASTIC_RESTART_COUNT", 0) or read_number("SLURM_RESTART_COUNT", 0)
     own = find_newest(logdir, runtime) if not options.resume or is_restart else None
     if own is not None and own.state.get("extras", {}).get("init_from") == str(path):
         return own, True
     return _load(path), options.resume is True
-
-
-def _read_number(name: str) -> int:
-    """A number of the launcher's environment; 0 if it is not set."""
-    return int(os.environ.get(name) or 0)
 
 
 def _load(path: Path) -> FoundCheckpoint:

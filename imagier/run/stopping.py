@@ -93,8 +93,8 @@ class SlurmJob:
     @staticmethod
     def from_environment(environment: Mapping[str, str] = os.environ) -> SlurmJob | None:
         """The job of this process; None outside of Slurm, and where the environment lacks the job's end."""
-        task = environment.get("SLURM_ARRAY_TASK_ID")
-        job = f"{environment['SLURM_ARRAY_JOB_ID']}_{task}" if task else environment.get("SLURM_JOB_ID")
+        array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+        job = f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID")
         ends = environment.get("SLURM_JOB_END_TIME", "")
         return SlurmJob(job, float(ends)) if job and ends.isdecimal() else None
 

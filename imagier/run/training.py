@@ -12,14 +12,16 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from imagier.config.check import Config
 from imagier.errors import RunError, UserError
 from imagier.run.class_names import check_class_names
 from imagier.run.dry_run import dry_run
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
+from imagier.run.folder_lock import lock_folder, unwritable
 from imagier.run.hooks import Hooks, build_hooks
 from imagier.run.options import RunOptions
 from imagier.run.process import open_runtime
-from imagier.run.resume_plan import ResumePlan, find_newest
+from imagier.run.resume_plan import ResumePlan, choose_logdir, find_newest
 from imagier.run.session import Session, announce, announce_end, build_session
 from imagier.run.stopping import SlurmJob, Stop, handle_signals
 from imagier.train import checkpoint
@@ -88,8 +90,16 @@ def run_session(
 
     held_out_batches: evaluate on this many batches instead of on the whole held-out set.
     """
-    config = experiment.config
-    plan, found = ResumePlan.resolve(options, runtime, experiment.name)
+    _check_ranks_agree(experiment.config, options, runtime)
+    logdir = choose_logdir(options, runtime, experiment.name)
+    with lock_folder(logdir, runtime):
+        return _run_in(logdir, experiment.config, options, runtime, held_out_batches)
+
+
+def _run_in(
+    logdir: Path, config: Config, options: RunOptions, runtime: Runtime, held_out_batches: int | None
+) -> tuple[Session, Hooks]:
+    plan, found = ResumePlan.resolve(options, logdir, runtime)
     session = build_session(config, options, plan, runtime, held_out_batches)
     trainer = session.trainer
     announce(session)
@@ -174,11 +184,17 @@ def _write_config(session: Session) -> None:
         except OSError as error:
             problem = describe_error(error)
     if problem := session.runtime.broadcast(problem):
+        raise unwritable(logdir, problem)
+
+
+def _check_ranks_agree(config: Config, options: RunOptions, runtime: Runtime) -> None:
+    """UserError if ranks were not started for the same run, as when a launcher starts several runs at once."""
+    own = config.dump(), None if options.logdir is None else str(options.logdir)
+    if runtime.all_reduce_max(int(own != runtime.broadcast(own))):
         raise UserError(
-            f"cannot be written to: {problem}",
-            where=logdir,
-            advice="make room, or name another `logdir`",
-            code="unwritable-logdir",
+            f"the {runtime.world} ranks were started with different configs or log folders",
+            advice="start all with the same words; if each is a run of its own, run alone (`single_process=True`)",
+            code="ranks-differ",
         )
 
 

@@ -8,6 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from imagier.train.launcher import count_local_ranks
+
 if TYPE_CHECKING:
     from imagier.train.runtime import Runtime
 
@@ -33,18 +35,13 @@ def choose_workers(asked: int | None, runtime: Runtime, *, batches: int | None =
         return asked
     if multiprocessing.get_start_method() == "spawn" or batches == 1:
         return 0
-    spare = count_cores() // _count_ranks(runtime) - (runtime.device.type == "cpu")
+    spare = count_cores() // count_local_ranks(runtime.world) - (runtime.device.type == "cpu")
     return max(0, min(spare, MOST, MOST if batches is None else batches))
 
 
 def warn_of_many(asked: int | None, runtime: Runtime) -> None:
     """Logs a line if more processes are asked for than there are cores."""
-    ranks, cores = _count_ranks(runtime), count_cores()
+    ranks, cores = count_local_ranks(runtime.world), count_cores()
     if asked is not None and asked > 1 and asked * ranks > cores:
         processes = f"{asked} processes" if ranks == 1 else f"{asked} processes on each of {ranks} ranks"
         logger.warning(f"data.num_workers: {processes} read data, but there are {cores} cores; fewer may be faster")
-
-
-def _count_ranks(runtime: Runtime) -> int:
-    """The ranks on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or runtime.world)
