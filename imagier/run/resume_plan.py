@@ -17,6 +17,7 @@ from imagier.train import checkpoint
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.checkpoint_files import LATEST
 from imagier.train.launcher import read_number
+from imagier.train.manifest import read_or_scan
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 from imagier.train.view import collect_averages
@@ -57,7 +58,7 @@ class ResumePlan:
             return ResumePlan(logdir, seed), None
         given = None if options.checkpoint is None else str(Path(options.checkpoint))
         if not is_resume:
-            if (logdir / LATEST).exists():
+            if (logdir / LATEST).exists() or read_or_scan(logdir):
                 raise UserError(
                     "holds another run, whose log would be lost",
                     where=logdir,

@@ -18,8 +18,18 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError, suggest_sibling
 from imagier.recipe import Position
-from imagier.train.checkpoint_files import LATEST, Unusable, find_earlier, read_pointer, save_state, verify, write_state
-from imagier.train.manifest import find_entry
+from imagier.train.checkpoint_files import (
+    BEST,
+    LATEST,
+    Unusable,
+    find_earlier,
+    read_pointer,
+    save_state,
+    verify,
+    write_state,
+)
+from imagier.train.manifest import NAME as MANIFEST
+from imagier.train.manifest import find_entry, read_or_scan
 from imagier.train.trainer import Trainer
 
 FORMAT = 2
@@ -70,14 +80,21 @@ class FoundCheckpoint:
 def find_newest(logdir: Path) -> FoundCheckpoint | None:
     """The newest intact checkpoint of a folder; None if it holds no run.
 
-    That is the one that latest_checkpoint.txt names, or, if it is missing or damaged, the one before. UserError if the
-    pointer names nothing, or if no checkpoint can be read.
+    That is the one that latest_checkpoint.txt names, or, if it is missing or damaged, the one before. Without that file
+    it is the last one that was written. UserError if the file names nothing, or if no checkpoint can be read.
     """
+    for name in (LATEST, BEST, MANIFEST):
+        if (logdir / name).is_dir():  # nothing could be saved
+            raise UserError("is a folder", where=logdir / name, advice="remove it", code="not-a-file")
     path = read_pointer(logdir)
-    if path is None:
-        return None
     skipped: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    if path is None:
+        written = read_or_scan(logdir)
+        if not written:
+            return None
+        path = logdir / written[-1].name
+        notes = (f"{logdir / LATEST}: missing; the last checkpoint that was written is {path.name}",)
     while True:
         try:
             return FoundCheckpoint(path, load(path), skipped, notes)
@@ -87,7 +104,7 @@ def find_newest(logdir: Path) -> FoundCheckpoint | None:
                 raise UserError(
                     "; ".join(filter(None, [error.what, error.advice])),
                     where=error.where,
-                    advice=f"there is no other to continue from: correct {logdir / LATEST}, or delete it to start anew",
+                    advice=f"there is no other: correct {logdir / LATEST}, or start anew in another `logdir`",
                     code=error.code,
                 ) from error
             notes += (f"{error}; going back to {before[0].name}",)
@@ -127,10 +144,12 @@ def load(path: Path) -> dict[str, Any]:
 
     UserError if it cannot be read; Unusable, a subclass, if it is missing or damaged.
     """
-    if path.is_file() and (entry := find_entry(path)):
-        verify(path, entry)
     try:
+        if path.is_file() and (entry := find_entry(path)):
+            verify(path, entry)
         state = _read(path)
+    except Unusable:
+        raise
     except FileNotFoundError as error:
         advice = suggest_sibling(path)
         raise Unusable("no such checkpoint", where=path, advice=advice, code="missing-checkpoint") from error
