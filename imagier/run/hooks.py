@@ -231,7 +231,9 @@ def _collect_extras(
     """What a checkpoint keeps beside the state of the trainer and of the hooks."""
     statistics = build_training.measure_batch_norm(calibrated, trainer) if calibrated is not None else {}
     classes = {label: list(names) for label, names in session.training.dataset.classes.items()}
-    return {**session.plan.extras, class_names.KEY: classes, "wandb_id": wandb_id, "batch_norm": statistics}
+    samples = len(session.training.dataset)
+    extras = {**session.plan.extras, class_names.KEY: classes, "samples": samples}
+    return {**extras, "wandb_id": wandb_id, "batch_norm": statistics}
 
 
 def _count_skipped(loaders: Sequence[Loader]) -> dict[str, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,23 @@ from imagier.train.trainer import Trainer
 from imagier.train.view import collect_averages
 
 logger = logging.getLogger(__name__)
+
+
+MOST_CAUSES = 3
+"""Changed keys that an error names."""
+
+_NO_CAUSES = (
+    "max_",
+    "logging_",
+    "snapshot_",
+    "image_",
+    "metrics_",
+    "keep_",
+    "cudnn",
+    "data.train",
+    "data.val",
+)
+"""Keys that change no network."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +96,13 @@ class ResumePlan:
         )
         return plan, found
 
-    def restore(self, trainer: Trainer, found: FoundCheckpoint | None, *, strict: bool) -> dict[str, Any]:
+    def restore(
+        self, trainer: Trainer, found: FoundCheckpoint | None, changes: Sequence[str] = (), *, strict: bool
+    ) -> dict[str, Any]:
         """Loads the checkpoint into a trainer; returns what the hooks kept in it, nothing for a new run.
 
-        found: the checkpoint, as of `resolve`. strict: every tensor must match; otherwise those that do not are logged.
-        UserError if the checkpoint does not fit.
+        found: the checkpoint, as of `resolve`. changes: what the config has changed since, for the error. strict: every
+        tensor must match; otherwise those that do not are logged. UserError if the checkpoint does not fit.
         """
         if found is None:
             return {}
@@ -100,7 +120,8 @@ class ResumePlan:
         except UserError:
             if not is_resume and _warm_start(trainer, state, path):
                 return {}
-            state, misfits = checkpoint.fit_state(state, networks, averaged, path, strict=strict)
+            with _name_changes(changes):
+                state, misfits = checkpoint.fit_state(state, networks, averaged, path, strict=strict)
         for line in misfits:
             logger.info(line)
         if is_resume:
@@ -177,6 +198,19 @@ def _choose_checkpoint(options: RunOptions, logdir: Path, runtime: Runtime) -> t
 
 def _load(path: Path) -> FoundCheckpoint:
     return FoundCheckpoint(path, checkpoint.load(path))
+
+
+@contextmanager
+def _name_changes(changes: Sequence[str]) -> Iterator[None]:
+    """Adds to a UserError what has changed in the config, if that may be its cause."""
+    try:
+        yield
+    except UserError as error:
+        causes = [change for change in changes if not change.startswith(_NO_CAUSES)]
+        if causes and error.code == "checkpoint-mismatch":
+            shown = ", ".join(causes[:MOST_CAUSES])
+            error.advice = f"the config has changed: {shown}{', ...' if len(causes) > MOST_CAUSES else ''}"
+        raise
 
 
 def _warm_start(trainer: Trainer, state: Mapping[str, Any], path: Path) -> bool:

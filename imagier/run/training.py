@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -15,8 +15,9 @@ from rich.table import Table
 from imagier.config.check import Config
 from imagier.errors import RunError, UserError
 from imagier.run.class_names import check_class_names
+from imagier.run.config_changes import FOLDER, list_changes, write_config
 from imagier.run.dry_run import dry_run
-from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
+from imagier.run.experiment import ConfigSource, Experiment, read_experiment
 from imagier.run.folder_lock import lock_folder, unwritable
 from imagier.run.hooks import Hooks, build_hooks
 from imagier.run.options import RunOptions
@@ -25,7 +26,7 @@ from imagier.run.resume_plan import ResumePlan, choose_logdir, find_newest
 from imagier.run.session import Session, announce, announce_end, build_session
 from imagier.run.stopping import SlurmJob, Stop, handle_signals
 from imagier.train import checkpoint
-from imagier.train.disk import describe_error, write_atomic
+from imagier.train.disk import describe_error
 from imagier.train.guard import Guard, NonFinite
 from imagier.train.hooks import evaluation, report
 from imagier.train.hooks.evaluation import Scores
@@ -35,6 +36,9 @@ from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome
 
 logger = logging.getLogger(__name__)
+
+MOST_CHANGES = 10
+"""Changed keys of a config that are told."""
 
 MOST_ROLLBACKS = 3
 """How often a run goes back to the same checkpoint before it ends."""
@@ -106,9 +110,13 @@ def _run_in(
     if options.compile:
         for network in trainer.recipe.networks.values():
             network.compile()
-    extras = plan.restore(trainer, found, strict=config.trainer.strict_resume)
+    changes = [] if plan.checkpoint is None else list_changes(plan.checkpoint.parent, config)
+    extras = plan.restore(trainer, found, changes, strict=config.trainer.strict_resume)
+    trainer.position = session.training.fit_position(trainer.position)
     del found  # or the checkpoint would stay in memory, or its file in use, as long as the run lasts
     check_class_names(extras, session.training.dataset.classes, plan.checkpoint)
+    if plan.is_resume:
+        _announce_changes(session, changes, extras)
     _write_config(session)
     announce_end(session)
     hooks = build_hooks(session, extras)
@@ -174,13 +182,26 @@ def _fit(session: Session, hooks: Hooks, stop: Stop) -> None:
             del found  # as in run_session
 
 
+def _announce_changes(session: Session, changes: Sequence[str], extras: Mapping[str, Any]) -> None:
+    """Logs what differs between a run that is continued and what it was."""
+    plan = session.plan
+    for change in changes[:MOST_CHANGES]:
+        logger.info(f"changed: {change}")
+    if len(changes) > MOST_CHANGES:
+        logger.info(f"changed: {len(changes) - MOST_CHANGES} more keys; {plan.logdir / FOLDER} holds all configs")
+    if session.options.seed not in (None, plan.seed):
+        logger.info(f"the run keeps its seed {plan.seed}; {session.options.seed} would be for a new one")
+    before, now = extras.get("samples"), len(session.training.dataset)
+    if before not in (None, now):
+        logger.info(f"the training set has changed: {before:,} -> {now:,} samples, in a new order")
+
+
 def _write_config(session: Session) -> None:
     """Writes the config into the run's folder. All ranks raise a UserError if that fails."""
     logdir, problem = session.plan.logdir, None
     if session.runtime.is_main:
         try:
-            with write_atomic(logdir / CONFIG) as file:
-                file.write(session.config.dump().encode())
+            write_config(logdir, session.config, session.trainer.step)
         except OSError as error:
             problem = describe_error(error)
     if problem := session.runtime.broadcast(problem):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import tiny
+import yaml
 
 from imagier.cli import main
 from imagier.run import status
@@ -47,3 +50,50 @@ def test_a_learning_rate_of_0_is_told_by_epochs(config: Path, capsys: pytest.Cap
     policy = "dis_opt.lr_policy={type: linear, decay_start: 0, decay_end: 1, decay_target: 0}"
     assert train(config, "max_iter=6", policy) == status.DONE
     assert "dis_opt: the learning rate is 0 from epoch 1 on" in capsys.readouterr().out.splitlines()
+
+
+def test_changed_keys_are_told_and_every_config_is_kept(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(config, "max_iter=2") == status.DONE
+    assert train(config, "max_iter=2") == status.DONE
+    assert "changed: " not in capsys.readouterr().out
+    assert train(config, "max_iter=3", "gen_opt.lr=2e-3", "trainer.loss_weight.l1=2", "--seed", "9") == status.DONE
+    told = [line for line in capsys.readouterr().out.splitlines() if "->" in line or "the run keeps" in line]
+    assert told == [
+        "changed: max_iter 2 -> 3",
+        "changed: trainer.loss_weight.l1 1.0 -> 2.0",
+        "changed: gen_opt.lr 1.0e-3 -> 2.0e-3",
+        "the run keeps its seed 2; 9 would be for a new one",
+    ]
+    folder = config.parent / "run" / "configs"
+    names = [f"config_iteration_{step:09d}.yaml" for step in (0, 2)]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert [yaml.safe_load((folder / name).read_text())["gen_opt"]["lr"] for name in names] == [1e-3, 2e-3]
+
+
+def test_the_config_of_a_run_of_an_older_version_is_kept(config: Path) -> None:
+    assert train(config, "max_iter=1") == status.DONE
+    folder = config.parent / "run" / "configs"
+    (kept,) = folder.iterdir()
+    before = kept.read_bytes()
+    kept.unlink()
+    folder.rmdir()
+    assert train(config, "max_iter=2") == status.DONE
+    assert kept.read_bytes() == before
+    assert (folder / "config_iteration_000000001.yaml").is_file()
+
+
+@pytest.mark.parametrize("count", [13, 4])
+def test_a_set_that_has_grown_or_shrunk_is_told(config: Path, capsys: pytest.CaptureFixture[str], count: int) -> None:
+    assert train(config, "max_iter=3") == status.DONE
+    for kind, channels in (("images", 3), ("seg_maps", 1)):
+        for index in range(10, count):
+            image = np.zeros((32, 32, channels), np.uint8)
+            cv2.imwrite(str(config.parent / "data" / "train" / kind / f"{index:03d}.png"), image)
+        for index in range(count, 10):
+            (config.parent / "data" / "train" / kind / f"{index:03d}.png").unlink()
+    capsys.readouterr()
+    assert train(config, "max_epoch=1", "max_iter=100") == status.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert f"the training set has changed: 10 -> {count} samples, in a new order" in lines
+    left = max(0, -(-(count - 6) // 2))
+    assert lines[-1].startswith(f"finished at iteration {3 + left};")

@@ -116,13 +116,16 @@ class Loader:
 
         What is left of an epoch at its end goes into the next one's first step.
         """
-        left = (epoch - start.epoch) * len(self.dataset) - min(start.samples, len(self.dataset))
+        left = (epoch - start.epoch) * len(self.dataset) - start.samples
         return max(0, -(-left // self.samples_per_step))
 
     def epoch_after(self, steps: int, start: Position) -> int:
         """The epoch from which the step comes that is taken after so many others."""
-        length = len(self.dataset)
-        return start.epoch + (min(start.samples, length) + steps * self.samples_per_step) // length
+        return start.epoch + (start.samples + steps * self.samples_per_step) // len(self.dataset)
+
+    def fit_position(self, position: Position) -> Position:
+        """A position in this set: of one that has shrunk since, beyond its end, the beginning of the next epoch."""
+        return position if position.samples < len(self.dataset) else Position(position.epoch + 1)
 
     def stream(self, start: Position) -> Iterator[tuple[Batch, Position]]:
         """Batches without end from a position on, each with the position after it. Workers live as long as it does."""

@@ -128,7 +128,7 @@ def test_the_last_of_those_steps_ends_the_epoch() -> None:
         assert ends[-1] >= epochs > max([0, *ends[:-1]])
 
 
-@pytest.mark.parametrize("start", [Position(0, 6), Position(1, 0), Position(1, 10), Position(3, 2), Position(0, 99)])
+@pytest.mark.parametrize("start", [Position(0, 6), Position(1, 0), Position(1, 10), Position(3, 2)])
 def test_what_is_left_of_a_run_is_the_steps_that_its_stream_takes(start: Position) -> None:
     made = loader(Counted(11), 2, world=2)
     expected, position = 0, start
@@ -138,6 +138,12 @@ def test_what_is_left_of_a_run_is_the_steps_that_its_stream_takes(start: Positio
         expected += 1
         assert made.epoch_after(expected, start) == position.epoch
     assert made.steps_until(3, start) == expected
+
+
+def test_a_position_beyond_the_end_of_a_set_is_the_next_epoch() -> None:
+    made = loader(Counted(11), 2)
+    places = [Position(2, samples) for samples in (0, 10, 11, 99)]
+    assert [made.fit_position(place) for place in places] == [*places[:2], Position(3, 0), Position(3, 0)]
 
 
 def test_the_order_is_a_function_of_the_seed_and_the_epoch() -> None:
