@@ -319,6 +319,13 @@ class Recipe(ABC):
         """
         return None
 
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints keep of each rank's recipe (a queue, a counter): tensors, numbers, mappings, lists."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Continues from what `state_dict` returned, unless that was empty; its tensors are on the CPU."""
+
     def load_losses(self) -> Sequence[nn.Module]:
         """Loads the pretrained networks that losses use, and returns them; only training needs it."""
         return ()

@@ -24,6 +24,7 @@ from imagier.train.hooks.profile import Profile
 from imagier.train.hooks.tolerant import TolerantHook, TolerantSink
 from imagier.train.hooks.wandb import WandB
 from imagier.train.hooks.watchdog import Watchdog
+from imagier.train.rank_state import RankState
 from imagier.train.saver import Saver
 from imagier.train.trainer import Hook, Trainer
 from imagier.train.view import View
@@ -97,7 +98,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     evaluation = _build_evaluation(session, view, log, saver)
     few = (session.held_out or session.training).some(FEW)
     health = _build_health(session, view, log, few if session.held_out else None)
-    stateful: dict[str, Stateful] = {"log": log, "health": health}
+    stateful: dict[str, Stateful] = {"log": log, "health": health, "rank_state": RankState(trainer)}
     if evaluation is not None:
         stateful["evaluation"] = evaluation
     wandb_id = extras.get("wandb_id") if wandb is None else wandb.run_id

@@ -147,6 +147,14 @@ class Runtime:
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks, on the first rank, and nothing on the others. Any objects that can be pickled."""
+        if self.world == 1:
+            return [value]
+        of_ranks: list[Any] | None = [None] * self.world if self.is_main else None
+        dist.gather_object(value, of_ranks, dst=0, group=self.control)
+        return of_ranks or []
+
     def all_gather(self, tensors: Sequence[Tensor]) -> Tensor:
         """The rows of all tensors of all ranks, concatenated, on the CPU; ranks may have different numbers of them."""
         own = [tensor.cpu() for tensor in tensors]
