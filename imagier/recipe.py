@@ -306,9 +306,7 @@ class Recipe(ABC):
         self, batch: Batch, rng: torch.Generator
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:
         """Logits of the discriminators for real and for generated images, of any shape: above 0 is "real".
-
-        Shows whether the players are in balance; None for a method without a discriminator.
-        """
+        None for a method without a discriminator."""
         return None
 
     def warm_start(self, weights: Mapping[str, Tensor]) -> list[str] | None:
@@ -320,7 +318,7 @@ class Recipe(ABC):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """What checkpoints keep of each rank's recipe (a queue, a counter): tensors, numbers, mappings, lists."""
+        """What checkpoints keep of each rank's recipe (a queue, a counter): tensors, numbers, text, nested."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
@@ -334,7 +332,6 @@ class Recipe(ABC):
         self, held_out: Iterable[Batch], all_gather: Callable[[Sequence[Tensor]], Tensor]
     ) -> None:
         """Stores in buffers of the networks what a checkpoint about to be written should know of the held-out set.
-
         Called with the networks that the checkpoint is for (averaged, in eval mode, without gradients) on every rank,
         with its share of the batches, not yet prepared. `all_gather` returns the rows of all tensors of all ranks.
         Buffers that must outlive the next update of an average belong to a `NotAveraged` module (nn/average.py).

@@ -14,13 +14,21 @@ from pathlib import Path
 from typing import IO
 
 from imagier.errors import UserError
+from imagier.run import config_changes
+from imagier.run.experiment import CONFIG
+from imagier.train import manifest
+from imagier.train.checkpoint_files import BEST, LATEST
 from imagier.train.disk import describe_error
+from imagier.train.hooks import files, images, profile, report
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
 NAME = "run.lock"
 """The locked file. It holds the process and the machine of the run, and is removed at its end."""
+
+FILES = (CONFIG, LATEST, BEST, manifest.NAME, files.NAME, report.NAME)
+FOLDERS = (config_changes.FOLDER, images.FOLDER, profile.FOLDER, "tensorboard")
 
 _HELD = (errno.EACCES, errno.EAGAIN)
 
@@ -60,6 +68,7 @@ def _hold(logdir: Path) -> Iterator[None]:
     except OSError as error:
         raise unwritable(logdir, describe_error(error)) from error
     with file:
+        _check_content(logdir)
         with contextlib.suppress(OSError):  # of a full disk: others are kept out all the same
             file.truncate(0)
             file.write(f"{os.getpid()} {socket.gethostname()}")
@@ -71,6 +80,19 @@ def _hold(logdir: Path) -> Iterator[None]:
                 (logdir / NAME).unlink()
                 for folder in made:  # of a run that did not begin
                     folder.rmdir()
+
+
+def _check_content(logdir: Path) -> None:
+    """UserError if something in a folder keeps a run from writing one of its files there."""
+    for name in (*FILES, *FOLDERS):
+        path = logdir / name
+        if path.is_symlink() and not path.exists():
+            what = "is a link to nowhere"
+        elif path.exists() and path.is_dir() != (name in FOLDERS):
+            what = "is a folder, not a file" if path.is_dir() else "is a file, not a folder"
+        else:
+            continue
+        raise UserError(what, where=path, advice="remove it", code="in-the-way")
 
 
 def _open_and_lock(path: Path) -> IO[str]:

@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import tiny
+import torch
 import yaml
 
 from imagier.cli import main
 from imagier.run import status
+from imagier.train import checkpoint
 
 
 @pytest.fixture
@@ -57,13 +59,13 @@ def test_changed_keys_are_told_and_every_config_is_kept(config: Path, capsys: py
     assert train(config, "max_iter=2") == status.DONE
     assert "changed: " not in capsys.readouterr().out
     assert train(config, "max_iter=3", "gen_opt.lr=2e-3", "trainer.loss_weight.l1=2", "--seed", "9") == status.DONE
-    told = [line for line in capsys.readouterr().out.splitlines() if "->" in line or "the run keeps" in line]
-    assert told == [
+    told = {line for line in capsys.readouterr().out.splitlines() if "->" in line or "the run keeps" in line}
+    assert told == {
         "changed: max_iter 2 -> 3",
         "changed: trainer.loss_weight.l1 1.0 -> 2.0",
-        "changed: gen_opt.lr 1.0e-3 -> 2.0e-3",
+        "changed: gen_opt.lr 0.001 -> 0.002",
         "the run keeps its seed 2; 9 would be for a new one",
-    ]
+    }
     folder = config.parent / "run" / "configs"
     names = [f"config_iteration_{step:09d}.yaml" for step in (0, 2)]
     assert sorted(path.name for path in folder.iterdir()) == names
@@ -97,3 +99,48 @@ def test_a_set_that_has_grown_or_shrunk_is_told(config: Path, capsys: pytest.Cap
     assert f"the training set has changed: 10 -> {count} samples, in a new order" in lines
     left = max(0, -(-(count - 6) // 2))
     assert lines[-1].startswith(f"finished at iteration {3 + left};")
+
+
+SIX = ["data.one_hot_num_classes.seg_maps=6"]
+
+
+def load_players(config: Path, step: int) -> dict:
+    return checkpoint.load(next((config.parent / "run").glob(f"*_{step:09d}_checkpoint.pt")))["players"]
+
+
+@pytest.mark.parametrize("words", [SIX, ["gen.num_filters=2"], ["dis.num_discriminators=2"]])
+def test_another_network_is_refused_in_a_short_line_that_names_the_key(
+    config: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert train(config, "max_iter=2") == status.DONE
+    assert train(config, "max_iter=3", *words) == status.USER_ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words[0].partition("=")[0] in line.partition("the config has changed: ")[2]
+    assert len(line.removeprefix(str(config.parent))) < 500
+
+
+def test_more_classes_keep_what_was_learned_of_the_others(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(config, "max_iter=2") == status.DONE
+    words = ["trainer.strict_resume=false", "gen_opt.lr=0", "dis_opt.lr=0"]
+    assert train(config, "max_iter=3", *SIX, *words) == status.DONE
+    told = [line for line in capsys.readouterr().out.splitlines() if "size mismatch" in line]
+    assert 0 < len(told) <= 4
+    assert max(map(len, told)) < 300
+    old, new = (load_players(config, step)["gen"]["network"] for step in (2, 3))
+    grown = [name for name in old if old[name].shape != new[name].shape and old[name].dim() == 4]
+    assert grown
+    for name in grown:
+        channels = old[name].shape[1]
+        assert new[name].shape[1] == channels + 2
+        assert torch.equal(new[name][:, :channels], old[name])
+        assert new[name][:, channels:].abs().max() > 0
+
+
+@pytest.mark.parametrize("words", [["trainer.model_average_config.remove_sn=false"]])
+def test_the_key_that_decides_about_spectral_norms_is_named(
+    config: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert train(config, "max_iter=2", "gen.weight_norm_type=spectral") == status.DONE
+    (config.parent / "run" / "config.yaml").unlink()
+    assert train(config, "max_iter=3", "gen.weight_norm_type=spectral", *words) == status.USER_ERROR
+    assert "(trainer.model_average_config.remove_sn)" in capsys.readouterr().err

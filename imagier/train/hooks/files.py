@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -20,7 +21,8 @@ class JsonLines:
         """from_step: where the run continues; records of later steps, by an attempt that got further, are removed."""
         self.path = logdir / NAME
         if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step(line) <= from_step]
+            lines = self.path.read_text(errors="replace").splitlines()
+            kept = [line for line in lines if _step(line) <= from_step]
             with write_atomic(self.path) as file:
                 file.write("".join(f"{line}\n" for line in kept if line).encode())
         self.file = self.path.open("ab", buffering=0)
@@ -62,4 +64,10 @@ def read(logdir: Path) -> list[dict[str, float]]:
 
 
 def _step(line: str) -> float:
-    return json.loads(line)["step"] if line.endswith("}") else float("inf")
+    """Of a record; infinite for a line that a crash cut off, or that is none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return math.inf
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int) else math.inf
