@@ -17,6 +17,7 @@ from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.checkpoint_files import LATEST
+from imagier.train.fit_state import fit_state
 from imagier.train.launcher import read_number
 from imagier.train.manifest import read_or_scan
 from imagier.train.runtime import Runtime
@@ -116,12 +117,12 @@ class ResumePlan:
         for note in notes:
             logger.info(note)
         try:
-            state, misfits = checkpoint.fit_state(state, networks, averaged, path, strict=True)
+            state, misfits = fit_state(state, networks, averaged, path, strict=True)
         except UserError:
             if not is_resume and _warm_start(trainer, state, path):
                 return {}
             with _name_changes(changes):
-                state, misfits = checkpoint.fit_state(state, networks, averaged, path, strict=strict)
+                state, misfits = fit_state(state, networks, averaged, path, strict=strict)
         for line in misfits:
             logger.info(line)
         if is_resume:

@@ -64,6 +64,7 @@ def test_changed_keys_are_told_and_every_config_is_kept(config: Path, capsys: py
         "changed: max_iter 2 -> 3",
         "changed: trainer.loss_weight.l1 1.0 -> 2.0",
         "changed: gen_opt.lr 0.001 -> 0.002",
+        "changed: dis_opt.lr 0.001 -> 0.002",  # the same mapping in this file
         "the run keeps its seed 2; 9 would be for a new one",
     }
     folder = config.parent / "run" / "configs"

@@ -35,6 +35,7 @@ from imagier.run.reference_checkpoint import _list_parameters
 from imagier.run.resume_plan import ResumePlan
 from imagier.train import checkpoint
 from imagier.train.checkpoint_files import find_latest
+from imagier.train.fit_state import summarize_names
 from imagier.train.optim import Madam
 from imagier.train.trainer import Trainer
 
@@ -285,9 +286,9 @@ def test_unexpected_and_missing_keys_are_named(tmp_path: Path) -> None:
 
 def test_many_names_are_told_by_what_they_have_in_common() -> None:
     names = [f"a.b{i % 3}.c.weight{i}" for i in range(30)] + ["usb"]
-    assert checkpoint.summarize_names(names) == "a.b0.c.* (10), a.b1.c.* (10), a.b2.c.* (10), usb"
-    assert checkpoint.summarize_names(names[:3]) == ", ".join(names[:3])
-    assert checkpoint.summarize_names(["v", "w", "x", "y", "z"]) == "v, w, x, y, and 1 more"
+    assert summarize_names(names) == "a.b0.c.* (10), a.b1.c.* (10), a.b2.c.* (10), usb"
+    assert summarize_names(names[:3]) == ", ".join(names[:3])
+    assert summarize_names(["v", "w", "x", "y", "z"]) == "v, w, x, y, and 1 more"
 
 
 def test_another_shape_is_an_error_unless_what_fits_is_asked_for(tmp_path: Path) -> None:
