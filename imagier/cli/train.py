@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="1: continue the run that wrote the checkpoint; 0: take its weights only "
         "(default: 0 with --checkpoint, 1 for a run in --logdir)",
     )
-    add("--seed", type=parse_seed, default=TRAIN_SEED, help="seed of everything random (default %(default)s)")
+    add("--seed", type=parse_seed, help=f"seed of everything random (default {TRAIN_SEED}, or that of the run)")
     add("--randomized_seed", action="store_true", help="draw the seed (0 to 10000), the same for all ranks")
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data, per rank (default: data.num_workers)")

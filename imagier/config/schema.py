@@ -143,7 +143,7 @@ class Trainer:
     """What follows a gradient that is not finite; it is never applied. skip: continue; rollback: continue from the last
     checkpoint with other data; stop: end the run."""
     strict_resume: bool = True
-    """A checkpoint must fit the networks exactly."""
+    """A checkpoint must fit the networks exactly. false: what fits of it is taken, and the rest is logged."""
     image_to_tensorboard: bool = True
     """Show the kept images of the training in TensorBoard, too."""
 

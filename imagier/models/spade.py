@@ -858,11 +858,8 @@ def _paint(gen: Generator, label: Tensor, images: Tensor | None = None) -> dict[
 
 def _style_images(batch: Batch) -> Tensor:
     if "images" not in batch:
-        raise UserError(
-            "the style is taken from `images`, which the data lack",
-            advice="set inference_args.random_style: true",
-            code="no-style-image",
-        )
+        what, advice = "the style is taken from `images`, which the data lack", "set inference_args.random_style: true"
+        raise UserError(what, advice=advice, code="no-style-image")
     return batch["images"]
 
 

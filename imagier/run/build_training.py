@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from imagier.config import schema
 from imagier.config.check import Component, Config
@@ -67,6 +69,8 @@ def _construct(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
     known = {**build_data.collect_facts(config.run.data, split), **known}
     torch.manual_seed(seed)
     networks = {name: _build(network, name, known) for name, network in config.players.items()}
+    for player, network in networks.items():
+        _refuse_lazy(network, player)
     recipe: Recipe = _build(config.recipe, "trainer", {**known, **networks})
     if unset := [name for name in recipe.players if not isinstance(getattr(recipe, name, None), nn.Module)]:
         cls = config.recipe.cls
@@ -76,6 +80,18 @@ def _construct(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
             code="unset-player",
         )
     return recipe
+
+
+def _refuse_lazy(network: nn.Module, player: str) -> None:
+    """UserError if a layer gets its weights only with its first batch: optimizers and averages need them before."""
+    for name, tensor in chain(network.named_parameters(), network.named_buffers()):
+        if is_lazy(tensor):
+            raise UserError(
+                f"{name} has no shape before the first batch, as it is of a lazy layer",
+                where=player,
+                advice="use the plain layer; label_channels and image_channels are the numbers of channels of the data",
+                code="lazy-layer",
+            )
 
 
 def _place(network: nn.Module, config: Config, runtime: Runtime) -> None:

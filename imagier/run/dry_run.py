@@ -16,8 +16,8 @@ from imagier.run import build_data, build_training
 from imagier.run.experiment import Experiment
 from imagier.run.options import RunOptions
 from imagier.run.rehearsal import rehearse
-from imagier.run.resume_plan import ResumePlan
-from imagier.run.session import Session, announce, check_data, describe_size, log_precision
+from imagier.run.resume_plan import ResumePlan, choose_logdir
+from imagier.run.session import Session, announce, announce_end, check_data, describe_size, log_precision
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 
@@ -33,7 +33,8 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
     """
     config, problems = experiment.config, _Problems()
     log_precision(config, runtime)
-    resolved = problems.collect(lambda: ResumePlan.resolve(options, runtime, experiment.name))
+    logdir = problems.collect(lambda: choose_logdir(options, runtime, experiment.name))
+    resolved = None if logdir is None else problems.collect(lambda: ResumePlan.resolve(options, logdir, runtime))
     plan = None if resolved is None else resolved[0]
     seed = 0 if plan is None else plan.seed
     training = problems.collect(lambda: build_data.build_train_loader(config, runtime, seed))
@@ -52,6 +53,7 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
         trainer = Trainer(recipe, {}, runtime, seed=seed)
         session = Session(config, options, plan, trainer, training, held_out, [], None)
         announce(session)
+        announce_end(session)
     elif recipe is not None:
         logger.info(describe_size(config, recipe, training, held_out))
     logger.info(config.dump())

@@ -13,7 +13,7 @@ from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch
 from imagier.run import build_training, class_names, status
 from imagier.run.about import describe_run
-from imagier.run.saving import build_checkpoint_hook, build_saver, find_first_save, make_before_checkpoint
+from imagier.run.saving import build_checkpoint_hook, build_saver, find_next_save, make_before_checkpoint
 from imagier.run.session import Session
 from imagier.train.hooks import baselines, files, report, tensorboard
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
@@ -26,6 +26,7 @@ from imagier.train.hooks.profile import Profile
 from imagier.train.hooks.tolerant import TolerantHook, TolerantSink
 from imagier.train.hooks.wandb import WandB
 from imagier.train.hooks.watchdog import Watchdog
+from imagier.train.rank_state import RankState
 from imagier.train.saver import Saver
 from imagier.train.trainer import Hook, Trainer
 from imagier.train.view import View
@@ -104,7 +105,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     evaluation = _build_evaluation(session, view, log, saver)
     few = (session.held_out or session.training).some(FEW)
     health = _build_health(session, view, log, few if session.held_out else None)
-    stateful: dict[str, Stateful] = {"log": log, "health": health}
+    stateful: dict[str, Stateful] = {"log": log, "health": health, "rank_state": RankState(trainer)}
     if evaluation is not None:
         stateful["evaluation"] = evaluation
     wandb_id = extras.get("wandb_id") if wandb is None else wandb.run_id
@@ -115,7 +116,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
         partial(_collect_extras, session, wandb_id, calibrated, trainer),
         stateful,
         before_checkpoint=make_before_checkpoint(trainer, view, session.held_out),
-        prepares=find_first_save(config.run, session.training) < session.total_steps,
+        prepares=find_next_save(config.run, session.training, trainer) < session.total_steps,
     )
     images = TolerantHook(_build_images(session, view, sinks, few), "an image")
     page = _build_page(session, evaluation, health, saver) if is_main else None
@@ -168,7 +169,7 @@ def _build_log(session: Session, sinks: Sequence[Sink]) -> Log:
     return Log(
         sinks,
         every=session.config.run.logging_iter,
-        samples_per_step=training.batch_size * training.world,
+        samples_per_step=training.samples_per_step,
         log_names=session.trainer.recipe.log_names,
         stopwatch=session.stopwatch,
         tallies=partial(_count_skipped, [training, *([held_out] if held_out is not None else [])]),
@@ -255,7 +256,9 @@ def _collect_extras(
     """What a checkpoint keeps beside the state of the trainer and of the hooks."""
     statistics = build_training.measure_batch_norm(calibrated, trainer) if calibrated is not None else {}
     classes = {label: list(names) for label, names in session.training.dataset.classes.items()}
-    return {**session.plan.extras, class_names.KEY: classes, "wandb_id": wandb_id, "batch_norm": statistics}
+    samples = len(session.training.dataset)
+    extras = {**session.plan.extras, class_names.KEY: classes, "samples": samples}
+    return {**extras, "wandb_id": wandb_id, "batch_norm": statistics}
 
 
 def _count_skipped(loaders: Sequence[Loader]) -> dict[str, int]:

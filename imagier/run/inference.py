@@ -37,6 +37,7 @@ from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.checkpoint_files import find_latest
 from imagier.train.finite import find_nonfinite
+from imagier.train.fit_state import fit_state
 from imagier.train.hooks.images import to_uint8
 from imagier.train.runtime import Runtime
 
@@ -240,7 +241,7 @@ def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> R
     averages = {name: average.network} if average is not None else {}
     path = weights.path
     state, notes = translate_reference(weights.state, {name: network}, averages, {}, path)
-    state, misfits = checkpoint.fit_state(state, {name: network}, averages, path, strict=trainer.strict_resume)
+    state, misfits = fit_state(state, {name: network}, averages, path, strict=trainer.strict_resume)
     for line in [*notes, *misfits]:
         logger.info(line)
     with checkpoint.translate_load_errors(path):

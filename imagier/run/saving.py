@@ -71,9 +71,11 @@ def build_checkpoint_hook(
     )
 
 
-def find_first_save(run: Run, training: Loader) -> int:
-    """The iteration of the first checkpoint, if the run does not end before."""
-    return min(run.snapshot_save_iter, training.steps_in(run.snapshot_save_epoch))
+def find_next_save(run: Run, training: Loader, trainer: Trainer) -> int:
+    """The iteration of the next checkpoint, if the run does not end before."""
+    every, every_epochs, position = run.snapshot_save_iter, run.snapshot_save_epoch, trainer.position
+    next_epoch = (position.epoch // every_epochs + 1) * every_epochs
+    return min((trainer.step // every + 1) * every, trainer.step + training.steps_until(next_epoch, position))
 
 
 def make_before_checkpoint(trainer: Trainer, view: View, held_out: Loader | None) -> Callable[[Trainer], None] | None:

@@ -15,7 +15,7 @@ import torch
 
 from imagier.errors import UserError
 from imagier.train import manifest
-from imagier.train.disk import describe_error, evict_from_cache, write_atomic
+from imagier.train.disk import LONGEST_NAME, describe_error, evict_from_cache, write_atomic
 from imagier.train.manifest import DamagedManifest, Entry
 
 logger = logging.getLogger(__name__)
@@ -144,11 +144,7 @@ class CheckpointFiles:
 
 def save_state(logdir: Path, state: Mapping[str, Any]) -> Path:
     """Adds a checkpoint to a folder at once, and removes none; returns its path."""
-    try:
-        entries = manifest.read(logdir)
-    except (FileNotFoundError, DamagedManifest):
-        entries = manifest.scan_folder(logdir)
-    files = CheckpointFiles(logdir, entries=entries)
+    files = CheckpointFiles(logdir, entries=manifest.read_or_scan(logdir))
     files.add(state)
     assert files.last_good is not None
     return logdir / files.last_good
@@ -173,14 +169,18 @@ def read_pointer(logdir: Path) -> Path | None:
         return None
     except UnicodeDecodeError as error:
         raise _bad_pointer(pointer, "is not text") from error
+    except OSError as error:
+        raise _bad_pointer(pointer, f"cannot be read ({describe_error(error)})") from error
     words = first_line.split()
     if not words:
         raise _bad_pointer(pointer, "is empty")
+    if not words[-1].isprintable() or len(Path(words[-1]).name) > LONGEST_NAME:
+        raise _bad_pointer(pointer, "names no file")
     return logdir / words[-1]
 
 
 def _bad_pointer(pointer: Path, what: str) -> UserError:
-    advice = "write the name of a checkpoint into it, or remove it to start afresh"
+    advice = "write the name of a checkpoint into it, or remove it to continue from the newest one"
     return UserError(what, where=pointer, advice=advice, code="bad-checkpoint-pointer")
 
 
@@ -191,7 +191,7 @@ def find_latest(logdir: Path) -> Path | None:
         raise Unusable(
             f"names {path.name}, which is not there",
             where=logdir / LATEST,
-            advice="correct it, or remove it to start afresh",
+            advice="correct it, or remove it to use the newest one that is there",
             code="missing-checkpoint",
         )
     return path
@@ -205,10 +205,7 @@ def find_earlier(path: Path) -> list[Path]:
     at = manifest.parse_name(path.name)
     if at is None:
         return []
-    try:
-        entries = manifest.read(path.parent)
-    except (FileNotFoundError, DamagedManifest):
-        entries = manifest.scan_folder(path.parent)
+    entries = manifest.read_or_scan(path.parent)
     steps = sorted(((entry.step, entry.name) for entry in entries if entry.step < at[1]), reverse=True)
     return [path.parent / name for _, name in steps]
 

@@ -89,7 +89,7 @@ def remove_temporaries(folder: Path) -> None:
     No other process may be writing there.
     """
     for path in folder.glob(".*.tmp"):
-        if _TEMPORARY.fullmatch(path.name):
+        if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
 
 

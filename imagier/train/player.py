@@ -70,6 +70,10 @@ class Player:
         """The learning rate in force (of the first group)."""
         return self.optimizer.param_groups[0]["lr"]
 
+    def lr_at(self, time: int) -> float:
+        """The learning rate (of the first group) after so many iterations, or epochs if its schedule counts these."""
+        return self._base_lrs[0] * self.schedule(time)
+
     def set_time(self, epoch: int, step: int) -> None:
         """Sets the learning rate for an iteration by the epochs and iterations done before it."""
         time, unit = (step, "iterations") if self.by_iteration else (epoch, "epochs")

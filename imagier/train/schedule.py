@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from imagier.errors import UserError
-from imagier.ranges import Count, Positive, Share
+from imagier.ranges import Count, NonNegative, Positive, Share
 
 
 class Schedule(ABC):
@@ -41,7 +41,7 @@ class Constant(Schedule):
 class Step(Schedule):
     """gamma ** floor(t / step_size)."""
 
-    def __init__(self, *, step_size: Positive = 1_000_000_000, gamma: Share = 1.0) -> None:
+    def __init__(self, *, step_size: Positive = 1_000_000_000, gamma: NonNegative = 1.0) -> None:
         """step_size: Time after which the factor is multiplied by gamma, again and again. [epochs or iterations]
         gamma: What the factor of the learning rate is multiplied by.
         """

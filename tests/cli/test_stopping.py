@@ -112,6 +112,28 @@ def test_a_ctrl_c_after_another_signal_is_the_first(
     assert len(caplog.messages) == 1
 
 
+def test_a_terminal_that_is_closed_saves_and_stops(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(monkeypatch, signal.SIGHUP, 2)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert train(experiment, tmp_path / "run", "max_iter=6") == status.INTERRUPTED
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert steps_saved(tmp_path / "run") == [3]
+
+
+def test_under_nohup_a_run_goes_on(experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(monkeypatch, signal.SIGHUP, 2)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert train(experiment, tmp_path / "run", "max_iter=6") == status.DONE
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert steps_saved(tmp_path / "run") == [6]
+
+
 def test_two_ctrl_c_stop_at_once_and_save_nothing(
     experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,7 +169,8 @@ def test_a_run_in_a_folder_of_its_own_making_says_how_it_continues(
 
 
 def test_signals_are_as_before_once_a_run_is_over() -> None:
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = [signal.getsignal(number) for number in numbers]
     with handle_signals(Stop(1, 1)):
         assert [signal.getsignal(number) for number in numbers] != before

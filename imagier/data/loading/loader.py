@@ -30,6 +30,7 @@ from imagier.data.dataset import Dataset, Key
 from imagier.data.loading.collate import Loaded, collate, get_forms
 from imagier.data.loading.faults import TRIES, Guarded, OnError, let_go, too_many_bad_samples, translate_worker_errors
 from imagier.data.loading.order import plan, share, shuffle_in_blocks, shuffle_indices
+from imagier.data.loading.starting import start_processes
 from imagier.errors import RunError
 from imagier.recipe import Batch, Position
 
@@ -107,11 +108,28 @@ class Loader:
     @property
     def steps_per_epoch(self) -> int:
         """Full batches that every rank can take from one epoch."""
-        return len(self.dataset) // (self.batch_size * self.world)
+        return len(self.dataset) // self.samples_per_step
 
-    def steps_in(self, epochs: int) -> int:
-        """Steps after which so many epochs are over: what is left of one at its end goes into the next one's first."""
-        return -(-epochs * len(self.dataset) // (self.batch_size * self.world))
+    @property
+    def samples_per_step(self) -> int:
+        """Samples that all ranks together take in a step."""
+        return self.batch_size * self.world
+
+    def steps_until(self, epoch: int, start: Position) -> int:
+        """Steps from a position on after which so many epochs are over; 0 if they are.
+
+        What is left of an epoch at its end goes into the next one's first step.
+        """
+        left = (epoch - start.epoch) * len(self.dataset) - start.samples
+        return max(0, -(-left // self.samples_per_step))
+
+    def epoch_after(self, steps: int, start: Position) -> int:
+        """The epoch from which the step comes that is taken after so many others."""
+        return start.epoch + (start.samples + steps * self.samples_per_step) // len(self.dataset)
+
+    def fit_position(self, position: Position) -> Position:
+        """A position in this set: of one that has shrunk since, beyond its end, the beginning of the next epoch."""
+        return position if position.samples < len(self.dataset) else Position(position.epoch + 1)
 
     def stream(self, start: Position) -> Iterator[tuple[Batch, Position]]:
         """Batches without end from a position on, each with the position after it. Workers live as long as it does."""
@@ -198,7 +216,7 @@ class Loader:
 
     def _batches(self, loader: DataLoader) -> Generator[Batch, None, None]:
         # Closed and not left to the garbage collector: after an error that would come late, and workers would stay.
-        with closing(_serve(loader)) as served:
+        with closing(_serve(loader, [self.dataset, *self.dataset.spec.codecs])) as served:
             begun = map(self._begin, served)
             for wait in begun if self.copier is None else one_ahead(begun):
                 batch = wait()
@@ -262,10 +280,10 @@ class _InOrder:
             yield [(0, index) for index in batch]
 
 
-def _serve(loader: DataLoader) -> Generator[Loaded, None, None]:
-    """What the workers hand over. RunError if one of them dies, or cannot be started."""
+def _serve(loader: DataLoader, parts: Sequence[object]) -> Generator[Loaded, None, None]:
+    """What the workers hand over; parts: what is sent to them. RunError if one dies, or cannot be started."""
     before = active_children()
-    with translate_worker_errors():
+    with translate_worker_errors(), start_processes(parts):
         try:
             batches = iter(loader)
         except OSError as error:
@@ -301,7 +319,7 @@ def _kill(workers: Sequence[BaseProcess]) -> None:
 def _start_worker(run: int, worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
     # Signals go to a whole process group: what they ask for is for the run to do, and its workers end with it.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     # The parent of a worker that comes from a fork server is that server, which ends with the run.
     parent = os.getppid() if multiprocessing.get_start_method() == "forkserver" else run

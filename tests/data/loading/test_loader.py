@@ -83,7 +83,7 @@ def test_ranks_together_see_every_sample_of_every_epoch_exactly_once(world: int,
         loader(Counted(length), 2, seed=3, shuffle=True, rank=rank, world=world).stream(Position())
         for rank in range(world)
     ]
-    steps = loader(Counted(length), 2, world=world).steps_in(3)
+    steps = loader(Counted(length), 2, world=world).steps_until(3, Position())
     seen = [place for _ in range(steps) for stream in streams for place in places(next(stream)[0])]
     assert [epoch for epoch, _ in seen] == sorted(epoch for epoch, _ in seen)
     orders = [[index for at, index in seen if at == epoch] for epoch in range(3)]
@@ -117,15 +117,33 @@ def test_more_processes_than_cores_bring_no_warning_of_torch(recwarn: pytest.War
 def test_so_many_epochs_take_the_steps_that_are_told(length: int, epochs: int) -> None:
     made = loader(Counted(length), 2, world=4)
     assert made.steps_per_epoch == length // 8
-    steps = made.steps_in(epochs)
+    steps = made.steps_until(epochs, Position())
     assert (steps - 1) * 8 < epochs * length <= steps * 8
 
 
 def test_the_last_of_those_steps_ends_the_epoch() -> None:
     for epochs, length in ((1, 8), (1, 9), (2, 11), (5, 23)):
         made = loader(Counted(length), 2, world=4)
-        ends = [position.epoch for _, position in taken(made.stream(Position()), made.steps_in(epochs))]
+        ends = [position.epoch for _, position in taken(made.stream(Position()), made.steps_until(epochs, Position()))]
         assert ends[-1] >= epochs > max([0, *ends[:-1]])
+
+
+@pytest.mark.parametrize("start", [Position(0, 6), Position(1, 0), Position(1, 10), Position(3, 2)])
+def test_what_is_left_of_a_run_is_the_steps_that_its_stream_takes(start: Position) -> None:
+    made = loader(Counted(11), 2, world=2)
+    expected, position = 0, start
+    stream = made.stream(start)
+    while position.epoch < 3:
+        _, position = next(stream)
+        expected += 1
+        assert made.epoch_after(expected, start) == position.epoch
+    assert made.steps_until(3, start) == expected
+
+
+def test_a_position_beyond_the_end_of_a_set_is_the_next_epoch() -> None:
+    made = loader(Counted(11), 2)
+    places = [Position(2, samples) for samples in (0, 10, 11, 99)]
+    assert [made.fit_position(place) for place in places] == [*places[:2], Position(3, 0), Position(3, 0)]
 
 
 def test_the_order_is_a_function_of_the_seed_and_the_epoch() -> None:

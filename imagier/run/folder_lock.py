@@ -1,0 +1,120 @@
+"""One run at a time in a log folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from imagier.errors import UserError
+from imagier.run import config_changes
+from imagier.run.experiment import CONFIG
+from imagier.train import manifest
+from imagier.train.checkpoint_files import BEST, LATEST
+from imagier.train.disk import describe_error
+from imagier.train.hooks import files, images, profile, report
+from imagier.train.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+NAME = "run.lock"
+"""The locked file. It holds the process and the machine of the run, and is removed at its end."""
+
+FILES = (CONFIG, LATEST, BEST, manifest.NAME, files.NAME, report.NAME)
+FOLDERS = (config_changes.FOLDER, images.FOLDER, profile.FOLDER, "tensorboard")
+
+_HELD = (errno.EACCES, errno.EAGAIN)
+
+
+@contextmanager
+def lock_folder(logdir: Path, runtime: Runtime) -> Iterator[None]:
+    """Makes a run's folder, and keeps other runs out of it while this is open. UserError on all ranks if one is in it.
+
+    The first rank holds the lock (POSIX, which NFS has, too). However its process ends, the system frees it.
+    """
+    with contextlib.ExitStack() as stack:
+        problem = None
+        if runtime.is_main:
+            try:
+                stack.enter_context(_hold(logdir))
+            except UserError as error:
+                problem = error
+        problem = runtime.broadcast(problem)
+        if problem is not None:
+            raise problem
+        yield
+
+
+def unwritable(logdir: Path, reason: str) -> UserError:
+    """The error for a folder that cannot hold a run."""
+    advice = "make room, or name another `logdir`"
+    return UserError(f"cannot be written to: {reason}", where=logdir, advice=advice, code="unwritable-logdir")
+
+
+@contextmanager
+def _hold(logdir: Path) -> Iterator[None]:
+    """UserError if the folder cannot be made, or if another process holds it."""
+    made = [folder for folder in (logdir, *logdir.parents) if not folder.exists()]
+    try:
+        logdir.mkdir(parents=True, exist_ok=True)
+        file = _open_and_lock(logdir / NAME)
+    except OSError as error:
+        raise unwritable(logdir, describe_error(error)) from error
+    with file:
+        _check_content(logdir)
+        with contextlib.suppress(OSError):  # of a full disk: others are kept out all the same
+            file.truncate(0)
+            file.write(f"{os.getpid()} {socket.gethostname()}")
+            file.flush()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                (logdir / NAME).unlink()
+                for folder in made:  # of a run that did not begin
+                    folder.rmdir()
+
+
+def _check_content(logdir: Path) -> None:
+    """UserError if something in a folder keeps a run from writing one of its files there."""
+    for name in (*FILES, *FOLDERS):
+        path = logdir / name
+        if path.is_symlink() and not path.exists():
+            what = "is a link to nowhere"
+        elif path.exists() and path.is_dir() != (name in FOLDERS):
+            what = "is a folder, not a file" if path.is_dir() else "is a file, not a folder"
+        else:
+            continue
+        raise UserError(what, where=path, advice="remove it", code="in-the-way")
+
+
+def _open_and_lock(path: Path) -> IO[str]:
+    """The locked file. UserError if another process has it."""
+    while True:
+        file = path.open("a+", encoding="utf-8", errors="replace")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except OSError as error:
+            if error.errno not in _HELD:
+                reason = describe_error(error)
+                logger.warning(f"{path.parent}: its disk has no locks ({reason}): nothing keeps a second run out of it")
+                return file
+            file.seek(0)
+            pid, _, host = file.read(1000).partition(" ")
+            file.close()
+            raise UserError(
+                f"another run is writing there (process {pid or 'unknown'} on {host or 'an unknown machine'})",
+                where=path.parent,
+                advice="wait for its end, stop it, or name another `logdir`",
+                code="logdir-locked",
+            ) from error
+        file.close()  # the run before has just removed it
