@@ -142,7 +142,7 @@ class Generator(nn.Module):
         enhancers = local_enhancer.num_enhancers
         if global_generator.num_filters % 2**enhancers:
             what = f"must be a multiple of {2**enhancers}: each of local_enhancer.num_enhancers halves it"
-            raise UserError(what, where="global_generator.num_filters", code="odd-width")
+            raise UserError(what, where="global_generator.num_filters", advice="raise it", code="odd-width")
         self.size_multiple = 2 ** (global_generator.num_downsamples + enhancers)
         """Heights and widths of its images are multiples of this."""
         self.encoder: FeatureEncoder | None = None
@@ -318,13 +318,6 @@ class LocalEnhancer(nn.Module):
     ) -> None:
         """width: of its output features, half of those of its input; with `image_channels` its output is an image."""
         super().__init__()
-        if not width:
-            raise UserError(
-                "is too small: each enhancer halves it",
-                where="global_generator.num_filters",
-                advice="raise it",
-                code="too-few-filters",
-            )
         self.down = nn.Sequential(parts.layer(label_channels, width, 7), *parts.down([width, 2 * width]))
         self.up = nn.Sequential(
             *parts.residual(2 * width, num_res_blocks),

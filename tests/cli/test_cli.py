@@ -304,7 +304,7 @@ def test_a_flag_of_the_reference_is_accepted_and_described(
 
 def test_the_defaults_are_those_of_the_reference() -> None:
     args = parsed()
-    assert (args.seed, args.wandb_name, args.resume, args.local_rank) == (2, "default", None, None)
+    assert (args.seed, args.wandb_name, args.resume, args.local_rank) == (None, "default", None, None)
     assert not (args.debug or args.single_gpu or args.randomized_seed or args.wandb or args.profile or args.compile)
 
 

@@ -138,7 +138,6 @@ WRONG_TYPES = [
 
 OUT_OF_RANGE = [
     "gen_opt.lr_policy={type: step, gamma: -0.5}",
-    "gen_opt.lr_policy={type: step, gamma: 2}",
     "gen_opt.lr_policy={type: step, step_size: 0}",
     "gen_opt.lr_policy={type: linear, decay_start: 1, decay_end: 2, decay_target: -1}",
     "gen_opt.lr_policy={type: linear, decay_start: 1, decay_end: 2, decay_target: 2}",

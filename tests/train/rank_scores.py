@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from imagier.data.dataset import DatasetSpec
 from imagier.data.loading.loader import Loader
 from imagier.data.sample import Sample
 from imagier.metrics import l1, psnr
@@ -48,6 +49,8 @@ class Flat(Recipe):
 
 class Noise:
     """Images of noise around a color of each class; more classes come towards the end of the set."""
+
+    spec = DatasetSpec(sources=[], codecs=[], augmentations={})
 
     classes = ()
 

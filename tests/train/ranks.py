@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
+from imagier.data.dataset import DatasetSpec
 from imagier.data.loading.loader import Loader
 from imagier.data.sample import Sample
 from imagier.nn.average import ModelAverage
@@ -115,6 +116,7 @@ class Counted:
     """Samples that are one number, their index squared, everywhere."""
 
     classes = ()
+    spec = DatasetSpec(sources=[], codecs=[], augmentations={})
 
     def __init__(self, length: int) -> None:
         self.length = length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 from xml.etree import ElementTree
 
 import cv2
@@ -291,12 +293,19 @@ def test_a_run_that_is_ended_by_an_error_says_so_on_its_page(tmp_path: Path, mon
     assert "Ended by an error: iteration 2 of 4" in text and "a worker died" in text
 
 
-def test_a_run_whose_report_cannot_be_written_does_not_send_anybody_there(tmp_path: Path) -> None:
-    (tmp_path / "log" / report.NAME / "in the way").mkdir(parents=True)
+def test_a_run_whose_report_cannot_be_written_does_not_send_anybody_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_to_full_disk(path: Path) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(report, "write_atomic", write_to_full_disk)
     config = tiny.config(tiny.write_data(tmp_path / "data", train=4, val=3), max_iter=1)
     with logged() as lines:
         train(config, RunOptions(logdir=tmp_path / "log", device="cpu"))
-    assert [line for line in lines if report.NAME in line] == ["report.html could not be written: Is a directory"]
+    assert [line for line in lines if report.NAME in line] == [
+        "report.html could not be written: No space left on device"
+    ]
     assert lines[-1] == "finished at iteration 1"
 
 
