@@ -13,22 +13,24 @@ from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch
 from imagier.run import build_training, class_names, status
 from imagier.run.about import describe_run
+from imagier.run.ranks import raise_on_all_ranks
 from imagier.run.saving import build_checkpoint_hook, build_saver, find_next_save, make_before_checkpoint
 from imagier.run.session import Session
+from imagier.run.stopping import SlurmJob
 from imagier.train.hooks import baselines, files, report, tensorboard
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
 from imagier.train.hooks.console import Console
 from imagier.train.hooks.evaluation import Evaluation, Scores, name_weights
 from imagier.train.hooks.health import Health
-from imagier.train.hooks.images import Images
+from imagier.train.hooks.images import FOLDER, Images
 from imagier.train.hooks.log import Log, Sink
 from imagier.train.hooks.profile import Profile
-from imagier.train.hooks.tolerant import TolerantHook, TolerantSink
+from imagier.train.hooks.tolerant import SkippedWhenStopped, TolerantHook, TolerantSink
 from imagier.train.hooks.wandb import WandB
 from imagier.train.hooks.watchdog import Watchdog
 from imagier.train.rank_state import RankState
 from imagier.train.saver import Saver
-from imagier.train.trainer import Hook, Trainer
+from imagier.train.trainer import Hook, Outcome, Progress, Trainer
 from imagier.train.view import View
 
 FEW = 8
@@ -61,6 +63,11 @@ class Hooks:
         """Gives each hook the state that a checkpoint's extras hold for it, once the trainer has its own."""
         self.saves.load_state_dict(extras, trainer.runtime)
         self.health.prepare(trainer, trainer.step)
+        if self.saver is not None and self.evaluation is not None:
+            # Scores of a checkpoint are measured after it is written, so that they are not in it.
+            for entry in self.saver.files.entries:
+                if entry.step <= trainer.step:
+                    self.evaluation.remember(entry.step, entry.metrics)
 
     @property
     def unsaved(self) -> str | None:
@@ -94,14 +101,13 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     has_bar = is_main and session.options.owns_process
     console = Console(total_steps=session.total_steps, from_step=trainer.step, has_bar=has_bar)
     saver = build_saver(config.run, session.metrics, plan, session.runtime) if is_main else None
-    wandb = _build_wandb(session, extras.get("wandb_id")) if is_main and session.options.wandb else None
-    sinks = [console, *(_build_file_sinks(session) if is_main else []), *_tolerate_sink(wandb, "W&B's log")]
+    with raise_on_all_ranks(session.runtime):
+        wandb = _build_wandb(session, extras.get("wandb_id")) if is_main and session.options.wandb else None
+        written = [*_build_file_sinks(session), *_tolerate_sink(wandb, "W&B's log")] if is_main else []
+    sinks = [console, *written]
     log = _build_log(session, sinks)
-    view = View(
-        build_training.build_calibration(
-            session.training, build_training.count_calibration_batches(config), session.runtime
-        )
-    )
+    num_batches = build_training.count_calibration_batches(config)
+    view = View(build_training.build_calibration(session.training, num_batches, session.runtime))
     evaluation = _build_evaluation(session, view, log, saver)
     few = (session.held_out or session.training).some(FEW)
     health = _build_health(session, view, log, few if session.held_out else None)
@@ -109,7 +115,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     if evaluation is not None:
         stateful["evaluation"] = evaluation
     wandb_id = extras.get("wandb_id") if wandb is None else wandb.run_id
-    calibrated = view if build_training.count_calibration_batches(config) else None
+    calibrated = view if num_batches else None
     saves = build_checkpoint_hook(
         config.run,
         saver,
@@ -122,13 +128,45 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     page = _build_page(session, evaluation, health, saver) if is_main else None
     pages = _tolerate_pages(session, page) if page is not None else []
     watchdog = _build_watchdog(session)
-    # What a step leaves in the log is there before its checkpoint is, so that a run that is killed and continues lacks
-    # none of it. The watchdog last: a step is all that hooks do, too.
-    ordered: list[Hook | None] = [log, console, health, evaluation, images, saves, *pages, watchdog]
-    hooks = [hook for hook in ordered if hook is not None]
+    # Records first, so that a checkpoint lacks none. It then holds the step, whatever happens to its scores and images.
+    # The watchdog last: a step is all that hooks do, too.
+    looks = _list_looks(evaluation, images)
+    hooks: list[Hook] = [log, console, health, saves, *looks, *pages, *([watchdog] if watchdog is not None else [])]
     built = Hooks(hooks, sinks, saves, health, saver, evaluation, watchdog, page, trainer.step)
     built.resume(extras, trainer)
+    _make_up(session, evaluation, images)
     return built
+
+
+def _list_looks(evaluation: Evaluation | None, images: Hook) -> list[Hook]:
+    looks: list[Hook] = [images] if evaluation is None else [evaluation, images]
+    if SlurmJob.from_environment() is None:
+        return looks
+    return [SkippedWhenStopped(look) for look in looks]  # else the time to queue the job again might run out
+
+
+def _make_up(session: Session, evaluation: Evaluation | None, images: Hook) -> None:
+    """Makes the scores and the image of the step where a run continues, if it was killed before they were made."""
+    plan, trainer = session.plan, session.trainer
+    if not plan.is_resume or plan.checkpoint is None or plan.checkpoint.parent != plan.logdir:
+        return
+    is_scored, is_shown = trainer.runtime.broadcast(_find_looks(session))
+    position = trainer.position
+    epoch_ended = position.epoch > 0 and position.samples < session.training.samples_per_step
+    outcome = Outcome.DONE if trainer.step >= session.total_steps else Outcome.GO_ON
+    progress = Progress(trainer.step, position, epoch_ended, outcome, ())
+    if evaluation is not None and not is_scored:
+        evaluation.after_step(trainer, progress)
+    if not is_shown:
+        images.after_step(trainer, progress)
+
+
+def _find_looks(session: Session) -> tuple[bool, bool]:
+    """Whether the scores, and the image, of the current step are in the run's folder."""
+    step, logdir = session.trainer.step, session.plan.logdir
+    tags = {f"{metric.name}/{name_weights(session.trainer)}" for metric in session.metrics}
+    is_scored = any(record["step"] == step and tags & record.keys() for record in files.read(logdir))
+    return is_scored, any((logdir / FOLDER).glob(f"*_iteration_{step:09d}.jpg"))
 
 
 def _build_file_sinks(session: Session) -> list[Sink]:

@@ -158,7 +158,7 @@ def test_the_best_checkpoint_by_the_first_metric_stays_unless_keep_best_is_null(
 def test_the_best_scores_are_part_of_the_run(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkpoint alone knows all of them, those of its own step included."""
+    """Also those that were measured after the checkpoint was written, and the checkpoint alone knows the others."""
     values = iter([3.0, 1.0, 5.0, 4.0, 2.0])
     real = evaluation.Evaluation._score
 
@@ -169,7 +169,7 @@ def test_the_best_scores_are_part_of_the_run(
     monkeypatch.setattr(evaluation.Evaluation, "_score", scores)
     assert train(config, tmp_path / "log", "max_iter=4") == 0  # measured at 2 and at 4
     kept = checkpoint.load(of_step(tmp_path / "log", 4))["extras"]["evaluation"]
-    assert kept["best"]["L1"] == [1.0, 4]
+    assert kept["best"]["L1"] == [3.0, 2]
     assert train(config, tmp_path / "log", "max_iter=6") == 0
     assert "best so far: L1 1 at iteration 4, " in capsys.readouterr().out
     (tmp_path / "log" / "checkpoints.json").unlink()

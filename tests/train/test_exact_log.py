@@ -18,7 +18,7 @@ import yaml
 from imagier.cli import main
 from imagier.run import status
 from imagier.train.hooks import files
-from imagier.train.hooks.images import Images
+from imagier.train.hooks.checkpoints import Checkpoints
 from imagier.train.hooks.log import Log
 from imagier.train.trainer import Progress, Trainer
 
@@ -72,7 +72,7 @@ def act(patch: pytest.MonkeyPatch, hook: type, step: int, action: Callable[[], N
 
 
 def test_the_log_of_a_run_that_is_killed_and_stopped_again_and_again_is_exact(experiment: Path, tmp_path: Path) -> None:
-    """Scores and images are made once each, also those of the step at which a run is stopped, and before it is saved.
+    """Scores and images are made once each, also those of the step at which a run is stopped, or killed after its save.
 
     The weights that the health of step 5 compares are those from before the run continued.
     """
@@ -81,8 +81,8 @@ def test_the_log_of_a_run_that_is_killed_and_stopped_again_and_again_is_exact(ex
     for hook, step, action in [
         (Log, 3, kill),
         (Log, 3, stop),  # after step 4, with scores
-        (Images, 8, kill),  # beside scores, before they are saved
-        (Log, 8, stop),  # after step 9, between two checkpoints
+        (Checkpoints, 8, kill),  # before its scores and its image
+        (Log, 9, stop),  # after step 10, between two checkpoints
     ]:
         with pytest.MonkeyPatch.context() as patch:
             act(patch, hook, step, action)
@@ -114,6 +114,7 @@ def test_the_best_checkpoint_may_be_the_one_at_which_a_run_was_stopped(experimen
 KILLED_RUN = """
 import os, signal, sys
 from imagier.cli import main
+from imagier.train.hooks.checkpoints import Checkpoints
 from imagier.train.hooks.images import Images
 watch, at = Images.after_step, int(sys.argv.pop(1))
 def after_step(self, trainer, progress):

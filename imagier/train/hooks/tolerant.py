@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imagier.train.disk import describe_error
 from imagier.train.hooks.log import Record, Sink
-from imagier.train.trainer import Hook, Progress, Trainer
+from imagier.train.trainer import Hook, Outcome, Progress, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -74,3 +74,17 @@ class TolerantHook:
             yield
         except OSError as error:
             logger.warning(f"{self.what} could not be written: {describe_error(error)}")
+
+
+class SkippedWhenStopped:
+    """A hook that has no time at the step after which a run is stopped."""
+
+    def __init__(self, hook: Hook) -> None:
+        self.hook = hook
+
+    def after_step(self, trainer: Trainer, progress: Progress) -> None:
+        if progress.outcome is not Outcome.INTERRUPTED:
+            self.hook.after_step(trainer, progress)
+
+    def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
+        self.hook.after_fit(trainer, progress)
