@@ -74,18 +74,19 @@ class CheckpointFiles:
         self.logdir = logdir
         self.keep = keep
         self.entries = list(entries)
-        self.removes = True
-        """False: what expires stays, as the newest may be worth less."""
         self.last_good: str | None = entries[-1].name if entries else None
         """The name of the checkpoint from which a run would continue."""
         self._best: str | None = None
+        self._should_prune = True
+        """That of the newest."""
         self._noted: tuple[int, Mapping[str, float]] = (-1, {})
         """The last scores, and their step."""
 
-    def add(self, state: Mapping[str, Any], epoch: int | None = None) -> None:
+    def add(self, state: Mapping[str, Any], epoch: int | None = None, should_prune: bool = True) -> None:
         """Writes the state of a run, with the scores that were noted of its step. OSError if it is not on the disk.
 
-        epoch: that of its name; None: of its data.
+        epoch: that of its name; None: of its data. should_prune: whether what expires is removed, until the next one;
+        False if this one may be worth less.
         """
         step = state["current_iteration"]
         epoch = state["current_epoch"] if epoch is None else epoch
@@ -98,6 +99,7 @@ class CheckpointFiles:
         metrics = noted if noted_step == step else {}
         self._record([*others, Entry(path.name, step, epoch, size, sha256, round(time.time(), 3), metrics)])
         self.point(path.name)
+        self._should_prune = should_prune
         self._prune()
 
     def point(self, name: str) -> None:
@@ -130,7 +132,7 @@ class CheckpointFiles:
                 return
             self._best = best.name
         expired = self.keep.expired(self.entries)
-        if not expired or not self.removes:
+        if not expired or not self._should_prune:
             return
         try:
             evict_from_cache(self.logdir / self.entries[-1].name)

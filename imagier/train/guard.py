@@ -95,7 +95,7 @@ class Guard:
         """By player: its last iterations, as far as they were all bad."""
         self._waiting: deque[Iteration] = deque()
         self._history: deque[_Values] = deque(maxlen=HISTORY)
-        self._buffers = [buffer for network in self._networks() for buffer in network.buffers()]
+        self._buffers = [buffer for _, buffer in self._name_buffers()]
         self._before = self._copy_buffers()
         self._spare = self._copy_buffers()
         self._masks = {name for name, buffer in self._name_buffers() if not is_finite([buffer])}
@@ -185,24 +185,22 @@ class Guard:
 
     def _name_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """All buffers by a name for people, those of averages too."""
-        for player, of in self.players.items():
-            yield from ((f"{player}.{name}", buffer) for name, buffer in of.network.named_buffers())
-            if of.average is not None:
-                yield from ((f"average of {player}.{name}", b) for name, b in of.average.network.named_buffers())
+        for label, network in self._label_networks():
+            yield from ((f"{label}.{name}", buffer) for name, buffer in network.named_buffers())
 
     def _name_state(self) -> dict[str, Tensor]:
         """Everything that should be finite, by a name for people."""
         state = {name: buffer for name, buffer in self._name_buffers() if name not in self._masks}
+        for label, network in self._label_networks():
+            state |= {f"{label}.{name}": parameter for name, parameter in network.named_parameters()}
         for player, of in self.players.items():
-            state |= {f"{player}.{name}": parameter for name, parameter in of.network.named_parameters()}
             state |= {f"{player}_opt: {key}": value for key, value in name_moments(of.network, of.optimizer).items()}
-            if of.average is not None:
-                state |= {f"average of {player}.{name}": p for name, p in of.average.network.named_parameters()}
         return state
 
-    def _networks(self) -> list[nn.Module]:
-        averages = [player.average.network for player in self.players.values() if player.average is not None]
-        return [*(player.network for player in self.players.values()), *averages]
+    def _label_networks(self) -> Iterator[tuple[str, nn.Module]]:
+        for player, of in self.players.items():
+            for kind, network in of.named_networks().items():
+                yield player if kind == "network" else f"{kind} of {player}", network
 
     def _copy_buffers(self) -> list[Tensor]:
         return [buffer.clone() for buffer in self._buffers]

@@ -25,7 +25,7 @@ class Launch:
     rank: int = 0
     world: int = 1
     local_rank: int = 0
-    meeting: tuple[str, int] | None = None
+    rendezvous: tuple[str, int] | None = None
     """Host and port where a Slurm step's ranks meet; None: MASTER_ADDR and MASTER_PORT of a launcher say it."""
 
 
@@ -41,7 +41,7 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
             read_number("LOCAL_RANK", 0, environment),
         )
         if launch.world > 1:
-            _check_meeting(environment, launch.world)
+            _check_rendezvous(environment, launch.world)
     elif read_number("SLURM_STEP_NUM_TASKS", 1, environment) > 1:  # only srun sets it, and neither sbatch nor salloc
         launch = _read_step(environment)
     else:
@@ -69,7 +69,7 @@ def count_local_ranks(world: int, environment: Mapping[str, str] = os.environ) -
     return int(of_nodes[0]) if of_nodes else world
 
 
-def _check_meeting(environment: Mapping[str, str], world: int) -> None:
+def _check_rendezvous(environment: Mapping[str, str], world: int) -> None:
     """UserError unless the environment says where ranks meet."""
     if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]:
         what = f"the environment's WORLD_SIZE is {world}, but it has no {', '.join(missing)}"
@@ -103,9 +103,9 @@ def _read_step(environment: Mapping[str, str]) -> Launch:
 
 
 def _first_host(hosts: str) -> str:
-    """The first of a list as Slurm writes it: of "gpu[03-05,9],cpu1", gpu03."""
-    found = re.match(r"([^\[,]+)(?:\[(\d+)[^\]]*\]([^\[,]*))?", hosts)
+    """The first of a list as Slurm writes it: of "gpu[03-05,9],cpu1", gpu03; of "rack[1-2]n[3-4]", rack1n3."""
+    found = re.match(r"(?:[^\[,]|\[\d[^\]]*\])+", hosts)
     if found is None:
         what = f"the environment's SLURM_STEP_NODELIST is {hosts!r}, not a list of hosts"
         raise UserError(what, advice=_ADVICE, code=_CODE)
-    return "".join(filter(None, found.groups()))
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", found[0])

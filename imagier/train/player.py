@@ -144,6 +144,10 @@ class Player:
         elif math.isfinite(norm):
             self.optimizer.step()
 
+    def named_networks(self) -> dict[str, nn.Module]:
+        """The network, and that of its average if it keeps one, by "network" and "average"."""
+        return {"network": self.network} | ({} if self.average is None else {"average": self.average.network})
+
     def list_moving_tensors(self) -> list[Tensor]:
         """What only `update` changes: the weights, their moments, and the weights of the average."""
         moments = [value for of in self.optimizer.state.values() for value in of.values() if isinstance(value, Tensor)]

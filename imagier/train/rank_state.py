@@ -28,7 +28,7 @@ class RankState:
 
     def state_dict(self, runtime: Runtime) -> dict[str, Any]:
         """Per rank, the buffers that are not as on the first one, by "player.network.name", and the recipe's state."""
-        buffers = self._list_buffers()
+        buffers = self._list_buffers() if runtime.world > 1 else {}
         digests = {name: _digest(buffer) for name, buffer in buffers.items()}
         of_first = runtime.broadcast(digests)
         own = {name: buffer.cpu() for name, buffer in buffers.items() if digests[name] != of_first[name]}
@@ -52,16 +52,13 @@ class RankState:
 
     def _list_buffers(self) -> dict[str, Tensor]:
         """The buffers that checkpoints hold, by player and name."""
-        networks = {f"{name}.network": player.network for name, player in self.trainer.players.items()}
-        for name, player in self.trainer.players.items():
-            if player.average is not None:
-                networks[f"{name}.average"] = player.average.network
         found = {}
-        for where, network in networks.items():
-            learned = {name for name, _ in network.named_parameters(remove_duplicate=False)}
-            for name, tensor in network.state_dict().items():
-                if name not in learned:
-                    found[f"{where}.{name}"] = tensor
+        for player, of in self.trainer.players.items():
+            for kind, network in of.named_networks().items():
+                learned = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+                for name, tensor in network.state_dict().items():
+                    if name not in learned:
+                        found[f"{player}.{kind}.{name}"] = tensor
         return found
 
 

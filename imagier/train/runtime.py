@@ -165,14 +165,14 @@ class Runtime:
         A parameter without a gradient on this rank, but with one on another, counts as 0 here; one without a gradient
         on any rank keeps none. (Which have one is sent with the gradients, and read only if some are missing.)
         """
-        if self.world == 1 or not parameters:
+        if self.world == 1 or not (parameters or others):
             return
         present = [p.grad is not None for p in parameters]
         for p in parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         gradients = [*(p.grad for p in parameters if p.grad is not None), *others]
-        marks = parameters[0].new_tensor(present)
+        marks = gradients[0].new_tensor([*present, True])  # an empty tensor is no message
         works = [dist.all_reduce(marks, async_op=True)]
         buckets = _split_into_buckets(gradients)
         flats = [torch.cat([g.flatten() for g in bucket]) for bucket in buckets]
@@ -247,7 +247,7 @@ def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
         launch = Launch(local_rank=read_number("LOCAL_RANK", 0)) if single else read_launch()
     rank, world = launch.rank, launch.world
     local = local_rank if local_rank is not None else launch.local_rank
-    if launch.meeting is not None and torch.cuda.device_count() == 1:
+    if launch.rendezvous is not None and torch.cuda.device_count() == 1:
         local = 0  # Slurm shows each process a GPU of its own
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
     runtime = Runtime(_choose_device(device, local), rank=rank, world=world, local_rank=local, previous_gpu=gpu)
@@ -263,8 +263,8 @@ def _join(runtime: Runtime, launch: Launch) -> None:
     backend = "nccl" if runtime.device.type == "cuda" else "gloo"
     options: dict[str, Any] = {"timeout": timedelta(minutes=30)}
     url = "env://"
-    if launch.meeting is not None:
-        url = f"tcp://{launch.meeting[0]}:{launch.meeting[1]}"
+    if launch.rendezvous is not None:
+        url = f"tcp://{launch.rendezvous[0]}:{launch.rendezvous[1]}"
         options |= {"rank": launch.rank, "world_size": launch.world}
     try:
         store, rank, world = next(dist.rendezvous(url, **options))

@@ -162,7 +162,9 @@ def main() -> None:
         state = train(runtime, **options)
         torch.save({"state": state, "digest": digest(state)}, folder / f"{name}_{runtime.rank}.pt")
     rows = [runtime.all_gather(own_rows(runtime.rank + more)) for more in (0, 1)]
-    torch.save({"rows": rows}, folder / f"gathered_{runtime.rank}.pt")
+    loss = torch.tensor([float(runtime.rank)])
+    runtime.average_gradients([], [loss])
+    torch.save({"rows": rows, "loss": loss}, folder / f"gathered_{runtime.rank}.pt")
     for samples in CALIBRATED:
         torch.save(calibrated(runtime, samples), folder / f"calibrated{samples}_{runtime.rank}.pt")
     runtimes.stop(runtime)

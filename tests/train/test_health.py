@@ -254,6 +254,22 @@ def test_the_ratio_is_of_one_update_and_of_none_for_a_player_that_stands_still(u
         assert record.scalars["health/gen_update_ratio"] == pytest.approx(0.1 / 0.5)
 
 
+@pytest.mark.parametrize("frozen_at", [1, 2])
+def test_a_player_is_measured_though_it_is_frozen_between_its_updates(frozen_at: int) -> None:
+    setup = Setup()
+    player = setup.trainer.players["gen"]
+    weight = player.params[0]
+    weight.requires_grad_(frozen_at != 1)
+    setup.hook.after_step(setup.trainer, Progress(1, Position(), False, Outcome.GO_ON, []))
+    weight.requires_grad_()
+    player.backward(weight.sum())
+    player.update()
+    weight.requires_grad_(frozen_at != 2)
+    phases = [Phase("gen", {}, torch.tensor(1.0))]
+    setup.hook.after_step(setup.trainer, Progress(2, Position(), False, Outcome.GO_ON, phases))
+    assert setup.records[0].scalars["health/gen_update_ratio"] == pytest.approx(0.1 / 0.5)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("still", ["gen", "dis"])
 def test_a_player_that_never_moves_is_told_within_fifty_iterations(

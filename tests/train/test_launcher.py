@@ -32,21 +32,28 @@ def test_torchrun_says_it_also_within_a_step_of_slurm() -> None:
 def test_a_step_of_several_processes_is_one_run() -> None:
     found = read_launch(SRUN)
     assert (found.rank, found.world, found.local_rank) == (3, 4, 1)
-    assert found.meeting is not None
-    host, port = found.meeting
+    assert found.rendezvous is not None
+    host, port = found.rendezvous
     assert host == "gpu03"
     assert port in PORTS
-    assert read_launch({**SRUN, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}).meeting == (host, port)
-    assert read_launch({**SRUN, "SLURM_STEP_ID": "3"}).meeting != (host, port)
+    assert read_launch({**SRUN, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}).rendezvous == (host, port)
+    assert read_launch({**SRUN, "SLURM_STEP_ID": "3"}).rendezvous != (host, port)
     assert count_local_ranks(4, SRUN) == 2
 
 
 @pytest.mark.parametrize(
     ("hosts", "first"),
-    [("a", "a"), ("a-1,b", "a-1"), ("n[007,9-12]-ib,m", "n007-ib"), ("n[1-3],m", "n1"), ("gpu.example.org", None)],
+    [
+        ("a", "a"),
+        ("a-1,b", "a-1"),
+        ("n[007,9-12]-ib,m", "n007-ib"),
+        ("n[1-3],m", "n1"),
+        ("r[01-2]n[3,4],m[5]", "r01n3"),
+        ("gpu.example.org", None),
+    ],
 )
 def test_the_first_host_of_a_list_is_where_they_meet(hosts: str, first: str | None) -> None:
-    found = read_launch({**SRUN, "SLURM_STEP_NODELIST": hosts}).meeting
+    found = read_launch({**SRUN, "SLURM_STEP_NODELIST": hosts}).rendezvous
     assert found is not None and found[0] == (first or hosts)
 
 

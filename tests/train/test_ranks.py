@@ -77,6 +77,10 @@ def test_all_ranks_gather_the_rows_of_all_in_their_order(two_ranks: Path) -> Non
     assert torch.equal(Runtime(torch.device("cpu")).all_gather(two), torch.cat(two))
 
 
+def test_all_ranks_hold_the_same_loss_of_a_player_that_learns_nothing_now(two_ranks: Path) -> None:
+    assert [loaded(two_ranks, "gathered", rank)["loss"].tolist() for rank in (0, 1)] == [[0.5], [0.5]]
+
+
 @pytest.mark.parametrize("samples", ranks.CALIBRATED)
 def test_batch_norms_of_the_average_see_as_many_batches_on_one_rank_as_on_the_other(
     two_ranks: Path, samples: int

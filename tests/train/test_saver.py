@@ -407,8 +407,8 @@ def test_states_are_asked_for_on_every_rank_and_written_on_the_first(tmp_path: P
 def test_what_somebody_asks_for_is_saved_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, float | None]] = []
     saver = saver_in(tmp_path)
-    monkeypatch.setattr(saver, "save", lambda run, extras, patience_s, epoch: asked.append((run.step, patience_s)))
-    monkeypatch.setattr(saver, "save_now", lambda run, extras, epoch: asked.append((run.step, -1)))
+    monkeypatch.setattr(saver, "save", lambda run, extras, patience_s, **_: asked.append((run.step, patience_s)))
+    monkeypatch.setattr(saver, "save_now", lambda run, extras, **_: asked.append((run.step, -1)))
 
     def stop(step: int, epoch: int) -> Outcome:
         return {3: Outcome.SAVE, 5: Outcome.DONE}.get(step, Outcome.GO_ON)

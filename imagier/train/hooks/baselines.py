@@ -56,7 +56,7 @@ def measure_mean_colors(batches: Iterable[Batch], recipe: Recipe, runtime: Runti
         class_map = recipe.class_map(batch)
         if class_map is not None:
             sums = torch.einsum("nkhw,nchw->kc", class_map.float(), target.float())
-            rows = torch.cat([sums, class_map.float().sum(dim=(0, 2, 3))[:, None]], dim=1).double().cpu()
+            rows = torch.cat([sums, class_map.float().sum(dim=(0, 2, 3))[:, None]], dim=1).cpu().double()
             classes = rows if classes is None else classes + rows
     images = runtime.all_gather([images]).sum(dim=0)
     classes = add_ranks(classes, runtime)
@@ -79,7 +79,7 @@ class ClassErrors:
         """Adds a batch: N x 3 x H x W each, and N x K x H x W in {0, 1}."""
         errors = (images - targets).abs().mean(dim=1, keepdim=True)
         both = [(class_map * factor).float().sum(dim=(0, 2, 3)) for factor in (errors, 1)]
-        rows = torch.stack(both, dim=1).double().cpu()
+        rows = torch.stack(both, dim=1).cpu().double()
         self._rows = rows if self._rows is None else self._rows + rows
 
     def merge(self, runtime: Runtime) -> None:
@@ -108,4 +108,4 @@ def add_ranks(rows: Tensor | None, runtime: Runtime) -> Tensor | None:
 
 def _count(colors: Tensor) -> Tensor:
     """N x 3 -> 4: the sum, and N."""
-    return torch.cat([colors.double().cpu().sum(dim=0), torch.tensor([float(len(colors))], dtype=torch.float64)])
+    return torch.cat([colors.cpu().double().sum(dim=0), torch.tensor([float(len(colors))], dtype=torch.float64)])

@@ -91,20 +91,19 @@ class Checkpoints:
                 logger.info(f"iteration {progress.step:,} is not saved, but the next one whose numbers are finite")
             return False
         guard.check_state(progress.step)
-        if self.saver is not None:
-            self.saver.files.removes = not guard.is_in_streak
         return True
 
     def _save(self, trainer: Trainer, progress: Progress, extras: dict[str, Any]) -> None:
         if self.saver is None:
             return
         epoch = choose_epoch_in_name(progress.position, progress.step, self.max_iter)
+        should_prune = trainer.guard is None or not trainer.guard.is_in_streak
         if progress.is_last:
-            self.saver.save_now(trainer, extras, epoch=epoch)
+            self.saver.save_now(trainer, extras, epoch=epoch, should_prune=should_prune)
         else:
             # A checkpoint that was asked for is never left out.
             patience_s = None if progress.outcome is Outcome.SAVE else PATIENCE_S
-            self.saver.save(trainer, extras, patience_s, epoch=epoch)
+            self.saver.save(trainer, extras, patience_s, epoch=epoch, should_prune=should_prune)
 
     def load_state_dict(self, extras: Mapping[str, Any], runtime: Runtime) -> None:
         """Gives every stateful hook what the extras of a checkpoint hold for it; those without a state start afresh."""

@@ -130,7 +130,7 @@ class Health:
         ratios = {}
         for name, before in self._weights.items():
             after = _copy_weights(players[name])
-            if not self._updates[name] or len(after) != len(before):  # else some were frozen or freed meanwhile
+            if not self._updates[name]:
                 continue
             moved = torch.nn.utils.get_total_norm(torch._foreach_sub(after, before)) / self._updates[name]
             ratios[tag_update_ratio(name)] = moved / torch.nn.utils.get_total_norm(before).clamp(min=1e-12)
@@ -176,7 +176,8 @@ class Health:
 
 
 def _copy_weights(player: Player) -> list[Tensor]:
-    return [p.detach().clone() for p in player.params]
+    """Those that are frozen now, too: phases may freeze and free them."""
+    return [p.detach().clone() for group in player.optimizer.param_groups for p in group["params"]]
 
 
 def read_numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
