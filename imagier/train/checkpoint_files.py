@@ -79,11 +79,9 @@ class CheckpointFiles:
         self._best: str | None = None
         self._should_prune = True
         """That of the newest."""
-        self._noted: tuple[int, Mapping[str, float]] = (-1, {})
-        """The last scores, and their step."""
 
     def add(self, state: Mapping[str, Any], epoch: int | None = None, should_prune: bool = True) -> None:
-        """Writes the state of a run, with the scores that were noted of its step. OSError if it is not on the disk.
+        """Writes the state of a run. OSError if it is not on the disk.
 
         epoch: that of its name; None: of its data. should_prune: whether what expires is removed, until the next one;
         False if this one may be worth less.
@@ -95,9 +93,7 @@ class CheckpointFiles:
         if len(others) < len(self.entries):  # written again: for a moment its hash would be that of the old file
             self._record(others)
         size, sha256 = write_state(path, state)
-        noted_step, noted = self._noted
-        metrics = noted if noted_step == step else {}
-        self._record([*others, Entry(path.name, step, epoch, size, sha256, round(time.time(), 3), metrics)])
+        self._record([*others, Entry(path.name, step, epoch, size, sha256, round(time.time(), 3))])
         self.point(path.name)
         self._should_prune = should_prune
         self._prune()
@@ -108,9 +104,8 @@ class CheckpointFiles:
         self.last_good = name
 
     def note(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Records the scores of the checkpoint of a step, there or still to come; raises what `add` does."""
+        """Records the scores of the checkpoint of a step, if there is one; raises what `add` does."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        self._noted = (step, finite)
         noted = [replace(entry, metrics=finite) if entry.step == step else entry for entry in self.entries]
         if noted == self.entries:
             return
