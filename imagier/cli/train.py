@@ -119,7 +119,9 @@ def read_run_options(args: argparse.Namespace) -> RunOptions:
 def _format_command(words: Sequence[str]) -> str:
     """What was typed, as far as Python knows: the script is known by its path."""
     script = Path(words[0])
-    start = {"imagier": "imagier", "__main__.py": "python -m imagier"}.get(script.name, f"python {words[0]}")
+    start = {"imagier": "imagier", "__main__.py": "python -m imagier"}.get(
+        script.name, f"python {shlex.quote(words[0])}"
+    )
     return f"{start} {shlex.join(words[1:])}"
 
 

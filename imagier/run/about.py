@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from imagier.run.experiment import CONFIG
 from imagier.run.session import Session
 from imagier.train.hooks.report import About
+from imagier.train.launcher import count_local_ranks
 
 _PACKAGES = ("imagier", "torch", "numpy", "opencv-python-headless")
 
@@ -46,10 +47,8 @@ def list_commands(session: Session) -> dict[str, str]:
     data = session.config.run.data
     logdir = shlex.quote(str(session.plan.logdir))
     config = shlex.quote(str(session.plan.logdir / CONFIG))
-    world = session.runtime.world
-    launch = f"torchrun --nproc_per_node {world} -m imagier" if world > 1 else "imagier"
     commands = {
-        "continue": f"{launch} train --logdir {logdir}",
+        "continue": f"{format_launch(session.runtime.world)} train --logdir {logdir}",
         "images of your own inputs": f"imagier infer --logdir {logdir} --input FOLDER --output_dir OUT",
     }
     if data.test is not None or data.val is not None or session.config.run.test_data is not None:
@@ -63,6 +62,15 @@ def list_commands(session: Session) -> dict[str, str]:
         "look at the data": f"imagier data preview {config} preview.html",
         "prove that it resumes exactly": f"imagier verify-resume {config}",
     }
+
+
+def format_launch(world: int) -> str:
+    """What starts imagier on so many ranks, on machines of as many as this one has."""
+    if world == 1:
+        return "imagier"
+    local = count_local_ranks(world)
+    nodes = f"--nnodes {world // local} --rdzv_backend c10d --rdzv_endpoint HOST:29500 " if local < world else ""
+    return f"torchrun {nodes}--nproc_per_node {local} -m imagier"
 
 
 def find_version(name: str) -> str:

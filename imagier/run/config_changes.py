@@ -10,10 +10,15 @@ import yaml
 
 from imagier.config.check import Config
 from imagier.config.load import dump_inline
+from imagier.config.schema import AUTO
 from imagier.run.experiment import CONFIG
 from imagier.train.disk import write_atomic
 
 FOLDER = "configs"
+
+_NEW_DEFAULTS = [("keep_best", None, AUTO), ("trainer.image_to_tensorboard", False, True)]
+"""What an older version wrote into the config of a run for a key that the user's does not have, and what this one does:
+the user has changed nothing."""
 
 LONGEST_VALUE = 40
 """Characters of a value that are shown."""
@@ -24,31 +29,33 @@ def list_changes(folder: Path, config: Config) -> list[str]:
 
     Nothing if that config is missing or cannot be read.
     """
-    before = _read(folder / CONFIG)
-    if before is None:
+    kept = _read(folder / CONFIG)
+    if kept is None:
         return []
-    old, new = dict(_flatten(before)), dict(_flatten(yaml.safe_load(config.dump())))
-    changed = [key for key in {**old, **new} if old.get(key, _UNSET) != new.get(key, _UNSET)]
-    return [f"{key} {_show(old.get(key, _UNSET))} -> {_show(new.get(key, _UNSET))}" for key in changed]
+    old, new = dict(_flatten(kept)), dict(_flatten(yaml.safe_load(config.dump())))
+    pairs = [(key, old.get(key, _UNSET), new.get(key, _UNSET)) for key in {**old, **new}]
+    changed = [pair for pair in pairs if pair[1] != pair[2] and pair not in _NEW_DEFAULTS]
+    return [f"{key} {_show(before)} -> {_show(after)}" for key, before, after in changed]
 
 
 def write_config(folder: Path, config: Config, step: int) -> None:
     """Makes a config that of the run in a folder from an iteration on, and keeps those before. OSError as of a disk."""
     text = config.dump().encode()
     path, kept = folder / CONFIG, folder / FOLDER
-    before = path.read_bytes() if path.is_file() else None
+    if path.is_file() and not kept.is_dir():
+        _write(kept / _name(0), path.read_bytes())  # an older version kept none
     _write(path, text)
-    if before is not None and not kept.is_dir():
-        _write(kept / _name(0), before)  # an older version kept none
-    if before != text:
+    names = sorted(other.name for other in kept.glob("config_iteration_*.yaml"))
+    for name in names:
+        if name > _name(step):  # of iterations that the run went back from
+            (kept / name).unlink()
+    last = max((name for name in names if name <= _name(step)), default=None)
+    if last is None or (kept / last).read_bytes() != text:
         _write(kept / _name(step), text)
 
 
-class _Unset:
-    """The value of a key that is not there."""
-
-
-_UNSET = _Unset()
+_UNSET = object()
+"""The value of a key that is not there."""
 
 
 def _name(step: int) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from imagier.config.check import Config
 from imagier.errors import UserError
-from imagier.recipe import Recipe
+from imagier.recipe import Position, Recipe
 from imagier.run import build_data, build_training
 from imagier.run.experiment import Experiment
 from imagier.run.options import RunOptions
@@ -35,7 +35,7 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
     log_precision(config, runtime)
     logdir = problems.collect(lambda: choose_logdir(options, runtime, experiment.name))
     resolved = None if logdir is None else problems.collect(lambda: ResumePlan.resolve(options, logdir, runtime))
-    plan = None if resolved is None else resolved[0]
+    plan, found = (None, None) if resolved is None else resolved
     seed = 0 if plan is None else plan.seed
     training = problems.collect(lambda: build_data.build_train_loader(config, runtime, seed))
     held_out = problems.collect(lambda: build_data.build_validation_loader(config, runtime, seed))
@@ -46,12 +46,17 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
     recipe = problems.collect(lambda: build_training.build_weightless_recipe(config, **known))
     if recipe is not None:
         _check_weights(config, recipe, problems)
-        if training is not None and not problems.errors:
+        # With other ranks, networks on the CPU would talk to them over the process group of the GPUs.
+        if training is not None and not problems.errors and runtime.world == 1:
             problems.collect(lambda: rehearse(config, recipe, training, held_out, **known))
     session = None
     if training is not None and recipe is not None and plan is not None:
         trainer = Trainer(recipe, {}, runtime, seed=seed)
         session = Session(config, options, plan, trainer, training, held_out, [], None)
+        if found is not None and plan.is_resume:
+            now = {key: int(found.state.get(key, 0)) for key in ("current_iteration", "current_epoch", "epoch_samples")}
+            trainer.step = now["current_iteration"]
+            trainer.position = training.fit_position(Position(now["current_epoch"], now["epoch_samples"]))
         announce(session)
         announce_end(session)
     elif recipe is not None:

@@ -8,10 +8,11 @@ import fcntl
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from imagier.errors import UserError
 from imagier.run import config_changes
@@ -19,7 +20,7 @@ from imagier.run.experiment import CONFIG
 from imagier.train import manifest
 from imagier.train.checkpoint_files import BEST, LATEST
 from imagier.train.disk import describe_error
-from imagier.train.hooks import files, images, profile, report
+from imagier.train.hooks import files, images, profile, report, tensorboard
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -27,10 +28,16 @@ logger = logging.getLogger(__name__)
 NAME = "run.lock"
 """The locked file. It holds the process and the machine of the run, and is removed at its end."""
 
-FILES = (CONFIG, LATEST, BEST, manifest.NAME, files.NAME, report.NAME)
-FOLDERS = (config_changes.FOLDER, images.FOLDER, profile.FOLDER, "tensorboard")
+FILES = (CONFIG, LATEST, BEST, manifest.NAME, files.NAME, report.NAME, report.COMMANDS)
+FOLDERS = (config_changes.FOLDER, images.FOLDER, profile.FOLDER, tensorboard.FOLDER)
 
 _HELD = (errno.EACCES, errno.EAGAIN)
+
+_OWN: set[Path] = set()
+"""The folders that threads of this process hold. A POSIX lock is the process's: it does not keep them from each other,
+and whoever closes the file drops it for all."""
+
+_OWN_GUARD = threading.Lock()
 
 
 @contextmanager
@@ -60,26 +67,41 @@ def unwritable(logdir: Path, reason: str) -> UserError:
 
 @contextmanager
 def _hold(logdir: Path) -> Iterator[None]:
-    """UserError if the folder cannot be made, or if another process holds it."""
-    made = [folder for folder in (logdir, *logdir.parents) if not folder.exists()]
-    try:
-        logdir.mkdir(parents=True, exist_ok=True)
-        file = _open_and_lock(logdir / NAME)
-    except OSError as error:
-        raise unwritable(logdir, describe_error(error)) from error
-    with file:
-        _check_content(logdir)
+    """UserError if the folder cannot be made or used, or if another run holds it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            made = [folder for folder in (logdir, *logdir.parents) if not folder.exists()]
+            logdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_keep_threads_out(logdir))
+            file = stack.enter_context(_open_and_lock(logdir / NAME))
+            stack.callback(_clean_up, logdir, made)
+            _check_content(logdir)
+        except OSError as error:
+            raise unwritable(logdir, describe_error(error)) from error
         with contextlib.suppress(OSError):  # of a full disk: others are kept out all the same
             file.truncate(0)
-            file.write(f"{os.getpid()} {socket.gethostname()}")
-            file.flush()
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                (logdir / NAME).unlink()
-                for folder in made:  # of a run that did not begin
-                    folder.rmdir()
+            file.write(f"{os.getpid()} {socket.gethostname()}".encode())
+        yield
+
+
+def _clean_up(logdir: Path, made: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):
+        (logdir / NAME).unlink()
+        for folder in made:  # of a run that did not begin
+            folder.rmdir()
+
+
+@contextmanager
+def _keep_threads_out(logdir: Path) -> Iterator[None]:
+    folder = logdir.resolve()
+    with _OWN_GUARD:
+        if folder in _OWN:
+            raise _locked(logdir, str(os.getpid()), socket.gethostname())
+        _OWN.add(folder)
+    try:
+        yield
+    finally:
+        _OWN.remove(folder)
 
 
 def _check_content(logdir: Path) -> None:
@@ -95,26 +117,31 @@ def _check_content(logdir: Path) -> None:
         raise UserError(what, where=path, advice="remove it", code="in-the-way")
 
 
-def _open_and_lock(path: Path) -> IO[str]:
+def _open_and_lock(path: Path) -> FileIO:
     """The locked file. UserError if another process has it."""
     while True:
-        file = path.open("a+", encoding="utf-8", errors="replace")
+        file = path.open("ab+", buffering=0)  # a buffer would be written again, and fail again, at the end
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
         except OSError as error:
             if error.errno not in _HELD:
                 reason = describe_error(error)
                 logger.warning(f"{path.parent}: its disk has no locks ({reason}): nothing keeps a second run out of it")
                 return file
             file.seek(0)
-            pid, _, host = file.read(1000).partition(" ")
+            pid, _, host = file.read(1000).decode(errors="replace").partition(" ")
             file.close()
-            raise UserError(
-                f"another run is writing there (process {pid or 'unknown'} on {host or 'an unknown machine'})",
-                where=path.parent,
-                advice="wait for its end, stop it, or name another `logdir`",
-                code="logdir-locked",
-            ) from error
+            raise _locked(path.parent, pid, host) from error
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
         file.close()  # the run before has just removed it
+
+
+def _locked(logdir: Path, pid: str, host: str) -> UserError:
+    return UserError(
+        f"another run is writing there (process {pid or 'unknown'} on {host or 'an unknown machine'})",
+        where=logdir,
+        advice="wait for its end, stop it, or name another `logdir`",
+        code="logdir-locked",
+    )

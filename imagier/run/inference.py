@@ -35,10 +35,11 @@ from imagier.run.workers import warn_of_many
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import FoundCheckpoint
-from imagier.train.checkpoint_files import find_latest
+from imagier.train.checkpoint_files import LATEST, find_latest
 from imagier.train.finite import find_nonfinite
 from imagier.train.fit_state import fit_state
 from imagier.train.hooks.images import to_uint8
+from imagier.train.manifest import read_or_scan
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -269,9 +270,14 @@ def load_weights(experiment: Experiment, options: RunOptions) -> FoundCheckpoint
 def _find_weights(experiment: Experiment, options: RunOptions) -> Path:
     if options.checkpoint is not None:
         return Path(options.checkpoint)
-    found = find_latest(Path(options.logdir)) if options.logdir is not None else None
-    if found is not None:
-        return found
+    if options.logdir is not None:
+        logdir = Path(options.logdir)
+        if (found := find_latest(logdir)) is not None:
+            return found
+        if written := read_or_scan(logdir):
+            name = written[-1].name
+            logger.info(f"{logdir / LATEST}: missing; the last checkpoint that was written is {name}")
+            return logdir / name
     weight = experiment.config.run.pretrained_weight
     if not weight and options.logdir is not None:
         advice = "name the weights as `checkpoint`"

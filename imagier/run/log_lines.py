@@ -36,7 +36,7 @@ class Output:
         """The last failure."""
 
     def write(self, text: str) -> int:
-        """Writes all of a text, or nothing."""
+        """Writes a text, or as much of it as can be; returns its whole length."""
         with self._watch():
             self.stream.write(text)
         return len(text)
@@ -59,8 +59,10 @@ class Output:
                 raise
             if is_first and self.other is not None:
                 self.other.write(f"stdout cannot be written to: {describe_error(error)}; the run continues\n")
-        except RuntimeError:  # of a signal's handler that says something while the same stream is being written to
-            pass
+        except RuntimeError as error:
+            # A signal's handler says something while the same stream is being written to.
+            if "reentrant" not in str(error):
+                raise
 
     def settle(self) -> None:
         """Drops what still cannot be written, before Python tries and complains at its end."""

@@ -9,15 +9,18 @@ import torch
 
 from imagier.config.check import Config
 from imagier.data.loading.loader import Loader
-from imagier.errors import UserError
+from imagier.errors import RunError, UserError
 from imagier.recipe import Batch, Recipe, StepContext
 from imagier.run import build_training
+from imagier.run.process import is_out_of_memory
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
 MOST_WORK = 2**42
 """Parameters times pixels: some seconds on a few cores."""
+
+TOO_LARGE = "the networks are too large to try an iteration in a dry run"
 
 ENOUGH = 2
 """Samples of an update: more fail no more than these."""
@@ -39,7 +42,7 @@ def rehearse(config: Config, weightless: Recipe, training: Loader, held_out: Loa
     parameters = sum(p.numel() for network in weightless.networks.values() for p in network.parameters())
     pixels = max((t.shape[0] * t.shape[-2] * t.shape[-1] for t in batch.tensors.values() if t.dim() > 2), default=0)
     if parameters * pixels > MOST_WORK:
-        logger.info("the networks are too large to try an iteration in a dry run")
+        logger.info(TOO_LARGE)
         return
     cpu = Runtime(torch.device("cpu"))
     recipe = build_training.build_untrained_recipe(config, cpu, **known)
@@ -51,12 +54,15 @@ def rehearse(config: Config, weightless: Recipe, training: Loader, held_out: Loa
         what = "an image of a held-out sample cannot be made"
         if held_out is not None:
             _make_image(recipe, _to_cpu(held_out.some(1)), cpu)
-    except (RuntimeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+    except (UserError, RunError):
+        raise
+    except (RuntimeError, ValueError, MemoryError) as error:
+        if is_out_of_memory(error):
+            logger.info(TOO_LARGE)
+            return
         reason = str(error).partition("\n")[0]
         where = " and ".join(recipe.networks)
-        advice = "the sizes of networks and images do not fit each other"
+        advice = "do the sizes of networks and images fit each other?"
         raise UserError(f"{what}: {reason}", where=where, advice=advice, code="iteration-fails") from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,18 +31,17 @@ logger = logging.getLogger(__name__)
 MOST_CAUSES = 3
 """Changed keys that an error names."""
 
-_NO_CAUSES = (
-    "max_",
-    "logging_",
-    "snapshot_",
-    "image_",
-    "metrics_",
-    "keep_",
-    "cudnn",
-    "data.train",
-    "data.val",
+_CAUSES = (
+    "trainer.type",
+    "trainer.model_average_config",
+    "data.type",
+    "data.input_",
+    "data.one_hot_num_classes",
+    "data.use_dont_care",
+    "data.full_data_ops",
+    "data.train.augmentations",
 )
-"""Keys that change no network."""
+"""Keys that change networks, beside those of their own sections."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class ResumePlan:
         except UserError:
             if not is_resume and _warm_start(trainer, state, path):
                 return {}
-            with _name_changes(changes):
+            with _name_changes(changes, networks):
                 state, misfits = fit_state(state, networks, averaged, path, strict=strict)
         for line in misfits:
             logger.info(line)
@@ -188,10 +187,13 @@ def _choose_checkpoint(options: RunOptions, logdir: Path, runtime: Runtime) -> t
 
     With a checkpoint and `resume=True` a person may go back to it; a launcher that restarts the run does not.
     """
+    is_requeued = read_number("SLURM_RESTART_COUNT", 0) > 0
     if options.checkpoint is None:
-        return find_newest(logdir, runtime), options.resume is not False
+        # What a job finds that Slurm starts again is its own: a folder of another run would have ended it. (torchrun
+        # restarts its ranks after such an error, too.)
+        return find_newest(logdir, runtime), options.resume is not False or is_requeued
     path = Path(options.checkpoint)
-    is_restart = read_number("TORCHELASTIC_RESTART_COUNT", 0) or read_number("SLURM_RESTART_COUNT", 0)
+    is_restart = is_requeued or read_number("TORCHELASTIC_RESTART_COUNT", 0) > 0
     own = find_newest(logdir, runtime) if not options.resume or is_restart else None
     if own is not None and own.state.get("extras", {}).get("init_from") == str(path):
         return own, True
@@ -203,12 +205,13 @@ def _load(path: Path) -> FoundCheckpoint:
 
 
 @contextmanager
-def _name_changes(changes: Sequence[str]) -> Iterator[None]:
+def _name_changes(changes: Sequence[str], networks: Iterable[str]) -> Iterator[None]:
     """Adds to a UserError what has changed in the config, if that may be its cause."""
+    keys = (*_CAUSES, *(f"{name}." for name in networks))
     try:
         yield
     except UserError as error:
-        causes = [change for change in changes if not change.startswith(_NO_CAUSES)]
+        causes = [change for change in changes if change.startswith(keys)]
         if causes and error.code == "checkpoint-mismatch":
             shown = ", ".join(causes[:MOST_CAUSES])
             error.advice = f"the config has changed: {shown}{', ...' if len(causes) > MOST_CAUSES else ''}"

@@ -23,7 +23,8 @@ from imagier.train.view import View
 
 def build_saver(run: Run, metrics: Sequence[Metric], plan: ResumePlan, runtime: Runtime) -> Saver:
     """What writes the checkpoints of a run; for the first rank."""
-    best = metrics[0].name if run.keep_best == AUTO and metrics else run.keep_best
+    first = metrics[0].name if metrics else None
+    best = first if run.keep_best == AUTO else run.keep_best
     higher_is_better = any(metric.higher_is_better for metric in metrics if metric.name == best)
     keep = RetentionPolicy(run.keep_last, run.keep_every, best, higher_is_better=higher_is_better)
     return Saver(open_checkpoint_files(plan, keep), Snapshot(runtime))

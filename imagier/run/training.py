@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -145,8 +146,8 @@ def _run(session: Session, hooks: Hooks) -> None:
     with handle_signals(Stop(run.max_iter, run.max_epoch, max_time_s=options.max_time_s, job=job)) as stop:
         try:
             _fit(session, hooks, stop)
-        except (UserError, RunError) as error:
-            hooks.fail(trainer, str(error))
+        except BaseException as error:
+            hooks.fail(trainer, str(error) or type(error).__name__)
             raise
         finally:
             hooks.close()
@@ -263,9 +264,10 @@ def _describe_last(options: RunOptions, plan: ResumePlan) -> str:
 
 
 def _describe_continuing(options: RunOptions, plan: ResumePlan) -> str:
-    if options.logdir is not None and options.resume is not True:
+    # Otherwise the same again would begin anew, be refused, or go back to the file.
+    if options.logdir is not None and options.resume in (None, options.checkpoint is None):
         return "continue with the same command"
-    return f"continue with --logdir {plan.logdir} alone"  # the same again would begin anew, or go back to the file
+    return f"continue with --logdir {shlex.quote(str(plan.logdir))} alone"
 
 
 def format_scores(scores: dict[str, Scores]) -> str:

@@ -145,3 +145,46 @@ def test_the_key_that_decides_about_spectral_norms_is_named(
     (config.parent / "run" / "config.yaml").unlink()
     assert train(config, "max_iter=3", "gen.weight_norm_type=spectral", *words) == status.USER_ERROR
     assert "(trainer.model_average_config.remove_sn)" in capsys.readouterr().err
+
+
+def test_what_cannot_be_the_cause_is_not_named(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(config, "max_iter=2") == status.DONE
+    words = ["gen.num_filters=2", "trainer.loss_weight.l1=2", "metrics=[psnr]", "data.num_workers=1", "gen_opt.lr=2e-3"]
+    assert train(config, "max_iter=3", *words) == status.USER_ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("the config has changed: gen.num_filters 1 -> 2")
+
+
+def test_a_default_that_an_older_version_had_is_no_change(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(config, "max_iter=2") == status.DONE
+    kept = config.parent / "run" / "config.yaml"
+    tree = yaml.safe_load(kept.read_text())
+    tree["trainer"]["image_to_tensorboard"], tree["keep_best"], tree["keep_last"] = False, None, 7
+    kept.write_text(yaml.safe_dump(tree))
+    capsys.readouterr()
+    assert train(config, "max_iter=2") == status.DONE
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("changed: ")]
+    assert told == ["changed: keep_last 7 -> null"]
+
+
+def test_configs_of_iterations_that_the_run_went_back_from_are_removed(config: Path) -> None:
+    assert train(config, "max_iter=2") == status.DONE
+    assert train(config, "max_iter=4", "gen_opt.lr=2e-3") == status.DONE
+    assert train(config, "max_iter=5", "gen_opt.lr=3e-3") == status.DONE
+    run = config.parent / "run"
+    back = ["--checkpoint", str(next(run.glob("*_000000002_checkpoint.pt"))), "--resume", "1"]
+    assert train(config, "max_iter=5", "gen_opt.lr=3e-3", *back) == status.DONE
+    rates = {
+        path.name[17:26]: yaml.safe_load(path.read_text())["gen_opt"]["lr"] for path in (run / "configs").iterdir()
+    }
+    assert rates == {"000000000": 1e-3, "000000002": 3e-3}
+
+
+def test_a_dry_run_says_what_is_to_come_of_a_run_that_continues(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["snapshot_save_iter=4", "max_epoch=1000"]
+    assert train(config, "max_iter=5", *words) == status.DONE
+    capsys.readouterr()
+    assert train(config, "max_iter=7", *words, "--dry-run") == status.DONE
+    assert "no checkpoint before the end: " in capsys.readouterr().out, "from iteration 0 on there would be one"

@@ -168,6 +168,15 @@ def test_a_run_in_a_folder_of_its_own_making_says_how_it_continues(
     assert steps_saved(logdir) == [2, 3]
 
 
+def test_a_run_that_the_same_command_would_not_continue_says_how_it_continues(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    send(monkeypatch, signal.SIGINT, 1)
+    logdir = tmp_path / "my run"
+    assert train(experiment, logdir, "max_iter=6", "--resume", "0") == status.INTERRUPTED
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"continue with --logdir '{logdir}' alone")
+
+
 def test_signals_are_as_before_once_a_run_is_over() -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -94,6 +95,42 @@ def test_a_disk_without_locks_is_told_once(
     with lock_folder(tmp_path, CPU):
         pass
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_a_second_thread_is_kept_out_too_and_the_first_keeps_its_lock(tmp_path: Path) -> None:
+    attempt = f"import fcntl; fcntl.lockf(open({str(tmp_path / 'run' / NAME)!r}, 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    with lock_folder(tmp_path / "run", CPU):
+        with pytest.raises(UserError) as caught, lock_folder(tmp_path / "x" / ".." / "run", CPU):
+            pass
+        assert caught.value.code == "logdir-locked" and f"process {os.getpid()} " in caught.value.what
+        assert b"BlockingIOError" in subprocess.run([sys.executable, "-c", attempt], capture_output=True).stderr
+    with lock_folder(tmp_path / "run", CPU):
+        pass
+
+
+def test_on_a_full_disk_the_runs_own_error_is_raised(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(ZeroDivisionError), lock_folder(tmp_path, CPU):
+            raise ZeroDivisionError
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_name_that_no_disk_takes_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught, lock_folder(tmp_path / ("x" * 300), CPU):
+        pass
+    assert caught.value.code == "unwritable-logdir"
+
+
+@pytest.mark.parametrize("name", ["commands.txt", "latest_checkpoint.txt"])
+def test_what_is_in_the_way_of_a_file_is_told_and_left_as_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError) as caught, lock_folder(tmp_path, CPU):
+        pass
+    assert (caught.value.code, caught.value.where) == ("in-the-way", str(tmp_path / name))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("wrong", ["file", "lock"])

@@ -27,6 +27,7 @@ OPTIONS = RunOptions(device="cpu")
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "ulimit -v"),
         (MemoryError(), "ulimit -v"),
         (RuntimeError("could not create a primitive"), "ulimit -v"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "trainer.accumulate"),
     ],
 )
 def test_what_a_limit_refuses_names_the_limit(error: Exception, word: str) -> None:
@@ -40,7 +41,12 @@ def test_torchs_own_words_for_memory_that_it_does_not_get_are_known() -> None:
 
 
 def test_other_errors_are_passed_on() -> None:
-    for error in (OSError(errno.EIO, "Input/output error"), RuntimeError("a bug")):
+    for error in (
+        OSError(errno.EIO, "Input/output error"),
+        RuntimeError("a bug"),
+        RuntimeError("could not create a primitive descriptor for a convolution"),
+        RunError("the loader ran out of memory; our own advice"),
+    ):
         with pytest.raises(type(error)) as caught, open_runtime(OPTIONS):
             raise error
         assert caught.value is error and error.__cause__ is None

@@ -29,6 +29,7 @@ from imagier.metrics import l1, psnr
 from imagier.nn.average import ModelAverage
 from imagier.recipe import Batch
 from imagier.run import RunOptions, train
+from imagier.run.about import format_launch
 from imagier.train.hooks import charts, evaluation, files, log_summary, report
 from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors
 from imagier.train.hooks.console import Console
@@ -44,10 +45,10 @@ def page(folder: Path) -> str:
     return (folder / report.NAME).read_text(encoding="utf-8")
 
 
-def ended(folder: Path, step: int, about: About = ABOUT) -> str:
+def ended(folder: Path, step: int, about: About = ABOUT, outcome: Outcome = Outcome.DONE) -> str:
     """The page of a run that ended after so many iterations."""
     watched = trainer(Line())
-    watched.step = step
+    watched.step, watched.outcome = step, outcome
     Report(folder, about).after_fit(watched, None)
     return page(folder)
 
@@ -103,8 +104,9 @@ def test_a_page_says_in_which_state_the_run_is(tmp_path: Path, state: str, said:
     watched.step = 3
     Report(tmp_path, ABOUT).write(watched, state, "loss is <NaN>")
     assert said in page(tmp_path) and not_said not in page(tmp_path) and "loss is &lt;NaN&gt;" in page(tmp_path)
-    assert "Stopped: iteration 7 of 10" in ended(tmp_path, 7)
+    assert "Stopped: iteration 7 of 10" in ended(tmp_path, 7, outcome=Outcome.INTERRUPTED)
     assert "Finished: iteration 10 of 10" in ended(tmp_path, 10)
+    assert "Finished: iteration 7 of 10" in ended(tmp_path, 7), "its last epoch ended early, after a rollback"
 
 
 def test_every_start_of_a_run_is_listed_and_those_of_an_older_run_are_not(tmp_path: Path) -> None:
@@ -279,18 +281,28 @@ def test_a_run_with_class_maps_is_compared_with_the_mean_color_of_each_class(tmp
     assert "L1: no better than the mean color" in text and "generator, live weights" in text
 
 
-def test_a_run_that_is_ended_by_an_error_says_so_on_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RunError("a worker died"), "a worker died"),
+        (RuntimeError("CUDA out of memory"), "CUDA out of memory"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+    ],
+)
+def test_a_run_that_is_ended_by_an_error_says_so_on_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str
+) -> None:
     config = tiny.config(tiny.write_data(tmp_path / "data", train=4, val=3), max_iter=4)
 
     def fail(self: Console, trainer: object, progress: Progress) -> None:
         if progress.step == 2:
-            raise RunError("a worker died")
+            raise error
 
     monkeypatch.setattr(Console, "after_step", fail)
-    with pytest.raises(RunError):
+    with pytest.raises((RunError, KeyboardInterrupt)):
         train(config, RunOptions(logdir=tmp_path / "log", device="cpu"))
     text = page(tmp_path / "log")
-    assert "Ended by an error: iteration 2 of 4" in text and "a worker died" in text
+    assert "Ended by an error: iteration 2 of 4" in text and said in text
 
 
 def test_a_run_whose_report_cannot_be_written_does_not_send_anybody_there(
@@ -336,3 +348,18 @@ main(sys.argv[1:])
     text = page(tmp_path / "log")
     assert "Finished: iteration 6 of 6" in text and len(re.findall("<dt>started", text)) == 2
     assert {line["step"] for line in files.read(tmp_path / "log")} == {1, 2, 3, 4, 5, 6}
+
+
+@pytest.mark.parametrize(
+    ("world", "local", "start"),
+    [
+        (1, "1", "imagier"),
+        (8, "8", "torchrun --nproc_per_node 8 -m imagier"),
+        (16, "8", "torchrun --nnodes 2 --rdzv_backend c10d --rdzv_endpoint HOST:29500 --nproc_per_node 8 -m imagier"),
+    ],
+)
+def test_the_command_to_continue_starts_as_many_ranks_on_each_machine(
+    monkeypatch: pytest.MonkeyPatch, world: int, local: str, start: str
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    assert format_launch(world) == start

@@ -20,7 +20,7 @@ from imagier.train.hooks.baselines import ClassErrors
 from imagier.train.hooks.console import format_duration
 from imagier.train.hooks.evaluation import format_table, judge
 from imagier.train.hooks.images import FOLDER, Grid, encode, read_grid
-from imagier.train.trainer import Progress, Trainer
+from imagier.train.trainer import Outcome, Progress, Trainer
 
 NAME = "report.html"
 COMMANDS = "commands.txt"
@@ -88,7 +88,7 @@ class Report:
             self.write(trainer, "running")
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
-        is_done = trainer.step >= self.about.total_steps
+        is_done = trainer.outcome is Outcome.DONE
         self.write(trainer, "finished" if is_done else "stopped", self.unsaved() or "")
         self.is_current = True
 

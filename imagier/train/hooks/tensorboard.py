@@ -15,6 +15,8 @@ from imagier.train.disk import AppendFile
 from imagier.train.hooks.images import TAG, read_image
 from imagier.train.hooks.log import Record
 
+FOLDER = "tensorboard"
+
 
 class TensorBoard:
     """Writes <logdir>/tensorboard, in this thread: the library's own writer would end for good with a failing disk."""
@@ -50,7 +52,7 @@ class TensorBoard:
             described = [summary.text("config", f"```yaml\n{config_text}```")]
             described += summary.hparams(flatten(config), dict.fromkeys(metrics, 0.0))[:2]
             beginning += [Event(step=from_step, summary=part) for part in described]
-        self.file = AppendFile(logdir / "tensorboard" / name, b"".join(map(_encode, beginning)))
+        self.file = AppendFile(logdir / FOLDER / name, b"".join(map(_encode, beginning)))
 
     def scalars(self, record: Record) -> None:
         self._write(record.step, [{"tag": tag, "simple_value": value} for tag, value in record.scalars.items()])
