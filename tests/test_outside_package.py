@@ -395,11 +395,12 @@ def test_a_recipe_that_does_not_keep_its_network_is_one_mistake(lab: Path, capsy
 
 
 BROKEN = {
-    "syntax": ("class Painter(:\n", 1, "SyntaxError: invalid syntax"),
+    "syntax": ("class Painter(:\n", 1, "SyntaxError: invalid syntax ("),
     "name": ("import torch\n\nx = torch.nn.Sequental()\n", 3, "AttributeError: module 'torch.nn' has no attribute"),
     "import": ("from lab_outside.nets import Tiny\n", 1, "ImportError: cannot import name 'Tiny'"),
     "value": ("import json\njson.loads('{')\n", 2, "JSONDecodeError: Expecting property name"),
     "exit": ("import sys\nsys.exit('no license')\n", 2, "SystemExit: no license"),
+    "wordless exit": ("raise SystemExit\n", 1, "SystemExit ("),
     "package": ("import nobody_has_this\n", 1, "needs the module 'nobody_has_this'"),
 }
 
@@ -417,7 +418,7 @@ def test_a_module_that_cannot_be_imported_is_one_mistake_with_the_line_at_fault(
     config["painter"]["type"] = f"{LAB}.outer" if deep else f"{LAB}.broken"
     (line,) = mistakes(config, lab, capsys)
     assert line.startswith("painter.type: ") and reason in line
-    assert f"({broken}:{number})" in line
+    assert f"({broken}:{number})" in line and line.count(broken.name) == 1
 
 
 def test_a_text_where_a_metric_or_a_data_set_should_have_a_tuple_is_one_mistake(

@@ -286,7 +286,9 @@ class _Checker:
         weights = {"params": "are the weights of the network"}
         optimizer = self.check_component(schema.OPTIMIZER, (section,), lambda cls: weights)
         if optimizer is not None:
-            self.mistakes += check_optimizer(optimizer.cls, optimizer.type, section, optimizer.options)
+            self.mistakes += check_optimizer(
+                optimizer.cls, optimizer.type, section, optimizer.options, self.document.get((section,))
+            )
         return optimizer
 
     def _check_own_keys(self, own: OwnKeys) -> dict[str, Any]:

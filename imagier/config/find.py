@@ -159,8 +159,9 @@ def _import(path: str) -> ModuleType | None:
         what = f"{path} needs the module {error.name!r}, which is not installed ({_locate(error)})"
         raise UserError(what, code="missing-module") from error
     except (Exception, SystemExit) as error:  # of the user's code
-        reason = " ".join(str(error).split())
-        what = f"{path} cannot be imported: {type(error).__name__}: {reason} ({_locate(error)})"
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        reason = ": ".join(filter(None, (type(error).__name__, " ".join(text.split()))))
+        what = f"{path} cannot be imported: {reason} ({_locate(error)})"
         raise UserError(what, advice="correct that line", code="broken-module") from error
 
 
@@ -168,8 +169,9 @@ def _locate(error: BaseException) -> str:
     """ "file:line" of an error of a module that was imported: the last line that is not of an installed package."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
-    installed = ("<frozen", *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    frames = [frame for frame in frames if not frame[0].startswith((__file__, "<frozen"))]
+    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
     own = [frame for frame in frames if not frame[0].startswith(installed)]
     filename, line = (own or frames)[-1]
     return f"{filename}:{line}"

@@ -20,7 +20,7 @@ from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_l
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import ConvNormAct, ResBlock, Upsample2x
-from imagier.nn.colorize import colorize, find_class_map
+from imagier.nn.colorize import colorize
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.instances import (
     Clusters,
@@ -31,6 +31,7 @@ from imagier.nn.instances import (
     segment_means,
     segments,
 )
+from imagier.nn.label_parts import find_class_map, split_label
 from imagier.nn.norm import Norm, NormParams, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules, reference_names
@@ -647,7 +648,7 @@ class Recipe(BaseRecipe):
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         columns = {"images": to_rgb(batch["images"])}
-        for name, part in zip(self.label_lengths, batch["label"].split(list(self.label_lengths.values()), dim=1)):
+        for name, part in split_label(batch["label"], self.label_lengths).items():
             is_image = name not in self.one_hot and part.shape[1] <= 4
             columns[name] = self._show_label(name, part) if is_image else colorize(part)
         return columns

@@ -22,8 +22,9 @@ from imagier.losses.kl import gaussian_kl
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, upsample2x
-from imagier.nn.colorize import colorize, find_class_map
+from imagier.nn.colorize import colorize
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
+from imagier.nn.label_parts import find_class_map, split_label
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules
@@ -47,7 +48,7 @@ class SpadeNormParams:
     num_filters: Count = 128
     """Width of the hidden layer between the label map and scale and shift; 0 for none. [channels]"""
     kernel_size: Odd = 3
-    """Height and width of the kernels of the convolutions on the label, an odd number. [pixels]"""
+    """Height and width of the kernels of the convolutions on the label. [pixels]"""
     activation_norm_type: Norm = "sync_batch"
     """The norm without parameters from the label."""
     activation_norm_params: NormParams = NormParams()
@@ -69,7 +70,7 @@ class StyleEncoderParams:
     num_filters: Positive = 128
     """Width of the first layer; the next have twice, four times and eight times as much. [channels]"""
     kernel_size: Odd = 3
-    """Height and width of the kernels of the convolutions, an odd number. [pixels]"""
+    """Height and width of the kernels of the convolutions. [pixels]"""
     weight_norm_type: WeightNorm | None = None
     """Weight norm of the convolutions; null for that of the generator."""
 
@@ -114,7 +115,7 @@ class Generator(nn.Module):
     ) -> None:
         """num_filters: Base width: layers have 16 times as many channels at 1/16 of the size of an image, and twice as
             many at full size (crops of up to 256 pixels). [channels]
-        kernel_size: Height and width of the kernels of the trunk's convolutions, an odd number. [pixels]
+        kernel_size: Height and width of the kernels of the trunk's convolutions. [pixels]
         weight_norm_type: Norm of the weights of convolutions and of the layers of the style.
         style_dims: Size of the style code; null or 0: no style.
         attribute_dims: How many numbers per sample the data set gives as `attributes`, beside the style; null or 0:
@@ -528,7 +529,7 @@ class Discriminator(nn.Module):
         activation_norm_type: Norm after each convolution of the patch discriminators but the last.
         weight_norm_type: Norm of the weights of convolutions.
         use_fpse: Also compare image and label map in a pyramid of features (CC-FPSE, Liu et al. 2019).
-        fpse_kernel_size: Height and width of the kernels of the pyramid, an odd number. [pixels]
+        fpse_kernel_size: Height and width of the kernels of the pyramid. [pixels]
         fpse_activation_norm_type: Norm after the pyramid's convolutions.
         """
         super().__init__()
@@ -805,7 +806,7 @@ class Recipe(BaseRecipe):
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         columns = {"images": to_rgb(batch["images"])}
-        for name, part in zip(self.label_lengths, batch["label"].split(list(self.label_lengths.values()), dim=1)):
+        for name, part in split_label(batch["label"], self.label_lengths).items():
             is_image = name not in self.one_hot and part.shape[1] <= 4
             columns[name] = self._show_label(name, part) if is_image else colorize(part)
         return columns

@@ -259,7 +259,7 @@ class Discriminator(DomainDiscriminators):
         num_discriminators: With patch_dis: true. Scales: the first is the full size, each other one half of the one
             before; null: 3.
         kernel_size: With patch_dis: true. Height and width of the kernels; null: 3. [pixels]
-        first_kernel_size: With patch_dis: false. Height and width of the first layer's kernels, an odd number; null: 1.
+        first_kernel_size: With patch_dis: false. Height and width of the first layer's kernels; null: 1.
             [pixels]
         padding_mode: With patch_dis: false. What convolutions see beyond the border; null: zeros.
         aggregation: With patch_dis: false. How the last map becomes a vector: by a convolution over all of it, which

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 import torch
 from torch import Tensor
 
@@ -37,15 +35,6 @@ def colorize(label: Tensor) -> Tensor:
     """One-hot (or any score per class) N x K x H x W -> colors of the largest class, N x 3 x H x W in [-1, 1]."""
     colors = palette(label.shape[1]).to(label.device).float() / 127.5 - 1
     return colors[label.argmax(dim=1)].movedim(-1, 1)
-
-
-def find_class_map(label: Tensor, lengths: Mapping[str, int], one_hot: Collection[str]) -> Tensor | None:
-    """The part of a label, N x C x H x W, that has a channel per class; the first of several, None if there is none.
-
-    lengths: channels of each part, in order. one_hot: the parts with classes.
-    """
-    parts = zip(lengths, label.split(list(lengths.values()), dim=1))
-    return next((part for name, part in parts if name in one_hot), None)
 
 
 def _parse(table: str) -> Tensor:

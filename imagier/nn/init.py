@@ -36,8 +36,8 @@ def initialize(network: nn.Module, kind: Init, gain: float, bias_gain: float | N
 
     normal: N(0, gain^2). xavier(_uniform): Glorot & Bengio 2010. kaiming(_linear): He et al. 2015, fan in, for a
     (leaky ReLU / linear) nonlinearity, times gain. orthogonal: Saxe et al. 2014. none: nothing is touched.
-    Biases become 0, or N(0, bias_gain^2). Frozen parameters (`requires_grad` False) keep their values, and so does all
-    that is inside a `Pretrained` module.
+    Biases become 0, or N(0, bias_gain^2). Frozen parameters (`requires_grad` False) keep their values, each by itself:
+    a free bias is set also where the weight is frozen. All inside a `Pretrained` module keeps its values, too.
     """
     if kind == "none":
         return
@@ -45,22 +45,31 @@ def initialize(network: nn.Module, kind: Init, gain: float, bias_gain: float | N
     for module in network.modules():
         if module in loaded:
             continue
-        if isinstance(module, _LAYERS) and all(p.requires_grad for p in _list_weights(module)):
-            weight = _draw(kind, torch.empty_like(module.weight), gain)
-            if parametrize.is_parametrized(module, "weight"):
-                module.weight = weight  # goes through the parametrization, into its magnitude and direction
-            else:
-                module.weight.copy_(weight)
+        if isinstance(module, _LAYERS):
+            parameters = _find_weights(module)
+            if parameters and all(parameter.requires_grad for parameter in parameters.values()):
+                _set_weight(module, parameters, _draw(kind, torch.empty_like(module.weight), gain))
         bias = getattr(module, "bias", None)
         if isinstance(bias, nn.Parameter) and bias.requires_grad:
             bias.normal_(0, bias_gain) if bias_gain else bias.zero_()
 
 
-def _list_weights(layer: nn.Module) -> list[nn.Parameter]:
-    """The parameter that is the weight of a layer, or those that it is computed from."""
+def _find_weights(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameter that is the weight of a layer, or those that it is computed from, by their names."""
+    named = layer.named_parameters()
+    return {name: parameter for name, parameter in named if name.startswith(("weight", "parametrizations.weight."))}
+
+
+def _set_weight(layer: nn.Module, parameters: dict[str, nn.Parameter], weight: Tensor) -> None:
     if parametrize.is_parametrized(layer, "weight"):
-        return list(layer.parametrizations["weight"].parameters())  # type: ignore[index, union-attr]
-    return [layer.weight]  # type: ignore[list-item]
+        layer.weight = weight  # goes through the parametrization, into its magnitude and direction
+    elif "weight_g" in parameters:  # torch.nn.utils.weight_norm: a magnitude of 1 or more numbers, and a direction
+        magnitude = parameters["weight_g"]
+        parameters["weight_v"].copy_(weight)
+        inner = [dim for dim in range(weight.dim()) if magnitude.dim() == 0 or magnitude.shape[dim] == 1]
+        magnitude.copy_(torch.linalg.vector_norm(weight, dim=inner, keepdim=magnitude.dim() > 0))
+    else:
+        parameters.get("weight_orig", layer.weight).copy_(weight)  # type: ignore[operator]  # of utils.spectral_norm
 
 
 def _draw(kind: str, weight: Tensor, gain: float) -> Tensor:

@@ -195,7 +195,7 @@ def build_calibration(
     same samples.
     """
     whole = min(count, training.steps_per_epoch)
-    samples = whole * training.batch_size * training.world
+    samples = whole * training.samples_per_step
 
     @contextmanager
     def context(averaged: Recipe) -> Iterator[None]:

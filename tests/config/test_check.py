@@ -149,6 +149,7 @@ OUT_OF_RANGE = [
     "gen_opt={type: sgd, momentum: -1}",
     "gen_opt={type: sgd, weight_decay: -1}",
     "gen_opt={type: rmsprop, alpha: 1}",
+    "gen_opt={type: adadelta, rho: 1}",
     "gen_opt={type: adamw, eps: 0}",
     "gen_opt={type: adamw, eps: -1}",
     "gen_opt={type: adamw, betas: [0, 1]}",
@@ -161,6 +162,7 @@ OUT_OF_RANGE = [
     "trainer.gan_min_k=1.5",
     "gen.num_filters=0",
     "gen.style_dims=0",
+    "gen.label_features=0",
     "gen.kernel_size=4",
     "gen.activation_norm_params={num_filters: -1}",
     "gen.activation_norm_params={activation_norm_params: {eps: 0}}",
@@ -174,6 +176,21 @@ OUT_OF_RANGE = [
 def test_a_number_that_no_training_can_use_is_refused_at_its_place(tmp_path: Path, override: str) -> None:
     (line,) = errors(write(tmp_path), override)
     assert line.startswith("command line: ") and " must " in line.replace("Invalid", "must")
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ("nesterov: true", "gen_opt.nesterov"),
+        ("nesterov: true, momentum: 0.5, dampening: 0.1", "gen_opt"),
+        ("momentum: -1", "gen_opt.momentum"),
+    ],
+)
+def test_what_an_optimizer_of_torch_refuses_is_at_the_key_that_the_config_sets(
+    tmp_path: Path, options: str, place: str
+) -> None:
+    (line,) = errors(write(tmp_path), f"gen_opt={{type: sgd, {options}}}")
+    assert line.startswith(f"command line: {place}: ")
 
 
 @pytest.mark.parametrize(("override", "message"), WRONG_TYPES, ids=[row[0] for row in WRONG_TYPES])

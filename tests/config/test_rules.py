@@ -198,6 +198,16 @@ RULES: list[tuple[list[str], list[tuple[str, str]], list[str]]] = [
         ["data.storage_options={a: ['http://host:80/x@y', 'http://host/?x=1']}"],
     ),
     (
+        ["data.storage_options={headers: {X-Api-Key: a}, client_kwargs: {auth: [me, b]}, pwd: c, token: {d: e}}"],
+        [
+            ("data.storage_options.headers.X-Api-Key", "secret-in-config"),
+            ("data.storage_options.client_kwargs.auth", "secret-in-config"),
+            ("data.storage_options.pwd", "secret-in-config"),
+            ("data.storage_options.token", "secret-in-config"),
+        ],
+        ["data.storage_options={author: me, authority: a, sasl: b, headers: {X-Project: c}, key: null}"],
+    ),
+    (
         ["data.val.roots=[here, 'https://host/set?sig=mine']", "data.val.dataset_type=shards"],
         [("data.val.roots.1", "secret-in-config")],
         ["data.val.roots=['https://host/set']", "data.val.dataset_type=shards"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,8 +43,13 @@ def check_players(
             yield Mistake(key_path, f"no player {name!r}", did_you_mean(name, players), "unknown-player")
 
 
-def check_optimizer(cls: Any, type_: str, section: str, options: Mapping[str, Any] = {}) -> Iterator[Mistake]:
-    """Why no training here can use a class of optimizers, or one with these arguments, if so."""
+def check_optimizer(
+    cls: Any, type_: str, section: str, options: Mapping[str, Any], given: Collection[str]
+) -> Iterator[Mistake]:
+    """Why no training here can use a class of optimizers, or one with these arguments, if so.
+
+    options: all arguments. given: those that the config sets.
+    """
     parameters = list(inspect.signature(cls.step).parameters.values())[1:]
     if any(one.default is inspect.Parameter.empty and one.kind in _POSITIONAL for one in parameters):
         what = f"{type_} cannot be used: its step needs a closure that computes the loss again"
@@ -53,20 +58,22 @@ def check_optimizer(cls: Any, type_: str, section: str, options: Mapping[str, An
         what = f"{type_} cannot be used: it needs sparse gradients, and those of images are dense"
         yield Mistake((section, "type"), what, "adam takes them", "unusable-optimizer")
     elif cls in vars(torch.optim).values():
-        yield from _check_options_of_torch(cls, section, options)
+        yield from _check_options_of_torch(cls, section, options, given)
 
 
-def _check_options_of_torch(cls: Any, section: str, options: Mapping[str, Any]) -> Iterator[Mistake]:
-    """What an optimizer of torch refuses, with the key that its error names; and what it takes, but cannot train with:
-    no share of the past of 1 or more, and no division by a root mean square that may be 0."""
+def _check_options_of_torch(
+    cls: Any, section: str, options: Mapping[str, Any], given: Collection[str]
+) -> Iterator[Mistake]:
+    """What an optimizer of torch refuses, with the key if its error names just one of those given; and what it takes,
+    but cannot train with: no share of the past of 1 or more, and no division by a root mean square that may be 0."""
     try:
         cls([torch.nn.Parameter(torch.zeros(2, 2))], **options)
     except (ValueError, RuntimeError) as error:
         text = str(error).partition("\n")[0]
-        named = [key for key in options if re.search(rf"\b{_NAMES_IN_ERRORS.get(key, key)}\b", text, re.IGNORECASE)]
-        yield Mistake((section, *sorted(named, key=len)[-1:]), text, code="wrong-optimizer")
+        named = [key for key in given if re.search(rf"\b{_NAMES_IN_ERRORS.get(key, key)}\b", text, re.IGNORECASE)]
+        yield Mistake((section, *named) if len(named) == 1 else (section,), text, code="wrong-optimizer")
         return
-    below_one = ("momentum", "alpha") if issubclass(cls, torch.optim.RMSprop) else ("momentum",)
+    below_one = ("momentum", "rho", *(["alpha"] if issubclass(cls, torch.optim.RMSprop) else []))
     for key in below_one:
         if options.get(key, 0) >= 1:
             yield Mistake((section, key), f"must be less than 1, got {options[key]}", code="out-of-range")

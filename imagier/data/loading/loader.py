@@ -28,9 +28,16 @@ from torch.utils.data import DataLoader
 
 from imagier.data.dataset import Dataset, Key
 from imagier.data.loading.collate import Loaded, collate, get_forms
-from imagier.data.loading.faults import TRIES, Guarded, OnError, let_go, too_many_bad_samples, translate_worker_errors
+from imagier.data.loading.faults import (
+    TRIES,
+    Guarded,
+    OnError,
+    free_frames,
+    too_many_bad_samples,
+    translate_worker_errors,
+)
 from imagier.data.loading.order import plan, share, shuffle_in_blocks, shuffle_indices
-from imagier.data.loading.starting import start_processes
+from imagier.data.loading.start_methods import start_processes
 from imagier.errors import RunError
 from imagier.recipe import Batch, Position
 
@@ -102,8 +109,8 @@ class Loader:
         """Times that a sample of this rank was broken and skipped."""
         self._served = 0
         self._logged: set[str] = set()
-        self._kept: dict[int | None, DataLoader] = {}
-        """With persistent workers: that of `once`, and by their count those of `draw`."""
+        self._kept: DataLoader | None = None
+        """That of `once`, with persistent workers."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -155,18 +162,25 @@ class Loader:
         `steps_per_epoch` whole batches.
         """
         runs = share(len(self.dataset), None if self.shuffle else self.blocks, self.rank, self.world)
-        return self._batches(self._keep(None, _InOrder(runs, self.batch_size, self.most_batches)))
+        if self._kept is not None:
+            return self._batches(self._kept)
+        keys = _InOrder(runs, self.batch_size, self.most_batches)
+        loader = self._torch_loader(keys, persistent_workers=self.persistent_workers)
+        if self.persistent_workers:
+            self._kept = loader
+        return self._batches(loader)
 
     def draw(self, count: int) -> Iterator[Batch]:
         """This rank's share of `count` random samples, or of all if there are fewer, each once. The same every time.
 
-        Neither the batch size nor the number of ranks changes which samples they are. Those of `count` batches for
-        every rank come as such.
+        They come from all over the set, in whole or in blocks. Neither the batch size nor the number of ranks changes
+        which samples they are. Every rank gets as many batches, all whole, if `count` is a multiple of
+        `samples_per_step`.
         """
-        drawn = self._order(_DRAWS)[:count]
-        starts = range(self.rank * self.batch_size, len(drawn), self.batch_size * self.world)
+        drawn = shuffle_indices(len(self.dataset), self.seed, _DRAWS)[:count]
+        starts = range(self.rank * self.batch_size, len(drawn), self.samples_per_step)
         runs = [drawn[start : start + self.batch_size].tolist() for start in starts]
-        return self._batches(self._keep(count, _InOrder(runs, self.batch_size, None)))
+        return self._batches(self._torch_loader(_InOrder(runs, self.batch_size, None)))
 
     def some(self, count: int) -> Batch:
         """A batch of a few samples, spread evenly over the data set; the same on all ranks.
@@ -191,15 +205,6 @@ class Loader:
             return shuffle_in_blocks(self.blocks, self.seed, epoch)
         return shuffle_indices(len(self.dataset), self.seed, epoch)
 
-    def _keep(self, what: int | None, keys: Iterable[list[Key]]) -> DataLoader:
-        """A loader of these keys; with persistent workers always the same one."""
-        if what in self._kept:
-            return self._kept[what]
-        loader = self._torch_loader(keys, persistent_workers=self.persistent_workers)
-        if self.persistent_workers:
-            self._kept[what] = loader
-        return loader
-
     def _torch_loader(self, keys: Iterable[list[Key]], persistent_workers: bool = False) -> DataLoader:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "This DataLoader will create")  # run/workers.py tells it in a line
@@ -216,7 +221,7 @@ class Loader:
 
     def _batches(self, loader: DataLoader) -> Generator[Batch, None, None]:
         # Closed and not left to the garbage collector: after an error that would come late, and workers would stay.
-        with closing(_serve(loader, [self.dataset, *self.dataset.spec.codecs])) as served:
+        with closing(_serve(loader, [*self.dataset.spec.codecs, self.dataset])) as served:
             begun = map(self._begin, served)
             for wait in begun if self.copier is None else one_ahead(begun):
                 batch = wait()
@@ -283,11 +288,11 @@ class _InOrder:
 def _serve(loader: DataLoader, parts: Sequence[object]) -> Generator[Loaded, None, None]:
     """What the workers hand over; parts: what is sent to them. RunError if one dies, or cannot be started."""
     before = active_children()
-    with translate_worker_errors(), start_processes(parts):
+    with translate_worker_errors(), start_processes(parts if loader.num_workers else ()):
         try:
             batches = iter(loader)
         except OSError as error:
-            let_go(error)
+            free_frames(error)
             what = f"no process to read data can be started ({error.strerror})"
             raise RunError(f"{what}; lower data.num_workers (0: read without any)") from error
     workers = [child for child in active_children() if child not in before]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from imagier.errors import UserError, hide_user_info
+from imagier.errors import UserError, hide_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -99,4 +99,4 @@ def summarize(error: Exception, secrets: Iterable[str] = ()) -> str:
 
 def hide_passwords(text: str) -> str:
     """Removes user, password and query from addresses: "https://me:secret@host/a?sig=x" -> "https://host/a?"."""
-    return _QUERY.sub("", hide_user_info(text))
+    return _QUERY.sub("", hide_secrets(text))

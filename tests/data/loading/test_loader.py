@@ -358,12 +358,10 @@ def test_drawn_samples_are_random_ones_the_same_for_any_batch_size_and_number_of
     assert sorted(index for batch in whole for _, index in places(batch)) == [0, 1, 2, 3, 4]
 
 
-def test_persistent_workers_draw_and_serve_in_turns() -> None:
-    kept = loader(Counted(9), 2, shuffle=True, num_workers=1, persistent_workers=True)
-    expected = loader(Counted(9), 2, shuffle=True)
-    for _ in range(2):
-        assert [places(batch) for batch in kept.draw(4)] == [places(batch) for batch in expected.draw(4)]
-        assert [places(batch) for batch in kept.once()] == [places(batch) for batch in expected.once()]
+def test_samples_are_drawn_from_all_over_a_set_in_blocks() -> None:
+    """The order of an epoch would have them all from the first few blocks."""
+    (batch,) = loader(Counted(400), 64, shuffle=True, blocks=[10] * 40).draw(64)
+    assert len({index // 10 for _, index in places(batch)}) > 20
 
 
 def test_a_data_set_can_be_sent_to_a_worker_that_is_not_forked() -> None:

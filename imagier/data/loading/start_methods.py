@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from multiprocessing.context import set_spawning_popen
+from multiprocessing.reduction import ForkingPickler
 
 from imagier.errors import UserError
 
@@ -16,30 +17,45 @@ from imagier.errors import UserError
 def start_processes(parts: Sequence[object]) -> Iterator[None]:
     """While this is open, processes can be started from any script, also by `spawn` and `forkserver`.
 
-    parts: the objects that are sent to them, the data set first. UserError if they cannot be sent.
+    parts: the objects that are sent to them; what another one holds comes before it. UserError names the first that
+    cannot be sent.
     """
     method = multiprocessing.get_start_method()
-    if method == "fork":
+    if method == "fork" or not parts:
         yield
         return
     if method == "forkserver":  # the server imports this once, and not each process again
         multiprocessing.set_forkserver_preload(["imagier.data.loading.loader"])
     # A new process runs the script of this one again, to have its classes, and so would start a second run if the
-    # script has no `if __name__ == "__main__"`. Hence it does so only if the data are of these classes.
-    needs_script = any(type(part).__module__ == "__main__" for part in parts)
+    # script has no `if __name__ == "__main__"`. Hence it does so only if the parts hold something of the script.
+    needs_script = max(b"__main__" in _pickle(part) for part in parts)  # not any(): each is tried
+    with nullcontext() if needs_script else _hide_script():
+        yield
+
+
+def _pickle(part: object) -> bytes:
+    set_spawning_popen(_Rehearsal())  # type: ignore[arg-type]
     try:
-        with warnings.catch_warnings(), nullcontext() if needs_script else _hide_script():
-            warnings.filterwarnings("ignore", "Got pickle error")  # torch's; the error below says it
-            yield
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        if "pickle" not in str(error).lower():
-            raise
+        return ForkingPickler.dumps(part).tobytes()
+    except (pickle.PickleError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"cannot be sent to the processes that read data ({error})",
-            where=f"{type(parts[0]).__module__}.{type(parts[0]).__qualname__}",
+            where=f"{type(part).__module__}.{type(part).__qualname__}",
             advice="keep open files and local functions out of its fields, or set data.num_workers: 0",
             code="unpicklable-dataset",
         ) from error
+    finally:
+        set_spawning_popen(None)
+
+
+class _Rehearsal:
+    """The process that things are pickled for, which locks and shared memory ask for: none is started yet."""
+
+    @staticmethod
+    def duplicate_for_child(descriptor: int) -> int:
+        return descriptor
+
+    DupFd = duplicate_for_child
 
 
 @contextmanager

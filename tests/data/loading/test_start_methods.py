@@ -6,12 +6,14 @@ import multiprocessing
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
 from counted import Counted, loader
 
+from imagier.data.loading.start_methods import start_processes
 from imagier.errors import UserError
 from imagier.recipe import Position
 
@@ -62,12 +64,42 @@ class WithFunction(Counted):
         self.double = lambda x: 2 * x
 
 
+class Unwilling:
+    """Not to be sent either, for a reason that does not speak of it."""
+
+    def __reduce__(self) -> str:
+        raise ValueError("no copies")
+
+
 def test_a_data_set_that_cannot_be_sent_is_named(method: str) -> None:
     before = sys.modules["__main__"].__spec__
     with pytest.raises(UserError) as caught:
         next(loader(WithFunction(4), 2, num_workers=1).stream(Position()))
     assert (caught.value.code, caught.value.where) == ("unpicklable-dataset", f"{__name__}.WithFunction")
     assert sys.modules["__main__"].__spec__ is before
+    next(loader(WithFunction(4), 2, num_workers=0).stream(Position()))  # nothing is sent
+
+
+def test_the_codec_that_cannot_be_sent_is_named(method: str) -> None:
+    dataset = Counted(4)
+    dataset.spec = replace(dataset.spec, codecs=[Unwilling()])  # type: ignore[list-item]
+    with pytest.raises(UserError) as caught:
+        next(loader(dataset, 2, num_workers=1).stream(Position()))
+    assert (caught.value.code, caught.value.where) == ("unpicklable-dataset", f"{__name__}.Unwilling")
+
+
+def test_the_script_is_there_for_a_data_set_that_holds_something_of_it(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock can be sent to a process that is about to start, and only there."""
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(Unwilling, "__module__", "__main__")
+    monkeypatch.setattr(main, "Unwilling", Unwilling, raising=False)
+    monkeypatch.setattr(main, "__file__", "script.py", raising=False)
+    for held, is_needed in ((Unwilling, True), (multiprocessing.Lock(), False)):
+        with start_processes([[held]]):
+            assert hasattr(main, "__file__") == is_needed
+    assert hasattr(main, "__file__")
 
 
 @pytest.mark.slow  # every process imports torch
