@@ -17,6 +17,7 @@ from pathlib import Path
 from imagier.errors import UserError
 from imagier.run import config_changes
 from imagier.run.experiment import CONFIG
+from imagier.run.ranks import raise_on_all_ranks
 from imagier.train import manifest
 from imagier.train.checkpoint_files import BEST, LATEST
 from imagier.train.disk import describe_error
@@ -47,15 +48,9 @@ def lock_folder(logdir: Path, runtime: Runtime) -> Iterator[None]:
     The first rank holds the lock (POSIX, which NFS has, too). However its process ends, the system frees it.
     """
     with contextlib.ExitStack() as stack:
-        problem = None
-        if runtime.is_main:
-            try:
+        with raise_on_all_ranks(runtime):
+            if runtime.is_main:
                 stack.enter_context(_hold(logdir))
-            except UserError as error:
-                problem = error
-        problem = runtime.broadcast(problem)
-        if problem is not None:
-            raise problem
         yield
 
 

@@ -24,6 +24,7 @@ from imagier.run.folder_lock import lock_folder, unwritable
 from imagier.run.hooks import Hooks, build_hooks
 from imagier.run.options import RunOptions
 from imagier.run.process import open_runtime
+from imagier.run.ranks import raise_on_all_ranks
 from imagier.run.resume_plan import ResumePlan, choose_logdir, find_newest
 from imagier.run.session import Session, announce, announce_end, build_session
 from imagier.run.stopping import SlurmJob, Stop, handle_signals
@@ -205,14 +206,13 @@ def _announce_changes(session: Session, changes: Sequence[str], extras: Mapping[
 
 def _write_config(session: Session) -> None:
     """Writes the config into the run's folder. All ranks raise a UserError if that fails."""
-    logdir, problem = session.plan.logdir, None
-    if session.runtime.is_main:
-        try:
-            write_config(logdir, session.config, session.trainer.step)
-        except OSError as error:
-            problem = describe_error(error)
-    if problem := session.runtime.broadcast(problem):
-        raise unwritable(logdir, problem)
+    logdir = session.plan.logdir
+    with raise_on_all_ranks(session.runtime):
+        if session.runtime.is_main:
+            try:
+                write_config(logdir, session.config, session.trainer.step)
+            except OSError as error:
+                raise unwritable(logdir, describe_error(error)) from error
 
 
 def _check_ranks_agree(config: Config, options: RunOptions, runtime: Runtime) -> None:
