@@ -21,7 +21,7 @@ _USER_INFO = re.compile(
 _QUERY = re.compile(r"(?<=://)([^\s\"'?]*\?)([^\s\"']+)")
 _PAIR = re.compile(r"(?<![^&;#])([^=&;#]+)=([^&;#]+)")
 _SECRET_NAME = re.compile(
-    r"secret|passw|pwd|token|credential|cookie|signature|auth(?!or(?!iz))|(^|_)(sig|sas)(_|$)|connection_?string"
+    r"secret|passw|pwd|token|credential|cookie|signature(?!_?version)|auth(?!or(?!iz))|(^|_)(sig|sas)(_|$)|connection_?string"
     r"|(access|account|api|private)_?key|key$",
     re.IGNORECASE,
 )

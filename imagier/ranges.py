@@ -14,9 +14,10 @@ def _check_odd(value: int) -> int:
     return value
 
 
+ODD = AfterValidator(_check_odd)
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
-Odd = Annotated[int, Field(gt=0), AfterValidator(_check_odd)]
+Odd = Annotated[int, Field(gt=0), ODD]
 """The side of a kernel that has a middle."""
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]

@@ -205,7 +205,7 @@ RULES: list[tuple[list[str], list[tuple[str, str]], list[str]]] = [
             ("data.storage_options.pwd", "secret-in-config"),
             ("data.storage_options.token", "secret-in-config"),
         ],
-        ["data.storage_options={author: me, authority: a, sasl: b, headers: {X-Project: c}, key: null}"],
+        ["data.storage_options={author: me, authority: a, sasl: b, headers: {X-Project: c}, signature_version: d}"],
     ),
     (
         ["data.val.roots=[here, 'https://host/set?sig=mine']", "data.val.dataset_type=shards"],
