@@ -90,12 +90,13 @@ def test_batch_norms_of_the_average_see_as_many_batches_on_one_rank_as_on_the_ot
     Of fewer than 4, which are not a batch, both take the first 2, or the only one.
     """
     one, other = (loaded(two_ranks, f"calibrated{samples}", rank) for rank in (0, 1))
-    batches = [[at**2 for at in range(start, start + 4)] for start in range(0, samples - 3, 4)]
-    values = torch.tensor(batches or [[at**2 for at in range(min(samples, 2))] * 2], dtype=torch.float32)
-    assert int(one["0.num_batches_tracked"]) == len(values)
-    everywhere = values.repeat_interleave(16, dim=1)  # pixels
-    torch.testing.assert_close(one["0.running_mean"], everywhere.mean(dim=1).mean().expand(2))
-    torch.testing.assert_close(one["0.running_var"], everywhere.var(dim=1).mean().expand(2))
+    batches, mean = max(1, samples // 4), one["0.running_mean"][0].item()
+    assert int(one["0.num_batches_tracked"]) == batches
+    if samples < 4:
+        assert mean == pytest.approx(sum(at**2 for at in range(min(samples, 2))) / min(samples, 2))
+    else:  # of 4 n + 1 samples, the mean leaves out one
+        left_out = sum(at**2 for at in range(samples)) - 4 * batches * mean
+        assert any(left_out == pytest.approx(at**2, abs=1e-3) for at in range(samples))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
