@@ -130,19 +130,19 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     watchdog = _build_watchdog(session)
     # Records first, so that a checkpoint lacks none. It then holds the step, whatever happens to its scores and images.
     # The watchdog last: a step is all that hooks do, too.
-    looks = _list_looks(evaluation, images)
-    hooks: list[Hook] = [log, console, health, saves, *looks, *pages, *([watchdog] if watchdog is not None else [])]
+    hooks: list[Hook] = [log, console, health, saves, *_list_after_save(evaluation, images), *pages]
+    hooks += [] if watchdog is None else [watchdog]
     built = Hooks(hooks, sinks, saves, health, saver, evaluation, watchdog, page, trainer.step)
     built.resume(extras, trainer)
     _make_up(session, evaluation, images)
     return built
 
 
-def _list_looks(evaluation: Evaluation | None, images: Hook) -> list[Hook]:
-    looks: list[Hook] = [images] if evaluation is None else [evaluation, images]
+def _list_after_save(evaluation: Evaluation | None, images: Hook) -> list[Hook]:
+    hooks: list[Hook] = [images] if evaluation is None else [evaluation, images]
     if SlurmJob.from_environment() is None:
-        return looks
-    return [SkippedWhenStopped(look) for look in looks]  # else the time to queue the job again might run out
+        return hooks
+    return [SkippedWhenStopped(hook) for hook in hooks]  # else the time to queue the job again might run out
 
 
 def _make_up(session: Session, evaluation: Evaluation | None, images: Hook) -> None:
@@ -150,7 +150,7 @@ def _make_up(session: Session, evaluation: Evaluation | None, images: Hook) -> N
     plan, trainer = session.plan, session.trainer
     if not plan.is_resume or plan.checkpoint is None or plan.checkpoint.parent != plan.logdir:
         return
-    is_scored, is_shown = trainer.runtime.broadcast(_find_looks(session))
+    is_scored, is_shown = trainer.runtime.broadcast(_find_made(session) if trainer.runtime.is_main else (False, False))
     position = trainer.position
     epoch_ended = position.epoch > 0 and position.samples < session.training.samples_per_step
     outcome = Outcome.DONE if trainer.step >= session.total_steps else Outcome.GO_ON
@@ -161,12 +161,17 @@ def _make_up(session: Session, evaluation: Evaluation | None, images: Hook) -> N
         images.after_step(trainer, progress)
 
 
-def _find_looks(session: Session) -> tuple[bool, bool]:
+def _find_made(session: Session) -> tuple[bool, bool]:
     """Whether the scores, and the image, of the current step are in the run's folder."""
     step, logdir = session.trainer.step, session.plan.logdir
-    tags = {f"{metric.name}/{name_weights(session.trainer)}" for metric in session.metrics}
-    is_scored = any(record["step"] == step and tags & record.keys() for record in files.read(logdir))
+    tags = _list_score_tags(session)
+    is_scored = any(record["step"] == step and not record.keys().isdisjoint(tags) for record in files.read(logdir))
     return is_scored, any((logdir / FOLDER).glob(f"*_iteration_{step:09d}.jpg"))
+
+
+def _list_score_tags(session: Session) -> list[str]:
+    """The tags of the scores by which checkpoints are compared."""
+    return [f"{metric.name}/{name_weights(session.trainer)}" for metric in session.metrics]
 
 
 def _build_file_sinks(session: Session) -> list[Sink]:
@@ -180,7 +185,7 @@ def _build_file_sinks(session: Session) -> list[Sink]:
             images=session.config.trainer.image_to_tensorboard,
             config=session.config.to_dict(),
             config_text=session.config.dump(),
-            metrics=[f"{metric.name}/{name_weights(session.trainer)}" for metric in session.metrics],
+            metrics=_list_score_tags(session),
         )
         sinks += _tolerate_sink(board, "TensorBoard's log")
     return sinks

@@ -13,6 +13,7 @@ from typing import Any
 
 from imagier.errors import UserError
 from imagier.run.options import TRAIN_SEED, RunOptions
+from imagier.run.ranks import raise_on_all_ranks
 from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
 from imagier.train.checkpoint import FoundCheckpoint
@@ -147,15 +148,11 @@ class ResumePlan:
 
 def find_newest(logdir: Path, runtime: Runtime) -> FoundCheckpoint | None:
     """The checkpoint that a folder's run continues from: the first rank looks for it, the others take the same."""
-    found, problem = None, None
-    if runtime.is_main:
-        try:
+    found = None
+    with raise_on_all_ranks(runtime):
+        if runtime.is_main:
             found = checkpoint.find_newest(logdir)
-        except UserError as error:
-            problem = error
-    path, problem = runtime.broadcast((None if found is None else found.path, problem))
-    if problem is not None:
-        raise problem
+    path = runtime.broadcast(None if found is None else found.path)
     return found if found is not None or path is None else _load(path)
 
 

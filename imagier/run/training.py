@@ -42,7 +42,7 @@ from imagier.train.trainer import Outcome
 logger = logging.getLogger(__name__)
 
 MOST_CHANGES = 10
-"""Changed keys of a config that are told."""
+"""Changed keys of a config that are logged, a line each."""
 
 MOST_ROLLBACKS = 3
 """How often a run goes back to the same checkpoint before it ends."""
@@ -182,8 +182,8 @@ def _fit(session: Session, hooks: Hooks, stop: Stop) -> None:
             position = trainer.position
             extras = checkpoint.restore(trainer, found.state, found.path)
             trainer.position = position  # the same data again would do the same again
+            hooks.resume(extras, trainer)  # gives ranks buffers of their own back, which the guard copies
             trainer.guard.restart()
-            hooks.resume(extras, trainer)
             for note in found.notes:
                 logger.info(note)
             logger.info(f"{error}; back to iteration {trainer.step:,} ({found.path.name}), with the data after it")

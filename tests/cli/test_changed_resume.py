@@ -59,8 +59,8 @@ def test_changed_keys_are_told_and_every_config_is_kept(config: Path, capsys: py
     assert train(config, "max_iter=2") == status.DONE
     assert "changed: " not in capsys.readouterr().out
     assert train(config, "max_iter=3", "gen_opt.lr=2e-3", "trainer.loss_weight.l1=2", "--seed", "9") == status.DONE
-    told = {line for line in capsys.readouterr().out.splitlines() if "->" in line or "the run keeps" in line}
-    assert told == {
+    printed = {line for line in capsys.readouterr().out.splitlines() if "->" in line or "the run keeps" in line}
+    assert printed == {
         "changed: max_iter 2 -> 3",
         "changed: trainer.loss_weight.l1 1.0 -> 2.0",
         "changed: gen_opt.lr 0.001 -> 0.002",
@@ -124,9 +124,9 @@ def test_more_classes_keep_what_was_learned_of_the_others(config: Path, capsys: 
     assert train(config, "max_iter=2") == status.DONE
     words = ["trainer.strict_resume=false", "gen_opt.lr=0", "dis_opt.lr=0"]
     assert train(config, "max_iter=3", *SIX, *words) == status.DONE
-    told = [line for line in capsys.readouterr().out.splitlines() if "size mismatch" in line]
-    assert 0 < len(told) <= 4
-    assert max(map(len, told)) < 300
+    printed = [line for line in capsys.readouterr().out.splitlines() if "size mismatch" in line]
+    assert 0 < len(printed) <= 4
+    assert max(map(len, printed)) < 300
     old, new = (load_players(config, step)["gen"]["network"] for step in (2, 3))
     grown = [name for name in old if old[name].shape != new[name].shape and old[name].dim() == 4]
     assert grown
@@ -163,8 +163,8 @@ def test_a_default_that_an_older_version_had_is_no_change(config: Path, capsys: 
     kept.write_text(yaml.safe_dump(tree))
     capsys.readouterr()
     assert train(config, "max_iter=2") == status.DONE
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("changed: ")]
-    assert told == ["changed: keep_last 7 -> null"]
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("changed: ")]
+    assert printed == ["changed: keep_last 7 -> null"]
 
 
 def test_configs_of_iterations_that_the_run_went_back_from_are_removed(config: Path) -> None:

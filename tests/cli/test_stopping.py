@@ -112,26 +112,26 @@ def test_a_ctrl_c_after_another_signal_is_the_first(
     assert len(caplog.messages) == 1
 
 
-def test_a_terminal_that_is_closed_saves_and_stops(
-    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("handler", "ended_with", "saved"),
+    [(signal.SIG_DFL, status.INTERRUPTED, [3]), (signal.SIG_IGN, status.DONE, [6])],
+    ids=["plain", "nohup"],
+)
+def test_a_terminal_that_is_closed_saves_and_stops_but_not_under_nohup(
+    experiment: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    handler: signal.Handlers,
+    ended_with: int,
+    saved: list[int],
 ) -> None:
     send(monkeypatch, signal.SIGHUP, 2)
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    before = signal.signal(signal.SIGHUP, handler)
     try:
-        assert train(experiment, tmp_path / "run", "max_iter=6") == status.INTERRUPTED
+        assert train(experiment, tmp_path / "run", "max_iter=6") == ended_with
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert steps_saved(tmp_path / "run") == [3]
-
-
-def test_under_nohup_a_run_goes_on(experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    send(monkeypatch, signal.SIGHUP, 2)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        assert train(experiment, tmp_path / "run", "max_iter=6") == status.DONE
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    assert steps_saved(tmp_path / "run") == [6]
+    assert steps_saved(tmp_path / "run") == saved
 
 
 def test_two_ctrl_c_stop_at_once_and_save_nothing(
@@ -148,8 +148,8 @@ def test_two_ctrl_c_stop_at_once_and_save_nothing(
     monkeypatch.setattr(Console, "after_step", press_twice)
     assert train(experiment, tmp_path / "run", "max_iter=6") == status.KILLED
     last = tmp_path / "run" / "epoch_00000_iteration_000000003_checkpoint.pt"
-    told = f"stopped at once; the last checkpoint is {last}; continue with the same command"
-    assert capsys.readouterr().out.splitlines()[-1] == told
+    expected = f"stopped at once; the last checkpoint is {last}; continue with the same command"
+    assert capsys.readouterr().out.splitlines()[-1] == expected
 
 
 def test_a_run_in_a_folder_of_its_own_making_says_how_it_continues(
@@ -160,8 +160,8 @@ def test_a_run_in_a_folder_of_its_own_making_says_how_it_continues(
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--config", str(experiment), "--device", "cpu"]) == status.INTERRUPTED
     (logdir,) = (tmp_path / "logs").iterdir()
-    told = f"saved iteration 2 in logs/{logdir.name}; continue with --logdir logs/{logdir.name} alone"
-    assert capsys.readouterr().out.splitlines()[-1] == told
+    expected = f"saved iteration 2 in logs/{logdir.name}; continue with --logdir logs/{logdir.name} alone"
+    assert capsys.readouterr().out.splitlines()[-1] == expected
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--logdir", f"logs/{logdir.name}", "--device", "cpu", "max_iter=3"]) == status.DONE

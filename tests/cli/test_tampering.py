@@ -126,12 +126,12 @@ def test_a_folder_that_was_tampered_with_is_continued_or_told(
     TAMPERINGS[tampering](log / name)
     good = {other: (log / other).read_bytes() for other in SAVED if other != name}
     ended_with = train(config, log, 4)
-    told = capsys.readouterr()
-    assert ended_with in (status.DONE, status.USER_ERROR), told.err
-    assert ended_with == status.DONE or len(told.err.splitlines()) == 1
-    assert max(map(len, told.err.splitlines()), default=0) < 600
+    printed = capsys.readouterr()
+    assert ended_with in (status.DONE, status.USER_ERROR), printed.err
+    assert ended_with == status.DONE or len(printed.err.splitlines()) == 1
+    assert max(map(len, printed.err.splitlines()), default=0) < 600
     assert good == {other: (log / other).read_bytes() for other in good}, "a good checkpoint is lost"
     if ended_with == status.DONE:
-        assert "a new run" not in told.out
+        assert "a new run" not in printed.out
         found = checkpoint.find_newest(log)
         assert found is not None and found.state["current_iteration"] == 4

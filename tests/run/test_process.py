@@ -1,4 +1,4 @@
-"""What the system refuses a run is told in a line."""
+"""What the system refuses a run is one line."""
 
 from __future__ import annotations
 
