@@ -3,7 +3,7 @@
 A small SPADE is trained in short lives. Each ends with `kill -9`: at a random moment, in the midst of writing a file
 (at a random one of the system calls of a save), of a process that reads data, or of one rank of two. After each death
 every checkpoint must be readable, and the next life goes on from there. At the end the weights, moments and averages
-must be those of an undisturbed run, bit for bit; no process and no temporary file may be left.
+must be those of an undisturbed run, bit for bit, and so must the log; no process and no temporary file may be left.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import tiny
 from imagier.cli import main
 from imagier.train import checkpoint
 from imagier.train.compare import find_first_difference
+from imagier.train.hooks import files
 from imagier.train.trainer import Trainer
 
 STEPS = 60
@@ -119,6 +120,12 @@ class Drill:
         different = find_first_difference(*({key: state[key] for key in kept} for state in states))
         if different is not None:
             self.problems.append(f"differs from the undisturbed run, first in {different}")
+        records, expected = (
+            [_without_clock(record) for record in files.read(path)] for path in (self.logdir, undisturbed)
+        )
+        if records != expected:
+            first = next(pair for pair in itertools.zip_longest(records, expected) if pair[0] != pair[1])
+            self.problems.append(f"the log differs from that of the undisturbed run, first in {first}")
         if left := [str(path) for path in self.logdir.rglob("*.tmp")]:
             self.problems.append(f"temporary files are left: {', '.join(left)}")
         deadline = time.monotonic() + 30
@@ -214,14 +221,18 @@ def _alive(sessions: Sequence[int]) -> list[int]:
     return alive
 
 
+def _without_clock(record: dict[str, float]) -> dict[str, float]:
+    return {key: value for key, value in record.items() if not key.startswith(("time", "speed/", "memory/"))}
+
+
 def _last(logdir: Path) -> Path:
     return max(logdir.glob("*_checkpoint.pt"), key=lambda path: int(path.name.split("_")[3]))
 
 
 def write_experiment(folder: Path, steps: int) -> Path:
-    """A small SPADE that saves every few iterations and keeps the last few checkpoints."""
-    config = tiny.config(tiny.write_data(folder / "data"), max_iter=steps, snapshot_save_iter=SAVE_EVERY, keep_last=3)
-    del config["data"]["val"]
+    """A small SPADE that is saved and scored every few iterations and keeps the last few checkpoints."""
+    data = tiny.write_data(folder / "data", val=2)
+    config = tiny.config(data, max_iter=steps, snapshot_save_iter=SAVE_EVERY, keep_last=3)
     path = folder / "drill.yaml"
     path.write_text(yaml.safe_dump(config))
     return path

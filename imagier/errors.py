@@ -1,16 +1,38 @@
-"""What can end a command: a mistake of the user's (`UserError`), or anything else that is no bug (`RunError`)."""
+"""What can end a command: a mistake of the user's (`UserError`), or anything else that is no bug (`RunError`).
+
+Also what no message shows: secrets.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+_USER_INFO = re.compile(
+    r"""(?x) ( \b(?:https?|ftps?)://(?=[^/?\#\[\s"'@]+@)               # a token alone, which is one only on the web
+             | ://(?=[^/?\#\[\s"'@:]*:(?!\d+(?:[/?\#\s"']|$))) )       # a name and a password; :8080/ is a port
+        [^\s"']*@""",
+    re.IGNORECASE,
+)
+"""What addresses hold before their last @. In abfs://container@account/... it is no secret."""
+_QUERY = re.compile(r"(?<=://)([^\s\"'?]*\?)([^\s\"']+)")
+_PAIR = re.compile(r"(?<![^&;#])([^=&;#]+)=([^&;#]+)")
+_SECRET_NAME = re.compile(
+    r"secret|passw|pwd|token|credential|cookie|signature(?!_?version)|auth(?!or(?!iz))|(^|_)(sig|sas)(_|$)|connection_?string"
+    r"|(access|account|api|private)_?key|key$",
+    re.IGNORECASE,
+)
+"""The names of options, headers and parts of a query that hold a secret, with _ for -."""
 
 
 class UserError(ValueError):
     """A mistake that the user can mend. The command line prints it without a traceback and exits with 2.
 
-    Its text, "where: what; advice", is made of its fields; whoever needs a part takes the field.
+    Its text, "where: what; advice", is made of its fields, without secrets in addresses; whoever needs a part takes the
+    field.
 
     where: the file, key, flag or network in question, as the user knows it. what: what is wrong there. advice: what to
     do about it. code: a short name of this kind of mistake ("unknown-key"), which never changes.
@@ -29,7 +51,8 @@ class UserError(ValueError):
         return UserError(self.what, where=outer, advice=self.advice, code=self.code)
 
     def __str__(self) -> str:
-        return "".join([f"{self.where}: " if self.where else "", self.what, f"; {self.advice}" if self.advice else ""])
+        parts = [f"{self.where}: " if self.where else "", self.what, f"; {self.advice}" if self.advice else ""]
+        return hide_secrets("".join(parts))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.what, self.__dict__)
@@ -41,6 +64,36 @@ def _restore(cls: type[UserError], what: str, fields: dict[str, Any]) -> UserErr
     error.args = (what,)
     error.__dict__.update(fields)
     return error
+
+
+def hide_secrets(text: str) -> str:
+    """A text whose addresses lack user, password and secrets in their query.
+
+    "https://me:mine@host/a?x=1&sig=2" -> "https://host/a?x=1&sig=***".
+    """
+
+    def hide_value(pair: re.Match[str]) -> str:
+        return f"{pair[1]}=***" if is_secret_name(pair[1]) else pair[0]
+
+    return _QUERY.sub(lambda found: found[1] + _PAIR.sub(hide_value, found[2]), _USER_INFO.sub(r"\1", text))
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether the value of an option, a header or a part of a query that is called so is a secret."""
+    return _SECRET_NAME.search(name.replace("-", "_")) is not None
+
+
+def find_secrets(options: object, is_secret: bool = False) -> list[str]:
+    """The texts among options that are below a secret's name. is_secret: whether these options are."""
+    if isinstance(options, Mapping):
+        return [
+            text
+            for key, value in options.items()
+            for text in find_secrets(value, is_secret or is_secret_name(str(key)))
+        ]
+    if isinstance(options, (list, tuple)):
+        return [text for value in options for text in find_secrets(value, is_secret)]
+    return [options] if is_secret and isinstance(options, str) and options else []
 
 
 class RunError(RuntimeError):

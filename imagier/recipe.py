@@ -42,10 +42,9 @@ class Batch:
     def split(self, parts: int) -> list[Batch]:
         """`parts` consecutive batches of equal length. UserError if there are none."""
         if len(self) % parts:
+            advice = "steps_keys of the recipe names its keys that say in how many parts"
             raise UserError(
-                f"a batch of {len(self)} cannot be split in {parts}",
-                advice="steps_keys of the recipe names its keys that say in how many parts",
-                code="indivisible-batch",
+                f"a batch of {len(self)} cannot be split in {parts}", advice=advice, code="indivisible-batch"
             )
         rows = len(self) // parts
         return [self._rows(slice(i * rows, (i + 1) * rows)) for i in range(parts)]
@@ -107,7 +106,6 @@ class Recipe(ABC):
 
         from imagier.recipe import Recipe as BaseRecipe
 
-
         class Generator(nn.Module):
             def __init__(self, *, width: int = 8):
                 super().__init__()
@@ -117,7 +115,6 @@ class Recipe(ABC):
             def forward(self, gray):
                 return self.color(self.hidden(gray).relu()).tanh()
 
-
         class Discriminator(nn.Module):
             def __init__(self, *, width: int = 8):
                 super().__init__()
@@ -126,7 +123,6 @@ class Recipe(ABC):
 
             def forward(self, images):
                 return self.logits(F.leaky_relu(self.hidden(images), 0.2))
-
 
         class Recipe(BaseRecipe):
             required_inputs = ("images",)
@@ -154,10 +150,8 @@ class Recipe(ABC):
 
     players: ClassVar[tuple[str, ...]] = ("gen", "dis")
     """Names of the players, the generator first; each one's network is the attribute of that name."""
-
     required_inputs: ClassVar[Sequence[str]] = ()
     """What a step reads of a batch: input types of the config, and `label`, which its input_labels make up."""
-
     normalized_inputs: ClassVar[Sequence[str]] = ()
     """Input types that it compares with images of its own, which are in [-1, 1]: `normalize: true` brings them there. A
     config without it is refused."""
@@ -302,6 +296,10 @@ class Recipe(ABC):
         """Images by name that need no training and that `sample` should beat at coming near the target."""
         return {}
 
+    def class_map(self, batch: Batch) -> Tensor | None:
+        """The class of each pixel of the target, N x K x H x W in {0, 1}, for scores by class; None without classes."""
+        return None
+
     def discriminator_logits(
         self, batch: Batch, rng: torch.Generator
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:
@@ -318,6 +316,13 @@ class Recipe(ABC):
         parts of the generator that keep their initial values; None if the method does not grow, or if nothing fits.
         """
         return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints keep of each rank's recipe (a queue, a counter): tensors, numbers, text, nested."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Continues from what `state_dict` returned, unless that was empty; its tensors are on the CPU."""
 
     def load_losses(self) -> Sequence[nn.Module]:
         """Loads the pretrained networks that losses use, and returns them; only training needs it."""

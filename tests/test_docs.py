@@ -24,7 +24,6 @@ from images import write
 from imagier.config.read import read
 from imagier.errors import UserError
 from imagier.recipe import Position
-from imagier.train.hooks import report
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -51,8 +50,6 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = doc_sandbox.build(tmp_path)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    # Curves take half of a short run; tests/train/test_hooks.py draws them.
-    monkeypatch.setattr(report, "draw_curves", lambda *args: {})
     before = set(sys.modules)
     yield folder
     for name in set(sys.modules) - before:

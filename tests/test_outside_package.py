@@ -394,6 +394,57 @@ def test_a_recipe_that_does_not_keep_its_network_is_one_mistake(lab: Path, capsy
     assert capsys.readouterr().err.startswith(f"{LAB}.eager.Forgetful: ")
 
 
+BROKEN = {
+    "syntax": ("class Painter(:\n", 1, "SyntaxError: invalid syntax ("),
+    "name": ("import torch\n\nx = torch.nn.Sequental()\n", 3, "AttributeError: module 'torch.nn' has no attribute"),
+    "import": ("from lab_outside.nets import Tiny\n", 1, "ImportError: cannot import name 'Tiny'"),
+    "value": ("import json\njson.loads('{')\n", 2, "JSONDecodeError: Expecting property name"),
+    "exit": ("import sys\nsys.exit('no license')\n", 2, "SystemExit: no license"),
+    "wordless exit": ("raise SystemExit\n", 1, "SystemExit ("),
+    "package": ("import nobody_has_this\n", 1, "needs the module 'nobody_has_this'"),
+}
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["itself", "what it imports"])
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_module_that_cannot_be_imported_is_one_mistake_with_the_line_at_fault(
+    lab: Path, capsys: pytest.CaptureFixture[str], name: str, deep: bool
+) -> None:
+    text, number, reason = BROKEN[name]
+    broken = lab / "elsewhere" / LAB / "broken.py"
+    write(broken, text.encode())
+    write(lab / "elsewhere" / LAB / "outer.py", f"import {LAB}.broken\n".encode())
+    config = solo(lab)
+    config["painter"]["type"] = f"{LAB}.outer" if deep else f"{LAB}.broken"
+    (line,) = mistakes(config, lab, capsys)
+    assert line.startswith("painter.type: ") and reason in line
+    assert f"({broken}:{number})" in line and line.count(broken.name) == 1
+
+
+def test_a_text_where_a_metric_or_a_data_set_should_have_a_tuple_is_one_mistake(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"from {LAB}.brightness import Metric\nclass Metric(Metric):\n    needs = 'targets'\n"
+    write(lab / "elsewhere" / LAB / "wordy.py", text.encode())
+    text = f"from {LAB}.large_pairs import Dataset\nclass Dataset(Dataset):\n    required_input_types = ('images')\n"
+    write(lab / "elsewhere" / LAB / "wordy_pairs.py", text.encode())
+    (line,) = mistakes(solo(lab, metrics=[f"{LAB}.wordy"]), lab, capsys)
+    assert line.startswith("metrics.0.type: ") and ".needs is a text" in line
+    config = solo(lab)
+    config["data"]["type"] = f"{LAB}.wordy_pairs"
+    (line,) = mistakes(config, lab, capsys)
+    assert line.startswith("data.type: ") and ".required_input_types is a text" in line
+
+
+def test_a_folder_that_is_not_there_gets_the_one_that_may_be_meant(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = solo(lab)
+    config["data"]["train"]["roots"] = [str(lab / "data" / "trian")]
+    assert train(config, lab / "refused") == 2
+    assert capsys.readouterr().err == f"{lab / 'data/trian'}: no such folder; did you mean {lab / 'data/train'}?\n"
+
+
 @pytest.mark.parametrize("attribute", ["players", "required_inputs", "steps_keys", "data_keys"])
 def test_a_text_where_a_recipe_should_have_a_tuple_is_one_mistake(
     lab: Path, capsys: pytest.CaptureFixture[str], attribute: str

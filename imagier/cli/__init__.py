@@ -7,13 +7,13 @@ import importlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from io import TextIOWrapper
 from types import ModuleType
 
 import imagier
 from imagier.cli.parser import Parser
 from imagier.run import status
-from imagier.run.log_lines import silence_stdout
+from imagier.run.log_lines import watch_outputs
+from imagier.train.disk import describe_error
 
 COMMANDS = {
     "train": "train the networks of a config",
@@ -30,14 +30,19 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None, program: str = "imagier") -> int:
     """Runs a command line; returns the exit status (status.py). Mistakes of the user go to stderr, one line each."""
-    try:
+    with watch_outputs(is_vital=True) as stdout:
         try:
-            return _run(list(sys.argv[1:] if argv is None else argv), program)
-        finally:
-            sys.stdout.flush()  # here and not at the end of Python, where nobody could handle the error
-    except BrokenPipeError:  # whoever was reading along has seen enough, as `head -1` has
-        silence_stdout()
-        return status.BROKEN_PIPE
+            try:
+                return _run(list(sys.argv[1:] if argv is None else argv), program)
+            finally:
+                sys.stdout.flush()  # here and not at the end of Python, where nobody could handle the error
+        except BrokenPipeError:  # whoever was reading along has seen enough, as `head -1` has
+            return status.BROKEN_PIPE
+        except OSError as error:
+            if error is not stdout.error:
+                raise
+            print(f"stdout cannot be written to: {describe_error(error)}", file=sys.stderr)
+            return status.FAILED
 
 
 def _run(argv: list[str], program: str) -> int:
@@ -55,9 +60,6 @@ def _run(argv: list[str], program: str) -> int:
     from imagier.errors import RunError, UserError
     from imagier.run.log_lines import print_logs
 
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a character shows its number
-            stream.reconfigure(errors="backslashreplace")
     try:
         with print_logs(), _import_from_folder():
             return _import_command(args.command).run(args)

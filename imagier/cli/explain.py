@@ -62,6 +62,7 @@ def _explain_value(document: Document, name: str, meanings: list[Key]) -> list[K
     """Prints the value of a key in a config. Returns those of its meanings that hold there."""
     from imagier.config.find_keys import locate, select_read
     from imagier.config.load import dump_inline
+    from imagier.errors import hide_secrets
 
     key_path = locate(document, name)
     read = select_read(document, key_path, meanings)
@@ -71,7 +72,7 @@ def _explain_value(document: Document, name: str, meanings: list[Key]) -> list[K
     if isinstance(document.get(key_path), dict):
         _print_fact("here", f"a section ({document.origin(key_path)})")
     elif document.has(key_path):
-        _print_fact("here", f"{dump_inline(document.get(key_path))} ({document.origin(key_path)})")
+        _print_fact("here", hide_secrets(f"{dump_inline(document.get(key_path))} ({document.origin(key_path)})"))
     elif read and read[0].default:
         _print_fact("here", f"{read[0].default} (the default)")
     elif read:

@@ -6,10 +6,13 @@ import argparse
 import re
 import shlex
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from imagier.cli.arguments import add_process, parse_seed, parse_writable_folder, read_process_options, take_config
 from imagier.run import status
+from imagier.run.log_lines import watch_outputs
 from imagier.run.options import TRAIN_SEED, RunOptions
 
 
@@ -34,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="1: continue the run that wrote the checkpoint; 0: take its weights only "
         "(default: 0 with --checkpoint, 1 for a run in --logdir)",
     )
-    add("--seed", type=parse_seed, default=TRAIN_SEED, help="seed of everything random (default %(default)s)")
+    add("--seed", type=parse_seed, help=f"seed of everything random (default {TRAIN_SEED}, or that of the run)")
     add("--randomized_seed", action="store_true", help="draw the seed (0 to 10000), the same for all ranks")
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data, per rank (default: data.num_workers)")
@@ -85,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
 
     from imagier.run.training import train
 
-    result = train(args.config, options, overrides=args.overrides)
+    # What a dry run prints is its result.
+    with nullcontext() if args.dry_run else watch_outputs(is_vital=False):
+        result = train(args.config, options, overrides=args.overrides)
     return status.choose_interrupted() if result.outcome == "interrupted" else status.DONE
 
 
@@ -104,11 +109,20 @@ def read_run_options(args: argparse.Namespace) -> RunOptions:
         step_timeout_s=args.step_timeout,
         dry_run=args.dry_run,
         profile=args.profile,
-        command=shlex.join(sys.argv),
+        command=_format_command(sys.argv),
         wandb=args.wandb,
         wandb_project=args.wandb_name,
         wandb_id=args.wandb_id,
     )
+
+
+def _format_command(words: Sequence[str]) -> str:
+    """What was typed, as far as Python knows: the script is known by its path."""
+    script = Path(words[0])
+    start = {"imagier": "imagier", "__main__.py": "python -m imagier"}.get(
+        script.name, f"python {shlex.quote(words[0])}"
+    )
+    return f"{start} {shlex.join(words[1:])}"
 
 
 def parse_duration(text: str) -> float:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, WrapValidator
 from typing_extensions import TypedDict
 
-from imagier.config.numbers import Count, NonNegative, Positive, Share
+from imagier.ranges import Count, NonNegative, Positive, Share
 
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 KernelSizes = Annotated[list[Positive], Field(min_length=2, max_length=2)]
@@ -65,7 +65,7 @@ class AugmentationKeys(TypedDict, total=False):
     random_resize_h_w_aspect: str
     """Crop the largest box of a random aspect, at a random place, and resize it: "height, width, (smallest, largest
     aspect)"; an aspect is width / height. [pixels]"""
-    rotate: float
+    rotate: NonNegative
     """Largest angle of a random rotation, to either side. [degrees]"""
     random_rotate_90: bool
     """Rotate by a random multiple of 90 degrees in half of all cases."""

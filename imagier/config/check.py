@@ -20,7 +20,7 @@ from imagier.config.load import ConfigError, Document, KeyPath, Mistake, dump, j
 from imagier.config.lookup import class_at
 from imagier.config.own_keys import SECTIONS, OwnKeyFinder, OwnKeys, hide_inherited_keys, put_own_keys
 from imagier.config.rules.data import check_run
-from imagier.config.rules.method import check_method, check_normalized, check_optimizer, check_players, check_tuples
+from imagier.config.rules.method import check_method, check_normalized, check_optimizer, check_players
 from imagier.errors import UserError
 
 DATA_FACTS = ("label_channels", "label_lengths", "one_hot", "normalized", "image_channels", "crop_h_w", "style_classes")
@@ -144,9 +144,6 @@ class _Checker:
 
     def check_config(self) -> Config | None:
         """The config, before the rules between method and data; None if a section does not fit."""
-        if broken := list(check_tuples(class_at(self.document, ("trainer",)))):
-            self.mistakes += broken
-            return None
         recipe = self.check_component(schema.RECIPE, ("trainer",), _facts_of_recipe)
         names = self._find_players()
         players = {
@@ -289,7 +286,9 @@ class _Checker:
         weights = {"params": "are the weights of the network"}
         optimizer = self.check_component(schema.OPTIMIZER, (section,), lambda cls: weights)
         if optimizer is not None:
-            self.mistakes += check_optimizer(optimizer.cls, optimizer.type, section)
+            self.mistakes += check_optimizer(
+                optimizer.cls, optimizer.type, section, optimizer.options, self.document.get((section,))
+            )
         return optimizer
 
     def _check_own_keys(self, own: OwnKeys) -> dict[str, Any]:

@@ -43,9 +43,11 @@ def constructor_model(cls: type, beside: type | None, facts: tuple[str, ...] = (
     hints, texts = constructor_hints(cls), describe_arguments(cls)
     for parameter in list_parameters(cls, facts):
         default = dataclasses.MISSING if parameter.default is inspect.Parameter.empty else parameter.default
+        hint = _reduce(hints.get(parameter.name, Any))
+        if hint is float and type(default) is int:  # torch.optim has `dampening: float = 0`; a config's 0 becomes 0.0
+            default = float(default)
         field = _field(default, text=texts.get(parameter.name))
-        own = (parameter.name, _reduce(hints.get(parameter.name, Any)), field)
-        fields.setdefault(parameter.name, own)
+        fields.setdefault(parameter.name, (parameter.name, hint, field))
     return dataclasses.make_dataclass(cls.__name__, list(fields.values()), kw_only=True, frozen=True)
 
 

@@ -122,7 +122,7 @@ def _classes(kind: Kind, of_user: tuple[str, ...] = ()) -> dict[str, Any]:
     """The types of a kind that a config can name, with those of the user's that are of this kind."""
     found = {name: find(kind, name) for name in list_types(kind)}
     if kind is schema.OPTIMIZER:
-        found = {name: cls for name, cls in found.items() if not any(check_optimizer(cls, name, ""))}
+        found = {name: cls for name, cls in found.items() if not any(check_optimizer(cls, name, "", {}, ()))}
     others = {name: find_or_none(kind, name) for name in of_user}
     return found | {name: cls for name, cls in others.items() if cls is not None}
 

@@ -7,6 +7,8 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import sysconfig
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -47,6 +49,8 @@ class Kind:
     """What its class must inherit, as "module:Class"; empty for anything."""
     beside: type | None = None
     """A dataclass of the keys that all types have. The default of its `type`, if any, is that of an empty section."""
+    tuples: tuple[str, ...] = ()
+    """Attributes of its class that are tuples of names."""
 
     @property
     def default_type(self) -> str | None:
@@ -71,8 +75,8 @@ def find(kind: Kind, name: str) -> Any:
     """The class that a `type` means: one of ours, or one of the user's by a dotted path.
 
     The path is that of a module with a class `kind.class_name`, or of a class of any name. UserError if there is none,
-    if it is not what the kind asks for or lacks a method that this must have, or if a type in its constructor cannot be
-    found.
+    if its module cannot be imported, if it is not what the kind asks for or lacks a method that this must have, or if a
+    type in its constructor cannot be found.
     """
     found = _find_by_name(kind, name) if "." not in name else _find_by_path(kind, name)
     if found is None:
@@ -90,6 +94,11 @@ def find(kind: Kind, name: str) -> Any:
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:
         raise UserError(f"{name} lacks {', '.join(missing)}", advice="define what is missing", code="abstract-class")
+    for attribute in kind.tuples:
+        value = getattr(found, attribute, ())
+        if isinstance(value, str):  # as ("images") is: its letters would be taken for names
+            what = f"{found.__module__}.{found.__qualname__}.{attribute} is a text, not a tuple"
+            raise UserError(what, advice=f'write ("{value}",)', code="text-for-tuple")
     constructor_hints(found)
     return found
 
@@ -147,8 +156,25 @@ def _import(path: str) -> ModuleType | None:
     except ModuleNotFoundError as error:
         if f"{path}.".startswith(f"{error.name}."):
             return None
-        what = f"{path} needs the module {error.name!r}, which is not installed"
+        what = f"{path} needs the module {error.name!r}, which is not installed ({_locate(error)})"
         raise UserError(what, code="missing-module") from error
+    except (Exception, SystemExit) as error:  # of the user's code
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        reason = ": ".join(filter(None, (type(error).__name__, " ".join(text.split()))))
+        what = f"{path} cannot be imported: {reason} ({_locate(error)})"
+        raise UserError(what, advice="correct that line", code="broken-module") from error
+
+
+def _locate(error: BaseException) -> str:
+    """ "file:line" of an error of a module that was imported: the last line that is not of an installed package."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    frames = [frame for frame in frames if not frame[0].startswith((__file__, "<frozen"))]
+    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    own = [frame for frame in frames if not frame[0].startswith(installed)]
+    filename, line = (own or frames)[-1]
+    return f"{filename}:{line}"
 
 
 def _import_from(package: ModuleType, name: str) -> ModuleType:

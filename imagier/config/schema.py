@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from imagier.config.augmentation_keys import Augmentations
 from imagier.config.find import Kind
-from imagier.config.numbers import Count, NonNegative, Positive, PositiveFloat, Share
+from imagier.ranges import Count, Decay, NonNegative, Positive, PositiveFloat
 
 BIG = 1_000_000_000
 """Never."""
@@ -71,7 +71,7 @@ class ModelAverage:
     """Keep averages."""
     players: list[str] | None = None
     """The players that have one; null: the generator alone."""
-    beta: Share = 0.9999
+    beta: Decay = 0.9999
     """Weight of the past in the average, per update of the network."""
     start_iteration: Count = 1000
     """During so many updates the average equals the weights. [updates]"""
@@ -89,7 +89,7 @@ class BiasInit:
 
     type: Literal["normal"] = "normal"
     """The distribution: normal, with mean 0."""
-    gain: float = 0.5
+    gain: NonNegative = 0.5
     """Standard deviation."""
 
 
@@ -101,7 +101,7 @@ class Init:
     """How weights are drawn. normal: with standard deviation gain. xavier, xavier_uniform: Glorot & Bengio 2010.
     kaiming, kaiming_linear: He et al. 2015, fan in, for a leaky ReLU or no nonlinearity. orthogonal: Saxe et al. 2014.
     none: torch's own values, of biases too."""
-    gain: float = 0.02
+    gain: PositiveFloat = 0.02
     """Standard deviation (normal), or factor of the method's own."""
     bias: BiasInit | None = None
     """First values of biases; null: 0."""
@@ -143,15 +143,17 @@ class Trainer:
     """What follows a gradient that is not finite; it is never applied. skip: continue; rollback: continue from the last
     checkpoint with other data; stop: end the run."""
     strict_resume: bool = True
-    """A checkpoint must fit the networks exactly."""
-    image_to_tensorboard: bool = False
+    """A checkpoint must fit the networks exactly. false: what fits of it is taken, and the rest is logged."""
+    image_to_tensorboard: bool = True
     """Show the kept images of the training in TensorBoard, too."""
 
 
 DEFAULT_DATASET = "paired_images"
 
-RECIPE = Kind("model", "Recipe", "models", "imagier.recipe:Recipe", Trainer)
-DATASET = Kind("data set type", "Dataset", "data", "imagier.data.dataset:Dataset")
+_NAMES = ("players", "required_inputs", "normalized_inputs", "instance_inputs", "steps_keys", "data_keys")
+
+RECIPE = Kind("model", "Recipe", "models", "imagier.recipe:Recipe", Trainer, tuples=_NAMES)
+DATASET = Kind("data set type", "Dataset", "data", "imagier.data.dataset:Dataset", tuples=("required_input_types",))
 CODEC = Kind("codec", "Codec", "codecs", "imagier.data.codec:Codec")
 
 
@@ -316,6 +318,10 @@ class Cudnn:
     """Try several algorithms for each size of input, and take the fastest."""
 
 
+AUTO = "auto"
+"""As keep_best: the first metric."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """How long a run lasts, what it writes, and when; and the sections that all methods share."""
@@ -340,9 +346,9 @@ class Run:
     """With keep_last: checkpoints of the multiples of so many iterations stay, too; null: none. [iterations]"""
     metrics: Annotated[list[Any], Section(METRIC)] = field(default_factory=lambda: ["l1", "psnr", "l1_changed"])
     """What generated images are scored by on the held-out set."""
-    keep_best: str | None = None
-    """The checkpoint with the best held-out value of the metric of this name stays, too; best_checkpoint.txt names
-    it."""
+    keep_best: str | None = AUTO
+    """The checkpoint with the best held-out value of the metric of this name stays, too; best_checkpoint.txt names it.
+    auto: of the first of `metrics`, if there is a held-out set; null: no such checkpoint."""
     metrics_iter: Positive | None = None
     """Time between two evaluations; null takes snapshot_save_iter. [iterations]"""
     metrics_epoch: Positive | None = None

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from imagier.config.constructor import is_section
 from imagier.config.load import dump_inline
+from imagier.ranges import ODD
 
 NEVER = 1_000_000_000
 """The default of times that do not come."""
@@ -33,7 +34,7 @@ def name_type(hint: Any) -> str:
 
 
 def name_range(hint: Any) -> str:
-    """The numbers that a value can be: "> 0", "from 0 to 1"; empty for any."""
+    """The numbers that a value can be: "> 0 and odd", "from 0 to 1"; empty for any."""
     limits = (_name_limits(option.notes) for option in _options(hint))
     return " or ".join(dict.fromkeys(text for text in limits if text))
 
@@ -109,7 +110,8 @@ def _name_limits(notes: Sequence[Any]) -> str:
     if low is not None and high is not None:
         return f"from {low} to {high}"
     signs = ((">=", low), (">", _find(notes, "gt")), ("<=", high), ("<", _find(notes, "lt")))
-    return " and ".join(f"{sign} {limit}" for sign, limit in signs if limit is not None)
+    words = [f"{sign} {limit}" for sign, limit in signs if limit is not None]
+    return " and ".join([*words, "odd"] if ODD in notes else words)
 
 
 def _find(notes: Sequence[Any], name: str) -> Any:

@@ -15,6 +15,7 @@ from imagier.errors import UserError
 from imagier.losses.info_nce import InfoNCE
 from imagier.nn.backbones import build_feature_network
 from imagier.nn.resize import lay_on_white
+from imagier.ranges import NonNegative, Positive, PositiveFloat
 
 Criterion = Literal["l1", "l2", "mse", "info_nce"]
 ResizeMode = Literal["bilinear", "bicubic"]
@@ -32,7 +33,7 @@ class PerceptualConfig:
     efficientnet_lite0."""
     layers: list[str] | str
     """The layer or layers whose features are compared, such as relu_4_1."""
-    weights: list[float] | float | None = None
+    weights: list[NonNegative] | NonNegative | None = None
     """Weight of each layer; a single number holds for all layers, null for 1."""
     fp16: bool = False
     """Run the network in bfloat16 on an accelerator, which saves time and memory; the loss stays in float32. Without
@@ -41,13 +42,13 @@ class PerceptualConfig:
     criterion: Criterion = "l1"
     """The distance of features: mean absolute (l1) or mean squared (l2, mse) difference, or a contrastive loss between
     the images of a batch (info_nce)."""
-    num_scales: int = 1
+    num_scales: Positive = 1
     """Compare the images at this many sizes, each half of the one before, and add up."""
     resize: bool = False
     """Compare the images at 224 x 224 pixels."""
     resize_mode: ResizeMode = "bilinear"
     """How images are resized, also for the scales."""
-    info_nce_temperature: float = 0.07
+    info_nce_temperature: PositiveFloat = 0.07
     """info_nce: what similarities are divided by, from 0.01 to 1."""
     info_nce_gather_distributed: bool = True
     """info_nce: contrast the images of all ranks."""

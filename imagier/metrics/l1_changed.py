@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
-from pydantic import Field
 from torch import Tensor
 
 from imagier.metrics.metric import MeanOverImages
+from imagier.ranges import NonNegative
 
 
 class Metric(MeanOverImages):
@@ -16,7 +15,7 @@ class Metric(MeanOverImages):
 
     needs = ("targets", "start")
 
-    def __init__(self, *, tolerance: Annotated[float, Field(ge=0)] = 0.02) -> None:
+    def __init__(self, *, tolerance: NonNegative = 0.02) -> None:
         """tolerance: A pixel differs if some channel of the target is further than this from the input, for values in
         [0, 1].
         """

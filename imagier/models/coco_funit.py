@@ -13,6 +13,7 @@ from imagier.models.funit import GENERATOR_RULES, Decoder, style_mlp
 from imagier.nn.conv import WeightNorm
 from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
 from imagier.nn.reference_names import Rules
+from imagier.ranges import Count, Positive
 
 
 class Generator(nn.Module):
@@ -21,15 +22,15 @@ class Generator(nn.Module):
     def __init__(
         self,
         *,
-        num_filters: int = 64,
-        num_filters_mlp: int = 256,
-        style_dims: int = 64,
-        usb_dims: int = 1024,
-        num_res_blocks: int = 2,
-        num_mlp_blocks: int = 3,
-        num_downsamples_style: int = 4,
-        num_downsamples_content: int = 2,
-        num_image_channels: int = 3,
+        num_filters: Positive = 64,
+        num_filters_mlp: Positive = 256,
+        style_dims: Positive = 64,
+        usb_dims: Positive = 1024,
+        num_res_blocks: Count = 2,
+        num_mlp_blocks: Count = 3,
+        num_downsamples_style: Count = 4,
+        num_downsamples_content: Count = 2,
+        num_image_channels: Positive = 3,
         weight_norm_type: WeightNorm = "none",
     ) -> None:
         """num_filters: Width of the first layer of both encoders, doubled with every halving of the size; of the style

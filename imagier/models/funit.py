@@ -25,6 +25,7 @@ from imagier.nn.norm import AdaptiveNorm, NormParams, norm2d
 from imagier.nn.reference_names import Rules
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
+from imagier.ranges import Count, NonNegative, Positive
 from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate, name_in_style
 from imagier.recipe import Recipe as BaseRecipe
 
@@ -33,11 +34,11 @@ from imagier.recipe import Recipe as BaseRecipe
 class LossWeights:
     """Weights of the losses. A loss of weight 0 is not computed, except for the adversarial one."""
 
-    gan: float
+    gan: NonNegative
     """Adversarial loss, of generator and discriminator."""
-    feature_matching: float = 0.0
+    feature_matching: NonNegative = 0.0
     """L1 between the discriminator's pooled features of the translation and of the style image."""
-    image_recon: float = 0.0
+    image_recon: NonNegative = 0.0
     """Mean absolute difference between an image and its reconstruction in its own style, in [-1, 1]."""
 
 
@@ -47,14 +48,14 @@ class Generator(nn.Module):
     def __init__(
         self,
         *,
-        num_filters: int = 64,
-        num_filters_mlp: int = 256,
-        style_dims: int = 64,
-        num_res_blocks: int = 2,
-        num_mlp_blocks: int = 3,
-        num_downsamples_style: int = 4,
-        num_downsamples_content: int = 2,
-        num_image_channels: int = 3,
+        num_filters: Positive = 64,
+        num_filters_mlp: Positive = 256,
+        style_dims: Positive = 64,
+        num_res_blocks: Count = 2,
+        num_mlp_blocks: Count = 3,
+        num_downsamples_style: Count = 4,
+        num_downsamples_content: Count = 2,
+        num_image_channels: Positive = 3,
         weight_norm_type: WeightNorm = "none",
     ) -> None:
         """num_filters: Width of the first layer of both encoders, doubled with every halving of the size; of the style
@@ -187,11 +188,11 @@ class Discriminator(nn.Module):
     def __init__(
         self,
         *,
-        num_image_channels: int = 3,
-        num_classes: int = 119,
-        num_filters: int = 64,
-        max_num_filters: int = 1024,
-        num_layers: int = 6,
+        num_image_channels: Positive = 3,
+        num_classes: Positive = 119,
+        num_filters: Positive = 64,
+        max_num_filters: Positive = 1024,
+        num_layers: Positive = 6,
         padding_mode: PaddingMode = "reflect",
         weight_norm_type: WeightNorm = "none",
     ) -> None:

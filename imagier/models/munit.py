@@ -30,6 +30,7 @@ from imagier.nn.reference_names import Rules
 from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
+from imagier.ranges import Count, NonNegative, Odd, Positive
 from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate, name_in_style
 from imagier.recipe import Recipe as BaseRecipe
 
@@ -55,51 +56,51 @@ class LossWeights:
     A loss in parts can also have a weight for each part, which is added to that of the whole.
     """
 
-    gan: float
+    gan: NonNegative
     """Adversarial loss, of generator and discriminator."""
-    gan_a: float = 0.0
+    gan_a: NonNegative = 0.0
     """Its part in domain a, added to gan."""
-    gan_b: float = 0.0
+    gan_b: NonNegative = 0.0
     """Its part in domain b, added to gan."""
-    image_recon: float = 0.0
+    image_recon: NonNegative = 0.0
     """L1 between images and their reconstructions from their own content and style."""
-    style_recon: float = 0.0
+    style_recon: NonNegative = 0.0
     """L1 between random styles and the styles encoded from the translations."""
-    style_recon_a: float = 0.0
+    style_recon_a: NonNegative = 0.0
     """Its part of the styles of a, added to style_recon."""
-    style_recon_b: float = 0.0
+    style_recon_b: NonNegative = 0.0
     """Its part of the styles of b, added to style_recon."""
-    style_recon_within: float = 0.0
+    style_recon_within: NonNegative = 0.0
     """L1 between the styles of images and of their reconstructions."""
-    style_recon_aa: float = 0.0
+    style_recon_aa: NonNegative = 0.0
     """Its part of the images of a, added to style_recon_within."""
-    style_recon_bb: float = 0.0
+    style_recon_bb: NonNegative = 0.0
     """Its part of the images of b, added to style_recon_within."""
-    content_recon: float = 0.0
+    content_recon: NonNegative = 0.0
     """L1 between the contents of images and of their translations."""
-    content_recon_a: float = 0.0
+    content_recon_a: NonNegative = 0.0
     """Its part of the images of a, added to content_recon."""
-    content_recon_b: float = 0.0
+    content_recon_b: NonNegative = 0.0
     """Its part of the images of b, added to content_recon."""
-    content_recon_within: float = 0.0
+    content_recon_within: NonNegative = 0.0
     """L1 between the contents of images and of their reconstructions."""
-    content_recon_aa: float = 0.0
+    content_recon_aa: NonNegative = 0.0
     """Its part of the images of a, added to content_recon_within."""
-    content_recon_bb: float = 0.0
+    content_recon_bb: NonNegative = 0.0
     """Its part of the images of b, added to content_recon_within."""
-    kl: float = 0.0
+    kl: NonNegative = 0.0
     """Half the squared length of the styles, summed over the batch."""
-    cycle_recon: float = 0.0
+    cycle_recon: NonNegative = 0.0
     """L1 between images and their translations to the other domain and back."""
-    perceptual: float = 0.0
+    perceptual: NonNegative = 0.0
     """Perceptual distance between translations and their source images."""
-    perceptual_a: float = 0.0
+    perceptual_a: NonNegative = 0.0
     """Its part of translations from a to b, added to perceptual."""
-    perceptual_b: float = 0.0
+    perceptual_b: NonNegative = 0.0
     """Its part of translations from b to a, added to perceptual."""
-    consistency_reg: float = 0.0
+    consistency_reg: NonNegative = 0.0
     """Squared distance of the discriminators' features of images and of the same, mirrored and shifted."""
-    gradient_penalty: float = 0.0
+    gradient_penalty: NonNegative = 0.0
     """R1 penalty, gamma of Mescheder et al. 2018, eq. 9 (not in the paper of MUNIT)."""
 
 
@@ -109,15 +110,15 @@ class Generator(nn.Module):
     def __init__(
         self,
         *,
-        num_filters: int = 64,
-        max_num_filters: int = 256,
-        num_filters_mlp: int = 256,
-        latent_dim: int = 8,
-        num_res_blocks: int = 4,
-        num_mlp_blocks: int = 2,
-        num_downsamples_style: int = 4,
-        num_downsamples_content: int = 2,
-        num_image_channels: int = 3,
+        num_filters: Positive = 64,
+        max_num_filters: Positive = 256,
+        num_filters_mlp: Positive = 256,
+        latent_dim: Positive = 8,
+        num_res_blocks: Count = 4,
+        num_mlp_blocks: Count = 2,
+        num_downsamples_style: Count = 4,
+        num_downsamples_content: Count = 2,
+        num_image_channels: Positive = 3,
         content_norm_type: Norm = "instance",
         style_norm_type: Norm = "none",
         decoder_norm_type: Norm = "instance",
@@ -280,15 +281,15 @@ class Discriminator(DomainDiscriminators):
         self,
         *,
         patch_wise: bool = True,
-        num_image_channels: int = 3,
-        num_filters: int = 64,
-        max_num_filters: int = 512,
-        num_layers: int = 4,
+        num_image_channels: Positive = 3,
+        num_filters: Positive = 64,
+        max_num_filters: Positive = 512,
+        num_layers: Count = 4,
         activation_norm_type: Norm = "none",
         weight_norm_type: WeightNorm = "none",
-        num_discriminators: int | None = None,
-        kernel_size: int | None = None,
-        first_kernel_size: int | None = None,
+        num_discriminators: Positive | None = None,
+        kernel_size: Positive | None = None,
+        first_kernel_size: Odd | None = None,
         padding_mode: PaddingMode | None = None,
         aggregation: Aggregation | None = None,
         order: DiscriminatorOrder | None = None,
@@ -305,9 +306,9 @@ class Discriminator(DomainDiscriminators):
         weight_norm_type: Norm of the weights of convolutions.
         num_discriminators: With patch_wise: true. Scales: the first is the full size, each other one half of the one
             before; null: 3.
-        kernel_size: With patch_wise: true. Height and width of the kernels, an odd number; null: 3. [pixels]
-        first_kernel_size: With patch_wise: false. Height and width of the first layer's kernels, an odd number; null:
-            1. [pixels]
+        kernel_size: With patch_wise: true. Height and width of the kernels; null: 3. [pixels]
+        first_kernel_size: With patch_wise: false. Height and width of the first layer's kernels; null: 1.
+            [pixels]
         padding_mode: With patch_wise: false. What convolutions see beyond the border; null: zeros.
         aggregation: With patch_wise: false. How the last map becomes a vector: by a convolution over all of it, which
             must be 4 x 4 (conv), or by its mean (pool); null: conv.

@@ -31,11 +31,13 @@ from imagier.nn.instances import (
     segment_means,
     segments,
 )
+from imagier.nn.label_parts import find_class_map, split_label
 from imagier.nn.norm import Norm, NormParams, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules, reference_names
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
+from imagier.ranges import Count, NonNegative, Positive, Share
 from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate
 from imagier.recipe import Recipe as BaseRecipe
 
@@ -56,12 +58,12 @@ WRAPPERS = ("", "module.", "module.module.", "module.averaged_model.")
 class GlobalGeneratorParams:
     """The generator at the lowest resolution."""
 
-    num_filters: int = 64
+    num_filters: Positive = 64
     """Width of its first layer, doubled with every halving of the size; an enhancer has half the width of what it
     surrounds. [channels]"""
-    num_downsamples: int = 4
+    num_downsamples: Count = 4
     """How often it halves the size of its label map."""
-    num_res_blocks: int = 9
+    num_res_blocks: Count = 9
     """Residual blocks at the smallest size."""
 
 
@@ -69,9 +71,9 @@ class GlobalGeneratorParams:
 class LocalEnhancerParams:
     """The networks around it, each of which doubles the resolution."""
 
-    num_enhancers: int = 1
+    num_enhancers: Count = 1
     """How many of them; 0: the global generator alone."""
-    num_res_blocks: int = 3
+    num_res_blocks: Count = 3
     """Residual blocks in each."""
 
 
@@ -79,11 +81,11 @@ class LocalEnhancerParams:
 class EncoderParams:
     """The encoder of objects; used if the label ends with instance_maps and num_feat_channels is not 0."""
 
-    num_feat_channels: int
+    num_feat_channels: Count
     """Size of the feature vector of an object; 0: no encoder. [channels]"""
-    num_filters: int = 64
+    num_filters: Positive = 64
     """Width of the first layer, doubled with every halving of the size. [channels]"""
-    num_downsamples: int = 4
+    num_downsamples: Count = 4
     """How often it halves the size of an image."""
     weight_norm_type: WeightNorm = "none"
     """Norm of the weights of its convolutions."""
@@ -91,7 +93,7 @@ class EncoderParams:
     """Norm after its convolutions."""
     padding_mode: PaddingMode = "reflect"
     """What its convolutions see beyond the border."""
-    num_clusters: int = 10
+    num_clusters: Positive = 10
     """Feature vectors per class that a checkpoint keeps, to be sampled at inference."""
 
 
@@ -99,13 +101,13 @@ class EncoderParams:
 class LossWeights:
     """Weights of the losses. A loss of weight 0 is not computed, except for the adversarial one."""
 
-    gan: float
+    gan: NonNegative
     """Adversarial loss, of generator and discriminator."""
-    feature_matching: float
+    feature_matching: NonNegative
     """L1 between the patch discriminators' features of generated and of real images."""
-    perceptual: float
+    perceptual: NonNegative
     """Perceptual distance between generated and real images, as perceptual_loss says."""
-    l1: float = 0.0
+    l1: NonNegative = 0.0
     """Mean absolute difference from the target, in [-1, 1] (not in the paper; stabilizes short trainings)."""
 
 
@@ -139,6 +141,9 @@ class Generator(nn.Module):
         label_channels = sum(label_lengths.values())
         self.image_channels = image_channels
         enhancers = local_enhancer.num_enhancers
+        if global_generator.num_filters % 2**enhancers:
+            what = f"must be a multiple of {2**enhancers}: each of local_enhancer.num_enhancers halves it"
+            raise UserError(what, where="global_generator.num_filters", advice="raise it", code="odd-width")
         self.size_multiple = 2 ** (global_generator.num_downsamples + enhancers)
         """Heights and widths of its images are multiples of this."""
         self.encoder: FeatureEncoder | None = None
@@ -314,13 +319,6 @@ class LocalEnhancer(nn.Module):
     ) -> None:
         """width: of its output features, half of those of its input; with `image_channels` its output is an image."""
         super().__init__()
-        if not width:
-            raise UserError(
-                "is too small: each enhancer halves it",
-                where="global_generator.num_filters",
-                advice="raise it",
-                code="too-few-filters",
-            )
         self.down = nn.Sequential(parts.layer(label_channels, width, 7), *parts.down([width, 2 * width]))
         self.up = nn.Sequential(
             *parts.residual(2 * width, num_res_blocks),
@@ -394,15 +392,15 @@ class Discriminator(nn.Module):
         *,
         label_channels: int,
         image_channels: int,
-        kernel_size: int = 3,
-        num_filters: int = 128,
-        max_num_filters: int = 512,
-        num_discriminators: int = 2,
-        num_layers: int = 5,
+        kernel_size: Positive = 3,
+        num_filters: Positive = 128,
+        max_num_filters: Positive = 512,
+        num_discriminators: Positive = 2,
+        num_layers: Count = 5,
         activation_norm_type: Norm = "none",
         weight_norm_type: WeightNorm = "spectral",
     ) -> None:
-        """kernel_size: Height and width of the kernels of the patch discriminators, an odd number. [pixels]
+        """kernel_size: Height and width of the kernels of the patch discriminators. [pixels]
         num_filters: Width of the first layer; it doubles from layer to layer. [channels]
         max_num_filters: Largest width. [channels]
         num_discriminators: How many there are: the first sees images at full size, each other one at half the size of
@@ -458,8 +456,8 @@ class Recipe(BaseRecipe):
         loss_weight: LossWeights,
         perceptual_loss: PerceptualConfig | None = None,
         gan_relativistic: bool = False,
-        gan_decay_k: float = 1.0,
-        gan_min_k: float = 1.0,
+        gan_decay_k: Share = 1.0,
+        gan_min_k: Share = 1.0,
         gan_separate_topk: bool = False,
         gen_step: int = 1,
         dis_step: int = 1,
@@ -645,10 +643,12 @@ class Recipe(BaseRecipe):
             return {}
         return {f"{name} as they are": self._show_label(name, batch["label"]) for name in self.label_lengths}
 
+    def class_map(self, batch: Batch) -> Tensor | None:
+        return find_class_map(batch["label"], self.label_lengths, self.one_hot)
+
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         columns = {"images": to_rgb(batch["images"])}
-        parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
-        for name, part in zip(self.label_lengths, parts):
+        for name, part in split_label(batch["label"], self.label_lengths).items():
             is_image = name not in self.one_hot and part.shape[1] <= 4
             columns[name] = self._show_label(name, part) if is_image else colorize(part)
         return columns

@@ -24,11 +24,13 @@ from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, upsample2x
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
+from imagier.nn.label_parts import find_class_map, split_label
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
+from imagier.ranges import Count, NonNegative, Odd, Positive, PositiveFloat, Share
 from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate
 from imagier.recipe import Recipe as BaseRecipe
 
@@ -43,10 +45,10 @@ MANY_CHANNELS = 16
 class SpadeNormParams:
     """The spatially adaptive norms of the generator."""
 
-    num_filters: int = 128
+    num_filters: Count = 128
     """Width of the hidden layer between the label map and scale and shift; 0 for none. [channels]"""
-    kernel_size: int = 3
-    """Height and width of the kernels of the convolutions on the label, an odd number. [pixels]"""
+    kernel_size: Odd = 3
+    """Height and width of the kernels of the convolutions on the label. [pixels]"""
     activation_norm_type: Norm = "sync_batch"
     """The norm without parameters from the label."""
     activation_norm_params: NormParams = NormParams()
@@ -65,10 +67,10 @@ class SpadeNormParams:
 class StyleEncoderParams:
     """The network that encodes the style of an image."""
 
-    num_filters: int = 128
+    num_filters: Positive = 128
     """Width of the first layer; the next have twice, four times and eight times as much. [channels]"""
-    kernel_size: int = 3
-    """Height and width of the kernels of the convolutions, an odd number. [pixels]"""
+    kernel_size: Odd = 3
+    """Height and width of the kernels of the convolutions. [pixels]"""
     weight_norm_type: WeightNorm | None = None
     """Weight norm of the convolutions; null for that of the generator."""
 
@@ -77,15 +79,15 @@ class StyleEncoderParams:
 class LossWeights:
     """Weights of the losses. A loss of weight 0 is not computed, except for the adversarial one."""
 
-    gan: float
+    gan: NonNegative
     """Adversarial loss, of generator and discriminator."""
-    feature_matching: float
+    feature_matching: NonNegative
     """L1 between the patch discriminators' features of generated and of real images."""
-    kl: float
+    kl: NonNegative
     """KL divergence of the styles of images from a standard normal distribution."""
-    perceptual: float = 0.0
+    perceptual: NonNegative = 0.0
     """Perceptual distance between generated and real images, as perceptual_loss says."""
-    l1: float = 0.0
+    l1: NonNegative = 0.0
     """Mean absolute difference from the target, in [-1, 1] (not in the paper; stabilizes short trainings)."""
 
 
@@ -98,22 +100,22 @@ class Generator(nn.Module):
         label_channels: int,
         image_channels: int,
         crop_h_w: tuple[int, int],
-        num_filters: int = 128,
-        kernel_size: int = 3,
+        num_filters: Positive = 128,
+        kernel_size: Odd = 3,
         weight_norm_type: WeightNorm = "spectral",
-        style_dims: int | None = None,
-        attribute_dims: int | None = None,
+        style_dims: Positive | None = None,
+        attribute_dims: Positive | None = None,
         skip_activation_norm: bool = True,
         activation_norm_params: SpadeNormParams = SpadeNormParams(),
         global_adaptive_norm_type: Norm = "sync_batch",
         use_posenc_in_input_layer: bool = True,
-        output_multiplier: float = 1.0,
+        output_multiplier: PositiveFloat = 1.0,
         style_enc: StyleEncoderParams = StyleEncoderParams(),
-        label_features: int | None = None,
+        label_features: Positive | None = None,
     ) -> None:
         """num_filters: Base width: layers have 16 times as many channels at 1/16 of the size of an image, and twice as
             many at full size (crops of up to 256 pixels). [channels]
-        kernel_size: Height and width of the kernels of the trunk's convolutions, an odd number. [pixels]
+        kernel_size: Height and width of the kernels of the trunk's convolutions. [pixels]
         weight_norm_type: Norm of the weights of convolutions and of the layers of the style.
         style_dims: Size of the style code; null or 0: no style.
         attribute_dims: How many numbers per sample the data set gives as `attributes`, beside the style; null or 0:
@@ -506,18 +508,18 @@ class Discriminator(nn.Module):
         *,
         label_channels: int,
         image_channels: int,
-        kernel_size: int = 3,
-        num_filters: int = 128,
-        max_num_filters: int = 512,
-        num_discriminators: int = 2,
-        num_layers: int = 5,
+        kernel_size: Positive = 3,
+        num_filters: Positive = 128,
+        max_num_filters: Positive = 512,
+        num_discriminators: Positive = 2,
+        num_layers: Count = 5,
         activation_norm_type: Norm = "none",
         weight_norm_type: WeightNorm = "spectral",
         use_fpse: bool = True,
-        fpse_kernel_size: int = 3,
+        fpse_kernel_size: Odd = 3,
         fpse_activation_norm_type: Norm = "none",
     ) -> None:
-        """kernel_size: Height and width of the kernels of the patch discriminators, an odd number. [pixels]
+        """kernel_size: Height and width of the kernels of the patch discriminators. [pixels]
         num_filters: Width of the first layer of each discriminator; it doubles from layer to layer. [channels]
         max_num_filters: Largest width of the patch discriminators. [channels]
         num_discriminators: Patch discriminators: the first sees images at full size, each other one at half the size of
@@ -527,7 +529,7 @@ class Discriminator(nn.Module):
         activation_norm_type: Norm after each convolution of the patch discriminators but the last.
         weight_norm_type: Norm of the weights of convolutions.
         use_fpse: Also compare image and label map in a pyramid of features (CC-FPSE, Liu et al. 2019).
-        fpse_kernel_size: Height and width of the kernels of the pyramid, an odd number. [pixels]
+        fpse_kernel_size: Height and width of the kernels of the pyramid. [pixels]
         fpse_activation_norm_type: Norm after the pyramid's convolutions.
         """
         super().__init__()
@@ -658,8 +660,8 @@ class Recipe(BaseRecipe):
         loss_weight: LossWeights,
         perceptual_loss: PerceptualConfig | None = None,
         gan_relativistic: bool = False,
-        gan_decay_k: float = 1.0,
-        gan_min_k: float = 1.0,
+        gan_decay_k: Share = 1.0,
+        gan_min_k: Share = 1.0,
         gan_separate_topk: bool = False,
         gen_step: int = 1,
         dis_step: int = 1,
@@ -799,10 +801,12 @@ class Recipe(BaseRecipe):
             return {}
         return {f"{name} as they are": self._show_label(name, batch["label"]) for name in self.label_lengths}
 
+    def class_map(self, batch: Batch) -> Tensor | None:
+        return find_class_map(batch["label"], self.label_lengths, self.one_hot)
+
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         columns = {"images": to_rgb(batch["images"])}
-        parts = batch["label"].split(list(self.label_lengths.values()), dim=1)
-        for name, part in zip(self.label_lengths, parts):
+        for name, part in split_label(batch["label"], self.label_lengths).items():
             is_image = name not in self.one_hot and part.shape[1] <= 4
             columns[name] = self._show_label(name, part) if is_image else colorize(part)
         return columns
@@ -855,11 +859,8 @@ def _paint(gen: Generator, label: Tensor, images: Tensor | None = None) -> dict[
 
 def _style_images(batch: Batch) -> Tensor:
     if "images" not in batch:
-        raise UserError(
-            "the style is taken from `images`, which the data lack",
-            advice="set inference_args.random_style: true",
-            code="no-style-image",
-        )
+        what, advice = "the style is taken from `images`, which the data lack", "set inference_args.random_style: true"
+        raise UserError(what, advice=advice, code="no-style-image")
     return batch["images"]
 
 

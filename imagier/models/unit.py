@@ -26,6 +26,7 @@ from imagier.nn.reference_names import Rules
 from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
+from imagier.ranges import Count, NonNegative, Odd, Positive
 from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate
 from imagier.recipe import Recipe as BaseRecipe
 
@@ -37,25 +38,25 @@ class LossWeights:
     A loss in parts can also have a weight for each part, which is added to that of the whole.
     """
 
-    gan: float
+    gan: NonNegative
     """Adversarial loss, of generator and discriminator."""
-    gan_a: float = 0.0
+    gan_a: NonNegative = 0.0
     """Its part in domain a, added to gan."""
-    gan_b: float = 0.0
+    gan_b: NonNegative = 0.0
     """Its part in domain b, added to gan."""
-    image_recon: float = 0.0
+    image_recon: NonNegative = 0.0
     """L1 between images and their reconstructions by the autoencoder of their domain."""
-    cycle_recon: float = 0.0
+    cycle_recon: NonNegative = 0.0
     """L1 between images and their translations to the other domain and back."""
-    cycle_recon_aba: float = 0.0
+    cycle_recon_aba: NonNegative = 0.0
     """Its part of the images of a, added to cycle_recon."""
-    cycle_recon_bab: float = 0.0
+    cycle_recon_bab: NonNegative = 0.0
     """Its part of the images of b, added to cycle_recon."""
-    perceptual: float = 0.0
+    perceptual: NonNegative = 0.0
     """Perceptual distance between translations and their source images."""
-    perceptual_a: float = 0.0
+    perceptual_a: NonNegative = 0.0
     """Its part of translations from a to b, added to perceptual."""
-    perceptual_b: float = 0.0
+    perceptual_b: NonNegative = 0.0
     """Its part of translations from b to a, added to perceptual."""
 
 
@@ -65,11 +66,11 @@ class Generator(nn.Module):
     def __init__(
         self,
         *,
-        num_filters: int = 64,
-        max_num_filters: int = 256,
-        num_res_blocks: int = 4,
-        num_downsamples_content: int = 2,
-        num_image_channels: int = 3,
+        num_filters: Positive = 64,
+        max_num_filters: Positive = 256,
+        num_res_blocks: Count = 4,
+        num_downsamples_content: Count = 2,
+        num_image_channels: Positive = 3,
         content_norm_type: Norm = "instance",
         decoder_norm_type: Norm = "instance",
         weight_norm_type: WeightNorm = "none",
@@ -232,15 +233,15 @@ class Discriminator(DomainDiscriminators):
         self,
         *,
         patch_dis: bool = True,
-        num_image_channels: int = 3,
-        num_filters: int = 64,
-        max_num_filters: int = 512,
-        num_layers: int = 4,
+        num_image_channels: Positive = 3,
+        num_filters: Positive = 64,
+        max_num_filters: Positive = 512,
+        num_layers: Count = 4,
         activation_norm_type: Norm = "none",
         weight_norm_type: WeightNorm = "none",
-        num_discriminators: int | None = None,
-        kernel_size: int | None = None,
-        first_kernel_size: int | None = None,
+        num_discriminators: Positive | None = None,
+        kernel_size: Positive | None = None,
+        first_kernel_size: Odd | None = None,
         padding_mode: PaddingMode | None = None,
         aggregation: Aggregation | None = None,
         order: DiscriminatorOrder | None = None,
@@ -257,8 +258,8 @@ class Discriminator(DomainDiscriminators):
         weight_norm_type: Norm of the weights of convolutions.
         num_discriminators: With patch_dis: true. Scales: the first is the full size, each other one half of the one
             before; null: 3.
-        kernel_size: With patch_dis: true. Height and width of the kernels, an odd number; null: 3. [pixels]
-        first_kernel_size: With patch_dis: false. Height and width of the first layer's kernels, an odd number; null: 1.
+        kernel_size: With patch_dis: true. Height and width of the kernels; null: 3. [pixels]
+        first_kernel_size: With patch_dis: false. Height and width of the first layer's kernels; null: 1.
             [pixels]
         padding_mode: With patch_dis: false. What convolutions see beyond the border; null: zeros.
         aggregation: With patch_dis: false. How the last map becomes a vector: by a convolution over all of it, which

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as reparametrize_weight
 
+from imagier.errors import UserError
 from imagier.nn.precision import full_precision
 
 WeightNorm = Literal["none", "spectral", "weight"]
@@ -27,6 +28,7 @@ def conv2d(
     weight_norm: WeightNorm = "none",
 ) -> Conv2d:
     """A 2-d convolution, N x in x H x W -> N x out x H' x W', with the given norm on its weight."""
+    check_width(in_channels, out_channels)
     layer_type = SpectralConv2d if weight_norm == "spectral" else Conv2d
     layer = layer_type(
         in_channels,
@@ -42,9 +44,17 @@ def conv2d(
 
 def linear(in_features: int, out_features: int, *, bias: bool = True, weight_norm: WeightNorm = "none") -> nn.Linear:
     """A linear layer, N x in -> N x out, with the given norm on its weight."""
+    check_width(in_features, out_features)
     layer_type = SpectralLinear if weight_norm == "spectral" else nn.Linear
     layer = layer_type(in_features, out_features, bias=bias)
     return reparametrize_weight(layer) if weight_norm == "weight" else layer
+
+
+def check_width(inputs: int, outputs: int) -> None:
+    """UserError if a layer would have no channels: its network halves them too often."""
+    if min(inputs, outputs) < 1:
+        what = f"leaves a layer of {inputs} x {outputs} channels"
+        raise UserError(what, advice="give the network more filters, or fewer layers", code="no-channels")
 
 
 class SpectralNorm(nn.Module):

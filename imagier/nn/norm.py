@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.nn.conv import WeightNorm, conv2d, linear
+from imagier.ranges import Positive, PositiveFloat, Share
 
 Norm = Literal["none", "instance", "batch", "sync_batch", "layer_2d", "group", "pixel_layer", "pixel"]
 
@@ -21,11 +22,11 @@ class NormParams:
 
     affine: bool = True
     """Learn a scale and a shift per channel."""
-    eps: float = 1e-5
+    eps: PositiveFloat = 1e-5
     """Added to the variance (to the deviation in layer_2d), against division by 0."""
-    momentum: float = 0.1
+    momentum: Share = 0.1
     """Share of a batch in the running statistics (batch, sync_batch)."""
-    num_groups: int = 4
+    num_groups: Positive = 4
     """Groups of channels (group)."""
     channel_only: bool = False
     """Statistics over the channels of one pixel instead of the whole image (layer_2d)."""

@@ -139,10 +139,7 @@ def build_train_loader(
     )
     if loader.steps_per_epoch == 0:
         raise UserError(
-            (
-                f"the training set has {len(samples)} samples, fewer than one step takes "
-                f"({loader.batch_size * loader.world})"
-            ),
+            (f"the training set has {len(samples)} samples, fewer than one step takes ({loader.samples_per_step})"),
             advice="lower data.train.batch_size or add samples",
             code="too-few-samples",
         )

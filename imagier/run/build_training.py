@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import islice
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from imagier.config import schema
 from imagier.config.check import Component, Config
@@ -68,6 +69,8 @@ def _construct(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
     known = {**build_data.collect_facts(config.run.data, split), **known}
     torch.manual_seed(seed)
     networks = {name: _build(network, name, known) for name, network in config.players.items()}
+    for player, network in networks.items():
+        _refuse_lazy(network, player)
     recipe: Recipe = _build(config.recipe, "trainer", {**known, **networks})
     if unset := [name for name in recipe.players if not isinstance(getattr(recipe, name, None), nn.Module)]:
         cls = config.recipe.cls
@@ -77,6 +80,18 @@ def _construct(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
             code="unset-player",
         )
     return recipe
+
+
+def _refuse_lazy(network: nn.Module, player: str) -> None:
+    """UserError if a layer gets its weights only with its first batch: optimizers and averages need them before."""
+    for name, tensor in chain(network.named_parameters(), network.named_buffers()):
+        if is_lazy(tensor):
+            raise UserError(
+                f"{name} has no shape before the first batch, as it is of a lazy layer",
+                where=player,
+                advice="use the plain layer; label_channels and image_channels are the numbers of channels of the data",
+                code="lazy-layer",
+            )
 
 
 def _place(network: nn.Module, config: Config, runtime: Runtime) -> None:
@@ -122,6 +137,9 @@ def _build_player(config: Config, name: str, network: nn.Module, runtime: Runtim
 
 def build_optimizer(component: Component, network: nn.Module, section: str) -> torch.optim.Optimizer:
     """The optimizer of a network's parameters. UserError if its constructor refuses its arguments or the weights."""
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        what = "its network has no weights that learn"
+        raise UserError(what, where=section, advice="unfreeze some (requires_grad)", code="nothing-to-train")
     try:
         return component.build(params=list(network.parameters()))
     except ValueError as error:  # what the optimizers of torch raise
@@ -171,18 +189,20 @@ def build_calibration(
 ) -> Callable[[Recipe], AbstractContextManager[None]]:
     """A context in which the batch norms of the averaged generator have statistics measured on training batches.
 
-    count: how many batches, or fewer if the set has not so many whole ones. It is the same on all ranks, because a
-    synchronized norm waits for the other ranks. Of a set that is smaller than one batch, all ranks take the same
-    samples.
+    They are a random part of the whole set, the same every time: neither the place in the run nor the order of files
+    shows in them. count: how many batches, or fewer if the set has not so many whole ones. It is the same on all ranks,
+    because a synchronized norm waits for the other ranks. Of a set that is smaller than one batch, all ranks take the
+    same samples.
     """
     whole = min(count, training.steps_per_epoch)
+    samples = whole * training.samples_per_step
 
     @contextmanager
     def context(averaged: Recipe) -> Iterator[None]:
         network = averaged.networks[averaged.generator_name]
         before = _copy_batch_norm(network)
         rng = runtime.generator(0)
-        few = islice(training.once(), whole) if whole else [training.some(training.batch_size)]
+        few = training.draw(samples) if whole else [training.some(training.batch_size)]
         reestimate_batch_norm(network, few, lambda batch: averaged.generate(averaged.prepare(batch), rng))
         try:
             yield

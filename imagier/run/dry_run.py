@@ -1,4 +1,4 @@
-"""A dry run: config, data, weights and options are checked, and the networks counted, without memory for them."""
+"""A dry run: config, data, weights and options are checked, the networks counted, and small ones tried."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import nn
 
 from imagier.config.check import Config
 from imagier.errors import UserError
-from imagier.recipe import Recipe
+from imagier.recipe import Position, Recipe
 from imagier.run import build_data, build_training
 from imagier.run.experiment import Experiment
 from imagier.run.options import RunOptions
-from imagier.run.resume_plan import ResumePlan
-from imagier.run.session import Session, announce, check_data, describe_size, log_precision
+from imagier.run.rehearsal import rehearse
+from imagier.run.resume_plan import ResumePlan, choose_logdir
+from imagier.run.session import Session, announce, announce_end, check_data, describe_size, log_precision
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 
@@ -32,8 +33,9 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
     """
     config, problems = experiment.config, _Problems()
     log_precision(config, runtime)
-    resolved = problems.collect(lambda: ResumePlan.resolve(options, runtime, experiment.name))
-    plan = None if resolved is None else resolved[0]
+    logdir = problems.collect(lambda: choose_logdir(options, runtime, experiment.name))
+    resolved = None if logdir is None else problems.collect(lambda: ResumePlan.resolve(options, logdir, runtime))
+    plan, found = (None, None) if resolved is None else resolved
     seed = 0 if plan is None else plan.seed
     training = problems.collect(lambda: build_data.build_train_loader(config, runtime, seed))
     held_out = problems.collect(lambda: build_data.build_validation_loader(config, runtime, seed))
@@ -44,11 +46,19 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
     recipe = problems.collect(lambda: build_training.build_weightless_recipe(config, **known))
     if recipe is not None:
         _check_weights(config, recipe, problems)
+        # With other ranks, networks on the CPU would talk to them over the process group of the GPUs.
+        if training is not None and not problems.errors and runtime.world == 1:
+            problems.collect(lambda: rehearse(config, recipe, training, held_out, **known))
     session = None
     if training is not None and recipe is not None and plan is not None:
         trainer = Trainer(recipe, {}, runtime, seed=seed)
         session = Session(config, options, plan, trainer, training, held_out, [], None)
+        if found is not None and plan.is_resume:
+            now = {key: int(found.state.get(key, 0)) for key in ("current_iteration", "current_epoch", "epoch_samples")}
+            trainer.step = now["current_iteration"]
+            trainer.position = training.fit_position(Position(now["current_epoch"], now["epoch_samples"]))
         announce(session)
+        announce_end(session)
     elif recipe is not None:
         logger.info(describe_size(config, recipe, training, held_out))
     logger.info(config.dump())
@@ -85,6 +95,8 @@ def _check_weights(config: Config, recipe: Recipe, problems: _Problems) -> None:
     problems.collect(lambda: build_training.load_losses(recipe))
     for name, network in recipe.networks.items():
         # one number each, seen in the shape of the parameter
-        shapes = nn.ParameterList(nn.Parameter(torch.zeros(()).expand(p.shape)) for p in network.parameters())
+        shapes = nn.ParameterList(
+            nn.Parameter(torch.zeros(()).expand(p.shape), requires_grad=p.requires_grad) for p in network.parameters()
+        )
         section = f"{name}_opt"
         problems.collect(lambda: build_training.build_optimizer(config.optimizers[name], shapes, section))  # noqa: B023

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from imagier.config.check import Config
@@ -15,6 +16,7 @@ from imagier.run.experiment import ConfigSource
 from imagier.run.inference import load_recipe, load_weights, read_experiment_of_run
 from imagier.run.options import TRAIN_SEED, RunOptions
 from imagier.run.process import open_runtime
+from imagier.train.hooks import baselines
 from imagier.train.hooks.evaluation import Evaluation, Scores
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
@@ -28,8 +30,8 @@ def evaluate(
 ) -> dict[str, Scores]:
     """Scores of a checkpoint on the held-out set: by name ("generator", then the baselines) and metric.
 
-    They are the scores that the training logged for that checkpoint. The weights are those of `options.checkpoint`, or
-    else the latest of the log folder.
+    They are the scores that the training logged for that checkpoint; of a generator with an average, those of the
+    average. The weights are those of `options.checkpoint`, or else the latest of the log folder.
 
     config_or_logdir: a config as of `train`, or the folder of a run. UserError for a mistake in any argument.
     """
@@ -47,7 +49,7 @@ def evaluate(
         training = _open_training_set(config, runtime, seed)
         hook = Evaluation(
             held_out.once,
-            training.once if training is not None else None,
+            partial(training.draw, baselines.SAMPLES) if training is not None else None,
             View(lambda recipe: nullcontext()),  # a checkpoint holds the measured statistics of batch norms
             write=lambda record: None,
             metrics=[metric.build() for metric in config.run.metrics],

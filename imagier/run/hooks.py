@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,21 +12,25 @@ from imagier.data.loading.faults import OnError
 from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch
 from imagier.run import build_training, class_names, status
-from imagier.run.saving import build_checkpoint_hook, build_saver, find_first_save, make_before_checkpoint
+from imagier.run.about import describe_run
+from imagier.run.ranks import raise_on_all_ranks
+from imagier.run.saving import build_checkpoint_hook, build_saver, find_next_save, make_before_checkpoint
 from imagier.run.session import Session
-from imagier.train.hooks import files, report, tensorboard
+from imagier.run.stopping import SlurmJob
+from imagier.train.hooks import baselines, files, report, tensorboard
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
 from imagier.train.hooks.console import Console
-from imagier.train.hooks.evaluation import Evaluation, Scores
+from imagier.train.hooks.evaluation import Evaluation, Scores, name_weights
 from imagier.train.hooks.health import Health
-from imagier.train.hooks.images import Images
+from imagier.train.hooks.images import FOLDER, Images
 from imagier.train.hooks.log import Log, Sink
 from imagier.train.hooks.profile import Profile
-from imagier.train.hooks.tolerant import TolerantHook, TolerantSink
+from imagier.train.hooks.tolerant import SkippedWhenStopped, TolerantHook, TolerantSink
 from imagier.train.hooks.wandb import WandB
 from imagier.train.hooks.watchdog import Watchdog
+from imagier.train.rank_state import RankState
 from imagier.train.saver import Saver
-from imagier.train.trainer import Hook, Trainer
+from imagier.train.trainer import Hook, Outcome, Progress, Trainer
 from imagier.train.view import View
 
 FEW = 8
@@ -43,17 +48,21 @@ class Hooks:
     """In the order in which they are called."""
     sinks: Sequence[Sink]
     saves: Checkpoints
+    health: Health
     saver: Saver | None
     """None on all ranks but the first."""
     evaluation: Evaluation | None
     """None if there is no held-out set."""
     watchdog: Watchdog | None
+    page: report.Report | None
+    """None on all ranks but the first."""
     first_step: int
     """The iteration that the run continues from."""
 
     def resume(self, extras: Mapping[str, Any], trainer: Trainer) -> None:
         """Gives each hook the state that a checkpoint's extras hold for it, once the trainer has its own."""
-        self.saves.load_state_dict(extras, trainer.runtime.device)
+        self.saves.load_state_dict(extras, trainer.runtime)
+        self.health.prepare(trainer, trainer.step)
         if self.saver is not None and self.evaluation is not None:
             # Scores of a checkpoint are measured after it is written, so that they are not in it.
             for entry in self.saver.files.entries:
@@ -69,6 +78,12 @@ class Hooks:
         """Waits until every checkpoint so far is on the disk, or is known not to be."""
         if self.saver is not None:
             self.saver.close()
+
+    def fail(self, trainer: Trainer, why: str) -> None:
+        """Shows in the report that the run ended early. If that cannot be written, the report stays as it was."""
+        if self.page is not None:
+            with suppress(OSError):
+                self.page.write(trainer, "failed", why)
 
     def close(self) -> None:
         """Finishes the files, the last checkpoint first, and ends the watch."""
@@ -86,38 +101,77 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     has_bar = is_main and session.options.owns_process
     console = Console(total_steps=session.total_steps, from_step=trainer.step, has_bar=has_bar)
     saver = build_saver(config.run, session.metrics, plan, session.runtime) if is_main else None
-    wandb = _build_wandb(session, extras.get("wandb_id")) if is_main and session.options.wandb else None
-    sinks = [console, *(_build_file_sinks(session) if is_main else []), *_tolerate_sink(wandb, "W&B's log")]
+    with raise_on_all_ranks(session.runtime):
+        wandb = _build_wandb(session, extras.get("wandb_id")) if is_main and session.options.wandb else None
+        written = [*_build_file_sinks(session), *_tolerate_sink(wandb, "W&B's log")] if is_main else []
+    sinks = [console, *written]
     log = _build_log(session, sinks)
-    view = View(
-        build_training.build_calibration(
-            session.training, build_training.count_calibration_batches(config), session.runtime
-        )
-    )
+    num_batches = build_training.count_calibration_batches(config)
+    view = View(build_training.build_calibration(session.training, num_batches, session.runtime))
     evaluation = _build_evaluation(session, view, log, saver)
     few = (session.held_out or session.training).some(FEW)
     health = _build_health(session, view, log, few if session.held_out else None)
-    stateful: dict[str, Stateful] = {"log": log, "health": health}
+    stateful: dict[str, Stateful] = {"log": log, "health": health, "rank_state": RankState(trainer)}
     if evaluation is not None:
         stateful["evaluation"] = evaluation
     wandb_id = extras.get("wandb_id") if wandb is None else wandb.run_id
-    calibrated = view if build_training.count_calibration_batches(config) else None
+    calibrated = view if num_batches else None
     saves = build_checkpoint_hook(
         config.run,
         saver,
         partial(_collect_extras, session, wandb_id, calibrated, trainer),
         stateful,
         before_checkpoint=make_before_checkpoint(trainer, view, session.held_out),
-        prepares=find_first_save(config.run, session.training) < session.total_steps,
+        prepares=find_next_save(config.run, session.training, trainer) < session.total_steps,
     )
     images = TolerantHook(_build_images(session, view, sinks, few), "an image")
-    pages = _build_pages(session, evaluation, health) if is_main else []
+    page = _build_page(session, evaluation, health, saver) if is_main else None
+    pages = _tolerate_pages(session, page) if page is not None else []
     watchdog = _build_watchdog(session)
-    optional: list[Hook | None] = [evaluation, *pages, watchdog]  # the watchdog last: a step is all that hooks do, too
-    hooks: list[Hook] = [log, console, health, saves, images, *(hook for hook in optional if hook is not None)]
-    built = Hooks(hooks, sinks, saves, saver, evaluation, watchdog, trainer.step)
+    # Records first, so that a checkpoint lacks none. It then holds the step, whatever happens to its scores and images.
+    # The watchdog last: a step is all that hooks do, too.
+    hooks: list[Hook] = [log, console, health, saves, *_list_after_save(evaluation, images), *pages]
+    hooks += [] if watchdog is None else [watchdog]
+    built = Hooks(hooks, sinks, saves, health, saver, evaluation, watchdog, page, trainer.step)
     built.resume(extras, trainer)
+    _make_up(session, evaluation, images)
     return built
+
+
+def _list_after_save(evaluation: Evaluation | None, images: Hook) -> list[Hook]:
+    hooks: list[Hook] = [images] if evaluation is None else [evaluation, images]
+    if SlurmJob.from_environment() is None:
+        return hooks
+    return [SkippedWhenStopped(hook) for hook in hooks]  # else the time to queue the job again might run out
+
+
+def _make_up(session: Session, evaluation: Evaluation | None, images: Hook) -> None:
+    """Makes the scores and the image of the step where a run continues, if it was killed before they were made."""
+    plan, trainer = session.plan, session.trainer
+    if not plan.is_resume or plan.checkpoint is None or plan.checkpoint.parent != plan.logdir:
+        return
+    is_scored, is_shown = trainer.runtime.broadcast(_find_made(session) if trainer.runtime.is_main else (False, False))
+    position = trainer.position
+    epoch_ended = position.epoch > 0 and position.samples < session.training.samples_per_step
+    outcome = Outcome.DONE if trainer.step >= session.total_steps else Outcome.GO_ON
+    progress = Progress(trainer.step, position, epoch_ended, outcome, ())
+    if evaluation is not None and not is_scored:
+        evaluation.after_step(trainer, progress)
+    if not is_shown:
+        images.after_step(trainer, progress)
+
+
+def _find_made(session: Session) -> tuple[bool, bool]:
+    """Whether the scores, and the image, of the current step are in the run's folder."""
+    step, logdir = session.trainer.step, session.plan.logdir
+    tags = _list_score_tags(session)
+    is_scored = any(record["step"] == step and not record.keys().isdisjoint(tags) for record in files.read(logdir))
+    return is_scored, any((logdir / FOLDER).glob(f"*_iteration_{step:09d}.jpg"))
+
+
+def _list_score_tags(session: Session) -> list[str]:
+    """The tags of the scores by which checkpoints are compared."""
+    return [f"{metric.name}/{name_weights(session.trainer)}" for metric in session.metrics]
 
 
 def _build_file_sinks(session: Session) -> list[Sink]:
@@ -125,8 +179,14 @@ def _build_file_sinks(session: Session) -> list[Sink]:
     logdir, step = session.plan.logdir, session.trainer.step
     sinks = _tolerate_sink(files.JsonLines(logdir, from_step=step), files.NAME)
     if tensorboard.is_installed():
-        has_images = session.config.trainer.image_to_tensorboard
-        board = tensorboard.TensorBoard(logdir, from_step=step, images=has_images)
+        board = tensorboard.TensorBoard(
+            logdir,
+            from_step=step,
+            images=session.config.trainer.image_to_tensorboard,
+            config=session.config.to_dict(),
+            config_text=session.config.dump(),
+            metrics=_list_score_tags(session),
+        )
         sinks += _tolerate_sink(board, "TensorBoard's log")
     return sinks
 
@@ -152,7 +212,7 @@ def _build_log(session: Session, sinks: Sequence[Sink]) -> Log:
     return Log(
         sinks,
         every=session.config.run.logging_iter,
-        samples_per_step=training.batch_size * training.world,
+        samples_per_step=training.samples_per_step,
         log_names=session.trainer.recipe.log_names,
         stopwatch=session.stopwatch,
         tallies=partial(_count_skipped, [training, *([held_out] if held_out is not None else [])]),
@@ -170,7 +230,7 @@ def _build_evaluation(session: Session, view: View, log: Log, saver: Saver | Non
 
     return Evaluation(
         session.held_out.once,
-        session.training.once,
+        partial(session.training.draw, baselines.SAMPLES),
         view,
         log.write,
         metrics=session.metrics,
@@ -207,13 +267,21 @@ def _build_images(session: Session, view: View, sinks: Sequence[Sink], few: Batc
     )
 
 
-def _build_pages(session: Session, evaluation: Evaluation | None, health: Health) -> list[Hook]:
+def _build_page(session: Session, evaluation: Evaluation | None, health: Health, saver: Saver | None) -> report.Report:
+    return report.Report(
+        session.plan.logdir,
+        describe_run(session),
+        verdicts=health.verdicts.list_standing,
+        by_class=evaluation.by_class if evaluation is not None else None,
+        unsaved=lambda: saver.unsaved if saver is not None else None,
+    )
+
+
+def _tolerate_pages(session: Session, page: report.Report) -> list[Hook]:
     """What the first rank writes about a run."""
-    plan, options = session.plan, session.options
-    page = report.Report(plan.logdir, options.command, plan.seed, evaluation, health.verdicts.list_standing)
     pages: list[Hook] = [TolerantHook(page, report.NAME)]
-    if options.profile:
-        profile = Profile(plan.logdir, session.runtime.device)
+    if session.options.profile:
+        profile = Profile(session.plan.logdir, session.runtime.device)
         pages.insert(0, TolerantHook(profile, "the profile"))
     return pages
 
@@ -231,7 +299,9 @@ def _collect_extras(
     """What a checkpoint keeps beside the state of the trainer and of the hooks."""
     statistics = build_training.measure_batch_norm(calibrated, trainer) if calibrated is not None else {}
     classes = {label: list(names) for label, names in session.training.dataset.classes.items()}
-    return {**session.plan.extras, class_names.KEY: classes, "wandb_id": wandb_id, "batch_norm": statistics}
+    samples = len(session.training.dataset)
+    extras = {**session.plan.extras, class_names.KEY: classes, "samples": samples}
+    return {**extras, "wandb_id": wandb_id, "batch_norm": statistics}
 
 
 def _count_skipped(loaders: Sequence[Loader]) -> dict[str, int]:

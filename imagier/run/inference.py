@@ -35,8 +35,11 @@ from imagier.run.workers import warn_of_many
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import FoundCheckpoint
-from imagier.train.checkpoint_files import find_latest
+from imagier.train.checkpoint_files import LATEST, find_latest
+from imagier.train.finite import find_nonfinite
+from imagier.train.fit_state import fit_state
 from imagier.train.hooks.images import to_uint8
+from imagier.train.manifest import read_or_scan
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -239,7 +242,7 @@ def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> R
     averages = {name: average.network} if average is not None else {}
     path = weights.path
     state, notes = translate_reference(weights.state, {name: network}, averages, {}, path)
-    state, misfits = checkpoint.fit_state(state, {name: network}, averages, path, strict=trainer.strict_resume)
+    state, misfits = fit_state(state, {name: network}, averages, path, strict=trainer.strict_resume)
     for line in [*notes, *misfits]:
         logger.info(line)
     with checkpoint.translate_load_errors(path):
@@ -247,6 +250,9 @@ def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> R
         if average is not None and "average" in saved:
             average.load_state_dict(saved["average"])
             calibrated = state["extras"].get("batch_norm", {})
+            if broken := find_nonfinite(calibrated):
+                what = f"its batch norm statistics hold numbers that are not finite ({broken})"
+                raise UserError(what, where=path, advice="take an earlier checkpoint", code="not-finite")
             average.network.load_state_dict({**average.network.state_dict(), **calibrated})
             recipe = recipe.with_networks(**averages)
         else:
@@ -264,9 +270,14 @@ def load_weights(experiment: Experiment, options: RunOptions) -> FoundCheckpoint
 def _find_weights(experiment: Experiment, options: RunOptions) -> Path:
     if options.checkpoint is not None:
         return Path(options.checkpoint)
-    found = find_latest(Path(options.logdir)) if options.logdir is not None else None
-    if found is not None:
-        return found
+    if options.logdir is not None:
+        logdir = Path(options.logdir)
+        if (found := find_latest(logdir)) is not None:
+            return found
+        if written := read_or_scan(logdir):
+            name = written[-1].name
+            logger.info(f"{logdir / LATEST}: missing; the last checkpoint that was written is {name}")
+            return logdir / name
     weight = experiment.config.run.pretrained_weight
     if not weight and options.logdir is not None:
         advice = "name the weights as `checkpoint`"

@@ -44,7 +44,7 @@ def translate_reference(
     """A checkpoint of the reference as one of ours, for the given networks, averages and optimizers by player.
 
     Also returns lines about what the config has no use for. A checkpoint of ours is returned as it is. Weights that
-    have no place here keep the reference's names, for `checkpoint.fit_state` to report. UserError if optimizers or
+    have no place here keep the reference's names, for `fit_state` to report. UserError if optimizers or
     networks do not correspond.
     """
     if "net_G" not in state:

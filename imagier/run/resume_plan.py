@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imagier.errors import UserError
 from imagier.run.options import TRAIN_SEED, RunOptions
+from imagier.run.ranks import raise_on_all_ranks
 from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.checkpoint_files import LATEST
+from imagier.train.finite import find_nonfinite
+from imagier.train.fit_state import fit_state
+from imagier.train.launcher import read_number
+from imagier.train.manifest import read_or_scan
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 from imagier.train.view import collect_averages
 
 logger = logging.getLogger(__name__)
+
+
+MOST_CAUSES = 3
+"""Changed keys that an error names."""
+
+_CAUSES = (
+    "trainer.type",
+    "trainer.model_average_config",
+    "data.type",
+    "data.input_",
+    "data.one_hot_num_classes",
+    "data.use_dont_care",
+    "data.full_data_ops",
+    "data.train.augmentations",
+)
+"""Keys that change networks, beside those of their own sections."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +64,21 @@ class ResumePlan:
     """Lines about these."""
 
     @staticmethod
-    def resolve(options: RunOptions, runtime: Runtime, name: str = "run") -> tuple[ResumePlan, FoundCheckpoint | None]:
+    def resolve(options: RunOptions, logdir: Path, runtime: Runtime) -> tuple[ResumePlan, FoundCheckpoint | None]:
         """The given checkpoint, else the latest of the log folder, else none. UserError if a given one is missing.
 
         Also returns its content, for `restore`: it is read once, and the plan does not keep it.
 
-        A run that was first started from a given one, and is restarted, continues from its own latest. name: of the
-        experiment, for the folder of a run that is given none.
+        A run that was first started from a given one, and is restarted, continues from its own latest. logdir: as of
+        `choose_logdir`.
         """
-        logdir = Path(options.logdir) if options.logdir is not None else _name_folder(runtime, name)
         seed = _choose_seed(options, runtime)
         found, is_resume = _choose_checkpoint(options, logdir, runtime)
         if found is None:
             return ResumePlan(logdir, seed), None
         given = None if options.checkpoint is None else str(Path(options.checkpoint))
         if not is_resume:
-            if (logdir / LATEST).exists():
+            if (logdir / LATEST).exists() or read_or_scan(logdir):
                 raise UserError(
                     "holds another run, whose log would be lost",
                     where=logdir,
@@ -78,11 +98,13 @@ class ResumePlan:
         )
         return plan, found
 
-    def restore(self, trainer: Trainer, found: FoundCheckpoint | None, *, strict: bool) -> dict[str, Any]:
+    def restore(
+        self, trainer: Trainer, found: FoundCheckpoint | None, changes: Sequence[str] = (), *, strict: bool
+    ) -> dict[str, Any]:
         """Loads the checkpoint into a trainer; returns what the hooks kept in it, nothing for a new run.
 
-        found: the checkpoint, as of `resolve`. strict: every tensor must match; otherwise those that do not are logged.
-        UserError if the checkpoint does not fit.
+        found: the checkpoint, as of `resolve`. changes: what the config has changed since, for the error. strict: every
+        tensor must match; otherwise those that do not are logged. UserError if the checkpoint does not fit.
         """
         if found is None:
             return {}
@@ -96,11 +118,12 @@ class ResumePlan:
         for note in notes:
             logger.info(note)
         try:
-            state, misfits = checkpoint.fit_state(state, networks, averaged, path, strict=True)
+            state, misfits = fit_state(state, networks, averaged, path, strict=True)
         except UserError:
             if not is_resume and _warm_start(trainer, state, path):
                 return {}
-            state, misfits = checkpoint.fit_state(state, networks, averaged, path, strict=strict)
+            with _name_changes(changes, networks):
+                state, misfits = fit_state(state, networks, averaged, path, strict=strict)
         for line in misfits:
             logger.info(line)
         if is_resume:
@@ -125,25 +148,26 @@ class ResumePlan:
 
 def find_newest(logdir: Path, runtime: Runtime) -> FoundCheckpoint | None:
     """The checkpoint that a folder's run continues from: the first rank looks for it, the others take the same."""
-    found, problem = None, None
-    if runtime.is_main:
-        try:
+    found = None
+    with raise_on_all_ranks(runtime):
+        if runtime.is_main:
             found = checkpoint.find_newest(logdir)
-        except UserError as error:
-            problem = error
-    path, problem = runtime.broadcast((None if found is None else found.path, problem))
-    if problem is not None:
-        raise problem
+    path = runtime.broadcast(None if found is None else found.path)
     return found if found is not None or path is None else _load(path)
 
 
-def _name_folder(runtime: Runtime, name: str) -> Path:
-    """A folder by the time. UserError where a launcher may restart the run, and would not find it."""
+def choose_logdir(options: RunOptions, runtime: Runtime, name: str) -> Path:
+    """The folder of a run: the one that is given, else one by the time and the name of the experiment.
+
+    UserError if none is given where a launcher may restart the run, and would not find it.
+    """
+    if options.logdir is not None:
+        return Path(options.logdir)
     where, code = "logdir", "missing-logdir"
-    if _read_number("TORCHELASTIC_MAX_RESTARTS"):
+    if read_number("TORCHELASTIC_MAX_RESTARTS", 0):
         what = "missing: processes that torchrun restarts must find their run"
         raise UserError(what, where=where, advice="name its folder", code=code)
-    if _read_number("SLURM_RESTART_COUNT"):
+    if read_number("SLURM_RESTART_COUNT", 0):
         what = "missing: a job that Slurm restarts must find its run"
         raise UserError(what, where=where, advice="name its folder", code=code)
     return Path(runtime.broadcast(f"logs/{time.strftime('%Y_%m%d_%H%M_%S')}_{name}"))
@@ -160,29 +184,44 @@ def _choose_checkpoint(options: RunOptions, logdir: Path, runtime: Runtime) -> t
 
     With a checkpoint and `resume=True` a person may go back to it; a launcher that restarts the run does not.
     """
+    is_requeued = read_number("SLURM_RESTART_COUNT", 0) > 0
     if options.checkpoint is None:
-        return find_newest(logdir, runtime), options.resume is not False
+        # What a job finds that Slurm starts again is its own: a folder of another run would have ended it. (torchrun
+        # restarts its ranks after such an error, too.)
+        return find_newest(logdir, runtime), options.resume is not False or is_requeued
     path = Path(options.checkpoint)
-    is_restart = _read_number("TORCHELASTIC_RESTART_COUNT") or _read_number("SLURM_RESTART_COUNT")
+    is_restart = is_requeued or read_number("TORCHELASTIC_RESTART_COUNT", 0) > 0
     own = find_newest(logdir, runtime) if not options.resume or is_restart else None
     if own is not None and own.state.get("extras", {}).get("init_from") == str(path):
         return own, True
     return _load(path), options.resume is True
 
 
-def _read_number(name: str) -> int:
-    """A number of the launcher's environment; 0 if it is not set."""
-    return int(os.environ.get(name) or 0)
-
-
 def _load(path: Path) -> FoundCheckpoint:
     return FoundCheckpoint(path, checkpoint.load(path))
+
+
+@contextmanager
+def _name_changes(changes: Sequence[str], networks: Iterable[str]) -> Iterator[None]:
+    """Adds to a UserError what has changed in the config, if that may be its cause."""
+    keys = (*_CAUSES, *(f"{name}." for name in networks))
+    try:
+        yield
+    except UserError as error:
+        causes = [change for change in changes if change.startswith(keys)]
+        if causes and error.code == "checkpoint-mismatch":
+            shown = ", ".join(causes[:MOST_CAUSES])
+            error.advice = f"the config has changed: {shown}{', ...' if len(causes) > MOST_CAUSES else ''}"
+        raise
 
 
 def _warm_start(trainer: Trainer, state: Mapping[str, Any], path: Path) -> bool:
     """Whether the generator could take the weights of a coarser one; the discriminator keeps its first weights."""
     name = trainer.recipe.generator_name
-    left = trainer.recipe.warm_start(state["players"].get(name, {}).get("network", {}))
+    weights = state["players"].get(name, {}).get("network", {})
+    if find_nonfinite(weights):
+        return False  # which is then reported
+    left = trainer.recipe.warm_start(weights)
     if not left:
         return False
     logger.info(f"{path}: holds the weights of a smaller generator; newly initialized: {', '.join(left)}")

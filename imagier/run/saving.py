@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from imagier.config.schema import Run
+from imagier.config.schema import AUTO, Run
 from imagier.data.loading.loader import Loader
 from imagier.metrics.metric import Metric
 from imagier.run.resume_plan import ResumePlan
@@ -23,8 +23,10 @@ from imagier.train.view import View
 
 def build_saver(run: Run, metrics: Sequence[Metric], plan: ResumePlan, runtime: Runtime) -> Saver:
     """What writes the checkpoints of a run; for the first rank."""
-    higher_is_better = any(metric.higher_is_better for metric in metrics if metric.name == run.keep_best)
-    keep = RetentionPolicy(run.keep_last, run.keep_every, run.keep_best, higher_is_better=higher_is_better)
+    first = metrics[0].name if metrics else None
+    best = first if run.keep_best == AUTO else run.keep_best
+    higher_is_better = any(metric.higher_is_better for metric in metrics if metric.name == best)
+    keep = RetentionPolicy(run.keep_last, run.keep_every, best, higher_is_better=higher_is_better)
     return Saver(open_checkpoint_files(plan, keep), Snapshot(runtime))
 
 
@@ -70,9 +72,11 @@ def build_checkpoint_hook(
     )
 
 
-def find_first_save(run: Run, training: Loader) -> int:
-    """The iteration of the first checkpoint, if the run does not end before."""
-    return min(run.snapshot_save_iter, training.steps_in(run.snapshot_save_epoch))
+def find_next_save(run: Run, training: Loader, trainer: Trainer) -> int:
+    """The iteration of the next checkpoint, if the run does not end before."""
+    every, every_epochs, position = run.snapshot_save_iter, run.snapshot_save_epoch, trainer.position
+    next_epoch = (position.epoch // every_epochs + 1) * every_epochs
+    return min((trainer.step // every + 1) * every, trainer.step + training.steps_until(next_epoch, position))
 
 
 def make_before_checkpoint(trainer: Trainer, view: View, held_out: Loader | None) -> Callable[[Trainer], None] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,10 +17,9 @@ from imagier.run import build_data, build_training
 from imagier.run.options import RunOptions
 from imagier.run.quick_check import quick_check
 from imagier.run.resume_plan import ResumePlan
-from imagier.run.saving import find_first_save
+from imagier.run.saving import find_next_save
 from imagier.train import runtime as runtimes
 from imagier.train.clock import Stopwatch
-from imagier.train.hooks import tensorboard
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer, no_clock
 
@@ -51,8 +51,9 @@ class Session:
 
     @property
     def total_steps(self) -> int:
-        """The iteration at which the run is done."""
-        return min(self.config.run.max_iter, self.training.steps_in(self.config.run.max_epoch))
+        """The iteration at which the run is done, by what is left of it: its steps may have had another size."""
+        left = self.training.steps_until(self.config.run.max_epoch, self.trainer.position)
+        return min(self.config.run.max_iter, self.trainer.step + left)
 
 
 def build_session(
@@ -114,14 +115,27 @@ def announce(session: Session) -> None:
     for note in session.plan.notes:
         logger.info(note)
     logger.info(str(session.plan))
-    if config.trainer.image_to_tensorboard and not tensorboard.is_installed():
-        logger.info(
-            "trainer.image_to_tensorboard: TensorBoard is not installed (pip install tensorboard): no images for it"
-        )
-    if session.total_steps >= BIG:
+
+
+def announce_end(session: Session) -> None:
+    """Logs what a user should know of the iterations to come, once the trainer stands where the run continues."""
+    total, trainer = session.total_steps, session.trainer
+    if total <= trainer.step:
+        return
+    if total >= BIG:
         logger.info("this run has no end: neither max_iter nor max_epoch is set")
-    if find_first_save(config.run, training) >= session.total_steps:
+    if find_next_save(session.config.run, session.training, trainer) >= total:
         logger.info("no checkpoint before the end: neither snapshot_save_iter nor snapshot_save_epoch comes before it")
+    left = total - trainer.step if total < BIG else 1
+    last_epoch = session.training.epoch_after(left - 1, trainer.position)
+    for name, player in trainer.players.items():
+        now, last = (
+            (trainer.step, trainer.step + left - 1) if player.by_iteration else (trainer.position.epoch, last_epoch)
+        )
+        if player.lr_at(last) == 0:
+            since = now + bisect_left(range(now, last), True, key=lambda time: player.lr_at(time) == 0)
+            unit = "iteration" if player.by_iteration else "epoch"
+            logger.info(f"{name}_opt: the learning rate is 0 from {unit} {since:,} on")
 
 
 def _build_loaders(

@@ -19,11 +19,14 @@ logger = logging.getLogger(__name__)
 SLURM_MARGIN_S = 180.0
 """A run saves this long before the end of its Slurm job; at half of the time left, where that is less."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ONE_PRESS_S = 1.0
+"""A second Ctrl-C counts after so many seconds: shell and launcher may each send the signal of one."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stop:
-    """Done at max_iter or max_epoch; interrupted by SIGTERM, Ctrl-C, a time limit, or the end of a Slurm job.
+    """Done at max_iter or max_epoch; interrupted by SIGTERM, SIGHUP, Ctrl-C, a time limit, or the end of a Slurm job.
 
     SIGUSR1 makes the run save and continue.
     """
@@ -38,16 +41,21 @@ class Stop:
         self.job = job
         self.should_stop = False
         self.should_save = False
+        self._first_press = float("inf")
+        """When the first Ctrl-C came."""
 
     def on_signal(self, number: int, frame: object) -> None:
-        """Handles SIGTERM, SIGINT and SIGUSR1. The second SIGINT raises KeyboardInterrupt."""
+        """Handles the signals of `SIGNALS`. A second SIGINT, after a moment, raises KeyboardInterrupt."""
         if number == signal.SIGUSR1:
             self.should_save = True
             return
         if number == signal.SIGINT:
-            if self.should_stop:
+            now = time.monotonic()
+            if now > self._first_press + ONE_PRESS_S:
                 raise KeyboardInterrupt
-            logger.info("stopping after this iteration, and saving; Ctrl-C again stops at once and saves nothing")
+            if self._first_press == float("inf"):
+                self._first_press = now
+                logger.info("stopping after this iteration, and saving; Ctrl-C again stops at once and saves nothing")
         self.should_stop = True
 
     def __call__(self, step: int, epoch: int) -> Outcome:
@@ -63,11 +71,17 @@ class Stop:
 
 @contextmanager
 def handle_signals(stop: Stop) -> Iterator[Stop]:
-    """While this is open, signals go to `stop`. Does nothing outside of the main thread, as Python allows no more."""
+    """While this is open, signals go to `stop`. Does nothing outside of the main thread, as Python allows no more.
+
+    SIGHUP, which says that the terminal was closed, stays ignored where it is: `nohup` asks for that.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop.on_signal) for number in _SIGNALS}
+    handled = set(SIGNALS)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        handled.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, stop.on_signal) for number in handled}
     try:
         yield stop
     finally:
@@ -87,8 +101,8 @@ class SlurmJob:
     @staticmethod
     def from_environment(environment: Mapping[str, str] = os.environ) -> SlurmJob | None:
         """The job of this process; None outside of Slurm, and where the environment lacks the job's end."""
-        task = environment.get("SLURM_ARRAY_TASK_ID")
-        job = f"{environment['SLURM_ARRAY_JOB_ID']}_{task}" if task else environment.get("SLURM_JOB_ID")
+        array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+        job = f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID")
         ends = environment.get("SLURM_JOB_END_TIME", "")
         return SlurmJob(job, float(ends)) if job and ends.isdecimal() else None
 

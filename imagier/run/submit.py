@@ -86,14 +86,14 @@ class TrainJob:
         """Trains; returns the outcome. Errors as of `train`."""
         from submitit.helpers import TorchDistributedEnvironment
 
-        from imagier.run.log_lines import print_logs
+        from imagier.run.log_lines import print_logs, watch_outputs
         from imagier.run.training import train
 
         if self.ranks > 1:
             TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
         if "SLURM_JOB_ID" in os.environ:  # older versions of Slurm do not set the job's end
             os.environ.setdefault("SLURM_JOB_END_TIME", str(int(time.time() + self.job_s)))
-        with print_logs():
+        with print_logs(), watch_outputs(is_vital=False):
             return train(self.config, replace(self.options, owns_process=True), overrides=self.overrides).outcome
 
 

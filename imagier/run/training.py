@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
+from imagier.config.check import Config
 from imagier.errors import RunError, UserError
 from imagier.run.class_names import check_class_names
+from imagier.run.config_changes import FOLDER, list_changes, write_config
 from imagier.run.dry_run import dry_run
-from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
+from imagier.run.experiment import ConfigSource, Experiment, read_experiment
+from imagier.run.folder_lock import lock_folder, unwritable
 from imagier.run.hooks import Hooks, build_hooks
 from imagier.run.options import RunOptions
 from imagier.run.process import open_runtime
-from imagier.run.resume_plan import ResumePlan, find_newest
-from imagier.run.session import Session, announce, build_session
+from imagier.run.ranks import raise_on_all_ranks
+from imagier.run.resume_plan import ResumePlan, choose_logdir, find_newest
+from imagier.run.session import Session, announce, announce_end, build_session
 from imagier.run.stopping import SlurmJob, Stop, handle_signals
 from imagier.train import checkpoint
-from imagier.train.disk import describe_error, write_atomic
+from imagier.train.checkpoint_files import read_pointer
+from imagier.train.disk import describe_error
 from imagier.train.guard import Guard, NonFinite
 from imagier.train.hooks import evaluation, report
 from imagier.train.hooks.evaluation import Scores
@@ -33,6 +40,9 @@ from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome
 
 logger = logging.getLogger(__name__)
+
+MOST_CHANGES = 10
+"""Changed keys of a config that are logged, a line each."""
 
 MOST_ROLLBACKS = 3
 """How often a run goes back to the same checkpoint before it ends."""
@@ -66,7 +76,7 @@ def train(
     overrides: "section.key=value" each, as on the command line.
 
     Progress goes to the loggers `imagier.*` and to the run's folder. Afterwards the process is as it was before. In the
-    main thread SIGINT (the stop button of a notebook), SIGTERM and SIGUSR1 save the run while it continues.
+    main thread SIGINT (the stop button of a notebook), SIGTERM, SIGHUP and SIGUSR1 save the run while it continues.
 
     UserError for a mistake in config, data or options. RunError if the run cannot continue, or if its last state could
     not be saved.
@@ -88,21 +98,35 @@ def run_session(
 
     held_out_batches: evaluate on this many batches instead of on the whole held-out set.
     """
-    config = experiment.config
-    plan, found = ResumePlan.resolve(options, runtime, experiment.name)
-    session = build_session(config, options, plan, runtime, held_out_batches)
-    trainer = session.trainer
-    announce(session)
-    if options.compile:
-        for network in trainer.recipe.networks.values():
-            network.compile()
-    extras = plan.restore(trainer, found, strict=config.trainer.strict_resume)
-    del found  # or the checkpoint would stay in memory, or its file in use, as long as the run lasts
-    check_class_names(extras, session.training.dataset.classes, plan.checkpoint)
-    _write_config(session)
-    hooks = build_hooks(session, extras)
-    trainer.hooks = hooks.all
-    _run(session, hooks)
+    _check_ranks_agree(experiment.config, options, runtime)
+    logdir = choose_logdir(options, runtime, experiment.name)
+    with lock_folder(logdir, runtime):
+        return _run_in(logdir, experiment.config, options, runtime, held_out_batches)
+
+
+def _run_in(
+    logdir: Path, config: Config, options: RunOptions, runtime: Runtime, held_out_batches: int | None
+) -> tuple[Session, Hooks]:
+    plan, found = ResumePlan.resolve(options, logdir, runtime)
+    with _log_what_an_abort_kept(options, plan):
+        session = build_session(config, options, plan, runtime, held_out_batches)
+        trainer = session.trainer
+        announce(session)
+        if options.compile:
+            for network in trainer.recipe.networks.values():
+                network.compile()
+        changes = [] if plan.checkpoint is None else list_changes(plan.checkpoint.parent, config)
+        extras = plan.restore(trainer, found, changes, strict=config.trainer.strict_resume)
+        trainer.position = session.training.fit_position(trainer.position)
+        del found  # or the checkpoint would stay in memory, or its file in use, as long as the run lasts
+        check_class_names(extras, session.training.dataset.classes, plan.checkpoint)
+        if plan.is_resume:
+            _announce_changes(session, changes, extras)
+        _write_config(session)
+        announce_end(session)
+        hooks = build_hooks(session, extras)
+        trainer.hooks = hooks.all
+        _run(session, hooks)
     return session, hooks
 
 
@@ -123,12 +147,15 @@ def _run(session: Session, hooks: Hooks) -> None:
     with handle_signals(Stop(run.max_iter, run.max_epoch, max_time_s=options.max_time_s, job=job)) as stop:
         try:
             _fit(session, hooks, stop)
+        except BaseException as error:
+            hooks.fail(trainer, str(error) or type(error).__name__)
+            raise
         finally:
             hooks.close()
     _log_outcome(session, hooks)
     if hooks.unsaved is not None:
         raise RunError(hooks.unsaved)
-    got_further = hooks.first_step < trainer.step < session.total_steps
+    got_further = trainer.outcome is Outcome.INTERRUPTED and trainer.step > hooks.first_step
     if job is not None and requeues and job.is_over() and got_further and session.runtime.is_main:
         logger.info(job.requeue())
 
@@ -155,45 +182,92 @@ def _fit(session: Session, hooks: Hooks, stop: Stop) -> None:
             position = trainer.position
             extras = checkpoint.restore(trainer, found.state, found.path)
             trainer.position = position  # the same data again would do the same again
+            hooks.resume(extras, trainer)  # gives ranks buffers of their own back, which the guard copies
             trainer.guard.restart()
-            hooks.resume(extras, trainer)
             for note in found.notes:
                 logger.info(note)
             logger.info(f"{error}; back to iteration {trainer.step:,} ({found.path.name}), with the data after it")
             del found  # as in run_session
 
 
+def _announce_changes(session: Session, changes: Sequence[str], extras: Mapping[str, Any]) -> None:
+    """Logs what differs between a run that is continued and what it was."""
+    plan = session.plan
+    for change in changes[:MOST_CHANGES]:
+        logger.info(f"changed: {change}")
+    if len(changes) > MOST_CHANGES:
+        logger.info(f"changed: {len(changes) - MOST_CHANGES} more keys; {plan.logdir / FOLDER} holds all configs")
+    if session.options.seed not in (None, plan.seed):
+        logger.info(f"the run keeps its seed {plan.seed}; {session.options.seed} would be for a new one")
+    before, now = extras.get("samples"), len(session.training.dataset)
+    if before not in (None, now):
+        logger.info(f"the training set has changed: {before:,} -> {now:,} samples, in a new order")
+
+
 def _write_config(session: Session) -> None:
     """Writes the config into the run's folder. All ranks raise a UserError if that fails."""
-    logdir, problem = session.plan.logdir, None
-    if session.runtime.is_main:
-        try:
-            with write_atomic(logdir / CONFIG) as file:
-                file.write(session.config.dump().encode())
-        except OSError as error:
-            problem = describe_error(error)
-    if problem := session.runtime.broadcast(problem):
+    logdir = session.plan.logdir
+    with raise_on_all_ranks(session.runtime):
+        if session.runtime.is_main:
+            try:
+                write_config(logdir, session.config, session.trainer.step)
+            except OSError as error:
+                raise unwritable(logdir, describe_error(error)) from error
+
+
+def _check_ranks_agree(config: Config, options: RunOptions, runtime: Runtime) -> None:
+    """UserError if ranks were not started for the same run, as when a launcher starts several runs at once."""
+    own = config.dump(), None if options.logdir is None else str(options.logdir)
+    if runtime.all_reduce_max(int(own != runtime.broadcast(own))):
         raise UserError(
-            f"cannot be written to: {problem}",
-            where=logdir,
-            advice="make room, or name another `logdir`",
-            code="unwritable-logdir",
+            f"the {runtime.world} ranks were started with different configs or log folders",
+            advice="start all with the same words; if each is a run of its own, run alone (`single_process=True`)",
+            code="ranks-differ",
         )
 
 
 def _log_outcome(session: Session, hooks: Hooks) -> None:
     """The last lines of a run: what was reached, and where everything is."""
     step, logdir = session.trainer.step, session.plan.logdir
-    if step < session.total_steps:
-        goes_on = f"; the next run in {logdir} continues from there" if hooks.unsaved is None else ""
-        logger.info(f"stopped at iteration {step:,} of {session.total_steps:,}{goes_on}")
+    if session.trainer.outcome is Outcome.INTERRUPTED:
+        stopped = f"stopped at iteration {step:,} of {session.total_steps:,}"
+        if step == hooks.first_step:
+            logger.info(f"{stopped}, before the first one; {_describe_last(session.options, session.plan)}")
+        elif hooks.unsaved is None:
+            how = _describe_continuing(session.options, session.plan)
+            logger.info(f"{stopped}\nsaved iteration {step:,} in {logdir}; {how}")
         return
     evaluated = hooks.evaluation
     if evaluated is not None and evaluated.last:
         logger.info(format_scores(evaluated.last))
         if any(best.step != step for best in evaluated.best.values()):
             logger.info(evaluation.format_best(evaluated.best))
-    logger.info(f"finished at iteration {step:,}; see {logdir / report.NAME}")
+    see = f"; see {logdir / report.NAME}" if hooks.page is not None and hooks.page.is_current else ""
+    logger.info(f"finished at iteration {step:,}{see}")
+
+
+@contextmanager
+def _log_what_an_abort_kept(options: RunOptions, plan: ResumePlan) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.info(f"stopped at once; {_describe_last(options, plan)}")
+        raise
+
+
+def _describe_last(options: RunOptions, plan: ResumePlan) -> str:
+    """What is left of a run that did not save its last state, and how it continues."""
+    last = read_pointer(plan.logdir)
+    if last is None:
+        return "nothing was saved yet"
+    return f"the last checkpoint is {last}; {_describe_continuing(options, plan)}"
+
+
+def _describe_continuing(options: RunOptions, plan: ResumePlan) -> str:
+    # Otherwise the same again would begin anew, be refused, or go back to the file.
+    if options.logdir is not None and options.resume in (None, options.checkpoint is None):
+        return "continue with the same command"
+    return f"continue with --logdir {shlex.quote(str(plan.logdir))} alone"
 
 
 def format_scores(scores: dict[str, Scores]) -> str:

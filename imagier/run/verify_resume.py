@@ -142,4 +142,7 @@ def _compare_runs(one: Path, other: Path, step: int) -> str | None:
     """The first difference between the checkpoints of two runs at an iteration; None if there is none."""
     states = [checkpoint.load(next(path.glob(f"epoch_*_iteration_{step:09d}_checkpoint.pt"))) for path in (one, other)]
     compared = ("current_epoch", "current_iteration", "epoch_samples", "players")
-    return find_first_difference(*({key: state[key] for key in compared} for state in states))
+    parts = [
+        {**{key: state[key] for key in compared}, "of ranks": state["extras"].get("rank_state")} for state in states
+    ]
+    return find_first_difference(*parts)

@@ -8,6 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from imagier.train.launcher import count_local_ranks
+
 if TYPE_CHECKING:
     from imagier.train.runtime import Runtime
 
@@ -26,25 +28,20 @@ def choose_workers(asked: int | None, runtime: Runtime, *, batches: int | None =
     """The number of processes of a rank that read data: as many as asked for, whatever the machine has.
 
     None: one per core of this rank, up to `MOST`; on the CPU one core less, because the networks need it. A set of a
-    single batch is read without. So is all data where processes do not fork: there each would start Python anew, and
-    fail in a script without `if __name__ == "__main__"`. batches: those of a set that is read once.
+    single batch is read without. So is all data under `spawn` (Windows, macOS), where each process would start Python
+    and import torch anew. batches: those of a set that is read once.
     """
     if asked is not None:
         return asked
-    if multiprocessing.get_start_method() != "fork" or batches == 1:
+    if multiprocessing.get_start_method() == "spawn" or batches == 1:
         return 0
-    spare = count_cores() // _count_ranks(runtime) - (runtime.device.type == "cpu")
+    spare = count_cores() // count_local_ranks(runtime.world) - (runtime.device.type == "cpu")
     return max(0, min(spare, MOST, MOST if batches is None else batches))
 
 
 def warn_of_many(asked: int | None, runtime: Runtime) -> None:
     """Logs a line if more processes are asked for than there are cores."""
-    ranks, cores = _count_ranks(runtime), count_cores()
+    ranks, cores = count_local_ranks(runtime.world), count_cores()
     if asked is not None and asked > 1 and asked * ranks > cores:
         processes = f"{asked} processes" if ranks == 1 else f"{asked} processes on each of {ranks} ranks"
         logger.warning(f"data.num_workers: {processes} read data, but there are {cores} cores; fewer may be faster")
-
-
-def _count_ranks(runtime: Runtime) -> int:
-    """The ranks on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or runtime.world)

@@ -7,19 +7,19 @@ import copy
 import pickle
 import re
 import zipfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from imagier.errors import UserError, suggest_sibling
 from imagier.recipe import Position
 from imagier.train.checkpoint_files import LATEST, Unusable, find_earlier, read_pointer, save_state, verify, write_state
-from imagier.train.manifest import find_entry
+from imagier.train.finite import find_nonfinite, name_moments
+from imagier.train.manifest import find_entry, read_or_scan
 from imagier.train.trainer import Trainer
 
 FORMAT = 2
@@ -51,9 +51,6 @@ _DAMAGE = (
 )
 """What torch raises for files with a few wrong bytes."""
 
-MOST_NAMES = 12
-"""Longer lists of tensors are summarized by what their names have in common."""
-
 
 @dataclass(frozen=True)
 class FoundCheckpoint:
@@ -70,14 +67,18 @@ class FoundCheckpoint:
 def find_newest(logdir: Path) -> FoundCheckpoint | None:
     """The newest intact checkpoint of a folder; None if it holds no run.
 
-    That is the one that latest_checkpoint.txt names, or, if it is missing or damaged, the one before. UserError if the
-    pointer names nothing, or if no checkpoint can be read.
+    That is the one that latest_checkpoint.txt names, or, if it is missing or damaged, the one before. Without that file
+    it is the last one that was written. UserError if the file names nothing, or if no checkpoint can be read.
     """
     path = read_pointer(logdir)
-    if path is None:
-        return None
     skipped: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    if path is None:
+        written = read_or_scan(logdir)
+        if not written:
+            return None
+        path = logdir / written[-1].name
+        notes = (f"{logdir / LATEST}: missing; the last checkpoint that was written is {path.name}",)
     while True:
         try:
             return FoundCheckpoint(path, load(path), skipped, notes)
@@ -87,7 +88,7 @@ def find_newest(logdir: Path) -> FoundCheckpoint | None:
                 raise UserError(
                     "; ".join(filter(None, [error.what, error.advice])),
                     where=error.where,
-                    advice=f"there is no other to continue from: correct {logdir / LATEST}, or delete it to start anew",
+                    advice=f"there is no other: correct {logdir / LATEST}, or start anew in another `logdir`",
                     code=error.code,
                 ) from error
             notes += (f"{error}; going back to {before[0].name}",)
@@ -127,10 +128,12 @@ def load(path: Path) -> dict[str, Any]:
 
     UserError if it cannot be read; Unusable, a subclass, if it is missing or damaged.
     """
-    if path.is_file() and (entry := find_entry(path)):
-        verify(path, entry)
     try:
+        if path.is_file() and (entry := find_entry(path)):
+            verify(path, entry)
         state = _read(path)
+    except Unusable:
+        raise
     except FileNotFoundError as error:
         advice = suggest_sibling(path)
         raise Unusable("no such checkpoint", where=path, advice=advice, code="missing-checkpoint") from error
@@ -239,6 +242,13 @@ def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> dict[str, An
             player.load_state_dict({**saved, "optimizer": copy.deepcopy(saved["optimizer"])})
             if player.average is not None and "average" not in state["players"][name]:
                 player.average.restart()
+            if broken := find_nonfinite(name_moments(player.network, player.optimizer)):
+                raise UserError(
+                    f"{name}_opt: {broken} holds numbers that are not finite",
+                    where=path,
+                    advice="continue from an earlier checkpoint, or load the weights only (`resume=False`)",
+                    code="not-finite",
+                )
     trainer.step = state["current_iteration"]
     trainer.position = Position(state["current_epoch"], state["epoch_samples"])
     return copy.deepcopy(state["extras"])
@@ -265,76 +275,13 @@ def restore_weights(trainer: Trainer, state: dict[str, Any], path: Path) -> None
                 player.average.restart()
 
 
-def fit_state(
-    state: Mapping[str, Any],
-    networks: Mapping[str, nn.Module],
-    averages: Mapping[str, nn.Module],
-    path: Path,
-    *,
-    strict: bool,
-) -> tuple[dict[str, Any], list[str]]:
-    """A checkpoint's state with exactly the tensors that the networks and averages of some players have.
-
-    Missing tensors keep their values. Also returns lines about everything that did not match; UserError with these if
-    `strict`, if a shape differs, or if all players are missing. A missing player alone is no error.
-    """
-    players, misfits = dict(state["players"]), []
-    absent = [name for name in networks if name not in players]
-    if len(absent) == len(networks):
-        raise UserError(f"has no player {' or '.join(absent)}", where=path, code="missing-player")
-    for name in [name for name in networks if name in players]:
-        players[name] = saved = dict(players[name])
-        saved["network"], found = _fit_network(networks[name], saved["network"], name)
-        misfits += found
-        if name in averages and "average" in saved:
-            network, found = _fit_network(averages[name], saved["average"]["network"], f"the average of {name}")
-            saved["average"] = {**saved["average"], "network": network}
-            misfits += found
-    if misfits and (strict or any(misfit.is_fatal for misfit in misfits)):
-        lines = "; ".join(misfit.line for misfit in misfits)
-        raise UserError(f"does not fit this config: {lines}", where=path, code="checkpoint-mismatch")
-    misfits = [_Misfit(f"has no player {name}") for name in absent] + misfits
-    return {**state, "players": players}, [f"{path.name}: {misfit.line}" for misfit in misfits]
-
-
-@dataclass(frozen=True)
-class _Misfit:
-    """Tensors that only one side has, or with different shapes."""
-
-    line: str
-    is_fatal: bool = False
-
-
-def _fit_network(network: nn.Module, found: Mapping[str, Tensor], what: str) -> tuple[dict[str, Tensor], list[_Misfit]]:
-    own = network.state_dict()
-    misfits = []
-    if unexpected := [name for name in found if name not in own]:
-        misfits.append(_Misfit(f"{what}: unexpected keys {summarize_names(unexpected)}"))
-    if missing := [name for name in own if name not in found]:
-        misfits.append(_Misfit(f"{what}: missing keys {summarize_names(missing)}"))
-    for name, tensor in own.items():
-        if name in found and found[name].shape != tensor.shape:
-            sizes = f"{list(found[name].shape)} in the file, {list(tensor.shape)} here"
-            misfits.append(_Misfit(f"{what}: size mismatch for {name}: {sizes}", is_fatal=True))
-    return {name: found.get(name, tensor) for name, tensor in own.items()}, misfits
-
-
-def summarize_names(names: Sequence[str]) -> str:
-    """Names of tensors for people: all of them if they are few, else what they have in common."""
-    if len(names) <= MOST_NAMES:
-        return ", ".join(names)
-    for parts in (3, 2, 1):
-        groups = Counter(".".join(name.split(".")[:parts]) for name in names)
-        if len(groups) <= MOST_NAMES:
-            break
-    return ", ".join(group if group in names else f"{group}.* ({count})" for group, count in groups.items())
-
-
 @contextlib.contextmanager
 def translate_load_errors(path: Path) -> Any:
     """Turns torch's errors about states that do not fit into UserErrors of one line."""
     try:
         yield
+    except UserError:
+        raise
     except KeyError as error:
         raise UserError(f"has no player or tensor {error.args[0]!r}", where=path, code="missing-player") from error
     except RuntimeError as error:
@@ -343,4 +290,5 @@ def translate_load_errors(path: Path) -> Any:
         raise UserError(what, where=path, code="checkpoint-mismatch") from error
     except ValueError as error:
         what = f"its optimizer state does not fit this config: {error}"
-        raise UserError(what, where=path, code="checkpoint-mismatch") from error
+        advice = "load the weights only (`resume=False`)"
+        raise UserError(what, where=path, advice=advice, code="checkpoint-mismatch") from error

@@ -15,7 +15,7 @@ import torch
 
 from imagier.errors import UserError
 from imagier.train import manifest
-from imagier.train.disk import describe_error, evict_from_cache, write_atomic
+from imagier.train.disk import LONGEST_NAME, describe_error, evict_from_cache, write_atomic
 from imagier.train.manifest import DamagedManifest, Entry
 
 logger = logging.getLogger(__name__)
@@ -77,9 +77,15 @@ class CheckpointFiles:
         self.last_good: str | None = entries[-1].name if entries else None
         """The name of the checkpoint from which a run would continue."""
         self._best: str | None = None
+        self._should_prune = True
+        """That of the newest."""
 
-    def add(self, state: Mapping[str, Any], epoch: int | None = None) -> None:
-        """Writes the state of a run. OSError if it is not on the disk. epoch: that of its name; None: of its data."""
+    def add(self, state: Mapping[str, Any], epoch: int | None = None, should_prune: bool = True) -> None:
+        """Writes the state of a run. OSError if it is not on the disk.
+
+        epoch: that of its name; None: of its data. should_prune: whether what expires is removed, until the next one;
+        False if this one may be worth less.
+        """
         step = state["current_iteration"]
         epoch = state["current_epoch"] if epoch is None else epoch
         path = self.logdir / manifest.format_file_name(epoch, step)
@@ -89,6 +95,7 @@ class CheckpointFiles:
         size, sha256 = write_state(path, state)
         self._record([*others, Entry(path.name, step, epoch, size, sha256, round(time.time(), 3))])
         self.point(path.name)
+        self._should_prune = should_prune
         self._prune()
 
     def point(self, name: str) -> None:
@@ -103,10 +110,6 @@ class CheckpointFiles:
         if noted == self.entries:
             return
         self._record(noted)
-        best = self.keep.find_best(self.entries)
-        if best is not None and best.name != self._best:
-            _write_pointer(self.logdir / BEST, best.name)
-            self._best = best.name
         self._prune()
 
     def _record(self, entries: Sequence[Entry]) -> None:
@@ -114,9 +117,17 @@ class CheckpointFiles:
         manifest.write(self.logdir, self.entries)
 
     def _prune(self) -> None:
-        """Removes expired checkpoints, if the newest can be read back from the disk."""
+        """Points to the best checkpoint, and removes expired ones, if the newest can be read back from the disk."""
+        best = self.keep.find_best(self.entries)
+        if best is not None and best.name != self._best:
+            try:
+                _write_pointer(self.logdir / BEST, best.name)
+            except OSError as error:  # the one that it names may be expired: all stay
+                logger.warning(f"{self.logdir / BEST}: cannot be written: {describe_error(error)}")
+                return
+            self._best = best.name
         expired = self.keep.expired(self.entries)
-        if not expired:
+        if not expired or not self._should_prune:
             return
         try:
             evict_from_cache(self.logdir / self.entries[-1].name)
@@ -130,11 +141,7 @@ class CheckpointFiles:
 
 def save_state(logdir: Path, state: Mapping[str, Any]) -> Path:
     """Adds a checkpoint to a folder at once, and removes none; returns its path."""
-    try:
-        entries = manifest.read(logdir)
-    except (FileNotFoundError, DamagedManifest):
-        entries = manifest.scan_folder(logdir)
-    files = CheckpointFiles(logdir, entries=entries)
+    files = CheckpointFiles(logdir, entries=manifest.read_or_scan(logdir))
     files.add(state)
     assert files.last_good is not None
     return logdir / files.last_good
@@ -159,14 +166,18 @@ def read_pointer(logdir: Path) -> Path | None:
         return None
     except UnicodeDecodeError as error:
         raise _bad_pointer(pointer, "is not text") from error
+    except OSError as error:
+        raise _bad_pointer(pointer, f"cannot be read ({describe_error(error)})") from error
     words = first_line.split()
     if not words:
         raise _bad_pointer(pointer, "is empty")
+    if not words[-1].isprintable() or len(Path(words[-1]).name) > LONGEST_NAME:
+        raise _bad_pointer(pointer, "names no file")
     return logdir / words[-1]
 
 
 def _bad_pointer(pointer: Path, what: str) -> UserError:
-    advice = "write the name of a checkpoint into it, or remove it to start afresh"
+    advice = "write the name of a checkpoint into it, or remove it to continue from the newest one"
     return UserError(what, where=pointer, advice=advice, code="bad-checkpoint-pointer")
 
 
@@ -177,7 +188,7 @@ def find_latest(logdir: Path) -> Path | None:
         raise Unusable(
             f"names {path.name}, which is not there",
             where=logdir / LATEST,
-            advice="correct it, or remove it to start afresh",
+            advice="correct it, or remove it to use the newest one that is there",
             code="missing-checkpoint",
         )
     return path
@@ -191,10 +202,7 @@ def find_earlier(path: Path) -> list[Path]:
     at = manifest.parse_name(path.name)
     if at is None:
         return []
-    try:
-        entries = manifest.read(path.parent)
-    except (FileNotFoundError, DamagedManifest):
-        entries = manifest.scan_folder(path.parent)
+    entries = manifest.read_or_scan(path.parent)
     steps = sorted(((entry.step, entry.name) for entry in entries if entry.step < at[1]), reverse=True)
     return [path.parent / name for _, name in steps]
 

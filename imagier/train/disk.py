@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,9 @@ from typing import IO
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 LONGEST_NAME = 255
 """Bytes in the name of a file, as most file systems have it."""
+
+MOST_WAITING_BYTES = 64 * 2**20
+"""More than this does not wait for a disk that fails."""
 
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 
@@ -37,6 +41,47 @@ def write_atomic(path: Path) -> Iterator[IO[bytes]]:
     _sync_folder(path.parent)
 
 
+class AppendFile:
+    """A file that grows by whole pieces. Those that cannot be written (OSError) wait, and go before the next one.
+
+    If too much waits, the oldest pieces are lost, but for the very first: it may be the beginning.
+    """
+
+    def __init__(self, path: Path, beginning: bytes = b"") -> None:
+        """The file is opened, and its folder made, when something is written. beginning: what goes first."""
+        self.path = path
+        self._file: IO[bytes] | None = None
+        self._size = 0
+        self._waiting = deque([beginning])
+
+    def append(self, piece: bytes) -> None:
+        """Writes everything that waits, and then this, until the disk fails."""
+        self._waiting.append(piece)
+        while len(self._waiting) > 2 and sum(map(len, self._waiting)) > MOST_WAITING_BYTES:
+            del self._waiting[1]
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab", buffering=0)
+            self._size = os.fstat(self._file.fileno()).st_size
+        while self._waiting:
+            left = memoryview(self._waiting[0])
+            try:
+                while left:
+                    left = left[self._file.write(left) :]
+            except OSError:
+                os.truncate(self._file.fileno(), self._size)
+                raise
+            self._size += len(self._waiting.popleft())
+
+    def close(self) -> None:
+        """Writes what waits; if that fails (OSError), it is lost."""
+        try:
+            self.append(b"")
+        finally:
+            if self._file is not None:
+                self._file.close()
+
+
 def shorten_name(name: str, most_bytes: int = LONGEST_NAME) -> str:
     """A name of at most so many bytes: a longer one keeps its beginning and its suffix, and gets a hash."""
     encoded = os.fsencode(name)
@@ -53,7 +98,7 @@ def remove_temporaries(folder: Path) -> None:
     No other process may be writing there.
     """
     for path in folder.glob(".*.tmp"):
-        if _TEMPORARY.fullmatch(path.name):
+        if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
 
 

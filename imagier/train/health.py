@@ -33,6 +33,18 @@ def tag_update_ratio(player: str) -> str:
     return f"health/{player}_update_ratio"
 
 
+def _build_stillness_sign(player: str) -> Sign:
+    key = tag_update_ratio(player)
+    return Sign(
+        f"{player} has not moved",
+        lambda r: r.get(key, 1) == 0,
+        lambda r: (
+            "updates do not change its weights: do its losses depend on them (is an output detached, or computed under "
+            f"no_grad?), and is {player}_opt.lr more than 0?"
+        ),
+    )
+
+
 def _build_jump_sign(player: str) -> Sign:
     key = tag_update_ratio(player)
     return Sign(
@@ -92,15 +104,16 @@ class Verdicts:
 
     def __init__(self, players: Sequence[str]) -> None:
         """players: those of the run."""
-        self._signs = (*SIGNS, *(_build_jump_sign(player) for player in players))
+        of_players = (build(player) for player in players for build in (_build_jump_sign, _build_stillness_sign))
+        self._signs = (*SIGNS, *of_players)
         self._courses = {sign.name: _Course() for sign in self._signs}
         self._best: dict[str, float] = {}
         self._last: dict[str, float] = {}
 
-    def read(self, step: int, raw: Reading) -> tuple[dict[str, float], list[str]]:
+    def read(self, step: int, raw: Reading, *, counts_as: int = 1) -> tuple[dict[str, float], list[str]]:
         """One reading -> the same, and the verdicts that begin or end with it.
 
-        The diversity becomes a share of the largest so far.
+        The diversity becomes a share of the largest so far. counts_as: how many readings it stands for.
         """
         reading = dict(raw)
         if DIVERSITY in reading:
@@ -109,13 +122,13 @@ class Verdicts:
         self._last = reading
         lines = []
         for sign in self._signs:
-            lines += self._follow(sign, self._courses[sign.name], step, reading)
+            lines += self._follow(sign, self._courses[sign.name], step, reading, counts_as)
         return reading, lines
 
-    def _follow(self, sign: Sign, course: _Course, step: int, reading: Reading) -> list[str]:
+    def _follow(self, sign: Sign, course: _Course, step: int, reading: Reading, count: int) -> list[str]:
         if sign.is_shown(reading):
             course.first = step if course.showing == 0 else course.first
-            course.showing, course.missing = course.showing + 1, 0
+            course.showing, course.missing = course.showing + count, 0
             if course.since is None and course.showing >= IN_A_ROW:
                 course.since = course.first
                 return [f"{sign.name} since iteration {course.since:,}: {sign.explain(reading)}"]

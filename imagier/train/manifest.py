@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from imagier.recipe import Position
-from imagier.train.disk import write_atomic
+from imagier.train.disk import describe_error, write_atomic
 
 NAME = "checkpoints.json"
 FORMAT = 1
@@ -73,6 +73,10 @@ def read(logdir: Path) -> list[Entry]:
     """All entries, in the order in which they were written. FileNotFoundError or DamagedManifest if that fails."""
     try:
         return _WHOLE.validate_json((logdir / NAME).read_bytes()).checkpoints
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DamagedManifest(f"cannot be read: {describe_error(error)}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -85,11 +89,19 @@ def write(logdir: Path, entries: Iterable[Entry]) -> None:
         file.write(_WHOLE.dump_json(_Whole(FORMAT, list(entries)), indent=1) + b"\n")
 
 
+def read_or_scan(logdir: Path) -> list[Entry]:
+    """All entries; if the manifest is missing, damaged or empty, what the names of the files say."""
+    try:
+        return read(logdir) or scan_folder(logdir)
+    except (FileNotFoundError, DamagedManifest):
+        return scan_folder(logdir)
+
+
 def scan_folder(logdir: Path) -> list[Entry]:
     """Entries for the checkpoints in a folder, from their names alone, the latest step last."""
     entries = []
     for path in logdir.glob("*.pt"):
-        if at := parse_name(path.name):
+        if (at := parse_name(path.name)) and path.is_file():
             about = path.stat()
             entries.append(Entry(path.name, at[1], at[0], about.st_size, None, about.st_mtime))
     return sorted(entries, key=lambda entry: entry.step)

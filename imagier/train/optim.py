@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from imagier.ranges import Decay, PositiveFloat
+
 DECAY = 0.999
 """Madam: weight of the past in the mean square of the gradient."""
-
-Decay = Annotated[float, Field(ge=0, lt=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class Adam(torch.optim.Adam):
@@ -31,7 +28,7 @@ class Adam(torch.optim.Adam):
         *,
         lr: float = 1e-4,
         betas: tuple[Decay, Decay] = (0.0, 0.999),
-        eps: NonNegative = 1e-8,
+        eps: PositiveFloat = 1e-8,
     ) -> None:
         """betas: Weight of the past in the running means of the gradient and of its square.
         eps: Added to the root mean square of the gradient, against division by 0.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from imagier.errors import UserError
 from imagier.train.runtime import Runtime
 
 Schedule = Callable[[int], float]
@@ -54,20 +55,32 @@ class Player:
         self.skip_large_grads = skip_large_grads
         self.scaler = scaler
         self.average = average
-        self.params = [p for group in optimizer.param_groups for p in group["params"]]
         self._loss: Tensor | None = None
         self.before_move: Callable[[], object] = _do_nothing
         """Called by every update before it changes what `list_moving_tensors` returns: it may still be being copied."""
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
 
     @property
+    def params(self) -> list[nn.Parameter]:
+        """The parameters that learn now; frozen ones (`requires_grad` False) do not."""
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+    @property
     def lr(self) -> float:
         """The learning rate in force (of the first group)."""
         return self.optimizer.param_groups[0]["lr"]
 
+    def lr_at(self, time: int) -> float:
+        """The learning rate (of the first group) after so many iterations, or epochs if its schedule counts these."""
+        return self._base_lrs[0] * self.schedule(time)
+
     def set_time(self, epoch: int, step: int) -> None:
         """Sets the learning rate for an iteration by the epochs and iterations done before it."""
-        factor = self.schedule(step if self.by_iteration else epoch)
+        time, unit = (step, "iterations") if self.by_iteration else (epoch, "epochs")
+        factor = self.schedule(time)
+        if not 0 <= factor < math.inf:
+            what = f"makes the learning rate {factor} times itself after {time} {unit}"
+            raise UserError(what, where="lr_policy", advice="it must be finite, 0 or more", code="wrong-rate")
         for group, base in zip(self.optimizer.param_groups, self._base_lrs):
             group["lr"] = base * factor
 
@@ -77,7 +90,8 @@ class Player:
         self._loss = value if self._loss is None else self._loss + value
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        loss.backward(inputs=self.params)
+        if params := self.params:
+            loss.backward(inputs=params)
 
     def update(self) -> Tensor:
         """Moves the weights by the accumulated gradients, and the average after them.
@@ -85,22 +99,24 @@ class Player:
         Returns the L2 norm of the gradient before clipping, a scalar on the device: infinite if the gradient was not
         finite, NaN if the loss was not (its gradient may be finite all the same). Neither moves the weights.
         """
+        params = self.params
         losses = [self._loss.clone()] if self._loss is not None else []
-        self.runtime.average_gradients(self.params, losses)
-        gradients = [p.grad for p in self.params if p.grad is not None]
-        if self.scaler is not None:
+        self.runtime.average_gradients(params, losses)
+        gradients = [p.grad for p in params if p.grad is not None]
+        if self.scaler is not None and gradients:
             for loss in losses:  # the scaler looks at gradients alone
                 gradients[0].masked_fill_(~loss.isfinite(), math.nan)
             self.scaler.unscale_(self.optimizer)
         size = nn.utils.get_total_norm(gradients).float().nan_to_num(nan=math.inf, posinf=math.inf)
         norm = size + sum(0 * loss.sum() for loss in losses)
         if self.clip_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.params, self.clip_grad_norm, norm)
+            nn.utils.clip_grads_with_norm_(params, self.clip_grad_norm, norm)
         self.before_move()
-        if not (self.skip_large_grads and self._is_too_large(norm)):
-            self._step(norm)
-        if self.scaler is not None:
-            self.scaler.update()
+        if gradients:  # of losses that do not depend on its weights there are none: health.py notices
+            if not (self.skip_large_grads and self._is_too_large(norm)):
+                self._step(norm)
+            if self.scaler is not None:
+                self.scaler.update()
         self.drop_gradients()
         if self.average is not None:
             self.average.update()
@@ -127,6 +143,10 @@ class Player:
             self.optimizer.step()
         elif math.isfinite(norm):
             self.optimizer.step()
+
+    def named_networks(self) -> dict[str, nn.Module]:
+        """The network, and that of its average if it keeps one, by "network" and "average"."""
+        return {"network": self.network} | ({} if self.average is None else {"average": self.average.network})
 
     def list_moving_tensors(self) -> list[Tensor]:
         """What only `update` changes: the weights, their moments, and the weights of the average."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from imagier.recipe import Batch, Losses
 from imagier.train.checkpoint_files import write_state
 from imagier.train.disk import describe_error
+from imagier.train.finite import find_nonfinite, is_finite
 from imagier.train.guard import Iteration, copy_tensors
 from imagier.train.phase import label_phases
 from imagier.train.trainer import Trainer
@@ -93,21 +94,20 @@ def _search(trainer: Trainer, bad: Iteration) -> Generator[str | None, None, Non
 
 
 def _find_in_state(batch: Batch, networks: Mapping[str, nn.Module]) -> str | None:
-    if wrong := [name for name, tensor in batch.tensors.items() if not _is_finite(tensor)]:
-        return f"the batch itself is not finite ({', '.join(wrong)})"
+    if wrong := find_nonfinite(batch.tensors):
+        return f"the batch itself is not finite ({wrong})"
     for name, network in networks.items():
-        for key, tensor in network.state_dict().items():
-            if not _is_finite(tensor):
-                return f"the weights are not finite ({name}.{key})"
+        if wrong := find_nonfinite(network.state_dict()):
+            return f"the weights are not finite ({name}.{wrong})"
     return None
 
 
 def _find_in_phase(name: str, losses: Losses, network: nn.Module) -> str | None:
-    if wrong := [loss for loss, value in losses.items() if not _is_finite(value)]:
-        return f"the outputs of all modules are finite, the loss {name}/{wrong[0]} is not"
-    for key, parameter in network.named_parameters():
-        if parameter.grad is not None and not _is_finite(parameter.grad):
-            return f"all outputs and losses are finite, the gradient of {name}.{key} is not"
+    if wrong := find_nonfinite(losses):
+        return f"the outputs of all modules are finite, the loss {name}/{wrong} is not"
+    gradients = {key: parameter.grad for key, parameter in network.named_parameters() if parameter.grad is not None}
+    if wrong := find_nonfinite(gradients):
+        return f"all outputs and losses are finite, the gradient of {name}.{wrong} is not"
     return None
 
 
@@ -137,13 +137,9 @@ def _watch(networks: Mapping[str, nn.Module]) -> Iterator[list[str]]:
 
 def _all_finite(value: Any) -> bool:
     if isinstance(value, Tensor):
-        return _is_finite(value)
+        return is_finite([value])
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     return all(_all_finite(part) for part in parts)
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
 @torch.no_grad()

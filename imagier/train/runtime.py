@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from imagier.errors import UserError
+from imagier.train.launcher import Launch, read_launch, read_number
 
 T = TypeVar("T")
 
@@ -30,9 +30,6 @@ _LOST_CONTACT = ("gloo/transport", "Connection closed by peer", "Connection rese
 
 LAST_OPERATION_S = 0.2
 """How long a process group may need to release its last operation; usually microseconds."""
-
-_RENDEZVOUS = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-"""The environment variables that ranks need to find each other."""
 
 
 @dataclass
@@ -152,11 +149,15 @@ class Runtime:
 
     def all_gather(self, tensors: Sequence[Tensor]) -> Tensor:
         """The rows of all tensors of all ranks, concatenated, on the CPU; ranks may have different numbers of them."""
-        own = [tensor.cpu() for tensor in tensors]
-        of_ranks: list[list[Tensor]] = [own] * self.world
-        if self.world > 1:
-            dist.all_gather_object(of_ranks, own, group=self.control)
+        of_ranks = self.all_gather_objects([tensor.cpu() for tensor in tensors])
         return torch.cat([tensor for of_rank in of_ranks for tensor in of_rank])
+
+    def all_gather_objects(self, value: T) -> list[T]:
+        """The values of all ranks, in their order. Any objects that can be pickled."""
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value, group=self.control)
+        return values
 
     def average_gradients(self, parameters: Sequence[Tensor], others: Sequence[Tensor] = ()) -> None:
         """Replaces gradients, and other tensors that are sent with them, by their mean over all ranks.
@@ -164,14 +165,14 @@ class Runtime:
         A parameter without a gradient on this rank, but with one on another, counts as 0 here; one without a gradient
         on any rank keeps none. (Which have one is sent with the gradients, and read only if some are missing.)
         """
-        if self.world == 1:
+        if self.world == 1 or not (parameters or others):
             return
         present = [p.grad is not None for p in parameters]
         for p in parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         gradients = [*(p.grad for p in parameters if p.grad is not None), *others]
-        marks = parameters[0].new_tensor(present)
+        marks = gradients[0].new_tensor([*present, True])  # an empty tensor is no message
         works = [dist.all_reduce(marks, async_op=True)]
         buckets = _split_into_buckets(gradients)
         flats = [torch.cat([g.flatten() for g in bucket]) for bucket in buckets]
@@ -240,41 +241,42 @@ def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
     torch finds no such device.
     """
     is_joined = dist.is_initialized() and not single
-    world = 1 if single else dist.get_world_size() if is_joined else _read_number("WORLD_SIZE", 1)
-    rank = 0 if single else dist.get_rank() if is_joined else _read_number("RANK", 0)
-    local = local_rank if local_rank is not None else _read_number("LOCAL_RANK", 0)
+    if is_joined:
+        launch = Launch(dist.get_rank(), dist.get_world_size(), read_number("LOCAL_RANK", 0))
+    else:
+        launch = Launch(local_rank=read_number("LOCAL_RANK", 0)) if single else read_launch()
+    rank, world = launch.rank, launch.world
+    local = local_rank if local_rank is not None else launch.local_rank
+    if launch.rendezvous is not None and torch.cuda.device_count() == 1:
+        local = 0  # Slurm shows each process a GPU of its own
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
     runtime = Runtime(_choose_device(device, local), rank=rank, world=world, local_rank=local, previous_gpu=gpu)
     if world > 1:
         if not is_joined:
-            _join(runtime)
+            _join(runtime, launch)
         is_on_cpu = dist.get_backend() == "gloo"
         runtime.control = dist.group.WORLD if is_on_cpu else dist.new_group(backend="gloo")
     return runtime
 
 
-def _join(runtime: Runtime) -> None:
-    if missing := [name for name in _RENDEZVOUS if name not in os.environ]:
-        raise UserError(
-            f"the environment's WORLD_SIZE is {runtime.world}, but it has no {', '.join(missing)}",
-            advice="start with torchrun, or run alone (`single_process=True`)",
-            code="no-rendezvous",
-        )
+def _join(runtime: Runtime, launch: Launch) -> None:
     backend = "nccl" if runtime.device.type == "cuda" else "gloo"
-    timeout = timedelta(minutes=30)
-    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
-    # torchrun may keep its store over a restart, with the addresses of processes that are gone
-    store = dist.PrefixStore(f"restart_{_read_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+    options: dict[str, Any] = {"timeout": timedelta(minutes=30)}
+    url = "env://"
+    if launch.rendezvous is not None:
+        url = f"tcp://{launch.rendezvous[0]}:{launch.rendezvous[1]}"
+        options |= {"rank": launch.rank, "world_size": launch.world}
+    try:
+        store, rank, world = next(dist.rendezvous(url, **options))
+        # torchrun may keep its store over a restart, with the addresses of processes that are gone
+        store = dist.PrefixStore(f"restart_{read_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=options["timeout"])
+    except dist.DistError as error:
+        reason = str(error).partition("\n")[0]
+        what = f"rank {launch.rank} of {launch.world} does not find the others: {reason}"
+        advice = "have all been started, with the same MASTER_ADDR and MASTER_PORT, and is that port free?"
+        raise UserError(what, advice=advice, code="no-rendezvous") from error
     runtime.owns_process_group = True
-
-
-def _read_number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdecimal():
-        what = f"the environment's {name} is {text!r}, not a number"
-        raise UserError(what, advice="start with torchrun, or unset it", code="bad-environment")
-    return int(text)
 
 
 def stop(runtime: Runtime) -> None:

@@ -65,16 +65,17 @@ class Saver:
         patience_s: float | None = PATIENCE_S,
         *,
         epoch: int | None = None,
+        should_prune: bool = True,
     ) -> None:
         """Copies the run's state as it is now, and writes it later.
 
         What only an update of a player changes is copied in the background, too; the next update waits for that.
         patience_s: how long to wait for the save before, if it is not written yet; None: until it is. extras: as of
-        checkpoint.save. epoch: that of the file's name; None: of the data.
+        checkpoint.save. epoch, should_prune: as of CheckpointFiles.add.
         """
         written = self._wait(patience_s)
         if self._snapshot is None:
-            return self.save_now(trainer, extras, epoch=epoch)
+            return self.save_now(trainer, extras, epoch=epoch, should_prune=should_prune)
         if not written:
             logger.warning(
                 f"iteration {trainer.step:,} is not saved: the checkpoint before it is still being written; "
@@ -93,14 +94,16 @@ class Saver:
                 complete()
             finally:
                 self._copied.set()
-            self.files.add(copied, epoch)
+            self.files.add(copied, epoch, should_prune)
 
         return self._submit(f"iteration {trainer.step:,}", write)
 
-    def save_now(self, trainer: Trainer, extras: Mapping[str, Any], *, epoch: int | None = None) -> None:
-        """Writes the run's state, and waits until it is on the disk or has failed. epoch: as of `save`."""
+    def save_now(
+        self, trainer: Trainer, extras: Mapping[str, Any], *, epoch: int | None = None, should_prune: bool = True
+    ) -> None:
+        """Writes the run's state, and waits until it is on the disk or has failed. Other arguments: as of `save`."""
         self._wait(None)
-        self._submit(f"iteration {trainer.step:,}", self.files.add, build_state(trainer, extras), epoch)
+        self._submit(f"iteration {trainer.step:,}", self.files.add, build_state(trainer, extras), epoch, should_prune)
         self._wait(None)
 
     def note(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -5,14 +5,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated
-
-from pydantic import Field
 
 from imagier.errors import UserError
-
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
+from imagier.ranges import Count, NonNegative, Positive, Share
 
 
 class Schedule(ABC):
@@ -46,7 +41,7 @@ class Constant(Schedule):
 class Step(Schedule):
     """gamma ** floor(t / step_size)."""
 
-    def __init__(self, *, step_size: Positive = 1_000_000_000, gamma: float = 1.0) -> None:
+    def __init__(self, *, step_size: Positive = 1_000_000_000, gamma: NonNegative = 1.0) -> None:
         """step_size: Time after which the factor is multiplied by gamma, again and again. [epochs or iterations]
         gamma: What the factor of the learning rate is multiplied by.
         """
@@ -60,7 +55,7 @@ class Step(Schedule):
 class Linear(Schedule):
     """1 until decay_start, then on a line to decay_target at decay_end, and decay_target from then on."""
 
-    def __init__(self, *, decay_start: Count, decay_end: Count, decay_target: float) -> None:
+    def __init__(self, *, decay_start: Count, decay_end: Count, decay_target: Share) -> None:
         """decay_start: Time until which the factor of the learning rate is 1. [epochs or iterations]
         decay_end: Time from which on it is decay_target. [epochs or iterations]
         decay_target: The factor of the learning rate at the end.
@@ -82,7 +77,7 @@ class Cosine(Schedule):
     Loshchilov & Hutter 2017, "SGDR", eq. 5, without restarts.
     """
 
-    def __init__(self, *, decay_start: Count = 0, decay_end: Count, decay_target: float = 0.0) -> None:
+    def __init__(self, *, decay_start: Count = 0, decay_end: Count, decay_target: Share = 0.0) -> None:
         """decay_start: Time until which the factor of the learning rate is 1. [epochs or iterations]
         decay_end: Time from which on it is decay_target. [epochs or iterations]
         decay_target: The factor of the learning rate at the end.

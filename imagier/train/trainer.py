@@ -129,10 +129,17 @@ class Trainer:
             progress = Progress(self.step, position, position.epoch > begun.epoch, self.outcome, phases)
             for hook in self.hooks:
                 hook.after_step(self, progress)
-        if self.guard is not None:
-            self.guard.settle()
+        self.settle()
         for hook in self.hooks:
             hook.after_fit(self, progress)
+
+    def settle(self) -> None:
+        """Lets the guard finish with all iterations so far, before the networks are looked at; raises what `fit` does.
+
+        On all ranks together.
+        """
+        if self.guard is not None:
+            self.guard.settle()
 
     def _agree(self, stop: Stop) -> Outcome:
         return Outcome(self.runtime.all_reduce_max(stop(self.step, self.position.epoch)))

@@ -17,7 +17,7 @@ from imagier.train import checkpoint
 from imagier.train.compare import find_first_difference
 from imagier.train.hooks import evaluation
 from imagier.train.hooks.console import Console
-from imagier.train.hooks.images import Images
+from imagier.train.hooks.report import Report
 
 PERIODS = ["logging_iter=1", "snapshot_save_iter=2", "metrics_iter=2"]
 
@@ -138,6 +138,23 @@ def test_keys_say_which_checkpoints_stay(config: Path, tmp_path: Path) -> None:
     assert pointed == f"best_checkpoint: {of_step(tmp_path / 'log', best).name}"
 
 
+@pytest.mark.parametrize("word", ["auto", "null"])
+def test_the_best_checkpoint_by_the_first_metric_stays_unless_keep_best_is_null(
+    config: Path, tmp_path: Path, word: str
+) -> None:
+    words = ["snapshot_save_iter=1", "keep_last=1", "metrics=[psnr, l1]", f"keep_best={word}"]
+    assert train(config, tmp_path / "log", "max_iter=4", *(words if word == "null" else words[:-1])) == 0
+    records = [json.loads(line) for line in (tmp_path / "log" / "metrics.jsonl").read_text().splitlines()]
+    measured = {record["step"]: record["PSNR/average"] for record in records if "PSNR/average" in record}
+    best = max(measured, key=lambda step: measured[step])
+    pointer = tmp_path / "log" / "best_checkpoint.txt"
+    if word == "null":
+        assert steps(tmp_path / "log") == [4] and not pointer.exists()
+    else:
+        assert steps(tmp_path / "log") == sorted({4, best})
+        assert pointer.read_text() == f"best_checkpoint: {of_step(tmp_path / 'log', best).name}\n"
+
+
 def test_the_best_scores_are_part_of_the_run(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,17 +254,17 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_first_step(
     assert capsys.readouterr().err == (
         f"{tmp_path / 'log'}: cannot be written to: File too large; make room, or name another --logdir\n"
     )
-    assert list((tmp_path / "log").iterdir()) == []
+    assert not (tmp_path / "log").exists()
 
 
 def test_a_mistake_in_a_hook_still_ends_a_run_and_what_was_being_saved_is_saved(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Images, trainer: object, progress: Any) -> None:
+    def fail(self: Report, trainer: object, progress: Any) -> None:
         if progress.step == 2:
             raise ZeroDivisionError
 
-    monkeypatch.setattr(Images, "after_step", fail)
+    monkeypatch.setattr(Report, "after_step", fail)  # a hook after the one that saves
     with pytest.raises(ZeroDivisionError):
         train(config, tmp_path / "log", "max_iter=5")
     found = checkpoint.find_newest(tmp_path / "log")

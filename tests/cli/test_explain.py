@@ -50,6 +50,12 @@ def test_the_value_in_a_config_is_shown_with_its_line(
     assert words[start : start + len(expected)] == expected
 
 
+def test_no_secret_of_a_value_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, TEXT.replace("somewhere/train", "'https://me:mine@host/set?sig=mine'"))
+    shown = " ".join(word for line in explain(capsys, "data.train.roots", "--config", path) for word in line)
+    assert "https://host/set?sig=***" in shown and "mine" not in shown
+
+
 def test_a_key_in_the_spelling_of_the_reference_is_translated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,3 +130,14 @@ def test_two_ranks_of_which_one_is_killed_end_by_themselves_as_if_nothing_had_be
     )
     whole, killed = (state(tmp_path / name, 6) for name in ("whole", "killed"))
     assert find_first_difference(whole["players"], killed["players"]) is None
+
+
+def test_a_new_run_is_gone_on_with_when_slurm_starts_its_job_again(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = words(config, tmp_path / "run", "--resume", "0")
+    assert main([*command, "max_iter=2"]) == status.DONE
+    assert main([*command, "max_iter=3"]) == status.USER_ERROR
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert main([*command, "max_iter=3"]) == status.DONE
+    assert "continues from epoch_00000_iteration_000000002_checkpoint.pt" in capsys.readouterr().out

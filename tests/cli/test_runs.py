@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -123,6 +124,21 @@ def test_inference_uses_the_averaged_weights(finished: Path, tmp_path: Path) -> 
         images.append(np.stack([cv2.imread(str(one)) for one in sorted(out.rglob("*.jpg"))]))
     np.testing.assert_array_equal(*images)
     assert images[0].std() > 0
+
+
+def test_inference_without_a_pointer_uses_the_last_checkpoint_that_was_written(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    shutil.copytree(finished.parent / "log", log)
+    (log / "latest_checkpoint.txt").unlink()
+    where = ["--logdir", str(log), "--output_dir", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["infer", *where]) == 0
+    assert "was written is epoch_00002_iteration_000000005_checkpoint.pt" in capsys.readouterr().out
+    (log / "latest_checkpoint.txt").mkdir()
+    assert main(["infer", *where]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{log / 'latest_checkpoint.txt'}: cannot be read")
 
 
 def test_inference_reads_the_test_section_where_there_is_one(finished: Path, tmp_path: Path) -> None:

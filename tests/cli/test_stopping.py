@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import stat
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 
 from imagier.cli import main
-from imagier.run import status
+from imagier.run import status, stopping
 from imagier.run.stopping import SLURM_MARGIN_S, SlurmJob, Stop, handle_signals
 from imagier.train import checkpoint_files
 from imagier.train.hooks.console import Console
@@ -70,23 +72,114 @@ def test_one_ctrl_c_saves_and_stops(
     send(monkeypatch, signal.SIGINT, 2)
     assert train(experiment, tmp_path / "run", "max_iter=6") == status.INTERRUPTED
     assert steps_saved(tmp_path / "run") == [3]
-    assert "stopping after this iteration, and saving; Ctrl-C again stops at once" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("stopping after this iteration, and saving; Ctrl-C again stops at") for line in lines)
+    assert lines[-1] == f"saved iteration 3 in {tmp_path / 'run'}; continue with the same command"
+
+
+def press_twice(self: Console, trainer: Trainer, progress: Progress) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_signal_of_one_ctrl_c_may_come_twice(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Console, "after_step", press_twice)
+    assert train(experiment, tmp_path / "run", "max_iter=6") == status.INTERRUPTED
+    assert steps_saved(tmp_path / "run") == [2]
+    assert capsys.readouterr().out.count("stopping after this iteration") == 1
+
+
+def test_a_second_ctrl_c_counts_a_second_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, now = Stop(10, 3), [100.0]
+    monkeypatch.setattr(stopping, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for now[0] in (100.0, 100.01, 100.9):
+        stop.on_signal(signal.SIGINT, None)
+    assert stop(1, 0) is Outcome.INTERRUPTED
+    now[0] = 101.1
+    with pytest.raises(KeyboardInterrupt):
+        stop.on_signal(signal.SIGINT, None)
+
+
+def test_a_ctrl_c_after_another_signal_is_the_first(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    stop = Stop(10, 3)
+    stop.on_signal(signal.SIGTERM, None)
+    stop.on_signal(signal.SIGINT, None)
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("handler", "ended_with", "saved"),
+    [(signal.SIG_DFL, status.INTERRUPTED, [3]), (signal.SIG_IGN, status.DONE, [6])],
+    ids=["plain", "nohup"],
+)
+def test_a_terminal_that_is_closed_saves_and_stops_but_not_under_nohup(
+    experiment: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    handler: signal.Handlers,
+    ended_with: int,
+    saved: list[int],
+) -> None:
+    send(monkeypatch, signal.SIGHUP, 2)
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        assert train(experiment, tmp_path / "run", "max_iter=6") == ended_with
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert steps_saved(tmp_path / "run") == saved
 
 
 def test_two_ctrl_c_stop_at_once_and_save_nothing(
-    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def twice(self: Console, trainer: Trainer, progress: Progress) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Console, "after_step", twice)
+    monkeypatch.setattr(stopping, "ONE_PRESS_S", -1)
+    monkeypatch.setattr(Console, "after_step", press_twice)
     assert train(experiment, tmp_path / "run", "max_iter=6") == status.KILLED
     assert steps_saved(tmp_path / "run") == []
+    assert capsys.readouterr().out.splitlines()[-1] == "stopped at once; nothing was saved yet"
+    monkeypatch.undo()
+    assert train(experiment, tmp_path / "run", "max_iter=3") == status.DONE
+    monkeypatch.setattr(stopping, "ONE_PRESS_S", -1)
+    monkeypatch.setattr(Console, "after_step", press_twice)
+    assert train(experiment, tmp_path / "run", "max_iter=6") == status.KILLED
+    last = tmp_path / "run" / "epoch_00000_iteration_000000003_checkpoint.pt"
+    expected = f"stopped at once; the last checkpoint is {last}; continue with the same command"
+    assert capsys.readouterr().out.splitlines()[-1] == expected
+
+
+def test_a_run_in_a_folder_of_its_own_making_says_how_it_continues(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command would begin anew."""
+    send(monkeypatch, signal.SIGINT, 1)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config", str(experiment), "--device", "cpu"]) == status.INTERRUPTED
+    (logdir,) = (tmp_path / "logs").iterdir()
+    expected = f"saved iteration 2 in logs/{logdir.name}; continue with --logdir logs/{logdir.name} alone"
+    assert capsys.readouterr().out.splitlines()[-1] == expected
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--logdir", f"logs/{logdir.name}", "--device", "cpu", "max_iter=3"]) == status.DONE
+    assert steps_saved(logdir) == [2, 3]
+
+
+def test_a_run_that_the_same_command_would_not_continue_says_how_it_continues(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    send(monkeypatch, signal.SIGINT, 1)
+    logdir = tmp_path / "my run"
+    assert train(experiment, logdir, "max_iter=6", "--resume", "0") == status.INTERRUPTED
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"continue with --logdir '{logdir}' alone")
 
 
 def test_signals_are_as_before_once_a_run_is_over() -> None:
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = [signal.getsignal(number) for number in numbers]
     with handle_signals(Stop(1, 1)):
         assert [signal.getsignal(number) for number in numbers] != before

@@ -19,6 +19,7 @@ from imagier.config.find_keys import find_keys, locate, select_read
 from imagier.config.load import load
 from imagier.config.type_words import name_range, name_type
 from imagier.errors import UserError
+from imagier.ranges import Odd
 
 
 @pytest.mark.parametrize("section", list_sections())
@@ -239,6 +240,7 @@ def test_a_unit_stands_at_the_end_in_brackets(text: str, parts: tuple[str, str])
     [
         (int, "int", ""),
         (Annotated[int, Field(gt=0)] | None, "int or null", "> 0"),
+        (Odd, "int", "> 0 and odd"),
         (Annotated[float, Field(ge=0, le=1)], "number", "from 0 to 1"),
         (Annotated[float, Field(ge=0, lt=1)], "number", ">= 0 and < 1"),
         (list[str] | str, "list of texts or text", ""),

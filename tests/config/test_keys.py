@@ -69,7 +69,7 @@ ACCEPTED: dict[str, str | list[str]] = {
     "trainer.amp_config.growth_interval": "7",
     "trainer.channels_last": "true",
     "trainer.strict_resume": "false",
-    "trainer.image_to_tensorboard": "true",
+    "trainer.image_to_tensorboard": "false",
     "gen.type": "spade",
     "gen.num_filters": "7",
     "gen.kernel_size": "5",

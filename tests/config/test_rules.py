@@ -189,6 +189,30 @@ RULES: list[tuple[list[str], list[tuple[str, str]], list[str]]] = [
         ["data.storage_options={token: /home/me/google.json}"],
     ),
     (
+        ["data.storage_options={a: ['http://mine@host', 'http://me:mi/ne@host', {b: 'http://host/?x=1&token=y'}]}"],
+        [
+            ("data.storage_options.a.0", "secret-in-config"),
+            ("data.storage_options.a.1", "secret-in-config"),
+            ("data.storage_options.a.2.b", "secret-in-config"),
+        ],
+        ["data.storage_options={a: ['http://host:80/x@y', 'http://host/?x=1']}"],
+    ),
+    (
+        ["data.storage_options={headers: {X-Api-Key: a}, client_kwargs: {auth: [me, b]}, pwd: c, token: {d: e}}"],
+        [
+            ("data.storage_options.headers.X-Api-Key", "secret-in-config"),
+            ("data.storage_options.client_kwargs.auth", "secret-in-config"),
+            ("data.storage_options.pwd", "secret-in-config"),
+            ("data.storage_options.token", "secret-in-config"),
+        ],
+        ["data.storage_options={author: me, authority: a, sasl: b, headers: {X-Project: c}, signature_version: d}"],
+    ),
+    (
+        ["data.val.roots=[here, 'https://host/set?sig=mine']", "data.val.dataset_type=shards"],
+        [("data.val.roots.1", "secret-in-config")],
+        ["data.val.roots=['https://host/set']", "data.val.dataset_type=shards"],
+    ),
+    (
         [f"data.val={OWN}input_types: [{SEG}]}}"],
         [("data.val.type", "needs-key")],
         [f"data.val={OWN}input_types: [{SEG}, {IMAGES}], input_image: [images]}}"],

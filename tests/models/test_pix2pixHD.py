@@ -604,7 +604,7 @@ def test_more_enhancers_than_the_filters_can_be_halved_are_the_users_mistake() -
     generator(2)
     with pytest.raises(UserError) as caught:
         generator(3)
-    assert (caught.value.where, caught.value.code) == ("global_generator.num_filters", "too-few-filters")
+    assert (caught.value.where, caught.value.code) == ("global_generator.num_filters", "odd-width")
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from golden import golden
 from torch import Tensor, nn
 
 from imagier.nn.conv import SpectralConv2d, conv2d, linear
-from imagier.nn.init import Init, initialize
+from imagier.nn.init import Init, Pretrained, initialize
 from imagier.nn.norm import LayerNorm2d
 
 GAIN = 0.02
@@ -164,3 +167,56 @@ def test_the_mean_of_the_weights_is_zero(kind: Init) -> None:
     layer = nn.Conv2d(64, 64, 3)
     initialize(layer, kind, 1.0)
     assert abs(layer.weight.mean().item()) < 5 * layer.weight.std().item() / layer.weight.numel() ** 0.5
+
+
+class Loaded(Pretrained):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "none"])
+def test_what_is_frozen_or_pretrained_keeps_its_values(kind: Init) -> None:
+    frozen = conv2d(2, 2, 3, weight_norm="weight").requires_grad_(False)
+    network = nn.Sequential(nn.Linear(3, 3), frozen, Pretrained(nn.Linear(3, 3)), nn.Sequential(Loaded()))
+    before = [parameter.clone() for parameter in network.parameters()]
+    initialize(network, kind, GAIN, BIAS_GAIN)
+    changed = [not torch.equal(a, b) for a, b in zip(network.parameters(), before)]
+    assert changed == [True, True, *[False] * (len(before) - 2)]
+
+
+HOOKS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "spectral hook": nn.utils.spectral_norm,
+    "weight hook": nn.utils.weight_norm,
+    "weight hook, one magnitude": partial(nn.utils.weight_norm, dim=None),
+    "spectral": nn.utils.parametrizations.spectral_norm,
+    "weight": nn.utils.parametrizations.weight_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("name", HOOKS)
+def test_weights_under_the_norms_of_torch_are_drawn_unless_they_are_frozen(name: str) -> None:
+    """What the layer computes afterwards is what a plain one does; over its largest singular value if spectral."""
+    plain = nn.Conv2d(4, 5, 3)
+    torch.manual_seed(1)
+    initialize(plain, "normal", GAIN)
+    weight = plain.weight.detach()
+    layer, frozen = HOOKS[name](nn.Conv2d(4, 5, 3)), HOOKS[name](nn.Conv2d(4, 5, 3)).requires_grad_(False)
+    torch.manual_seed(1)
+    initialize(layer, "normal", GAIN)
+    x = torch.rand(2, 4, 6, 6)
+    for _ in range(100):  # power iterations
+        y = layer(x)
+    if "spectral" in name:
+        weight = weight / torch.linalg.matrix_norm(weight.flatten(1), ord=2)
+    torch.testing.assert_close(y, F.conv2d(x, weight))
+    before = [parameter.clone() for parameter in frozen.parameters()]
+    initialize(frozen, "normal", GAIN)
+    assert all(map(torch.equal, frozen.parameters(), before))
+
+
+def test_a_pretrained_part_is_called_like_what_it_holds() -> None:
+    inner = nn.Bilinear(2, 3, 4)
+    x, y = torch.rand(5, 2), torch.rand(5, 3)
+    assert torch.equal(Pretrained(inner)(x, input2=y), inner(x, y))

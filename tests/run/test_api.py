@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -28,20 +28,12 @@ from imagier.config.read import read
 from imagier.errors import UserError
 from imagier.run import RunOptions, TrainResult, evaluate, generate, train
 from imagier.train.checkpoint import load
-from imagier.train.hooks import report
 from imagier.train.hooks.console import Console
+from imagier.train.hooks.evaluation import Scores
 from imagier.train.trainer import Progress, Trainer
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "numpy", "cv2", "pydantic", "yaml", "rich")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_curves() -> Iterator[None]:
-    """They take half of the time of such short runs; tests/train/test_hooks.py draws them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "draw_curves", lambda records: {})
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +94,8 @@ def test_a_training_says_what_came_of_it(finished: TrainResult) -> None:
     assert (finished.outcome, finished.steps, finished.epochs) == ("done", 4, 2)
     assert finished.checkpoint is not None
     assert load(finished.checkpoint)["current_iteration"] == 4
-    assert finished.scores.keys() == {"generator", "mean color"}
+    baselines = {"mean color", "mean color of each class"}
+    assert finished.scores.keys() == {"generator", "live weights"} | baselines
     assert finished.scores["generator"].keys() >= {"L1", "PSNR"}
 
 
@@ -155,7 +148,7 @@ def test_nothing_is_printed_and_all_is_logged(data: Path, tmp_path: Path, capfd:
         train(tiny.config(data, max_iter=2), options)
         generate(tmp_path / "run", tmp_path / "out", options)
         evaluate(tmp_path / "run", options)
-    assert any(line.startswith("epoch 1  iter 2/2") for line in lines)
+    assert any(line.startswith("iter 2/2 · ") for line in lines)
     assert lines[-1].startswith("epoch") or f"{tmp_path / 'out'}: 3 images" in lines
     train(tiny.config(data, max_iter=3), options)
     assert capfd.readouterr() == ("", "")
@@ -285,9 +278,13 @@ def test_generate_returns_what_it_wrote(finished: TrainResult, data: Path, tmp_p
 
 
 def test_a_checkpoint_scores_what_its_training_logged(finished: TrainResult, tmp_path: Path, data: Path) -> None:
-    assert evaluate(finished.logdir, RunOptions(device="cpu")) == finished.scores
+    def without_live(scores: dict[str, Scores]) -> dict[str, Scores]:
+        return {name: of_name for name, of_name in scores.items() if name != "live weights"}
+
+    assert evaluate(finished.logdir, RunOptions(device="cpu")) == without_live(finished.scores)
     other = train(tiny.config(data, max_iter=1), RunOptions(logdir=tmp_path / "other", device="cpu"))
-    assert evaluate(finished.logdir, RunOptions(device="cpu", checkpoint=other.checkpoint, seed=2)) == other.scores
+    found = evaluate(finished.logdir, RunOptions(device="cpu", checkpoint=other.checkpoint, seed=2))
+    assert found == without_live(other.scores)
     assert other.scores != finished.scores
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from imagier.cli import main
-from imagier.run.log_lines import print_logs
+from imagier.run.log_lines import Output, print_logs
 from imagier.run.process import mute_other_ranks
 from imagier.train.runtime import Runtime
 
@@ -65,3 +65,14 @@ def test_lines_appear_above_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> N
     clear_line = "\x1b[2K"
     assert clear_line in terminal.getvalue()[:line]
     assert "the bar" in terminal.getvalue()[line:]
+
+
+def test_a_handlers_line_within_another_is_dropped_and_any_other_error_is_raised() -> None:
+    class Failing(io.StringIO):
+        def write(self, text: str) -> int:
+            raise RuntimeError(text)
+
+    output = Output(Failing(), is_vital=False)
+    output.write("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
+    with pytest.raises(RuntimeError, match="a bug"):
+        output.write("a bug")

@@ -35,6 +35,7 @@ from imagier.run.reference_checkpoint import _list_parameters
 from imagier.run.resume_plan import ResumePlan
 from imagier.train import checkpoint
 from imagier.train.checkpoint_files import find_latest
+from imagier.train.fit_state import summarize_names
 from imagier.train.optim import Madam
 from imagier.train.trainer import Trainer
 
@@ -283,18 +284,22 @@ def test_unexpected_and_missing_keys_are_named(tmp_path: Path) -> None:
     assert torch.equal(trainer.players["gen"].network.state_dict()[ours], before)
 
 
-def test_many_names_are_told_by_what_they_have_in_common_and_none_is_left_out() -> None:
+def test_many_names_are_told_by_what_they_have_in_common() -> None:
     names = [f"a.b{i % 3}.c.weight{i}" for i in range(30)] + ["usb"]
-    assert checkpoint.summarize_names(names) == "a.b0.c.* (10), a.b1.c.* (10), a.b2.c.* (10), usb"
-    assert checkpoint.summarize_names(names[:3]) == ", ".join(names[:3])
+    assert summarize_names(names) == "a.b0.c.* (10), a.b1.c.* (10), a.b2.c.* (10), usb"
+    assert summarize_names(names[:3]) == ", ".join(names[:3])
+    assert summarize_names(["v", "w", "x", "y", "z"]) == "v, w, x, y, and 1 more"
 
 
-def test_another_shape_is_an_error_even_if_not_strict(tmp_path: Path) -> None:
+def test_another_shape_is_an_error_unless_what_fits_is_asked_for(tmp_path: Path) -> None:
     trainer = case_trainer("unit_a", "trainer.model_average_config.enabled=false")
     entries = recorded_state("unit_a", "gen")
     key = next(name for name in entries if name.endswith(".bias"))
     with pytest.raises(UserError, match=r"gen: size mismatch for \S+: \[99\] in the file, \[\d+\] here"):
-        begun(trainer, {"net_G": wrapped({**entries, key: torch.zeros(99)})}, tmp_path, resume=False, strict=False)
+        begun(trainer, {"net_G": wrapped({**entries, key: torch.zeros(99)})}, tmp_path, resume=False)
+    begun(trainer, {"net_G": wrapped({**entries, key: torch.full((99,), 7.0)})}, tmp_path, resume=False, strict=False)
+    ours = {theirs: name for name, theirs in names_of(trainer.players["gen"].network).items()}[key]
+    assert (trainer.players["gen"].network.state_dict()[ours] == 7).all()
 
 
 def test_a_network_that_the_reference_did_not_know_is_told(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_number_that_is_asked_for_is_taken(asked: int) -> None:
     assert workers.choose_workers(asked, CPU, batches=1) == asked
 
 
-def test_where_processes_do_not_fork_none_is_started_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_processes_start_python_anew_none_is_started_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "spawn")
     assert workers.choose_workers(None, GPU) == 0
 

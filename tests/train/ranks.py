@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
+from imagier.data.dataset import DatasetSpec
 from imagier.data.loading.loader import Loader
 from imagier.data.sample import Sample
 from imagier.nn.average import ModelAverage
@@ -115,6 +116,7 @@ class Counted:
     """Samples that are one number, their index squared, everywhere."""
 
     classes = ()
+    spec = DatasetSpec(sources=[], codecs=[], augmentations={})
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -129,7 +131,7 @@ class Counted:
         return self[0, index].arrays
 
 
-def calibrated(runtime: Runtime, samples: int) -> dict[str, Any]:
+def calibrated(runtime: Runtime, samples: int, *, shuffle: bool = False) -> dict[str, Any]:
     """The statistics of a synchronized batch norm as it is looked at, if the training set has so many samples."""
     recipe = SmallGan(r1=0.0)
     recipe.gen = nn.Sequential(SyncBatchNorm2d(2)).eval()
@@ -138,6 +140,7 @@ def calibrated(runtime: Runtime, samples: int) -> dict[str, Any]:
         CALIBRATION_BATCH,
         device=runtime.device,
         finish=lambda batch: Batch({"label": batch["label"].movedim(-1, 1)}),
+        shuffle=shuffle,
         rank=runtime.rank,
         world=runtime.world,
     )
@@ -159,7 +162,9 @@ def main() -> None:
         state = train(runtime, **options)
         torch.save({"state": state, "digest": digest(state)}, folder / f"{name}_{runtime.rank}.pt")
     rows = [runtime.all_gather(own_rows(runtime.rank + more)) for more in (0, 1)]
-    torch.save({"rows": rows}, folder / f"gathered_{runtime.rank}.pt")
+    loss = torch.tensor([float(runtime.rank)])
+    runtime.average_gradients([], [loss])
+    torch.save({"rows": rows, "loss": loss}, folder / f"gathered_{runtime.rank}.pt")
     for samples in CALIBRATED:
         torch.save(calibrated(runtime, samples), folder / f"calibrated{samples}_{runtime.rank}.pt")
     runtimes.stop(runtime)

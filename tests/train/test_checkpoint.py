@@ -16,6 +16,7 @@ from imagier.errors import UserError
 from imagier.nn.average import ModelAverage
 from imagier.train import checkpoint
 from imagier.train.checkpoint_files import Unusable, find_latest
+from imagier.train.fit_state import fit_state
 
 
 def saved(folder: Path, **extras: object) -> Path:
@@ -257,8 +258,8 @@ def test_players_that_a_file_lacks_are_named(tmp_path: Path, kept: list[str], st
     networks = Line().networks
     if refused:
         with pytest.raises(UserError, match="gen or dis") as error:
-            checkpoint.fit_state(state, networks, {}, path, strict=strict)
+            fit_state(state, networks, {}, path, strict=strict)
         assert (error.value.where, error.value.code) == (str(path), "missing-player")
     else:
-        _, lines = checkpoint.fit_state(state, networks, {}, path, strict=strict)
+        _, lines = fit_state(state, networks, {}, path, strict=strict)
         assert lines == [f"{path.name}: has no player dis"]

@@ -147,6 +147,23 @@ def test_the_best_by_a_metric_stays(tmp_path: Path, higher: bool, left: list[lis
     assert steps(tmp_path) == sorted({best[-1], 60}), "the best so far counts after a resume"
 
 
+def test_a_checkpoint_is_saved_even_if_the_pointer_to_the_best_cannot_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = CheckpointFiles(tmp_path, RetentionPolicy(last=1, best="score"))
+    pointer = tmp_path / "best_checkpoint.txt"
+    pointer.mkdir()
+    for step, score in ((10, 5.0), (20, 4.0)):
+        files.add(state(step))
+        files.note(step, {"score": score})
+    assert steps(tmp_path) == [10, 20], "nothing is removed"
+    assert caplog.messages == [f"{pointer}: cannot be written: Is a directory"] * 3
+    pointer.rmdir()
+    files.add(state(30))
+    assert "iteration_000000020" in pointer.read_text()
+    assert steps(tmp_path) == [20, 30]
+
+
 def test_scores_that_are_not_finite_or_of_no_checkpoint_are_not_kept(tmp_path: Path) -> None:
     files = filled(tmp_path, [10])
     files.note(10, {"a": float("nan"), "b": 1.0, "c": float("inf")})

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from imagier.train.disk import describe_error, remove_temporaries, write_atomic
+from imagier.train import disk
+from imagier.train.disk import AppendFile, describe_error, remove_temporaries, write_atomic
 
 
 def name_of(descriptor: int) -> Path:
@@ -67,3 +68,19 @@ def test_only_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 def test_reasons_are_the_systems_words() -> None:
     assert describe_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == "No space left on device"
     assert describe_error(OSError("the server is gone")) == "the server is gone"
+
+
+def test_what_waits_for_a_disk_loses_its_oldest_pieces_but_never_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "MOST_WAITING_BYTES", 8)
+    (tmp_path / "folder").touch()
+    file = AppendFile(tmp_path / "folder" / "file", b"head")
+    for piece in (b"1;", b"2;", b"3;"):
+        with pytest.raises(FileExistsError):
+            file.append(piece)
+    (tmp_path / "folder").unlink()
+    file.append(b"4;")
+    file.append(b"a longer piece;")
+    file.close()
+    assert (tmp_path / "folder" / "file").read_bytes() == b"head3;4;a longer piece;"

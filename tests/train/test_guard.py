@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.run import status
 from imagier.run.hooks import Hooks
 from imagier.train import checkpoint, schedule
-from imagier.train.checkpoint_files import CheckpointFiles
+from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, read_entries
 from imagier.train.guard import MOST_IN_A_ROW, Guard, Iteration, NonFinite
 from imagier.train.hooks.checkpoints import Checkpoints
 from imagier.train.manifest import format_file_name
@@ -37,7 +38,7 @@ from imagier.train.recorder import FlightRecorder
 from imagier.train.runtime import Runtime
 from imagier.train.saver import Saver
 from imagier.train.snapshot import Snapshot
-from imagier.train.trainer import Outcome, Trainer
+from imagier.train.trainer import Outcome, Progress, Trainer
 
 CPU = Runtime(torch.device("cpu"))
 NAN = float("nan")
@@ -193,12 +194,104 @@ def test_a_checkpoint_never_holds_what_a_bad_iteration_left(runtime: Runtime, tm
     tested = trainer(runtime)
     saver = Saver(CheckpointFiles(tmp_path), Snapshot(runtime))
     tested.hooks = [Checkpoints(saver, dict, {}, every=4, start=0, every_epochs=1000, start_epoch=0)]
-    fit(tested, 6, lambda step: step in (3, 5))  # the iterations before the saves
+    fit(tested, 6, lambda step: step in (3, 5))  # the iterations before the saves: the first waits for a good one
     saver.close()
-    for step in (4, 6):
+    assert {path.name for path in tmp_path.glob("*.pt")} == {format_file_name(0, step) for step in (5, 6)}
+    for step in (5, 6):
         saved = checkpoint.load(tmp_path / format_file_name(0, step))["players"]["gen"]
         for network in (saved["network"], saved["average"]["network"]):
             assert all(tensor.isfinite().all() for tensor in network.values())
+
+
+def saving(tested: Trainer, logdir: Path, **keep: Any) -> Saver:
+    """The trainer saves every step."""
+    saver = Saver(CheckpointFiles(logdir, RetentionPolicy(**keep)), Snapshot(CPU))
+    tested.hooks = [Checkpoints(saver, dict, {}, every=1, start=0, every_epochs=1000, start_epoch=0)]
+    return saver
+
+
+def saved_steps(logdir: Path) -> list[int]:
+    return [entry.step for entry in read_entries(logdir)]
+
+
+STATES: dict[str, Callable[[Trainer], Tensor]] = {
+    "gen.last.bias": lambda tested: tested.recipe.networks["gen"].last.bias,
+    "gen_opt: momentum_buffer of first.weight": lambda tested: moment(tested, "first"),
+    "gen.norm.running_var": lambda tested: tested.recipe.networks["gen"].norm.running_var,
+    "average of gen.norm.running_mean": lambda tested: averaged(tested).norm.running_mean,
+    "average of gen.last.weight": lambda tested: averaged(tested).last.weight,
+}
+
+
+def moment(tested: Trainer, layer: str) -> Tensor:
+    weight = getattr(tested.recipe.networks["gen"], layer).weight
+    return tested.players["gen"].optimizer.state[weight]["momentum_buffer"]
+
+
+def averaged(tested: Trainer) -> Any:
+    average = tested.players["gen"].average
+    assert average is not None
+    return average.network
+
+
+class Spoils:
+    """A hook that makes a number infinite after the sixth step."""
+
+    def __init__(self, what: Callable[[Trainer], Tensor]) -> None:
+        self.what = what
+
+    def after_step(self, trainer: Trainer, progress: Progress) -> None:
+        if progress.step == 6:
+            with torch.no_grad():
+                self.what(trainer).view(-1)[-1] = torch.inf
+
+    def after_fit(self, trainer: Trainer, progress: Progress | None) -> None: ...
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_that_is_not_finite_is_never_saved_and_pushes_no_good_one_out(name: str, tmp_path: Path) -> None:
+    tested = trainer(options={"type": "sgd", "momentum": 0.9})
+    saver = saving(tested, tmp_path, last=2)
+    tested.hooks = [Spoils(STATES[name]), *tested.hooks]
+    with pytest.raises(NonFinite, match=re.escape(f"iteration 6: the state is not finite any more ({name})")):
+        fit(tested, 20, lambda step: False)
+    saver.close()
+    assert saved_steps(tmp_path) == [4, 5]
+
+
+@pytest.mark.parametrize("runtime", [CPU, OnTime(torch.device("cpu"))], ids=["at once", "one step late"])
+def test_bad_weights_end_a_run_that_skips_at_the_first_iteration_that_meets_them(runtime: Runtime) -> None:
+    tested = trainer(runtime)
+    tested.hooks = [Spoils(STATES["gen.last.bias"])]
+    with pytest.raises(NonFinite, match=r"iteration 7: the state is not finite any more \(gen.last.bias\)"):
+        fit(tested, 100, lambda step: False)
+    assert tested.step == 7 + runtime.is_asynchronous
+
+
+def test_bad_numbers_that_no_loss_shows_are_found_within_a_hundred_iterations() -> None:
+    tested = trainer()
+    tested.hooks = [Spoils(STATES["average of gen.last.weight"])]
+    with pytest.raises(NonFinite, match="iteration 100: the state"):
+        fit(tested, 1000, lambda step: False)
+
+
+def test_a_mask_of_attention_is_no_bad_number(tmp_path: Path) -> None:
+    recipe = Line()
+    recipe.gen.register_buffer("mask", torch.full((2, 2), -math.inf).triu(1))
+    tested = trainer(recipe=recipe)
+    saver = saving(tested, tmp_path)
+    fit(tested, 3, lambda step: step == 1)
+    saver.close()
+    assert saved_steps(tmp_path) == [1, 3]
+
+
+def test_a_run_that_ends_in_a_bad_streak_saves_but_removes_nothing(tmp_path: Path) -> None:
+    tested = trainer()
+    saver = saving(tested, tmp_path, last=2)
+    fit(tested, 7, lambda step: step >= 4)
+    saver.note(7, {"L1": 0.5})
+    saver.close()
+    assert saved_steps(tmp_path) == [3, 4, 7]
 
 
 def test_a_guard_changes_no_bit_of_a_good_run() -> None:

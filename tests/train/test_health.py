@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.train import schedule
 from imagier.train.health import DIVERSITY, FAKE_ACCURACY, LOGITS_GAP, NEAREST, REAL_ACCURACY, Verdicts
-from imagier.train.hooks.health import SIDE_PX, Health, find_nearest, shrink
+from imagier.train.hooks.health import FIRST_LOOK, SIDE_PX, Health, find_nearest, shrink
 from imagier.train.hooks.log import Record
 from imagier.train.phase import Phase
 from imagier.train.player import Player
@@ -30,6 +30,7 @@ BAD = {
     "samples collapsed": {DIVERSITY: 0.03},
     "samples copied": {NEAREST: 0.1},
     "gen jumps": {"health/gen_update_ratio": 0.3},
+    "gen has not moved": {"health/gen_update_ratio": 0.0},
 }
 
 
@@ -145,6 +146,20 @@ class Painter(Recipe):
         return [batch["images"][:, 0].mean(dim=(1, 2))], [self.sample(batch, rng)[:, 0].mean(dim=(1, 2))]
 
 
+class Half(Painter):
+    """The losses of one of its players depend on the weights of the other alone."""
+
+    def __init__(self, still: str) -> None:
+        super().__init__()
+        self.still = still
+
+    def step(self, batch: Batch, now: StepContext) -> Iterator[tuple[str, Losses]]:
+        for name, network in self.networks.items():
+            other = self.networks["dis" if name == "gen" else "gen"]
+            learner = other if name == self.still else network
+            yield name, {"mse": learner(torch.ones(1, 1)).square().mean()}
+
+
 def colors(*values: float) -> Batch:
     return Batch({"images": torch.tensor(values)[:, None, None, None].expand(-1, 3, 20, 24).contiguous()})
 
@@ -152,9 +167,9 @@ def colors(*values: float) -> Batch:
 class Setup:
     """A trainer with the hook, and what the hook wrote."""
 
-    def __init__(self, *, every: int = 2, held_out: Batch | None = None) -> None:
+    def __init__(self, *, every: int = 2, held_out: Batch | None = None, recipe: Recipe | None = None) -> None:
         self.records: list[Record] = []
-        recipe = Painter()
+        recipe = recipe or Painter()
         optimizers = {name: torch.optim.SGD(net.parameters(), lr=0.1) for name, net in recipe.networks.items()}
         players = {
             name: Player(network, optimizers[name], CPU, schedule=schedule.Constant(), by_iteration=False)
@@ -237,6 +252,47 @@ def test_the_ratio_is_of_one_update_and_of_none_for_a_player_that_stands_still(u
         assert "health/gen_update_ratio" not in record.scalars
     else:
         assert record.scalars["health/gen_update_ratio"] == pytest.approx(0.1 / 0.5)
+
+
+@pytest.mark.parametrize("frozen_at", [1, 2])
+def test_a_player_is_measured_though_it_is_frozen_between_its_updates(frozen_at: int) -> None:
+    setup = Setup()
+    player = setup.trainer.players["gen"]
+    weight = player.params[0]
+    weight.requires_grad_(frozen_at != 1)
+    setup.hook.after_step(setup.trainer, Progress(1, Position(), False, Outcome.GO_ON, []))
+    weight.requires_grad_()
+    player.backward(weight.sum())
+    player.update()
+    weight.requires_grad_(frozen_at != 2)
+    phases = [Phase("gen", {}, torch.tensor(1.0))]
+    setup.hook.after_step(setup.trainer, Progress(2, Position(), False, Outcome.GO_ON, phases))
+    assert setup.records[0].scalars["health/gen_update_ratio"] == pytest.approx(0.1 / 0.5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("still", ["gen", "dis"])
+def test_a_player_that_never_moves_is_told_within_fifty_iterations(
+    still: str, precision: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup = Setup(every=100, recipe=Half(still))
+    setup.trainer.runtime.precision = precision  # type: ignore[assignment]
+    if precision == "fp16":
+        for player in setup.trainer.players.values():
+            player.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    batches = ((colors(1.0), Position()) for _ in itertools.count())
+    setup.trainer.fit(batches, lambda step, epoch: Outcome.DONE if step >= FIRST_LOOK else Outcome.GO_ON)
+    assert caplog.messages == setup.hook.verdicts.list_standing()
+    (line,) = caplog.messages
+    assert line.startswith(f"{still} has not moved since iteration {FIRST_LOOK}: ")
+
+
+def test_a_continued_run_is_told_again_of_a_player_that_does_not_move() -> None:
+    first, second = Verdicts(("gen",)), Verdicts(("gen",))
+    first.read(50, {"health/gen_update_ratio": 0.0}, counts_as=3)
+    second.load_state_dict(first.state_dict())
+    assert len(second.list_standing()) == 1
+    assert lines(GOOD, GOOD, GOOD, verdicts=second) == ["gen has not moved: no longer, at iteration 300"]
 
 
 def test_small_images_are_means_of_their_parts() -> None:

@@ -8,27 +8,27 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from test_trainer import CPU, Line, endless, trainer, until
 from torch import Tensor
 
+from imagier.errors import UserError
 from imagier.metrics import l1, l1_changed, psnr
 from imagier.recipe import Batch, Position, Recipe
 from imagier.train.checkpoint_files import CheckpointFiles
-from imagier.train.hooks import evaluation, files, report
+from imagier.train.hooks import evaluation, files
 from imagier.train.hooks.checkpoints import Checkpoints
-from imagier.train.hooks.console import format_duration, format_record
+from imagier.train.hooks.console import Console, format_duration, format_record
 from imagier.train.hooks.images import Images, read_image, tile_columns, to_uint8
 from imagier.train.hooks.log import Log, Record, tag_losses
 from imagier.train.hooks.profile import Profile
-from imagier.train.hooks.report import Report
 from imagier.train.phase import Phase
+from imagier.train.runtime import Runtime
 from imagier.train.saver import Saver
 from imagier.train.snapshot import Snapshot
 from imagier.train.trainer import Outcome, Progress, Trainer
@@ -150,7 +150,25 @@ def test_what_others_count_is_logged_as_the_sum_over_all_ranks_once_there_is_som
         tested.after_step(watched, progress(step, {"gen": {"gan": 1.0}}))
     assert "data/skipped" not in sink.records[0].scalars
     assert sink.records[1].scalars["data/skipped"] == 6
-    assert "data: skipped 6" in format_record(sink.records[1], 2, 0.0)
+    saved = tested.state_dict(watched.runtime)
+    for again, before, total in ((log(sink, every=1, tallies=lambda: counts), 0, 8), (tested, 3, 8)):
+        counts["data/skipped"] = before  # in a new process, or in one that goes back to a checkpoint
+        again.load_state_dict(saved, watched.runtime)
+        counts["data/skipped"] += 1
+        again.after_step(watched, progress(3, {"gen": {"gan": 1.0}}))
+        assert sink.records[-1].scalars["data/skipped"] == total
+    assert " · data: skipped 6 · " in format_record(sink.records[1], 2, 0.0, 90)
+
+
+def test_the_period_of_an_interrupted_run_has_no_record_of_its_own() -> None:
+    """It goes on when the run does; that of a run that is done has one."""
+    for outcome, steps in ((Outcome.INTERRUPTED, []), (Outcome.DONE, [3])):
+        sink = Kept()
+        tested, watched = log(sink, every=4), trainer(Line())
+        for step in (1, 2, 3):
+            tested.after_step(watched, progress(step, {"gen": {"gan": 1.0}}))
+        tested.after_fit(watched, progress(3, {}, outcome))
+        assert [record.step for record in sink.records] == steps
 
 
 def test_a_period_goes_on_after_a_resume() -> None:
@@ -158,7 +176,7 @@ def test_a_period_goes_on_after_a_resume() -> None:
     first, second = log(sink, every=4), log(sink, every=4)
     for step in (1, 2):
         first.after_step(watched, progress(step, {"gen": {"gan": 1.0}}))
-    second.load_state_dict(first.state_dict(watched.runtime), torch.device("cpu"))
+    second.load_state_dict(first.state_dict(watched.runtime), CPU)
     for step in (3, 4):
         second.after_step(watched, progress(step, {"gen": {"gan": 3.0}}))
     assert sink.records[0].scalars["gen_update/GAN"] == 2.0
@@ -178,7 +196,7 @@ def test_a_period_of_changing_phases_goes_on_bit_for_bit(middle: int, tmp_path: 
         unbroken.after_step(watched, uneven(step))
         if step == middle + 1:
             torch.save(first.state_dict(watched.runtime), tmp_path / "state")
-            second.load_state_dict(torch.load(tmp_path / "state", weights_only=True), torch.device("cpu"))
+            second.load_state_dict(torch.load(tmp_path / "state", weights_only=True), CPU)
         (first if step <= middle else second).after_step(watched, uneven(step))
     losses = [[{k: v for k, v in r.scalars.items() if "update" in k} for r in sink.records] for sink in (whole, parts)]
     assert losses[0] == losses[1] and len(losses[0]) == 2
@@ -189,13 +207,13 @@ def test_a_period_that_version_0_1_saved_goes_on() -> None:
     tested = log(sink, every=4)
     sums, counts = torch.tensor([2.0, 20.0]), torch.tensor([2.0, 1.0])
     saved = {"tags": ["dis_update/GAN", "gen_update/GAN"], "sums": sums, "counts": counts, "steps": 2}
-    tested.load_state_dict(saved, torch.device("cpu"))
+    tested.load_state_dict(saved, CPU)
     for step in (3, 4):
         tested.after_step(watched, progress(step, {"dis": {"gan": 3.0}, "gen": {"gan": 5.0}}))
     (record,) = sink.records
     assert (record.scalars["dis_update/GAN"], record.scalars["gen_update/GAN"]) == (2.0, 10.0)
     assert record.scalars["nonfinite"] == 1
-    tested.load_state_dict({"tags": [], "sums": None, "counts": None, "steps": 0}, torch.device("cpu"))
+    tested.load_state_dict({"tags": [], "sums": None, "counts": None, "steps": 0}, CPU)
     assert tested.steps == 0
 
 
@@ -212,6 +230,25 @@ def test_records_beyond_the_step_of_a_resume_are_removed(tmp_path: Path) -> None
     assert [(r["step"], r["a"]) for r in files.read(tmp_path)] == [(2, 2.0), (4, 4.0), (6, -6.0)]
 
 
+DAMAGED = b'{"step": 2, "a"{"step": 3}\n\x00\x00\xff}\n[1]\n{"a": 1}\n{"step": "x"}\n\n'
+
+
+def test_damaged_lines_are_left_out_and_removed_by_a_resume(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / files.NAME
+    path.write_bytes(b'{"step": 1}\n' + DAMAGED + b'{"step": 4}\n{"step": 5}\n')
+    assert [record["step"] for record in files.read(tmp_path)] == [1, 4, 5]
+    files.JsonLines(tmp_path, from_step=4).close()
+    assert path.read_bytes() == b'{"step": 1}\n{"step": 4}\n'
+    assert caplog.messages == [f"{path}: 6 damaged lines are removed"]
+
+
+def test_a_log_that_cannot_be_written_from_the_start_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / files.NAME).mkdir()
+    with pytest.raises(UserError) as caught:
+        files.JsonLines(tmp_path, from_step=0)
+    assert (caught.value.where, caught.value.code) == (str(tmp_path / files.NAME), "unwritable-log")
+
+
 def test_a_line_says_where_how_fast_and_what() -> None:
     scalars = {
         "gen_update/GAN": 0.5,
@@ -223,8 +260,58 @@ def test_a_line_says_where_how_fast_and_what() -> None:
         "memory/peak_bytes": 2.0**30,
     }
     assert format_record(Record(1200, 3, scalars), 5000, 380.0) == (
-        "epoch 3  iter 1,200/5,000  10 it/s  40 img/s  1.00 GiB  6:20 left  gen: GAN 0.5 total 1.25"
+        "iter 1,200/5,000 · 10 it/s · ETA 6:20 · gen: total 1.25 GAN 0.5 · epoch 3 · 40 img/s · 1.00 GiB"
     )
+    assert format_record(Record(5, 1, {"time/epoch": 61.0}), 10, 0.0) == "iter 5/10 · epoch 1 took 1:01"
+    assert format_record(Record(5, 1, {"L1/average": 0.5, "PSNR/average": 20.0}), 10, 0.0) == (
+        "iter 5/10 · L1: average 0.5 · PSNR: average 20 · epoch 1"
+    )
+
+
+LONG = {
+    **{f"dis_update/{name}": 1.2345 for name in ("GAN", "total", "r1", "r2")},
+    **{f"gen_update/{name}": -123.456 for name in ("GAN", "FeatureMatching", "GaussianKL", "Perceptual", "total")},
+    "time/iteration": 0.2083,
+    "speed/samples_per_second": 1234.5,
+    "memory/peak_bytes": 2.0**36,
+    "nonfinite": 2.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (40, "iter 670/3,000 · 4.8 it/s · ETA 3:15 …"),
+        (80, "iter 670/3,000 · 4.8 it/s · ETA 3:15 · dis: total 1.234 · gen: total -123.5 …"),
+        (
+            120,
+            "iter 670/3,000 · 4.8 it/s · ETA 3:15 · dis: total 1.234 GAN 1.234 r1 1.234 r2 1.234 · "
+            "gen: total -123.5 · nonfinite: 2 …",
+        ),
+    ],
+)
+def test_a_line_fits_the_terminal_with_what_matters_most(width: int, line: str) -> None:
+    assert format_record(Record(670, 3, LONG), 3000, 195.0, width) == line
+    whole = format_record(Record(670, 3, LONG), 3000, 195.0)
+    assert len(line) <= width < len(whole)
+    assert whole.endswith("Perceptual -123.5 · nonfinite: 2 · epoch 3 · 1.23e+03 img/s · 64.00 GiB")
+    assert format_record(Record(670, 3, LONG), 3000, 195.0, len(whole)) == whole
+    for columns in range(20, len(whole)):
+        assert len(format_record(Record(670, 3, LONG), 3000, 195.0, columns)) <= columns
+
+
+@pytest.mark.parametrize(("is_terminal", "width"), [(True, 80), (False, None)])
+def test_a_file_gets_whole_lines(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_terminal: bool, width: int | None
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout", StringIO())
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    console = Console(total_steps=3000, from_step=670, has_bar=False)
+    monkeypatch.setattr(console, "_seconds_left", lambda step: 195.0)
+    console.scalars(Record(670, 3, LONG))
+    assert caplog.messages == [format_record(Record(670, 3, LONG), 3000, 195.0, width)]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3661, "1:01:01")])
@@ -295,7 +382,7 @@ def test_images_come_on_their_periods_and_at_the_end(tmp_path: Path) -> None:
 def test_networks_train_on_after_they_were_looked_at(tmp_path: Path) -> None:
     watched = trainer(Painter())
     watched.recipe.train()
-    Images(tmp_path, images(0, 0), NO_CALIBRATION, [], every=[1], display_every=9, seed=0).grid(watched)
+    Images(tmp_path, images(0, 0), NO_CALIBRATION, [], every=[1], display_every=9, seed=0).columns(watched)
     assert all(network.training for network in watched.recipe.networks.values())
 
 
@@ -319,18 +406,25 @@ def test_scores_are_means_over_all_samples_in_the_units_of_images() -> None:
     assert sink.records[0].scalars["L1/regular"] == pytest.approx(0.25 * 3 / 4)
     expected = (3 * -10 * math.log10(0.25**2) + 100) / 4
     assert sink.records[0].scalars["PSNR/regular"] == pytest.approx(expected, rel=1e-5)
+    tested.after_step(watched, progress(3, {}, Outcome.DONE))
     tested.after_fit(watched, progress(3, {}, Outcome.DONE))
+    assert [record.step for record in sink.records] == [2, 3]
     assert tested.last["black"]["L1"] == pytest.approx((0.75 * 3 + 0.5) / 4)
     assert tested.last["mean color"]["L1"] == pytest.approx(0.25 * 3 / 4)
 
 
-@pytest.mark.parametrize(
-    ("rows", "color"), [([600, 600], 0.25), ([300, 300], 0.25), ([200, 200, 200], 0.5), ([600], 0.25), ([], None)]
-)
-def test_the_mean_color_is_that_of_some_batches_of_any_size(rows: list[int], color: float | None) -> None:
-    training = [images(0, target, count) for count, target in zip(rows, (0.25, 0.75, 1.0))]
-    scores = scores_at_the_end(Painter(), lambda: training)
-    assert (scores["mean color"]["L1"] if color else scores.get("mean color")) == (color and pytest.approx(color))
+@pytest.mark.parametrize("rows", [[1, 2, 3], [3, 3], [6]])
+def test_the_mean_color_is_that_of_the_images_however_they_are_batched(rows: list[int]) -> None:
+    colors = torch.tensor([0.0, 0.0, 0.25, 0.25, 0.25, 0.75])
+    targets = iter(colors.split(rows))
+    training = [
+        Batch({"x": torch.zeros(n, 3, 4, 4), "y": next(targets)[:, None, None, None].expand(n, 3, 4, 4)}) for n in rows
+    ]
+    assert scores_at_the_end(Painter(), lambda: training)["mean color"]["L1"] == pytest.approx(0.25)
+
+
+def test_a_training_set_without_targets_has_no_mean_color() -> None:
+    assert "mean color" not in scores_at_the_end(Painter(), list)
 
 
 def test_without_a_training_set_there_is_no_mean_color() -> None:
@@ -360,7 +454,7 @@ def scores_at_the_end(recipe: Recipe, training: Callable[[], list[Batch]] | None
         every_epochs=1,
         seed=0,
     )
-    tested.after_fit(trainer(recipe), progress(1, {}, Outcome.DONE))
+    trainer(recipe, hooks=[tested]).fit(endless(), until(1))
     return tested.last
 
 
@@ -375,21 +469,30 @@ def test_nothing_is_scored_where_there_is_no_target() -> None:
     )
     watched = trainer(Unpaired())
     tested.after_step(watched, progress(1, {}))
+    tested.after_step(watched, progress(2, {}, Outcome.DONE))
     tested.after_fit(watched, progress(2, {}, Outcome.DONE))
     assert sink.records == []
     assert tested.last == {}
 
 
-def test_an_interrupted_run_does_not_stay_to_be_scored() -> None:
-    def no_batches() -> Iterator[Batch]:
-        raise AssertionError("evaluated")
-
+@pytest.mark.parametrize(("step", "scored"), [(2, [2]), (3, [])])
+def test_an_interrupted_run_is_scored_only_where_an_undisturbed_one_is(step: int, scored: list[int]) -> None:
+    sink = Kept()
     tested = evaluation.Evaluation(
-        no_batches, no_batches, NO_CALIBRATION, Kept().scalars, metrics=METRICS, every=1, every_epochs=1, seed=0
+        lambda: [images(0.5, 0.75)],
+        list,
+        NO_CALIBRATION,
+        sink.scalars,
+        metrics=METRICS,
+        every=2,
+        every_epochs=9,
+        seed=0,
     )
-    ended = progress(3, {}, Outcome.INTERRUPTED)
+    ended = progress(step, {}, Outcome.INTERRUPTED)
     tested.after_step(trainer(Painter()), ended)
     tested.after_fit(trainer(Painter()), ended)
+    assert [record.step for record in sink.records] == scored
+    assert tested.last == {}
 
 
 @pytest.mark.parametrize(
@@ -433,69 +536,6 @@ def test_the_held_out_set_is_surveyed_before_each_checkpoint_unless_somebody_wai
     assert len(list(tmp_path.glob("*.pt"))) == 3
 
 
-def test_a_report_holds_everything_and_needs_nothing_from_outside(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    for step in range(1, 12):
-        noise = np.random.default_rng(step).integers(0, 255, (16, 32, 3), np.uint8)
-        cv2.imwrite(str(tmp_path / "images" / f"epoch_00000_iteration_{step:09d}.jpg"), noise)
-    lines = files.JsonLines(tmp_path, from_step=0)
-    for step in (1, 2):
-        lines.scalars(Record(step, 0, {"gen_update/GAN": 1.0 / step, "L1/average": 0.1}))
-    lines.close()
-    Report(tmp_path, "imagier train --config <x>", 7, None).after_fit(trainer(Line()), None)
-    text = (tmp_path / "report.html").read_text()
-    assert text.count("data:image/jpeg;base64,") == 6
-    assert "iteration 1<" in text and "iteration 11<" in text
-    assert text.count("<svg") == 2
-    assert "imagier train --config &lt;x&gt;" in text
-    assert 'src="http' not in text and 'href="http' not in text and "<script" not in text
-
-
-def test_tensorboard_gets_scalars_and_images(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    from imagier.train.hooks.tensorboard import TensorBoard
-
-    image = tmp_path / "a.png"
-    cv2.imwrite(str(image), np.zeros((4, 4, 3), np.uint8))
-    sink = TensorBoard(tmp_path, from_step=0, images=True)
-    sink.scalars(Record(5, 0, {"gen_update/GAN": 0.5}))
-    sink.image(image, 5)
-    sink.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(e.step, e.value) for e in events.Scalars("gen_update/GAN")] == [(5, 0.5)]
-    assert [e.step for e in events.Images("Visualizations")] == [5]
-
-
-@pytest.mark.slow
-def test_wandb_offline_keeps_its_id_over_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
-    from imagier.train.hooks.wandb import ID_FILE, WandB
-
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    image = tmp_path / "a.png"
-    cv2.imwrite(str(image), np.zeros((4, 4, 3), np.uint8))
-
-    def logged(resuming: bool, step: int) -> str:
-        sink = WandB(tmp_path, project="p", run_id=None, resuming=resuming, config={"a": 1})
-        sink.scalars(Record(step, 0, {"gen_update/GAN": 0.5}))
-        sink.image(image, step)
-        sink.close()
-        return (tmp_path / ID_FILE).read_text().strip()
-
-    first = logged(resuming=False, step=1)
-    assert logged(resuming=True, step=2) == first
-    assert logged(resuming=False, step=1) != first
-    assert list((tmp_path / "wandb").glob(f"offline-run-*-{first}"))
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    sink = WandB(elsewhere, project="p", run_id=None, resuming=True, kept_id="abcd1234", config={})
-    sink.close()
-    assert (sink.run_id, (elsewhere / ID_FILE).read_text()) == ("abcd1234", "abcd1234\n"), "that of the checkpoint"
-
-
 def test_json_lines_are_json(tmp_path: Path) -> None:
     sink = files.JsonLines(tmp_path, from_step=0)
     sink.scalars(Record(3, 1, {"x": 0.1}))
@@ -504,22 +544,54 @@ def test_json_lines_are_json(tmp_path: Path) -> None:
     assert {key: found[key] for key in ("step", "epoch", "x")} == {"step": 3, "epoch": 1, "x": 0.1}
 
 
-def test_what_is_saved_of_a_period_is_the_mean_over_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    tested, watched = log(Kept(), every=4), trainer(Line())
-    tested.after_step(watched, progress(1, {"gen": {"gan": 1.0}}))
-    monkeypatch.setattr(type(watched.runtime), "all_reduce_mean", lambda self, values: values * 3)
-    (group,) = tested.state_dict(watched.runtime)["groups"]
-    assert group["sums"].tolist() == [3.0]
-    monkeypatch.undo()
-    (group,) = tested.state_dict(watched.runtime)["groups"]
-    assert group["sums"].tolist() == [1.0], "its own sums are as they were"
+def run_ranks(monkeypatch: pytest.MonkeyPatch, tested: list[Log], steps: Iterator[int], only_first: int) -> list[Log]:
+    """Lets the logs of some ranks watch the same iterations. The first rank alone has "r1", in multiples of a step."""
+    watched = trainer(Line())
+    monkeypatch.setattr(Runtime, "all_gather_objects", lambda runtime, value: [each._read() for each in tested])
+    for step in steps:
+        for rank, each in enumerate(tested):
+            r1 = {"r1": step * 7.0} if rank == 0 and step % only_first == 0 else {}
+            each._add(progress(step, {"gen": {"gan": step + 0.1 * rank, **r1}}).phases)
+        if step % 6 == 0:
+            tested[0]._flush(watched, progress(step, {}))
+            for each in tested:
+                each._sums, each.steps = {}, 0
+    return tested
+
+
+def test_a_loss_that_only_some_ranks_have_is_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = Kept()
+    run_ranks(monkeypatch, [log(sink), log(Kept())], iter(range(1, 13)), only_first=5)
+    assert [r.scalars["gen_update/r1"] for r in sink.records] == [35.0, 70.0], "steps 5 and 10 on the first rank alone"
+    assert [r.scalars["gen_update/GAN"] for r in sink.records] == pytest.approx([3.55, 9.55])
+    assert not any("nonfinite" in record.scalars for record in sink.records)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_sums_of_all_ranks_go_on_with_any_number_of_them(monkeypatch: pytest.MonkeyPatch, world: int) -> None:
+    """Saved by two ranks; the first period ends with the losses of both, and of those that go on."""
+    whole, parts = Kept(), Kept()
+    run_ranks(monkeypatch, [log(whole), log(Kept())], iter(range(1, 7)), only_first=2)
+    first = run_ranks(monkeypatch, [log(Kept()), log(Kept())], iter(range(1, 4)), only_first=2)
+    state = first[0].state_dict(CPU)
+    second = [log(parts if rank == 0 else Kept()) for rank in range(world)]
+    for rank, each in enumerate(second):
+        each.load_state_dict(state, Runtime(torch.device("cpu"), rank=rank, world=world))
+    run_ranks(monkeypatch, second, iter(range(4, 7)), only_first=2)
+    losses = [{k: v for k, v in sink.records[0].scalars.items() if "update" in k} for sink in (whole, parts)]
+    assert losses[1]["gen_update/r1"] == 28.0
+    if world == 2:
+        assert losses[0] == losses[1], "bit for bit"
+    gan = [step + 0.1 * rank for step in (1, 2, 3) for rank in (0, 1)]
+    gan += [step + 0.1 * rank for step in (4, 5, 6) for rank in range(world)]
+    assert losses[1]["gen_update/GAN"] == pytest.approx(sum(gan) / len(gan))
 
 
 def test_a_run_continued_with_other_losses_ends_the_period_with_both() -> None:
     sink, watched = Kept(), trainer(Line())
     first, second = log(sink, every=4), log(sink, every=4)
     first.after_step(watched, progress(1, {"gen": {"gan": 1.0}}))
-    second.load_state_dict(first.state_dict(watched.runtime), torch.device("cpu"))
+    second.load_state_dict(first.state_dict(watched.runtime), CPU)
     for step in (2, 3, 4):
         second.after_step(watched, progress(step, {"gen": {"gan": 3.0, "l1": 5.0}}))
     (record,) = sink.records
@@ -535,7 +607,7 @@ def test_a_generator_that_paints_nan_is_told_as_not_finite() -> None:
     tested = evaluation.Evaluation(
         lambda: [images(0, 1)], list, NO_CALIBRATION, Kept().scalars, metrics=METRICS, every=1, every_epochs=1, seed=0
     )
-    tested.after_fit(trainer(Diverged()), progress(2, {}, Outcome.DONE))
+    trainer(Diverged(), hooks=[tested]).fit(endless(), until(2))
     headings, generator, black = evaluation.format_table(tested.last)
     assert headings[1] == "L1"
     assert (generator[1], black[1]) == ("not finite", "1")
@@ -549,14 +621,6 @@ def test_a_run_interrupted_before_its_first_step_is_not_scored() -> None:
         no_batches, no_batches, NO_CALIBRATION, Kept().scalars, metrics=METRICS, every=1, every_epochs=1, seed=0
     )
     trainer(Painter(), hooks=[tested]).fit(endless(), lambda step, epoch: Outcome.INTERRUPTED)
-
-
-def test_a_report_shows_a_question_mark_for_a_distribution_that_is_not_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "_VERSIONS", ("torch", "no-such-thing"))
-    report.Report(tmp_path, "x", 7, None).after_fit(trainer(Line()), None)
-    assert f"torch {torch.__version__}, no-such-thing ?" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(("steps", "measured"), [(3, 0), (7, 0), (8, 1)])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from imagier.config.find import find
 from imagier.config.schema import SCHEDULE
+from imagier.errors import UserError
 from imagier.run.build_training import build_optimizer
 from imagier.train import schedule
 from imagier.train.player import Player
@@ -148,3 +149,60 @@ def test_a_continued_run_follows_the_options_of_its_config_with_the_moments_of_i
     second.update()
     (moments,) = second.optimizer.state.values()
     assert moments["exp_avg"].item() == pytest.approx(0.5 * (0.1 * 2.0) + 0.5 * 4.0)
+
+
+def partly_frozen() -> nn.Sequential:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    network[0].requires_grad_(False)
+    return network
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["fp32", "fp16"])
+def test_frozen_layers_stay_and_the_others_take_the_step_that_they_would_take_alone(scaled: bool) -> None:
+    network, alone = partly_frozen(), partly_frozen()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0) if scaled else None
+    tested = player(network, clip_grad_norm=0.1, scaler=scaler)
+    other = torch.optim.SGD([*alone[1].parameters(), *alone[2].parameters()], lr=tested.lr)
+    x = torch.arange(8.0).view(4, 2)
+    for _ in range(3):
+        tested.backward(network(x).square().mean())
+        tested.update()
+        alone(x).square().mean().backward()
+        nn.utils.clip_grad_norm_(alone.parameters(), 0.1)
+        other.step()
+        other.zero_grad()
+    for (name, value), expected in zip(network.named_parameters(), alone.parameters()):
+        torch.testing.assert_close(value, expected, msg=name, rtol=1e-5, atol=1e-6)
+    assert torch.equal(network[0].weight, partly_frozen()[0].weight)
+    restored = player(partly_frozen(), clip_grad_norm=0.1, scaler=scaler)
+    restored.load_state_dict(tested.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(restored.network.parameters(), network.parameters()))
+
+
+def test_a_layer_may_be_freed_during_a_training() -> None:
+    network = partly_frozen()
+    tested, before = player(network), network[0].weight.clone()
+    for frees in (False, True):
+        network[0].requires_grad_(frees)
+        tested.backward(network(torch.arange(8.0).view(4, 2)).square().mean())
+        tested.update()
+        assert torch.equal(network[0].weight, before) is not frees
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["fp32", "fp16"])
+def test_losses_that_do_not_depend_on_a_player_move_nothing(scaled: bool) -> None:
+    network, other = nn.Linear(1, 1), nn.Linear(1, 1)
+    tested = player(network, scaler=torch.amp.GradScaler("cpu", init_scale=2.0) if scaled else None)
+    before = network.weight.clone()
+    tested.backward(other(torch.ones(1, 1)).sum())
+    assert tested.update() == 0 and torch.equal(network.weight, before)
+
+
+@pytest.mark.parametrize("factor", [-0.5, float("nan"), float("inf")])
+def test_a_schedule_of_the_users_makes_no_rate_that_no_training_can_have(factor: float) -> None:
+    tested = player(nn.Linear(1, 1))
+    tested.schedule = lambda t: factor
+    with pytest.raises(UserError) as error:
+        tested.set_time(0, 0)
+    assert (error.value.where, error.value.code) == ("lr_policy", "wrong-rate")

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rank_scores
 import ranks
 import torch
 import torch.distributed as dist
 
 from imagier.errors import UserError
 from imagier.train import runtime as runtimes
+from imagier.train.hooks.baselines import SAMPLES
 from imagier.train.runtime import Runtime
 
 
@@ -75,6 +77,10 @@ def test_all_ranks_gather_the_rows_of_all_in_their_order(two_ranks: Path) -> Non
     assert torch.equal(Runtime(torch.device("cpu")).all_gather(two), torch.cat(two))
 
 
+def test_all_ranks_hold_the_same_loss_of_a_player_that_learns_nothing_now(two_ranks: Path) -> None:
+    assert [loaded(two_ranks, "gathered", rank)["loss"].tolist() for rank in (0, 1)] == [[0.5], [0.5]]
+
+
 @pytest.mark.parametrize("samples", ranks.CALIBRATED)
 def test_batch_norms_of_the_average_see_as_many_batches_on_one_rank_as_on_the_other(
     two_ranks: Path, samples: int
@@ -84,13 +90,43 @@ def test_batch_norms_of_the_average_see_as_many_batches_on_one_rank_as_on_the_ot
     Of fewer than 4, which are not a batch, both take the first 2, or the only one.
     """
     one, other = (loaded(two_ranks, f"calibrated{samples}", rank) for rank in (0, 1))
-    batches = [[at**2 for at in range(start, start + 4)] for start in range(0, samples - 3, 4)]
-    values = torch.tensor(batches or [[at**2 for at in range(min(samples, 2))] * 2], dtype=torch.float32)
-    assert int(one["0.num_batches_tracked"]) == len(values)
-    everywhere = values.repeat_interleave(16, dim=1)  # pixels
-    torch.testing.assert_close(one["0.running_mean"], everywhere.mean(dim=1).mean().expand(2))
-    torch.testing.assert_close(one["0.running_var"], everywhere.var(dim=1).mean().expand(2))
+    batches, mean = max(1, samples // 4), one["0.running_mean"][0].item()
+    assert int(one["0.num_batches_tracked"]) == batches
+    if samples < 4:
+        assert mean == pytest.approx(sum(at**2 for at in range(min(samples, 2))) / min(samples, 2))
+    else:  # of 4 n + 1 samples, the mean leaves out one
+        left_out = sum(at**2 for at in range(samples)) - 4 * batches * mean
+        assert any(left_out == pytest.approx(at**2, abs=1e-3) for at in range(samples))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_batch_norms_of_the_average_see_random_samples_of_the_whole_set_each_once() -> None:
+    """20 of 100; the values that they see are the squares of the indices."""
+    found = ranks.calibrated(Runtime(torch.device("cpu")), 100, shuffle=True)
+    assert int(found["0.num_batches_tracked"]) == 10
+    mean = found["0.running_mean"][0].item()
+    assert mean > 19**2, "not the first ones"
+    assert abs(mean - 33**2 * 3) < 4 * 2950 / 20**0.5, "within 4 standard errors of the mean of the set"
+    assert torch.equal(
+        found["0.running_mean"], ranks.calibrated(Runtime(torch.device("cpu")), 100, shuffle=True)["0.running_mean"]
+    )
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_scores_and_baselines_do_not_depend_on_ranks_and_batches(tmp_path: Path, world: int) -> None:
+    """With three ranks the last of 7 held-out samples is a batch of one rank alone."""
+    alone = rank_scores.score(Runtime(torch.device("cpu")), batch_size=9)
+    assert len(set(alone["drawn"])) == SAMPLES < SAMPLES + 90
+    assert min(alone["drawn"]) < 60 and max(alone["drawn"]) > SAMPLES + 30, "from the whole set"
+    assert list(alone["scores"]) == ["generator", "mean color", "mean color of each class"]
+    torchrun(Path(rank_scores.__file__), str(tmp_path), nproc=world)
+    found = torch.load(tmp_path / f"scores{world}.pt", weights_only=True)
+    assert found["drawn"] == alone["drawn"]
+    for name, scores in alone["scores"].items():
+        assert found["scores"][name] == pytest.approx(scores, rel=1e-5, nan_ok=True)
+    for name, (values, shares) in alone["classes"].items():
+        assert found["classes"][name][0] == pytest.approx(values, rel=1e-5, nan_ok=True)
+        assert found["classes"][name][1] == pytest.approx(shares)
 
 
 def test_a_rank_that_cannot_find_the_others_is_told_what_to_start_with(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -372,7 +372,7 @@ class Counter:
     def state_dict(self, runtime: Any) -> dict[str, Any]:
         return {"steps": self.steps}
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any], runtime: Any) -> None:
         self.steps = state["steps"]
 
 
@@ -388,9 +388,9 @@ def test_the_state_of_every_hook_that_keeps_one_survives(tmp_path: Path) -> None
     found = checkpoint.find_newest(tmp_path)
     assert found is not None
     assert found.state["extras"] == {"seed": 7, "counter": {"steps": 5}}
-    hook_of(None, again).load_state_dict(found.state["extras"], torch.device("cpu"))
+    hook_of(None, again).load_state_dict(found.state["extras"], CPU)
     assert again.steps == 5
-    hook_of(None, again).load_state_dict({"seed": 7}, torch.device("cpu"))
+    hook_of(None, again).load_state_dict({"seed": 7}, CPU)
     assert again.steps == 5, "a checkpoint from before there was such a hook"
 
 
@@ -407,8 +407,8 @@ def test_states_are_asked_for_on_every_rank_and_written_on_the_first(tmp_path: P
 def test_what_somebody_asks_for_is_saved_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, float | None]] = []
     saver = saver_in(tmp_path)
-    monkeypatch.setattr(saver, "save", lambda run, extras, patience_s, epoch: asked.append((run.step, patience_s)))
-    monkeypatch.setattr(saver, "save_now", lambda run, extras, epoch: asked.append((run.step, -1)))
+    monkeypatch.setattr(saver, "save", lambda run, extras, patience_s, **_: asked.append((run.step, patience_s)))
+    monkeypatch.setattr(saver, "save_now", lambda run, extras, **_: asked.append((run.step, -1)))
 
     def stop(step: int, epoch: int) -> Outcome:
         return {3: Outcome.SAVE, 5: Outcome.DONE}.get(step, Outcome.GO_ON)

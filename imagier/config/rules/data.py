@@ -35,7 +35,7 @@ def _keep_best(run: schema.Run, metrics: Sequence[str]) -> Iterator[Mistake]:
         if name in metrics[:position]:
             what = f"is called {name!r}, as another metric of this list is"
             yield Mistake(("metrics", position), what, code="name-taken")
-    best = run.keep_best
+    best = None if run.keep_best == schema.AUTO else run.keep_best
     if best is not None and best not in metrics:
         yield Mistake(("keep_best",), f"no metric {best!r}", did_you_mean(best, metrics), "unknown-metric")
     elif best is not None and run.data.val is None:

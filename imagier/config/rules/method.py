@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,18 +19,14 @@ FORMATS_OF_FLOATS = frozenset({"tif", "tiff", "hdr"})
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
-
-LISTS = ("players", "required_inputs", "steps_keys", "data_keys")
-"""Attributes of a recipe's class that are tuples of names."""
-
-
-def check_tuples(recipe: Any) -> Iterator[Mistake]:
-    """The attributes of a recipe that are a text, as ("images") is: its letters would be taken for names."""
-    for name in LISTS:
-        value = getattr(recipe, name, ())
-        if isinstance(value, str):
-            what = f"{recipe.__module__}.{recipe.__qualname__}.{name} is a text, not a tuple"
-            yield Mistake(("trainer", "type"), what, f'write ("{value}",)', "text-for-tuple")
+_NAMES_IN_ERRORS = {
+    "lr": "learning rate",
+    "eps": "epsilon[12]?",
+    "betas": "beta",
+    "etas": "eta",
+    "weight_decay": "weight.decay",
+}
+"""What torch calls arguments of its optimizers, where that differs from their names."""
 
 
 def check_players(
@@ -46,8 +43,13 @@ def check_players(
             yield Mistake(key_path, f"no player {name!r}", did_you_mean(name, players), "unknown-player")
 
 
-def check_optimizer(cls: Any, type_: str, section: str) -> Iterator[Mistake]:
-    """Why no training here can use a class of optimizers, if so."""
+def check_optimizer(
+    cls: Any, type_: str, section: str, options: Mapping[str, Any], given: Collection[str]
+) -> Iterator[Mistake]:
+    """Why no training here can use a class of optimizers, or one with these arguments, if so.
+
+    options: all arguments. given: those that the config sets.
+    """
     parameters = list(inspect.signature(cls.step).parameters.values())[1:]
     if any(one.default is inspect.Parameter.empty and one.kind in _POSITIONAL for one in parameters):
         what = f"{type_} cannot be used: its step needs a closure that computes the loss again"
@@ -55,6 +57,28 @@ def check_optimizer(cls: Any, type_: str, section: str) -> Iterator[Mistake]:
     if issubclass(cls, torch.optim.SparseAdam):
         what = f"{type_} cannot be used: it needs sparse gradients, and those of images are dense"
         yield Mistake((section, "type"), what, "adam takes them", "unusable-optimizer")
+    elif cls in vars(torch.optim).values():
+        yield from _check_options_of_torch(cls, section, options, given)
+
+
+def _check_options_of_torch(
+    cls: Any, section: str, options: Mapping[str, Any], given: Collection[str]
+) -> Iterator[Mistake]:
+    """What an optimizer of torch refuses, with the key if its error names just one of those given; and what it takes,
+    but cannot train with: no share of the past of 1 or more, and no division by a root mean square that may be 0."""
+    try:
+        cls([torch.nn.Parameter(torch.zeros(2, 2))], **options)
+    except (ValueError, RuntimeError) as error:
+        text = str(error).partition("\n")[0]
+        named = [key for key in given if re.search(rf"\b{_NAMES_IN_ERRORS.get(key, key)}\b", text, re.IGNORECASE)]
+        yield Mistake((section, *named) if len(named) == 1 else (section,), text, code="wrong-optimizer")
+        return
+    below_one = ("momentum", "rho", *(["alpha"] if issubclass(cls, torch.optim.RMSprop) else []))
+    for key in below_one:
+        if options.get(key, 0) >= 1:
+            yield Mistake((section, key), f"must be less than 1, got {options[key]}", code="out-of-range")
+    if options.get("eps") == 0:
+        yield Mistake((section, "eps"), "must be greater than 0, got 0", code="out-of-range")
 
 
 def check_method(

@@ -8,13 +8,9 @@ from typing import Any
 
 from imagier.config import schema
 from imagier.config.load import KeyPath, Mistake
+from imagier.errors import find_secrets, hide_secrets, is_secret_name
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
-_SECRET_KEY = re.compile(
-    r"secret|passw|token|credential|authorization|cookie|signature|sas|connection_string|(access|account|api)_?key|^key$",
-    re.IGNORECASE,
-)
 _NO_SECRET = re.compile(r"anon|cloud|browser|cache|google_default|.*\.json")
 """What gcsfs takes as a `token` that is none: ways to get one, or a file."""
 _STORED = "which would be stored with the run"
@@ -33,20 +29,21 @@ def check_remote(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
             if is_url(root) and split is not None and split.dataset_type not in ("object_store", "shards"):
                 what = f"must be object_store or shards: a root begins with {root.partition('://')[0]}://"
                 yield Mistake((*key_path, name, "dataset_type"), what, code="remote-root")
-            if _PASSWORD.search(root):
+            if hide_secrets(root) != root:
                 here = (*key_path, name, "roots", position)
                 yield Mistake(here, f"holds a password, {_STORED}", _ELSEWHERE, "secret-in-config")
     yield from _secrets(data.storage_options, (*key_path, "storage_options"))
 
 
-def _secrets(options: Mapping[str, Any], key_path: KeyPath) -> Iterator[Mistake]:
-    for key, value in options.items():
-        here = (*key_path, key)
-        if isinstance(value, Mapping):
-            yield from _secrets(value, here)
-        elif isinstance(value, str) and (_PASSWORD.search(value) or _is_secret(key, value)):
-            yield Mistake(here, f"is a secret, {_STORED}", _ELSEWHERE, "secret-in-config")
-
-
-def _is_secret(key: str, value: str) -> bool:
-    return bool(_SECRET_KEY.search(key)) and not (key == "token" and _NO_SECRET.fullmatch(value))
+def _secrets(value: Any, key_path: KeyPath) -> Iterator[Mistake]:
+    key = str(key_path[-1])
+    is_way = key == "token" and isinstance(value, str) and _NO_SECRET.fullmatch(value)
+    is_secret = is_secret_name(key) and find_secrets(value, is_secret=True) and not is_way
+    if is_secret or (isinstance(value, str) and hide_secrets(value) != value):
+        yield Mistake(key_path, f"is a secret, {_STORED}", _ELSEWHERE, "secret-in-config")
+    elif isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _secrets(child, (*key_path, key))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _secrets(child, (*key_path, index))

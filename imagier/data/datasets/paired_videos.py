@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import Field
 
 from imagier.data import dataset
 from imagier.data.augmentation.augment import Augmenter, find_largest_size
@@ -19,6 +18,7 @@ from imagier.data.listing.frame_index import FrameIndex
 from imagier.data.sample import Number, Sample, augment, image_sizes
 from imagier.data.sources.source import unique_names
 from imagier.errors import UserError
+from imagier.ranges import Positive
 
 LEAST_STEPS = 8
 """An epoch of fewer steps, if it held each sequence once, holds as many clips as there are frames."""
@@ -75,8 +75,8 @@ class Dataset(dataset.Dataset):
         self,
         spec: DatasetSpec,
         *,
-        initial_sequence_length: Annotated[int, Field(gt=0)] | None = None,
-        max_sequence_length: Annotated[int, Field(gt=0)] = 100,
+        initial_sequence_length: Positive | None = None,
+        max_sequence_length: Positive = 100,
     ) -> None:
         """initial_sequence_length: First length of clips, needed in training. [frames]
         max_sequence_length: Largest length of clips. [frames]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 import signal
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ def translate_worker_errors(workers: Sequence[BaseProcess] = ()) -> Iterator[Non
         if died is None:
             raise
         words = f"{error} {error.__cause__}"  # how it died, one or the other says
-        _let_go(error)
+        free_frames(error)
         raise _death(died[1], words) from error
     except (OSError, EOFError) as error:
         ended = wait([worker.sentinel for worker in workers], timeout=1) if workers else []
@@ -104,16 +105,23 @@ def translate_worker_errors(workers: Sequence[BaseProcess] = ()) -> Iterator[Non
                 worker.join(1)
                 code = worker.exitcode or 0
                 how = f"signal: {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
-                _let_go(error)
+                free_frames(error)
                 raise _death(str(worker.pid), how) from error
         raise
 
 
-def _let_go(error: BaseException) -> None:
-    """Frees what the frames of an error hold: torch ends the other workers once nobody holds its iterator."""
-    for each in (error, error.__cause__, error.__context__):
-        if each is not None:
-            traceback.clear_frames(each.__traceback__)
+def free_frames(error: BaseException) -> None:
+    """Frees what the frames of an error hold: torch ends the other workers once nobody holds its iterator.
+
+    An iterator that was not made to its end cannot be freed without torch printing an error; it is not.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    try:
+        for each in (error, error.__cause__, error.__context__):
+            if each is not None:
+                traceback.clear_frames(each.__traceback__)
+    finally:
+        sys.unraisablehook = hook
 
 
 def _death(pid: str, words: str) -> RunError:

@@ -28,8 +28,16 @@ from torch.utils.data import DataLoader
 
 from imagier.data.dataset import Dataset, Key
 from imagier.data.loading.collate import Loaded, collate, get_forms
-from imagier.data.loading.faults import TRIES, Guarded, OnError, too_many_bad_samples, translate_worker_errors
+from imagier.data.loading.faults import (
+    TRIES,
+    Guarded,
+    OnError,
+    free_frames,
+    too_many_bad_samples,
+    translate_worker_errors,
+)
 from imagier.data.loading.order import plan, share, shuffle_in_blocks, shuffle_indices
+from imagier.data.loading.start_methods import start_processes
 from imagier.errors import RunError
 from imagier.recipe import Batch, Position
 
@@ -37,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 PARENT_CHECK_S = 2.0
 """Seconds between two looks of a worker at whether its run is still there."""
+
+_DRAWS = 2**32
+"""The epoch in whose order samples are drawn: no run gets there."""
 
 T = TypeVar("T")
 
@@ -99,15 +110,33 @@ class Loader:
         self._served = 0
         self._logged: set[str] = set()
         self._kept: DataLoader | None = None
+        """That of `once`, with persistent workers."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Full batches that every rank can take from one epoch."""
-        return len(self.dataset) // (self.batch_size * self.world)
+        return len(self.dataset) // self.samples_per_step
 
-    def steps_in(self, epochs: int) -> int:
-        """Steps after which so many epochs are over: what is left of one at its end goes into the next one's first."""
-        return -(-epochs * len(self.dataset) // (self.batch_size * self.world))
+    @property
+    def samples_per_step(self) -> int:
+        """Samples that all ranks together take in a step."""
+        return self.batch_size * self.world
+
+    def steps_until(self, epoch: int, start: Position) -> int:
+        """Steps from a position on after which so many epochs are over; 0 if they are.
+
+        What is left of an epoch at its end goes into the next one's first step.
+        """
+        left = (epoch - start.epoch) * len(self.dataset) - start.samples
+        return max(0, -(-left // self.samples_per_step))
+
+    def epoch_after(self, steps: int, start: Position) -> int:
+        """The epoch from which the step comes that is taken after so many others."""
+        return start.epoch + (start.samples + steps * self.samples_per_step) // len(self.dataset)
+
+    def fit_position(self, position: Position) -> Position:
+        """A position in this set: of one that has shrunk since, beyond its end, the beginning of the next epoch."""
+        return position if position.samples < len(self.dataset) else Position(position.epoch + 1)
 
     def stream(self, start: Position) -> Iterator[tuple[Batch, Position]]:
         """Batches without end from a position on, each with the position after it. Workers live as long as it does."""
@@ -133,12 +162,25 @@ class Loader:
         `steps_per_epoch` whole batches.
         """
         runs = share(len(self.dataset), None if self.shuffle else self.blocks, self.rank, self.world)
+        if self._kept is not None:
+            return self._batches(self._kept)
         keys = _InOrder(runs, self.batch_size, self.most_batches)
-        loader = self._kept
-        if loader is None:
-            loader = self._torch_loader(keys, persistent_workers=self.persistent_workers)
-        self._kept = loader if self.persistent_workers else None
+        loader = self._torch_loader(keys, persistent_workers=self.persistent_workers)
+        if self.persistent_workers:
+            self._kept = loader
         return self._batches(loader)
+
+    def draw(self, count: int) -> Iterator[Batch]:
+        """This rank's share of `count` random samples, or of all if there are fewer, each once. The same every time.
+
+        They come from all over the set, in whole or in blocks. Neither the batch size nor the number of ranks changes
+        which samples they are. Every rank gets as many batches, all whole, if `count` is a multiple of
+        `samples_per_step`.
+        """
+        drawn = shuffle_indices(len(self.dataset), self.seed, _DRAWS)[:count]
+        starts = range(self.rank * self.batch_size, len(drawn), self.samples_per_step)
+        runs = [drawn[start : start + self.batch_size].tolist() for start in starts]
+        return self._batches(self._torch_loader(_InOrder(runs, self.batch_size, None)))
 
     def some(self, count: int) -> Batch:
         """A batch of a few samples, spread evenly over the data set; the same on all ranks.
@@ -179,7 +221,7 @@ class Loader:
 
     def _batches(self, loader: DataLoader) -> Generator[Batch, None, None]:
         # Closed and not left to the garbage collector: after an error that would come late, and workers would stay.
-        with closing(_serve(loader)) as served:
+        with closing(_serve(loader, [*self.dataset.spec.codecs, self.dataset])) as served:
             begun = map(self._begin, served)
             for wait in begun if self.copier is None else one_ahead(begun):
                 batch = wait()
@@ -233,7 +275,7 @@ def one_ahead(items: Iterable[T]) -> Iterator[T]:
 class _InOrder:
     """The keys of batches, as often as they are asked for."""
 
-    runs: Sequence[range]
+    runs: Sequence[Sequence[int]]
     batch_size: int
     most_batches: int | None
 
@@ -243,16 +285,16 @@ class _InOrder:
             yield [(0, index) for index in batch]
 
 
-def _serve(loader: DataLoader) -> Generator[Loaded, None, None]:
-    """What the workers hand over. RunError if one of them dies, or cannot be started."""
+def _serve(loader: DataLoader, parts: Sequence[object]) -> Generator[Loaded, None, None]:
+    """What the workers hand over; parts: what is sent to them. RunError if one dies, or cannot be started."""
     before = active_children()
-    with translate_worker_errors():
+    with translate_worker_errors(), start_processes(parts if loader.num_workers else ()):
         try:
             batches = iter(loader)
         except OSError as error:
-            raise RunError(
-                f"no process to read data can be started ({error.strerror}); lower data.num_workers"
-            ) from error
+            free_frames(error)
+            what = f"no process to read data can be started ({error.strerror})"
+            raise RunError(f"{what}; lower data.num_workers (0: read without any)") from error
     workers = [child for child in active_children() if child not in before]
     end = partial(_kill, workers)
     # Python asks those that are left at its end to go, by a signal that they do not listen to, and waits for them.
@@ -282,7 +324,7 @@ def _kill(workers: Sequence[BaseProcess]) -> None:
 def _start_worker(run: int, worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
     # Signals go to a whole process group: what they ask for is for the run to do, and its workers end with it.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     # The parent of a worker that comes from a fork server is that server, which ends with the run.
     parent = os.getppid() if multiprocessing.get_start_method() == "forkserver" else run

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from imagier.data.sources.source import describe_unused, find_bad_key, is_metadata, is_same_format, one_line
-from imagier.errors import UserError
+from imagier.errors import UserError, suggest_sibling
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class FolderSource:
         self._spellings: dict[str, dict[str, str]] = {}
         """By input type, as far as it was listed: the extensions of the keys that have another spelling of theirs."""
         if not os.path.isdir(self.root):  # noqa: PTH112 - Path.is_dir raises if permission is denied
-            advice = "check `roots` in the data section"
+            advice = suggest_sibling(self.root) or "check `roots` in the data section"
             raise UserError("no such folder", where=self.root, advice=advice, code="missing-folder")
 
     def keys(self, input_type: str) -> list[str]:

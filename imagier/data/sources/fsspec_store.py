@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import posixpath
-import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from imagier.data.sources.retry import (
     summarize,
 )
 from imagier.data.sources.source import one_line
-from imagier.errors import UserError
+from imagier.errors import UserError, find_secrets
 
 _STAT_THREADS = 8
 _CHECK_CLIENT = "correct `roots` or storage_options"
@@ -34,7 +33,6 @@ _VERSION_FIELDS = (
     *("last_modified", "LastModified", "Last-Modified", "mtime", "created"),
 )
 """Fields of fsspec's `info` that change with the content, the most reliable first."""
-_SECRET_KEY = re.compile(r"key|secret|token|password|credential|auth|sas|connection_string|cookie", re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -270,7 +268,7 @@ class FsspecStore:
         return UserError(self._summarize(error), where=self.where(""), advice=advice, code=code)
 
     def _summarize(self, error: Exception) -> str:
-        return summarize(error, _find_secrets(self._all_options()))
+        return summarize(error, find_secrets(self._all_options()))
 
     def _install_advice(self) -> str:
         extra = self._scheme.extra
@@ -292,14 +290,3 @@ def _object_stat(info: Mapping[str, Any]) -> ObjectStat | None:
         return None
     version = next((f"{name} {info[name]}" for name in _VERSION_FIELDS if info.get(name) is not None), "")
     return ObjectStat(int(info["size"]), version.replace('"', ""))
-
-
-def _find_secrets(options: object, is_secret: bool = False) -> list[str]:
-    """The strings among the options that must not be printed, judging by their keys."""
-    if isinstance(options, Mapping):
-        return [
-            text
-            for key, value in options.items()
-            for text in _find_secrets(value, is_secret or bool(_SECRET_KEY.search(str(key))))
-        ]
-    return [options] if is_secret and isinstance(options, str) and options else []

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from imagier.errors import UserError
+from imagier.errors import UserError, hide_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +19,6 @@ TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _LOG_FROM_S = 4.0
 """Shorter pauses are not logged."""
 _MAX_SUMMARY = 200
-_USER_INFO = re.compile(r"(?<=//)[^/\s@\"']*:[^/\s@\"']*@|(?<=(?:http|ttps)://)[^/\s@\"']+@")
-"""What to hide before an @. In abfs://container@account/... it is no secret."""
 _QUERY = re.compile(r"(?<=\?)[^\s\"'>)]+")
 
 T = TypeVar("T")
@@ -101,4 +99,4 @@ def summarize(error: Exception, secrets: Iterable[str] = ()) -> str:
 
 def hide_passwords(text: str) -> str:
     """Removes user, password and query from addresses: "https://me:secret@host/a?sig=x" -> "https://host/a?"."""
-    return _QUERY.sub("", _USER_INFO.sub("", text))
+    return _QUERY.sub("", hide_secrets(text))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from imagier.data.sources.source import one_line
-from imagier.errors import UserError
+from imagier.errors import UserError, suggest_sibling
 
 MOST_OPEN = 32
 """Files that a process keeps open. A limit of 1,024 is common, and a run has several workers."""
@@ -45,7 +45,7 @@ class LocalFiles:
             with os.scandir(self.root) as entries:
                 sizes = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
         except OSError as error:
-            what, advice = str(error.strerror), "check `roots` in the data section"
+            what, advice = str(error.strerror), suggest_sibling(self.root) or "check `roots` in the data section"
             raise UserError(what, where=self.root, advice=advice, code="unreadable-folder") from error
         self._sizes = dict(sorted(sizes.items()))
 

@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from imagier.data.loading.faults import translate_worker_errors
+from imagier.data.loading.start_methods import start_processes
 from imagier.tools.doctor.file_stats import FileStats, read_stats
 from imagier.tools.doctor.file_table import FileTable
 from imagier.tools.progress import Update
@@ -44,15 +45,18 @@ def read_all(
 
 def map_in_parallel(function: Dataset, items: Sequence[Any], workers: int) -> Iterator[Any]:
     """`function[item]` for each item, in order, computed a few items ahead per process. RunError if a process dies."""
+    loader = DataLoader(
+        function,
+        batch_size=None,
+        sampler=items,
+        num_workers=workers if workers > 1 else 0,
+        collate_fn=_return_unchanged,
+        worker_init_fn=_start_worker,
+    )
     with translate_worker_errors():
-        yield from DataLoader(
-            function,
-            batch_size=None,
-            sampler=items,
-            num_workers=workers if workers > 1 else 0,
-            collate_fn=_return_unchanged,
-            worker_init_fn=_start_worker,
-        )
+        with start_processes([function]):
+            results = iter(loader)
+        yield from results
 
 
 class _StatsReader(Dataset):

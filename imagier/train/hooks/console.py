@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console as RichConsole
@@ -20,9 +21,10 @@ REDRAW_SECONDS = 0.2
 
 
 class Console:
-    """Logs a line for every record; shows a bar with the time that is left, where it is wanted and there is a terminal.
+    """Logs a line for every record, as wide as the terminal, or whole where there is none.
 
-    While the bar is shown, whatever is written to `sys.stdout` appears above it.
+    Shows a bar with the time that is left, where it is wanted and there is a terminal. While it is shown, whatever is
+    written to `sys.stdout` appears above it.
     """
 
     def __init__(self, *, total_steps: int, from_step: int, has_bar: bool) -> None:
@@ -30,7 +32,7 @@ class Console:
         self.start_step = from_step
         self.start = self.drawn = time.perf_counter()
         self.bar: Bar | None = None
-        terminal = RichConsole(highlight=False, soft_wrap=True)
+        self.terminal = terminal = RichConsole(highlight=False, soft_wrap=True)
         if has_bar and terminal.is_terminal:
             columns = (TextColumn("[bold]{task.completed:,}"), BarColumn(None), TextColumn("of {task.total:,}"))
             self.bar = Bar(*columns, TimeRemainingColumn(), console=terminal, transient=True, auto_refresh=False)
@@ -53,7 +55,8 @@ class Console:
             return  # of a small data set, epochs would be more lines than the losses
         if all(tag.startswith("health/") for tag in record.scalars):
             return  # if they mean something, a verdict says so
-        logger.info(format_record(record, self.total_steps, self._seconds_left(record.step)))
+        width = self.terminal.width if self.terminal.is_terminal else None
+        logger.info(format_record(record, self.total_steps, self._seconds_left(record.step), width))
 
     def image(self, path: Path, step: int) -> None:
         """Images are in the log folder."""
@@ -67,25 +70,50 @@ class Console:
         return (time.perf_counter() - self.start) / max(done, 1) * (self.total_steps - step)
 
 
-def format_record(record: Record, total_steps: int, seconds_left: float) -> str:
-    """A record in one line: progress, speed, time left, losses."""
+def format_record(record: Record, total_steps: int, seconds_left: float, width: int | None = None) -> str:
+    """A record in one line: progress, speed, time left, losses, and the rest.
+
+    width: columns; of what does not fit, the least important is left out, which "…" shows. None: as many as it takes.
+    """
     scalars = dict(record.scalars)
-    head = f"epoch {record.epoch}  iter {record.step:,}/{total_steps:,}"
+    words = [("", f"iter {record.step:,}/{total_steps:,}")]
+    rest = [("", f"epoch {record.epoch}")]
     if "time/epoch" in scalars:
-        return f"{head}  epoch took {format_duration(scalars['time/epoch'])}"
-    parts = []
+        words.append(("", f"epoch {record.epoch} took {format_duration(scalars.pop('time/epoch'))}"))
+        rest = []
     if "time/iteration" in scalars:
         speed = scalars.pop("time/iteration")
-        per_second = f"{1 / speed:.3g} it/s" if speed < 1 else f"{speed:.3g} s/it"
-        parts += [per_second, f"{scalars.pop('speed/samples_per_second'):.3g} img/s"]
-        parts += [f"{scalars.pop('memory/peak_bytes') / 2**30:.2f} GiB", f"{format_duration(seconds_left)} left"]
-    losses: dict[str, list[str]] = {}
+        words.append(("", f"{1 / speed:.3g} it/s" if speed < 1 else f"{speed:.3g} s/it"))
+        words.append(("", f"ETA {format_duration(seconds_left)}"))
+        rest.append(("", f"{scalars.pop('speed/samples_per_second'):.3g} img/s"))
+        rest.append(("", f"{scalars.pop('memory/peak_bytes') / 2**30:.2f} GiB"))
+    values: dict[str, list[str]] = {}
     for tag, value in scalars.items():
         room, _, name = tag.partition("/")
         if room not in ("optim", "health") and "/" not in name:
-            losses.setdefault(room.removesuffix("_update"), []).append(f"{name or room} {value:.4g}")
-    parts += [f"{room}: {' '.join(values)}" for room, values in losses.items()]
-    return "  ".join([head, *parts])
+            of_room = values.setdefault(room.removesuffix("_update"), [])
+            of_room.insert(0 if name == "total" else len(of_room), f"{name} {value:.4g}".lstrip())
+    # Of each player the total, before any other loss.
+    firsts = [(room, texts[0]) for room, texts in values.items()]
+    others = [(room, text) for room, texts in values.items() for text in texts[1:]]
+    return _fit([*words, *firsts, *others, *rest], width)
+
+
+def _fit(words: Sequence[tuple[str, str]], width: int | None) -> str:
+    """As many words as fit, each with its room, the most important first; those of a room stand together."""
+    line = _join(words)
+    kept = len(words)
+    while width is not None and len(line) > width and kept > 1:
+        kept -= 1
+        line = f"{_join(words[:kept])} …"
+    return line
+
+
+def _join(words: Sequence[tuple[str, str]]) -> str:
+    parts: dict[str, list[str]] = {}
+    for number, (room, text) in enumerate(words):
+        parts.setdefault(room or str(number), [f"{room}:"] if room else []).append(text)
+    return " · ".join(" ".join(texts) for texts in parts.values())
 
 
 def format_duration(seconds: float) -> str:

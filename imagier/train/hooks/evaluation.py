@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from imagier.metrics.metric import Metric
 from imagier.recipe import Batch, Recipe
+from imagier.train.guard import copy_tensors
+from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors, measure_mean_colors
 from imagier.train.hooks.log import Record
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Outcome, Progress, Trainer
@@ -29,12 +32,18 @@ class Best:
     step: int
 
 
+AVERAGE, REGULAR, BASELINE = "average", "regular", "baseline/"
+"""What the tag of a score has after the metric: average weights, those in training, and (before its name) a baseline.
+"""
+
 GENERATOR = "generator"
-_COLOR_SAMPLES = 512
+"""With average weights, where it has an average."""
+LIVE = "live weights"
+"""The generator in training, where it has an average, too."""
 
 
 class Evaluation:
-    """Scores the averaged generator (or the one in training, where there is no average) on held-out samples.
+    """Scores the generator on held-out samples, with its average weights and with those in training.
 
     Samples about which no metric knows enough have no score; if all are such, nothing is written.
     """
@@ -52,8 +61,8 @@ class Evaluation:
         seed: int,
         on_scores: Callable[[int, Scores], None] = lambda step, scores: None,
     ) -> None:
-        """batches: this rank's share of the held-out set. training: that of the training set, whose mean color
-        is a baseline; None: there is no such baseline.
+        """batches: this rank's share of the held-out set. training: its share of some training samples, whose mean
+        color is a baseline; None: there is no such baseline.
 
         on_scores: called with the step and the generator's scores.
         """
@@ -70,19 +79,24 @@ class Evaluation:
         """By metric."""
         self.last: dict[str, Scores] = {}
         """By what made the images (the generator, then the baselines), after `after_fit`; NaN where not defined."""
+        self.by_class: dict[str, ClassErrors] = {}
+        """Of the last images, for a method with class maps: those of GENERATOR and of CLASS_COLORS."""
+        self._baselines: dict[str, Scores] | None = None
+        """They never change: measured with the first scores."""
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
         by_epoch = progress.epoch_ended and progress.epoch % self.every_epochs == 0
-        if not progress.is_last and (progress.step % self.every == 0 or by_epoch):
-            self._evaluate(trainer, progress)
+        if progress.outcome is Outcome.DONE or progress.step % self.every == 0 or by_epoch:
+            trainer.settle()  # a bad iteration must not be scored
+            self.last = self._evaluate(trainer, progress)
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         outcome = progress.outcome if progress is not None else trainer.outcome
         if outcome is Outcome.INTERRUPTED:
+            self.last = {}
             return
-        self.last = self._evaluate(trainer, progress)
-        if self.last:
-            self.last |= self._score(trainer, trainer.recipe, self._make_baselines(trainer))
+        if progress is None:  # the run was done before
+            self.last = self._evaluate(trainer, progress)
 
     def remember(self, step: int, scores: Mapping[str, float]) -> None:
         """Keeps the scores that are better than all before."""
@@ -97,52 +111,49 @@ class Evaluation:
         """The best scores so far, for a checkpoint."""
         return {"best": {metric: [best.value, best.step] for metric, best in self.best.items()}}
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any], runtime: Runtime) -> None:
         """Takes over the best scores of a saved run, of the metrics that this one has."""
         names = {metric.name for metric in self.metrics}
         self.best = {name: Best(value, step) for name, (value, step) in state["best"].items() if name in names}
 
     def _evaluate(self, trainer: Trainer, progress: Progress | None) -> dict[str, Scores]:
-        suffix = "average" if trainer.recipe.generator_name in collect_averages(trainer) else "regular"
-        rng = trainer.runtime.generator(self.seed)
-        with self.view.use_average_weights(trainer) as recipe:
-            scores = self._score(trainer, recipe, lambda batch: {GENERATOR: recipe.sample(batch, rng)})
+        has_average = name_weights(trainer) == AVERAGE
+        with (
+            self.view.use_average_weights(trainer) as recipe,
+            _use_buffers_of_first_rank((recipe, trainer.recipe), trainer.runtime),
+        ):
+            recipes = {GENERATOR: recipe, **({LIVE: trainer.recipe} if has_average else {})}
+            rngs = {name: trainer.runtime.generator(self.seed) for name in recipes}
+            scores = self._score(
+                trainer, recipe, lambda batch: {name: of.sample(batch, rngs[name]) for name, of in recipes.items()}
+            )
         if not scores:
             return scores
-        defined = {name: value for name, value in scores[GENERATOR].items() if not math.isnan(value)}
+        if self._baselines is None:
+            self._baselines = self._score(trainer, trainer.recipe, self._make_baselines(trainer))
+        defined = _select_defined(scores[GENERATOR])
         self.remember(trainer.step, defined)
         self.on_scores(trainer.step, defined)
         if progress is not None:
-            values = {f"{name}/{suffix}": value for name, value in defined.items()}
+            suffixes = {GENERATOR: AVERAGE if has_average else REGULAR, LIVE: REGULAR}
+            suffixes |= {name: f"{BASELINE}{name}" for name in self._baselines}
+            scored = {suffixes[name]: _select_defined(of) for name, of in {**scores, **self._baselines}.items()}
+            values = {f"{metric}/{suffix}": of[metric] for suffix, of in scored.items() for metric in of}
             self.write(Record(progress.step, progress.epoch, values))
-        return scores
+        return {**scores, **self._baselines}
 
     def _make_baselines(self, trainer: Trainer) -> Callable[[Batch], dict[str, Tensor]]:
-        color = self._measure_mean_color(trainer.recipe)
+        recipe, colors = trainer.recipe, None
+        if self.training is not None:
+            colors = measure_mean_colors(self.training(), recipe, trainer.runtime)
 
         def make(batch: Batch) -> dict[str, Tensor]:
-            images = dict(trainer.recipe.baselines(batch))
-            target = trainer.recipe.target(batch)
-            if color is not None and target is not None:
-                images["mean color"] = color[:, None, None].expand_as(target)
+            images, target = dict(recipe.baselines(batch)), recipe.target(batch)
+            if colors is not None and target is not None:
+                images |= colors.paint(recipe, batch, target)
             return images
 
         return make
-
-    def _measure_mean_color(self, recipe: Recipe) -> Tensor | None:
-        """The mean over some training images, 3 values in [-1, 1]; None if there are none, or no targets.
-
-        At least a batch, which may be larger than _COLOR_SAMPLES.
-        """
-        means: list[Tensor] = []
-        seen = 0
-        for batch in self.training() if self.training is not None else ():
-            target = recipe.target(recipe.prepare(batch))
-            seen += len(batch)
-            if target is None or (means and seen > _COLOR_SAMPLES):
-                break
-            means.append(target.mean(dim=(0, 2, 3)))
-        return torch.stack(means).mean(dim=0) if means else None
 
     @torch.no_grad()
     def _score(
@@ -151,27 +162,59 @@ class Evaluation:
         """The scores of the images that `make` makes of each batch, by what made them."""
         runtime = trainer.runtime
         measured: dict[str, list[Metric]] = {}
+        errors: dict[str, ClassErrors] = {}
         for stored in self.batches():
             batch = recipe.prepare(stored)
             known = _collect_known(recipe, batch)
             if not any(known.keys() >= set(metric.needs) for metric in self.metrics):
                 break
+            classes = recipe.class_map(batch)
             for name, images in make(batch).items():
                 if name not in measured:
-                    measured[name] = self._make_fresh(runtime)
+                    measured[name], errors[name] = self._make_fresh(runtime), ClassErrors()
                 for metric in measured[name]:
                     if known.keys() >= set(metric.needs):
                         metric.update(_to_unit(images), known)
+                if classes is not None and name in (GENERATOR, CLASS_COLORS):
+                    errors[name].update(_to_unit(images), known["targets"], classes)
         scores = {}
         for name in runtime.broadcast(list(measured)):
             metrics = measured.get(name) or self._make_fresh(runtime)  # of a rank that has no share
             for metric in metrics:
                 metric.merge(runtime.all_gather)
             scores[name] = {metric.name: metric.compute() for metric in metrics}
+            self.by_class[name] = errors.get(name) or ClassErrors()
+            self.by_class[name].merge(runtime)
         return scores
 
     def _make_fresh(self, runtime: Runtime) -> list[Metric]:
         return [metric.fresh(runtime.device) for metric in self.metrics]
+
+
+@contextmanager
+def _use_buffers_of_first_rank(recipes: Iterable[Recipe], runtime: Runtime) -> Iterator[None]:
+    """While this is open, all ranks have the batch norm statistics of the first one, which are those in checkpoints.
+
+    Each rank has its own. Without this, what is scored would be no single network.
+    """
+    networks = dict.fromkeys(network for recipe in recipes for network in recipe.networks.values())
+    buffers = [buffer for network in networks for buffer in network.buffers()] if runtime.world > 1 else []
+    own = [buffer.clone() for buffer in buffers]
+    if buffers:
+        copy_tensors(buffers, runtime.broadcast([buffer.cpu() for buffer in buffers]))
+    try:
+        yield
+    finally:
+        copy_tensors(buffers, own)
+
+
+def name_weights(trainer: Trainer) -> str:
+    """Which weights of the generator are scored, as the reference's tags name them."""
+    return AVERAGE if trainer.recipe.generator_name in collect_averages(trainer) else REGULAR
+
+
+def _select_defined(scores: Scores) -> Scores:
+    return {name: value for name, value in scores.items() if not math.isnan(value)}
 
 
 def _collect_known(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
@@ -194,6 +237,24 @@ def format_table(scores: Mapping[str, Scores]) -> list[list[str]]:
     defined = [metric for metric in names if any(not math.isnan(of_name[metric]) for of_name in scores.values())]
     rows = [[name, *(_round(of_name[metric]) for metric in defined)] for name, of_name in scores.items()]
     return [["held out", *defined], *rows]
+
+
+def judge(scores: Mapping[str, Scores], metrics: Sequence[Metric]) -> list[tuple[bool, str]]:
+    """By metric, whether the generator is better than every baseline, and a line that says so; none without baselines.
+
+    A baseline whose score is not defined does not count; a generator whose score is not, is not better.
+    """
+    found = []
+    for metric in metrics:
+        sign = -1 if metric.higher_is_better else 1
+        values = {name: of_name.get(metric.name, math.nan) for name, of_name in scores.items() if name != LIVE}
+        own = values.pop(GENERATOR, math.nan)
+        rivals = {name: value for name, value in values.items() if not math.isnan(value)}
+        unbeaten = [name for name, value in rivals.items() if not sign * own < sign * value]
+        if rivals:
+            verdict = f"no better than the {' and the '.join(unbeaten)}" if unbeaten else "better than every baseline"
+            found.append((not unbeaten, f"{metric.name}: {verdict}"))
+    return found
 
 
 def format_best(best: Mapping[str, Best]) -> str:

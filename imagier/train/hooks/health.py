@@ -15,6 +15,7 @@ from imagier.recipe import Batch, Recipe
 from imagier.train.health import (
     DIVERSITY,
     FAKE_ACCURACY,
+    IN_A_ROW,
     LOGITS_GAP,
     NEAREST,
     REAL_ACCURACY,
@@ -22,7 +23,6 @@ from imagier.train.health import (
     tag_update_ratio,
 )
 from imagier.train.hooks.log import Record
-from imagier.train.phase import Phase
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Progress, Trainer
@@ -35,6 +35,9 @@ SIDE_PX = 16
 
 MOST_TRAINING_IMAGES = 256
 
+FIRST_LOOK = 50
+"""The iteration after which a player that has not moved at all is reported."""
+
 
 class Health:
     """Reads, every so many iterations, on the first rank alone:
@@ -45,6 +48,8 @@ class Health:
       of several updates);
     * how different generated images are from each other, as a share of the most so far (mean L1 over all pairs);
     * how far they are from the nearest training image, in units of how far held-out images are from theirs.
+
+    After the first FIRST_LOOK iterations it looks at the weights alone, over all updates so far.
     """
 
     def __init__(
@@ -73,17 +78,30 @@ class Health:
         self._samples: Batch | None = None
         self._training_images: Tensor | None = None
         self._weights: dict[str, list[Tensor]] = {}
+        """Those of each player at an earlier iteration."""
+        self._updates: Counter[str] = Counter()
+        """Since then, by player."""
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
         if not trainer.runtime.is_main:
             return
-        if (progress.step + 1) % self.every == 0:
-            self._weights = {name: [p.detach().clone() for p in of.params] for name, of in trainer.players.items()}
+        self._updates.update(phase.player for phase in progress.phases)
+        lines: list[str] = []
         if progress.step % self.every == 0:
-            reading, lines = self.verdicts.read(progress.step, self.measure(trainer, progress.phases))
+            reading, lines = self.verdicts.read(progress.step, self.measure(trainer))
             self.write(Record(progress.step, progress.epoch, reading))
-            for line in lines:
-                logger.warning(line)
+        elif progress.step == FIRST_LOOK and self._weights:
+            ratios = read_numbers(self._update_ratios(trainer.players))
+            _, lines = self.verdicts.read(progress.step, ratios, counts_as=IN_A_ROW)
+        for line in lines:
+            logger.warning(line)
+        self.prepare(trainer, progress.step)
+
+    def prepare(self, trainer: Trainer, step: int) -> None:
+        """Copies the weights after `step` iterations, or where a run continues, if what follows is to be measured."""
+        if trainer.runtime.is_main and (step == 1 or (step + 1) % self.every == 0):
+            self._weights = {name: _copy_weights(of) for name, of in trainer.players.items()}
+            self._updates.clear()
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
         """The last verdicts are in the report."""
@@ -92,31 +110,29 @@ class Health:
         """The state of the verdicts."""
         return self.verdicts.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any], runtime: Runtime) -> None:
         """Continues from what `state_dict` returned."""
         self.verdicts.load_state_dict(state)
 
-    def measure(self, trainer: Trainer, phases: Sequence[Phase] = ()) -> dict[str, float]:
-        """One reading, by tag. It changes nothing: networks are in eval mode, and randomness is its own.
-
-        phases: the updates since the weights were last copied.
-        """
-        values = self._update_ratios(trainer.players, Counter(phase.player for phase in phases))
+    def measure(self, trainer: Trainer) -> dict[str, float]:
+        """One reading, by tag. It changes nothing: networks are in eval mode, and randomness is its own."""
+        values = self._update_ratios(trainer.players)
         if self._samples is None:
             self._samples = self.training()
         with self.view.use_live_weights(trainer) as recipe:
             values |= self._discriminator(recipe, self._samples, trainer.runtime.generator(self.seed))
             shown = self.held_out or self._samples
             values |= self._images(recipe, shown, trainer.runtime.generator(self.seed))
-        return dict(zip(values, torch.stack([value.float() for value in values.values()]).tolist())) if values else {}
+        return read_numbers(values)
 
-    def _update_ratios(self, players: Mapping[str, Player], updates: Counter[str]) -> dict[str, Tensor]:
+    def _update_ratios(self, players: Mapping[str, Player]) -> dict[str, Tensor]:
+        """Of the players with updates since their weights were copied, which forgets these."""
         ratios = {}
         for name, before in self._weights.items():
-            if not updates[name]:
+            after = _copy_weights(players[name])
+            if not self._updates[name]:
                 continue
-            after = [p.detach() for p in players[name].params]
-            moved = torch.nn.utils.get_total_norm(torch._foreach_sub(after, before)) / updates[name]
+            moved = torch.nn.utils.get_total_norm(torch._foreach_sub(after, before)) / self._updates[name]
             ratios[tag_update_ratio(name)] = moved / torch.nn.utils.get_total_norm(before).clamp(min=1e-12)
         self._weights = {}
         return ratios
@@ -157,6 +173,16 @@ class Health:
                     break
             self._training_images = torch.cat(found)
         return self._training_images
+
+
+def _copy_weights(player: Player) -> list[Tensor]:
+    """Those that are frozen now, too: phases may freeze and free them."""
+    return [p.detach().clone() for group in player.optimizer.param_groups for p in group["params"]]
+
+
+def read_numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars on the device, by name -> on the host."""
+    return dict(zip(values, torch.stack([value.float() for value in values.values()]).tolist())) if values else {}
 
 
 def shrink(images: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,7 +20,13 @@ from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, collect_averages
 
 FOLDER = "images"
+TAG = "Visualizations"
+"""The reference's name of the images, where they are shown over the iterations."""
 JPEG_QUALITY = 90
+
+_COMMENT = b"\xff\xfe"
+_COMMENT_WITHIN = 2**16
+"""Bytes of a file that hold the comment."""
 
 
 class Images:
@@ -50,6 +58,7 @@ class Images:
         name = f"epoch_{progress.epoch - has_just_ended:05d}_iteration_{progress.step:09d}.jpg"
         finished = progress.outcome is Outcome.DONE
         if finished or any(progress.step % period == 0 for period in self.every):
+            trainer.settle()  # a bad iteration must not be shown
             self._save(trainer, progress.step, self.folder / name)
         elif progress.step % self.display_every == 0:
             self._save(trainer, progress.step, self.folder / "current.jpg")
@@ -58,28 +67,44 @@ class Images:
         """The last step has made the last image."""
 
     def _save(self, trainer: Trainer, step: int, path: Path) -> None:
-        grid = self.grid(trainer)  # on all ranks: batch norms may need statistics over all of them
+        columns = self.columns(trainer)  # on all ranks: batch norms may need statistics over all of them
         if not trainer.runtime.is_main:
             return
-        write_image(path, grid)
+        headings = [(name, column.shape[3]) for name, column in columns]
+        comment = json.dumps({"step": step, "columns": headings})
+        write_image(path, tile_columns([column for _, column in columns]), comment=comment)
         for sink in self.sinks:
             sink.image(path, step)
 
-    def grid(self, trainer: Trainer) -> np.ndarray:
-        """Height x width x 3, uint8: columns side by side, samples below each other."""
+    def columns(self, trainer: Trainer) -> list[tuple[str, Tensor]]:
+        """The columns of the image from left to right: heading, and N x 3 x h x w in [-1, 1]."""
+        has_average = trainer.recipe.generator_name in collect_averages(trainer)
         with self.view.use_live_weights(trainer) as recipe:
             batch = recipe.prepare(self.batch)
-            columns = [
-                *recipe.visualize_inputs(batch).values(),
-                *recipe.visualize_outputs(batch, self._rng(trainer)).values(),
-            ]
-        if trainer.recipe.generator_name in collect_averages(trainer):
+            target = recipe.target(batch)
+            columns = [_mark_target(name, image, target) for name, image in recipe.visualize_inputs(batch).items()]
+            made = recipe.visualize_outputs(batch, self._rng(trainer))
+            columns += [(_name_result(name, "live" if has_average else ""), image) for name, image in made.items()]
+        if has_average:
             with self.view.use_average_weights(trainer) as recipe:
-                columns += recipe.visualize_outputs(batch, self._rng(trainer)).values()
-        return tile_columns(columns)
+                made = recipe.visualize_outputs(batch, self._rng(trainer))
+                columns += [(_name_result(name, "average"), image) for name, image in made.items()]
+        return columns
 
     def _rng(self, trainer: Trainer) -> torch.Generator:
         return trainer.runtime.generator(self.seed)
+
+
+def _mark_target(name: str, column: Tensor, target: Tensor | None) -> tuple[str, Tensor]:
+    """A column of inputs; what the results should be is called real."""
+    is_target = target is not None and torch.equal(column, target)
+    return (f"{name} (real)" if is_target else name), column
+
+
+def _name_result(name: str, weights: str) -> str:
+    """The heading of a column of results. weights: which ones of the generator made it; empty if it has one kind."""
+    name = "generated" if name == "fake" else name
+    return f"{name} ({weights})" if weights else name
 
 
 def tile_columns(columns: Sequence[Tensor]) -> np.ndarray:
@@ -101,10 +126,50 @@ def read_image(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def write_image(path: Path, image: np.ndarray, quality: int = JPEG_QUALITY) -> None:
-    """Writes H x W x 3, uint8, in the format of the name's suffix; never half a file."""
+@dataclass(frozen=True)
+class Grid:
+    """What an image of a training shows."""
+
+    path: Path
+    step: int
+    columns: Sequence[tuple[str, int]]
+    """Heading and width in pixels, from left to right; empty for a file of an older version."""
+
+
+def read_grid(path: Path) -> Grid:
+    """What the comment in a file of `Images` says, or else its name (epoch_..._iteration_..., as in older versions)."""
+    with path.open("rb") as file:
+        comment = read_comment(file.read(_COMMENT_WITHIN))
+    if not comment:
+        step = path.stem.rpartition("_")[2]
+        return Grid(path, int(step) if step.isdecimal() else -1, ())
+    content = json.loads(comment)
+    return Grid(path, content["step"], [(name, width) for name, width in content["columns"]])
+
+
+def write_image(path: Path, image: np.ndarray, quality: int = JPEG_QUALITY, comment: str = "") -> None:
+    """Writes H x W x 3, uint8, in the format of the name's suffix; never half a file. comment: only in a JPEG."""
+    data = encode(image, path.suffix, quality)
     with write_atomic(path) as file:
-        file.write(encode(image, path.suffix, quality))
+        file.write(add_comment(data, comment) if comment else data)
+
+
+def add_comment(jpeg: bytes, text: str) -> bytes:
+    """The bytes of a JPEG with a comment (ITU-T T.81, B.2.4.5), of ASCII and at most 65,533 characters."""
+    at = _find_comment(jpeg)
+    return jpeg[:at] + _COMMENT + (len(text) + 2).to_bytes(2, "big") + text.encode("ascii") + jpeg[at:]
+
+
+def read_comment(jpeg: bytes) -> str:
+    """The text that `add_comment` put into a JPEG, or into the first bytes of one; empty if there is none."""
+    at = _find_comment(jpeg)
+    end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return jpeg[at + 4 : end].decode("ascii") if jpeg[at : at + 2] == _COMMENT and len(jpeg) >= end else ""
+
+
+def _find_comment(jpeg: bytes) -> int:
+    """Where a comment stands, or would stand: after the header that says what the file is (APP0), which comes first."""
+    return 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] == b"\xff\xe0" else 2
 
 
 def encode(image: np.ndarray, suffix: str, quality: int = JPEG_QUALITY) -> bytes:

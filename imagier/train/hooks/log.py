@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from imagier.recipe import Losses
 from imagier.train.clock import Stopwatch
 from imagier.train.phase import Phase
 from imagier.train.runtime import Runtime
-from imagier.train.trainer import Progress, Trainer
+from imagier.train.trainer import Outcome, Progress, Trainer
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Sink(Protocol):
 class Log:
     """Means of the losses over each logging period, over all ranks, with speed and memory.
 
-    The mean of a loss is over the updates in which it came, of which an iteration may have none, one or several. A
-    value that is not finite is left out; how many were left out is logged as "nonfinite". No step waits for the device
-    but the last of a period. Tags are those of the reference.
+    The mean of a loss is over the updates in which it came: an iteration may have none, one or several, on all ranks or
+    on some. A value that is not finite is left out; how many were left out is logged as "nonfinite". No step waits for
+    the device but the last of a period. Tags are those of the reference.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class Log:
         """Iterations of the period so far."""
         self._sums: dict[tuple[str, ...], _Sums] = {}
         """By the tags of all values of an iteration: iterations with the same tags are added up as one tensor."""
+        self._counted: dict[str, int] = {}
+        """What is to be added to the tallies."""
         self.period_start = self.epoch_start = time.perf_counter()
         self.timed_steps = 0
 
@@ -81,8 +84,8 @@ class Log:
             self.epoch_start = now
 
     def after_fit(self, trainer: Trainer, progress: Progress | None) -> None:
-        if progress is not None and self.steps:
-            self._flush(trainer, progress)  # the period is not over: its sums continue after a resume
+        if progress is not None and self.steps and progress.outcome is not Outcome.INTERRUPTED:
+            self._flush(trainer, progress)  # that of an interrupted run goes on after a resume, as if nothing had been
 
     def write(self, record: Record) -> None:
         """Sends a record to all sinks."""
@@ -90,25 +93,26 @@ class Log:
             sink.scalars(record)
 
     def state_dict(self, runtime: Runtime) -> dict[str, Any]:
-        """The current period, its mean over all ranks, for a run that continues in the middle of it.
+        """The sums of the current period, of every rank, for a run that continues in the middle of it.
 
         Must be called by all ranks.
         """
-        groups = []
-        for tags, group in self._sums.items():
-            sums, counts = runtime.all_reduce_mean(torch.stack([group.sums, group.counts]))
-            groups.append({"tags": list(tags), "sums": sums, "counts": counts, "steps": group.steps})
-        return {"steps": self.steps, "groups": groups}
+        ranks = runtime.all_gather_objects(self._read())
+        return {"steps": self.steps, "ranks": ranks, "tallies": self._tally(runtime)}
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Continues the period of a saved run."""
+    def load_state_dict(self, state: dict[str, Any], runtime: Runtime) -> None:
+        """Continues the period of a saved run. With other ranks than before, they share the sums."""
         self.steps = state["steps"]
-        groups = state.get("groups", [state])  # in version 0.1 all iterations of a period had the same tags
-        self._sums = {
-            tuple(group["tags"]): _Sums(group["sums"].to(device), group["counts"].to(device), group["steps"])
-            for group in groups
-            if group["sums"] is not None
-        }
+        # Version 0.1 kept the means over ranks; in its first checkpoints all iterations of a period had the same tags.
+        ranks = state["ranks"] if "ranks" in state else [state.get("groups", [state])] * runtime.world
+        self._counted = {}
+        now = self._tally(runtime)  # not 0 in a run that goes back to a checkpoint
+        self._counted = {tag: count - now.get(tag, 0) for tag, count in state.get("tallies", {}).items()}
+        self._sums = {}
+        for group in chain.from_iterable(ranks[runtime.rank :: runtime.world]):
+            if group["sums"] is not None:
+                sums, counts = (torch.as_tensor(group[key], device=runtime.device) for key in ("sums", "counts"))
+                self._add_group(tuple(group["tags"]), sums, counts, group["steps"])
 
     def _add(self, phases: Sequence[Phase]) -> None:
         self.steps += 1
@@ -119,27 +123,37 @@ class Log:
         tags = tuple(tag for tag, _ in named)
         values = torch.stack([value.float() for _, value in named])
         finite = values.isfinite()
-        values = values.where(finite, 0)
+        self._add_group(tags, values.where(finite, 0), finite.float(), 1)
+
+    def _add_group(self, tags: tuple[str, ...], sums: Tensor, counts: Tensor, steps: int) -> None:
         if tags not in self._sums:
-            self._sums[tags] = _Sums(values, finite.float(), 1)
+            self._sums[tags] = _Sums(sums, counts, steps)
         else:
-            self._sums[tags].add(values, finite)
+            self._sums[tags].add(sums, counts, steps)
+
+    def _read(self) -> list[dict[str, Any]]:
+        """The sums of this rank as plain numbers; waits for the device."""
+        read = [(tags, *torch.stack([group.sums, group.counts]).tolist(), group) for tags, group in self._sums.items()]
+        return [
+            {"tags": list(tags), "sums": sums, "counts": counts, "steps": group.steps}
+            for tags, sums, counts, group in read
+        ]
 
     def _means(self, runtime: Runtime) -> tuple[dict[str, float], float]:
         """By tag, over the period and all ranks; and the values that were left out because they are not finite."""
-        if not self._sums:
-            return {}, 0.0
-        groups = self._sums.values()
-        both = torch.stack([torch.cat([g.sums for g in groups]), torch.cat([g.counts for g in groups])])
-        tags = [(tag, group.steps) for names, group in self._sums.items() for tag in names]
         totals: dict[str, float] = {}
         counts: dict[str, float] = {}
         lost = 0.0
-        for (tag, steps), total, count in zip(tags, *runtime.all_reduce_mean(both).tolist()):
-            totals[tag] = totals.get(tag, 0.0) + total
-            counts[tag] = counts.get(tag, 0.0) + count
-            lost += steps - count
+        for group in chain.from_iterable(runtime.all_gather_objects(self._read())):
+            for tag, total, count in zip(group["tags"], group["sums"], group["counts"]):
+                totals[tag] = totals.get(tag, 0.0) + total
+                counts[tag] = counts.get(tag, 0.0) + count
+                lost += group["steps"] - count
         return {tag: total / counts[tag] for tag, total in totals.items() if counts[tag]}, lost
+
+    def _tally(self, runtime: Runtime) -> dict[str, int]:
+        """The other counts, over all ranks, and over the process before if the run continues."""
+        return {tag: self._counted.get(tag, 0) + runtime.all_reduce_sum(n) for tag, n in self.tallies().items()}
 
     def _flush(self, trainer: Trainer, progress: Progress) -> None:
         means, lost = self._means(trainer.runtime)
@@ -153,8 +167,7 @@ class Log:
         rates = {f"optim/{name}_lr": player.lr for name, player in trainer.players.items()}
         memory = {"memory/peak_bytes": float(trainer.runtime.peak_memory_bytes())}
         problems = {"nonfinite": lost} if lost else {}
-        sums = {tag: float(trainer.runtime.all_reduce_sum(count)) for tag, count in self.tallies().items()}
-        problems |= {tag: total for tag, total in sums.items() if total}
+        problems |= {tag: float(total) for tag, total in self._tally(trainer.runtime).items() if total}
         self.write(Record(progress.step, progress.epoch, {**means, **rates, **speed, **memory, **problems}))
 
 
@@ -166,12 +179,12 @@ class _Sums:
     counts: Tensor
     """How many values were finite."""
     steps: int
-    """How many there are."""
+    """How many iterations there are."""
 
-    def add(self, values: Tensor, finite: Tensor) -> None:
-        self.sums.add_(values)
-        self.counts.add_(finite)
-        self.steps += 1
+    def add(self, sums: Tensor, counts: Tensor, steps: int) -> None:
+        self.sums.add_(sums)
+        self.counts.add_(counts)
+        self.steps += steps
 
 
 def tag_losses(losses: Mapping[str, Losses], log_names: Mapping[str, str]) -> dict[str, Tensor]:

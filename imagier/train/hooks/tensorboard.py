@@ -2,37 +2,93 @@
 
 from __future__ import annotations
 
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from os import getpid
 from pathlib import Path
+from typing import Any
 
 from imagier.errors import UserError
-from imagier.train.hooks.images import read_image
+from imagier.train.disk import AppendFile
+from imagier.train.hooks.images import TAG, read_image
 from imagier.train.hooks.log import Record
+
+FOLDER = "tensorboard"
 
 
 class TensorBoard:
-    """Writes <logdir>/tensorboard. Its library writes in a thread, which a failing disk (OSError) ends for good."""
+    """Writes <logdir>/tensorboard, in this thread: the library's own writer would end for good with a failing disk."""
 
-    def __init__(self, logdir: Path, *, from_step: int, images: bool) -> None:
-        """images: also write images, with the tag "Visualizations". UserError if tensorboard is not installed."""
+    def __init__(
+        self,
+        logdir: Path,
+        *,
+        from_step: int,
+        images: bool,
+        config: Mapping[str, Any] | None = None,
+        config_text: str = "",
+        metrics: Sequence[str] = (),
+    ) -> None:
+        """images: also write images. config: shown as hyperparameters, and its text as it is. metrics: the tags by
+        which runs are compared.
+
+        UserError if tensorboard is not installed. What cannot be written (OSError) waits for the next record.
+        """
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+            from torch.utils.tensorboard import summary
         except ImportError as error:
             what = "TensorBoard is not installed: pip install 'imagier[tensorboard]'"
             raise UserError(what, code="missing-package") from error
-        # The viewer hides what an attempt that got further wrote from here on.
-        self.writer = SummaryWriter(str(logdir / "tensorboard"), purge_step=from_step + 1 if from_step else None)
+        self._event = Event
         self.images = images
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{getpid()}.0"
+        beginning = [Event(file_version="brain.Event:2")]
+        if from_step:  # the viewer hides what an attempt that got further wrote from here on
+            beginning.append(Event(step=from_step + 1, session_log=SessionLog(status=SessionLog.START)))
+        if config is not None:
+            described = [summary.text("config", f"```yaml\n{config_text}```")]
+            described += summary.hparams(flatten(config), dict.fromkeys(metrics, 0.0))[:2]
+            beginning += [Event(step=from_step, summary=part) for part in described]
+        self.file = AppendFile(logdir / FOLDER / name, b"".join(map(_encode, beginning)))
 
     def scalars(self, record: Record) -> None:
-        for tag, value in record.scalars.items():
-            self.writer.add_scalar(tag, value, record.step)
+        self._write(record.step, [{"tag": tag, "simple_value": value} for tag, value in record.scalars.items()])
 
     def image(self, path: Path, step: int) -> None:
         if self.images:
-            self.writer.add_image("Visualizations", read_image(path), step, dataformats="HWC")
+            height, width, _ = read_image(path).shape
+            image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": path.read_bytes()}
+            self._write(step, [{"tag": TAG, "image": image}])
 
     def close(self) -> None:
-        self.writer.close()
+        self.file.close()
+
+    def _write(self, step: int, values: Sequence[Mapping[str, Any]]) -> None:
+        self.file.append(_encode(self._event(step=step, summary={"value": values})))
+
+
+def _encode(event: Any) -> bytes:
+    """An event as it stands in a file, with its length and checksums."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    event.wall_time = time.time()
+    file = BytesIO()
+    RecordWriter(file).write(event.SerializeToString())
+    return file.getvalue()
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float]:
+    """The values of a config by their whole key, "gen.num_filters"; lists as text."""
+    flat: dict[str, str | int | float] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, int | float) else str(value)
+    return flat
 
 
 def is_installed() -> bool:

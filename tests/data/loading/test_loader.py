@@ -83,7 +83,7 @@ def test_ranks_together_see_every_sample_of_every_epoch_exactly_once(world: int,
         loader(Counted(length), 2, seed=3, shuffle=True, rank=rank, world=world).stream(Position())
         for rank in range(world)
     ]
-    steps = loader(Counted(length), 2, world=world).steps_in(3)
+    steps = loader(Counted(length), 2, world=world).steps_until(3, Position())
     seen = [place for _ in range(steps) for stream in streams for place in places(next(stream)[0])]
     assert [epoch for epoch, _ in seen] == sorted(epoch for epoch, _ in seen)
     orders = [[index for at, index in seen if at == epoch] for epoch in range(3)]
@@ -117,15 +117,33 @@ def test_more_processes_than_cores_bring_no_warning_of_torch(recwarn: pytest.War
 def test_so_many_epochs_take_the_steps_that_are_told(length: int, epochs: int) -> None:
     made = loader(Counted(length), 2, world=4)
     assert made.steps_per_epoch == length // 8
-    steps = made.steps_in(epochs)
+    steps = made.steps_until(epochs, Position())
     assert (steps - 1) * 8 < epochs * length <= steps * 8
 
 
 def test_the_last_of_those_steps_ends_the_epoch() -> None:
     for epochs, length in ((1, 8), (1, 9), (2, 11), (5, 23)):
         made = loader(Counted(length), 2, world=4)
-        ends = [position.epoch for _, position in taken(made.stream(Position()), made.steps_in(epochs))]
+        ends = [position.epoch for _, position in taken(made.stream(Position()), made.steps_until(epochs, Position()))]
         assert ends[-1] >= epochs > max([0, *ends[:-1]])
+
+
+@pytest.mark.parametrize("start", [Position(0, 6), Position(1, 0), Position(1, 10), Position(3, 2)])
+def test_what_is_left_of_a_run_is_the_steps_that_its_stream_takes(start: Position) -> None:
+    made = loader(Counted(11), 2, world=2)
+    expected, position = 0, start
+    stream = made.stream(start)
+    while position.epoch < 3:
+        _, position = next(stream)
+        expected += 1
+        assert made.epoch_after(expected, start) == position.epoch
+    assert made.steps_until(3, start) == expected
+
+
+def test_a_position_beyond_the_end_of_a_set_is_the_next_epoch() -> None:
+    made = loader(Counted(11), 2)
+    places = [Position(2, samples) for samples in (0, 10, 11, 99)]
+    assert [made.fit_position(place) for place in places] == [*places[:2], Position(3, 0), Position(3, 0)]
 
 
 def test_the_order_is_a_function_of_the_seed_and_the_epoch() -> None:
@@ -322,6 +340,28 @@ def test_persistent_workers_serve_every_pass_even_after_one_that_was_broken_off(
     assert [content(batch) for batch in kept.once()] == expected
     assert content(next(kept.once())) == expected[0]
     assert [content(batch) for batch in kept.once()] == expected
+
+
+def test_drawn_samples_are_random_ones_the_same_for_any_batch_size_and_number_of_ranks() -> None:
+    """As batches, those of all ranks side by side are those of one process with a larger batch."""
+    alone = [places(batch) for batch in loader(Counted(200), 6, shuffle=True, seed=3).draw(24)]
+    drawn = [index for batch in alone for _, index in batch]
+    assert len(set(drawn)) == 24 and max(drawn) - min(drawn) > 100 and drawn != sorted(drawn)
+    of_ranks = [loader(Counted(200), 3, shuffle=True, seed=3, rank=rank, world=2).draw(24) for rank in (0, 1)]
+    assert [places(one) + places(other) for one, other in zip(*of_ranks)] == alone
+    uneven = [loader(Counted(200), 5, shuffle=True, seed=3, rank=rank, world=3).draw(24) for rank in (0, 1, 2)]
+    assert sorted(place for of in uneven for batch in of for place in places(batch)) == sorted(
+        place for batch in alone for place in batch
+    )
+    assert [places(batch) for batch in loader(Counted(200), 6, shuffle=True, seed=4).draw(24)] != alone
+    whole = loader(Counted(5), 2, shuffle=True).draw(24)
+    assert sorted(index for batch in whole for _, index in places(batch)) == [0, 1, 2, 3, 4]
+
+
+def test_samples_are_drawn_from_all_over_a_set_in_blocks() -> None:
+    """The order of an epoch would have them all from the first few blocks."""
+    (batch,) = loader(Counted(400), 64, shuffle=True, blocks=[10] * 40).draw(64)
+    assert len({index // 10 for _, index in places(batch)}) > 20
 
 
 def test_a_data_set_can_be_sent_to_a_worker_that_is_not_forked() -> None:
