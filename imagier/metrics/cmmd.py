@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -16,6 +19,7 @@ class Metric(FeatureMetric):
     """Maximum mean discrepancy with a Gaussian kernel, times 1000; made for CLIP's features."""
 
     title = "CMMD"
+    values: ClassVar[Mapping[str, bool]] = {"cmmd": False}
 
     def __init__(self, *, features: Features = "clip") -> None:
         """features: The space of the features. Published values are those of clip."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -16,10 +19,13 @@ class Metric(FeatureMetric):
     """
 
     title = "FD"
+    values: ClassVar[Mapping[str, bool]] = {"fd": False}
 
-    def __init__(self, *, features: Features = "efflite0") -> None:
-        """features: The space of the features."""
-        super().__init__(features)
+    def __init__(self, *, features: Features = "efflite0", per_class: bool = False) -> None:
+        """features: The space of the features.
+        per_class: The mean over the classes of the images, where the data have classes.
+        """
+        super().__init__(features, per_class=per_class)
 
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         return {"fd": frechet_distance(real.features, fake.features)}

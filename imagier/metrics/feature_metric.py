@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -26,9 +26,16 @@ class FeatureSet:
     """N x D, float32."""
     logits: Tensor | None = None
     """N x classes, float32, of networks that have classes."""
+    labels: Tensor | None = None
+    """N, int64: the class of each image, where the data have classes."""
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def select(self, rows: Tensor) -> FeatureSet:
+        """Some of the images, by their indices or by a mask."""
+        logits, labels = (None if part is None else part[rows] for part in (self.logits, self.labels))
+        return FeatureSet(self.features[rows], logits, labels)
 
 
 class FeatureMetric(AnyMetric):
@@ -42,6 +49,7 @@ class FeatureMetric(AnyMetric):
             '''Distance between the mean features.'''
 
             title = "Mean"
+            values = {"mean": False}
 
             def __init__(self, *, features: str = "efflite0") -> None:
                 super().__init__(features)
@@ -50,16 +58,52 @@ class FeatureMetric(AnyMetric):
                 return {"mean": (real.features.mean(dim=0) - fake.features.mean(dim=0)).norm().item()}
     """
 
-    title: str
+    title: ClassVar[str]
     """The first part of its name. The second is the label of the feature space."""
+
+    values: ClassVar[Mapping[str, bool]]
+    """The short names of its values, the main one first, and whether higher is better."""
+
+    titles: ClassVar[Mapping[str, str]] = {}
+    """By short name, the first part of the name of a value where that is not `title`."""
+
+    needs_labels: ClassVar[bool] = False
+    """Whether it needs the classes of images. Sets without are passed over."""
 
     min_images: int = 2
     """As few as this in either set are enough."""
 
-    def __init__(self, features: Features) -> None:
+    def __init__(self, features: Features, *, per_class: bool = False) -> None:
+        """per_class: `measure` returns the mean over the classes of the images, where these have classes."""
         self.features = features
-        self.name = f"{self.title}-{FEATURE_SPACES[features].label}"
+        self.per_class = per_class
+        self.space = FEATURE_SPACES[features]
+        main, self.higher_is_better = next(iter(self.values.items()))
+        self.name = self.name_value(main)
+
+    @property
+    def scores(self) -> dict[str, bool]:
+        return {self.name_value(short): is_better for short, is_better in self.values.items()}
+
+    def name_value(self, short: str) -> str:
+        """The name in logs of one of its values."""
+        title = self.titles.get(short, self.title)
+        return self.space.names.get(title, f"{title}-{self.space.label}")
 
     @abstractmethod
     def compare(self, real: FeatureSet, fake: FeatureSet) -> Mapping[str, float]:
-        """The values by their short names. The first is the metric's; others may say more, such as its error."""
+        """The numbers by their short names: `values`, and others that say more about them, such as an error."""
+
+    def measure(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
+        """`compare`, of all images or of each class; empty if there are too few, or if they lack classes."""
+        if self.needs_labels and (real.labels is None or fake.labels is None):
+            return {}
+        if not (self.per_class and real.labels is not None and fake.labels is not None):
+            return dict(self.compare(real, fake)) if min(len(real), len(fake)) >= self.min_images else {}
+        of_classes: list[Mapping[str, float]] = []
+        for label in real.labels.unique():
+            sets = [each.select(each.labels == label) for each in (real, fake) if each.labels is not None]
+            if min(map(len, sets)) >= self.min_images:
+                of_classes.append(self.compare(*sets))
+        names = of_classes[0] if of_classes else {}
+        return {name: sum(values[name] for values in of_classes) / len(of_classes) for name in names}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -60,6 +60,8 @@ class FeatureSpace:
     """The layer of its class logits, if it has classes."""
     has_unit_length: bool = False
     """Whether features are divided by their lengths."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Of metrics, by their titles, where they are not title and label."""
 
 
 FEATURE_SPACES = {
@@ -68,12 +70,17 @@ FEATURE_SPACES = {
     "inception_fid_tf1": FeatureSpace(
         "Inception-TF1", "inception_fid", "pool", 2048, 299, resize_like_tensorflow1, logits="logits"
     ),
-    "reference_inception": FeatureSpace("Reference", "inception_v3_signed", "pool_3", 2048, 299, resize_by_corners),
+    "reference_inception": FeatureSpace(
+        "Reference", "inception_v3_signed", "pool_3", 2048, 299, resize_by_corners, names={"FD": "FID", "KD": "KID"}
+    ),
     "dinov2": FeatureSpace("DINOv2-B", "dinov2_vitb14", "pool", 768, 224),
     "dinov2_large": FeatureSpace("DINOv2-L", "dinov2_vitl14", "pool", 1024, 224),
     "clip": FeatureSpace("CLIP", "clip_vitl14_336", "pool", 768, 336, has_unit_length=True),
 }
-"""By the name in a config. `inception_fid` resizes as Parmar et al. 2022 do; `inception_fid_tf1` as older programs."""
+"""By the name in a config. `inception_fid` resizes as Parmar et al. 2022 do; `inception_fid_tf1` as older programs.
+
+`reference_inception` is for comparisons with old logs of imaginaire, which called its distances FID and KID.
+"""
 
 
 class FeatureExtractor:

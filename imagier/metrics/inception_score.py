@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -14,7 +15,7 @@ class Metric(FeatureMetric):
     """Inception score of the generated images: sharp classes in each, many classes in all. Real ones are not used."""
 
     title = "IS"
-    higher_is_better = True
+    values: ClassVar[Mapping[str, bool]] = {"is": True}
 
     def __init__(self, *, features: Features = "inception_fid", num_splits: Annotated[int, Field(ge=1)] = 10) -> None:
         """features: The space whose network has the classes.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -17,6 +18,7 @@ class Metric(FeatureMetric):
     """Kernel distance of the features of real and generated images: the unbiased squared MMD with a cubic kernel."""
 
     title = "KD"
+    values: ClassVar[Mapping[str, bool]] = {"kd": False}
 
     def __init__(
         self,
@@ -25,13 +27,15 @@ class Metric(FeatureMetric):
         num_subsets: Annotated[int, Field(ge=2)] | None = None,
         subset_size: Annotated[int, Field(ge=2)] = 1000,
         seed: int = 0,
+        per_class: bool = False,
     ) -> None:
         """features: The space of the features.
         num_subsets: The mean over so many random subsets, with its standard error; null: all images at once.
         subset_size: Size of each subset [images].
         seed: Draws the subsets.
+        per_class: The mean over the classes of the images, where the data have classes.
         """
-        super().__init__(features)
+        super().__init__(features, per_class=per_class)
         self.num_subsets = num_subsets
         self.subset_size = subset_size
         self.seed = seed

@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -20,7 +20,15 @@ class AnyMetric(ABC):
     name: str
     """What people and logs call it, and `keep_best`. No two metrics of a run have the same."""
 
-    higher_is_better: ClassVar[bool] = False
+    higher_is_better: bool = False
+
+    takes_clips: ClassVar[bool] = False
+    """Whether it is given clips, N x T x 3 x H x W, and not images."""
+
+    @property
+    def scores(self) -> dict[str, bool]:
+        """The names of its numbers, the main one first, and whether higher is better."""
+        return {self.name: self.higher_is_better}
 
     @property
     def meaning(self) -> str:
@@ -28,6 +36,9 @@ class AnyMetric(ABC):
         documentation = inspect.getdoc(type(self)) or ""
         better = "Higher" if self.higher_is_better else "Lower"
         return f"{self.name}: {documentation.partition(chr(10))[0]} {better} is better."
+
+    def load(self, device: torch.device) -> None:  # noqa: B027 - most have no network
+        """Loads the networks that it uses, once, before its first image. UserError if their weights cannot be had."""
 
 
 class Metric(AnyMetric):
@@ -62,7 +73,11 @@ class Metric(AnyMetric):
 
     targets: the images that should have come out. start: what was there before, such as the gray image that was to be
     colored; the targets where there is no such thing. Both are N x 3 x H x W in [0, 1], like the generated images.
+    classes: the class of each pixel of the target, N x K x H x W in {0, 1}.
     """
+
+    learns: ClassVar[bool] = False
+    """Whether `fit` has something to do. Such a metric is not perfect for real images: these are scored, too."""
 
     state: dict[str, Tensor]
     """What the images so far have added up to: sums, whose sum over the ranks is the state of the whole set."""
@@ -78,6 +93,12 @@ class Metric(AnyMetric):
     @abstractmethod
     def compute(self) -> float:
         """The number that belongs to `state`; NaN if it is not defined, as that of no images may be."""
+
+    def fit(self, real: Iterable[tuple[Tensor, Mapping[str, Tensor]]]) -> None:
+        """Learns from training images what it needs, once, before its first image.
+
+        real: batches as of `update`, of real images and what is known of them.
+        """
 
     def fresh(self, device: torch.device) -> Self:
         """The same metric before its first image. It shares everything but the state with this one."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -16,7 +17,8 @@ class Metric(FeatureMetric):
     """Coverage of the real images by the generated ones, with precision, recall and density."""
 
     title = "Coverage"
-    higher_is_better = True
+    values: ClassVar[Mapping[str, bool]] = {"coverage": True, "precision": True, "recall": True, "density": True}
+    titles: ClassVar[Mapping[str, str]] = {name: name.capitalize() for name in values}
 
     def __init__(self, *, features: Features = "efflite0", k: Annotated[int, Field(ge=1)] = 5) -> None:
         """features: The space of the features.
@@ -28,7 +30,7 @@ class Metric(FeatureMetric):
 
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         values = measure_prdc(real.features, fake.features, k=self.k)
-        return {name: values[name] for name in ("coverage", "precision", "recall", "density")}
+        return {name: values[name] for name in self.values}
 
 
 def measure_prdc(real: Tensor, fake: Tensor, *, k: int) -> dict[str, float]:

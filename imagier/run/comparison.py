@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import imagier
 from imagier.errors import UserError
@@ -70,15 +69,14 @@ class Comparison:
     def _compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         values: dict[str, float] = {}
         for metric in self.metrics:
-            enough = min(len(real), len(fake)) >= metric.min_images
-            values |= metric.compare(real, fake) if enough else {}
+            values |= metric.measure(real, fake)
         return values
 
     def _measure_floor(self, real: FeatureSet, num_fake: int) -> tuple[dict[str, float], tuple[int, int]]:
         """Real images as if they were generated: as many, but at most half of all, against the others."""
         order = torch.randperm(len(real), generator=torch.Generator().manual_seed(self.seed))
         count = min(num_fake, len(real) // 2)
-        others, drawn = _take(real, order[count:]), _take(real, order[:count])
+        others, drawn = real.select(order[count:]), real.select(order[:count])
         return self._compare(others, drawn), (len(others), count)
 
     def _measure_intervals(
@@ -91,7 +89,7 @@ class Comparison:
         without: list[dict[str, float]] = []
         for group in range(_GROUPS):
             kept = torch.cat([part for i, part in enumerate(order.tensor_split(_GROUPS)) if i != group])
-            without.append(self._compare(real, _take(fake, kept)))
+            without.append(self._compare(real, fake.select(kept)))
             update(group + 1)
         intervals = {}
         for name, value in values.items():
@@ -138,7 +136,3 @@ def describe_program() -> dict[str, str]:
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def _take(features: FeatureSet, rows: Tensor) -> FeatureSet:
-    return FeatureSet(features.features[rows], None if features.logits is None else features.logits[rows])

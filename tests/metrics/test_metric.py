@@ -16,7 +16,7 @@ from imagier.config.schema import METRIC
 from imagier.metrics.metric import Metric
 
 CPU = torch.device("cpu")
-TYPES = list_types(METRIC)
+TYPES = [name for name in list_types(METRIC) if issubclass(find(METRIC, name), Metric)]
 
 
 def images(seed: int) -> Tensor:
@@ -47,10 +47,6 @@ class Ranks:
         gathered = torch.cat([own, *(state[self.asked][None] for state in self.states)])
         self.asked += 1
         return gathered
-
-
-def test_the_files_of_the_room_are_the_types() -> None:
-    assert set(TYPES) == {"l1", "psnr", "l1_changed"}
 
 
 @pytest.mark.parametrize("name", TYPES)

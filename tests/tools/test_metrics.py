@@ -38,7 +38,7 @@ def measure(*words: str) -> dict[str, object]:
 
 def refuse(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main(["metrics", *words]) == 2
-    out, err = capsys.readouterr()
+    err = capsys.readouterr().err
     assert not Path("card.json").exists()
     assert len(err.splitlines()) == 1
     return err
