@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-import imagier
 from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
+from imagier.run.about import find_version
 from imagier.run.card import Card
 from imagier.run.feature_sets import MeasuredSet
 
@@ -131,7 +131,7 @@ def list_warnings(metrics: Sequence[FeatureMetric], real: FeatureSet, fake: Feat
 def describe_program() -> dict[str, str]:
     """What measured, and when."""
     return {
-        "imagier": imagier.__version__,
+        "imagier": find_version("imagier"),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
