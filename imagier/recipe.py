@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,16 @@ class InferenceInputs:
         return [*self.content, *([self.style] if self.style and self.is_style_aligned else [])]
 
 
+@dataclass(frozen=True)
+class Domain:
+    """A set of images that a generator makes. Every file counts once, even if a shorter list of files begins again."""
+
+    real: str | None = None
+    """Input type of the real images that they should look like; None: a real image belongs to a whole sample."""
+    content: str | None = None
+    """Input type that they are made of; None: each sample gives another image."""
+
+
 class Recipe(ABC):
     """One method (one paper): which losses move which network, and how images are made.
 
@@ -158,6 +168,9 @@ class Recipe(ABC):
 
     instance_inputs: ClassVar[Sequence[str]] = ()
     """Input types of the label whose values it reads as numbers of instances: they are no classes."""
+
+    domains: ClassVar[Mapping[str, Domain]] = {"": Domain()}
+    """The sets of images that it makes; the first is that of `sample`. A name follows those of its scores ("FD_a")."""
 
     is_video: ClassVar[bool] = False
     """Whether batches hold clips, with a dimension of frames after that of samples."""
@@ -292,6 +305,22 @@ class Recipe(ABC):
         """The images that `sample` should reproduce, N x 3 x H x W in [-1, 1]; None if the data have none."""
         return None
 
+    def translate(self, batch: Batch, rng: torch.Generator, sample: Tensor) -> dict[str, Tensor]:
+        """Images of every one of `domains`, N x 3 x H x W in [-1, 1]. sample: those of `sample`, which may be taken."""
+        return {next(iter(self.domains)): sample}
+
+    def real_images(self, batch: Batch) -> dict[str, Tensor]:
+        """The real images that those of each domain should look like, N x 3 x H x W in [-1, 1]; by default the target.
+
+        Sets of both are compared (FD, KD, ...), so that none needs to belong to another one.
+        """
+        target = self.target(batch)
+        return {} if target is None else {next(iter(self.domains)): target}
+
+    def image_classes(self, batch: Batch) -> Tensor | None:
+        """The class of each image of the first domain, real or generated, N, int64; None without classes."""
+        return None
+
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         """Images by name that need no training and that `sample` should beat at coming near the target."""
         return {}
@@ -342,59 +371,3 @@ class Recipe(ABC):
 def name_in_style(content: str, style: str) -> str:
     """The name of an image, "sequence/name", from those of its content and its style."""
     return f"{content}_style_{style.removeprefix('./').replace('/', '_')}"
-
-
-Generated = TypeVar("Generated")
-
-
-@dataclass(frozen=True)
-class Updates:
-    """How often a discriminator and a generator are updated in an iteration. UserError if that makes no sense."""
-
-    dis_step: int = 1
-    gen_step: int = 1
-    can_share_forward: bool = True
-    """One forward of the generator may serve one update of each. False: every update has its own."""
-
-    def __post_init__(self) -> None:
-        for name, steps in (("dis_step", self.dis_step), ("gen_step", self.gen_step)):
-            if steps < 0:
-                raise UserError(f"must not be negative, but is {steps}", where=name, code="negative-steps")
-        if self.dis_step == self.gen_step == 0:
-            raise UserError("are both 0: nothing would be trained", where="dis_step and gen_step", code="no-updates")
-
-    @property
-    def batches(self) -> int:
-        """Batches that an iteration takes."""
-        return max(self.dis_step, self.gen_step)
-
-
-def alternate(
-    batch: Batch,
-    ctx: StepContext,
-    updates: Updates,
-    *,
-    generate: Callable[[Batch], Generated],
-    dis_losses: Callable[[Batch, Generated], Losses],
-    gen_losses: Callable[[Batch, Generated], Losses],
-    generate_for_dis: Callable[[Batch], Generated] | None = None,
-) -> Iterator[tuple[str, Losses]]:
-    """The phases of a `step` with a generator and a discriminator: updates of "dis", then of "gen".
-
-    The i-th update of each is on the i-th part of the batch, which `updates.batches` of the loader make up, and the
-    generator's are made with the discriminator already updated. If each is updated once, one forward of the generator
-    may serve both. Else every update has its own, without gradients for the discriminator's, by `generate_for_dis` if
-    given; also with `trainer.accumulate` > 1, as the generator's graphs of all parts would be in memory together.
-    """
-    if updates.can_share_forward and updates.dis_step == updates.gen_step == ctx.parts == 1:
-        fake = generate(batch)
-        yield "dis", dis_losses(batch, fake)
-        yield "gen", gen_losses(batch, fake)
-        return
-    parts = batch.split(updates.batches)
-    for part in parts[: updates.dis_step]:
-        with torch.no_grad():
-            fake = (generate_for_dis or generate)(part)
-        yield "dis", dis_losses(part, fake)
-    for part in parts[: updates.gen_step]:
-        yield "gen", gen_losses(part, generate(part))

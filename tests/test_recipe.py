@@ -12,8 +12,9 @@ import torch
 from contract import experiment
 from torch import Tensor
 
+from imagier.alternate import Updates, alternate
 from imagier.errors import UserError
-from imagier.recipe import Batch, Losses, Recipe, StepContext, Updates, alternate
+from imagier.recipe import Batch, Losses, Recipe, StepContext
 
 
 class Weighing(Recipe):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagier.alternate import Updates, alternate
 from imagier.errors import UserError
 from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.pixel import l1
@@ -26,7 +27,7 @@ from imagier.nn.reference_names import Rules
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Positive
-from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate, name_in_style
+from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, name_in_style
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -388,6 +389,14 @@ class Recipe(BaseRecipe):
         """The true images of the contents in the styles: `images`, which a held-out set may have, of the same size."""
         is_there = "images" in batch and batch["images"].shape == batch["images_content"].shape
         return to_rgb(batch["images"]) if is_there else None
+
+    def real_images(self, batch: Batch) -> dict[str, Tensor]:
+        """The true images where there are any, or else those of the styles."""
+        target = self.target(batch)
+        return {"": to_rgb(batch["images_style"]) if target is None else target}
+
+    def image_classes(self, batch: Batch) -> Tensor | None:
+        return batch["labels_style"] if "labels_style" in batch else None
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         return {"content as it is": to_rgb(batch["images_content"])}

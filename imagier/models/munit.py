@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagier.alternate import Updates, alternate
 from imagier.errors import UserError
 from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.gradient_penalty import gradient_penalty
@@ -31,7 +32,7 @@ from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Odd, Positive
-from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate, name_in_style
+from imagier.recipe import Batch, Domain, InferenceInputs, Losses, StepContext, name_in_style
 from imagier.recipe import Recipe as BaseRecipe
 
 LARGEST_SHIFT = 0.05
@@ -344,6 +345,7 @@ class Recipe(BaseRecipe):
     """Adversarial training in both directions; images, contents and styles must survive a translation."""
 
     required_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
+    domains: ClassVar[Mapping[str, Domain]] = {"b": Domain("images_b", "images_a"), "a": Domain("images_a", "images_b")}
     steps_keys: ClassVar[Sequence[str]] = ("dis_step", "gen_step")
     normalized_inputs: ClassVar[Sequence[str]] = ("images_a", "images_b")
     log_names: ClassVar[Mapping[str, str]] = {
@@ -552,6 +554,14 @@ class Recipe(BaseRecipe):
         names_a, names_b = batch.keys.get("images_a"), batch.keys.get("images_b")
         are_pairs = names_a == names_b is not None and batch["images_a"].shape == batch["images_b"].shape
         return to_rgb(batch["images_b"]) if are_pairs else None
+
+    def translate(self, batch: Batch, rng: torch.Generator, sample: Tensor) -> dict[str, Tensor]:
+        """In random styles."""
+        made = self.generate(batch, rng, image_recon=False, latent_recon=False, cycle_recon=False)
+        return {"b": to_rgb(made["images_ab"]), "a": to_rgb(made["images_ba"])}
+
+    def real_images(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: to_rgb(batch[f"images_{name}"]) for name in self.domains}
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         return {"images_a as they are": to_rgb(batch["images_a"])}

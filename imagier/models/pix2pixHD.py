@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagier.alternate import Updates, alternate
 from imagier.errors import UserError
 from imagier.losses.feature_matching import feature_matching
 from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss, relativistic_logits
@@ -38,7 +39,7 @@ from imagier.nn.reference_names import Rules, reference_names
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Positive, Share
-from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate
+from imagier.recipe import Batch, InferenceInputs, Losses, StepContext
 from imagier.recipe import Recipe as BaseRecipe
 
 INSTANCE_MAPS = "instance_maps"

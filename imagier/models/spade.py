@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagier.alternate import Updates, alternate
 from imagier.errors import UserError
 from imagier.losses.feature_matching import feature_matching
 from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss, relativistic_logits
@@ -31,7 +32,7 @@ from imagier.nn.reference_names import Rules
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Odd, Positive, PositiveFloat, Share
-from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, Updates, alternate
+from imagier.recipe import Batch, InferenceInputs, Losses, StepContext
 from imagier.recipe import Recipe as BaseRecipe
 
 DISCRIMINATOR_MULTIPLE = 32
