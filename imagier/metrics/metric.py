@@ -7,11 +7,23 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class Score:
+    """What people should know of one of the numbers of a run's metrics."""
+
+    name: str
+    """What logs, tables and cards call it: that of the metric, or of one of its values; it may end in a domain (_a)."""
+    higher_is_better: bool
+    meaning: str
+    """A line that explains it; scores that are explained alike may share one."""
 
 
 class AnyMetric(ABC):
@@ -30,12 +42,13 @@ class AnyMetric(ABC):
         """The names of its numbers, the main one first, and whether higher is better."""
         return {self.name: self.higher_is_better}
 
-    @property
-    def meaning(self) -> str:
-        """What people should know of it: the first line of its docstring, and which way is better."""
-        documentation = inspect.getdoc(type(self)) or ""
-        better = "Higher" if self.higher_is_better else "Lower"
-        return f"{self.name}: {documentation.partition(chr(10))[0]} {better} is better."
+    def list_scores(self) -> list[Score]:
+        """What people should know of each of its numbers: the first line of its docstring, and which way is better."""
+        documentation = (inspect.getdoc(type(self)) or "").partition("\n")[0]
+        return [
+            Score(name, is_better, f"{name}: {documentation} {'Higher' if is_better else 'Lower'} is better.")
+            for name, is_better in self.scores.items()
+        ]
 
     def load(self, device: torch.device) -> None:  # noqa: B027 - most have no network
         """Loads the networks that it uses, once, before its first image. UserError if their weights cannot be had."""

@@ -79,7 +79,9 @@ def test_perfect_images_are_better_than_others(name: str) -> None:
     worse.update(images(0), facts())
     assert (perfect.compute() > worse.compute()) is metric.higher_is_better
     assert (perfect.compute() < worse.compute()) is not metric.higher_is_better
-    assert metric.meaning.startswith(f"{metric.name}: ")
+    (described,) = metric.list_scores()
+    assert described.meaning.startswith(f"{metric.name}: ")
+    assert (described.name, described.higher_is_better) == (metric.name, metric.higher_is_better)
 
 
 def test_two_tolerances_have_two_names() -> None:
@@ -94,4 +96,4 @@ def test_the_example_in_the_docstring_is_a_metric() -> None:
     metric = namespace["Metric"](scale=255.0)
     expected = 255 * (images(0) - images(1)).flatten().norm() / math.sqrt(6 * 3 * 4 * 5)
     assert score(metric, slice(0, 4), slice(4, 6)) == pytest.approx(expected.item(), rel=1e-6)
-    assert metric.meaning.endswith("over the pixels of all images. Lower is better.")
+    assert metric.list_scores()[0].meaning.endswith("over the pixels of all images. Lower is better.")

@@ -25,7 +25,7 @@ from test_hooks import METRICS, NO_CALIBRATION, Kept, Painter, images, progress
 from test_trainer import CPU, Line, trainer
 
 from imagier.errors import RunError
-from imagier.metrics import l1, psnr
+from imagier.metrics import l1
 from imagier.nn.average import ModelAverage
 from imagier.recipe import Batch
 from imagier.run import RunOptions, train
@@ -38,7 +38,8 @@ from imagier.train.hooks.log import Record
 from imagier.train.hooks.report import About, Report
 from imagier.train.trainer import Outcome, Progress
 
-ABOUT = About("imagier train --config <x>", total_steps=10, metrics=METRICS)
+SCORES = [score for metric in METRICS for score in metric.list_scores()]
+ABOUT = About("imagier train --config <x>", total_steps=10, scores=SCORES)
 
 
 def page(folder: Path) -> str:
@@ -70,7 +71,7 @@ def test_a_page_holds_everything_and_needs_nothing_from_outside(tmp_path: Path) 
     assert text.count("data:image/jpeg;base64,") == report.IMAGES
     assert re.findall(r"<figcaption>Iteration (\d+)<", text) == ["11", "9", "7", "5", "3", "1"]
     assert text.count("<svg viewBox") == 2
-    assert METRICS[0].meaning in text and METRICS[1].meaning not in text, "it was not measured"
+    assert SCORES[0].meaning in text and SCORES[1].meaning not in text, "it was not measured"
     assert "imagier train --config &lt;x&gt;" in text
     assert 'src="http' not in text and 'href="http' not in text and "<script" not in text
 
@@ -210,13 +211,13 @@ def test_verdicts_compare_the_generator_with_every_baseline() -> None:
         "line art": {"L1": 0.2, "PSNR": 10.0},
         "mean color": {"L1": 0.1, "PSNR": math.nan},
     }
-    assert evaluation.judge(scores, [l1.Metric(), psnr.Metric()]) == [
+    assert evaluation.judge(scores, SCORES[:2]) == [
         (False, "L1: no better than the line art and the mean color"),
         (True, "PSNR: better than every baseline"),
     ]
     scores["generator"] = {"L1": math.nan, "PSNR": math.nan}
-    assert [is_better for is_better, _ in evaluation.judge(scores, [l1.Metric(), psnr.Metric()])] == [False, False]
-    assert evaluation.judge({"generator": {"L1": 0.1}}, [l1.Metric()]) == []
+    assert [is_better for is_better, _ in evaluation.judge(scores, SCORES[:2])] == [False, False]
+    assert evaluation.judge({"generator": {"L1": 0.1}}, SCORES[:1]) == []
 
 
 def test_live_and_average_weights_are_scored_alike_and_logged_with_the_baselines() -> None:
@@ -249,7 +250,7 @@ def test_live_and_average_weights_are_scored_alike_and_logged_with_the_baselines
     assert tested.last["live weights"]["L1"] == pytest.approx(0.2)
     assert tested.best["L1"].value == pytest.approx(0.25), "the best is that of the average"
     records = [{"step": 2, **sink.records[1].scalars}]
-    found, step = log_summary.find_scores(records, [l1.Metric()])
+    found, step = log_summary.find_scores(records, ["L1"])
     assert (found, step) == (tested.last, 2)
 
 

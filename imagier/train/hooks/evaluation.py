@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imagier.metrics.metric import Metric
+from imagier.metrics.metric import Metric, Score
 from imagier.recipe import Batch, Recipe
 from imagier.train.guard import copy_tensors
 from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors, measure_mean_colors
@@ -239,21 +239,21 @@ def format_table(scores: Mapping[str, Scores]) -> list[list[str]]:
     return [["held out", *defined], *rows]
 
 
-def judge(scores: Mapping[str, Scores], metrics: Sequence[Metric]) -> list[tuple[bool, str]]:
-    """By metric, whether the generator is better than every baseline, and a line that says so; none without baselines.
+def judge(scores: Mapping[str, Scores], described: Sequence[Score]) -> list[tuple[bool, str]]:
+    """By score, whether the generator is better than every baseline, and a line that says so; none without baselines.
 
     A baseline whose score is not defined does not count; a generator whose score is not, is not better.
     """
     found = []
-    for metric in metrics:
-        sign = -1 if metric.higher_is_better else 1
-        values = {name: of_name.get(metric.name, math.nan) for name, of_name in scores.items() if name != LIVE}
+    for score in described:
+        sign = -1 if score.higher_is_better else 1
+        values = {name: of_name.get(score.name, math.nan) for name, of_name in scores.items() if name != LIVE}
         own = values.pop(GENERATOR, math.nan)
         rivals = {name: value for name, value in values.items() if not math.isnan(value)}
         unbeaten = [name for name, value in rivals.items() if not sign * own < sign * value]
         if rivals:
             verdict = f"no better than the {' and the '.join(unbeaten)}" if unbeaten else "better than every baseline"
-            found.append((not unbeaten, f"{metric.name}: {verdict}"))
+            found.append((not unbeaten, f"{score.name}: {verdict}"))
     return found
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from imagier.metrics.metric import Metric
 from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors
 from imagier.train.hooks.charts import Chart, draw_chart, group_by_scale
 from imagier.train.hooks.evaluation import AVERAGE, BASELINE, GENERATOR, LIVE, REGULAR, Scores
@@ -19,26 +18,25 @@ _TITLES = {"optim": "learning rates"}
 _NOT_DRAWN = ("memory", "time", "speed")
 
 
-def find_scores(records: Records, metrics: Sequence[Metric]) -> tuple[dict[str, Scores], int]:
+def find_scores(records: Records, names: Sequence[str]) -> tuple[dict[str, Scores], int]:
     """The last scores in a log, as of `Evaluation.last`, and the step they are of; none if there are none."""
     for record in reversed(records):
         found: dict[str, Scores] = {}
-        for metric in metrics:
-            for suffix, value in _select(record, metric).items():
-                found.setdefault(suffix, dict.fromkeys((of.name for of in metrics), math.nan))[metric.name] = value
+        for name in names:
+            for suffix, value in _select(record, name).items():
+                found.setdefault(suffix, dict.fromkeys(names, math.nan))[name] = value
         if found:
             live = LIVE if AVERAGE in found else GENERATOR
-            names = {AVERAGE: GENERATOR, REGULAR: live}
+            weights = {AVERAGE: GENERATOR, REGULAR: live}
             order = sorted(found, key=[AVERAGE, REGULAR, *found].index)
-            return {names.get(suffix, suffix.removeprefix(BASELINE)): found[suffix] for suffix in order}, int(
-                record["step"]
-            )
+            by_maker = {weights.get(suffix, suffix.removeprefix(BASELINE)): found[suffix] for suffix in order}
+            return by_maker, int(record["step"])
     return {}, 0
 
 
-def _select(record: Mapping[str, float], metric: Metric) -> dict[str, float]:
-    """The values of a metric in a record, by what comes after its name."""
-    prefix = f"{metric.name}/"
+def _select(record: Mapping[str, float], score: str) -> dict[str, float]:
+    """The values of a score in a record, by what comes after its name."""
+    prefix = f"{score}/"
     return {tag.removeprefix(prefix): value for tag, value in record.items() if tag.startswith(prefix)}
 
 
@@ -59,9 +57,11 @@ def sum_seconds(records: Records) -> float:
     return seconds
 
 
-def draw_charts(records: Records, metrics: Sequence[Metric]) -> dict[str, list[Chart]]:
-    """Every logged value over the iterations, by what it is about: the charts of each metric, player, and so on."""
-    names = [metric.name for metric in metrics]
+def draw_charts(records: Records, names: Sequence[str]) -> dict[str, list[Chart]]:
+    """Every logged value over the iterations, by what it is about: the charts of each score, player, and so on.
+
+    names: those of the scores.
+    """
     rooms = _collect_lines(records, names)
     charts = {}
     for name in (name for name in names if name in rooms):
@@ -74,14 +74,14 @@ def draw_charts(records: Records, metrics: Sequence[Metric]) -> dict[str, list[C
     return charts
 
 
-def _collect_lines(records: Records, metrics: Sequence[str]) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """The points of each tag "room/name", by room and by name. The name of a metric is a room, even with a slash."""
+def _collect_lines(records: Records, scores: Sequence[str]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """The points of each tag "room/name", by room and by name. The name of a score is a room, even with a slash."""
     places: dict[str, tuple[str, str]] = {}
     rooms: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for record in records:
         for tag, value in record.items():
             if tag not in places:
-                own = next((metric for metric in metrics if tag.startswith(f"{metric}/")), tag.partition("/")[0])
+                own = next((score for score in scores if tag.startswith(f"{score}/")), tag.partition("/")[0])
                 places[tag] = own, tag[len(own) + 1 :]
             room, name = places[tag]
             if name and room not in _NOT_DRAWN:

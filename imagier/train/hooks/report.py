@@ -13,7 +13,7 @@ import cv2
 import jinja2
 import numpy as np
 
-from imagier.metrics.metric import Metric
+from imagier.metrics.metric import Score
 from imagier.train.disk import write_atomic
 from imagier.train.hooks import files, log_summary
 from imagier.train.hooks.baselines import ClassErrors
@@ -53,7 +53,8 @@ class About:
     """What can be done with the run: the command of each purpose."""
     config: str = ""
     """All of it, as YAML."""
-    metrics: Sequence[Metric] = ()
+    scores: Sequence[Score] = ()
+    """Those that the run logs."""
 
 
 class Report:
@@ -106,7 +107,8 @@ class Report:
         about, records = self.about, files.read(self.logdir)
         if self._starts is None:
             self._starts = _note_start(self.logdir / COMMANDS, about.command, is_new=about.from_step == 0)
-        scores, step = log_summary.find_scores(records, about.metrics)
+        names = [score.name for score in about.scores]
+        scores, step = log_summary.find_scores(records, names)
         table = format_table(log_summary.rename(scores))
         return self._template.render(
             title=self.logdir.resolve().name,
@@ -119,11 +121,11 @@ class Report:
             starts=[line.split("  ", 1) for line in self._starts],
             scores=table,
             scored_step=step,
-            judgments=judge(scores, about.metrics),
-            meanings=[metric.meaning for metric in about.metrics if metric.name in table[0]],
+            judgments=judge(scores, about.scores),
+            meanings=list(dict.fromkeys(score.meaning for score in about.scores if score.name in table[0])),
             classes=log_summary.tabulate_classes(self.by_class),
             verdicts=self.verdicts(),
-            charts=log_summary.draw_charts(records, about.metrics),
+            charts=log_summary.draw_charts(records, names),
             images=self._embed_images(),
         )
 
