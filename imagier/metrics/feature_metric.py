@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from imagier.metrics.features import FEATURE_SPACES
-from imagier.metrics.metric import AnyMetric
+from imagier.metrics.metric import AnyMetric, Score
 
 Features = Literal[
     "efflite0", "inception_fid", "inception_fid_tf1", "reference_inception", "dinov2", "dinov2_large", "clip"
@@ -85,17 +86,31 @@ class FeatureMetric(AnyMetric):
     def scores(self) -> dict[str, bool]:
         return {self.name_value(short): is_better for short, is_better in self.values.items()}
 
-    def name_value(self, short: str) -> str:
-        """The name in logs of one of its values."""
+    def list_scores(self, domains: Iterable[str] = ("",)) -> list[Score]:
+        meanings = {score.name: score.meaning for score in super().list_scores()}
+        return [
+            Score(self.name_value(short, domain), is_better, meanings[self.name_value(short)])
+            for domain in domains
+            for short, is_better in self.values.items()
+        ]
+
+    def name_value(self, short: str, domain: str = "") -> str:
+        """The name in logs of one of its values, of the images of a domain."""
         title = self.titles.get(short, self.title)
-        return self.space.names.get(title, f"{title}-{self.space.label}")
+        name = self.space.names.get(title, f"{title}-{self.space.label}")
+        return f"{name}_{domain}" if domain else name
 
     @abstractmethod
     def compare(self, real: FeatureSet, fake: FeatureSet) -> Mapping[str, float]:
         """The numbers by their short names: `values`, and others that say more about them, such as an error."""
 
     def measure(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
-        """`compare`, of all images or of each class; empty if there are too few, or if they lack classes."""
+        """`compare`, of all images or of each class; empty if there are too few, or if they lack classes.
+
+        NaN if a feature is not finite, as those of images that hold NaN are.
+        """
+        if not (real.features.isfinite().all() and fake.features.isfinite().all()):
+            return dict.fromkeys(self.values, math.nan)
         if self.needs_labels and (real.labels is None or fake.labels is None):
             return {}
         if not (self.per_class and real.labels is not None and fake.labels is not None):

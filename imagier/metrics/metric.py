@@ -42,8 +42,11 @@ class AnyMetric(ABC):
         """The names of its numbers, the main one first, and whether higher is better."""
         return {self.name: self.higher_is_better}
 
-    def list_scores(self) -> list[Score]:
-        """What people should know of each of its numbers: the first line of its docstring, and which way is better."""
+    def list_scores(self, domains: Iterable[str] = ("",)) -> list[Score]:
+        """What people should know of each of its numbers: the first line of its docstring, and which way is better.
+
+        domains: those of the recipe, where each has numbers of its own.
+        """
         documentation = (inspect.getdoc(type(self)) or "").partition("\n")[0]
         return [
             Score(name, is_better, f"{name}: {documentation} {'Higher' if is_better else 'Lower'} is better.")

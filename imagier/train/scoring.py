@@ -1,0 +1,314 @@
+"""What metrics say of the images of a held-out set: the generator's, and those that it should beat."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
+from imagier.metrics.features import FeatureExtractor
+from imagier.metrics.metric import AnyMetric, Metric
+from imagier.recipe import Batch, Recipe
+from imagier.train.feature_cache import FeatureCache
+from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors
+from imagier.train.runtime import Runtime
+
+Scores = dict[str, float]
+"""Numbers by their names; NaN where not defined."""
+
+GENERATOR = "generator"
+"""With average weights, where it has an average."""
+LIVE = "live weights"
+"""The generator in training, where it has an average, too."""
+REAL = "real images"
+"""As if they were generated: the best that can be. As sets, some of them against the others."""
+
+SetKey = tuple[str, str]
+"""The features of a set of images, and its domain."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What something makes of a batch, in [-1, 1]."""
+
+    sample: Tensor
+    """N x 3 x H x W: compared with the target, image by image."""
+    domains: Mapping[str, Tensor]
+    """Images of domains of the recipe, compared with real ones as sets."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was seen of one maker of images; the same on all ranks."""
+
+    values: Scores
+    """Of the metrics that compare each image with its target."""
+    sets: Mapping[SetKey, FeatureSet]
+    by_class: ClassErrors
+
+
+class Scorer:
+    """Applies metrics to a held-out set. What it learns of real images, it learns once.
+
+    Batches about which no metric knows enough are not scored; if all are such, there are no scores.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[AnyMetric],
+        runtime: Runtime,
+        *,
+        open_cache: Callable[[Mapping[str, object]], FeatureCache] | None = None,
+    ) -> None:
+        """open_cache: the cache of the real images' features, by what `FeatureExtractor.describe` says; None: none.
+
+        UserError: the weights of a network that a metric uses cannot be had.
+        """
+        self.pairwise = [metric for metric in metrics if isinstance(metric, Metric)]
+        self.of_sets = [metric for metric in metrics if isinstance(metric, FeatureMetric)]
+        self.runtime = runtime
+        for metric in metrics:
+            metric.load(runtime.device)
+        names = dict.fromkeys(metric.features for metric in self.of_sets)
+        self.extractors = {name: FeatureExtractor(name, runtime.device) for name in names}
+        caches = {} if open_cache is None else {of: open_cache(each.describe()) for of, each in self.extractors.items()}
+        self._caches: dict[str, FeatureCache] = caches
+        self.real: dict[SetKey, FeatureSet] | None = None
+        """Of all ranks, once images have been measured."""
+
+    def fit(self, recipe: Recipe, training: Callable[[], Iterable[Batch]]) -> None:
+        """Lets metrics that learn see training images, on the first rank; the others get what it learned.
+
+        training: the share of a rank. UserError if they lack something.
+        """
+        for place, metric in enumerate(self.pairwise):
+            if metric.learns:
+                if self.runtime.is_main:
+                    metric.fit(list_known(recipe, training()))
+                self.pairwise[place] = self.runtime.broadcast(metric)
+
+    @torch.no_grad()
+    def measure(
+        self, recipe: Recipe, batches: Iterable[Batch], make: Callable[[Batch], Mapping[str, Made]]
+    ) -> dict[str, Measured]:
+        """What is seen of the images that `make` makes of each batch, by what made them. Called on all ranks.
+
+        recipe: prepares batches, and knows their targets. batches: this rank's share.
+        """
+        seen: dict[str, _Seen] = {}
+        real: dict[SetKey, _Rows] = {}
+        for stored in batches:
+            batch = recipe.prepare(stored)
+            known = collect_known(recipe, batch)
+            real_images = recipe.real_images(batch) if self.of_sets else {}
+            if not real_images and not any(known.keys() >= set(metric.needs) for metric in self.pairwise):
+                break
+            if self.real is None:
+                self._add_real(real, recipe, batch, real_images)
+            for name, made in make(batch).items():
+                of_maker = seen.setdefault(name, _Seen(self.pairwise, self.runtime.device))
+                of_maker.add(to_unit(made.sample), known)
+                if "classes" in known and name in (GENERATOR, CLASS_COLORS):
+                    of_maker.by_class.update(to_unit(made.sample), known["targets"], known["classes"])
+                domains = {domain: images for domain, images in made.domains.items() if domain in real_images}
+                self._add_generated(of_maker.rows, recipe, batch, domains)
+        if self.real is None:
+            self._merge_real(real)
+        names = self.runtime.broadcast(list(seen))
+        return {name: seen.get(name, _Seen(self.pairwise, self.runtime.device)).merge(self.runtime) for name in names}
+
+    def score(self, measured: Mapping[str, Measured]) -> dict[str, Scores]:
+        """All numbers, by what made the images. Called on all ranks."""
+        scores = {}
+        if self.runtime.is_main:
+            real = self.real or {}
+            scores = {name: {**of.values, **self.compare(real, of.sets)} for name, of in measured.items()}
+        return self.runtime.broadcast(scores)
+
+    def compare(self, real: Mapping[SetKey, FeatureSet], generated: Mapping[SetKey, FeatureSet]) -> Scores:
+        """The numbers that compare sets of images, of every domain."""
+        scores: Scores = {}
+        for metric in self.of_sets:
+            for key in real:
+                features, domain = key
+                if features == metric.features and key in generated:
+                    values = metric.measure(real[key], generated[key])
+                    scores |= {metric.name_value(short, domain): values.get(short, math.nan) for short in metric.values}
+        return scores
+
+    def measure_floor(self, generated: Mapping[SetKey, FeatureSet], seed: int) -> Scores:
+        """The numbers that compare as many of the real images, but at most half, with the others. On all ranks."""
+        scores: Scores = {}
+        if self.runtime.is_main:
+            real = self.real or {}
+            parts = {key: split_real(real[key], len(of), seed) for key, of in generated.items() if key in real}
+            others, drawn = ({key: pair[i] for key, pair in parts.items()} for i in (0, 1))
+            scores = self.compare(others, drawn)
+        return self.runtime.broadcast(scores)
+
+    def _add_real(
+        self, rows: dict[SetKey, _Rows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]
+    ) -> None:
+        for domain, of_domain in images.items():
+            names = _name_samples(batch, recipe.domains[domain].real)
+            labels = _find_labels(recipe, batch, domain)
+            for features, extractor in self.extractors.items():
+                of_set = rows.setdefault((features, domain), _Rows())
+                cache = self._caches.get(features)
+                if cache is None:
+                    of_set.add(names, *extractor(to_unit(of_domain)), labels)
+                else:
+                    found = cache.extract(to_unit(of_domain), extractor)
+                    of_set.add(names, found.features, found.logits, labels, found.digests)
+
+    def _add_generated(
+        self, rows: dict[SetKey, _Rows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]
+    ) -> None:
+        for domain, of_domain in images.items():
+            names = _name_samples(batch, recipe.domains[domain].content)
+            labels = _find_labels(recipe, batch, domain)
+            for features, extractor in self.extractors.items():
+                of_set = rows.setdefault((features, domain), _Rows())
+                of_set.add(names, *extractor(to_unit(of_domain)), labels)
+
+    def _merge_real(self, rows: Mapping[SetKey, _Rows]) -> None:
+        """Remembers the real images of all ranks, and writes their features into the cache."""
+        gathered = _merge_sets(rows, self.runtime)
+        self.real = {key: of_set for key, (of_set, _) in gathered.items()}
+        for features, cache in self._caches.items() if self.runtime.is_main else ():
+            found = [(of_set, digests) for (name, _), (of_set, digests) in gathered.items() if name == features]
+            if found:
+                logits = [of_set.logits for of_set, _ in found if of_set.logits is not None]
+                cache.save(
+                    torch.cat([digests for _, digests in found if digests is not None]),
+                    torch.cat([of_set.features for of_set, _ in found]),
+                    torch.cat(logits) if logits else None,
+                )
+
+
+class _Seen:
+    """What metrics know so far of one maker of images, on this rank."""
+
+    def __init__(self, pairwise: Sequence[Metric], device: torch.device) -> None:
+        self.pairwise = [metric.fresh(device) for metric in pairwise]
+        self.by_class = ClassErrors()
+        self.rows: dict[SetKey, _Rows] = {}
+
+    def add(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
+        """Adds a batch of images in [0, 1] to the metrics that know enough about it."""
+        for metric in self.pairwise:
+            if known.keys() >= set(metric.needs):
+                metric.update(images, known)
+
+    def merge(self, runtime: Runtime) -> Measured:
+        """What all ranks have seen. Called on all of them."""
+        values: Scores = {}
+        for metric in self.pairwise:
+            metric.merge(runtime.all_gather)
+            values[metric.name] = metric.compute()
+        self.by_class.merge(runtime)
+        sets = {key: of_set for key, (of_set, _) in _merge_sets(self.rows, runtime).items()}
+        return Measured(values, sets, self.by_class)
+
+
+class _Rows:
+    """Features of images, batch by batch, with a number for the name of each image."""
+
+    def __init__(self) -> None:
+        self.names: list[int] = []
+        self.columns: list[list[Tensor | None]] = []
+
+    def add(self, names: Sequence[int], *columns: Tensor | None) -> None:
+        """Adds features, logits, labels and digests of a batch, each with a row for each name."""
+        self.names += names
+        self.columns.append([None if column is None else column.cpu() for column in columns])
+
+    def join(self) -> tuple[Tensor, list[Tensor | None]]:
+        """The numbers of all names, and all rows of each column."""
+        columns = []
+        for parts in zip(*self.columns):
+            there = [part for part in parts if part is not None]
+            columns.append(torch.cat(there) if len(there) == len(parts) else None)
+        return torch.tensor(self.names, dtype=torch.int64), columns
+
+
+def _merge_sets(
+    rows: Mapping[SetKey, _Rows], runtime: Runtime
+) -> dict[SetKey, tuple[FeatureSet, Tensor | None]]:
+    """The sets of all ranks, and the digests of their images. Each name once, and in an order that is always the same.
+
+    So numbers depend neither on the number of ranks nor on the size of batches.
+    """
+    of_ranks = runtime.all_gather_objects({key: of_set.join() for key, of_set in rows.items()})
+    merged = {}
+    for key in dict.fromkeys(key for of_rank in of_ranks for key in of_rank):
+        shares = [of_rank[key] for of_rank in of_ranks if key in of_rank]
+        order = _order_once(torch.cat([names for names, _ in shares]))
+        columns = []
+        for parts in zip(*(columns for _, columns in shares)):
+            there = [part for part in parts if part is not None]
+            columns.append(torch.cat(there)[order] if len(there) == len(parts) else None)
+        features, logits, labels, digests = [*columns, None][:4]
+        assert features is not None
+        merged[key] = FeatureSet(features, logits, labels), digests
+    return merged
+
+
+def _order_once(names: Tensor) -> Tensor:
+    """The places of the first of each of some numbers, sorted by them."""
+    order = names.argsort(stable=True)
+    is_first = torch.ones(len(order), dtype=torch.bool)
+    is_first[1:] = names[order][1:] != names[order][:-1]
+    return order[is_first]
+
+
+def _name_samples(batch: Batch, input_type: str | None) -> list[int]:
+    """A number for each sample: that of the name of its file of that type, or of the names of all its files."""
+    keys = [batch.keys[input_type]] if input_type in batch.keys else list(batch.keys.values())
+    names = zip(*keys) if keys else ()
+    return [_hash(" ".join(of_sample)) for of_sample in names]
+
+
+def _hash(name: str) -> int:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "little", signed=True)
+
+
+def _find_labels(recipe: Recipe, batch: Batch, domain: str) -> Tensor | None:
+    return recipe.image_classes(batch) if domain == next(iter(recipe.domains)) else None
+
+
+def split_real(real: FeatureSet, num_generated: int, seed: int) -> tuple[FeatureSet, FeatureSet]:
+    """Real images as if they were generated: as many, but at most half of all; the others, and these."""
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
+    count = min(num_generated, len(real) // 2)
+    return real.select(order[count:]), real.select(order[:count])
+
+
+def collect_known(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
+    """What metrics may know about the images of a batch: see `Metric.needs`."""
+    target = recipe.target(batch)
+    if target is None:
+        return {}
+    start = next(iter(recipe.baselines(batch).values()), target)
+    known = {"targets": to_unit(target), "start": to_unit(start)}
+    classes = recipe.class_map(batch)
+    return known if classes is None else {**known, "classes": classes}
+
+
+def list_known(recipe: Recipe, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """The targets of training batches as if they were generated, for metrics that learn from them."""
+    for stored in batches:
+        known = collect_known(recipe, recipe.prepare(stored))
+        if known:
+            yield known["targets"], known
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Images in [-1, 1] -> the same in [0, 1], float32."""
+    return ((images.float() + 1) / 2).clamp(0, 1)
