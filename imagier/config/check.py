@@ -333,7 +333,11 @@ class _Checker:
         metrics = [metric for metric in run.metrics if metric is not None]
         is_whole = len(metrics) == len(run.metrics)
         run = run if is_whole else dataclasses.replace(run, keep_best=None)
-        self.mistakes += check_run(run, [metric.build().name for metric in metrics])
+        recipe = class_at(self.document, ("trainer",))
+        domains = ("",) if recipe is None else recipe.domains
+        self.mistakes += check_run(
+            run, [[score.name for score in metric.build().list_scores(domains)] for metric in metrics]
+        )
         return run if is_whole else None
 
 

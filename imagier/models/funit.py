@@ -396,7 +396,7 @@ class Recipe(BaseRecipe):
         return {"": to_rgb(batch["images_style"]) if target is None else target}
 
     def image_classes(self, batch: Batch) -> Tensor | None:
-        return batch["labels_style"] if "labels_style" in batch else None
+        return batch.tensors.get("labels_style")
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         return {"content as it is": to_rgb(batch["images_content"])}

@@ -38,7 +38,7 @@ def describe_run(session: Session) -> About:
         facts=facts,
         commands=list_commands(session),
         config=config.dump(),
-        scores=[score for metric in session.metrics for score in metric.list_scores()] if held_out is not None else (),
+        scores=session.scores,
     )
 
 

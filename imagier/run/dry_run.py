@@ -13,6 +13,7 @@ from imagier.config.check import Config
 from imagier.errors import UserError
 from imagier.recipe import Position, Recipe
 from imagier.run import build_data, build_training
+from imagier.run.build_scorer import build_scorer
 from imagier.run.experiment import Experiment
 from imagier.run.options import RunOptions
 from imagier.run.rehearsal import rehearse
@@ -46,13 +47,15 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
     recipe = problems.collect(lambda: build_training.build_weightless_recipe(config, **known))
     if recipe is not None:
         _check_weights(config, recipe, problems)
+        if held_out is not None:
+            problems.collect(lambda: build_scorer(config, recipe, runtime, held_out))
         # With other ranks, networks on the CPU would talk to them over the process group of the GPUs.
         if training is not None and not problems.errors and runtime.world == 1:
             problems.collect(lambda: rehearse(config, recipe, training, held_out, **known))
     session = None
     if training is not None and recipe is not None and plan is not None:
         trainer = Trainer(recipe, {}, runtime, seed=seed)
-        session = Session(config, options, plan, trainer, training, held_out, [], None)
+        session = Session(config, options, plan, trainer, training, held_out, None, None)
         if found is not None and plan.is_resume:
             now = {key: int(found.state.get(key, 0)) for key in ("current_iteration", "current_epoch", "epoch_samples")}
             trainer.step = now["current_iteration"]

@@ -1,28 +1,30 @@
-"""Scores of one checkpoint on the held-out set."""
+"""Scores of checkpoints on the held-out set."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from imagier.config.check import Config
 from imagier.data.loading.loader import Loader
 from imagier.errors import UserError
+from imagier.metrics.metric import AnyMetric
+from imagier.recipe import Batch, Recipe
 from imagier.run import build_data
+from imagier.run.build_scorer import build_scorer
 from imagier.run.experiment import ConfigSource
-from imagier.run.inference import load_recipe, load_weights, read_experiment_of_run
+from imagier.run.inference import load_weighted_recipe, load_weights, read_experiment_of_run
 from imagier.run.options import TRAIN_SEED, RunOptions
 from imagier.run.process import open_runtime
 from imagier.train.hooks import baselines
-from imagier.train.hooks.evaluation import Evaluation, Scores
 from imagier.train.runtime import Runtime
-from imagier.train.trainer import Trainer
-from imagier.train.view import View
+from imagier.train.scoring import GENERATOR, Measured, Scores
 
 logger = logging.getLogger(__name__)
+
+Weights = Literal["average", "regular"]
 
 
 def evaluate(
@@ -36,29 +38,68 @@ def evaluate(
     config_or_logdir: a config as of `train`, or the folder of a run. UserError for a mistake in any argument.
     """
     experiment, options = read_experiment_of_run(config_or_logdir, options, overrides)
-    config = experiment.config
-    if config.run.data.val is None:
-        raise UserError("missing section", where="data.val", advice="name the held-out set", code="no-held-out-set")
+    check_has_held_out_set(experiment.config)
     weights = load_weights(experiment, options)
     with open_runtime(options) as runtime:
         experiment.log_notes()
-        recipe = load_recipe(config, weights, runtime)
+        recipe, _ = load_weighted_recipe(experiment.config, weights, runtime)
         seed = _choose_seed(weights.state, options)
+        evaluator = Evaluator(experiment.config, recipe, runtime, seed)
+        measured = evaluator.measure(recipe)
+        if measured is None:
+            return {}
+        return {**evaluator.scorer.score({GENERATOR: measured}), **evaluator.score_baselines(recipe, measured)}
+
+
+class Evaluator:
+    """What all checkpoints of a config are scored with: the held-out set, the metrics, the baselines."""
+
+    def __init__(
+        self,
+        config: Config,
+        recipe: Recipe,
+        runtime: Runtime,
+        seed: int,
+        metrics: Sequence[AnyMetric] | None = None,
+    ) -> None:
+        """recipe: any of this config. metrics: None takes those of the config. UserError: wrong data or weights."""
+        self.config = config
+        self.runtime = runtime
+        self.seed = seed
         held_out = build_data.build_validation_loader(config, runtime, seed)
         assert held_out is not None
-        training = _open_training_set(config, runtime, seed)
-        hook = Evaluation(
-            held_out.once,
-            partial(training.draw, baselines.SAMPLES) if training is not None else None,
-            View(lambda recipe: nullcontext()),  # a checkpoint holds the measured statistics of batch norms
-            write=lambda record: None,
-            metrics=[metric.build() for metric in config.run.metrics],
-            every=1,
-            every_epochs=1,
-            seed=seed,
-        )
-        hook.after_fit(Trainer(recipe, {}, runtime, seed=seed), None)
-    return hook.last
+        self.held_out = held_out
+        self.training = _open_training_set(config, runtime, seed)
+        self.scorer = build_scorer(config, recipe, runtime, held_out, metrics)
+        if self.training is not None:
+            self.scorer.fit(recipe, partial(self.training.draw, baselines.SAMPLES))
+        self._baselines: dict[str, Measured] | None = None
+
+    def measure(self, recipe: Recipe, update: Callable[[int, int], None] = lambda done, total: None) -> Measured | None:
+        """What metrics see of the images of a recipe; None if they know nothing. update: called with (done, total)."""
+        make = self.scorer.generate({GENERATOR: recipe}, self.seed)
+        return self.scorer.measure(recipe, watch(self.held_out, update), make).get(GENERATOR)
+
+    def score_baselines(self, recipe: Recipe, generated: Measured) -> dict[str, Scores]:
+        """Scores of what the generator should beat, and of real images. recipe: any of this config."""
+        if self._baselines is None:
+            training = None if self.training is None else partial(self.training.draw, baselines.SAMPLES)
+            self._baselines = self.scorer.measure_baselines(recipe, self.held_out.once, training)
+        return self.scorer.score_baselines(self._baselines, generated, self.seed)
+
+
+def watch(loader: Loader, update: Callable[[int, int], None]) -> Iterator[Batch]:
+    """The batches of a loader's set. update: called with (batches done, all)."""
+    total = loader.count_batches()
+    for done, batch in enumerate(loader.once(), 1):
+        yield batch
+        update(done, total)
+
+
+def check_has_held_out_set(config: Config) -> None:
+    """UserError if the config names no images to be scored on."""
+    if config.run.data.val is None:
+        raise UserError("missing section", where="data.val", advice="name the held-out set", code="no-held-out-set")
 
 
 def _choose_seed(state: Mapping[str, Any], options: RunOptions) -> int:
@@ -69,7 +110,7 @@ def _choose_seed(state: Mapping[str, Any], options: RunOptions) -> int:
 
 
 def _open_training_set(config: Config, runtime: Runtime, seed: int) -> Loader | None:
-    """The training set, which only the baseline "mean color" needs; None, with a line in the log, if it is not here."""
+    """The training set, which only baselines need; None, with a line in the log, if it is not here."""
     try:
         return build_data.build_train_loader(config, runtime, seed)
     except UserError as error:

@@ -20,7 +20,7 @@ from imagier.run.stopping import SlurmJob
 from imagier.train.hooks import baselines, files, report, tensorboard
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
 from imagier.train.hooks.console import Console
-from imagier.train.hooks.evaluation import Evaluation, Scores, name_weights
+from imagier.train.hooks.evaluation import Evaluation, name_weights
 from imagier.train.hooks.health import Health
 from imagier.train.hooks.images import FOLDER, Images
 from imagier.train.hooks.log import Log, Sink
@@ -30,6 +30,7 @@ from imagier.train.hooks.wandb import WandB
 from imagier.train.hooks.watchdog import Watchdog
 from imagier.train.rank_state import RankState
 from imagier.train.saver import Saver
+from imagier.train.scoring import Scores
 from imagier.train.trainer import Hook, Outcome, Progress, Trainer
 from imagier.train.view import View
 
@@ -100,7 +101,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
     is_main = session.runtime.is_main
     has_bar = is_main and session.options.owns_process
     console = Console(total_steps=session.total_steps, from_step=trainer.step, has_bar=has_bar)
-    saver = build_saver(config.run, session.metrics, plan, session.runtime) if is_main else None
+    saver = build_saver(config.run, session.scores, plan, session.runtime) if is_main else None
     with raise_on_all_ranks(session.runtime):
         wandb = _build_wandb(session, extras.get("wandb_id")) if is_main and session.options.wandb else None
         written = [*_build_file_sinks(session), *_tolerate_sink(wandb, "W&B's log")] if is_main else []
@@ -171,7 +172,7 @@ def _find_made(session: Session) -> tuple[bool, bool]:
 
 def _list_score_tags(session: Session) -> list[str]:
     """The tags of the scores by which checkpoints are compared."""
-    return [f"{metric.name}/{name_weights(session.trainer)}" for metric in session.metrics]
+    return [f"{score.name}/{name_weights(session.trainer)}" for score in session.scores]
 
 
 def _build_file_sinks(session: Session) -> list[Sink]:
@@ -221,7 +222,7 @@ def _build_log(session: Session, sinks: Sequence[Sink]) -> Log:
 
 def _build_evaluation(session: Session, view: View, log: Log, saver: Saver | None) -> Evaluation | None:
     run = session.config.run
-    if session.held_out is None:
+    if session.held_out is None or session.scorer is None:
         return None
 
     def note_scores(step: int, scores: Scores) -> None:
@@ -233,7 +234,7 @@ def _build_evaluation(session: Session, view: View, log: Log, saver: Saver | Non
         partial(session.training.draw, baselines.SAMPLES),
         view,
         log.write,
-        metrics=session.metrics,
+        scorer=session.scorer,
         every=run.metrics_iter or run.snapshot_save_iter,
         every_epochs=run.metrics_epoch or run.snapshot_save_epoch,
         seed=session.plan.seed,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -229,8 +229,18 @@ def no_random_styles(config: Config) -> UserError:
 def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> Recipe:
     """The recipe in eval mode with the averaged weights of a checkpoint, or its plain ones if it holds no average.
 
-    Also sets the precision of the runtime. Nothing refers to the checkpoint afterwards. UserError if it does not fit
-    the config.
+    See `load_weighted_recipe`.
+    """
+    return load_weighted_recipe(config, weights, runtime)[0]
+
+
+def load_weighted_recipe(
+    config: Config, weights: FoundCheckpoint, runtime: Runtime, *, use_average: bool = True
+) -> tuple[Recipe, Literal["average", "regular"]]:
+    """The recipe in eval mode with the averaged weights of a checkpoint, if wanted and there, else the plain ones.
+
+    Returns which they are, too. Also sets the precision of the runtime. Nothing refers to the checkpoint afterwards.
+    UserError if it does not fit the config.
     """
     trainer = config.trainer
     # The reference's amp_config is about training: its images are made in float32.
@@ -247,7 +257,9 @@ def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> R
         logger.info(line)
     with checkpoint.translate_load_errors(path):
         saved = state["players"][name]
-        if average is not None and "average" in saved:
+        has_average = use_average and average is not None and "average" in saved
+        if has_average:
+            assert average is not None
             average.load_state_dict(saved["average"])
             calibrated = state["extras"].get("batch_norm", {})
             if broken := find_nonfinite(calibrated):
@@ -258,7 +270,7 @@ def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> R
         else:
             network.load_state_dict(saved["network"])
     recipe.networks[name].eval()
-    return recipe
+    return recipe, "average" if has_average else "regular"
 
 
 def load_weights(experiment: Experiment, options: RunOptions) -> FoundCheckpoint:

@@ -7,7 +7,7 @@ from typing import Any
 
 from imagier.config.schema import AUTO, Run
 from imagier.data.loading.loader import Loader
-from imagier.metrics.metric import Metric
+from imagier.metrics.metric import Score
 from imagier.run.resume_plan import ResumePlan
 from imagier.train.checkpoint_files import CheckpointFiles, RetentionPolicy, read_entries, read_pointer
 from imagier.train.disk import remove_temporaries
@@ -21,11 +21,11 @@ from imagier.train.trainer import Trainer
 from imagier.train.view import View
 
 
-def build_saver(run: Run, metrics: Sequence[Metric], plan: ResumePlan, runtime: Runtime) -> Saver:
+def build_saver(run: Run, scores: Sequence[Score], plan: ResumePlan, runtime: Runtime) -> Saver:
     """What writes the checkpoints of a run; for the first rank."""
-    first = metrics[0].name if metrics else None
+    first = scores[0].name if scores else None
     best = first if run.keep_best == AUTO else run.keep_best
-    higher_is_better = any(metric.higher_is_better for metric in metrics if metric.name == best)
+    higher_is_better = any(score.higher_is_better for score in scores if score.name == best)
     keep = RetentionPolicy(run.keep_last, run.keep_every, best, higher_is_better=higher_is_better)
     return Saver(open_checkpoint_files(plan, keep), Snapshot(runtime))
 

@@ -11,9 +11,10 @@ from imagier.config.check import Config
 from imagier.config.schema import BIG
 from imagier.data.loading.loader import Loader
 from imagier.errors import UserError
-from imagier.metrics.metric import Metric
+from imagier.metrics.metric import Score
 from imagier.recipe import Recipe
 from imagier.run import build_data, build_training
+from imagier.run.build_scorer import build_scorer
 from imagier.run.options import RunOptions
 from imagier.run.quick_check import quick_check
 from imagier.run.resume_plan import ResumePlan
@@ -21,6 +22,7 @@ from imagier.run.saving import find_next_save
 from imagier.train import runtime as runtimes
 from imagier.train.clock import Stopwatch
 from imagier.train.runtime import Runtime
+from imagier.train.scoring import Scorer
 from imagier.train.trainer import Trainer, no_clock
 
 logger = logging.getLogger(__name__)
@@ -39,8 +41,8 @@ class Session:
     trainer: Trainer
     training: Loader
     held_out: Loader | None
-    metrics: Sequence[Metric]
-    """What generated images are scored by."""
+    scorer: Scorer | None
+    """What scores the images of the held-out set; None without one."""
     stopwatch: Stopwatch | None
     """None: the parts of an iteration are not timed."""
 
@@ -48,6 +50,11 @@ class Session:
     def runtime(self) -> Runtime:
         """What this process runs on."""
         return self.trainer.runtime
+
+    @property
+    def scores(self) -> Sequence[Score]:
+        """What people should know of each number that the generator is scored by."""
+        return () if self.scorer is None else self.scorer.described
 
     @property
     def total_steps(self) -> int:
@@ -86,7 +93,7 @@ def build_session(
         ),
         training,
         held_out,
-        [metric.build() for metric in config.run.metrics],
+        None if held_out is None else build_scorer(config, recipe, runtime, held_out),
         stopwatch,
     )
 

@@ -33,10 +33,10 @@ from imagier.train.checkpoint_files import read_pointer
 from imagier.train.disk import describe_error
 from imagier.train.guard import Guard, NonFinite
 from imagier.train.hooks import evaluation, report
-from imagier.train.hooks.evaluation import Scores
 from imagier.train.manifest import choose_epoch_in_name, format_file_name
 from imagier.train.recorder import FlightRecorder
 from imagier.train.runtime import Runtime
+from imagier.train.scoring import Scores
 from imagier.train.trainer import Outcome
 
 logger = logging.getLogger(__name__)

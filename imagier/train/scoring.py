@@ -15,7 +15,7 @@ from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import AnyMetric, Metric
 from imagier.recipe import Batch, Recipe
 from imagier.train.feature_cache import FeatureCache
-from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors
+from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors, measure_mean_colors
 from imagier.train.runtime import Runtime
 
 Scores = dict[str, float]
@@ -63,18 +63,22 @@ class Scorer:
         metrics: Sequence[AnyMetric],
         runtime: Runtime,
         *,
+        domains: Iterable[str] = ("",),
         open_cache: Callable[[Mapping[str, object]], FeatureCache] | None = None,
     ) -> None:
-        """open_cache: the cache of the real images' features, by what `FeatureExtractor.describe` says; None: none.
+        """domains: those of the recipe. open_cache: the cache of features of real images, by what
+        `FeatureExtractor.describe` says; None: none.
 
         UserError: the weights of a network that a metric uses cannot be had.
         """
+        self.described = [score for metric in metrics for score in metric.list_scores(domains)]
+        """What people should know of each number."""
         self.pairwise = [metric for metric in metrics if isinstance(metric, Metric)]
         self.of_sets = [metric for metric in metrics if isinstance(metric, FeatureMetric)]
         self.runtime = runtime
         for metric in metrics:
             metric.load(runtime.device)
-        names = dict.fromkeys(metric.features for metric in self.of_sets)
+        names: dict[str, None] = dict.fromkeys(metric.features for metric in self.of_sets)
         self.extractors = {name: FeatureExtractor(name, runtime.device) for name in names}
         caches = {} if open_cache is None else {of: open_cache(each.describe()) for of, each in self.extractors.items()}
         self._caches: dict[str, FeatureCache] = caches
@@ -91,6 +95,11 @@ class Scorer:
                 if self.runtime.is_main:
                     metric.fit(list_known(recipe, training()))
                 self.pairwise[place] = self.runtime.broadcast(metric)
+
+    @property
+    def learned(self) -> set[str]:
+        """The names of the numbers of metrics that learn from real images: those of real images are the ceiling."""
+        return {name for metric in self.pairwise if metric.learns for name in metric.scores}
 
     @torch.no_grad()
     def measure(
@@ -122,6 +131,48 @@ class Scorer:
         names = self.runtime.broadcast(list(seen))
         return {name: seen.get(name, _Seen(self.pairwise, self.runtime.device)).merge(self.runtime) for name in names}
 
+    def generate(self, recipes: Mapping[str, Recipe], seed: int) -> Callable[[Batch], dict[str, Made]]:
+        """What `measure` makes of batches: the images of recipes, by name, with noise that depends on the seed."""
+        rngs = {name: self.runtime.generator(seed) for name in recipes}
+
+        def make(batch: Batch) -> dict[str, Made]:
+            made = {}
+            for name, recipe in recipes.items():
+                sample = recipe.sample(batch, rngs[name])
+                made[name] = Made(sample, recipe.translate(batch, rngs[name], sample) if self.of_sets else {})
+            return made
+
+        return make
+
+    def measure_baselines(
+        self, recipe: Recipe, batches: Callable[[], Iterable[Batch]], training: Callable[[], Iterable[Batch]] | None
+    ) -> dict[str, Measured]:
+        """What is seen of what the generator should beat, and of real images where metrics learn from them.
+
+        training: see `measure_mean_colors`; None: their mean color is no baseline.
+        """
+        colors = None if training is None else measure_mean_colors(training(), recipe, self.runtime)
+        first = next(iter(recipe.domains))
+
+        def make(batch: Batch) -> dict[str, Made]:
+            images, target = dict(recipe.baselines(batch)), recipe.target(batch)
+            if target is not None and colors is not None:
+                images |= colors.paint(recipe, batch, target)
+            made = {name: Made(each, {first: each}) for name, each in images.items()}
+            return {**made, REAL: Made(target, {})} if self.learned and target is not None else made
+
+        return self.measure(recipe, batches(), make)
+
+    def score_baselines(self, measured: Mapping[str, Measured], generated: Measured, seed: int) -> dict[str, Scores]:
+        """The numbers of `measure_baselines`; those of real images, the best that can be, last. On all ranks.
+
+        generated: as many real images as these are taken, at random, as if they were generated.
+        """
+        scores = self.score(measured)
+        best = {name: value for name, value in scores.pop(REAL, {}).items() if name in self.learned}
+        best |= self.measure_floor(generated.sets, seed)
+        return {**scores, REAL: best} if best else scores
+
     def score(self, measured: Mapping[str, Measured]) -> dict[str, Scores]:
         """All numbers, by what made the images. Called on all ranks."""
         scores = {}
@@ -151,9 +202,7 @@ class Scorer:
             scores = self.compare(others, drawn)
         return self.runtime.broadcast(scores)
 
-    def _add_real(
-        self, rows: dict[SetKey, _Rows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]
-    ) -> None:
+    def _add_real(self, rows: dict[SetKey, _Rows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]) -> None:
         for domain, of_domain in images.items():
             names = _name_samples(batch, recipe.domains[domain].real)
             labels = _find_labels(recipe, batch, domain)
@@ -237,9 +286,7 @@ class _Rows:
         return torch.tensor(self.names, dtype=torch.int64), columns
 
 
-def _merge_sets(
-    rows: Mapping[SetKey, _Rows], runtime: Runtime
-) -> dict[SetKey, tuple[FeatureSet, Tensor | None]]:
+def _merge_sets(rows: Mapping[SetKey, _Rows], runtime: Runtime) -> dict[SetKey, tuple[FeatureSet, Tensor | None]]:
     """The sets of all ranks, and the digests of their images. Each name once, and in an order that is always the same.
 
     So numbers depend neither on the number of ranks nor on the size of batches.
@@ -288,6 +335,13 @@ def split_real(real: FeatureSet, num_generated: int, seed: int) -> tuple[Feature
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
     count = min(num_generated, len(real) // 2)
     return real.select(order[count:]), real.select(order[:count])
+
+
+def can_score(metrics: Sequence[AnyMetric], recipe: Recipe, batch: Batch) -> bool:
+    """Whether one of the metrics knows enough about a batch that the recipe has prepared."""
+    known = collect_known(recipe, batch)
+    real = recipe.real_images(batch)
+    return any(known.keys() >= set(metric.needs) if isinstance(metric, Metric) else bool(real) for metric in metrics)
 
 
 def collect_known(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:

@@ -15,9 +15,9 @@ from imagier.cli import main
 from imagier.run import status
 from imagier.train import checkpoint
 from imagier.train.compare import find_first_difference
-from imagier.train.hooks import evaluation
 from imagier.train.hooks.console import Console
 from imagier.train.hooks.report import Report
+from imagier.train.scoring import Scorer
 
 PERIODS = ["logging_iter=1", "snapshot_save_iter=2", "metrics_iter=2"]
 
@@ -160,13 +160,13 @@ def test_the_best_scores_are_part_of_the_run(
 ) -> None:
     """Also those that were measured after the checkpoint was written, and the checkpoint alone knows the others."""
     values = iter([3.0, 1.0, 5.0, 4.0, 2.0])
-    real = evaluation.Evaluation._score
+    real = Scorer.score
 
-    def scores(self: Any, trainer: Any, recipe: Any, make: Any) -> Any:
-        found = real(self, trainer, recipe, make)
+    def scores(self: Any, measured: Any) -> Any:
+        found = real(self, measured)
         return {**found, "generator": {**found["generator"], "L1": next(values)}} if "generator" in found else found
 
-    monkeypatch.setattr(evaluation.Evaluation, "_score", scores)
+    monkeypatch.setattr(Scorer, "score", scores)
     assert train(config, tmp_path / "log", "max_iter=4") == 0  # measured at 2 and at 4
     kept = checkpoint.load(of_step(tmp_path / "log", 4))["extras"]["evaluation"]
     assert kept["best"]["L1"] == [3.0, 2]

@@ -29,7 +29,7 @@ from imagier.errors import UserError
 from imagier.run import RunOptions, TrainResult, evaluate, generate, train
 from imagier.train.checkpoint import load
 from imagier.train.hooks.console import Console
-from imagier.train.hooks.evaluation import Scores
+from imagier.train.scoring import Scores
 from imagier.train.trainer import Progress, Trainer
 
 ROOT = Path(__file__).parents[2]

@@ -20,6 +20,7 @@ from imagier.train import runtime as runtimes
 from imagier.train.hooks.baselines import SAMPLES
 from imagier.train.hooks.evaluation import Evaluation
 from imagier.train.runtime import Runtime
+from imagier.train.scoring import Scorer
 from imagier.train.trainer import Trainer
 from imagier.train.view import View
 
@@ -100,7 +101,7 @@ def score(runtime: Runtime, batch_size: int) -> dict[str, Any]:
         draw,
         View(lambda recipe: nullcontext()),
         lambda record: None,
-        metrics=[l1.Metric(), psnr.Metric()],
+        scorer=Scorer([l1.Metric(), psnr.Metric()], runtime),
         every=1,
         every_epochs=1,
         seed=0,

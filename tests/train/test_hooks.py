@@ -30,6 +30,7 @@ from imagier.train.hooks.profile import Profile
 from imagier.train.phase import Phase
 from imagier.train.runtime import Runtime
 from imagier.train.saver import Saver
+from imagier.train.scoring import Scorer, Scores
 from imagier.train.snapshot import Snapshot
 from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View
@@ -394,7 +395,7 @@ def test_scores_are_means_over_all_samples_in_the_units_of_images() -> None:
         lambda: [images(0, 0.25), images(0, 0.75)],
         NO_CALIBRATION,
         sink.scalars,
-        metrics=METRICS,
+        scorer=Scorer(METRICS, CPU),
         every=2,
         every_epochs=10**9,
         seed=0,
@@ -442,14 +443,14 @@ def test_an_evaluation_leaves_the_baselines_of_a_recipe_as_they_are() -> None:
     assert list(Keeping.kept) == ["white"]
 
 
-def scores_at_the_end(recipe: Recipe, training: Callable[[], list[Batch]] | None) -> dict[str, evaluation.Scores]:
+def scores_at_the_end(recipe: Recipe, training: Callable[[], list[Batch]] | None) -> dict[str, Scores]:
     """Of two held-out samples with targets of 0 in [0, 1]."""
     tested = evaluation.Evaluation(
         lambda: [images(0, 0)],
         training,
         NO_CALIBRATION,
         lambda record: None,
-        metrics=METRICS,
+        scorer=Scorer(METRICS, CPU),
         every=1,
         every_epochs=1,
         seed=0,
@@ -465,7 +466,14 @@ def test_nothing_is_scored_where_there_is_no_target() -> None:
 
     sink = Kept()
     tested = evaluation.Evaluation(
-        lambda: [images(0, 0)], list, NO_CALIBRATION, sink.scalars, metrics=METRICS, every=1, every_epochs=1, seed=0
+        lambda: [images(0, 0)],
+        list,
+        NO_CALIBRATION,
+        sink.scalars,
+        scorer=Scorer(METRICS, CPU),
+        every=1,
+        every_epochs=1,
+        seed=0,
     )
     watched = trainer(Unpaired())
     tested.after_step(watched, progress(1, {}))
@@ -483,7 +491,7 @@ def test_an_interrupted_run_is_scored_only_where_an_undisturbed_one_is(step: int
         list,
         NO_CALIBRATION,
         sink.scalars,
-        metrics=METRICS,
+        scorer=Scorer(METRICS, CPU),
         every=2,
         every_epochs=9,
         seed=0,
@@ -605,7 +613,14 @@ def test_a_generator_that_paints_nan_is_told_as_not_finite() -> None:
             return batch["x"] * math.nan
 
     tested = evaluation.Evaluation(
-        lambda: [images(0, 1)], list, NO_CALIBRATION, Kept().scalars, metrics=METRICS, every=1, every_epochs=1, seed=0
+        lambda: [images(0, 1)],
+        list,
+        NO_CALIBRATION,
+        Kept().scalars,
+        scorer=Scorer(METRICS, CPU),
+        every=1,
+        every_epochs=1,
+        seed=0,
     )
     trainer(Diverged(), hooks=[tested]).fit(endless(), until(2))
     headings, generator, black = evaluation.format_table(tested.last)
@@ -618,7 +633,14 @@ def test_a_run_interrupted_before_its_first_step_is_not_scored() -> None:
         raise AssertionError("evaluated")
 
     tested = evaluation.Evaluation(
-        no_batches, no_batches, NO_CALIBRATION, Kept().scalars, metrics=METRICS, every=1, every_epochs=1, seed=0
+        no_batches,
+        no_batches,
+        NO_CALIBRATION,
+        Kept().scalars,
+        scorer=Scorer(METRICS, CPU),
+        every=1,
+        every_epochs=1,
+        seed=0,
     )
     trainer(Painter(), hooks=[tested]).fit(endless(), lambda step, epoch: Outcome.INTERRUPTED)
 

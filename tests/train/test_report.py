@@ -36,6 +36,7 @@ from imagier.train.hooks.console import Console
 from imagier.train.hooks.images import Images, read_grid, write_image
 from imagier.train.hooks.log import Record
 from imagier.train.hooks.report import About, Report
+from imagier.train.scoring import GENERATOR, Scorer
 from imagier.train.trainer import Outcome, Progress
 
 SCORES = [score for metric in METRICS for score in metric.list_scores()]
@@ -235,13 +236,14 @@ def test_live_and_average_weights_are_scored_alike_and_logged_with_the_baselines
         lambda: [images(0, 0.25)],
         NO_CALIBRATION,
         sink.scalars,
-        metrics=[l1.Metric()],
+        scorer=Scorer([l1.Metric()], CPU),
         every=1,
         every_epochs=1,
         seed=0,
     )
     tested.after_step(watched, progress(1, {}))
     expected = {"L1/average": 0.25, "L1/regular": 0.25, "L1/baseline/black": 0.75, "L1/baseline/mean color": 0.5}
+    expected["best_L1"] = 0.25
     assert sink.records[0].scalars == pytest.approx(expected)
     with torch.no_grad():
         watched.recipe.gen.weight.fill_(0.9)
@@ -265,7 +267,7 @@ def test_scores_by_class_are_over_the_pixels_of_the_class() -> None:
     assert errors.shares == pytest.approx([2 / 3, 0, 1 / 3])
     worse = ClassErrors()
     worse.update(torch.full_like(made, 0.3), torch.zeros(1, 3, 2, 2), class_map)
-    rows = log_summary.tabulate_classes({evaluation.GENERATOR: errors, CLASS_COLORS: worse})
+    rows = log_summary.tabulate_classes({GENERATOR: errors, CLASS_COLORS: worse})
     assert [(row.number, row.is_better) for row in rows] == [(0, True), (2, False)]
 
 

@@ -13,11 +13,11 @@ from imagier.config.rules.input_types import check_input_types, check_keypoints,
 from imagier.config.rules.remote import check_remote
 
 
-def check_run(run: schema.Run, metrics: Sequence[str]) -> Iterator[Mistake]:
-    """Every broken rule about the sections that all methods share. metrics: the names of the run's metrics."""
+def check_run(run: schema.Run, scores: Sequence[Sequence[str]]) -> Iterator[Mistake]:
+    """Every broken rule about the sections that all methods share. scores: their names, by metric."""
     if run.keep_every is not None and run.keep_last is None:
         yield Mistake(("keep_every",), "needs keep_last, without which all checkpoints stay", code="needs-key")
-    yield from _keep_best(run, metrics)
+    yield from _keep_best(run, scores)
     yield from _data(run.data, ("data",))
     if run.data.train is None:
         yield Mistake(("data", "train"), "missing section", code="missing-section")
@@ -30,14 +30,16 @@ def check_run(run: schema.Run, metrics: Sequence[str]) -> Iterator[Mistake]:
             yield Mistake(("test_data", "input_labels"), what, "let them agree", "different-labels")
 
 
-def _keep_best(run: schema.Run, metrics: Sequence[str]) -> Iterator[Mistake]:
-    for position, name in enumerate(metrics):
-        if name in metrics[:position]:
+def _keep_best(run: schema.Run, scores: Sequence[Sequence[str]]) -> Iterator[Mistake]:
+    names: list[str] = []
+    for position, (name, *others) in enumerate(scores):
+        if name in names:
             what = f"is called {name!r}, as another metric of this list is"
             yield Mistake(("metrics", position), what, code="name-taken")
+        names += [name, *others]
     best = None if run.keep_best == schema.AUTO else run.keep_best
-    if best is not None and best not in metrics:
-        yield Mistake(("keep_best",), f"no metric {best!r}", did_you_mean(best, metrics), "unknown-metric")
+    if best is not None and best not in names:
+        yield Mistake(("keep_best",), f"no metric {best!r}", did_you_mean(best, names), "unknown-metric")
     elif best is not None and run.data.val is None:
         yield Mistake(("keep_best",), f"needs data.val, the held-out set on which {best} is measured", code="needs-key")
 

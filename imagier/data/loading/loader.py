@@ -170,6 +170,12 @@ class Loader:
             self._kept = loader
         return self._batches(loader)
 
+    def count_batches(self) -> int:
+        """Of `once`."""
+        runs = share(len(self.dataset), None if self.shuffle else self.blocks, self.rank, self.world)
+        count = sum(-(-len(run) // self.batch_size) for run in runs)
+        return count if self.most_batches is None else min(count, self.most_batches)
+
     def draw(self, count: int) -> Iterator[Batch]:
         """This rank's share of `count` random samples, or of all if there are fewer, each once. The same every time.
 

@@ -8,20 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from imagier.metrics.metric import Metric, Score
+from imagier.metrics.metric import Score
 from imagier.recipe import Batch, Recipe
 from imagier.train.guard import copy_tensors
-from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors, measure_mean_colors
+from imagier.train.hooks.baselines import ClassErrors
 from imagier.train.hooks.log import Record
 from imagier.train.runtime import Runtime
+from imagier.train.scoring import GENERATOR, LIVE, REAL, Scorer, Scores
 from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, collect_averages
-
-Scores = dict[str, float]
-"""The value of each metric, by its name."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +30,6 @@ class Best:
 AVERAGE, REGULAR, BASELINE = "average", "regular", "baseline/"
 """What the tag of a score has after the metric: average weights, those in training, and (before its name) a baseline.
 """
-
-GENERATOR = "generator"
-"""With average weights, where it has an average."""
-LIVE = "live weights"
-"""The generator in training, where it has an average, too."""
 
 
 class Evaluation:
@@ -55,14 +45,14 @@ class Evaluation:
         view: View,
         write: Callable[[Record], None],
         *,
-        metrics: Sequence[Metric],
+        scorer: Scorer,
         every: int,
         every_epochs: int,
         seed: int,
         on_scores: Callable[[int, Scores], None] = lambda step, scores: None,
     ) -> None:
         """batches: this rank's share of the held-out set. training: its share of some training samples, whose mean
-        color is a baseline; None: there is no such baseline.
+        color is a baseline, and which metrics that learn see; None: there is no such baseline.
 
         on_scores: called with the step and the generator's scores.
         """
@@ -70,7 +60,7 @@ class Evaluation:
         self.training = training
         self.view = view
         self.write = write
-        self.metrics = metrics
+        self.scorer = scorer
         self.every = every
         self.every_epochs = every_epochs
         self.seed = seed
@@ -83,6 +73,7 @@ class Evaluation:
         """Of the last images, for a method with class maps: those of GENERATOR and of CLASS_COLORS."""
         self._baselines: dict[str, Scores] | None = None
         """They never change: measured with the first scores."""
+        self._has_learned = False
 
     def after_step(self, trainer: Trainer, progress: Progress) -> None:
         by_epoch = progress.epoch_ended and progress.epoch % self.every_epochs == 0
@@ -100,12 +91,11 @@ class Evaluation:
 
     def remember(self, step: int, scores: Mapping[str, float]) -> None:
         """Keeps the scores that are better than all before."""
-        for metric in self.metrics:
-            value = scores.get(metric.name, math.nan)
-            best = self.best.get(metric.name)
-            sign = -1 if metric.higher_is_better else 1
+        for score in self.scorer.described:
+            value, best = scores.get(score.name, math.nan), self.best.get(score.name)
+            sign = -1 if score.higher_is_better else 1
             if math.isfinite(value) and (best is None or sign * value < sign * best.value):
-                self.best[metric.name] = Best(value, step)
+                self.best[score.name] = Best(value, step)
 
     def state_dict(self, runtime: Runtime) -> dict[str, Any]:
         """The best scores so far, for a checkpoint."""
@@ -113,24 +103,28 @@ class Evaluation:
 
     def load_state_dict(self, state: dict[str, Any], runtime: Runtime) -> None:
         """Takes over the best scores of a saved run, of the metrics that this one has."""
-        names = {metric.name for metric in self.metrics}
+        names = {score.name for score in self.scorer.described}
         self.best = {name: Best(value, step) for name, (value, step) in state["best"].items() if name in names}
 
     def _evaluate(self, trainer: Trainer, progress: Progress | None) -> dict[str, Scores]:
         has_average = name_weights(trainer) == AVERAGE
+        if not self._has_learned and self.training is not None:
+            self.scorer.fit(trainer.recipe, self.training)
+            self._has_learned = True
         with (
             self.view.use_average_weights(trainer) as recipe,
             _use_buffers_of_first_rank((recipe, trainer.recipe), trainer.runtime),
         ):
             recipes = {GENERATOR: recipe, **({LIVE: trainer.recipe} if has_average else {})}
-            rngs = {name: trainer.runtime.generator(self.seed) for name in recipes}
-            scores = self._score(
-                trainer, recipe, lambda batch: {name: of.sample(batch, rngs[name]) for name, of in recipes.items()}
-            )
+            measured = self.scorer.measure(recipe, self.batches(), self.scorer.generate(recipes, self.seed))
+            scores = self.scorer.score(measured)
         if not scores:
             return scores
+        self.by_class |= {name: of.by_class for name, of in measured.items()}
         if self._baselines is None:
-            self._baselines = self._score(trainer, trainer.recipe, self._make_baselines(trainer))
+            baselines = self.scorer.measure_baselines(trainer.recipe, self.batches, self.training)
+            self.by_class |= {name: of.by_class for name, of in baselines.items()}
+            self._baselines = self.scorer.score_baselines(baselines, measured[GENERATOR], self.seed)
         defined = _select_defined(scores[GENERATOR])
         self.remember(trainer.step, defined)
         self.on_scores(trainer.step, defined)
@@ -139,56 +133,9 @@ class Evaluation:
             suffixes |= {name: f"{BASELINE}{name}" for name in self._baselines}
             scored = {suffixes[name]: _select_defined(of) for name, of in {**scores, **self._baselines}.items()}
             values = {f"{metric}/{suffix}": of[metric] for suffix, of in scored.items() for metric in of}
-            self.write(Record(progress.step, progress.epoch, values))
+            best = {f"best_{name}": self.best[name].value for name in defined}
+            self.write(Record(progress.step, progress.epoch, {**values, **best}))
         return {**scores, **self._baselines}
-
-    def _make_baselines(self, trainer: Trainer) -> Callable[[Batch], dict[str, Tensor]]:
-        recipe, colors = trainer.recipe, None
-        if self.training is not None:
-            colors = measure_mean_colors(self.training(), recipe, trainer.runtime)
-
-        def make(batch: Batch) -> dict[str, Tensor]:
-            images, target = dict(recipe.baselines(batch)), recipe.target(batch)
-            if colors is not None and target is not None:
-                images |= colors.paint(recipe, batch, target)
-            return images
-
-        return make
-
-    @torch.no_grad()
-    def _score(
-        self, trainer: Trainer, recipe: Recipe, make: Callable[[Batch], Mapping[str, Tensor]]
-    ) -> dict[str, Scores]:
-        """The scores of the images that `make` makes of each batch, by what made them."""
-        runtime = trainer.runtime
-        measured: dict[str, list[Metric]] = {}
-        errors: dict[str, ClassErrors] = {}
-        for stored in self.batches():
-            batch = recipe.prepare(stored)
-            known = _collect_known(recipe, batch)
-            if not any(known.keys() >= set(metric.needs) for metric in self.metrics):
-                break
-            classes = recipe.class_map(batch)
-            for name, images in make(batch).items():
-                if name not in measured:
-                    measured[name], errors[name] = self._make_fresh(runtime), ClassErrors()
-                for metric in measured[name]:
-                    if known.keys() >= set(metric.needs):
-                        metric.update(_to_unit(images), known)
-                if classes is not None and name in (GENERATOR, CLASS_COLORS):
-                    errors[name].update(_to_unit(images), known["targets"], classes)
-        scores = {}
-        for name in runtime.broadcast(list(measured)):
-            metrics = measured.get(name) or self._make_fresh(runtime)  # of a rank that has no share
-            for metric in metrics:
-                metric.merge(runtime.all_gather)
-            scores[name] = {metric.name: metric.compute() for metric in metrics}
-            self.by_class[name] = errors.get(name) or ClassErrors()
-            self.by_class[name].merge(runtime)
-        return scores
-
-    def _make_fresh(self, runtime: Runtime) -> list[Metric]:
-        return [metric.fresh(runtime.device) for metric in self.metrics]
 
 
 @contextmanager
@@ -217,25 +164,13 @@ def _select_defined(scores: Scores) -> Scores:
     return {name: value for name, value in scores.items() if not math.isnan(value)}
 
 
-def _collect_known(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
-    """What metrics may know about the images of a batch: see `Metric.needs`."""
-    target = recipe.target(batch)
-    if target is None:
-        return {}
-    start = next(iter(recipe.baselines(batch).values()), target)
-    return {"targets": _to_unit(target), "start": _to_unit(start)}
-
-
-def _to_unit(images: Tensor) -> Tensor:
-    """Images in [-1, 1] -> the same in [0, 1], float32."""
-    return ((images.float() + 1) / 2).clamp(0, 1)
-
-
 def format_table(scores: Mapping[str, Scores]) -> list[list[str]]:
-    """Scores for people: a row of headings, then a row for each name, rounded; of images of NaN "not finite"."""
+    """Scores for people: a row of headings, then a row for each name, rounded; "not finite" of images of NaN."""
     names = dict.fromkeys(metric for of_name in scores.values() for metric in of_name)
-    defined = [metric for metric in names if any(not math.isnan(of_name[metric]) for of_name in scores.values())]
-    rows = [[name, *(_round(of_name[metric]) for metric in defined)] for name, of_name in scores.items()]
+    defined = [
+        name for name in names if any(not math.isnan(of_name.get(name, math.nan)) for of_name in scores.values())
+    ]
+    rows = [[name, *(_round(of_name.get(metric)) for metric in defined)] for name, of_name in scores.items()]
     return [["held out", *defined], *rows]
 
 
@@ -247,7 +182,9 @@ def judge(scores: Mapping[str, Scores], described: Sequence[Score]) -> list[tupl
     found = []
     for score in described:
         sign = -1 if score.higher_is_better else 1
-        values = {name: of_name.get(score.name, math.nan) for name, of_name in scores.items() if name != LIVE}
+        values = {
+            name: of_name.get(score.name, math.nan) for name, of_name in scores.items() if name not in (LIVE, REAL)
+        }
         own = values.pop(GENERATOR, math.nan)
         rivals = {name: value for name, value in values.items() if not math.isnan(value)}
         unbeaten = [name for name, value in rivals.items() if not sign * own < sign * value]
@@ -263,5 +200,5 @@ def format_best(best: Mapping[str, Best]) -> str:
     return f"best so far: {', '.join(parts)}"
 
 
-def _round(score: float) -> str:
-    return "not finite" if math.isnan(score) else f"{score:.4g}"
+def _round(score: float | None) -> str:
+    return "-" if score is None else "not finite" if math.isnan(score) else f"{score:.4g}"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors
 from imagier.train.hooks.charts import Chart, draw_chart, group_by_scale
-from imagier.train.hooks.evaluation import AVERAGE, BASELINE, GENERATOR, LIVE, REGULAR, Scores
+from imagier.train.hooks.evaluation import AVERAGE, BASELINE, REGULAR
+from imagier.train.scoring import GENERATOR, LIVE, Scores
 
 Records = Sequence[Mapping[str, float]]
 
