@@ -38,8 +38,7 @@ class Card:
     @property
     def protocol_hash(self) -> str:
         """16 hexadecimal digits; equal if and only if the protocols are."""
-        text = json.dumps(self.protocol, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hash_protocol(self.protocol)
 
     def write(self, path: Path) -> None:
         """As JSON, complete or not at all. UserError if that fails."""
@@ -50,6 +49,11 @@ class Card:
                 file.write(text.encode())
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror}", where=path, code="unwritable-card") from error
+
+
+def hash_protocol(protocol: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits for a protocol."""
+    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_card(path: Path) -> Card:

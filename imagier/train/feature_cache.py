@@ -62,7 +62,7 @@ class FeatureCache:
         if self._rows is None:
             self._stored = self._read(extractor)
             self._rows = {} if self._stored is None else _number_rows(self._stored.digests)
-        digests = _hash_images(images)
+        digests = hash_images(images)
         known = torch.tensor([self._rows.get(digest.tobytes(), -1) for digest in digests.numpy()], dtype=torch.int64)
         missing = (known < 0).nonzero()[:, 0]
         features = torch.empty(len(images), extractor.space.dim)
@@ -147,7 +147,7 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _hash_images(images: Tensor) -> Tensor:
+def hash_images(images: Tensor) -> Tensor:
     """N x 3 x H x W in [0, 1] -> N x 32, uint8: the SHA-256 of shape and pixels in 8 bits of each image."""
     pixels = (images.float() * 255).round().clamp(0, 255).to("cpu", torch.uint8).contiguous().numpy()
     shape = repr(tuple(images.shape[1:])).encode()

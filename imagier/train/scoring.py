@@ -14,7 +14,7 @@ from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
 from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import AnyMetric, Metric
 from imagier.recipe import Batch, Recipe
-from imagier.train.feature_cache import FeatureCache
+from imagier.train.feature_cache import FeatureCache, hash_images
 from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors, measure_mean_colors
 from imagier.train.runtime import Runtime
 
@@ -100,6 +100,20 @@ class Scorer:
     def learned(self) -> set[str]:
         """The names of the numbers of metrics that learn from real images: those of real images are the ceiling."""
         return {name for metric in self.pairwise if metric.learns for name in metric.scores}
+
+    @torch.no_grad()
+    def measure_real(self, recipe: Recipe, batches: Iterable[Batch]) -> str:
+        """Looks at the real images, before others are measured; returns the SHA-256 of all of them. On all ranks."""
+        rows: dict[SetKey, _Rows] = {}
+        for stored in batches:
+            batch = recipe.prepare(stored)
+            images = recipe.real_images(batch)
+            self._add_real(rows, recipe, batch, images)
+            for domain, of_domain in images.items():
+                names = _name_samples(batch, recipe.domains[domain].real)
+                nothing = torch.empty(len(names), 0)
+                rows.setdefault(("", domain), _Rows()).add(names, nothing, None, None, hash_images(to_unit(of_domain)))
+        return self._merge_real(rows)
 
     @torch.no_grad()
     def measure(
@@ -225,10 +239,10 @@ class Scorer:
                 of_set = rows.setdefault((features, domain), _Rows())
                 of_set.add(names, *extractor(to_unit(of_domain)), labels)
 
-    def _merge_real(self, rows: Mapping[SetKey, _Rows]) -> None:
+    def _merge_real(self, rows: Mapping[SetKey, _Rows]) -> str:
         """Remembers the real images of all ranks, and writes their features into the cache."""
         gathered = _merge_sets(rows, self.runtime)
-        self.real = {key: of_set for key, (of_set, _) in gathered.items()}
+        self.real = {key: of_set for key, (of_set, _) in gathered.items() if key[0]}
         for features, cache in self._caches.items() if self.runtime.is_main else ():
             found = [(of_set, digests) for (name, _), (of_set, digests) in gathered.items() if name == features]
             if found:
@@ -238,6 +252,10 @@ class Scorer:
                     torch.cat([of_set.features for of_set, _ in found]),
                     torch.cat(logits) if logits else None,
                 )
+        whole = hashlib.sha256()
+        for (features, _), (_, digests) in gathered.items():
+            whole.update(digests.numpy().tobytes() if digests is not None and not features else b"")
+        return whole.hexdigest()
 
 
 class _Seen:

@@ -1,0 +1,104 @@
+"""Generated images beside the training images that they are nearest to: has the generator learned some by heart?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typing_extensions import Self
+
+from imagier.metrics.blocks import iterate_squared_distances
+from imagier.recipe import Recipe
+from imagier.run.evaluation import Evaluator
+from imagier.train.feature_cache import FeatureCache, find_cache_folder
+from imagier.train.hooks.images import write_image
+from imagier.train.scoring import to_unit
+
+ROWS = 8
+NEIGHBORS = 3
+MOST_TRAINING_IMAGES = 2048
+SIDE_PX = 128
+"""Of the longer side of an image."""
+
+
+class NearestImages:
+    """Finds training images by their features, those of the first metric that has any."""
+
+    def __init__(self, evaluator: Evaluator, features: Tensor, thumbnails: np.ndarray) -> None:
+        """features: N x D. thumbnails: N x h x w x 3, uint8. Of training images, the same on all ranks."""
+        self.evaluator = evaluator
+        self.features = features
+        self.thumbnails = thumbnails
+
+    @classmethod
+    @torch.no_grad()
+    def look_at_training(cls, evaluator: Evaluator, recipe: Recipe, update: Callable[[int, int], None]) -> Self:
+        """Looks at the training images, or at some of them if they are many. On all ranks.
+
+        update: called with (batches done, all).
+        """
+        training, runtime = evaluator.training, evaluator.runtime
+        assert training is not None
+        extractor = next(iter(evaluator.scorer.extractors.values()))
+        train = evaluator.config.run.data.train
+        assert train is not None
+        name = json.dumps([evaluator.config.run.data.name, "training", *map(str, train.roots)])
+        cache = FeatureCache(find_cache_folder() / "features", extractor.describe(), name)
+        count = min(MOST_TRAINING_IMAGES, len(training.dataset))
+        batches = -(-count // training.samples_per_step)
+        found, thumbnails = [], []
+        for done, stored in enumerate(training.draw(count), 1):
+            images = recipe.real_images(recipe.prepare(stored)).get(next(iter(recipe.domains)))
+            if images is not None:
+                found.append(cache.extract(to_unit(images), extractor))
+                thumbnails.append(_shrink(to_unit(images)))
+            update(done, batches)
+        of_ranks = runtime.all_gather_objects((found, thumbnails))
+        seen = [each for of_rank, _ in of_ranks for each in of_rank]
+        features = torch.cat([each.features for each in seen]) if seen else torch.empty(0, extractor.space.dim)
+        if runtime.is_main and seen:
+            logits = [each.logits for each in seen if each.logits is not None]
+            digests = torch.cat([each.digests for each in seen])
+            cache.save(digests, features, torch.cat(logits) if logits else None)
+        shrunk = [each for _, of_rank in of_ranks for each in of_rank]
+        return cls(evaluator, features, np.concatenate(shrunk) if shrunk else np.empty((0, SIDE_PX, SIDE_PX, 3)))
+
+    @torch.no_grad()
+    def draw(self, recipe: Recipe, path: Path) -> str:
+        """Writes rows of a generated image and its nearest training images; returns a sentence for people.
+
+        Near means a small Euclidean distance of features. Empty, and no image, if there are no training images. On all
+        ranks; the first one writes.
+        """
+        evaluator = self.evaluator
+        runtime, extractor = evaluator.runtime, next(iter(evaluator.scorer.extractors.values()))
+        if not (len(self.features) and runtime.is_main):
+            return ""
+        batch = recipe.prepare(evaluator.held_out.some(ROWS))
+        rng = torch.Generator(runtime.device).manual_seed(evaluator.seed)
+        made = recipe.translate(batch, rng, recipe.sample(batch, rng))[next(iter(recipe.domains))]
+        generated = extractor(to_unit(made))[0].cpu()
+        squares = torch.cat([part for _, part in iterate_squared_distances(generated, self.features)])
+        nearest = squares.topk(min(NEIGHBORS, len(self.features)), largest=False).indices
+        shrunk = _shrink(to_unit(made))
+        rows = [np.concatenate([shrunk[i], *self.thumbnails[row]], axis=1) for i, row in enumerate(nearest.tolist())]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, np.concatenate(rows, axis=0))
+        return (
+            f"Left: generated. Beside it: the {nearest.shape[1]} nearest of {len(self.features):,} training images "
+            f"by their {extractor.space.label} features, the nearest first."
+        )
+
+
+def _shrink(images: Tensor) -> np.ndarray:
+    """N x 3 x H x W in [0, 1] -> N x SIDE_PX x SIDE_PX x 3, uint8, with white beside what is not square."""
+    scale = SIDE_PX / max(images.shape[2:])
+    height, width = (max(1, round(side * scale)) for side in images.shape[2:])
+    shrunk = F.interpolate(images, (height, width), mode="bilinear", antialias=scale < 1).clamp(0, 1)
+    padded = F.pad(shrunk, (0, SIDE_PX - width, 0, SIDE_PX - height), value=1.0)
+    return (padded * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
