@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from imagier.run.experiment import CONFIG
 from imagier.run.session import Session
-from imagier.train.hooks.report import About
+from imagier.train.hooks.report_file import About
 from imagier.train.launcher import count_local_ranks
 
 _PACKAGES = ("imagier", "torch", "numpy", "opencv-python-headless")

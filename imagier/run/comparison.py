@@ -14,8 +14,8 @@ import torch
 from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
 from imagier.run.about import find_version
-from imagier.run.card import Card
 from imagier.run.feature_sets import MeasuredSet
+from imagier.train.card import Card
 
 _GROUPS = 10
 _T_QUANTILE = 2.262

@@ -24,6 +24,7 @@ from imagier.train.hooks.evaluation import Evaluation, name_weights
 from imagier.train.hooks.health import Health
 from imagier.train.hooks.images import FOLDER, Images
 from imagier.train.hooks.log import Log, Sink
+from imagier.train.hooks.page import NAME as PAGE
 from imagier.train.hooks.profile import Profile
 from imagier.train.hooks.tolerant import SkippedWhenStopped, TolerantHook, TolerantSink
 from imagier.train.hooks.wandb import WandB
@@ -280,7 +281,7 @@ def _build_page(session: Session, evaluation: Evaluation | None, health: Health,
 
 def _tolerate_pages(session: Session, page: report.Report) -> list[Hook]:
     """What the first rank writes about a run."""
-    pages: list[Hook] = [TolerantHook(page, report.NAME)]
+    pages: list[Hook] = [TolerantHook(page, PAGE)]
     if session.options.profile:
         profile = Profile(session.plan.logdir, session.runtime.device)
         pages.insert(0, TolerantHook(profile, "the profile"))

@@ -15,7 +15,6 @@ from imagier.metrics.feature_metric import FeatureSet
 from imagier.metrics.features import hash_file
 from imagier.metrics.metric import AnyMetric
 from imagier.recipe import Recipe
-from imagier.run.card import Card, hash_protocol, read_card
 from imagier.run.comparison import describe_program, list_warnings
 from imagier.run.evaluation import Evaluator, check_has_held_out_set
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment
@@ -25,6 +24,7 @@ from imagier.run.nearest import NearestImages
 from imagier.run.options import RunOptions
 from imagier.run.process import open_runtime
 from imagier.train import manifest
+from imagier.train.card import Card, hash_protocol, read_card
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.runtime import Runtime
 from imagier.train.scoring import GENERATOR, REAL, Measured, SetKey

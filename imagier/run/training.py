@@ -32,7 +32,7 @@ from imagier.train import checkpoint
 from imagier.train.checkpoint_files import read_pointer
 from imagier.train.disk import describe_error
 from imagier.train.guard import Guard, NonFinite
-from imagier.train.hooks import evaluation, report
+from imagier.train.hooks import evaluation, page
 from imagier.train.manifest import choose_epoch_in_name, format_file_name
 from imagier.train.recorder import FlightRecorder
 from imagier.train.runtime import Runtime
@@ -242,7 +242,7 @@ def _log_outcome(session: Session, hooks: Hooks) -> None:
         logger.info(format_scores(evaluated.last))
         if any(best.step != step for best in evaluated.best.values()):
             logger.info(evaluation.format_best(evaluated.best))
-    see = f"; see {logdir / report.NAME}" if hooks.page is not None and hooks.page.is_current else ""
+    see = f"; see {logdir / page.NAME}" if hooks.page is not None and hooks.page.is_current else ""
     logger.info(f"finished at iteration {step:,}{see}")
 
 

@@ -15,12 +15,12 @@ from imagier.config.schema import METRIC
 from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureMetric
 from imagier.metrics.features import FEATURE_SPACES, FeatureExtractor
-from imagier.run.card import Card, compare_protocols, read_card
 from imagier.run.comparison import Comparison
 from imagier.run.feature_sets import MeasuredSet, check_finite, extract_features, read_features
 from imagier.run.image_sets import hash_images, open_image_set
 from imagier.run.workers import count_cores
 from imagier.tools.progress import ProgressBar
+from imagier.train.card import Card, compare_protocols, read_card
 
 _HIGHER = {"precision", "recall", "density", "coverage", "is"}
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 from xml.etree import ElementTree
 
@@ -30,12 +31,14 @@ from imagier.nn.average import ModelAverage
 from imagier.recipe import Batch
 from imagier.run import RunOptions, train
 from imagier.run.about import format_launch
-from imagier.train.hooks import charts, evaluation, files, log_summary, report
+from imagier.train.hooks import charts, evaluation, files, log_summary, report, report_file
+from imagier.train.hooks import page as pages
 from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors
 from imagier.train.hooks.console import Console
 from imagier.train.hooks.images import Images, read_grid, write_image
 from imagier.train.hooks.log import Record
-from imagier.train.hooks.report import About, Report
+from imagier.train.hooks.report import Report
+from imagier.train.hooks.report_file import About
 from imagier.train.scoring import GENERATOR, Scorer
 from imagier.train.trainer import Outcome, Progress
 
@@ -44,7 +47,7 @@ ABOUT = About("imagier train --config <x>", total_steps=10, scores=SCORES)
 
 
 def page(folder: Path) -> str:
-    return (folder / report.NAME).read_text(encoding="utf-8")
+    return (folder / pages.NAME).read_text(encoding="utf-8")
 
 
 def ended(folder: Path, step: int, about: About = ABOUT, outcome: Outcome = Outcome.DONE) -> str:
@@ -69,7 +72,7 @@ def test_a_page_holds_everything_and_needs_nothing_from_outside(tmp_path: Path) 
         cv2.imwrite(str(tmp_path / "images" / f"epoch_00000_iteration_{step:09d}.jpg"), noise)
     write_log(tmp_path, {"gen_update/GAN": 1.0, "L1/average": 0.1}, {"gen_update/GAN": 0.5, "L1/average": 0.1})
     text = ended(tmp_path, 10)
-    assert text.count("data:image/jpeg;base64,") == report.IMAGES
+    assert text.count("data:image/jpeg;base64,") == pages.IMAGES
     assert re.findall(r"<figcaption>Iteration (\d+)<", text) == ["11", "9", "7", "5", "3", "1"]
     assert text.count("<svg viewBox") == 2
     assert SCORES[0].meaning in text and SCORES[1].meaning not in text, "it was not measured"
@@ -83,14 +86,14 @@ def test_a_page_is_written_at_the_first_step_then_on_its_period_and_costs_a_shar
     clock, costs = [100.0], iter([0.0, 0.0, 0.0, 0.5, 0.0])
     monkeypatch.setattr(report.time, "monotonic", lambda: clock[0])
     tested, watched, seen = Report(tmp_path, ABOUT), trainer(Line()), []
-    render = tested._render
+    render = tested._page.render
 
-    def slow(*args: object) -> str:
+    def slow() -> str:
         seen.append(clock[0])
         clock[0] += next(costs)
-        return render(*args)
+        return render()
 
-    monkeypatch.setattr(tested, "_render", slow)
+    monkeypatch.setattr(tested._page, "render", slow)
     for step in range(1, 101):
         clock[0] += 1
         tested.after_step(watched, progress(step, {}))
@@ -308,17 +311,18 @@ def test_a_run_that_is_ended_by_an_error_says_so_on_its_page(
     assert "Ended by an error: iteration 2 of 4" in text and said in text
 
 
+@pytest.mark.parametrize("module", [pages, report_file])
 def test_a_run_whose_report_cannot_be_written_does_not_send_anybody_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType
 ) -> None:
     def write_to_full_disk(path: Path) -> NoReturn:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(report, "write_atomic", write_to_full_disk)
+    monkeypatch.setattr(module, "write_atomic", write_to_full_disk)
     config = tiny.config(tiny.write_data(tmp_path / "data", train=4, val=3), max_iter=1)
     with logged() as lines:
         train(config, RunOptions(logdir=tmp_path / "log", device="cpu"))
-    assert [line for line in lines if report.NAME in line] == [
+    assert [line for line in lines if pages.NAME in line] == [
         "report.html could not be written: No space left on device"
     ]
     assert lines[-1] == "finished at iteration 1"

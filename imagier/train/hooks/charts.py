@@ -6,9 +6,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 Points = Sequence[tuple[float, float]]
 """Iteration and value, in order. A value that is not finite leaves a gap."""
+
+Bands = Sequence[tuple[float, float, float]]
+"""Iteration and the two ends of an interval, in order. One that is not finite leaves a gap."""
+
+_Finite = TypeVar("_Finite", bound=tuple[float, ...])
 
 SCALE = 12.0
 """Curves share a chart if their typical sizes differ by at most this factor."""
@@ -57,18 +63,28 @@ def group_by_scale(lines: Mapping[str, Points]) -> list[dict[str, Points]]:
     return groups
 
 
-def draw_chart(lines: Mapping[str, Points], references: Mapping[str, float] | None = None) -> Chart:
-    """Curves, and references as dashed horizontal lines. All of it may be empty or not finite."""
+def draw_chart(
+    lines: Mapping[str, Points],
+    references: Mapping[str, float] | None = None,
+    bands: Mapping[str, Bands] | None = None,
+) -> Chart:
+    """Curves, and references as dashed horizontal lines. All of it may be empty or not finite.
+
+    bands: what a curve lies in, by its name.
+    """
+    bands = bands or {}
     thinned = {name: thin(points) for name, points in lines.items()}
     steps = [step for points in thinned.values() for step, _ in points]
     values = [value for points in thinned.values() for _, value in points if math.isfinite(value)]
     flat = {name: value for name, value in (references or {}).items() if math.isfinite(value)}
-    axes = _Axes(*_find_range(steps, has_margin=False), *_find_range([*_drop_spikes(values), *flat.values()]))
+    ends = [end for band in bands.values() for _, *interval in band for end in interval if math.isfinite(end)]
+    axes = _Axes(*_find_range(steps, has_margin=False), *_find_range([*_drop_spikes(values), *ends, *flat.values()]))
     curves: list[str] = []
     legend: list[Entry] = []
     for number, (name, points) in enumerate(thinned.items()):
         color = COLORS[number % len(COLORS)]
         is_dashed = number >= len(COLORS)
+        curves += axes.draw_band(bands.get(name, ()), color)
         curves += axes.draw_curve(points, color, is_dashed)
         last = lines[name][-1][1] if lines[name] else math.nan
         legend.append(Entry(name, color, is_dashed, f"{last:.4g}" if math.isfinite(last) else "not finite"))
@@ -106,6 +122,13 @@ class _Axes:
                 yield f'<circle cx="{x}" cy="{y}" r="3" fill="{color}"/>'
             else:
                 yield f'<path d="M{"L".join(places)}" fill="none" stroke="{color}" stroke-width="1.6"{dashes}/>'
+
+    def draw_band(self, band: Bands, color: str) -> Iterator[str]:
+        """An area between two curves, broken where an end is not finite."""
+        for run in _split_at_gaps(band):
+            outline = [(step, low) for step, low, _ in run] + [(step, high) for step, _, high in reversed(run)]
+            places = [f"{self._x(step):.1f} {self._y(value):.1f}" for step, value in outline]
+            yield f'<path d="M{"L".join(places)}Z" fill="{color}" fill-opacity="0.15"/>'
 
     def _draw_ticks(self) -> Iterator[str]:
         bottom, end = HEIGHT - BOTTOM, WIDTH - RIGHT
@@ -181,11 +204,11 @@ def _find_range(values: Sequence[float], has_margin: bool = True) -> tuple[float
     return low - margin, high + margin
 
 
-def _split_at_gaps(points: Points) -> Iterator[list[tuple[float, float]]]:
-    run: list[tuple[float, float]] = []
-    for step, value in points:
-        if math.isfinite(value):
-            run.append((step, value))
+def _split_at_gaps(points: Sequence[_Finite]) -> Iterator[list[_Finite]]:
+    run: list[_Finite] = []
+    for point in points:
+        if all(map(math.isfinite, point)):
+            run.append(point)
         elif run:
             yield run
             run = []

@@ -140,11 +140,12 @@ def read_grid(path: Path) -> Grid:
     """What the comment in a file of `Images` says, or else its name (epoch_..._iteration_..., as in older versions)."""
     with path.open("rb") as file:
         comment = read_comment(file.read(_COMMENT_WITHIN))
-    if not comment:
+    try:
+        content = json.loads(comment)
+        return Grid(path, content["step"], [(name, width) for name, width in content["columns"]])
+    except (ValueError, TypeError, KeyError):  # there is none, or another program's
         step = path.stem.rpartition("_")[2]
         return Grid(path, int(step) if step.isdecimal() else -1, ())
-    content = json.loads(comment)
-    return Grid(path, content["step"], [(name, width) for name, width in content["columns"]])
 
 
 def write_image(path: Path, image: np.ndarray, quality: int = JPEG_QUALITY, comment: str = "") -> None:
@@ -164,7 +165,7 @@ def read_comment(jpeg: bytes) -> str:
     """The text that `add_comment` put into a JPEG, or into the first bytes of one; empty if there is none."""
     at = _find_comment(jpeg)
     end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-    return jpeg[at + 4 : end].decode("ascii") if jpeg[at : at + 2] == _COMMENT and len(jpeg) >= end else ""
+    return jpeg[at + 4 : end].decode("ascii", "replace") if jpeg[at : at + 2] == _COMMENT and len(jpeg) >= end else ""
 
 
 def _find_comment(jpeg: bytes) -> int:

@@ -14,7 +14,9 @@ from imagier.train.scoring import GENERATOR, LIVE, Scores
 Records = Sequence[Mapping[str, float]]
 
 MOST_CLASSES = 30
-_LABELS = {AVERAGE: "average weights", REGULAR: "live weights"}
+WEIGHTS = {AVERAGE: "average weights", REGULAR: "live weights"}
+"""What a generator's two kinds of weights are called."""
+
 _TITLES = {"optim": "learning rates"}
 _NOT_DRAWN = ("memory", "time", "speed")
 
@@ -33,6 +35,15 @@ def find_scores(records: Records, names: Sequence[str]) -> tuple[dict[str, Score
             by_maker = {weights.get(suffix, suffix.removeprefix(BASELINE)): found[suffix] for suffix in order}
             return by_maker, int(record["step"])
     return {}, 0
+
+
+def find_score_names(records: Records) -> list[str]:
+    """The names of the scores in a log, by the tags of its last record that has some."""
+    for record in reversed(records):
+        parts = [tag.rpartition("/") for tag in record]
+        if names := list(dict.fromkeys(name for name, _, weights in parts if name and weights in WEIGHTS)):
+            return names
+    return []
 
 
 def _select(record: Mapping[str, float], score: str) -> dict[str, float]:
@@ -67,7 +78,7 @@ def draw_charts(records: Records, names: Sequence[str]) -> dict[str, list[Chart]
     charts = {}
     for name in (name for name in names if name in rooms):
         lines = rooms.pop(name)
-        curves = {_LABELS.get(key, key): points for key, points in lines.items() if not key.startswith(BASELINE)}
+        curves = {WEIGHTS.get(key, key): points for key, points in lines.items() if not key.startswith(BASELINE)}
         flat = {key.removeprefix(BASELINE): points[-1][1] for key, points in lines.items() if key.startswith(BASELINE)}
         charts[f"{name}, held out"] = [draw_chart(curves, flat)]
     for room, lines in rooms.items():
@@ -85,7 +96,7 @@ def _collect_lines(records: Records, scores: Sequence[str]) -> dict[str, dict[st
                 own = next((score for score in scores if tag.startswith(f"{score}/")), tag.partition("/")[0])
                 places[tag] = own, tag[len(own) + 1 :]
             room, name = places[tag]
-            if name and room not in _NOT_DRAWN:
+            if name and room not in _NOT_DRAWN and isinstance(value, (int, float)):  # the log may be another program's
                 rooms.setdefault(room, {}).setdefault(name, []).append((record["step"], value))
     return rooms
 

@@ -8,23 +8,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, TypeAdapter
 
 from imagier.errors import UserError
 from imagier.train.disk import write_atomic
 
 FORMAT = 1
 
+Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
+"""Not finite: null in the file, NaN once it is read."""
+
 
 @dataclass(frozen=True)
 class Card:
     """Numbers about generated images, and how they were measured."""
 
-    values: Mapping[str, float]
+    values: Mapping[str, Number]
     """By short name: fd, kd, precision, ..."""
-    intervals: Mapping[str, tuple[float, float]]
+    intervals: Mapping[str, tuple[Number, Number]]
     """Of some values: where they lie with 95 % confidence, over generated sets of this size."""
-    floor: Mapping[str, float]
+    floor: Mapping[str, Number]
     """The values of real images against other real ones, at the sizes in `floor_sizes`: no generator is better."""
     floor_sizes: tuple[int, int]
     protocol: Mapping[str, Any]
@@ -34,6 +39,8 @@ class Card:
     warnings: Sequence[str] = ()
     made_by: Mapping[str, str] = field(default_factory=dict)
     """The versions of the programs, the device, and the date."""
+    higher_is_better: Mapping[str, bool] = field(default_factory=dict)
+    """Of those values that have a better way."""
 
     @property
     def protocol_hash(self) -> str:
@@ -56,6 +63,9 @@ def hash_protocol(protocol: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:16]
 
 
+_CARD = TypeAdapter(Card)
+
+
 def read_card(path: Path) -> Card:
     """A card that `Card.write` wrote. UserError if it is none."""
     try:
@@ -64,28 +74,30 @@ def read_card(path: Path) -> Card:
         raise UserError(f"cannot be read: {error.strerror}", where=path, code="unreadable-card") from error
     except ValueError as error:
         raise UserError("is no JSON", where=path, advice="expected a card", code="damaged-card") from error
-    names = {f.name for f in dataclasses.fields(Card)}
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not names <= content.keys():
-        advice = "expected one that `imagier metrics --out` wrote"
-        raise UserError("is no card of this version", where=path, advice=advice, code="damaged-card")
-    values = {name: float("nan") if value is None else value for name, value in content["values"].items()}
-    return Card(**{name: content[name] for name in names} | {"values": values})
+    try:
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError("another format")
+        return _CARD.validate_python(content)
+    except ValueError as error:
+        advice = "expected one that `imagier metrics --out` or `imagier evaluate` wrote"
+        raise UserError("is no card of this version", where=path, advice=advice, code="damaged-card") from error
 
 
 def compare_protocols(first: Card, second: Card) -> list[tuple[str, str, str]]:
     """What is not the same in two measurements: name, value in the first, value in the second; empty if comparable."""
-    one, other = _flatten(first.protocol), _flatten(second.protocol)
+    one, other = flatten(first.protocol), flatten(second.protocol)
     names = [*one, *(name for name in other if name not in one)]
     return [
         (name, one.get(name, "-"), other.get(name, "-")) for name in names if one.get(name, "-") != other.get(name, "-")
     ]
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """What stands in a tree, as text, by its path: {"a": {"b": 1}} -> {"a.b": "1"}."""
     flat: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = str(value)
     return flat
