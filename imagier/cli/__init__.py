@@ -1,4 +1,4 @@
-"""The command line: `imagier train | submit | verify-resume | infer | metrics | convert | data | explain | schema`."""
+"""The command line: `imagier COMMAND ...`; COMMANDS says which there are."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ COMMANDS = {
     "submit": "queue a training on a cluster",
     "verify-resume": "prove that a run resumes exactly where it was stopped",
     "infer": "write an image for every input",
+    "evaluate": "score checkpoints of a run on its held-out set",
     "metrics": "measure how far generated images are from real ones",
     "convert": "convert a checkpoint of the reference",
     "data": "build, check and preview data sets",

@@ -6,17 +6,25 @@ import json
 import logging
 from collections.abc import Sequence
 
-from imagier.config.check import Config
+from imagier.config.check import Component, Config
+from imagier.config.find import find
+from imagier.config.schema import METRIC
 from imagier.data.loading.loader import Loader
 from imagier.errors import UserError
 from imagier.metrics import kd
+from imagier.metrics.feature_metric import FeatureMetric
+from imagier.metrics.features import FEATURE_SPACES
 from imagier.metrics.metric import AnyMetric
+from imagier.nn.backbones.network import find_weights
 from imagier.recipe import Recipe
 from imagier.train.feature_cache import FeatureCache, find_cache_folder
 from imagier.train.runtime import Runtime
 from imagier.train.scoring import Scorer, can_score
 
 logger = logging.getLogger(__name__)
+
+OF_SETS, OF_SETS_FEATURES = ("fd", "kd", "prdc"), "efflite0"
+"""The types of the metrics that `imagier evaluate` adds to those that need targets."""
 
 
 def build_scorer(
@@ -52,3 +60,32 @@ def build_scorer(
         return build([])
     logger.info(f"scored by {scorer.described[0].name}: {names} need targets, which data.val lacks")
     return scorer
+
+
+def choose_metrics(config: Config) -> list[Component]:
+    """The metrics of a config; and FD, KD and PRDC, if none of them compares sets of images and their network is there.
+
+    The latter are logged as left out if it is not.
+    """
+    chosen = list(config.run.metrics)
+    if any(issubclass(metric.cls, FeatureMetric) for metric in chosen):
+        return chosen
+    space = FEATURE_SPACES[OF_SETS_FEATURES]
+    try:
+        find_weights(space.network)
+    except UserError as error:
+        logger.info(f"no FD, KD and PRDC: {error}")
+        return chosen
+    return [*chosen, *name_metrics(OF_SETS, OF_SETS_FEATURES)]
+
+
+def name_metrics(names: Sequence[str], features: str) -> list[Component]:
+    """Metrics by their types, in the space of these features as far as they need one. UserError: an unknown name."""
+    if features not in FEATURE_SPACES:
+        advice = f"choose from {', '.join(FEATURE_SPACES)}"
+        raise UserError(f"no features {features!r}", where="features", advice=advice, code="unknown-features")
+    components = []
+    for name in dict.fromkeys(names):
+        cls = find(METRIC, name)
+        components.append(Component(name, cls, {"features": features} if issubclass(cls, FeatureMetric) else {}))
+    return components

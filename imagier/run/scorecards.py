@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from imagier.config.check import Component, Config
 from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureSet
 from imagier.metrics.features import hash_file
-from imagier.metrics.metric import AnyMetric
 from imagier.recipe import Recipe
+from imagier.run.build_scorer import choose_metrics
 from imagier.run.comparison import describe_program, list_warnings
 from imagier.run.evaluation import Evaluator, check_has_held_out_set
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment
+from imagier.run.folder_lock import lock_folder
 from imagier.run.inference import load_weighted_recipe, load_weights, read_experiment_of_run
 from imagier.run.intervals import measure_intervals
 from imagier.run.nearest import NearestImages
@@ -26,13 +30,15 @@ from imagier.run.process import open_runtime
 from imagier.train import manifest
 from imagier.train.card import Card, hash_protocol, read_card
 from imagier.train.checkpoint import FoundCheckpoint
+from imagier.train.disk import describe_error
+from imagier.train.hooks import files, page, tensorboard
+from imagier.train.hooks.evaluations import FOLDER, NEAREST
+from imagier.train.hooks.log import Record, Sink
+from imagier.train.hooks.wandb import WandB
 from imagier.train.runtime import Runtime
 from imagier.train.scoring import GENERATOR, REAL, Measured, SetKey
 
 logger = logging.getLogger(__name__)
-
-FOLDER = "evaluations"
-"""In the folder of a run: a card for each checkpoint, weights and protocol."""
 
 MOST_IMAGES_FOR_INTERVALS = 20_000
 
@@ -48,10 +54,8 @@ def show_nothing(what: str) -> AbstractContextManager[Callable[[int, int], None]
 class EvaluationRequest:
     """Which checkpoints are measured, and by what."""
 
-    metrics: Sequence[AnyMetric] | None = None
-    """None: those of the config."""
-    described: Sequence[Mapping[str, Any]] = ()
-    """Type and options of each of them, for the protocol."""
+    metrics: Sequence[Component] | None = None
+    """None: those of the config; and FD, KD and PRDC, if that has none that compare sets of images."""
     weights: Sequence[Literal["average", "regular"]] = ("average",)
     """An average that a checkpoint does not hold is replaced by its regular weights."""
     folder: Path | None = None
@@ -80,10 +84,11 @@ def measure_checkpoints(
     *,
     overrides: Sequence[str] = (),
     progress: Progress = show_nothing,
+    show: Callable[[Scorecard], None] = lambda card: None,
 ) -> list[Scorecard]:
     """The cards of checkpoints, by iteration, and then by weights. Each is written at once; those there are not redone.
 
-    UserError for a mistake in any argument. Called on all ranks.
+    show: called with each of them, on the first rank. UserError for a mistake in any argument. Called on all ranks.
     """
     experiment, options = read_experiment_of_run(config_or_logdir, options, overrides)
     check_has_held_out_set(experiment.config)
@@ -102,6 +107,11 @@ def measure_checkpoints(
                 if weights != name:
                     recipe, name = load_weighted_recipe(experiment.config, found, runtime, use_average=False)
                 cards.append(measurer.measure(recipe, found, weights, progress))
+                measurer.update_page()
+                if runtime.is_main:
+                    show(cards[-1])
+        if measurer is not None and measurer.logdir is not None:
+            _record(cards, measurer.logdir, experiment.config, options, runtime)
         return cards
 
 
@@ -128,11 +138,10 @@ class _Measurer:
         self.runtime = runtime
         self.logdir = _find_logdir(options, request)
         self.seed = options.seed or 0
-        self.evaluator = Evaluator(self.config, recipe, runtime, self.seed, request.metrics)
+        metrics = choose_metrics(self.config) if request.metrics is None else request.metrics
+        self.evaluator = Evaluator(self.config, recipe, runtime, self.seed, [metric.build() for metric in metrics])
         self.scorer = self.evaluator.scorer
-        self.described = request.described or [
-            {"type": metric.type, **metric.options} for metric in self.config.run.metrics
-        ]
+        self.described = [{"type": metric.type, **metric.options} for metric in metrics]
         self.real_sha256 = ""
         self.nearest: NearestImages | None = None
         """Of the training images; None before the first checkpoint, and where they are not here."""
@@ -163,13 +172,22 @@ class _Measurer:
             card = self._make_card(found, weights, protocol, sha256, measured, values, baselines)
         caption = self._draw_nearest(recipe, path, progress)
         if self.runtime.is_main and card is not None:
-            subject = {**card.subject, **({"nearest": caption} if caption else {})}
+            subject = {**card.subject, **({NEAREST: caption} if caption else {})}
             card = dataclasses.replace(card, subject=subject)
             if path is not None:
                 card.write(path)
         card = self.runtime.broadcast(card)
         assert card is not None
         return Scorecard(card, path)
+
+    def update_page(self) -> None:
+        """Shows on the page of the run what was measured so far."""
+        if self.logdir is None or not self.runtime.is_main:
+            return
+        try:
+            page.write_page(self.logdir)
+        except OSError as error:
+            logger.warning(f"{self.logdir / page.NAME}: cannot be written: {describe_error(error)}")
 
     def _describe_protocol(self, recipe: Recipe) -> dict[str, Any]:
         data = self.config.run.data
@@ -229,6 +247,7 @@ class _Measurer:
             protocol=dict(protocol),
             subject=subject,
             warnings=self._list_warnings(measured.sets),
+            higher_is_better={score.name: score.higher_is_better for score in self.scorer.described},
             made_by={**describe_program(), "device": self.runtime.describe()},
         )
 
@@ -308,3 +327,52 @@ def _read_kept(path: Path | None, protocol: Mapping[str, Any], sha256: str) -> C
         return None
     is_same = card.protocol_hash == hash_protocol(protocol) and card.subject.get("checkpoint_sha256") == sha256
     return card if is_same else None
+
+
+def _record(cards: Sequence[Scorecard], logdir: Path, config: Config, options: RunOptions, runtime: Runtime) -> None:
+    """Adds new scores to the log of a run, with the tags of its training, unless the run is still writing it."""
+    new = [each.card for each in cards if each.is_new]
+    try:
+        with lock_folder(logdir, runtime):
+            if new and runtime.is_main:
+                for sink in _open_sinks(logdir, config, options):
+                    for record in _list_records(new, logdir):
+                        sink.scalars(record)
+                    sink.close()
+    except UserError as error:
+        if error.code != "logdir-locked":
+            raise
+        logger.info(f"{logdir}: a run is writing there, so its log gets no scores; {FOLDER} and its page have them")
+    except OSError as error:
+        logger.warning(f"{logdir}: its log gets no scores: {describe_error(error)}")
+
+
+def _open_sinks(logdir: Path, config: Config, options: RunOptions) -> list[Sink]:
+    sinks: list[Sink] = [files.JsonLines(logdir, from_step=sys.maxsize)]
+    if tensorboard.is_installed():
+        sinks.append(tensorboard.TensorBoard(logdir, from_step=0, images=False))
+    if options.wandb:
+        described = {**config.to_dict(), "dataset": config.run.data.name}
+        project, run_id = options.wandb_project, options.wandb_id
+        sinks.append(WandB(logdir, project=project, run_id=run_id, resuming=True, config=described))
+    return sinks
+
+
+def _list_records(cards: Sequence[Card], logdir: Path) -> list[Record]:
+    """What the log does not have: values by the reference's tags, FID/average, and the best so far, best_FID."""
+    logged = {(record["step"], tag) for record in files.read(logdir) for tag in record}
+    best: dict[str, float] = {}
+    records = []
+    for card in sorted(cards, key=lambda card: card.subject["iteration"]):
+        step, weights = card.subject["iteration"], card.subject["weights"]
+        values = {name: value for name, value in card.values.items() if math.isfinite(value)}
+        for name, value in values.items():
+            choose = max if card.higher_is_better.get(name) else min
+            best[name] = choose(value, best.get(name, value))
+        tags = {f"{name}/{weights}": value for name, value in values.items()}
+        tags |= {f"best_{name}": best[name] for name in values}
+        missing = {tag: value for tag, value in tags.items() if (step, tag) not in logged}
+        logged |= {(step, tag) for tag in missing}
+        if missing:
+            records.append(Record(step, card.subject["epoch"], missing))
+    return records

@@ -1,0 +1,7 @@
+"""`python evaluate.py ...` is `imagier evaluate ...`."""
+
+import sys
+
+from imagier.cli import run_script
+
+sys.exit(run_script("evaluate"))
