@@ -28,7 +28,7 @@ SPIKES_FROM = 20
 COLORS = ("#3b7dd8", "#e0782f", "#2f9e58", "#c9433f", "#8a63c9", "#a0714f", "#d168b0", "#1b9aaa")
 
 WIDTH, HEIGHT = 420, 230
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 10, 46
+LEFT, RIGHT, TOP, BOTTOM = 58, 22, 10, 46
 
 
 @dataclass(frozen=True)

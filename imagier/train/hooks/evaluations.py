@@ -19,8 +19,6 @@ FOLDER = "evaluations"
 NEAREST = "nearest"
 """What the subject of a card says of the image beside it: generated images, each with its nearest training images."""
 
-MOST_DIFFERENCES = 12
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -59,12 +57,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """A number of the newest checkpoint, as text."""
+    """A value of the newest checkpoint, as text."""
 
     name: str
-    weights: str
-    value: str
-    interval: str
+    cells: Sequence[tuple[str, str]]
+    """The value and its interval, for each kind of weights."""
     floor: str
     better: str
 
@@ -80,14 +77,14 @@ class Results:
     rows: Sequence[Row]
     charts: dict[str, Chart]
     """The values of all checkpoints, by name; none if there is only one checkpoint."""
-    differences: Sequence[str]
-    """What is not as in the first protocol of the page."""
+    differences: Sequence[tuple[str, str, str]]
+    """What is not as in the first protocol of the page: name, how it is in that one, and here."""
     warnings: Sequence[str]
 
     @property
     def names(self) -> list[str]:
         """Of the values."""
-        return list(dict.fromkeys(row.name for row in self.rows))
+        return [row.name for row in self.rows]
 
     @property
     def sizes(self) -> str:
@@ -146,33 +143,29 @@ def _summarize(measured: Sequence[Measured], first: Card) -> Results:
     newest = [each for each in measured if each.step == step]
     names = dict.fromkeys(name for each in newest for name in each.card.values)
     has_curves = measured[0].step < step
-    differences = [
-        hide_secrets(f"{name}: {own}, not {other}") for name, other, own in compare_protocols(first, newest[0].card)
-    ]
-    more = len(differences) - MOST_DIFFERENCES
     return Results(
         newest[0].card.protocol_hash,
         step,
         newest,
-        [_make_row(each, name) for name in names for each in newest if name in each.card.values],
+        [_make_row([each.card for each in newest], name) for name in names],
         {name: _draw(measured, name) for name in names} if has_curves else {},
-        differences[:MOST_DIFFERENCES] + ([f"{more} more"] if more > 0 else []),
+        [
+            (name, hide_secrets(there), hide_secrets(here))
+            for name, there, here in compare_protocols(first, newest[0].card)
+        ],
         list(dict.fromkeys(hide_secrets(warning) for each in newest for warning in each.card.warnings)),
     )
 
 
-def _make_row(each: Measured, name: str) -> Row:
-    card = each.card
-    low, high = card.intervals.get(name, (math.nan, math.nan))
-    is_higher = card.higher_is_better.get(name)
-    return Row(
-        name,
-        each.label,
-        _round(card.values[name]),
-        "-" if math.isnan(low + high) else f"{_round(low)} to {_round(high)}",
-        _round(card.floor.get(name, math.nan)),
-        "" if is_higher is None else "higher" if is_higher else "lower",
-    )
+def _make_row(cards: Sequence[Card], name: str) -> Row:
+    """cards: of one checkpoint."""
+    ends = [card.intervals.get(name, (math.nan, math.nan)) for card in cards]
+    intervals = ["-" if math.isnan(low + high) else f"{_round(low)} to {_round(high)}" for low, high in ends]
+    values = [_round(card.values.get(name, math.nan)) for card in cards]
+    floors = [card.floor[name] for card in cards if name in card.floor]
+    ways = [card.higher_is_better[name] for card in cards if name in card.higher_is_better]
+    better = ("higher" if ways[0] else "lower") if ways else ""
+    return Row(name, list(zip(values, intervals)), _round(floors[0]) if floors else "-", better)
 
 
 def _draw(measured: Sequence[Measured], name: str) -> Chart:
