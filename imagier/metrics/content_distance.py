@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imagier.metrics.features import hash_file
 from imagier.metrics.metric import MeanOverImages
 from imagier.metrics.ssim import check_size
-from imagier.nn.backbones.network import build_feature_network
+from imagier.nn.backbones.network import build_feature_network, find_weights
 
 _LAYER = "relu_5_3"
 _LEAST_SIDE = 32
@@ -30,6 +31,9 @@ class Metric(MeanOverImages):
     def __init__(self, *, weights_path: str | None = None) -> None:
         """weights_path: Weights of VGG-16; null: torch's cache, or a download into it."""
         self.weights_path = weights_path
+
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        return {"weights_sha256": hash_file(find_weights("vgg16", self.weights_path))}
 
     def load(self, device: torch.device) -> None:
         self._network = build_feature_network("vgg16", [_LAYER], self.weights_path).to(device)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagier.metrics.features import hash_file
 from imagier.metrics.lpips import find_own_weights
 from imagier.metrics.metric import MeanOverImages
 from imagier.nn.backbones.backbone import Backbone, Steps
@@ -34,6 +35,9 @@ class Metric(MeanOverImages):
         self.weights_path = weights_path
         self.factors_path = factors_path
 
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        return self._hashes
+
     def load(self, device: torch.device) -> None:
         path = find_own_weights(self.factors_path, "dists_weights.pt", _PAGE, "factors_path")
         empty = torch.empty(1, sum(_CHANNELS), 1, 1, device="meta")
@@ -44,6 +48,7 @@ class Metric(MeanOverImages):
         self._alpha, self._beta = ((each / total).split(_CHANNELS) for each in (alpha, beta))
         vgg16 = find_weights("vgg16", self.weights_path)
         self._network = FeatureNetwork(_VGG16, list(_LAYERS), read_weights(vgg16), source=str(vgg16)).to(device)
+        self._hashes = {"weights_sha256": hash_file(vgg16), "factors_sha256": hash_file(path)}
 
     @torch.no_grad()
     def measure(self, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:

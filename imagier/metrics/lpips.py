@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagier.metrics.features import hash_file
 from imagier.metrics.metric import MeanOverImages
 from imagier.metrics.ssim import check_size
-from imagier.nn.backbones.network import build_feature_network
+from imagier.nn.backbones.network import build_feature_network, find_weights
 from imagier.nn.backbones.weights import find_cached_file, fit_weights, read_weights
 
 _PAGE = "github.com/richzhang/PerceptualSimilarity (lpips/weights/v0.1/{net}.pth; rename it)"
@@ -41,6 +42,9 @@ class Metric(MeanOverImages):
         self.weights_path = weights_path
         self.heads_path = heads_path
 
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        return {"net": self.net, **self._hashes}
+
     def load(self, device: torch.device) -> None:
         network, layers, channels, _ = _NETWORKS[self.net]
         path = find_own_weights(self.heads_path, f"lpips_{self.net}.pth", _PAGE.format(net=self.net), "heads_path")
@@ -51,6 +55,10 @@ class Metric(MeanOverImages):
         fit_weights(heads, read_weights(path, "heads_path"), file_key=str, source=str(path))
         self._heads = [weight.to(device) for weight in heads.state_dict().values()]
         self._network = build_feature_network(network, layers, self.weights_path).to(device)
+        self._hashes = {
+            "weights_sha256": hash_file(find_weights(network, self.weights_path)),
+            "heads_sha256": hash_file(path),
+        }
 
     @torch.no_grad()
     def measure(self, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 
 from torch import Tensor
 
@@ -18,6 +19,9 @@ class Metric(MeanOverImages):
 
     name = "MS-SSIM"
     higher_is_better = True
+
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        return {"torchmetrics": version("torchmetrics")}
 
     def measure(self, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as measure_ms_ssim

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 
 from torch import Tensor
 
@@ -17,6 +18,9 @@ class Metric(MeanOverImages):
 
     name = "SSIM"
     higher_is_better = True
+
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        return {"torchmetrics": version("torchmetrics")}
 
     def measure(self, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:
         from torchmetrics.functional.image import structural_similarity_index_measure  # takes more than a second

@@ -19,6 +19,7 @@ from imagier.run.image_sets import StoredImage, read_images
 from imagier.train.feature_cache import FeatureCache
 
 BATCH_SIZE = 32
+_BATCH_PIXELS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def extract_features(
     features: list[Tensor] = []
     logits: list[Tensor] = []
     done = 0
-    for batch in _batch(read_images(images, num_threads)):
+    for batch in batch_images(read_images(images, num_threads), _BATCH_PIXELS):
         pixels = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).float() / 255
         if cache is None:
             of_batch, classes = extractor(pixels)
@@ -94,10 +95,13 @@ def extract_features(
     return whole
 
 
-def _batch(images: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+def batch_images(images: Iterator[np.ndarray], most_pixels: int) -> Iterator[list[np.ndarray]]:
+    """Images of one size that follow each other, together; not too many, nor too many pixels. ... x H x W x 3 each."""
     batch: list[np.ndarray] = []
     for image in images:
-        if batch and (image.shape != batch[0].shape or len(batch) == BATCH_SIZE):
+        height, width = image.shape[-3:-1]
+        size = max(1, min(BATCH_SIZE, most_pixels // (height * width)))
+        if batch and (image.shape != batch[0].shape or len(batch) >= size):
             yield batch
             batch = []
         batch.append(image)
