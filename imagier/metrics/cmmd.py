@@ -37,12 +37,13 @@ def gaussian_discrepancy(real: Tensor, fake: Tensor) -> float:
 
     real: N x D. fake: M x D.
     """
-    within = _mean_kernel(real, real) + _mean_kernel(fake, fake)
+    within = _mean_kernel(real) + _mean_kernel(fake)
     return _SCALE * (within - 2 * _mean_kernel(real, fake)).item()
 
 
-def _mean_kernel(x: Tensor, y: Tensor) -> Tensor:
+def _mean_kernel(x: Tensor, y: Tensor | None = None) -> Tensor:
     total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for _, squares in iterate_squared_distances(x, y):
-        total += (squares / (-2 * _BANDWIDTH**2)).exp().sum()
-    return total / (len(x) * len(y))
+    for tile in iterate_squared_distances(x, y):
+        weight = tile.weight if y is None else 1
+        total += weight * (tile.values / (-2 * _BANDWIDTH**2)).exp().sum()
+    return total / (len(x) * len(x if y is None else y))

@@ -40,6 +40,10 @@ class Metric(FeatureMetric):
         self.subset_size = subset_size
         self.seed = seed
 
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        subsets = {} if self.num_subsets is None else {"num_subsets": self.num_subsets, "subset_size": self.subset_size}
+        return {**super().describe(), **subsets}
+
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         if self.num_subsets is None:
             return {"kd": kernel_distance(real.features, fake.features)}
@@ -92,15 +96,18 @@ def kernel_distance_of_subsets(
 
 def _mean_kernel(x: Tensor, y: Tensor) -> Tensor:
     total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for _, products in iterate_dot_products(x, y):
-        total += _kernel(products, x.shape[1]).sum()
+    for tile in iterate_dot_products(x, y):
+        total += _kernel(tile.values, x.shape[1]).sum()
     return total / (len(x) * len(y))
 
 
 def _mean_of_others(x: Tensor) -> Tensor:
     """The mean of the kernel over all pairs of two different rows."""
-    own = _kernel(x.double().square().sum(dim=1), x.shape[1]).sum()
-    return (_mean_kernel(x, x) * len(x) ** 2 - own) / (len(x) * (len(x) - 1))
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for tile in iterate_dot_products(x):
+        kernel = _kernel(tile.values, x.shape[1])
+        total += tile.weight * (kernel.sum() if tile.weight == 2 else kernel.fill_diagonal_(0).sum())
+    return total / (len(x) * (len(x) - 1))
 
 
 def _kernel(products: Tensor, dim: int) -> Tensor:

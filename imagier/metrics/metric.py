@@ -53,6 +53,10 @@ class AnyMetric(ABC):
             for name, is_better in self.scores.items()
         ]
 
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        """What two of its numbers must have in common to be comparable, beside features; once it is loaded."""
+        return {}
+
     def load(self, device: torch.device) -> None:  # noqa: B027 - most have no network
         """Loads the networks that it uses, once, before its first image. UserError if their weights cannot be had."""
 

@@ -83,6 +83,18 @@ def read_card(path: Path) -> Card:
         raise UserError("is no card of this version", where=path, advice=advice, code="damaged-card") from error
 
 
+def join_cards(first: Card, second: Card) -> Card:
+    """The card with the numbers of two that tell of the same images; the first one has the floor."""
+    metrics = {**first.protocol["metrics"], **second.protocol["metrics"]}
+    return dataclasses.replace(
+        first,
+        values={**first.values, **second.values},
+        intervals={**first.intervals, **second.intervals},
+        protocol={**first.protocol, **second.protocol, "metrics": metrics},
+        higher_is_better={**first.higher_is_better, **second.higher_is_better},
+    )
+
+
 def compare_protocols(first: Card, second: Card) -> list[tuple[str, str, str]]:
     """What is not the same in two measurements: name, value in the first, value in the second; empty if comparable."""
     one, other = flatten(first.protocol), flatten(second.protocol)

@@ -138,9 +138,53 @@ def test_large_sets_are_compared_block_by_block(monkeypatch: pytest.MonkeyPatch)
     real, fake = normal(50, 6), normal(33, 6, 1, mean=0.3)
     functions = [kernel_distance, gaussian_discrepancy, lambda x, y: list(measure_prdc(x, y, k=3).values())]
     whole = [function(real, fake) for function in functions]
-    monkeypatch.setattr("imagier.metrics.blocks._BLOCK_NUMBERS", 100)
+    monkeypatch.setattr("imagier.metrics.blocks._TILE", 7)
     for function, expected in zip(functions, whole):
         assert function(real, fake) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("tile", [7, 64])
+def test_products_of_large_sets_in_float32_change_nothing_that_can_be_seen(
+    monkeypatch: pytest.MonkeyPatch, tile: int
+) -> None:
+    real, fake = (each.float() for each in (normal(150, 40, mean=3), normal(133, 40, 1, mean=3.3)))
+    functions = [kernel_distance, gaussian_discrepancy]
+    exact = [function(real, fake) for function in functions]
+    monkeypatch.setattr("imagier.metrics.blocks._TILE", tile)
+    monkeypatch.setattr("imagier.metrics.blocks._MOST_EXACT_PAIRS", 0)
+    rounded = [function(real, fake) for function in functions]
+    assert rounded == pytest.approx(exact, rel=1e-6)
+    assert rounded != exact, "it was in float64"
+
+
+def count_prdc(real: Tensor, fake: Tensor, k: int) -> dict[str, float]:
+    """By its definition, with distances that are exact for whole numbers."""
+    within = [(rows[:, None] - rows).square().sum(dim=2) for rows in (real, fake)]
+    real_radii, fake_radii = (squares.sort(dim=1).values[:, k] for squares in within)
+    between = (real[:, None] - fake).square().sum(dim=2)
+    inside = between < real_radii[:, None]
+    return {
+        "precision": inside.any(dim=0).double().mean().item(),
+        "recall": (between < fake_radii).any(dim=1).double().mean().item(),
+        "density": inside.sum(dim=0).double().mean().item() / k,
+        "coverage": inside.any(dim=1).double().mean().item(),
+    }
+
+
+@pytest.mark.parametrize("tile", [7, 64])
+def test_rounding_decides_nothing_where_many_distances_of_large_sets_are_equal(
+    monkeypatch: pytest.MonkeyPatch, tile: int
+) -> None:
+    """Whole numbers far from 0, with images that are in both sets, some of them more than once."""
+    rng = torch.Generator().manual_seed(0)
+    real, fake = (torch.randint(0, 3, (count, 4), generator=rng) + 1e4 for count in (90, 81))
+    real[:20], fake[:10] = real[20], real[20]
+    fake[10:30] = real[30:50]
+    monkeypatch.setattr("imagier.metrics.blocks._TILE", tile)
+    monkeypatch.setattr("imagier.metrics.blocks._MOST_EXACT_PAIRS", 0)
+    expected = count_prdc(real.double(), fake.double(), 3)
+    assert measure_prdc(real, fake, k=3) == expected
+    assert 0 < expected["precision"] < 1 or 0 < expected["recall"] < 1
 
 
 def test_inception_score() -> None:
