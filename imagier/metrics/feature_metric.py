@@ -9,13 +9,16 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from imagier.metrics.features import FEATURE_SPACES
+from imagier.errors import UserError
+from imagier.metrics.features import find_space
 from imagier.metrics.metric import AnyMetric
+from imagier.metrics.user_network import UserCode
 
-Features = Literal[
-    "efflite0", "inception_fid", "inception_fid_tf1", "reference_inception", "dinov2", "dinov2_large", "clip"
-]
-"""The names of `FEATURE_SPACES`."""
+Features = (
+    Literal["efflite0", "inception_fid", "inception_fid_tf1", "reference_inception", "dinov2", "dinov2_large", "clip"]
+    | UserCode
+)
+"""The names of `FEATURE_SPACES`, or "module:name" of the user's."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ class FeatureMetric(AnyMetric):
     needs_labels: ClassVar[bool] = False
     """Whether it needs the classes of images. Sets without are passed over."""
 
+    needs_logits: ClassVar[bool] = False
+    """Whether it needs class logits. Features without are refused."""
+
     min_images: int = 2
     """As few as this in either set are enough."""
 
@@ -77,7 +83,7 @@ class FeatureMetric(AnyMetric):
         """per_class: `measure` returns the mean over the classes of the images, where these have classes."""
         self.features = features
         self.per_class = per_class
-        self.space = FEATURE_SPACES[features]
+        self.space = find_space(features)
         main, self.higher_is_better = next(iter(self.values.items()))
         self.name = self.name_value(main)
 
@@ -95,7 +101,13 @@ class FeatureMetric(AnyMetric):
         """The numbers by their short names: `values`, and others that say more about them, such as an error."""
 
     def measure(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
-        """`compare`, of all images or of each class; empty if there are too few, or if they lack classes."""
+        """`compare`, of all images or of each class; empty if there are too few, or if they lack classes.
+
+        UserError: features without logits, which it needs.
+        """
+        if self.needs_logits and (real.logits is None or fake.logits is None):
+            advice = "choose features whose network has classes, such as efflite0"
+            raise UserError(f"{self.name} needs class logits", where="features", advice=advice, code="no-logits")
         if self.needs_labels and (real.labels is None or fake.labels is None):
             return {}
         if not (self.per_class and real.labels is not None and fake.labels is not None):

@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imagier.errors import UserError
+from imagier.metrics.user_network import UserNetwork
 from imagier.nn.backbones.network import build_feature_network, find_weights
+from imagier.user_code import load_user_object
 
 Resize = Callable[[Tensor, int], Tensor]
 
@@ -83,25 +86,76 @@ FEATURE_SPACES = {
 """
 
 
+@dataclass(frozen=True)
+class UserSpace:
+    """The features of a callable of the user's: "module:name"."""
+
+    name: str
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """In the names of metrics."""
+        return self.name.partition(":")[2]
+
+
+def find_space(name: str) -> FeatureSpace | UserSpace:
+    """A key of `FEATURE_SPACES`, or "module:name" of the user's. UserError if there is none."""
+    if ":" in name:
+        load_user_object(name, "features")
+        return UserSpace(name)
+    if name not in FEATURE_SPACES:
+        advice = f"choose from {', '.join(FEATURE_SPACES)}, or name your own as module:name"
+        raise UserError(f"no features {name!r}", where="features", advice=advice, code="unknown-features")
+    return FEATURE_SPACES[name]
+
+
 class FeatureExtractor:
     """Images -> features of one space, and class logits where it has them."""
 
     def __init__(self, name: str, device: torch.device, weights_path: str | None = None) -> None:
-        """name: a key of `FEATURE_SPACES`. UserError: the weights are not there, or damaged."""
-        self.space = FEATURE_SPACES[name]
+        """name: as of `find_space`. UserError: there is none; its weights are not there, or damaged."""
         self.name = name
-        layers = [layer for layer in (self.space.layer, self.space.logits) if layer is not None]
-        self._network = build_feature_network(self.space.network, layers, weights_path).to(device)
-        self._file = find_weights(self.space.network, weights_path)
+        self.space = find_space(name)
+        self._apply: _NetworkFeatures | _UserFeatures
+        if isinstance(self.space, UserSpace):
+            if weights_path is not None:
+                advice = "leave them out; your code loads its own"
+                raise UserError(f"{name} takes no weight file", where="weights", advice=advice, code="unused-weights")
+            self._apply = _UserFeatures(name, device)
+        else:
+            self._apply = _NetworkFeatures(self.space, device, weights_path)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """N x 3 x H x W in [0, 1] -> features, N x dim, and logits, N x classes or None; float32, on the same device.
 
-        The images are first rounded to 8 bits, as they would be in files.
+        The images are first rounded to 8 bits, as they would be in files. UserError: the user's code does not give
+        features.
         """
-        space = self.space
-        pixels = (images.float() * 255).round().clamp(0, 255)
+        return self._apply((images.float() * 255).round().clamp(0, 255))
+
+    def describe(self) -> dict[str, str | int]:
+        """What two numbers must have in common to be comparable."""
+        return {
+            "features": self.name,
+            **self._apply.describe(),
+            "quantization": "8 bit",
+            "precision": "float32",
+        }
+
+
+class _NetworkFeatures:
+    """Pixels in [0, 255] -> features and logits of one of our spaces."""
+
+    def __init__(self, space: FeatureSpace, device: torch.device, weights_path: str | None) -> None:
+        self._space = space
+        layers = [layer for layer in (space.layer, space.logits) if layer is not None]
+        self._network = build_feature_network(space.network, layers, weights_path).to(device)
+        self._file = find_weights(space.network, weights_path)
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        space = self._space
         taken = self._network(space.resize(pixels, space.size) * (2 / 255) - 1)
         features = taken[space.layer].flatten(1)
         if space.has_unit_length:
@@ -109,18 +163,31 @@ class FeatureExtractor:
         return features, taken[space.logits] if space.logits is not None else None
 
     def describe(self) -> dict[str, str | int]:
-        """What two numbers must have in common to be comparable."""
-        space = self.space
+        space = self._space
         return {
-            "features": self.name,
             "network": space.network,
             "layer": space.layer,
             "weights_sha256": hash_file(self._file),
             "size": space.size,
             "resize": space.resize.__name__.removeprefix("resize_"),
-            "quantization": "8 bit",
-            "precision": "float32",
         }
+
+
+class _UserFeatures:
+    """Pixels in [0, 255] -> what the user's callable returns for them in [0, 1]: features, or features and logits."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self._network = UserNetwork(name, device, "features")
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        output = self._network(pixels / 255)
+        parts = output if isinstance(output, tuple) and len(output) == 2 else (output,)
+        names = ("features", "classes")
+        features, *logits = (self._network.check(part, (len(pixels), name), pixels) for part, name in zip(parts, names))
+        return features, logits[0] if logits else None
+
+    def describe(self) -> dict[str, str]:
+        return self._network.describe()
 
 
 def hash_file(path: Path) -> str:
