@@ -182,7 +182,7 @@ class Evaluation:
             metrics = measured.get(name) or self._make_fresh(runtime)  # of a rank that has no share
             for metric in metrics:
                 metric.merge(runtime.all_gather)
-            scores[name] = {metric.name: metric.compute() for metric in metrics}
+            scores[name] = {tag: value for metric in metrics for tag, value in metric.compute_all().items()}
             self.by_class[name] = errors.get(name) or ClassErrors()
             self.by_class[name].merge(runtime)
         return scores
