@@ -109,9 +109,11 @@ def find_visible(flow: Tensor) -> Tensor:
 
 def _find_flows(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
     """Pairs of gray images, H x W, uint8 -> N x 2 x H x W."""
-    flows = [cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*pair, None) for pair in pairs]
-    shape = len(flows), *pairs[0][0].shape, 2
-    return torch.from_numpy(np.stack(flows).reshape(shape)).permute(0, 3, 1, 2)
+    flows = []
+    for first, second in pairs:
+        start = np.zeros((*first.shape, 2), np.float32)
+        flows.append(cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(first, second, start))
+    return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2)
 
 
 def _list_places(flow: Tensor) -> Tensor:
