@@ -79,11 +79,18 @@ class FeatureMetric(AnyMetric):
     min_images: int = 2
     """As few as this in either set are enough."""
 
-    def __init__(self, features: Features, *, per_class: bool = False) -> None:
-        """per_class: `measure` returns the mean over the classes of the images, where these have classes."""
+    def __init__(self, features: str, *, per_class: bool = False) -> None:
+        """per_class: `measure` returns the mean over the classes of the images, where these have classes.
+
+        UserError: there are no such features, or they are of clips where this is of images, or the other way round.
+        """
         self.features = features
         self.per_class = per_class
         self.space = find_space(features)
+        if self.space.takes_clips not in (None, self.takes_clips):
+            sees, wanted = ("clips", "images") if self.space.takes_clips else ("images", "clips")
+            what = f"{features} sees {sees}, but {self.title} is of {wanted}"
+            raise UserError(what, where="features", advice="choose others", code="wrong-features")
         main, self.higher_is_better = next(iter(self.values.items()))
         self.name = self.name_value(main)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from imagier.errors import UserError
 from imagier.metrics.user_network import UserNetwork
+from imagier.nn.backbones.i3d import FRAMES
 from imagier.nn.backbones.network import build_feature_network, find_weights
 from imagier.user_code import load_user_object
 
@@ -65,6 +66,8 @@ class FeatureSpace:
     """Whether features are divided by their lengths."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Of metrics, by their titles, where they are not title and label."""
+    takes_clips: bool | None = False
+    """Whether its network sees clips, and not images; None if that is not known."""
 
 
 FEATURE_SPACES = {
@@ -86,12 +89,21 @@ FEATURE_SPACES = {
 """
 
 
+CLIP_SPACES = {
+    "i3d": FeatureSpace(
+        "I3D", "i3d", "logits", 400, 224, resize_like_tensorflow1, names={"FVD": "FVD"}, takes_clips=True
+    ),
+}
+"""Those of clips. The 400 logits, resized as in the program that defined FVD."""
+
+
 @dataclass(frozen=True)
 class UserSpace:
     """The features of a callable of the user's: "module:name"."""
 
     name: str
     names: Mapping[str, str] = field(default_factory=dict)
+    takes_clips: bool | None = None
 
     @property
     def label(self) -> str:
@@ -100,18 +112,19 @@ class UserSpace:
 
 
 def find_space(name: str) -> FeatureSpace | UserSpace:
-    """A key of `FEATURE_SPACES`, or "module:name" of the user's. UserError if there is none."""
+    """A key of `FEATURE_SPACES` or `CLIP_SPACES`, or "module:name" of the user's. UserError if there is none."""
     if ":" in name:
         load_user_object(name, "features")
         return UserSpace(name)
-    if name not in FEATURE_SPACES:
-        advice = f"choose from {', '.join(FEATURE_SPACES)}, or name your own as module:name"
+    spaces = FEATURE_SPACES | CLIP_SPACES
+    if name not in spaces:
+        advice = f"choose from {', '.join(spaces)}, or name your own as module:name"
         raise UserError(f"no features {name!r}", where="features", advice=advice, code="unknown-features")
-    return FEATURE_SPACES[name]
+    return spaces[name]
 
 
 class FeatureExtractor:
-    """Images -> features of one space, and class logits where it has them."""
+    """Images, or clips, -> features of one space, and class logits where it has them."""
 
     def __init__(self, name: str, device: torch.device, weights_path: str | None = None) -> None:
         """name: as of `find_space`. UserError: there is none; its weights are not there, or damaged."""
@@ -130,9 +143,10 @@ class FeatureExtractor:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """N x 3 x H x W in [0, 1] -> features, N x dim, and logits, N x classes or None; float32, on the same device.
 
-        The images are first rounded to 8 bits, as they would be in files. UserError: the user's code does not give
-        features.
+        The images are first rounded to 8 bits, as they would be in files. Clips are N x T x 3 x H x W, cut into parts
+        of 16 frames, each of which has a row. UserError: the user's code gives no features; a clip is too short.
         """
+        images = cut_clips(images) if images.dim() == 5 else images
         return self._apply((images.float() * 255).round().clamp(0, 255))
 
     def describe(self) -> dict[str, str | int]:
@@ -156,7 +170,9 @@ class _NetworkFeatures:
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         space = self._space
-        taken = self._network(space.resize(pixels, space.size) * (2 / 255) - 1)
+        resized = space.resize(pixels.flatten(0, -4), space.size) * (2 / 255) - 1
+        # Networks of clips want N x 3 x T x H x W.
+        taken = self._network(resized.unflatten(0, pixels.shape[:2]).transpose(1, 2) if pixels.dim() == 5 else resized)
         features = taken[space.layer].flatten(1)
         if space.has_unit_length:
             features = F.normalize(features, dim=1)
@@ -168,6 +184,7 @@ class _NetworkFeatures:
             "network": space.network,
             "layer": space.layer,
             "weights_sha256": hash_file(self._file),
+            **({"frames": FRAMES} if space.takes_clips else {}),
             "size": space.size,
             "resize": space.resize.__name__.removeprefix("resize_"),
         }
@@ -188,6 +205,18 @@ class _UserFeatures:
 
     def describe(self) -> dict[str, str]:
         return self._network.describe()
+
+
+def cut_clips(clips: Tensor) -> Tensor:
+    """N x T x 3 x H x W -> M x 16 x 3 x H x W: consecutive parts without overlap; what is left over is not used.
+
+    UserError: clips shorter than that.
+    """
+    count = clips.shape[1] // FRAMES
+    if not count:
+        what = f"clips of {clips.shape[1]} frames, but {FRAMES} are needed"
+        raise UserError(what, where="features", advice="make longer ones, or leave the metric out", code="short-clips")
+    return clips[:, : count * FRAMES].unflatten(1, (count, FRAMES)).flatten(0, 1)
 
 
 def hash_file(path: Path) -> str:
