@@ -50,7 +50,6 @@ def _measure(args: argparse.Namespace) -> int:
 
     if args.real is None or args.fake is None:
         raise UserError("two sets are needed", advice="imagier metrics REAL FAKE", code="missing-sets")
-    tool.check_features(args.features)
     given: dict[str, Any] = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     names = [name.strip() for name in args.metrics.split(",") if name.strip()]
     metrics = tool.build_metrics(names, args.features, given | {"seed": args.seed})

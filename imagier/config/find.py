@@ -7,8 +7,6 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-import sysconfig
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -18,6 +16,7 @@ from typing_extensions import is_protocol
 
 from imagier.config.constructor import constructor_hints
 from imagier.errors import UserError
+from imagier.user_code import import_user_module
 
 ROOMS: dict[str, tuple[str, ...]] = {
     "models": ("imagier.models",),
@@ -139,42 +138,14 @@ def _find_by_path(kind: Kind, path: str) -> Any:
     """The class of a user's dotted path, or None. UserError if a module on the way needs one that is not installed."""
     if not all(part.isidentifier() for part in path.split(".")):
         return None
-    module = _import(path)
+    module = import_user_module(path)
     if module is not None:
         if kind.class_name not in vars(module):
             raise UserError(f"{path} has no class {kind.class_name}", code="unknown-type")
         return vars(module)[kind.class_name]
     parent, _, last = path.rpartition(".")
-    module = _import(parent)
+    module = import_user_module(parent)
     return None if module is None else vars(module).get(last)
-
-
-def _import(path: str) -> ModuleType | None:
-    """The module of a dotted path, or None if there is no such module."""
-    try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if f"{path}.".startswith(f"{error.name}."):
-            return None
-        what = f"{path} needs the module {error.name!r}, which is not installed ({_locate(error)})"
-        raise UserError(what, code="missing-module") from error
-    except (Exception, SystemExit) as error:  # of the user's code
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
-        reason = ": ".join(filter(None, (type(error).__name__, " ".join(text.split()))))
-        what = f"{path} cannot be imported: {reason} ({_locate(error)})"
-        raise UserError(what, advice="correct that line", code="broken-module") from error
-
-
-def _locate(error: BaseException) -> str:
-    """ "file:line" of an error of a module that was imported: the last line that is not of an installed package."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-    frames = [frame for frame in frames if not frame[0].startswith((__file__, "<frozen"))]
-    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
-    own = [frame for frame in frames if not frame[0].startswith(installed)]
-    filename, line = (own or frames)[-1]
-    return f"{filename}:{line}"
 
 
 def _import_from(package: ModuleType, name: str) -> ModuleType:

@@ -10,13 +10,16 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from imagier.metrics.features import FEATURE_SPACES
+from imagier.errors import UserError
+from imagier.metrics.features import find_space
 from imagier.metrics.metric import AnyMetric, Score
+from imagier.metrics.user_network import UserCode
 
-Features = Literal[
-    "efflite0", "inception_fid", "inception_fid_tf1", "reference_inception", "dinov2", "dinov2_large", "clip"
-]
-"""The names of `FEATURE_SPACES`."""
+Features = (
+    Literal["efflite0", "inception_fid", "inception_fid_tf1", "reference_inception", "dinov2", "dinov2_large", "clip"]
+    | UserCode
+)
+"""The names of `FEATURE_SPACES`, or "module:name" of the user's."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,24 @@ class FeatureMetric(AnyMetric):
     needs_labels: ClassVar[bool] = False
     """Whether it needs the classes of images. Sets without are passed over."""
 
+    needs_logits: ClassVar[bool] = False
+    """Whether it needs class logits. Features without are refused."""
+
     min_images: int = 2
     """As few as this in either set are enough."""
 
-    def __init__(self, features: Features, *, per_class: bool = False) -> None:
-        """per_class: `measure` returns the mean over the classes of the images, where these have classes."""
+    def __init__(self, features: str, *, per_class: bool = False) -> None:
+        """per_class: `measure` returns the mean over the classes of the images, where these have classes.
+
+        UserError: there are no such features, or they are of clips where this is of images, or the other way round.
+        """
         self.features = features
         self.per_class = per_class
-        self.space = FEATURE_SPACES[features]
+        self.space = find_space(features)
+        if self.space.takes_clips not in (None, self.takes_clips):
+            sees, wanted = ("clips", "images") if self.space.takes_clips else ("images", "clips")
+            what = f"{features} sees {sees}, but {self.title} is of {wanted}"
+            raise UserError(what, where="features", advice="choose others", code="wrong-features")
         main, self.higher_is_better = next(iter(self.values.items()))
         self.name = self.name_value(main)
 
@@ -110,10 +123,14 @@ class FeatureMetric(AnyMetric):
     def measure(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         """`compare`, of all images or of each class; empty if there are too few, or if they lack classes.
 
-        NaN if a feature is not finite, as those of images that hold NaN are.
+        NaN if a feature is not finite, as those of images that hold NaN are. UserError: features without logits, which
+        it needs.
         """
         if not (real.features.isfinite().all() and fake.features.isfinite().all()):
             return dict.fromkeys(self.values, math.nan)
+        if self.needs_logits and (real.logits is None or fake.logits is None):
+            advice = "choose features whose network has classes, such as efflite0"
+            raise UserError(f"{self.name} needs class logits", where="features", advice=advice, code="no-logits")
         if self.needs_labels and (real.labels is None or fake.labels is None):
             return {}
         if not (self.per_class and real.labels is not None and fake.labels is not None):

@@ -11,7 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imagier.errors import UserError
+from imagier.metrics.user_network import UserNetwork
+from imagier.nn.backbones.i3d import FRAMES
 from imagier.nn.backbones.network import build_feature_network, find_weights
+from imagier.user_code import load_user_object
 
 Resize = Callable[[Tensor, int], Tensor]
 
@@ -62,6 +66,8 @@ class FeatureSpace:
     """Whether features are divided by their lengths."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Of metrics, by their titles, where they are not title and label."""
+    takes_clips: bool | None = False
+    """Whether its network sees clips, and not images; None if that is not known."""
 
 
 FEATURE_SPACES = {
@@ -83,44 +89,134 @@ FEATURE_SPACES = {
 """
 
 
+CLIP_SPACES = {
+    "i3d": FeatureSpace(
+        "I3D", "i3d", "logits", 400, 224, resize_like_tensorflow1, names={"FVD": "FVD"}, takes_clips=True
+    ),
+}
+"""Those of clips. The 400 logits, resized as in the program that defined FVD."""
+
+
+@dataclass(frozen=True)
+class UserSpace:
+    """The features of a callable of the user's: "module:name"."""
+
+    name: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    takes_clips: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """In the names of metrics."""
+        return self.name.partition(":")[2]
+
+
+def find_space(name: str) -> FeatureSpace | UserSpace:
+    """A key of `FEATURE_SPACES` or `CLIP_SPACES`, or "module:name" of the user's. UserError if there is none."""
+    if ":" in name:
+        load_user_object(name, "features")
+        return UserSpace(name)
+    spaces = FEATURE_SPACES | CLIP_SPACES
+    if name not in spaces:
+        advice = f"choose from {', '.join(spaces)}, or name your own as module:name"
+        raise UserError(f"no features {name!r}", where="features", advice=advice, code="unknown-features")
+    return spaces[name]
+
+
 class FeatureExtractor:
-    """Images -> features of one space, and class logits where it has them."""
+    """Images, or clips, -> features of one space, and class logits where it has them."""
 
     def __init__(self, name: str, device: torch.device, weights_path: str | None = None) -> None:
-        """name: a key of `FEATURE_SPACES`. UserError: the weights are not there, or damaged."""
-        self.space = FEATURE_SPACES[name]
+        """name: as of `find_space`. UserError: there is none; its weights are not there, or damaged."""
         self.name = name
-        layers = [layer for layer in (self.space.layer, self.space.logits) if layer is not None]
-        self._network = build_feature_network(self.space.network, layers, weights_path).to(device)
-        self._file = find_weights(self.space.network, weights_path)
+        self.space = find_space(name)
+        self._apply: _NetworkFeatures | _UserFeatures
+        if isinstance(self.space, UserSpace):
+            if weights_path is not None:
+                advice = "leave them out; your code loads its own"
+                raise UserError(f"{name} takes no weight file", where="weights", advice=advice, code="unused-weights")
+            self._apply = _UserFeatures(name, device)
+        else:
+            self._apply = _NetworkFeatures(self.space, device, weights_path)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """N x 3 x H x W in [0, 1] -> features, N x dim, and logits, N x classes or None; float32, on the same device.
 
-        The images are first rounded to 8 bits, as they would be in files.
+        The images are first rounded to 8 bits, as they would be in files. Clips are N x T x 3 x H x W, cut into parts
+        of 16 frames, each of which has a row. UserError: the user's code gives no features; a clip is too short.
         """
-        space = self.space
-        pixels = (images.float() * 255).round().clamp(0, 255)
-        taken = self._network(space.resize(pixels, space.size) * (2 / 255) - 1)
+        images = cut_clips(images) if images.dim() == 5 else images
+        return self._apply((images.float() * 255).round().clamp(0, 255))
+
+    def describe(self) -> dict[str, str | int]:
+        """What two numbers must have in common to be comparable."""
+        return {
+            "features": self.name,
+            **self._apply.describe(),
+            "quantization": "8 bit",
+            "precision": "float32",
+        }
+
+
+class _NetworkFeatures:
+    """Pixels in [0, 255] -> features and logits of one of our spaces."""
+
+    def __init__(self, space: FeatureSpace, device: torch.device, weights_path: str | None) -> None:
+        self._space = space
+        layers = [layer for layer in (space.layer, space.logits) if layer is not None]
+        self._network = build_feature_network(space.network, layers, weights_path).to(device)
+        self._file = find_weights(space.network, weights_path)
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        space = self._space
+        resized = space.resize(pixels.flatten(0, -4), space.size) * (2 / 255) - 1
+        # Networks of clips want N x 3 x T x H x W.
+        taken = self._network(resized.unflatten(0, pixels.shape[:2]).transpose(1, 2) if pixels.dim() == 5 else resized)
         features = taken[space.layer].flatten(1)
         if space.has_unit_length:
             features = F.normalize(features, dim=1)
         return features, taken[space.logits] if space.logits is not None else None
 
     def describe(self) -> dict[str, str | int]:
-        """What two numbers must have in common to be comparable."""
-        space = self.space
+        space = self._space
         return {
-            "features": self.name,
             "network": space.network,
             "layer": space.layer,
             "weights_sha256": hash_file(self._file),
+            **({"frames": FRAMES} if space.takes_clips else {}),
             "size": space.size,
             "resize": space.resize.__name__.removeprefix("resize_"),
-            "quantization": "8 bit",
-            "precision": "float32",
         }
+
+
+class _UserFeatures:
+    """Pixels in [0, 255] -> what the user's callable returns for them in [0, 1]: features, or features and logits."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self._network = UserNetwork(name, device, "features")
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        output = self._network(pixels / 255)
+        parts = output if isinstance(output, tuple) and len(output) == 2 else (output,)
+        names = ("features", "classes")
+        features, *logits = (self._network.check(part, (len(pixels), name), pixels) for part, name in zip(parts, names))
+        return features, logits[0] if logits else None
+
+    def describe(self) -> dict[str, str]:
+        return self._network.describe()
+
+
+def cut_clips(clips: Tensor) -> Tensor:
+    """N x T x 3 x H x W -> M x 16 x 3 x H x W: consecutive parts without overlap; what is left over is not used.
+
+    UserError: clips shorter than that.
+    """
+    count = clips.shape[1] // FRAMES
+    if not count:
+        what = f"clips of {clips.shape[1]} frames, but {FRAMES} are needed"
+        raise UserError(what, where="features", advice="make longer ones, or leave the metric out", code="short-clips")
+    return clips[:, : count * FRAMES].unflatten(1, (count, FRAMES)).flatten(0, 1)
 
 
 def hash_file(path: Path) -> str:

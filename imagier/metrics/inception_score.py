@@ -15,6 +15,7 @@ class Metric(FeatureMetric):
     """Inception score of the generated images: sharp classes in each, many classes in all. Real ones are not used."""
 
     title = "IS"
+    needs_logits = True
     values: ClassVar[Mapping[str, bool]] = {"is": True}
 
     def __init__(self, *, features: Features = "inception_fid", num_splits: Annotated[int, Field(ge=1)] = 10) -> None:

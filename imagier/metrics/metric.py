@@ -114,10 +114,15 @@ class Metric(AnyMetric):
     def compute(self) -> float:
         """The number that belongs to `state`; NaN if it is not defined, as that of no images may be."""
 
+    def compute_all(self) -> dict[str, float]:
+        """All numbers that belong to `state`, by the names in `scores`. A metric that has several defines this, too."""
+        return {self.name: self.compute()}
+
     def fit(self, real: Iterable[tuple[Tensor, Mapping[str, Tensor]]]) -> None:
         """Learns from training images what it needs, once, before its first image.
 
-        real: batches as of `update`, of real images and what is known of them.
+        real: batches as of `update`, of real images and what is known of them; the same ones on all ranks. It may go
+        through them several times.
         """
 
     def fresh(self, device: torch.device) -> Self:

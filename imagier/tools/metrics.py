@@ -15,7 +15,7 @@ from imagier.config.find import find
 from imagier.config.schema import METRIC
 from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureMetric
-from imagier.metrics.features import FEATURE_SPACES, FeatureExtractor
+from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import AnyMetric, Metric
 from imagier.run.comparison import Comparison
 from imagier.run.feature_sets import MeasuredSet, check_finite, extract_features, read_features
@@ -151,10 +151,3 @@ def list_differences(first: Path, second: Path) -> tuple[Card, Card, list[tuple[
     """Two cards, and what makes them not comparable. UserError if a file is no card."""
     cards = read_card(first), read_card(second)
     return *cards, compare_protocols(*cards)
-
-
-def check_features(name: str) -> None:
-    """UserError unless there is a feature space of this name."""
-    if name not in FEATURE_SPACES:
-        advice = f"choose from {', '.join(FEATURE_SPACES)}"
-        raise UserError(f"no features {name!r}", where="features", advice=advice, code="unknown-features")

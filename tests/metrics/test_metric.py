@@ -19,6 +19,8 @@ CPU = torch.device("cpu")
 NEEDS_WEIGHTS = {"lpips", "dists", "content_distance"}
 """See test_perceptual.py."""
 TYPES = [name for name in list_types(METRIC) if issubclass(find(METRIC, name), Metric) and name not in NEEDS_WEIGHTS]
+TYPES = [name for name in TYPES if not (find(METRIC, name).learns or find(METRIC, name).takes_clips)]
+"""Those of single images, without a network of their own. The others have files of their own, with the same tests."""
 LEAST_SIDE = {"SSIM": 11, "MS-SSIM": 176}
 
 
@@ -106,4 +108,5 @@ def test_the_example_in_the_docstring_is_a_metric() -> None:
     metric = namespace["Metric"](scale=255.0)
     expected = 255 * (images(0) - images(1)).flatten().norm() / math.sqrt(6 * 3 * 4 * 5)
     assert score(metric, slice(0, 4), slice(4, 6)) == pytest.approx(expected.item(), rel=1e-6)
+    assert metric.fresh(CPU).compute_all().keys() == metric.scores.keys() == {"RMSE"}
     assert metric.list_scores()[0].meaning.endswith("over the pixels of all images. Lower is better.")

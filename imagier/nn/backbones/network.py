@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.nn.backbones import alexnet, efficientnet_lite, inception, resnet, vgg, vit
+from imagier.nn.backbones import alexnet, efficientnet_lite, i3d, inception, resnet, vgg, vit
 from imagier.nn.backbones.backbone import Backbone
 from imagier.nn.backbones.weights import fit_weights, read_weights
 
@@ -33,6 +33,8 @@ _BACKBONES = {
     )
 }
 
+_OF_CLIPS = {i3d.I3D.name: i3d.I3D}
+
 
 def build_feature_network(network: str, layers: Sequence[str], weights_path: str | None = None) -> FeatureNetwork:
     """Build the frozen network `network` down to the deepest of `layers` and load its pretrained weights.
@@ -41,9 +43,9 @@ def build_feature_network(network: str, layers: Sequence[str], weights_path: str
     used. By default the file is looked for in torch's cache under its torchvision name, and downloaded there.
     UserError: unknown network or layer; weights that cannot be found, read or loaded.
     """
-    if network not in _BACKBONES:
+    if network not in _BACKBONES | _OF_CLIPS:
         raise UserError(f"no feature network {network!r}", advice=_suggest(network, _BACKBONES), code="unknown-network")
-    backbone = _BACKBONES[network]
+    backbone = (_BACKBONES | _OF_CLIPS)[network]
     where = f"feature network {network}"
     if not layers:
         raise UserError("no layers given", where=where, advice=_suggest("", backbone.taps), code="no-layers")
@@ -57,15 +59,16 @@ def build_feature_network(network: str, layers: Sequence[str], weights_path: str
 
 
 def find_weights(network: str, weights_path: str | None = None) -> Path:
-    """The file of a network that `list_networks` has: the given one, or else the one in its usual place.
+    """The file of a network that `list_networks` has, or of i3d: the given one, or else the one in its usual place.
 
     UserError: there is none there.
     """
-    return _BACKBONES[network].find_weights() if weights_path is None else Path(weights_path).expanduser()
+    backbone = (_BACKBONES | _OF_CLIPS)[network]
+    return backbone.find_weights() if weights_path is None else Path(weights_path).expanduser()
 
 
 def list_networks() -> list[str]:
-    """All names that `build_feature_network` accepts as network."""
+    """All names that `build_feature_network` accepts as network, but i3d, which sees clips and not images."""
     return list(_BACKBONES)
 
 
@@ -76,6 +79,8 @@ def list_layers(network: str) -> list[str]:
 
 class FeatureNetwork(nn.Module):
     """Images in [-1, 1], N x 3 x H x W -> {layer name: features}, as the pretrained network computes them.
+
+    i3d gets clips, N x 3 x T x H x W.
 
     Frozen: no parameter requires gradients, and `train()` leaves it in eval mode. Gradients flow to the images.
     The keys of its state dict are torchvision's. Made by `build_feature_network`.
@@ -97,7 +102,7 @@ class FeatureNetwork(nn.Module):
                 if not open_taps:
                     break
         fit_weights(self, weights, file_key=backbone.file_key, source=source)
-        mean, std = torch.tensor((backbone.mean, backbone.std)).view(2, 1, 3, 1, 1)
+        mean, std = torch.tensor((backbone.mean, backbone.std))
         # ((x + 1) / 2 - mean) / std in one pass over the image. Not persistent: the state dict is torchvision's.
         self.register_buffer("_scale", 0.5 / std, persistent=False)
         self.register_buffer("_shift", (0.5 - mean) / std, persistent=False)
@@ -106,7 +111,8 @@ class FeatureNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """N x 3 x H x W in [-1, 1] -> {layer: features}, in the order in which the layers were asked for."""
-        scale, shift = self.get_buffer("_scale"), self.get_buffer("_shift")
+        shape = 1, 3, *[1] * (images.dim() - 2)
+        scale, shift = self.get_buffer("_scale").view(shape), self.get_buffer("_shift").view(shape)
         x = torch.addcmul(shift, images.to(scale.dtype), scale)
         taken = {}
         wanted = set(self._taps.values())

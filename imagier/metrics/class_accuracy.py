@@ -1,0 +1,47 @@
+"""Class accuracy: do images show the class that they should (translation accuracy; Liu et al. 2019, section 4)?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from imagier.metrics.classifier import Classifier, fit_classifier
+from imagier.metrics.feature_metric import FeatureMetric, Features, FeatureSet
+
+_TOP = 5
+
+
+class Metric(FeatureMetric):
+    """Share of the generated images that a classifier takes for the class that they should have.
+
+    The classifier is a logistic regression of the features of the real images. An image of a class that no real image
+    has counts as wrong. On a card the floor, real images that the classifier has not seen, is the ceiling.
+    """
+
+    title = "Class accuracy"
+    values: ClassVar[Mapping[str, bool]] = {"class_accuracy": True, "class_accuracy_top5": True}
+    titles: ClassVar[Mapping[str, str]] = {"class_accuracy_top5": "Class accuracy, top 5"}
+    needs_labels = True
+
+    def __init__(self, *, features: Features = "efflite0") -> None:
+        """features: The space of the features."""
+        super().__init__(features)
+        self._fitted: tuple[Tensor, Classifier] | None = None
+
+    def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
+        assert real.labels is not None
+        assert fake.labels is not None
+        classifier = self._fit(real.features, real.labels)
+        is_right = classifier.rank(fake.features) == fake.labels[:, None]
+        values = {"class_accuracy": is_right[:, 0].double().mean().item()}
+        if len(classifier.classes) > _TOP:
+            values["class_accuracy_top5"] = is_right[:, :_TOP].any(dim=1).double().mean().item()
+        return values
+
+    def _fit(self, features: Tensor, labels: Tensor) -> Classifier:
+        """The classifier of these images; an interval asks for the same one again and again."""
+        if self._fitted is None or self._fitted[0] is not features:
+            self._fitted = features, fit_classifier(features, labels)
+        return self._fitted[1]

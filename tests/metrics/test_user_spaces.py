@@ -1,0 +1,99 @@
+"""Features of the user's own code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from imagier.errors import UserError
+from imagier.metrics.fd import Metric as Frechet
+from imagier.metrics.features import FeatureExtractor
+
+CPU = torch.device("cpu")
+CODE = """
+import torch
+
+def colors(images):
+    return images.mean(dim=(2, 3))
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(3, 4)
+        torch.nn.init.ones_(self.fc.weight)
+    def forward(self, images):
+        assert not self.training and not torch.is_grad_enabled()
+        features = images.mean(dim=(2, 3))
+        return features, self.fc(features)
+
+one_number = lambda images: images.mean()
+rows = lambda images: images.flatten(1)[:1]
+nan = lambda images: colors(images) / 0
+text = lambda images: "features"
+a_constant = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The name of the user's module: another one for each test, as Python keeps what it has imported."""
+    name = f"lab_{abs(hash(request.node.name))}"
+    (tmp_path / f"{name}.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def images() -> torch.Tensor:
+    return torch.rand(5, 3, 8, 9, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_function_gives_features_of_images_rounded_to_eight_bits(lab: str) -> None:
+    features, logits = FeatureExtractor(f"{lab}:colors", CPU)(images())
+    expected = (images() * 255).round().mean(dim=(2, 3)) / 255
+    torch.testing.assert_close(features, expected)
+    assert logits is None
+    assert Frechet(features=f"{lab}:colors").name == "FD-colors"
+
+
+def test_a_module_of_torch_may_give_classes_too(lab: str) -> None:
+    features, logits = FeatureExtractor(f"{lab}:Net", CPU)(images())
+    assert (features.shape, logits.shape) == ((5, 3), (5, 4))
+
+
+def test_the_description_changes_with_the_code_and_with_the_weights(lab: str, tmp_path: Path) -> None:
+    of_net, of_function = (FeatureExtractor(f"{lab}:{name}", CPU).describe() for name in ("Net", "colors"))
+    assert of_net["features"] == f"{lab}:Net"
+    assert of_net["source_sha256"] == of_function["source_sha256"]
+    assert "weights_sha256" in of_net.keys() - of_function.keys()
+    again = FeatureExtractor(f"{lab}:Net", CPU)
+    again._apply._network._made.fc.weight.data[0, 0] = 2
+    assert again.describe()["weights_sha256"] != of_net["weights_sha256"]
+    (tmp_path / f"{lab}.py").write_text(CODE + "\n")
+    assert FeatureExtractor(f"{lab}:colors", CPU).describe()["source_sha256"] != of_function["source_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("nowhere.at.all:colors", "unknown-module"),
+        ("{lab}:colours", "unknown-attribute"),
+        ("{lab}:a_constant", "no-callable"),
+        ("{lab}:one_number", "wrong-output"),
+        ("{lab}:rows", "wrong-output"),
+        ("{lab}:text", "wrong-output"),
+        ("{lab}:nan", "non-finite-output"),
+        ("vgg", "unknown-features"),
+    ],
+)
+def test_what_is_no_space_is_one_line(lab: str, name: str, code: str) -> None:
+    with pytest.raises(UserError) as error:
+        FeatureExtractor(name.format(lab=lab), CPU)(images())
+    assert error.value.code == code
+    assert "\n" not in str(error.value)
+
+
+def test_nan_in_an_image_is_not_the_fault_of_the_users_code(lab: str) -> None:
+    features, _ = FeatureExtractor(f"{lab}:colors", CPU)(images() * torch.nan)
+    assert features.isnan().all()
