@@ -60,7 +60,21 @@ class Optimizer:
 
 
 OPTIMIZER = Kind("optimizer", "Optimizer", "optimizers", "torch.optim:Optimizer", Optimizer)
-METRIC = Kind("metric", "Metric", "metrics", "imagier.metrics.metric:AnyMetric")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What all metrics can be told; the keys of the one that `type` names stand beside these."""
+
+    type: str
+    """The metric: what is measured."""
+    optional: bool = False
+    """Train without it, with a line that says so, if the weights of its network cannot be had."""
+
+
+METRIC = Kind("metric", "Metric", "metrics", "imagier.metrics.metric:AnyMetric", Metric)
+METRICS = ("l1", "psnr", "l1_changed")
+"""Those of a config that names none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,7 +358,7 @@ class Run:
     """How many of the latest checkpoints stay; null: all. [checkpoints]"""
     keep_every: Positive | None = None
     """With keep_last: checkpoints of the multiples of so many iterations stay, too; null: none. [iterations]"""
-    metrics: Annotated[list[Any], Section(METRIC)] = field(default_factory=lambda: ["l1", "psnr", "l1_changed"])
+    metrics: Annotated[list[Any], Section(METRIC)] = field(default_factory=lambda: list(METRICS))
     """What generated images are scored by on the held-out set."""
     keep_best: str | None = AUTO
     """The checkpoint with the best held-out value of the metric of this name stays, too; best_checkpoint.txt names it.

@@ -23,7 +23,7 @@ class Metric(FeatureMetric):
     title = "Class accuracy"
     values: ClassVar[Mapping[str, bool]] = {"class_accuracy": True, "class_accuracy_top5": True}
     titles: ClassVar[Mapping[str, str]] = {"class_accuracy_top5": "Class accuracy, top 5"}
-    needs_labels = True
+    needs = ("real", "labels")
 
     def __init__(self, *, features: Features = "efflite0") -> None:
         """features: The space of the features."""

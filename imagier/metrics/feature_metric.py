@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -71,8 +71,7 @@ class FeatureMetric(AnyMetric):
     titles: ClassVar[Mapping[str, str]] = {}
     """By short name, the first part of the name of a value where that is not `title`."""
 
-    needs_labels: ClassVar[bool] = False
-    """Whether it needs the classes of images. Sets without are passed over."""
+    needs: ClassVar[Sequence[str]] = ("real",)
 
     needs_logits: ClassVar[bool] = False
     """Whether it needs class logits. Features without are refused."""
@@ -131,7 +130,7 @@ class FeatureMetric(AnyMetric):
         if self.needs_logits and (real.logits is None or fake.logits is None):
             advice = "choose features whose network has classes, such as efflite0"
             raise UserError(f"{self.name} needs class logits", where="features", advice=advice, code="no-logits")
-        if self.needs_labels and (real.labels is None or fake.labels is None):
+        if "labels" in self.needs and (real.labels is None or fake.labels is None):
             return {}
         if not (self.per_class and real.labels is not None and fake.labels is not None):
             return dict(self.compare(real, fake)) if min(len(real), len(fake)) >= self.min_images else {}

@@ -24,27 +24,32 @@ class Metric(FeatureMetric):
         self,
         *,
         features: Features = "efflite0",
-        num_subsets: Annotated[int, Field(ge=2)] | None = None,
+        num_subsets: Annotated[int, Field(ge=1)] | None = None,
         subset_size: Annotated[int, Field(ge=2)] = 1000,
+        sample_size: Annotated[int, Field(ge=2)] | None = None,
         seed: int = 0,
         per_class: bool = False,
     ) -> None:
         """features: The space of the features.
         num_subsets: The mean over so many random subsets, with its standard error; null: all images at once.
         subset_size: Size of each subset [images].
+        sample_size: The subsets are drawn from so many of the images of each set [images]; null: from all.
         seed: Draws the subsets.
         per_class: The mean over the classes of the images, where the data have classes.
         """
         super().__init__(features, per_class=per_class)
         self.num_subsets = num_subsets
         self.subset_size = subset_size
+        self.sample_size = sample_size
         self.seed = seed
 
     def describe(self) -> Mapping[str, str | int | float | bool]:
         subsets = {} if self.num_subsets is None else {"num_subsets": self.num_subsets, "subset_size": self.subset_size}
-        return {**super().describe(), **subsets}
+        sample = {} if self.sample_size is None else {"sample_size": self.sample_size}
+        return {**super().describe(), **subsets, **sample}
 
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
+        real, fake = (each.select(torch.arange(len(each))[: self.sample_size]) for each in (real, fake))
         if self.num_subsets is None:
             return {"kd": kernel_distance(real.features, fake.features)}
         distance = kernel_distance_of_subsets(

@@ -34,6 +34,15 @@ class AnyMetric(ABC):
 
     higher_is_better: bool = False
 
+    needs: ClassVar[Sequence[str]] = ()
+    """What must be known about generated images, beside them. Without it there is no number.
+
+    targets: the images that should have come out. start: what was there before, such as the gray image that was to be
+    colored; the targets where there is no such thing. Both are N x 3 x H x W in [0, 1], like the generated images.
+    classes: the class of each pixel of the target, N x K x H x W in {0, 1}. real: real images that they should look
+    like, as a set. labels: the class of each image, N.
+    """
+
     takes_clips: ClassVar[bool] = False
     """Whether it is given clips, N x T x 3 x H x W, and not images."""
 
@@ -89,12 +98,6 @@ class Metric(AnyMetric):
     """
 
     needs: ClassVar[Sequence[str]] = ("targets",)
-    """What `update` must know about the images, beside them. Batches without it are passed over.
-
-    targets: the images that should have come out. start: what was there before, such as the gray image that was to be
-    colored; the targets where there is no such thing. Both are N x 3 x H x W in [0, 1], like the generated images.
-    classes: the class of each pixel of the target, N x K x H x W in {0, 1}.
-    """
 
     learns: ClassVar[bool] = False
     """Whether `fit` has something to do. Such a metric is not perfect for real images: these are scored, too."""

@@ -13,7 +13,7 @@ from imagier.data.loading.loader import Loader
 from imagier.errors import UserError
 from imagier.metrics import kd
 from imagier.metrics.feature_metric import FeatureMetric
-from imagier.metrics.features import FEATURE_SPACES
+from imagier.metrics.features import FEATURE_SPACES, find_space
 from imagier.metrics.metric import AnyMetric
 from imagier.nn.backbones.network import find_weights
 from imagier.recipe import Recipe
@@ -32,8 +32,8 @@ def build_scorer(
 ) -> Scorer:
     """What scores images of the held-out set. metrics: None takes those of the config.
 
-    Where these need targets and the data have none, it is KD instead, if its network is there. UserError: a network
-    that a metric uses lacks its weights.
+    Those that need something that the data lack are left out. If nothing remains, it is KD, if its network is there.
+    UserError: a network that a metric uses lacks its weights.
     """
     val = config.run.data.val
     assert val is not None
@@ -47,19 +47,35 @@ def build_scorer(
             open_cache=lambda protocol: FeatureCache(find_cache_folder() / "features", protocol, name),
         )
 
-    if metrics is not None:
-        return build(metrics)
-    chosen = [metric.build() for metric in config.run.metrics]
-    if not chosen or can_score(chosen, recipe, recipe.prepare(held_out.some(1))):
+    if metrics is None:
+        metrics = [metric.build() for metric in config.run.metrics if _is_to_be_had(metric, runtime)]
+    sample = recipe.prepare(held_out.some(1))
+    chosen = [metric for metric in metrics if can_score(metric, recipe, sample)]
+    if len(chosen) < len(metrics):
+        lacking = ", ".join(metric.name for metric in metrics if metric not in chosen)
+        logger.info(f"not scored by {lacking}: data.val lacks what these need, such as targets")
+    if chosen or not metrics:
         return build(chosen)
-    names = ", ".join(metric.name for metric in chosen)
     try:
         scorer = build([kd.Metric()])
     except UserError as error:
-        logger.info(f"no scores: {names} need targets, which data.val lacks; and for KD-EffLite0, {error}")
+        logger.info(f"no scores: {error}")
         return build([])
-    logger.info(f"scored by {scorer.described[0].name}: {names} need targets, which data.val lacks")
+    logger.info(f"scored by {scorer.described[0].name} instead")
     return scorer
+
+
+def _is_to_be_had(metric: Component, runtime: Runtime) -> bool:
+    """False, with a line in the log, if a metric is optional and its network lacks weights."""
+    if not metric.shared.optional:
+        return True
+    built = metric.build()
+    try:
+        Scorer([built], runtime)
+    except UserError as error:
+        logger.info(f"no {built.name}: {error}")
+        return False
+    return True
 
 
 def choose_metrics(config: Config) -> list[Component]:
@@ -81,9 +97,7 @@ def choose_metrics(config: Config) -> list[Component]:
 
 def name_metrics(names: Sequence[str], features: str) -> list[Component]:
     """Metrics by their types, in the space of these features as far as they need one. UserError: an unknown name."""
-    if features not in FEATURE_SPACES:
-        advice = f"choose from {', '.join(FEATURE_SPACES)}"
-        raise UserError(f"no features {features!r}", where="features", advice=advice, code="unknown-features")
+    find_space(features)
     components = []
     for name in dict.fromkeys(names):
         cls = find(METRIC, name)

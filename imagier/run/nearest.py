@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Self
 
-from imagier.metrics.blocks import iterate_squared_distances
 from imagier.recipe import Recipe
 from imagier.run.evaluation import Evaluator
 from imagier.train.feature_cache import FeatureCache, find_cache_folder
@@ -60,7 +59,7 @@ class NearestImages:
             update(done, batches)
         of_ranks = runtime.all_gather_objects((found, thumbnails))
         seen = [each for of_rank, _ in of_ranks for each in of_rank]
-        features = torch.cat([each.features for each in seen]) if seen else torch.empty(0, extractor.space.dim)
+        features = torch.cat([each.features for each in seen]) if seen else torch.empty(0, 0)
         if runtime.is_main and seen:
             logits = [each.logits for each in seen if each.logits is not None]
             digests = torch.cat([each.digests for each in seen])
@@ -83,8 +82,8 @@ class NearestImages:
         rng = torch.Generator(runtime.device).manual_seed(evaluator.seed)
         made = recipe.translate(batch, rng, recipe.sample(batch, rng))[next(iter(recipe.domains))]
         generated = extractor(to_unit(made))[0].cpu()
-        squares = torch.cat([part for _, part in iterate_squared_distances(generated, self.features)])
-        nearest = squares.topk(min(NEIGHBORS, len(self.features)), largest=False).indices
+        distances = torch.cdist(generated, self.features)
+        nearest = distances.topk(min(NEIGHBORS, len(self.features)), largest=False).indices
         shrunk = _shrink(to_unit(made))
         rows = [np.concatenate([shrunk[i], *self.thumbnails[row]], axis=1) for i, row in enumerate(nearest.tolist())]
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -275,7 +275,7 @@ class _Measurer:
         for key, of in generated.items():
             metrics = [metric for metric in self.scorer.of_sets if metric.features == key[0]]
             warnings += list_warnings(metrics, (self.scorer.real or {})[key], of)
-        networks = {extractor.space.network for extractor in self.scorer.extractors.values()}
+        networks = {extractor.describe().get("network") for extractor in self.scorer.extractors.values()}
         for network, section in find_networks_in_losses(self.config.to_dict()).items():
             if network in networks:
                 warnings.append(f"{network}, which sees the images here, also took part in training ({section})")

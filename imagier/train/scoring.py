@@ -277,7 +277,7 @@ class _Seen:
         values: Scores = {}
         for metric in self.pairwise:
             metric.merge(runtime.all_gather)
-            values[metric.name] = metric.compute()
+            values |= metric.compute_all()
         self.by_class.merge(runtime)
         sets = {key: of_set for key, (of_set, _) in _merge_sets(self.rows, runtime).items()}
         return Measured(values, sets, self.by_class)
@@ -355,11 +355,12 @@ def split_real(real: FeatureSet, num_generated: int, seed: int) -> tuple[Feature
     return real.select(order[count:]), real.select(order[:count])
 
 
-def can_score(metrics: Sequence[AnyMetric], recipe: Recipe, batch: Batch) -> bool:
-    """Whether one of the metrics knows enough about a batch that the recipe has prepared."""
-    known = collect_known(recipe, batch)
-    real = recipe.real_images(batch)
-    return any(known.keys() >= set(metric.needs) if isinstance(metric, Metric) else bool(real) for metric in metrics)
+def can_score(metric: AnyMetric, recipe: Recipe, batch: Batch) -> bool:
+    """Whether a metric knows enough about a batch that the recipe has prepared."""
+    known = set(collect_known(recipe, batch))
+    known |= {"real"} if recipe.real_images(batch) else set()
+    known |= {"labels"} if recipe.image_classes(batch) is not None else set()
+    return known >= set(metric.needs) and metric.takes_clips == recipe.is_video
 
 
 def collect_known(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:

@@ -98,8 +98,8 @@ _RETIRED: dict[KeyPath, Retired] = {
     ("logdir",): Retired("is set with --logdir"),
 }
 
-_FUNIT_METRICS = ("use_kid", "use_fid", "val_sample_size", "kid_num_subsets", "kid_sample_size", "kid_subset_size")
-"""Keys of `trainer` that did something in one method alone."""
+_DISTANCES = {"use_kid": True, "use_fid": False, "kid_num_subsets": 1, "kid_sample_size": 256, "kid_subset_size": 256}
+"""Keys of `trainer` that did something in one method alone, and what they were for those who did not set them."""
 
 _DISCRIMINATOR_SWITCHES = {"unit": "patch_dis", "munit": "patch_wise"}
 """Keys of `dis` that choose between two discriminators, each of which reads keys that the other does not."""
@@ -150,6 +150,7 @@ def translate_legacy(document: Document) -> list[str]:
     _refuse_absent_types(document)
     _rewrite_betas(document)
     _move_keys(document)
+    _move_distances(document)
     notes = legacy_data.translate(document)
     _refuse(document)
     legacy_data.rewrite_ops(document)
@@ -214,6 +215,25 @@ def _move_keys(document: Document) -> None:
             document.set(new, document.drop(old), origin)
 
 
+def _move_distances(document: Document) -> None:
+    """The distances between sets of images that FUNIT measured, class by class, to `metrics`."""
+    given = [("trainer", key) for key in _DISTANCES if document.has(("trainer", key))]
+    if document.get(("trainer", "type")) != "funit" or not given:
+        return
+    origin = document.origin(given[0])
+    told = {**_DISTANCES, **{key: document.drop((section, key)) for section, key in given}}
+    shared = {"features": "reference_inception", "per_class": True, "optional": True}
+    distances: list[dict[str, Any]] = []
+    if told["use_kid"]:
+        sizes = {"num_subsets": "kid_num_subsets", "subset_size": "kid_subset_size", "sample_size": "kid_sample_size"}
+        distances.append({"type": "kd", **shared, **{new: told[old] for new, old in sizes.items()}})
+    if told["use_fid"]:
+        distances.append({"type": "fd", **shared})
+    before = document.get(("metrics",), list(schema.METRICS))
+    if distances and isinstance(before, list):
+        document.set(("metrics",), [*before, *distances], origin)
+
+
 def _refuse(document: Document) -> None:
     refused = dict(_REFUSED)
     for section in SECTIONS:
@@ -229,9 +249,6 @@ def _refuse(document: Document) -> None:
 
 def _retire(document: Document) -> list[str]:
     retired = dict(_RETIRED)
-    if document.get(("trainer", "type")) == "funit":
-        for key in _FUNIT_METRICS:
-            retired["trainer", key] = retired["trainer", key]._replace(why="this version has no FID and no KID")
     for section in _optimizers(document):
         for key in ("param_groups", "ignore_parameters"):
             retired[section, key] = Retired(_NOT_OF_THIS_METHOD)
