@@ -21,7 +21,7 @@ from imagier.run.ranks import raise_on_all_ranks
 from imagier.train import manifest
 from imagier.train.checkpoint_files import BEST, LATEST
 from imagier.train.disk import describe_error
-from imagier.train.hooks import evaluations, files, images, page, profile, report_file, tensorboard
+from imagier.train.hooks import files, images, page, profile, report_file, tensorboard
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ NAME = "run.lock"
 """The locked file. It holds the process and the machine of the run, and is removed at its end."""
 
 FILES = (CONFIG, LATEST, BEST, manifest.NAME, files.NAME, page.NAME, page.COMMANDS, report_file.NAME)
-FOLDERS = (config_changes.FOLDER, images.FOLDER, profile.FOLDER, tensorboard.FOLDER, evaluations.FOLDER)
+FOLDERS = (config_changes.FOLDER, images.FOLDER, profile.FOLDER, tensorboard.FOLDER)
 
 _HELD = (errno.EACCES, errno.EAGAIN)
 

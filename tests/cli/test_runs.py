@@ -59,6 +59,7 @@ def test_a_run_leaves_config_log_images_checkpoints_and_report(finished: Path) -
         "config.yaml",
         "metrics.jsonl",
         "report.html",
+        "report.json",
         "latest_checkpoint.txt",
         "images/epoch_00001_iteration_000000003.jpg",
         "images/epoch_00002_iteration_000000005.jpg",
@@ -80,7 +81,7 @@ def test_a_run_leaves_config_log_images_checkpoints_and_report(finished: Path) -
 def test_files_of_a_run_can_be_read_by_whom_the_umask_lets(finished: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.touch()
-    for name in ("config.yaml", "report.html", "latest_checkpoint.txt"):
+    for name in ("config.yaml", "report.html", "report.json", "latest_checkpoint.txt"):
         assert (finished.parent / "log" / name).stat().st_mode == plain.stat().st_mode
 
 

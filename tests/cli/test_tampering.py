@@ -20,7 +20,19 @@ from imagier.train.checkpoint_files import BEST, LATEST, read_entries
 from imagier.train.manifest import NAME
 
 SAVED = [f"epoch_00000_iteration_{step:09d}_checkpoint.pt" for step in (1, 2, 3)]
-FILES = [SAVED[0], SAVED[2], LATEST, BEST, NAME, "config.yaml", "metrics.jsonl", "report.html", "images", "tensorboard"]
+FILES = [
+    SAVED[0],
+    SAVED[2],
+    LATEST,
+    BEST,
+    NAME,
+    "config.yaml",
+    "metrics.jsonl",
+    "report.html",
+    "report.json",
+    "images",
+    "tensorboard",
+]
 
 
 def replace(path: Path) -> Path:

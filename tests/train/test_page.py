@@ -163,11 +163,14 @@ def test_a_training_does_not_take_the_cards_off_its_page(tmp_path: Path) -> None
     assert tables(ended(tmp_path, 10)) == tables(evaluated)
 
 
-@pytest.mark.parametrize("what", ["the training ends", "a card is written"])
+@pytest.mark.parametrize(
+    ("what", "pages"), [("the training ends", 2), ("a card is written", 2), ("a card is half written", 1)]
+)
 def test_the_last_page_shows_what_another_process_wrote_in_the_meantime(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, pages: int
 ) -> None:
     """Its page was replaced by one that was begun before."""
+    (tmp_path / evaluations.FOLDER).mkdir()
     hook = Report(tmp_path, ABOUT)
     hook.write(trainer(Line()), "running")
     slow = page.Page(tmp_path)
@@ -179,6 +182,8 @@ def test_the_last_page_shows_what_another_process_wrote_in_the_meantime(
         text = render()
         if count == 1 and what == "the training ends":
             hook.after_fit(trainer(Line()), None)
+        elif what == "a card is half written":
+            (tmp_path / evaluations.FOLDER / ".0.json.99.tmp").touch()
         elif count == 1:
             write_cards(tmp_path, card(7))
             write_page(tmp_path)
@@ -186,7 +191,7 @@ def test_the_last_page_shows_what_another_process_wrote_in_the_meantime(
 
     monkeypatch.setattr(slow, "render", render_meanwhile)
     slow.write()
-    assert count == 2
+    assert count == pages
     assert (tmp_path / page.NAME).read_text() == render_page(tmp_path)
 
 

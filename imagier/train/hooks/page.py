@@ -92,7 +92,7 @@ class Page:
 
     def _list_versions(self) -> list[tuple[str, int, int]]:
         """What tells whether another process has written something to show."""
-        paths = [self.logdir / report_file.NAME, *sorted((self.logdir / evaluations.FOLDER).glob("*"))]
+        paths = [self.logdir / report_file.NAME, *sorted((self.logdir / evaluations.FOLDER).glob("[!.]*"))]
         found = [(path.name, path.stat()) for path in paths if path.is_file()]
         return [(name, about.st_mtime_ns, about.st_ino) for name, about in found]
 
@@ -144,7 +144,7 @@ def note_start(logdir: Path, command: str, *, is_new: bool) -> None:
 def _read_starts(logdir: Path) -> list[tuple[str, str]]:
     """Time and command of every start of the run."""
     path = logdir / COMMANDS
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return [(time, command) for time, _, command in (line.partition("  ") for line in lines)]
 
 
