@@ -72,17 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and (folder is not None or args.weights == "both"):
         what = "one file cannot hold several cards"
         raise UserError(what, where="out", advice="leave it out: the log folder holds them", code="several-cards")
-    logdir = args.logdir if args.logdir is not None or args.config is not None else args.checkpoint_logdir
-    options = RunOptions(
-        logdir=logdir,
-        checkpoint=args.checkpoint,
-        seed=args.seed,
-        num_workers=args.num_workers,
-        wandb=args.wandb and not args.debug,
-        wandb_project=args.wandb_name,
-        wandb_id=args.wandb_id,
-        **read_process_options(args),
-    )
+    options = _read_options(args)
     names = [name.strip() for name in (args.metrics or "").split(",") if name.strip()]
     request = EvaluationRequest(
         metrics=name_metrics(names, args.features) if names else None,
@@ -100,6 +90,20 @@ def run(args: argparse.Namespace) -> int:
         show=partial(_show, out=args.out),
     )
     return status.DONE
+
+
+def _read_options(args: argparse.Namespace) -> RunOptions:
+    logdir = args.logdir if args.logdir is not None or args.config is not None else args.checkpoint_logdir
+    return RunOptions(
+        logdir=logdir,
+        checkpoint=args.checkpoint,
+        seed=args.seed,
+        num_workers=args.num_workers,
+        wandb=args.wandb and not args.debug,
+        wandb_project=args.wandb_name,
+        wandb_id=args.wandb_id,
+        **read_process_options(args),
+    )
 
 
 def _show(scorecard: Scorecard, out: str | None) -> None:

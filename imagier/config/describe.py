@@ -91,11 +91,7 @@ def describe_section(section: str, of_user: tuple[str, ...] = ()) -> list[Key]:
             *_describe_types(schema.CODEC, (section, "input_types", "N", "NAME"), of_user, ("input_type",)),
         ]
     if section == "metrics":
-        text = "The metric. Its name alone stands for a section with this key."
-        return [
-            _describe_type(schema.METRIC, (section, "N"), text),
-            *_describe_types(schema.METRIC, (section, "N"), of_user),
-        ]
+        return _describe_types(schema.METRIC, (section, "N"), of_user)
     if section == "inference_args":
         recipes = _classes(schema.RECIPE, of_user)
         return _group(schema.RECIPE, {name: _walk_options(cls.infer) for name, cls in recipes.items()})

@@ -67,7 +67,7 @@ class Metric:
     """What all metrics can be told; the keys of the one that `type` names stand beside these."""
 
     type: str
-    """The metric: what is measured."""
+    """The metric. Its name alone stands for a section with this key."""
     optional: bool = False
     """Train without it, with a line that says so, if the weights of its network cannot be had."""
 

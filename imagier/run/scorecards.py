@@ -167,9 +167,10 @@ class _Measurer:
             raise UserError(what, where="metrics", advice=advice, code="nothing-to-measure")
         baselines = self.evaluator.score_baselines(recipe, measured)
         values = self.scorer.score({GENERATOR: measured})[GENERATOR]
+        at_floor = self.scorer.measure_floor(measured.sets, self.seed)[1]
         card: Card | None = None
         if self.runtime.is_main:
-            card = self._make_card(found, weights, protocol, sha256, measured, values, baselines)
+            card = self._make_card(found, weights, protocol, sha256, measured, values, baselines, at_floor)
         caption = self._draw_nearest(recipe, path, progress)
         if self.runtime.is_main and card is not None:
             subject = {**card.subject, **({NEAREST: caption} if caption else {})}
@@ -220,13 +221,12 @@ class _Measurer:
         measured: Measured,
         values: Mapping[str, float],
         baselines: Mapping[str, Mapping[str, float]],
+        at_floor_sizes: Mapping[str, float],
     ) -> Card:
         data = self.config.run.data
         assert data.val is not None
-        real = self.scorer.real or {}
-        sizes = {key: min(len(of), len(real[key]) // 2) for key, of in measured.sets.items() if key in real}
-        first = next(iter(sizes), None)
-        floor = dict(baselines.get(REAL, {}))
+        sizes = [(len(of), len((self.scorer.real or {})[key])) for key, of in measured.sets.items()]
+        drawn = min(sizes[0][0], sizes[0][1] // 2) if sizes else 0
         subject = {
             "iteration": int(found.state.get("current_iteration", 0)),
             "epoch": int(found.state.get("current_epoch", 0)),
@@ -242,8 +242,9 @@ class _Measurer:
         return Card(
             values=dict(values),
             intervals=self._measure_intervals(measured.sets, values),
-            floor=floor,
-            floor_sizes=(0, 0) if first is None else (len(real[first]) - sizes[first], sizes[first]),
+            floor=dict(baselines.get(REAL, {})),
+            floor_sizes=(drawn, sizes[0][1] - drawn) if sizes else (0, 0),
+            at_floor_sizes=dict(at_floor_sizes),
             protocol=dict(protocol),
             subject=subject,
             warnings=self._list_warnings(measured.sets),

@@ -32,6 +32,7 @@ class Card:
     floor: Mapping[str, Number]
     """The values of real images against other real ones, at the sizes in `floor_sizes`: no generator is better."""
     floor_sizes: tuple[int, int]
+    """How many real images stood for generated ones, and how many others they were compared with."""
     protocol: Mapping[str, Any]
     """What two measurements must have in common to be comparable."""
     subject: Mapping[str, Any]
@@ -39,6 +40,9 @@ class Card:
     warnings: Sequence[str] = ()
     made_by: Mapping[str, str] = field(default_factory=dict)
     """The versions of the programs, the device, and the date."""
+    at_floor_sizes: Mapping[str, Number] = field(default_factory=dict)
+    """The values of as many generated images against the same others: what the floor is to be compared with, where the
+    sizes of sets matter."""
     higher_is_better: Mapping[str, bool] = field(default_factory=dict)
     """Of those values that have a better way."""
 

@@ -184,7 +184,7 @@ class Scorer:
         """
         scores = self.score(measured)
         best = {name: value for name, value in scores.pop(REAL, {}).items() if name in self.learned}
-        best |= self.measure_floor(generated.sets, seed)
+        best |= self.measure_floor(generated.sets, seed)[0]
         return {**scores, REAL: best} if best else scores
 
     def score(self, measured: Mapping[str, Measured]) -> dict[str, Scores]:
@@ -206,14 +206,19 @@ class Scorer:
                     scores |= {metric.name_value(short, domain): values.get(short, math.nan) for short in metric.values}
         return scores
 
-    def measure_floor(self, generated: Mapping[SetKey, FeatureSet], seed: int) -> Scores:
-        """The numbers that compare as many of the real images, but at most half, with the others. On all ranks."""
-        scores: Scores = {}
+    def measure_floor(self, generated: Mapping[SetKey, FeatureSet], seed: int) -> tuple[Scores, Scores]:
+        """The numbers that compare some real images with the others; and as many generated images with these.
+
+        As many are taken as were generated, but at most half. On all ranks.
+        """
+        scores: tuple[Scores, Scores] = {}, {}
         if self.runtime.is_main:
             real = self.real or {}
             parts = {key: split_real(real[key], len(of), seed) for key, of in generated.items() if key in real}
-            others, drawn = ({key: pair[i] for key, pair in parts.items()} for i in (0, 1))
-            scores = self.compare(others, drawn)
+            drawn = {key: pair[0] for key, pair in parts.items()}
+            others = {key: pair[1] for key, pair in parts.items()}
+            as_many = {key: draw(generated[key], len(of), seed) for key, of in drawn.items()}
+            scores = self.compare(others, drawn), self.compare(others, as_many)
         return self.runtime.broadcast(scores)
 
     def _add_real(self, rows: dict[SetKey, _Rows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]) -> None:
@@ -349,10 +354,15 @@ def _find_labels(recipe: Recipe, batch: Batch, domain: str) -> Tensor | None:
 
 
 def split_real(real: FeatureSet, num_generated: int, seed: int) -> tuple[FeatureSet, FeatureSet]:
-    """Real images as if they were generated: as many, but at most half of all; the others, and these."""
+    """Real images as if they were generated: as many, but at most half of all; and the others."""
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
     count = min(num_generated, len(real) // 2)
-    return real.select(order[count:]), real.select(order[:count])
+    return real.select(order[:count]), real.select(order[count:])
+
+
+def draw(images: FeatureSet, count: int, seed: int) -> FeatureSet:
+    """Some of the images, at random."""
+    return images.select(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count])
 
 
 def can_score(metric: AnyMetric, recipe: Recipe, batch: Batch) -> bool:

@@ -100,7 +100,9 @@ def test_what_a_config_says_of_an_optimizer_arrives(tmp_path: Path) -> None:
 def test_the_metrics_of_a_config_are_those_of_its_list(tmp_path: Path) -> None:
     config, _ = read(write(tmp_path), "metrics=[psnr, {type: l1_changed, tolerance: 0.5}]", "keep_best=PSNR")
     assert [metric.build().name for metric in config.run.metrics] == ["PSNR", "L1 changed by 0.5"]
-    assert config.to_dict()["metrics"] == [{"type": "psnr"}, {"type": "l1_changed", "tolerance": 0.5}]
+    always = {"optional": False}
+    expected = [{"type": "psnr", **always}, {"type": "l1_changed", **always, "tolerance": 0.5}]
+    assert config.to_dict()["metrics"] == expected
     default, _ = read(write(tmp_path))
     assert [metric.build().name for metric in default.run.metrics] == ["L1", "PSNR", "L1 changed"]
 

@@ -119,7 +119,7 @@ def test_a_section_lists_what_is_below_it() -> None:
         ("style_dims", "did you mean gen.style_dims?"),
         ("dis_opt.beta", "did you mean 'dis_opt.betas'?"),
         ("gne", "did you mean 'gen'?"),
-        ("gen_op.lr", "did you mean gen_opt.lr?"),
+        ("gen_op.skip_grad", "did you mean gen_opt.skip_grad?"),
         ("trainer.model_average_config.bta", "did you mean 'trainer.model_average_config.beta'?"),
     ],
 )

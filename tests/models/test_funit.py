@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from imagier.config.check import check
 from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import load
+from imagier.config.schema import METRICS
 from imagier.errors import UserError
 from imagier.losses.gan import dis_fake_loss, dis_real_loss, gen_loss
 from imagier.models.funit import Discriminator, Generator, LossWeights, Recipe
@@ -472,13 +473,21 @@ def test_configs_are_read_whichever_of_both_methods_they_call_discriminator_and_
     assert checked.recipe.options["aug_policy"] == "color"
 
 
-def test_keys_of_metrics_are_dropped_with_a_line_that_says_why(tmp_path: Path) -> None:
+def test_distances_of_old_configs_are_measured_class_by_class(tmp_path: Path) -> None:
     path = tmp_path / "case.yaml"
-    path.write_text("trainer: {type: imaginaire.trainers.funit, use_kid: true, use_fid: true, kid_subset_size: 8}\n")
+    path.write_text("trainer: {type: imaginaire.trainers.funit, use_fid: true, kid_subset_size: 8}\n")
     document = load(path)
-    notes = translate_legacy(document)
-    assert notes == [
-        f"{path}:1: trainer.{key}: this version has no FID and no KID; dropped"
-        for key in ("use_fid", "kid_subset_size")
-    ]
-    assert document.tree == {"trainer": {"type": "funit"}}
+    assert translate_legacy(document) == []
+    assert document.tree["trainer"] == {"type": "funit"}
+    shared = {"features": "reference_inception", "per_class": True, "optional": True}
+    kid = {"type": "kd", **shared, "num_subsets": 1, "subset_size": 8, "sample_size": 256}
+    assert document.tree["metrics"] == [*METRICS, kid, {"type": "fd", **shared}]
+
+
+@pytest.mark.parametrize("keys", ["use_kid: false", "kid_num_subsets: 3, use_kid: false", "gan_mode: hinge"])
+def test_without_distances_the_metrics_are_the_usual_ones(tmp_path: Path, keys: str) -> None:
+    path = tmp_path / "case.yaml"
+    path.write_text(f"trainer: {{type: imaginaire.trainers.funit, {keys}}}\n")
+    document = load(path)
+    translate_legacy(document)
+    assert "metrics" not in document.tree
