@@ -25,3 +25,9 @@ def forget_user_modules() -> Iterator[None]:
     yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
         del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is written to the cache of who runs the tests."""
+    monkeypatch.setenv("IMAGIER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

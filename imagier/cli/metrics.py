@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("fake", type=Path, metavar="FAKE", nargs="?", help="the generated ones: the same")
     add("--compare", nargs=2, type=Path, metavar="CARD", help="do two cards belong in one table? Says what differs")
     add("--metrics", default=DEFAULT, metavar="A,B", help="what to measure (default %(default)s)")
-    add("--features", default="efflite0", metavar="NAME", help="the network that sees images (default %(default)s)")
+    add("--features", default="efflite0", metavar="NAME", help="the network that sees sets (default %(default)s)")
     add("--weights", metavar="FILE", help="its weights (default: where they usually lie)")
     add("--k", type=parse_positive, metavar="K", help="prdc: balls reach to the K-th neighbor (default 5)")
     add(
@@ -54,23 +54,15 @@ def _measure(args: argparse.Namespace) -> int:
     names = [name.strip() for name in args.metrics.split(",") if name.strip()]
     metrics = tool.build_metrics(names, args.features, given | {"seed": args.seed})
     with open_runtime(RunOptions(device=args.device, single_process=True, owns_process=True)) as runtime:
-        card = tool.measure(
-            args.real,
-            args.fake,
-            metrics,
-            show_progress,
-            options=given,
-            device=runtime.device,
-            input_type=args.input_type,
-            weights=args.weights,
-            seed=args.seed,
-        )
+        how = tool.Measurement(metrics, runtime.device, show_progress, args.input_type, args.weights, args.seed)
+        card = how.measure(args.real, args.fake)
     card.write(Path(args.out))
     _print_table(tool.format_card(card))
     real, drawn = card.floor_sizes
+    floor = f"floor: {drawn:,} real against {real:,} other real; " if drawn else ""
     print(
         f"{card.protocol['num_fake']:,} generated against {card.protocol['num_real']:,} real; "
-        f"floor: {drawn:,} real against {real:,} other real; protocol {card.protocol_hash}"
+        f"{floor}protocol {card.protocol_hash}"
     )
     for warning in card.warnings:
         print(f"warning: {warning}")

@@ -103,6 +103,9 @@ class FeatureMetric(AnyMetric):
         title = self.titles.get(short, self.title)
         return self.space.names.get(title, f"{title}-{self.space.label}")
 
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        return {"per_class": True} if self.per_class else {}
+
     @abstractmethod
     def compare(self, real: FeatureSet, fake: FeatureSet) -> Mapping[str, float]:
         """The numbers by their short names: `values`, and others that say more about them, such as an error."""

@@ -26,6 +26,9 @@ class Metric(FeatureMetric):
         self.num_splits = num_splits
         self.min_images = num_splits
 
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        return {**super().describe(), "num_splits": self.num_splits}
+
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         assert fake.logits is not None
         return {"is": inception_score(fake.logits, num_splits=self.num_splits)}

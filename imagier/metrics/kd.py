@@ -40,6 +40,10 @@ class Metric(FeatureMetric):
         self.subset_size = subset_size
         self.seed = seed
 
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        subsets = {} if self.num_subsets is None else {"num_subsets": self.num_subsets, "subset_size": self.subset_size}
+        return {**super().describe(), **subsets}
+
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         if self.num_subsets is None:
             return {"kd": kernel_distance(real.features, fake.features)}

@@ -22,6 +22,9 @@ class Metric(MeanOverImages):
         self.tolerance = tolerance
         self.name = "L1 changed" if tolerance == 0.02 else f"L1 changed by {tolerance:g}"
 
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        return {"tolerance": self.tolerance}
+
     def measure(self, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:
         targets, start = known["targets"], known["start"]
         changed = ((targets - start).abs() > self.tolerance).any(dim=1, keepdim=True).flatten(1)

@@ -37,6 +37,10 @@ class AnyMetric(ABC):
         better = "Higher" if self.higher_is_better else "Lower"
         return f"{self.name}: {documentation.partition(chr(10))[0]} {better} is better."
 
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        """What two of its numbers must have in common to be comparable, beside features; once it is loaded."""
+        return {}
+
     def load(self, device: torch.device) -> None:  # noqa: B027 - most have no network
         """Loads the networks that it uses, once, before its first image. UserError if their weights cannot be had."""
 

@@ -36,6 +36,9 @@ class Metric(FeatureMetric):
         self.num_projections = num_projections
         self.seed = seed
 
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        return {**super().describe(), "num_projections": self.num_projections}
+
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         distance = sliced_wasserstein(
             real.features, fake.features, num_projections=self.num_projections, seed=self.seed

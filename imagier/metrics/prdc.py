@@ -28,6 +28,9 @@ class Metric(FeatureMetric):
         self.k = k
         self.min_images = k + 1
 
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        return {**super().describe(), "k": self.k}
+
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         values = measure_prdc(real.features, fake.features, k=self.k)
         return {name: values[name] for name in self.values}

@@ -34,6 +34,8 @@ class Card:
     warnings: Sequence[str] = ()
     made_by: Mapping[str, str] = field(default_factory=dict)
     """The versions of the programs, the device, and the date."""
+    higher_is_better: Mapping[str, bool] = field(default_factory=dict)
+    """Of those values that have a better way."""
 
     @property
     def protocol_hash(self) -> str:
@@ -66,6 +68,21 @@ def read_card(path: Path) -> Card:
         raise UserError("is no card of this version", where=path, advice=advice, code="damaged-card")
     values = {name: float("nan") if value is None else value for name, value in content["values"].items()}
     return Card(**{name: content[name] for name in names} | {"values": values})
+
+
+def join_cards(first: Card, second: Card) -> Card:
+    """The card with the numbers of two that tell of the same images; where both say something, the second counts."""
+    metrics = {**first.protocol["metrics"], **second.protocol["metrics"]}
+    return dataclasses.replace(
+        first,
+        values={**first.values, **second.values},
+        intervals={**first.intervals, **second.intervals},
+        floor={**first.floor, **second.floor},
+        floor_sizes=max(first.floor_sizes, second.floor_sizes),
+        warnings=[*first.warnings, *second.warnings],
+        protocol={**first.protocol, **second.protocol, "metrics": metrics},
+        higher_is_better={**first.higher_is_better, **second.higher_is_better},
+    )
 
 
 def compare_protocols(first: Card, second: Card) -> list[tuple[str, str, str]]:

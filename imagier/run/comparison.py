@@ -13,6 +13,7 @@ import torch
 
 from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
+from imagier.metrics.metric import AnyMetric
 from imagier.run.about import find_version
 from imagier.run.card import Card
 from imagier.run.feature_sets import MeasuredSet
@@ -28,9 +29,8 @@ _SMALL_SET = 2000
 class Comparison:
     """Metrics, and how they are applied."""
 
-    metrics: Sequence[FeatureMetric]
-    options: Mapping[str, Any]
-    """Of the metrics, for the protocol."""
+    metrics: Mapping[str, FeatureMetric]
+    """By the names of their types."""
     features: Mapping[str, Any]
     """How features were made, for the protocol; of a file of features its name alone."""
     seed: int = 0
@@ -55,20 +55,23 @@ class Comparison:
             floor_sizes=sizes,
             protocol={
                 "features": dict(self.features),
-                "metrics": dict(self.options),
+                "metrics": describe_metrics(self.metrics),
                 "num_real": len(real.features),
                 "num_fake": len(fake.features),
                 "real_sha256": real.fingerprint,
                 "seed": self.seed,
             },
             subject={"real": real.where, "fake": fake.where, "fake_sha256": fake.fingerprint, "sizes": fake.sizes},
-            warnings=list_warnings(self.metrics, real.features, fake.features),
+            warnings=list_warnings(list(self.metrics.values()), real.features, fake.features),
             made_by=describe_program(),
+            higher_is_better={
+                name: is_better for metric in self.metrics.values() for name, is_better in metric.values.items()
+            },
         )
 
     def _compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         values: dict[str, float] = {}
-        for metric in self.metrics:
+        for metric in self.metrics.values():
             values |= metric.measure(real, fake)
         return values
 
@@ -105,11 +108,21 @@ class Comparison:
             what = f"features of {dims[1]} numbers, but those of {real.where} have {dims[0]}"
             raise UserError(what, where=fake.where, advice="take both from one network", code="other-features")
         for each in (real, fake):
-            needed = max(metric.min_images for metric in self.metrics)
+            without = [metric.name for metric in self.metrics.values() if metric.needs_labels]
+            if without and each.features.labels is None:
+                what = f"has no classes, which {', '.join(without)} needs"
+                raise UserError(what, where=each.where, advice="give images, in a folder a class", code="no-classes")
+            needed = max(metric.min_images for metric in self.metrics.values())
             if len(each.features) < needed:
-                names = ", ".join(metric.name for metric in self.metrics if metric.min_images == needed)
+                names = ", ".join(metric.name for metric in self.metrics.values() if metric.min_images == needed)
                 what = f"{len(each.features)} image{'s' * (len(each.features) != 1)}, but {names} needs {needed}"
                 raise UserError(what, where=each.where, advice="add images", code="too-few-images")
+
+
+def describe_metrics(metrics: Mapping[str, AnyMetric]) -> dict[str, dict[str, Any]]:
+    """The options of metrics that have some, by the names of their types, for the protocol."""
+    described = {name: dict(metric.describe()) for name, metric in metrics.items()}
+    return {name: options for name, options in described.items() if options}
 
 
 def list_warnings(metrics: Sequence[FeatureMetric], real: FeatureSet, fake: FeatureSet) -> list[str]:

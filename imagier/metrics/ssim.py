@@ -1,0 +1,39 @@
+"""SSIM: structural similarity (Wang et al. 2004), as torchmetrics computes it: windows at the border see a mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from torch import Tensor
+
+from imagier.errors import UserError
+from imagier.metrics.metric import MeanOverImages
+
+_LEAST_SIDE = 11
+
+
+class Metric(MeanOverImages):
+    """Structural similarity with the target, in windows of 11 x 11 pixels; 1 for equal images."""
+
+    name = "SSIM"
+    higher_is_better = True
+
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        return {"torchmetrics": version("torchmetrics")}
+
+    def measure(self, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+        from torchmetrics.functional.image import structural_similarity_index_measure  # takes more than a second
+
+        check_size(images, _LEAST_SIDE, "ssim")
+        values = structural_similarity_index_measure(images, known["targets"], data_range=1.0, reduction="none")
+        assert isinstance(values, Tensor)  # not a pair, with the map of each image
+        return values.view(-1)
+
+
+def check_size(images: Tensor, least: int, name: str) -> None:
+    """UserError if images, N x C x H x W, are smaller than a metric's windows."""
+    height, width = images.shape[2:]
+    if min(height, width) < least:
+        what = f"images of {width} x {height} px are too small: it needs {least} on each side"
+        raise UserError(what, where=f"metric {name}", advice="leave it out", code="too-small-images")
