@@ -55,6 +55,12 @@ class Metric(BaseMetric):
     def scores(self) -> dict[str, bool]:
         return {self.name: True, "pixel accuracy": True}
 
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        ignored = {} if self.ignore_index is None else {"ignore_index": self.ignore_index}
+        if self._users is not None:
+            return {"segmenter": self._users.name, **self._users.describe(), **ignored}
+        return {"segmenter": "small U-Net", "steps": self.steps, "lr": self.lr, "seed": self.seed, **ignored}
+
     def load(self, device: torch.device) -> None:
         if self.segmenter is not None:
             self._users = UserNetwork(self.segmenter, device, "segmenter")

@@ -139,6 +139,14 @@ def test_training_goes_on_when_scores_are_made_without_gradients() -> None:
     assert error.value.code == "no-class-maps"
 
 
+def test_the_description_tells_two_segmenters_apart() -> None:
+    of_users = load(ignore_index=2).describe()
+    assert (of_users["segmenter"], of_users["ignore_index"]) == ("segmentation_lab:by_color", 2)
+    assert len(of_users["source_sha256"]) == 64
+    assert Metric().describe() != Metric(steps=7).describe()
+    assert of_users.keys().isdisjoint({"steps", "lr", "seed"})
+
+
 @pytest.mark.parametrize("size", [(4, 4), (7, 13), (16, 20)])
 def test_the_small_network_keeps_any_size(size: tuple[int, int]) -> None:
     assert SmallUNet(5)(torch.rand(2, 3, *size)).shape == (2, 5, *size)
