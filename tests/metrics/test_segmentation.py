@@ -144,7 +144,7 @@ def test_the_description_tells_two_segmenters_apart() -> None:
     assert (of_users["segmenter"], of_users["ignore_index"]) == ("segmentation_lab:by_color", 2)
     assert len(of_users["source_sha256"]) == 64
     assert Metric().describe() != Metric(steps=7).describe()
-    assert of_users.keys().isdisjoint({"steps", "lr", "seed"})
+    assert of_users.keys().isdisjoint({"steps", "learning_rate", "seed"})
 
 
 @pytest.mark.parametrize("size", [(4, 4), (7, 13), (16, 20)])
@@ -157,9 +157,9 @@ def test_the_small_network_keeps_any_size(size: tuple[int, int]) -> None:
     [("few", "wrong-output"), ("small", "wrong-output"), ("nan", "non-finite-output"), ("nets", "unknown-attribute")],
 )
 def test_a_segmenter_that_is_none_is_one_line(name: str, code: str) -> None:
-    metric = Metric(segmenter=f"segmentation_lab:{name}")
     ids = make_ids(0)
     with pytest.raises(UserError) as error:
+        metric = Metric(segmenter=f"segmentation_lab:{name}")
         metric.load(CPU)
         metric.fit([(paint(ids), known(ids))])
         metric.fresh(CPU).update(paint(ids), known(ids))
