@@ -104,6 +104,10 @@ class UserSpace:
     name: str
     names: Mapping[str, str] = field(default_factory=dict)
     takes_clips: bool | None = None
+    dim: int = 0
+    """0: not known before the first image."""
+    logits: str | None = None
+    """Not known either."""
 
     @property
     def label(self) -> str:
@@ -138,6 +142,11 @@ class FeatureExtractor:
             self._apply = _UserFeatures(name, device)
         else:
             self._apply = _NetworkFeatures(self.space, device, weights_path)
+
+    @property
+    def is_cacheable(self) -> bool:
+        """Whether `describe` tells all that features depend on; code of the user's may read other files."""
+        return isinstance(self.space, FeatureSpace)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -13,6 +13,7 @@ from imagier.metrics.metric import Metric as BaseMetric
 from imagier.metrics.small_unet import UNKNOWN, train_unet
 from imagier.metrics.user_network import UserCode, UserNetwork
 from imagier.ranges import Count, Positive, PositiveFloat
+from imagier.user_code import load_user_object
 
 
 class Metric(BaseMetric):
@@ -32,20 +33,22 @@ class Metric(BaseMetric):
         segmenter: UserCode | None = None,
         ignore_index: Count | None = None,
         steps: Positive = 200,
-        lr: PositiveFloat = 3e-3,
+        learning_rate: PositiveFloat = 3e-3,
         seed: int = 0,
     ) -> None:
         """segmenter: "module:name" of a callable, or of a class that makes one without arguments: N x 3 x H x W in
           [0, 1] -> logits, N x classes x H x W; null: a small U-Net, trained on real images at the first scores.
         ignore_index: A class whose pixels do not count, such as "unlabeled".
         steps: Iterations in which the small U-Net learns.
-        lr: Learning rate at its first iteration; it falls to 0 along a line.
+        learning_rate: Learning rate at its first iteration; it falls to 0 along a line.
         seed: Draws its first weights and which images are mirrored.
         """
+        if segmenter is not None:
+            load_user_object(segmenter, "segmenter")  # so that a mistake is found at the start
         self.segmenter = segmenter
         self.ignore_index = ignore_index
         self.steps = steps
-        self.lr = lr
+        self.learning_rate = learning_rate
         self.seed = seed
         self.num_classes = 0
         self._users: UserNetwork | None = None
@@ -54,6 +57,18 @@ class Metric(BaseMetric):
     @property
     def scores(self) -> dict[str, bool]:
         return {self.name: True, "pixel accuracy": True}
+
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        ignored = {} if self.ignore_index is None else {"ignore_index": self.ignore_index}
+        if self._users is not None:
+            return {"segmenter": self._users.name, **self._users.describe(), **ignored}
+        return {
+            "segmenter": "small U-Net",
+            "steps": self.steps,
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+            **ignored,
+        }
 
     def load(self, device: torch.device) -> None:
         if self.segmenter is not None:
@@ -65,7 +80,9 @@ class Metric(BaseMetric):
             break
         if self._users is None and self.num_classes:
             batches = _Pairs(real, self.ignore_index)
-            self._trained = train_unet(batches, self.num_classes, steps=self.steps, lr=self.lr, seed=self.seed)
+            self._trained = train_unet(
+                batches, self.num_classes, steps=self.steps, lr=self.learning_rate, seed=self.seed
+            )
 
     def reset(self, device: torch.device) -> None:
         shape = self.num_classes, self.num_classes

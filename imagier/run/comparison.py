@@ -108,6 +108,10 @@ class Comparison:
             what = f"features of {dims[1]} numbers, but those of {real.where} have {dims[0]}"
             raise UserError(what, where=fake.where, advice="take both from one network", code="other-features")
         for each in (real, fake):
+            without = [metric.name for metric in self.metrics.values() if metric.needs_labels]
+            if without and each.features.labels is None:
+                what = f"has no classes, which {', '.join(without)} needs"
+                raise UserError(what, where=each.where, advice="give images, in a folder a class", code="no-classes")
             needed = max(metric.min_images for metric in self.metrics.values())
             if len(each.features) < needed:
                 names = ", ".join(metric.name for metric in self.metrics.values() if metric.min_images == needed)

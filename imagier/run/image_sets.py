@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from imagier.data.decoding.decode import EncodedFile, read_pixels
 from imagier.data.decoding.video_files import EXTENSIONS as VIDEOS
@@ -71,6 +73,20 @@ def read_images(images: Sequence[StoredImage], num_threads: int) -> Iterator[np.
                 yield from (image.read(videos) for image in part)
             else:
                 yield from pool.map(lambda image: image.read(videos), part)
+
+
+def label_by_folder(sets: Sequence[Sequence[StoredImage]], names: Sequence[object]) -> list[Tensor]:
+    """The class of each image of each set, int64: the first folder of its name, of all sets together.
+
+    names: of the sets, in messages. UserError: an image that lies in no folder.
+    """
+    folders = [[image.name.rpartition("/")[0].partition("/")[0] for image in images] for images in sets]
+    for of_set, images, name in zip(folders, sets, names):
+        if not all(of_set):
+            what = f"{images[of_set.index('')].name!r} lies in no folder that says its class"
+            raise UserError(what, where=name, advice="give each class a folder", code="no-classes")
+    numbers = {folder: i for i, folder in enumerate(sorted({folder for of_set in folders for folder in of_set}))}
+    return [torch.tensor([numbers[folder] for folder in of_set]) for of_set in folders]
 
 
 def hash_images(images: Sequence[StoredImage]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,18 @@ from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureMetric
 from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import AnyMetric, Metric
+from imagier.nn.backbones.i3d import FRAMES
+from imagier.run.clip_sets import extract_clip_features, group_clips, make_clip_card, score_clips
 from imagier.run.comparison import Comparison
 from imagier.run.feature_sets import MeasuredSet, check_finite, extract_features, read_features
 from imagier.run.image_pairs import make_pair_card, measure_pairs, pair_images
-from imagier.run.image_sets import StoredImage, hash_images, open_image_set
+from imagier.run.image_sets import StoredImage, hash_images, label_by_folder, open_image_set
 from imagier.run.workers import count_cores
 from imagier.tools.progress import ProgressBar
 from imagier.train.card import Card, compare_protocols, join_cards, read_card
 from imagier.train.feature_cache import FeatureCache, find_cache_folder
+
+DEFAULT_FEATURES = "efflite0"
 
 
 def build_metrics(names: Sequence[str], features: str, options: Mapping[str, Any]) -> dict[str, FeatureMetric | Metric]:
@@ -39,7 +43,11 @@ def build_metrics(names: Sequence[str], features: str, options: Mapping[str, Any
         known = list_options(cls.__init__)
         own = {key: value for key, value in options.items() if known is None or key in known}
         used |= own.keys()
-        metrics[name] = cls(features=features, **own) if issubclass(cls, FeatureMetric) else _build_pairwise(cls, name)
+        if issubclass(cls, FeatureMetric):
+            of_clips = cls.takes_clips and features == DEFAULT_FEATURES  # which sees no clips
+            metrics[name] = cls(**own) if of_clips else cls(features=features, **own)
+        else:
+            metrics[name] = _build_direct(cls, name)
     if not metrics:
         raise UserError("no metric", where="metrics", advice="name some, such as fd or psnr", code="no-metrics")
     for key in options.keys() - used - {"seed"}:
@@ -48,9 +56,9 @@ def build_metrics(names: Sequence[str], features: str, options: Mapping[str, Any
     return metrics
 
 
-def _build_pairwise(cls: type[AnyMetric], name: str) -> Metric:
-    """A metric that needs to know nothing about an image but its target. UserError if it needs more."""
-    if issubclass(cls, Metric) and cls.needs == ("targets",) and not (cls.takes_clips or cls.learns):
+def _build_direct(cls: type[AnyMetric], name: str) -> Metric:
+    """A metric that needs to know nothing about an image but its target, or nothing of a clip. UserError: more."""
+    if issubclass(cls, Metric) and cls.needs == (() if cls.takes_clips else ("targets",)) and not cls.learns:
         return cls()
     what = f"{name} needs to know more of an image than its target"
     advice = "leave it out, or add it to a config's metrics and run imagier evaluate"
@@ -80,6 +88,8 @@ class Measurement:
         pairwise = {name: metric for name, metric in self.metrics.items() if isinstance(metric, Metric)}
         if all(are_arrays):
             return self._compare_features(real, fake, of_sets, pairwise)
+        if any(metric.takes_clips for metric in self.metrics.values()):
+            return self._compare_clips((real, fake), of_sets, pairwise)
         real_images, fake_images = (open_image_set(path, self.input_type) for path in (real, fake))
         hashes = hash_images(real_images), hash_images(fake_images)
         paired: Card | None = None
@@ -118,16 +128,50 @@ class Measurement:
         extractor = FeatureExtractor(next(iter(of_sets.values())).features, self.device, self.weights)
         protocol = extractor.describe()
         name = f"{self.input_type} of {paths[0].absolute()}"
-        caches = FeatureCache(find_cache_folder() / "features", protocol, name), None
+        of_real = FeatureCache(find_cache_folder() / "features", protocol, name) if extractor.is_cacheable else None
+        labels = label_by_folder(images, paths) if any(each.needs_labels for each in of_sets.values()) else (None, None)
         sets = []
-        for path, of_set, fingerprint, cache in zip(paths, images, hashes, caches):
+        for path, of_set, fingerprint, cache, classes in zip(paths, images, hashes, (of_real, None), labels):
             with self.progress(f"features of {path}") as update:
                 features = extract_features(of_set, extractor, self.device, count_cores(), update, cache)
             check_finite(features.features, str(path))
-            sets.append(MeasuredSet(str(path), features, fingerprint))
+            sets.append(MeasuredSet(str(path), replace(features, labels=classes), fingerprint))
         with self.progress("comparing") as update:
             card = Comparison(of_sets, protocol, self.seed).measure(sets[0], sets[1], update)
         return card if paired is None else join_cards(card, paired)
+
+    def _compare_clips(
+        self, paths: tuple[Path, Path], of_sets: Mapping[str, FeatureMetric], direct: Mapping[str, Metric]
+    ) -> Card:
+        """The card of two sets of clips. UserError: a metric of images among those of clips."""
+        others = [name for name, metric in self.metrics.items() if not metric.takes_clips]
+        if others:
+            what = f"{', '.join(others)} is of images, not of clips"
+            raise UserError(
+                what, where="metrics", advice="measure it apart, on a card of its own", code="mixed-metrics"
+            )
+        images = [open_image_set(path, self.input_type) for path in paths]
+        hashes = hash_images(images[0]), hash_images(images[1])
+        clips = [group_clips(of_set, str(path)) for of_set, path in zip(images, paths)]
+        cards = []
+        if direct:
+            scores = []
+            for path, of_set in zip(paths, clips):
+                with self.progress(f"clips of {path}") as update:
+                    scores.append(score_clips(of_set, direct, self.device, update))
+            names, counts = (str(paths[0]), str(paths[1])), (len(clips[0]), len(clips[1]))
+            cards.append(make_clip_card(scores, direct, counts, names, hashes))
+        if of_sets:
+            extractor = FeatureExtractor(next(iter(of_sets.values())).features, self.device, self.weights)
+            sets = []
+            for path, of_set, fingerprint in zip(paths, clips, hashes):
+                with self.progress(f"features of {path}") as update:
+                    features = extract_clip_features(of_set, extractor, self.device, str(path), update)
+                sets.append(MeasuredSet(str(path), features, fingerprint))
+            protocol = {**extractor.describe(), "clips": f"consecutive parts of {FRAMES} frames"}
+            with self.progress("comparing") as update:
+                cards.append(Comparison(of_sets, protocol, self.seed).measure(sets[0], sets[1], update))
+        return cards[0] if len(cards) == 1 else join_cards(cards[0], cards[1])
 
 
 def format_card(card: Card) -> list[list[str]]:

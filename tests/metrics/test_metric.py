@@ -18,8 +18,8 @@ from imagier.metrics.metric import Metric
 CPU = torch.device("cpu")
 NEEDS_WEIGHTS = {"lpips", "dists", "content_distance"}
 """See test_perceptual.py."""
-TYPES = [name for name in list_types(METRIC) if issubclass(find(METRIC, name), Metric) and name not in NEEDS_WEIGHTS]
-TYPES = [name for name in TYPES if not (find(METRIC, name).learns or find(METRIC, name).takes_clips)]
+CLASSES = {name: find(METRIC, name) for name in list_types(METRIC) if issubclass(find(METRIC, name), Metric)}
+TYPES = [name for name, cls in CLASSES.items() if not (cls.learns or cls.takes_clips) and name not in NEEDS_WEIGHTS]
 """Those of single images, without a network of their own. The others have files of their own, with the same tests."""
 LEAST_SIDE = {"SSIM": 11, "MS-SSIM": 176}
 

@@ -139,6 +139,14 @@ def test_training_goes_on_when_scores_are_made_without_gradients() -> None:
     assert error.value.code == "no-class-maps"
 
 
+def test_the_description_tells_two_segmenters_apart() -> None:
+    of_users = load(ignore_index=2).describe()
+    assert (of_users["segmenter"], of_users["ignore_index"]) == ("segmentation_lab:by_color", 2)
+    assert len(of_users["source_sha256"]) == 64
+    assert Metric().describe() != Metric(steps=7).describe()
+    assert of_users.keys().isdisjoint({"steps", "learning_rate", "seed"})
+
+
 @pytest.mark.parametrize("size", [(4, 4), (7, 13), (16, 20)])
 def test_the_small_network_keeps_any_size(size: tuple[int, int]) -> None:
     assert SmallUNet(5)(torch.rand(2, 3, *size)).shape == (2, 5, *size)
@@ -149,9 +157,9 @@ def test_the_small_network_keeps_any_size(size: tuple[int, int]) -> None:
     [("few", "wrong-output"), ("small", "wrong-output"), ("nan", "non-finite-output"), ("nets", "unknown-attribute")],
 )
 def test_a_segmenter_that_is_none_is_one_line(name: str, code: str) -> None:
-    metric = Metric(segmenter=f"segmentation_lab:{name}")
     ids = make_ids(0)
     with pytest.raises(UserError) as error:
+        metric = Metric(segmenter=f"segmentation_lab:{name}")
         metric.load(CPU)
         metric.fit([(paint(ids), known(ids))])
         metric.fresh(CPU).update(paint(ids), known(ids))

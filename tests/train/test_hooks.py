@@ -443,6 +443,31 @@ def test_an_evaluation_leaves_the_baselines_of_a_recipe_as_they_are() -> None:
     assert list(Keeping.kept) == ["white"]
 
 
+def test_a_metric_may_have_several_numbers() -> None:
+    class Extremes(type(METRICS[0])):
+        name = "largest"
+
+        def compute_all(self) -> dict[str, float]:
+            return {"largest": 0.75, "smallest": 0.25}
+
+    sink = Kept()
+    tested = evaluation.Evaluation(
+        lambda: [images(0, 0)],
+        None,
+        NO_CALIBRATION,
+        sink.scalars,
+        scorer=Scorer([Extremes()], CPU),
+        every=1,
+        every_epochs=1,
+        seed=0,
+    )
+    tested.after_step(trainer(Painter()), progress(1, {}))
+    assert {name: sink.records[0].scalars[f"{name}/regular"] for name in ("largest", "smallest")} == {
+        "largest": 0.75,
+        "smallest": 0.25,
+    }
+
+
 def scores_at_the_end(recipe: Recipe, training: Callable[[], list[Batch]] | None) -> dict[str, Scores]:
     """Of two held-out samples with targets of 0 in [0, 1]."""
     tested = evaluation.Evaluation(
