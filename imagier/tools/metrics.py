@@ -36,10 +36,13 @@ def build_metrics(names: Sequence[str], features: str, options: Mapping[str, Any
     used: set[str] = set()
     for name in names:
         cls = find(METRIC, name)
+        if not issubclass(cls, FeatureMetric):
+            metrics[name] = _build_pairwise(cls, name)
+            continue
         known = list_options(cls.__init__)
         own = {key: value for key, value in options.items() if known is None or key in known}
         used |= own.keys()
-        metrics[name] = cls(features=features, **own) if issubclass(cls, FeatureMetric) else _build_pairwise(cls, name)
+        metrics[name] = cls(features=features, **own)
     if not metrics:
         raise UserError("no metric", where="metrics", advice="name some, such as fd or psnr", code="no-metrics")
     for key in options.keys() - used - {"seed"}:
