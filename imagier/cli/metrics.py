@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imagier.cli.arguments import add_device, parse_positive, parse_seed, parse_writable_file
+from imagier.cli.tables import print_table
 from imagier.run import status
 
 DEFAULT = "fd,kd,prdc"
@@ -57,8 +58,8 @@ def _measure(args: argparse.Namespace) -> int:
         how = tool.Measurement(metrics, runtime.device, show_progress, args.input_type, args.weights, args.seed)
         card = how.measure(args.real, args.fake)
     card.write(Path(args.out))
-    _print_table(tool.format_card(card))
-    real, drawn = card.floor_sizes
+    print_table(tool.format_card(card))
+    drawn, real = card.floor_sizes
     floor = f"floor: {drawn:,} real against {real:,} other real; " if drawn else ""
     print(
         f"{card.protocol['num_fake']:,} generated against {card.protocol['num_real']:,} real; "
@@ -76,22 +77,10 @@ def _compare(first: Path, second: Path) -> int:
     one, other, differences = list_differences(first, second)
     if differences:
         print(f"not comparable: {first} and {second} differ in")
-        _print_table([["", str(first), str(second)], *map(list, differences)])
+        print_table([["", str(first), str(second)], *map(list, differences)])
         return status.USER_ERROR
     print(f"comparable: both of protocol {one.protocol_hash}")
-    values = {row[0]: row[1] for row in format_card(other)[1:]}
-    rows = [[name, value, values.get(name, "-"), better] for name, value, _, _, better in format_card(one)[1:]]
-    _print_table([["", str(first), str(second), ""], *rows])
+    values = {name: value for name, value, *_ in format_card(other)[1:]}
+    rows = [[name, value, values.get(name, "-"), better] for name, value, *_, better in format_card(one)[1:]]
+    print_table([["", str(first), str(second), "better"], *rows])
     return status.DONE
-
-
-def _print_table(rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for index, heading in enumerate(rows[0]):
-        table.add_column(heading, justify="right" if 0 < index < 4 else "left")
-    for row in rows[1:]:
-        table.add_row(*row)
-    Console().print(table)

@@ -121,6 +121,10 @@ class Metric(AnyMetric):
         """All numbers that belong to `state`, by the names in `scores`. A metric that has several defines this, too."""
         return {self.name: self.compute()}
 
+    def compute_intervals(self) -> dict[str, tuple[float, float]]:
+        """Where some of the numbers lie with 95 % confidence, over sets of this size, by their names."""
+        return {}
+
     def fit(self, real: Iterable[tuple[Tensor, Mapping[str, Tensor]]]) -> None:
         """Learns from training images what it needs, once, before its first image.
 
@@ -150,13 +154,25 @@ class MeanOverImages(Metric):
         """N x 3 x H x W in [0, 1] -> N, NaN for an image that has no such number. known: what `needs` names."""
 
     def reset(self, device: torch.device) -> None:
-        self.state = {"sum": torch.zeros((), device=device), "count": torch.zeros((), device=device)}
+        self.state = {name: torch.zeros((), dtype=torch.float64) for name in ("sum", "squares", "count")}
 
     def update(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
-        values = self.measure(images, known)
+        values = self.measure(images, known).cpu().double()
         self.state["sum"] = self.state["sum"] + values.nansum()
+        self.state["squares"] = self.state["squares"] + values.square().nansum()
         self.state["count"] = self.state["count"] + values.isfinite().sum()
 
     def compute(self) -> float:
         count = self.state["count"].item()
         return self.state["sum"].item() / count if count else math.nan
+
+    def compute_intervals(self) -> dict[str, tuple[float, float]]:
+        """By Student's distribution of the mean over images."""
+        from scipy.special import stdtrit
+
+        count, mean = int(self.state["count"].item()), self.compute()
+        if count < 2 or not math.isfinite(mean):
+            return {}
+        variance = max(0.0, (self.state["squares"].item() - count * mean**2) / (count - 1))
+        half = float(stdtrit(count - 1, 0.975)) * (variance / count) ** 0.5
+        return {self.name: (mean - half, mean + half)}

@@ -92,7 +92,7 @@ def _is_less(tile: Tile, radii: Tensor, real: Tensor, fake: Tensor) -> Tensor:
     is_less = tile.values < radii
     if tile.error is None:
         return is_less
-    rows, columns = ((tile.values - radii).abs_() <= tile.error).nonzero(as_tuple=True)
+    rows, columns = ((tile.values - radii).abs_() < tile.error).nonzero(as_tuple=True)
     limits = radii.expand_as(is_less)[rows, columns]
     exact = _measure_again(real, fake, rows + tile.rows.start, columns + tile.columns.start)
     is_less[rows, columns] = exact < limits

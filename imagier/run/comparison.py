@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +15,10 @@ from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
 from imagier.metrics.metric import AnyMetric
 from imagier.run.about import find_version
 from imagier.run.feature_sets import MeasuredSet
+from imagier.run.intervals import GROUPS, MOST_IMAGES_FOR_INTERVALS, measure_intervals
 from imagier.train.card import Card
+from imagier.train.scoring import draw_images, split_real
 
-_GROUPS = 10
-_T_QUANTILE = 2.262
-"""Student's, of 9 degrees of freedom, for 95 %."""
-_MOST_IMAGES_FOR_INTERVALS = 20_000
 _SMALL_SET = 2000
 
 
@@ -39,20 +36,30 @@ class Comparison:
     def measure(self, real: MeasuredSet, fake: MeasuredSet, update: Callable[[int, int], None]) -> Card:
         """The card of generated images. update: called with (done, total). UserError: sets that cannot be compared."""
         self._check(real, fake)
-        has_intervals = len(real.features) + len(fake.features) <= _MOST_IMAGES_FOR_INTERVALS
-        total = 2 + (_GROUPS if has_intervals else 0)
+        has_intervals = len(real.features) + len(fake.features) <= MOST_IMAGES_FOR_INTERVALS
+        total = 3 + (GROUPS if has_intervals else 0)
         values = self._compare(real.features, fake.features)
         update(1, total)
-        floor, sizes = self._measure_floor(real.features, len(fake.features))
+        drawn, others = split_real(real.features, len(fake.features), self.seed)
+        floor = self._compare(others, drawn)
         update(2, total)
+        at_floor_sizes = self._compare(others, draw_images(fake.features, len(drawn), self.seed))
+        update(3, total)
         intervals = {}
         if has_intervals:
-            intervals = self._measure_intervals(real.features, fake.features, values, lambda i: update(2 + i, total))
+            intervals = measure_intervals(
+                lambda rows: self._compare(real.features, fake.features.select(rows)),
+                values,
+                len(fake.features),
+                self.seed,
+                lambda group: update(3 + group, total),
+            )
         return Card(
             values=values,
             intervals=intervals,
             floor=floor,
-            floor_sizes=sizes,
+            floor_sizes=(len(drawn), len(others)),
+            at_floor_sizes=at_floor_sizes,
             protocol={
                 "features": dict(self.features),
                 "metrics": describe_metrics(self.metrics),
@@ -75,40 +82,13 @@ class Comparison:
             values |= metric.measure(real, fake)
         return values
 
-    def _measure_floor(self, real: FeatureSet, num_fake: int) -> tuple[dict[str, float], tuple[int, int]]:
-        """Real images as if they were generated: as many, but at most half of all, against the others."""
-        order = torch.randperm(len(real), generator=torch.Generator().manual_seed(self.seed))
-        count = min(num_fake, len(real) // 2)
-        others, drawn = real.select(order[count:]), real.select(order[:count])
-        return self._compare(others, drawn), (len(others), count)
-
-    def _measure_intervals(
-        self, real: FeatureSet, fake: FeatureSet, values: Mapping[str, float], update: Callable[[int], None]
-    ) -> dict[str, tuple[float, float]]:
-        """By a jackknife over groups of the generated images: each is left out once (Shao & Tu 1995, section 2.3)."""
-        if len(fake) < 2 * _GROUPS:
-            return {}
-        order = torch.randperm(len(fake), generator=torch.Generator().manual_seed(self.seed))
-        without: list[dict[str, float]] = []
-        for group in range(_GROUPS):
-            kept = torch.cat([part for i, part in enumerate(order.tensor_split(_GROUPS)) if i != group])
-            without.append(self._compare(real, fake.select(kept)))
-            update(group + 1)
-        intervals = {}
-        for name, value in values.items():
-            left = torch.tensor([each.get(name, math.nan) for each in without], dtype=torch.float64)
-            error = ((_GROUPS - 1) / _GROUPS * (left - left.mean()).square().sum()).sqrt().item()
-            if math.isfinite(error):
-                intervals[name] = (value - _T_QUANTILE * error, value + _T_QUANTILE * error)
-        return intervals
-
     def _check(self, real: MeasuredSet, fake: MeasuredSet) -> None:
         dims = [each.features.features.shape[1] for each in (real, fake)]
         if dims[0] != dims[1]:
             what = f"features of {dims[1]} numbers, but those of {real.where} have {dims[0]}"
             raise UserError(what, where=fake.where, advice="take both from one network", code="other-features")
         for each in (real, fake):
-            without = [metric.name for metric in self.metrics.values() if metric.needs_labels]
+            without = [metric.name for metric in self.metrics.values() if "labels" in metric.needs]
             if without and each.features.labels is None:
                 what = f"has no classes, which {', '.join(without)} needs"
                 raise UserError(what, where=each.where, advice="give images, in a folder a class", code="no-classes")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from imagier.errors import UserError
-from imagier.metrics.metric import MeanOverImages, Metric
+from imagier.metrics.metric import Metric
 from imagier.run.comparison import describe_metrics, describe_program
 from imagier.run.feature_sets import batch_images
 from imagier.run.image_sets import StoredImage, read_images
@@ -65,17 +63,17 @@ def measure_pairs(
 
     update: called with (done, total). UserError: a pair of different sizes, a damaged image.
     """
-    scores = {name: _Score(metric, device) for name, metric in metrics.items()}
+    fresh = {name: metric.fresh(device) for name, metric in metrics.items()}
     done = 0
     for batch in batch_images(_read_pairs(pairs, num_threads), _BATCH_PIXELS):
         pixels = torch.from_numpy(np.stack(batch)).to(device).permute(1, 0, 4, 2, 3).float() / 255
-        for score in scores.values():
-            score.add(pixels[1], {"targets": pixels[0]})
+        for metric in fresh.values():
+            metric.update(pixels[1], {"targets": pixels[0]})
         done += len(batch)
         update(done, len(pairs))
-    computed = {name: score.compute() for name, score in scores.items()}
-    intervals = {name: interval for name, (_, interval) in computed.items() if interval is not None}
-    return PairScores({name: value for name, (value, _) in computed.items()}, intervals)
+    values = {name: metric.compute() for name, metric in fresh.items()}
+    found = {name: metric.compute_intervals().get(metric.name) for name, metric in fresh.items()}
+    return PairScores(values, {name: interval for name, interval in found.items() if interval is not None})
 
 
 def make_pair_card(
@@ -102,36 +100,6 @@ def make_pair_card(
         made_by=describe_program(),
         higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
     )
-
-
-class _Score:
-    """One metric: of a mean over images all its terms, of others their state."""
-
-    def __init__(self, metric: Metric, device: torch.device) -> None:
-        self.metric = metric.fresh(device)
-        self.of_images: list[Tensor] = []
-
-    def add(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
-        if isinstance(self.metric, MeanOverImages):
-            self.of_images.append(self.metric.measure(images, known).double().cpu())
-        else:
-            self.metric.update(images, known)
-
-    def compute(self) -> tuple[float, tuple[float, float] | None]:
-        """The number, and its interval if there is one: by Student's distribution of the mean over images."""
-        from scipy.special import stdtrit
-
-        if not self.of_images:
-            return self.metric.compute(), None
-        values = torch.cat(self.of_images)
-        values = values[values.isfinite()]
-        if not len(values):
-            return math.nan, None
-        mean = values.mean().item()
-        if len(values) == 1:
-            return mean, None
-        half = float(stdtrit(len(values) - 1, 0.975)) * values.std().item() / len(values) ** 0.5
-        return mean, (mean - half, mean + half)
 
 
 def _read_pairs(pairs: Sequence[Pair], num_threads: int) -> Iterator[np.ndarray]:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+MOST_IMAGES_FOR_INTERVALS = 20_000
+"""Of both sets: with more, measuring them again and again takes too long."""
+
 GROUPS = 10
 _T_QUANTILE = 2.262
 """Student's, of 9 degrees of freedom, for 95 %."""

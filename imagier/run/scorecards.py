@@ -23,7 +23,7 @@ from imagier.run.evaluation import Evaluator, check_has_held_out_set
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment
 from imagier.run.folder_lock import lock_folder
 from imagier.run.inference import load_weighted_recipe, load_weights, read_experiment_of_run
-from imagier.run.intervals import measure_intervals
+from imagier.run.intervals import MOST_IMAGES_FOR_INTERVALS, measure_intervals
 from imagier.run.nearest import NearestImages
 from imagier.run.options import RunOptions
 from imagier.run.process import open_runtime
@@ -39,8 +39,6 @@ from imagier.train.runtime import Runtime
 from imagier.train.scoring import GENERATOR, REAL, Measured, SetKey
 
 logger = logging.getLogger(__name__)
-
-MOST_IMAGES_FOR_INTERVALS = 20_000
 
 Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
@@ -241,7 +239,7 @@ class _Measurer:
         }
         return Card(
             values=dict(values),
-            intervals=self._measure_intervals(measured.sets, values),
+            intervals={**measured.intervals, **self._measure_intervals(measured.sets, values)},
             floor=dict(baselines.get(REAL, {})),
             floor_sizes=(drawn, sizes[0][1] - drawn) if sizes else (0, 0),
             at_floor_sizes=dict(at_floor_sizes),

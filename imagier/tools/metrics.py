@@ -40,14 +40,14 @@ def build_metrics(names: Sequence[str], features: str, options: Mapping[str, Any
     used: set[str] = set()
     for name in names:
         cls = find(METRIC, name)
+        if not issubclass(cls, FeatureMetric):
+            metrics[name] = _build_direct(cls, name)
+            continue
         known = list_options(cls.__init__)
         own = {key: value for key, value in options.items() if known is None or key in known}
         used |= own.keys()
-        if issubclass(cls, FeatureMetric):
-            of_clips = cls.takes_clips and features == DEFAULT_FEATURES  # which sees no clips
-            metrics[name] = cls(**own) if of_clips else cls(features=features, **own)
-        else:
-            metrics[name] = _build_direct(cls, name)
+        of_clips = cls.takes_clips and features == DEFAULT_FEATURES  # which sees no clips
+        metrics[name] = cls(**own) if of_clips else cls(features=features, **own)
     if not metrics:
         raise UserError("no metric", where="metrics", advice="name some, such as fd or psnr", code="no-metrics")
     for key in options.keys() - used - {"seed"}:
@@ -129,7 +129,9 @@ class Measurement:
         protocol = extractor.describe()
         name = f"{self.input_type} of {paths[0].absolute()}"
         of_real = FeatureCache(find_cache_folder() / "features", protocol, name) if extractor.is_cacheable else None
-        labels = label_by_folder(images, paths) if any(each.needs_labels for each in of_sets.values()) else (None, None)
+        labels = (
+            label_by_folder(images, paths) if any("labels" in each.needs for each in of_sets.values()) else (None, None)
+        )
         sets = []
         for path, of_set, fingerprint, cache, classes in zip(paths, images, hashes, (of_real, None), labels):
             with self.progress(f"features of {path}") as update:
@@ -175,15 +177,14 @@ class Measurement:
 
 
 def format_card(card: Card) -> list[list[str]]:
-    """A card as rows for people: a heading, then a value each."""
-    rows = [["", "value", "95 % interval", "floor", ""]]
+    """A card as rows for people: a heading, then a value each, with what makes sense of it."""
+    rows = [["", "value", "95 %", "floor", "at its size", "better"]]
     for name, value in card.values.items():
-        interval = card.intervals.get(name)
-        between = f"{_round(interval[0])} to {_round(interval[1])}" if interval else "-"
-        better = ""
-        if name in card.higher_is_better:
-            better = "higher is better" if card.higher_is_better[name] else "lower is better"
-        rows.append([name, _round(value), between, _round(card.floor.get(name, math.nan)), better])
+        low, high = card.intervals.get(name, (math.nan, math.nan))
+        margin = "-" if math.isnan(low + high) else f"± {(high - low) / 2:.2g}"
+        floor = [_round(of.get(name, math.nan)) for of in (card.floor, card.at_floor_sizes)]
+        better = {True: "higher", False: "lower"}[card.higher_is_better[name]] if name in card.higher_is_better else ""
+        rows.append([name, _round(value), margin, *floor, better])
     return rows
 
 

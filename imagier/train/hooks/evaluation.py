@@ -133,7 +133,7 @@ class Evaluation:
             suffixes |= {name: f"{BASELINE}{name}" for name in self._baselines}
             scored = {suffixes[name]: _select_defined(of) for name, of in {**scores, **self._baselines}.items()}
             values = {f"{metric}/{suffix}": of[metric] for suffix, of in scored.items() for metric in of}
-            best = {f"best_{name}": self.best[name].value for name in defined}
+            best = {f"best_{name}": self.best[name].value for name in defined if name in self.best}
             self.write(Record(progress.step, progress.epoch, {**values, **best}))
         return {**scores, **self._baselines}
 
