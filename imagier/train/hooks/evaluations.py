@@ -63,6 +63,8 @@ class Row:
     cells: Sequence[tuple[str, str]]
     """The value and its interval, for each kind of weights."""
     floor: str
+    at_its_size: str
+    """The value of as few generated images as the floor is of."""
     better: str
 
 
@@ -162,10 +164,10 @@ def _make_row(cards: Sequence[Card], name: str) -> Row:
     ends = [card.intervals.get(name, (math.nan, math.nan)) for card in cards]
     intervals = ["-" if math.isnan(low + high) else f"{_round(low)} to {_round(high)}" for low, high in ends]
     values = [_round(card.values.get(name, math.nan)) for card in cards]
-    floors = [card.floor[name] for card in cards if name in card.floor]
     ways = [card.higher_is_better[name] for card in cards if name in card.higher_is_better]
     better = ("higher" if ways[0] else "lower") if ways else ""
-    return Row(name, list(zip(values, intervals)), _round(floors[0]) if floors else "-", better)
+    floor, at_its_size = (_round(of.get(name, math.nan)) for of in (cards[0].floor, cards[0].at_floor_sizes))
+    return Row(name, list(zip(values, intervals)), floor, at_its_size, better)
 
 
 def _draw(measured: Sequence[Measured], name: str) -> Chart:
@@ -178,8 +180,9 @@ def _draw(measured: Sequence[Measured], name: str) -> Chart:
             lines.setdefault(label, []).append((each.step, each.card.values[name]))
             interval = each.card.intervals.get(name, (math.nan, math.nan))
             bands.setdefault(label, []).append((each.step, *interval))
-    floor = measured[-1].card.floor.get(name, math.nan)
-    return draw_chart(lines, {"floor": floor}, bands)
+    card = measured[-1].card
+    of_images = f" of {card.floor_sizes[0]:,} images" if name in card.at_floor_sizes else ""
+    return draw_chart(lines, {f"floor{of_images}": card.floor.get(name, math.nan)}, bands)
 
 
 def _round(value: float) -> str:
