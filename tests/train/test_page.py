@@ -38,6 +38,7 @@ def card(step: int, weights: str = "average", resize: str = "bicubic", **values:
         intervals={FD: (90.0 - step, 110.0 - step)},
         floor={FD: 42.0, KD: -0.0007},
         floor_sizes=(1500, 1500),
+        at_floor_sizes={FD: 95.0},
         protocol={"features": {"resize": resize}, "num_real": 3000, "num_fake": 2000},
         subject={
             "iteration": step,
@@ -204,8 +205,8 @@ def test_the_newest_checkpoint_is_in_a_table_with_both_kinds_of_weights(tmp_path
     text = render_page(tmp_path)
     assert tables(text) == [
         [
-            [FD, "80", "70 to 90", "85", "70 to 90", "42", "lower"],
-            [KD, "0.5", "-", "-", "-", "-0.0007", ""],
+            [FD, "80", "70 to 90", "85", "70 to 90", "42", "95", "lower"],
+            [KD, "0.5", "-", "-", "-", "-0.0007", "-", ""],
         ]
     ]
     assert "<h3>Iteration 20</h3>" in text and text.index(">average weights</th>") < text.index(">live weights</th>")
