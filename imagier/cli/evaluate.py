@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--end_iter", type=int, default=10**9, metavar="N", help="of all: those up to this iteration")
     add("--weights", choices=list(WEIGHTS), default="average", help="of the generator (default %(default)s)")
     add("--metrics", metavar="A,B", help="what to measure (default: the config's, and fd,kd,prdc)")
-    add("--features", default="efflite0", metavar="NAME", help="network that sees images (default %(default)s)")
+    add("--features", metavar="NAME", help="the network that sees images (default: each metric has its own)")
     add("--out", type=parse_writable_file, metavar="FILE", help="the card of a single checkpoint, a second time")
     add("--seed", type=parse_seed, default=0, help="draws styles and floor (default %(default)s)")
     add_process(parser)
@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     names = [name.strip() for name in (args.metrics or "").split(",") if name.strip()]
     request = EvaluationRequest(
         metrics=name_metrics(names, args.features) if names else None,
+        features=args.features,
         weights=WEIGHTS[args.weights],
         folder=folder,
         start_iter=args.start_iter,

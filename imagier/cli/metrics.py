@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("fake", type=Path, metavar="FAKE", nargs="?", help="the generated ones: the same")
     add("--compare", nargs=2, type=Path, metavar="CARD", help="do two cards belong in one table? Says what differs")
     add("--metrics", default=DEFAULT, metavar="A,B", help="what to measure (default %(default)s)")
-    add("--features", default="efflite0", metavar="NAME", help="the network that sees sets (default %(default)s)")
+    add("--features", metavar="NAME", help="the network that sees sets (default: each metric has its own)")
     add("--weights", metavar="FILE", help="its weights (default: where they usually lie)")
     add("--k", type=parse_positive, metavar="K", help="prdc: balls reach to the K-th neighbor (default 5)")
     add(

@@ -91,6 +91,8 @@ class FeatureMetric(AnyMetric):
             sees, wanted = ("clips", "images") if self.space.takes_clips else ("images", "clips")
             what = f"{features} sees {sees}, but {self.title} is of {wanted}"
             raise UserError(what, where="features", advice="choose others", code="wrong-features")
+        if self.needs_logits and self.space.logits is None and self.space.dim:
+            raise self._no_logits()
         main, self.higher_is_better = next(iter(self.values.items()))
         self.name = self.name_value(main)
 
@@ -115,6 +117,10 @@ class FeatureMetric(AnyMetric):
     def describe(self) -> Mapping[str, str | int | float | bool]:
         return {"per_class": True} if self.per_class else {}
 
+    def _no_logits(self) -> UserError:
+        advice = "choose features whose network has classes, such as efflite0"
+        return UserError(f"{self.title} needs class logits", where="features", advice=advice, code="no-logits")
+
     @abstractmethod
     def compare(self, real: FeatureSet, fake: FeatureSet) -> Mapping[str, float]:
         """The numbers by their short names: `values`, and others that say more about them, such as an error."""
@@ -128,8 +134,7 @@ class FeatureMetric(AnyMetric):
         if not (real.features.isfinite().all() and fake.features.isfinite().all()):
             return dict.fromkeys(self.values, math.nan)
         if self.needs_logits and (real.logits is None or fake.logits is None):
-            advice = "choose features whose network has classes, such as efflite0"
-            raise UserError(f"{self.name} needs class logits", where="features", advice=advice, code="no-logits")
+            raise self._no_logits()
         if "labels" in self.needs and (real.labels is None or fake.labels is None):
             return {}
         if not (self.per_class and real.labels is not None and fake.labels is not None):

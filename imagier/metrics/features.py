@@ -15,6 +15,7 @@ from imagier.errors import UserError
 from imagier.metrics.user_network import UserNetwork
 from imagier.nn.backbones.i3d import FRAMES
 from imagier.nn.backbones.network import build_feature_network, find_weights
+from imagier.nn.precision import full_precision
 from imagier.user_code import load_user_object
 
 Resize = Callable[[Tensor, int], Tensor]
@@ -156,7 +157,8 @@ class FeatureExtractor:
         of 16 frames, each of which has a row. UserError: the user's code gives no features; a clip is too short.
         """
         images = cut_clips(images) if images.dim() == 5 else images
-        return self._apply((images.float() * 255).round().clamp(0, 255))
+        with full_precision(images):  # a run may make its images in half precision, but compares them in full
+            return self._apply((images.float() * 255).round().clamp(0, 255))
 
     def describe(self) -> dict[str, str | int]:
         """What two numbers must have in common to be comparable."""

@@ -13,15 +13,17 @@ from imagier.data.loading.loader import Loader
 from imagier.errors import UserError
 from imagier.metrics import kd
 from imagier.metrics.feature_metric import FeatureMetric
-from imagier.metrics.features import FEATURE_SPACES, find_space
+from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import AnyMetric
-from imagier.nn.backbones.network import find_weights
 from imagier.recipe import Recipe
 from imagier.train.feature_cache import FeatureCache, find_cache_folder
 from imagier.train.runtime import Runtime
 from imagier.train.scoring import Scorer, can_score
 
 logger = logging.getLogger(__name__)
+
+FEW = 8
+"""Held-out samples that say what is known of all."""
 
 OF_SETS, OF_SETS_FEATURES = ("fd", "kd", "prdc"), "efflite0"
 """The types of the metrics that `imagier evaluate` adds to those that need targets."""
@@ -48,9 +50,10 @@ def build_scorer(
         )
 
     if metrics is None:
-        metrics = [metric.build() for metric in config.run.metrics if _is_to_be_had(metric, runtime)]
-    sample = recipe.prepare(held_out.some(1))
-    chosen = [metric for metric in metrics if can_score(metric, recipe, sample)]
+        metrics = [metric.build() for metric in config.run.metrics if is_available(metric, runtime)]
+    few = recipe.prepare(held_out.some(FEW))
+    samples = few.split(len(few))
+    chosen = [metric for metric in metrics if any(can_score(metric, recipe, sample) for sample in samples)]
     if len(chosen) < len(metrics):
         lacking = ", ".join(metric.name for metric in metrics if metric not in chosen)
         logger.info(f"not scored by {lacking}: data.val lacks what these need, such as targets")
@@ -65,7 +68,41 @@ def build_scorer(
     return scorer
 
 
-def _is_to_be_had(metric: Component, runtime: Runtime) -> bool:
+def choose_metrics(config: Config, features: str | None, runtime: Runtime) -> list[Component]:
+    """The metrics of a config; and FD, KD and PRDC, if none of them compares sets of images and their network is there.
+
+    features: the space of the latter; None: `OF_SETS_FEATURES`. Optional metrics that lack weights are left out; both
+    have a line in the log.
+    """
+    chosen = [metric for metric in config.run.metrics if is_available(metric, runtime)]
+    if any(issubclass(metric.cls, FeatureMetric) for metric in chosen):
+        return chosen
+    added = name_metrics(OF_SETS, features or OF_SETS_FEATURES)
+    try:
+        FeatureExtractor(features or OF_SETS_FEATURES, runtime.device)
+    except UserError as error:
+        if features is not None:
+            raise
+        logger.info(f"no FD, KD and PRDC: {error}")
+        return chosen
+    return [*chosen, *added]
+
+
+def name_metrics(names: Sequence[str], features: str | None) -> list[Component]:
+    """Metrics by their types. UserError: an unknown name, features that do not suit one.
+
+    features: of those that need some; None: each has its own.
+    """
+    components = []
+    for name in dict.fromkeys(names):
+        cls = find(METRIC, name)
+        options = {"features": features} if features is not None and issubclass(cls, FeatureMetric) else {}
+        components.append(Component(name, cls, options))
+        components[-1].build()
+    return components
+
+
+def is_available(metric: Component, runtime: Runtime) -> bool:
     """False, with a line in the log, if a metric is optional and its network lacks weights."""
     if not metric.shared.optional:
         return True
@@ -76,30 +113,3 @@ def _is_to_be_had(metric: Component, runtime: Runtime) -> bool:
         logger.info(f"no {built.name}: {error}")
         return False
     return True
-
-
-def choose_metrics(config: Config) -> list[Component]:
-    """The metrics of a config; and FD, KD and PRDC, if none of them compares sets of images and their network is there.
-
-    The latter are logged as left out if it is not.
-    """
-    chosen = list(config.run.metrics)
-    if any(issubclass(metric.cls, FeatureMetric) for metric in chosen):
-        return chosen
-    space = FEATURE_SPACES[OF_SETS_FEATURES]
-    try:
-        find_weights(space.network)
-    except UserError as error:
-        logger.info(f"no FD, KD and PRDC: {error}")
-        return chosen
-    return [*chosen, *name_metrics(OF_SETS, OF_SETS_FEATURES)]
-
-
-def name_metrics(names: Sequence[str], features: str) -> list[Component]:
-    """Metrics by their types, in the space of these features as far as they need one. UserError: an unknown name."""
-    find_space(features)
-    components = []
-    for name in dict.fromkeys(names):
-        cls = find(METRIC, name)
-        components.append(Component(name, cls, {"features": features} if issubclass(cls, FeatureMetric) else {}))
-    return components

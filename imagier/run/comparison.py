@@ -28,8 +28,8 @@ class Comparison:
 
     metrics: Mapping[str, FeatureMetric]
     """By the names of their types."""
-    features: Mapping[str, Any]
-    """How features were made, for the protocol; of a file of features its name alone."""
+    features: Mapping[str, Mapping[str, Any]]
+    """How features were made, by their name, for the protocol."""
     seed: int = 0
     """Draws which real images stand for generated ones in the floor, and the groups of the intervals."""
 

@@ -54,6 +54,8 @@ class EvaluationRequest:
 
     metrics: Sequence[Component] | None = None
     """None: those of the config; and FD, KD and PRDC, if that has none that compare sets of images."""
+    features: str | None = None
+    """The space of FD, KD and PRDC, if they are added to the metrics of the config; None: efflite0."""
     weights: Sequence[Literal["average", "regular"]] = ("average",)
     """An average that a checkpoint does not hold is replaced by its regular weights."""
     folder: Path | None = None
@@ -136,7 +138,7 @@ class _Measurer:
         self.runtime = runtime
         self.logdir = _find_logdir(options, request)
         self.seed = options.seed or 0
-        metrics = choose_metrics(self.config) if request.metrics is None else request.metrics
+        metrics = choose_metrics(self.config, request.features, runtime) if request.metrics is None else request.metrics
         self.evaluator = Evaluator(self.config, recipe, runtime, self.seed, [metric.build() for metric in metrics])
         self.scorer = self.evaluator.scorer
         self.described = [{"type": metric.type, **metric.options} for metric in metrics]

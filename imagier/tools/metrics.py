@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ from imagier.tools.progress import ProgressBar
 from imagier.train.card import Card, compare_protocols, join_cards, read_card
 from imagier.train.feature_cache import FeatureCache, find_cache_folder
 
-DEFAULT_FEATURES = "efflite0"
 
-
-def build_metrics(names: Sequence[str], features: str, options: Mapping[str, Any]) -> dict[str, FeatureMetric | Metric]:
+def build_metrics(
+    names: Sequence[str], features: str | None, options: Mapping[str, Any]
+) -> dict[str, FeatureMetric | Metric]:
     """The metrics of these names, with those of the options that each has.
 
     UserError: a name that is none, or of a metric that needs more than two sets of images; an option that none has.
@@ -46,8 +47,7 @@ def build_metrics(names: Sequence[str], features: str, options: Mapping[str, Any
         known = list_options(cls.__init__)
         own = {key: value for key, value in options.items() if known is None or key in known}
         used |= own.keys()
-        of_clips = cls.takes_clips and features == DEFAULT_FEATURES  # which sees no clips
-        metrics[name] = cls(**own) if of_clips else cls(features=features, **own)
+        metrics[name] = cls(**own) if features is None else cls(features=features, **own)
     if not metrics:
         raise UserError("no metric", where="metrics", advice="name some, such as fd or psnr", code="no-metrics")
     for key in options.keys() - used - {"seed"}:
@@ -112,9 +112,7 @@ class Measurement:
             raise UserError(what, where="metrics", advice="leave it out, or give images", code="no-feature-metric")
         real_set, fake_set = (read_features(path) for path in (real, fake))
         with self.progress("comparing") as update:
-            return Comparison(of_sets, {"features": "of another program"}, self.seed).measure(
-                real_set, fake_set, update
-            )
+            return Comparison(of_sets, {"of another program": {}}, self.seed).measure(real_set, fake_set, update)
 
     def _compare_images(
         self,
@@ -125,22 +123,37 @@ class Measurement:
         paired: Card | None,
     ) -> Card:
         """Adds what metrics say of the sets to what is known of pairs."""
-        extractor = FeatureExtractor(next(iter(of_sets.values())).features, self.device, self.weights)
-        protocol = extractor.describe()
-        name = f"{self.input_type} of {paths[0].absolute()}"
-        of_real = FeatureCache(find_cache_folder() / "features", protocol, name) if extractor.is_cacheable else None
-        labels = (
-            label_by_folder(images, paths) if any("labels" in each.needs for each in of_sets.values()) else (None, None)
-        )
-        sets = []
-        for path, of_set, fingerprint, cache, classes in zip(paths, images, hashes, (of_real, None), labels):
-            with self.progress(f"features of {path}") as update:
-                features = extract_features(of_set, extractor, self.device, count_cores(), update, cache)
-            check_finite(features.features, str(path))
-            sets.append(MeasuredSet(str(path), replace(features, labels=classes), fingerprint))
-        with self.progress("comparing") as update:
-            card = Comparison(of_sets, protocol, self.seed).measure(sets[0], sets[1], update)
-        return card if paired is None else join_cards(card, paired)
+        needs_labels = any("labels" in metric.needs for metric in of_sets.values())
+        labels = label_by_folder(images, paths) if needs_labels else (None, None)
+        cards = []
+        for extractor, metrics in self._list_spaces(of_sets):
+            protocol = extractor.describe()
+            name = f"{self.input_type} of {paths[0].absolute()}"
+            cache = FeatureCache(find_cache_folder() / "features", protocol, name) if extractor.is_cacheable else None
+            sets = []
+            for path, of_set, fingerprint, of_path, classes in zip(paths, images, hashes, (cache, None), labels):
+                with self.progress(f"features of {path}") as update:
+                    features = extract_features(of_set, extractor, self.device, count_cores(), update, of_path)
+                check_finite(features.features, str(path))
+                sets.append(MeasuredSet(str(path), replace(features, labels=classes), fingerprint))
+            with self.progress("comparing") as update:
+                comparison = Comparison(metrics, {extractor.name: protocol}, self.seed)
+                cards.append(comparison.measure(sets[0], sets[1], update))
+        return reduce(join_cards, cards if paired is None else [*cards, paired])
+
+    def _list_spaces(
+        self, of_sets: Mapping[str, FeatureMetric]
+    ) -> Iterator[tuple[FeatureExtractor, dict[str, FeatureMetric]]]:
+        """The metrics of each feature space. UserError: weights for one network, but there are several."""
+        names = dict.fromkeys(metric.features for metric in of_sets.values())
+        if self.weights is not None and len(names) > 1:
+            what = f"are of one network, but {' and '.join(names)} are measured"
+            raise UserError(
+                what, where="weights", advice="name the `features` that they are for", code="several-networks"
+            )
+        for name in names:
+            metrics = {short: metric for short, metric in of_sets.items() if metric.features == name}
+            yield FeatureExtractor(name, self.device, self.weights), metrics
 
     def _compare_clips(
         self, paths: tuple[Path, Path], of_sets: Mapping[str, FeatureMetric], direct: Mapping[str, Metric]
@@ -163,8 +176,7 @@ class Measurement:
                     scores.append(score_clips(of_set, direct, self.device, update))
             names, counts = (str(paths[0]), str(paths[1])), (len(clips[0]), len(clips[1]))
             cards.append(make_clip_card(scores, direct, counts, names, hashes))
-        if of_sets:
-            extractor = FeatureExtractor(next(iter(of_sets.values())).features, self.device, self.weights)
+        for extractor, metrics in self._list_spaces(of_sets):
             sets = []
             for path, of_set, fingerprint in zip(paths, clips, hashes):
                 with self.progress(f"features of {path}") as update:
@@ -172,8 +184,9 @@ class Measurement:
                 sets.append(MeasuredSet(str(path), features, fingerprint))
             protocol = {**extractor.describe(), "clips": f"consecutive parts of {FRAMES} frames"}
             with self.progress("comparing") as update:
-                cards.append(Comparison(of_sets, protocol, self.seed).measure(sets[0], sets[1], update))
-        return cards[0] if len(cards) == 1 else join_cards(cards[0], cards[1])
+                comparison = Comparison(metrics, {extractor.name: protocol}, self.seed)
+                cards.append(comparison.measure(sets[0], sets[1], update))
+        return reduce(join_cards, cards)
 
 
 def format_card(card: Card) -> list[list[str]]:

@@ -89,15 +89,20 @@ def read_card(path: Path) -> Card:
 
 def join_cards(first: Card, second: Card) -> Card:
     """The card with the numbers of two that tell of the same images; where both say something, the second counts."""
-    metrics = {**first.protocol["metrics"], **second.protocol["metrics"]}
+    both: dict[str, Any] = {
+        name: {**first.protocol.get(name, {}), **second.protocol.get(name, {})}
+        for name in ("metrics", "features")
+        if name in {*first.protocol, *second.protocol}
+    }
     return dataclasses.replace(
         first,
         values={**first.values, **second.values},
         intervals={**first.intervals, **second.intervals},
         floor={**first.floor, **second.floor},
         floor_sizes=max(first.floor_sizes, second.floor_sizes),
+        at_floor_sizes={**first.at_floor_sizes, **second.at_floor_sizes},
         warnings=[*first.warnings, *second.warnings],
-        protocol={**first.protocol, **second.protocol, "metrics": metrics},
+        protocol={**first.protocol, **second.protocol, **both},
         higher_is_better={**first.higher_is_better, **second.higher_is_better},
     )
 

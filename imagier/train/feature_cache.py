@@ -23,7 +23,7 @@ from imagier.train.disk import describe_error, write_atomic
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the file, and of the code that computes features: a new number makes all old files useless."""
 _DIGEST_BYTES = 32
 
