@@ -95,7 +95,7 @@ def test_fvd_compares_parts_of_16_frames() -> None:
     card = measure(real, fake, *words)
     assert card["values"].keys() == card["floor"].keys() == {"fvd", "warp_error"}
     assert (card["protocol"]["num_real"], card["protocol"]["num_fake"]) == (8, 6)
-    assert card["protocol"]["features"]["clips"] == "consecutive parts of 16 frames"
+    assert card["protocol"]["features"]["i3d"]["clips"] == "consecutive parts of 16 frames"
     parts = [
         np.stack(frames(33, seed, flicker))[start : start + 16].mean(axis=(0, 1, 2)) / 255
         for flicker, count in ((0, 4), (12, 3))
@@ -149,7 +149,7 @@ def test_folders_are_classes_for_metrics_that_need_some(capsys: pytest.CaptureFi
     real = save_classes("real", 0)
     right = measure(real, save_classes("right", 1), *words)
     assert (right["values"], right["floor"]) == ({"class_accuracy": 1.0}, {"class_accuracy": 1.0})
-    assert len(right["protocol"]["features"]["source_sha256"]) == 64
+    assert len(next(iter(right["protocol"]["features"].values()))["source_sha256"]) == 64
     assert measure(real, save_classes("wrong", 1, shift=1), *words)["values"] == {"class_accuracy": 0.0}
     save_frames("flat", frames(3, 0))
     assert refuse(capsys, real, "flat", *words).startswith("flat: ")

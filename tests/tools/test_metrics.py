@@ -89,7 +89,7 @@ def test_images_of_a_folder_and_of_its_copy_have_no_distance() -> None:
     card = measure(save_images("a", 8), save_images("b/below", 8), "--metrics", "fd,kd,prdc", "--k", "2")
     assert card["values"]["fd"] == pytest.approx(0, abs=1e-4)
     assert card["values"]["precision"] == card["values"]["recall"] == 1
-    assert card["protocol"]["features"]["features"] == "efflite0"
+    assert list(card["protocol"]["features"]) == ["efflite0"]
     assert card["protocol"]["real_sha256"] == card["subject"]["fake_sha256"]
 
 
