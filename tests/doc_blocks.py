@@ -67,7 +67,7 @@ def prose(page: Path) -> str:
 def inline_commands(page: Path) -> Iterator[list[str]]:
     """The words of every `imagier ...` or `python train.py ...` within a paragraph, but for those with an ellipsis."""
     for span in re.findall(r"`([^`]+)`", prose(page)):
-        if re.match(r"(imagier|python (train|inference)\.py) [^\s-]", span) and "..." not in span:
+        if re.match(r"(imagier|python (train|inference|evaluate)\.py) [^\s-]", span) and "..." not in span:
             yield shlex.split(" ".join(span.split()))
 
 

@@ -13,7 +13,7 @@ from images import png, smooth, write
 from videos import counting
 
 ROOT = Path(__file__).parents[1]
-LINKED = ("configs", "docs", "scripts", "train.py", "inference.py")
+LINKED = ("configs", "docs", "scripts", "train.py", "inference.py", "evaluate.py")
 
 SIZE = 64
 TRAIN, VAL = 16, 8

@@ -33,18 +33,23 @@ WEIGHTS: dict[str, Sequence[Literal["average", "regular"]]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the reference's evaluate.py, and ours."""
     add = parser.add_argument
-    add("--config", type=Path, help="the experiment; not needed with the folder of a run, or a checkpoint in one")
-    add("--logdir", type=parse_folder, metavar="DIR", help="folder of a run; its page shows the scores")
-    add("--checkpoint", type=Path, metavar="FILE", help="the weights (default: the latest checkpoint of --logdir)")
-    add("--all", action="store_true", help="all checkpoints of --logdir")
-    add("--checkpoint_logdir", type=parse_folder, metavar="DIR", help="all checkpoints of this folder")
-    add("--start_iter", type=int, default=0, metavar="N", help="of all: those from this iteration on")
-    add("--end_iter", type=int, default=10**9, metavar="N", help="of all: those up to this iteration")
-    add("--weights", choices=list(WEIGHTS), default="average", help="of the generator (default %(default)s)")
-    add("--metrics", metavar="A,B", help="what to measure (default: the config's, and fd,kd,prdc)")
-    add("--features", metavar="NAME", help="the network that sees images (default: each metric has its own)")
-    add("--out", type=parse_writable_file, metavar="FILE", help="the card of a single checkpoint, a second time")
-    add("--seed", type=parse_seed, default=0, help="draws styles and floor (default %(default)s)")
+    add("--config", type=Path, help="the experiment (default: the one stored with --logdir or --checkpoint)")
+    logdir = "folder of a run; gets the cards, and shows the scores in its report.html"
+    add("--logdir", type=parse_folder, metavar="DIR", help=logdir)
+    add("--checkpoint", type=Path, metavar="FILE", help="the checkpoint to score (default: the latest one of --logdir)")
+    add("--all", action="store_true", help="score all checkpoints of --logdir")
+    add("--checkpoint_logdir", type=parse_folder, metavar="DIR", help="score all checkpoints of this folder")
+    add("--start_iter", type=int, default=0, metavar="N", help="of all checkpoints: those from this iteration on")
+    add("--end_iter", type=int, default=10**9, metavar="N", help="of all checkpoints: those up to this iteration")
+    weights = "the generator's average, its weights in training (regular), or both (default %(default)s)"
+    add("--weights", choices=list(WEIGHTS), default="average", help=weights)
+    metrics = "types of metrics (default: those of the config, and fd,kd,prdc if none of these compares sets of images)"
+    add("--metrics", metavar="A,B", help=metrics)
+    features = "the network that makes features, or module:name of your own (default: each metric has its own)"
+    add("--features", metavar="NAME", help=features)
+    add("--out", type=parse_writable_file, metavar="FILE", help="write the card here, too; for a single checkpoint")
+    seed = "draws random styles and the images of the floor (default %(default)s)"
+    add("--seed", type=parse_seed, default=0, help=seed)
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data (default: data.num_workers)")
     add("--wandb", action="store_true", help="log to Weights & Biases, into the run of --logdir")

@@ -19,11 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     kinds = "a folder of images or videos, shards, an LMDB, or an .npy of N x D features"
     add("real", type=Path, metavar="REAL", nargs="?", help=f"the real images: {kinds}")
-    add("fake", type=Path, metavar="FAKE", nargs="?", help="the generated ones: the same")
-    add("--compare", nargs=2, type=Path, metavar="CARD", help="do two cards belong in one table? Says what differs")
-    add("--metrics", default=DEFAULT, metavar="A,B", help="what to measure (default %(default)s)")
-    add("--features", metavar="NAME", help="the network that sees sets (default: each metric has its own)")
-    add("--weights", metavar="FILE", help="its weights (default: where they usually lie)")
+    add("fake", type=Path, metavar="FAKE", nargs="?", help="the generated images: the same")
+    compare = "put two cards into one table, or say why they are not comparable"
+    add("--compare", nargs=2, type=Path, metavar="CARD", help=compare)
+    add("--metrics", default=DEFAULT, metavar="A,B", help="types of metrics (default %(default)s)")
+    features = "the network that makes features, or module:name of your own (default: each metric has its own)"
+    add("--features", metavar="NAME", help=features)
+    add("--weights", metavar="FILE", help="the weight file of that network (default: its file in torch's cache)")
     add("--k", type=parse_positive, metavar="K", help="prdc: balls reach to the K-th neighbor (default 5)")
     add(
         "--num_subsets", type=parse_positive, metavar="N", help="kd: the mean over N random subsets (default: all rows)"
@@ -31,9 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--subset_size", type=parse_positive, metavar="N", help="kd: images in each of them (default 1000)")
     add("--num_splits", type=parse_positive, metavar="N", help="inception_score: parts of the set (default 10)")
     add("--num_projections", type=parse_positive, metavar="N", help="mind: random lines (default 1000)")
-    add("--input_type", default="images", metavar="NAME", help="of shards and LMDBs (default %(default)s)")
-    add("--seed", type=parse_seed, default=0, help="draws subsets, lines and the floor (default %(default)s)")
-    add("--out", type=parse_writable_file, default="card.json", metavar="FILE", help="the card (default %(default)s)")
+    input_type = "of shards and LMDBs: the type of the images (default %(default)s)"
+    add("--input_type", default="images", metavar="NAME", help=input_type)
+    seed = "draws subsets, lines, and the images of the floor (default %(default)s)"
+    add("--seed", type=parse_seed, default=0, help=seed)
+    out = "where the card goes (default %(default)s)"
+    add("--out", type=parse_writable_file, default="card.json", metavar="FILE", help=out)
     add_device(parser)
 
 

@@ -26,7 +26,7 @@ class Metric(FeatureMetric):
     needs = ("real", "labels")
 
     def __init__(self, *, features: Features = "efflite0") -> None:
-        """features: The space of the features."""
+        """features: The network that makes features, or "module:name" of your own."""
         super().__init__(features)
         self._fitted: tuple[Tensor, Classifier] | None = None
 

@@ -22,7 +22,9 @@ class Metric(FeatureMetric):
     values: ClassVar[Mapping[str, bool]] = {"cmmd": False}
 
     def __init__(self, *, features: Features = "clip") -> None:
-        """features: The space of the features. Published values are those of clip."""
+        """features: The network that makes features, or "module:name" of your own. Published values are
+        those of clip.
+        """
         super().__init__(features)
 
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:

@@ -22,7 +22,7 @@ class Metric(FeatureMetric):
     values: ClassVar[Mapping[str, bool]] = {"fd": False}
 
     def __init__(self, *, features: Features = "efflite0", per_class: bool = False) -> None:
-        """features: The space of the features.
+        """features: The network that makes features, or "module:name" of your own.
         per_class: The mean over the classes of the images, where the data have classes.
         """
         super().__init__(features, per_class=per_class)

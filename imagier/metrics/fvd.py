@@ -21,7 +21,9 @@ class Metric(FeatureMetric):
     takes_clips = True
 
     def __init__(self, *, features: Literal["i3d"] | UserCode = "i3d") -> None:
-        """features: The space of the features; code of the user's gets clips, N x 16 x 3 x H x W in [0, 1]."""
+        """features: The network that makes features, or "module:name" of your own, which gets clips, N x 16 x 3 x H x W
+        in [0, 1].
+        """
         super().__init__(features)
 
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:

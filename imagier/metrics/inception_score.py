@@ -19,7 +19,7 @@ class Metric(FeatureMetric):
     values: ClassVar[Mapping[str, bool]] = {"is": True}
 
     def __init__(self, *, features: Features = "inception_fid", num_splits: Annotated[int, Field(ge=1)] = 10) -> None:
-        """features: The space whose network has the classes.
+        """features: The network that has the classes, or "module:name" of your own.
         num_splits: The mean over so many parts of the set.
         """
         super().__init__(features)

@@ -30,7 +30,7 @@ class Metric(FeatureMetric):
         seed: int = 0,
         per_class: bool = False,
     ) -> None:
-        """features: The space of the features.
+        """features: The network that makes features, or "module:name" of your own.
         num_subsets: The mean over so many random subsets, with its standard error; null: all images at once.
         subset_size: Size of each subset [images].
         sample_size: The subsets are drawn from so many of the images of each set [images]; null: from all.

@@ -28,7 +28,7 @@ class Metric(FeatureMetric):
         num_projections: Annotated[int, Field(ge=1)] = 1000,
         seed: int = 0,
     ) -> None:
-        """features: The space of the features.
+        """features: The network that makes features, or "module:name" of your own.
         num_projections: Number of random lines.
         seed: Draws the lines.
         """

@@ -29,7 +29,7 @@ class Metric(FeatureMetric):
     titles: ClassVar[Mapping[str, str]] = {"mode_kl": "Mode KL", "mode_outside": "Outside modes"}
 
     def __init__(self, *, features: Features = "efflite0") -> None:
-        """features: The space of the features."""
+        """features: The network that makes features, or "module:name" of your own."""
         super().__init__(features)
         self._fitted: tuple[Tensor, Classifier] | None = None
 

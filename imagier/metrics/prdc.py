@@ -24,7 +24,7 @@ class Metric(FeatureMetric):
     titles: ClassVar[Mapping[str, str]] = {name: name.capitalize() for name in values}
 
     def __init__(self, *, features: Features = "efflite0", k: Annotated[int, Field(ge=1)] = 5) -> None:
-        """features: The space of the features.
+        """features: The network that makes features, or "module:name" of your own.
         k: The balls around images reach to their k-th neighbors.
         """
         super().__init__(features)
