@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Sequence
@@ -78,12 +79,12 @@ def _is_to_be_had(metric: Component, runtime: Runtime) -> bool:
     return True
 
 
-def choose_metrics(config: Config) -> list[Component]:
-    """The metrics of a config; and FD, KD and PRDC, if none of them compares sets of images and their network is there.
+def choose_metrics(config: Config, runtime: Runtime) -> list[Component]:
+    """The metrics of a config that can be had; and FD, KD and PRDC, if none of them compares sets of images.
 
-    The latter are logged as left out if it is not.
+    The latter are logged as left out if their network is not there.
     """
-    chosen = list(config.run.metrics)
+    chosen = [metric for metric in config.run.metrics if _is_to_be_had(metric, runtime)]
     if any(issubclass(metric.cls, FeatureMetric) for metric in chosen):
         return chosen
     space = FEATURE_SPACES[OF_SETS_FEATURES]
@@ -101,5 +102,9 @@ def name_metrics(names: Sequence[str], features: str) -> list[Component]:
     components = []
     for name in dict.fromkeys(names):
         cls = find(METRIC, name)
-        components.append(Component(name, cls, {"features": features} if issubclass(cls, FeatureMetric) else {}))
+        parameters = inspect.signature(cls).parameters.values()
+        options = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+        if issubclass(cls, FeatureMetric):
+            options["features"] = features
+        components.append(Component(name, cls, options))
     return components
