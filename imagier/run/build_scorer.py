@@ -101,7 +101,10 @@ def name_metrics(names: Sequence[str], features: str) -> list[Component]:
     find_space(features)
     components = []
     for name in dict.fromkeys(names):
-        cls = find(METRIC, name)
+        try:
+            cls = find(METRIC, name)
+        except UserError as error:
+            raise UserError(error.what, where="metrics", advice=error.advice, code=error.code) from error
         parameters = inspect.signature(cls).parameters.values()
         options = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
         if issubclass(cls, FeatureMetric):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from imagier.train.scoring import GENERATOR, REAL, Measured, Scorer
 
 logger = logging.getLogger(__name__)
 
-BROKEN = ("not-finite", "not-a-checkpoint", "missing-checkpoint")
+BROKEN = ("not-finite", "not-a-checkpoint", "damaged-checkpoint", "missing-checkpoint")
 """What is wrong with a single checkpoint, or removed by a run in training: of several, the others are measured."""
 
 Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -178,6 +179,10 @@ class _Measurer:
             raise UserError(what, where="metrics", advice=advice, code="nothing-to-measure")
         with self.progress("real images") as update:
             self.real_sha256 = self.evaluator.measure_real(recipe, update)
+        for (features, _), of in (self.scorer.real or {}).items():
+            for metric in self.scorer.of_sets:
+                if metric.features == features:
+                    metric.check_logits(of)
         self._leave_out_what_needs_more()
         named = list(zip(metrics, built)) if lacking != [metric.name for metric in built] else []
         named = named or [(only, only.build()) for only in name_metrics(["kd"], OF_SETS_FEATURES)]
@@ -290,14 +295,14 @@ class _Measurer:
             "baselines": {name: dict(of) for name, of in baselines.items() if name != REAL},
         }
         return Card(
-            values=dict(values),
+            values={name: value for name, value in values.items() if not math.isnan(value)},
             intervals={**measured.intervals, **self._measure_intervals(measured.sets, values)},
             floor=dict(baselines.get(REAL, {})),
             floor_sizes=(drawn, sizes[0][1] - drawn) if sizes else (0, 0),
             at_floor_sizes=dict(at_floor_sizes),
             protocol=dict(protocol),
             subject=subject,
-            warnings=self._list_warnings(measured.sets),
+            warnings=self._list_warnings(measured.sets, values),
             higher_is_better={score.name: score.higher_is_better for score in self.scorer.described},
             made_by={**describe_program(), "device": self.runtime.describe()},
         )
@@ -321,9 +326,12 @@ class _Measurer:
             intervals |= measure_intervals(compare, {name: values[name] for name in own}, count, self.seed)
         return intervals
 
-    def _list_warnings(self, generated: Mapping[SetKey, FeatureSet]) -> list[str]:
+    def _list_warnings(self, generated: Mapping[SetKey, FeatureSet], values: Mapping[str, float]) -> list[str]:
         warnings: list[str] = []
         for key, of in generated.items():
+            names = [m.name_value(s, key[1]) for m in self.scorer.of_sets if m.features == key[0] for s in m.values]
+            if undefined := [name for name in names if math.isnan(values[name])]:
+                warnings.append(f"{', '.join(undefined)}: not defined for {len(of):,} generated images")
             metrics = [metric for metric in self.scorer.of_sets if metric.features == key[0]]
             warnings += list_warnings(metrics, (self.scorer.real or {})[key], of)
         networks = {extractor.describe().get("network") for extractor in self.scorer.extractors.values()}
