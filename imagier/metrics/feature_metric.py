@@ -125,6 +125,11 @@ class FeatureMetric(AnyMetric):
     def compare(self, real: FeatureSet, fake: FeatureSet) -> Mapping[str, float]:
         """The numbers by their short names: `values`, and others that say more about them, such as an error."""
 
+    def check_logits(self, images: FeatureSet) -> None:
+        """UserError: features without logits, which it needs."""
+        if self.needs_logits and images.logits is None:
+            raise self._no_logits()
+
     def measure(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         """`compare`, of all images or of each class; empty if there are too few, or if they lack classes.
 
@@ -133,8 +138,8 @@ class FeatureMetric(AnyMetric):
         """
         if not (real.features.isfinite().all() and fake.features.isfinite().all()):
             return dict.fromkeys(self.values, math.nan)
-        if self.needs_logits and (real.logits is None or fake.logits is None):
-            raise self._no_logits()
+        self.check_logits(real)
+        self.check_logits(fake)
         if "labels" in self.needs and (real.labels is None or fake.labels is None):
             return {}
         if not (self.per_class and real.labels is not None and fake.labels is not None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Sequence
@@ -95,10 +96,15 @@ def name_metrics(names: Sequence[str], features: str | None) -> list[Component]:
     """
     components = []
     for name in dict.fromkeys(names):
-        cls = find(METRIC, name)
-        options = {"features": features} if features is not None and issubclass(cls, FeatureMetric) else {}
+        try:
+            cls = find(METRIC, name)
+        except UserError as error:
+            raise UserError(error.what, where="metrics", advice=error.advice, code=error.code) from error
+        parameters = inspect.signature(cls).parameters.values()
+        options = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+        if features is not None and issubclass(cls, FeatureMetric):
+            options["features"] = features
         components.append(Component(name, cls, options))
-        components[-1].build()
     return components
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -66,22 +67,23 @@ class Evaluator:
         self.config = config
         self.runtime = runtime
         self.seed = seed
-        held_out = build_data.build_validation_loader(config, runtime, seed)
-        assert held_out is not None
-        self.held_out = held_out
+        assert config.run.data.val is not None
+        # Each rank looks at its share, whatever the training does: images that count twice make intervals too small.
+        data = replace(build_data.select_validation_data(config.run.data), val_data_loader_not_distributed=False)
+        self.held_out = build_data.build_held_out_loader(config, runtime, data, config.run.data.val, seed)
         self.training = _open_training_set(config, runtime, seed)
-        self.scorer = build_scorer(config, recipe, runtime, held_out, metrics)
+        self.scorer = build_scorer(config, recipe, runtime, self.held_out, metrics)
         if self.training is not None:
             self.scorer.fit(recipe, partial(self.training.draw, baselines.SAMPLES))
         self._baselines: dict[str, Measured] | None = None
 
     def measure(self, recipe: Recipe, update: Callable[[int, int], None] = lambda done, total: None) -> Measured | None:
-        """What metrics see of the images of a recipe; None if they know nothing. update: called with (done, total)."""
+        """What metrics see of the images of a recipe; None if they know nothing. update: as of `watch`."""
         make = self.scorer.generate({GENERATOR: recipe}, self.seed)
         return self.scorer.measure(recipe, watch(self.held_out, update), make).get(GENERATOR)
 
     def measure_real(self, recipe: Recipe, update: Callable[[int, int], None] = lambda done, total: None) -> str:
-        """Looks at the real images alone; returns the SHA-256 of all of them. update: as of `measure`."""
+        """Looks at the real images alone; returns the SHA-256 of all of them. update: as of `watch`."""
         return self.scorer.measure_real(recipe, watch(self.held_out, update))
 
     def score_baselines(self, recipe: Recipe, generated: Measured) -> dict[str, Scores]:
@@ -93,11 +95,11 @@ class Evaluator:
 
 
 def watch(loader: Loader, update: Callable[[int, int], None]) -> Iterator[Batch]:
-    """The batches of a loader's set. update: called with (batches done, all)."""
-    total = loader.count_batches()
+    """The batches of a loader's set. update: called with (samples done, all) of all ranks, about."""
+    total, batches = len(loader.dataset), loader.count_batches()
     for done, batch in enumerate(loader.once(), 1):
         yield batch
-        update(done, total)
+        update(total * done // batches, total)
 
 
 def check_has_held_out_set(config: Config) -> None:

@@ -20,7 +20,7 @@ from imagier.run.stopping import SlurmJob
 from imagier.train.hooks import baselines, files, report, tensorboard
 from imagier.train.hooks.checkpoints import Checkpoints, Stateful
 from imagier.train.hooks.console import Console
-from imagier.train.hooks.evaluation import Evaluation, name_weights
+from imagier.train.hooks.evaluation import MEASURED_LATER, Evaluation, name_weights
 from imagier.train.hooks.health import Health
 from imagier.train.hooks.images import FOLDER, Images
 from imagier.train.hooks.log import Log, Sink
@@ -167,7 +167,8 @@ def _find_made(session: Session) -> tuple[bool, bool]:
     """Whether the scores, and the image, of the current step are in the run's folder."""
     step, logdir = session.trainer.step, session.plan.logdir
     tags = _list_score_tags(session)
-    is_scored = any(record["step"] == step and not record.keys().isdisjoint(tags) for record in files.read(logdir))
+    own = [record for record in files.read(logdir) if record["step"] == step and MEASURED_LATER not in record]
+    is_scored = any(not record.keys().isdisjoint(tags) for record in own)
     return is_scored, any((logdir / FOLDER).glob(f"*_iteration_{step:09d}.jpg"))
 
 

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Self
 
+from imagier.metrics.features import FeatureExtractor
 from imagier.recipe import Recipe
 from imagier.run.evaluation import Evaluator
-from imagier.train.feature_cache import FeatureCache, find_cache_folder
+from imagier.train.feature_cache import CachedFeatures, FeatureCache, find_cache_folder, hash_images
 from imagier.train.hooks.images import write_image
 from imagier.train.scoring import to_unit
 
@@ -39,7 +40,7 @@ class NearestImages:
     def look_at_training(cls, evaluator: Evaluator, recipe: Recipe, update: Callable[[int, int], None]) -> Self:
         """Looks at the training images, or at some of them if they are many. On all ranks.
 
-        update: called with (batches done, all).
+        update: called with (images done, all).
         """
         training, runtime = evaluator.training, evaluator.runtime
         assert training is not None
@@ -47,20 +48,21 @@ class NearestImages:
         train = evaluator.config.run.data.train
         assert train is not None
         name = json.dumps([evaluator.config.run.data.name, "training", *map(str, train.roots)])
-        cache = FeatureCache(find_cache_folder() / "features", extractor.describe(), name)
+        cache: FeatureCache | None = None
+        if extractor.is_cacheable:
+            cache = FeatureCache(find_cache_folder() / "features", extractor.describe(), name)
         count = min(MOST_TRAINING_IMAGES, len(training.dataset))
-        batches = -(-count // training.samples_per_step)
         found, thumbnails = [], []
         for done, stored in enumerate(training.draw(count), 1):
             images = recipe.real_images(recipe.prepare(stored)).get(next(iter(recipe.domains)))
             if images is not None:
-                found.append(cache.extract(to_unit(images), extractor))
+                found.append(_extract(to_unit(images), extractor, cache))
                 thumbnails.append(_shrink(to_unit(images)))
-            update(done, batches)
+            update(min(done * training.samples_per_step, count), count)
         of_ranks = runtime.all_gather_objects((found, thumbnails))
         seen = [each for of_rank, _ in of_ranks for each in of_rank]
         features = torch.cat([each.features for each in seen]) if seen else torch.empty(0, 0)
-        if runtime.is_main and seen:
+        if runtime.is_main and seen and cache is not None:
             logits = [each.logits for each in seen if each.logits is not None]
             digests = torch.cat([each.digests for each in seen])
             cache.save(digests, features, torch.cat(logits) if logits else None)
@@ -92,6 +94,13 @@ class NearestImages:
             f"Left: generated. Beside it: the {nearest.shape[1]} nearest of {len(self.features):,} training images "
             f"by their {extractor.space.label} features, the nearest first."
         )
+
+
+def _extract(images: Tensor, extractor: FeatureExtractor, cache: FeatureCache | None) -> CachedFeatures:
+    if cache is not None:
+        return cache.extract(images, extractor)
+    features, logits = extractor(images)
+    return CachedFeatures(hash_images(images), features.cpu(), None if logits is None else logits.cpu())
 
 
 def _shrink(images: Tensor) -> np.ndarray:

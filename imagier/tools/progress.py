@@ -22,7 +22,14 @@ def show_progress(what: str) -> Iterator[Update]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     if not sys.stdout.isatty():
-        yield lambda done, total: print(f"{what}: {total} of them", flush=True) if done == 1 else None
+        totals: list[int] = []
+
+        def note(done: int, total: int) -> None:
+            if not totals:
+                print(f"{what}: {total:,} of them", flush=True)
+            totals.append(total)
+
+        yield note
         return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     # auto_refresh would start a thread, and Python warns about forking workers in a process with threads.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,8 @@ from imagier.metrics.metric import AnyMetric, Metric
 from imagier.recipe import Batch, Recipe
 from imagier.train.feature_cache import FeatureCache, hash_images
 from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors, measure_mean_colors
-from imagier.train.runtime import Runtime
+from imagier.train.image_rows import ImageRows, SetKey, merge_sets, name_samples
+from imagier.train.runtime import Runtime, derive_seed
 
 Scores = dict[str, float]
 """Numbers by their names; NaN where not defined."""
@@ -27,9 +28,6 @@ LIVE = "live weights"
 """The generator in training, where it has an average, too."""
 REAL = "real images"
 """As if they were generated: the best that can be. As sets, some of them against the others."""
-
-SetKey = tuple[str, str]
-"""The features of a set of images, and its domain."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,8 @@ class Measured:
     """Where some of them lie with 95 % confidence, over sets of this size."""
     sets: Mapping[SetKey, FeatureSet]
     by_class: ClassErrors
+    num_broken: int = 0
+    """Images that hold numbers that are not finite. With any, there are no values."""
 
 
 class Scorer:
@@ -73,7 +73,8 @@ class Scorer:
 
         UserError: the weights of a network that a metric uses cannot be had.
         """
-        self.described = [score for metric in metrics for score in metric.list_scores(domains)]
+        self.domains = tuple(domains)
+        self.described = [score for metric in metrics for score in metric.list_scores(self.domains)]
         """What people should know of each number."""
         self.pairwise = [metric for metric in metrics if isinstance(metric, Metric)]
         self.of_sets = [metric for metric in metrics if isinstance(metric, FeatureMetric)]
@@ -88,6 +89,12 @@ class Scorer:
             self._caches = {name: open_cache(of.describe()) for name, of in cacheable.items()}
         self.real: dict[SetKey, FeatureSet] | None = None
         """Of all ranks, once images have been measured."""
+
+    def leave_out(self, metrics: Collection[FeatureMetric]) -> None:
+        """Measures no numbers of these metrics any more."""
+        names = {score.name for metric in metrics for score in metric.list_scores(self.domains)}
+        self.described = [score for score in self.described if score.name not in names]
+        self.of_sets = [metric for metric in self.of_sets if metric not in metrics]
 
     def fit(self, recipe: Recipe, training: Callable[[], Iterable[Batch]]) -> None:
         """Lets metrics that learn see training images, on the first rank; the others get what it learned.
@@ -108,15 +115,17 @@ class Scorer:
     @torch.no_grad()
     def measure_real(self, recipe: Recipe, batches: Iterable[Batch]) -> str:
         """Looks at the real images, before others are measured; returns the SHA-256 of all of them. On all ranks."""
-        rows: dict[SetKey, _Rows] = {}
+        rows: dict[SetKey, ImageRows] = {}
         for stored in batches:
             batch = recipe.prepare(stored)
             images = recipe.real_images(batch)
             self._add_real(rows, recipe, batch, images)
             for domain, of_domain in images.items():
-                names = _name_samples(batch, recipe.domains[domain].real)
+                names = name_samples(batch, recipe.domains[domain].real)
                 nothing = torch.empty(len(names), 0)
-                rows.setdefault(("", domain), _Rows()).add(names, nothing, None, None, hash_images(to_unit(of_domain)))
+                rows.setdefault(("", domain), ImageRows()).add(
+                    names, nothing, None, None, hash_images(to_unit(of_domain))
+                )
         return self._merge_real(rows)
 
     @torch.no_grad()
@@ -128,7 +137,7 @@ class Scorer:
         recipe: prepares batches, and knows their targets. batches: this rank's share.
         """
         seen: dict[str, _Seen] = {}
-        real: dict[SetKey, _Rows] = {}
+        real: dict[SetKey, ImageRows] = {}
         for stored in batches:
             batch = recipe.prepare(stored)
             known = collect_known(recipe, batch)
@@ -140,6 +149,7 @@ class Scorer:
             for name, made in make(batch).items():
                 of_maker = seen.setdefault(name, _Seen(self.pairwise, self.runtime.device))
                 of_maker.add(to_unit(made.sample), known)
+                of_maker.num_broken += _count_broken([made.sample, *made.domains.values()])
                 if "classes" in known and name in (GENERATOR, CLASS_COLORS):
                     of_maker.by_class.update(to_unit(made.sample), known["targets"], known["classes"])
                 domains = {domain: images for domain, images in made.domains.items() if domain in real_images}
@@ -150,14 +160,31 @@ class Scorer:
         return {name: seen.get(name, _Seen(self.pairwise, self.runtime.device)).merge(self.runtime) for name in names}
 
     def generate(self, recipes: Mapping[str, Recipe], seed: int) -> Callable[[Batch], dict[str, Made]]:
-        """What `measure` makes of batches: the images of recipes, by name, with noise that depends on the seed."""
-        rngs = {name: self.runtime.generator(seed) for name in recipes}
+        """What `measure` makes of batches: the images of recipes, by name.
+
+        Noise depends on the seed and on the name of a sample alone, so that neither ranks nor batches change an image:
+        a recipe that draws any makes one image at a time.
+        """
+        draws: set[str] = set()
+
+        def make_of(batch: Batch, name: str) -> Made:
+            names = name_samples(batch, None)
+            noise_seed = derive_seed(seed, *(number % 2**64 for number in sum(names[:1], ())))
+            rng = torch.Generator(self.runtime.device).manual_seed(noise_seed)
+            before = rng.get_state()
+            sample = recipes[name].sample(batch, rng)
+            domains = recipes[name].translate(batch, rng, sample) if self.of_sets else {}
+            if not torch.equal(before, rng.get_state()):
+                draws.add(name)
+            return Made(sample, domains)
 
         def make(batch: Batch) -> dict[str, Made]:
             made = {}
-            for name, recipe in recipes.items():
-                sample = recipe.sample(batch, rngs[name])
-                made[name] = Made(sample, recipe.translate(batch, rngs[name], sample) if self.of_sets else {})
+            for name in recipes:
+                if name not in draws:
+                    made[name] = make_of(batch, name)
+                if name in draws:
+                    made[name] = _join([make_of(one, name) for one in batch.split(len(batch))])
             return made
 
         return make
@@ -193,10 +220,13 @@ class Scorer:
 
     def score(self, measured: Mapping[str, Measured]) -> dict[str, Scores]:
         """All numbers, by what made the images. Called on all ranks."""
-        scores = {}
+        scores: dict[str, Scores] = {}
         if self.runtime.is_main:
             real = self.real or {}
-            scores = {name: {**of.values, **self.compare(real, of.sets)} for name, of in measured.items()}
+            for name, of in measured.items():
+                scores[name] = {**of.values, **self.compare(real, of.sets)}
+                if of.num_broken:
+                    scores[name] = dict.fromkeys(scores[name], math.nan)
         return self.runtime.broadcast(scores)
 
     def compare(self, real: Mapping[SetKey, FeatureSet], generated: Mapping[SetKey, FeatureSet]) -> Scores:
@@ -225,12 +255,14 @@ class Scorer:
             scores = self.compare(others, drawn), self.compare(others, as_many)
         return self.runtime.broadcast(scores)
 
-    def _add_real(self, rows: dict[SetKey, _Rows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]) -> None:
+    def _add_real(
+        self, rows: dict[SetKey, ImageRows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]
+    ) -> None:
         for domain, of_domain in images.items():
-            names = _name_samples(batch, recipe.domains[domain].real)
+            names = name_samples(batch, recipe.domains[domain].real)
             labels = _find_labels(recipe, batch, domain)
             for features, extractor in self.extractors.items():
-                of_set = rows.setdefault((features, domain), _Rows())
+                of_set = rows.setdefault((features, domain), ImageRows())
                 cache = self._caches.get(features)
                 if cache is None:
                     of_set.add(names, *extractor(to_unit(of_domain)), labels)
@@ -239,18 +271,18 @@ class Scorer:
                     of_set.add(names, found.features, found.logits, labels, found.digests)
 
     def _add_generated(
-        self, rows: dict[SetKey, _Rows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]
+        self, rows: dict[SetKey, ImageRows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]
     ) -> None:
         for domain, of_domain in images.items():
-            names = _name_samples(batch, recipe.domains[domain].content)
+            names = name_samples(batch, recipe.domains[domain].content)
             labels = _find_labels(recipe, batch, domain)
             for features, extractor in self.extractors.items():
-                of_set = rows.setdefault((features, domain), _Rows())
+                of_set = rows.setdefault((features, domain), ImageRows())
                 of_set.add(names, *extractor(to_unit(of_domain)), labels)
 
-    def _merge_real(self, rows: Mapping[SetKey, _Rows]) -> str:
+    def _merge_real(self, rows: Mapping[SetKey, ImageRows]) -> str:
         """Remembers the real images of all ranks, and writes their features into the cache."""
-        gathered = _merge_sets(rows, self.runtime)
+        gathered = merge_sets(rows, self.runtime)
         self.real = {key: of_set for key, (of_set, _) in gathered.items() if key[0]}
         for features, cache in self._caches.items() if self.runtime.is_main else ():
             found = [(of_set, digests) for (name, _), (of_set, digests) in gathered.items() if name == features]
@@ -267,13 +299,19 @@ class Scorer:
         return whole.hexdigest()
 
 
+def _join(parts: Sequence[Made]) -> Made:
+    domains = {domain: torch.cat([part.domains[domain] for part in parts]) for domain in parts[0].domains}
+    return Made(torch.cat([part.sample for part in parts]), domains)
+
+
 class _Seen:
     """What metrics know so far of one maker of images, on this rank."""
 
     def __init__(self, pairwise: Sequence[Metric], device: torch.device) -> None:
         self.pairwise = [metric.fresh(device) for metric in pairwise]
         self.by_class = ClassErrors()
-        self.rows: dict[SetKey, _Rows] = {}
+        self.num_broken = 0
+        self.rows: dict[SetKey, ImageRows] = {}
 
     def add(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
         """Adds a batch of images in [0, 1] to the metrics that know enough about it."""
@@ -290,69 +328,11 @@ class _Seen:
             values |= metric.compute_all()
             intervals |= metric.compute_intervals()
         self.by_class.merge(runtime)
-        sets = {key: of_set for key, (of_set, _) in _merge_sets(self.rows, runtime).items()}
-        return Measured(values, intervals, sets, self.by_class)
-
-
-class _Rows:
-    """Features of images, batch by batch, with a number for the name of each image."""
-
-    def __init__(self) -> None:
-        self.names: list[int] = []
-        self.columns: list[list[Tensor | None]] = []
-
-    def add(self, names: Sequence[int], *columns: Tensor | None) -> None:
-        """Adds features, logits, labels and digests of a batch, each with a row for each name."""
-        self.names += names
-        self.columns.append([None if column is None else column.cpu() for column in columns])
-
-    def join(self) -> tuple[Tensor, list[Tensor | None]]:
-        """The numbers of all names, and all rows of each column."""
-        columns = []
-        for parts in zip(*self.columns):
-            there = [part for part in parts if part is not None]
-            columns.append(torch.cat(there) if len(there) == len(parts) else None)
-        return torch.tensor(self.names, dtype=torch.int64), columns
-
-
-def _merge_sets(rows: Mapping[SetKey, _Rows], runtime: Runtime) -> dict[SetKey, tuple[FeatureSet, Tensor | None]]:
-    """The sets of all ranks, and the digests of their images. Each name once, and in an order that is always the same.
-
-    So numbers depend neither on the number of ranks nor on the size of batches.
-    """
-    of_ranks = runtime.all_gather_objects({key: of_set.join() for key, of_set in rows.items()})
-    merged = {}
-    for key in dict.fromkeys(key for of_rank in of_ranks for key in of_rank):
-        shares = [of_rank[key] for of_rank in of_ranks if key in of_rank]
-        order = _order_once(torch.cat([names for names, _ in shares]))
-        columns = []
-        for parts in zip(*(columns for _, columns in shares)):
-            there = [part for part in parts if part is not None]
-            columns.append(torch.cat(there)[order] if len(there) == len(parts) else None)
-        features, logits, labels, digests = [*columns, None][:4]
-        assert features is not None
-        merged[key] = FeatureSet(features, logits, labels), digests
-    return merged
-
-
-def _order_once(names: Tensor) -> Tensor:
-    """The places of the first of each of some numbers, sorted by them."""
-    order = names.argsort(stable=True)
-    is_first = torch.ones(len(order), dtype=torch.bool)
-    is_first[1:] = names[order][1:] != names[order][:-1]
-    return order[is_first]
-
-
-def _name_samples(batch: Batch, input_type: str | None) -> list[int]:
-    """A number for each sample: that of the name of its file of that type, or of the names of all its files."""
-    keys = [batch.keys[input_type]] if input_type in batch.keys else list(batch.keys.values())
-    names = zip(*keys) if keys else ()
-    return [_hash(" ".join(of_sample)) for of_sample in names]
-
-
-def _hash(name: str) -> int:
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "little", signed=True)
+        num_broken = sum(runtime.all_gather_objects(self.num_broken))
+        if num_broken:  # a mean over the other images would flatter them
+            values, intervals = dict.fromkeys(values, math.nan), {}
+        sets = {key: of_set for key, (of_set, _) in merge_sets(self.rows, runtime).items()}
+        return Measured(values, intervals, sets, self.by_class, num_broken)
 
 
 def _find_labels(recipe: Recipe, batch: Batch, domain: str) -> Tensor | None:
@@ -402,6 +382,12 @@ class _Known:
             known = collect_known(self.recipe, self.recipe.prepare(stored))
             if known:
                 yield known["targets"], known
+
+
+def _count_broken(images: Iterable[Tensor]) -> int:
+    """The rows of tensors in one of which a number is not finite."""
+    finite = torch.stack([each.isfinite().flatten(1).all(dim=1) for each in images])
+    return int((~finite.all(dim=0)).sum())
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -32,6 +32,10 @@ AVERAGE, REGULAR, BASELINE = "average", "regular", "baseline/"
 """
 
 
+MEASURED_LATER = "evaluation/num_samples"
+"""The tag of records that no training wrote, but `imagier evaluate`: of so many held-out samples."""
+
+
 class Evaluation:
     """Scores the generator on held-out samples, with its average weights and with those in training.
 

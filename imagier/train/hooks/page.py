@@ -16,7 +16,7 @@ from imagier.train import manifest
 from imagier.train.disk import write_atomic
 from imagier.train.hooks import evaluations, files, log_summary, report_file
 from imagier.train.hooks.console import format_duration
-from imagier.train.hooks.evaluation import format_table, judge
+from imagier.train.hooks.evaluation import MEASURED_LATER, format_table, judge
 from imagier.train.hooks.evaluations import Results
 from imagier.train.hooks.images import FOLDER, Grid, encode, read_grid
 from imagier.train.hooks.report_file import Standing
@@ -54,7 +54,8 @@ class Page:
 
     def render(self) -> str:
         """The page, as HTML."""
-        standing, records = report_file.read(self.logdir), files.read(self.logdir)
+        standing = report_file.read(self.logdir)
+        records = [record for record in files.read(self.logdir) if MEASURED_LATER not in record]  # cards have these
         described = standing.about.scores if standing is not None else ()
         names = [score.name for score in described] or log_summary.find_score_names(records)
         scores, scored_step = log_summary.find_scores(records, names)

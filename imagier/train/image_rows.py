@@ -1,0 +1,83 @@
+"""What ranks know of the images of a set, put together: each image once, in an order that is always the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from imagier.metrics.feature_metric import FeatureSet
+from imagier.recipe import Batch
+from imagier.train.runtime import Runtime
+
+Name = tuple[int, int]
+"""Numbers for the names of an image and of its sample: of a list of files that begins again, several samples hold one
+image."""
+
+SetKey = tuple[str, str]
+"""The features of a set of images, and its domain."""
+
+
+class ImageRows:
+    """Features of images, batch by batch, with the name of each image."""
+
+    def __init__(self) -> None:
+        self.names: list[Name] = []
+        self.columns: list[list[Tensor | None]] = []
+
+    def add(self, names: Sequence[Name], *columns: Tensor | None) -> None:
+        """Adds features, logits, labels and digests of a batch, each with a row for each name."""
+        self.names += names
+        self.columns.append([None if column is None else column.cpu() for column in columns])
+
+    def join(self) -> tuple[Tensor, list[Tensor | None]]:
+        """The names, N x 2, and all rows of each column."""
+        columns = []
+        for parts in zip(*self.columns):
+            there = [part for part in parts if part is not None]
+            columns.append(torch.cat(there) if len(there) == len(parts) else None)
+        return torch.tensor(self.names, dtype=torch.int64).view(-1, 2), columns
+
+
+def merge_sets(rows: Mapping[SetKey, ImageRows], runtime: Runtime) -> dict[SetKey, tuple[FeatureSet, Tensor | None]]:
+    """The sets of all ranks, and the digests of their images. Each name once, and in an order that is always the same.
+
+    So numbers depend neither on the number of ranks nor on the size of batches.
+    """
+    of_ranks = runtime.all_gather_objects({key: of_set.join() for key, of_set in rows.items()})
+    merged = {}
+    for key in dict.fromkeys(key for of_rank in of_ranks for key in of_rank):
+        shares = [of_rank[key] for of_rank in of_ranks if key in of_rank]
+        order = _order_once(torch.cat([names for names, _ in shares]))
+        columns = []
+        for parts in zip(*(columns for _, columns in shares)):
+            there = [part for part in parts if part is not None]
+            columns.append(torch.cat(there)[order] if len(there) == len(parts) else None)
+        features, logits, labels, digests = [*columns, None][:4]
+        assert features is not None
+        merged[key] = FeatureSet(features, logits, labels), digests
+    return merged
+
+
+def name_samples(batch: Batch, input_type: str | None) -> list[Name]:
+    """A name for each sample: that of its file of that type, or of all its files."""
+    wholes = [_hash_name(" ".join(of_sample)) for of_sample in zip(*batch.keys.values())]
+    if input_type not in batch.keys:
+        return [(whole, whole) for whole in wholes]
+    return [(_hash_name(file), whole) for file, whole in zip(batch.keys[input_type], wholes)]
+
+
+def _order_once(names: Tensor) -> Tensor:
+    """The places of the first of each image, by the names of their samples; sorted by the names of the images."""
+    order = names[:, 1].argsort(stable=True)
+    order = order[names[order, 0].argsort(stable=True)]
+    is_first = torch.ones(len(order), dtype=torch.bool)
+    is_first[1:] = names[order, 0][1:] != names[order, 0][:-1]
+    return order[is_first]
+
+
+def _hash_name(name: str) -> int:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "little", signed=True)
