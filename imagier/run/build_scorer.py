@@ -18,8 +18,9 @@ from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import AnyMetric
 from imagier.recipe import Recipe
 from imagier.train.feature_cache import FeatureCache, find_cache_folder
+from imagier.train.known import can_score
 from imagier.train.runtime import Runtime
-from imagier.train.scoring import Scorer, can_score
+from imagier.train.scoring import Scorer
 
 logger = logging.getLogger(__name__)
 

@@ -82,8 +82,10 @@ class Evaluator:
         make = self.scorer.generate({GENERATOR: recipe}, self.seed)
         return self.scorer.measure(recipe, watch(self.held_out, update), make).get(GENERATOR)
 
-    def measure_real(self, recipe: Recipe, update: Callable[[int, int], None] = lambda done, total: None) -> str:
-        """Looks at the real images alone; returns the SHA-256 of all of them. update: as of `watch`."""
+    def measure_real(
+        self, recipe: Recipe, update: Callable[[int, int], None] = lambda done, total: None
+    ) -> tuple[str, int]:
+        """Looks at the held-out set alone: its SHA-256, and the number of samples. update: as of `watch`."""
         return self.scorer.measure_real(recipe, watch(self.held_out, update))
 
     def score_baselines(self, recipe: Recipe, generated: Measured) -> dict[str, Scores]:

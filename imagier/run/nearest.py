@@ -17,7 +17,7 @@ from imagier.recipe import Recipe
 from imagier.run.evaluation import Evaluator
 from imagier.train.feature_cache import CachedFeatures, FeatureCache, find_cache_folder, hash_images
 from imagier.train.hooks.images import write_image
-from imagier.train.scoring import to_unit
+from imagier.train.known import to_unit
 
 ROWS = 8
 NEIGHBORS = 3

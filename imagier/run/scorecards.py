@@ -118,6 +118,12 @@ def _describe(component: Component, metric: AnyMetric) -> dict[str, Any]:
     return {"type": component.type, **options, **metric.describe()}
 
 
+def _count_images(sets: Mapping[SetKey, FeatureSet]) -> int | dict[str, int]:
+    """How many images there are, or how many of each domain if these are several."""
+    counts = {domain: len(of) for (_, domain), of in sets.items()}
+    return next(iter(counts.values()), 0) if len(counts) < 2 else counts
+
+
 def _count_least(real: Mapping[SetKey, int], metric: FeatureMetric) -> int:
     """How many real images the metric has in the domain with the fewest."""
     return min((count for (features, _), count in real.items() if features == metric.features), default=0)
@@ -143,7 +149,7 @@ class _Measurer:
         self.evaluator: Evaluator
         self.described: Mapping[str, Mapping[str, Any]] = {}
         """What is the same wherever the numbers of each metric may be compared."""
-        self.real_sha256 = ""
+        self.held_out_sha256, self.num_samples = "", 0
         """Empty before the first checkpoint."""
         self.nearest: NearestImages | None = None
         """Of the training images; None before the first checkpoint, and where they are not here."""
@@ -155,11 +161,11 @@ class _Measurer:
     def measure_all(self, found: FoundCheckpoint) -> Iterator[Scorecard]:
         """The cards of a checkpoint, of all weights that are wanted."""
         recipe, name = load_weighted_recipe(self.config, found, self.runtime)
-        if not self.real_sha256:
+        if not self.held_out_sha256:
             self._begin(recipe)
         for weights in dict.fromkeys(name if wanted == "average" else wanted for wanted in self.request.weights):
-            if weights != name:
-                recipe, name = load_weighted_recipe(self.config, found, self.runtime, use_average=False)
+            use_average = weights == "average"
+            recipe, _ = load_weighted_recipe(self.config, found, self.runtime, use_average=use_average)
             yield self._measure(recipe, found, weights)
 
     def _begin(self, recipe: Recipe) -> None:
@@ -178,7 +184,7 @@ class _Measurer:
             advice = "choose metrics that compare sets of images, such as kd"
             raise UserError(what, where="metrics", advice=advice, code="nothing-to-measure")
         with self.progress("real images") as update:
-            self.real_sha256 = self.evaluator.measure_real(recipe, update)
+            self.held_out_sha256, self.num_samples = self.evaluator.measure_real(recipe, update)
         for (features, _), of in (self.scorer.real or {}).items():
             for metric in self.scorer.of_sets:
                 if metric.features == features:
@@ -250,15 +256,15 @@ class _Measurer:
     def _describe_protocol(self, recipe: Recipe) -> dict[str, Any]:
         data = self.config.run.data
         assert data.val is not None
-        real = self.scorer.real or {}
         return {
             "features": {name: extractor.describe() for name, extractor in self.scorer.extractors.items()},
             "metrics": self.described,
             "split": "val",
             "augmentations": {name: str(value) for name, value in data.val.augmentations.items()},
-            "num_real": {domain or "images": len(of) for (_, domain), of in real.items()},
-            "num_samples": len(self.evaluator.held_out.dataset),
-            "real_sha256": self.real_sha256,
+            "num_real": _count_images(self.scorer.real or {}),
+            "num_samples": self.num_samples,
+            "held_out_sha256": self.held_out_sha256,
+            "precision": self.runtime.precision,
             "seed": self.seed,
         }
 
@@ -293,7 +299,7 @@ class _Measurer:
             "method": self.config.trainer.type,
             "data": data.name,
             "real": ", ".join(str(root) for root in data.val.roots),
-            "num_generated": {domain or "images": len(of) for (_, domain), of in measured.sets.items()},
+            "num_generated": _count_images(measured.sets),
             "baselines": {name: dict(of) for name, of in baselines.items() if name != REAL},
         }
         return Card(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,6 +19,10 @@ image."""
 
 SetKey = tuple[str, str]
 """The features of a set of images, and its domain."""
+
+
+_CHUNK = 1 << 18
+"""Numbers that are hashed at a time."""
 
 
 class ImageRows:
@@ -69,8 +74,35 @@ def name_samples(batch: Batch, input_type: str | None) -> list[Name]:
     return [(_hash_name(file), whole) for file, whole in zip(batch.keys[input_type], wholes)]
 
 
+def name_frames(names: Sequence[Name], count: int) -> list[Name]:
+    """Names for the frames of clips, of each of which there are so many."""
+    return [(_hash_name(f"{name}/{i}"), _hash_name(f"{of}/{i}")) for name, of in names for i in range(count)]
+
+
+def hash_samples(batch: Batch) -> Tensor:
+    """A hash of all tensors of each sample, N x 8, uint8; the same on all devices.
+
+    It is a sum of integers, each times a random one, without regard to overflow: made for large tensors, and not
+    against people who want two samples to have the same.
+    """
+    total = torch.zeros(len(batch), dtype=torch.int64)
+    for name in sorted(batch.tensors):
+        values = batch[name].flatten(1) if batch[name].dim() > 1 else batch[name][:, None]
+        numbers = values.float().view(torch.int32).long() if values.is_floating_point() else values.long()
+        factors = _draw_factors(_hash_name(name) % 2**63).to(numbers.device)
+        for index, part in enumerate(numbers.split(_CHUNK, dim=1)):
+            total += (part * factors[: part.shape[1]]).sum(dim=1).cpu() * (2 * index + 1)
+    return total.view(torch.uint8).view(len(batch), -1)
+
+
+@lru_cache(maxsize=16)
+def _draw_factors(seed: int) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(-(2**62), 2**62, (_CHUNK,), generator=rng) * 2 + 1
+
+
 def _order_once(names: Tensor) -> Tensor:
-    """The places of the first of each image, by the names of their samples; sorted by the names of the images."""
+    """The indices of the first of each image, by the names of their samples; sorted by the names of the images."""
     order = names[:, 1].argsort(stable=True)
     order = order[names[order, 0].argsort(stable=True)]
     is_first = torch.ones(len(order), dtype=torch.bool)

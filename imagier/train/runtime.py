@@ -97,6 +97,10 @@ class Runtime:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
 
+    def full_precision(self) -> AbstractContextManager[object]:
+        """Undoes `autocast` while it is open."""
+        return torch.autocast(self.device.type, enabled=False)
+
     def generator(self, *numbers: int) -> torch.Generator:
         """A source of random numbers on the device that depends only on `numbers` and on this rank."""
         return torch.Generator(self.device).manual_seed(derive_seed(*numbers, self.rank))

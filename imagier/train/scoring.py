@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
 from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import AnyMetric, Metric
 from imagier.recipe import Batch, Recipe
-from imagier.train.feature_cache import FeatureCache, hash_images
+from imagier.train.feature_cache import FeatureCache
 from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors, measure_mean_colors
-from imagier.train.image_rows import ImageRows, SetKey, merge_sets, name_samples
-from imagier.train.runtime import Runtime, derive_seed
+from imagier.train.image_rows import ImageRows, SetKey, hash_samples, merge_sets, name_samples
+from imagier.train.known import Known, collect_known, list_images, split_frames, to_unit
+from imagier.train.runtime import Runtime
 
 Scores = dict[str, float]
 """Numbers by their names; NaN where not defined."""
@@ -101,11 +103,17 @@ class Scorer:
 
         training: the share of a rank. UserError if they lack something.
         """
-        for place, metric in enumerate(self.pairwise):
+        for index, metric in enumerate(self.pairwise):
             if metric.learns:
+                error: UserError | None = None
                 if self.runtime.is_main:
-                    metric.fit(_Known(recipe, training))
-                self.pairwise[place] = self.runtime.broadcast(metric)
+                    try:
+                        metric.fit(Known(recipe, training))
+                    except UserError as found:
+                        error = found
+                if (error := self.runtime.broadcast(error)) is not None:
+                    raise error
+                self.pairwise[index] = self.runtime.broadcast(metric)
 
     @property
     def learned(self) -> set[str]:
@@ -113,20 +121,22 @@ class Scorer:
         return {name for metric in self.pairwise if metric.learns for name in metric.scores}
 
     @torch.no_grad()
-    def measure_real(self, recipe: Recipe, batches: Iterable[Batch]) -> str:
-        """Looks at the real images, before others are measured; returns the SHA-256 of all of them. On all ranks."""
+    def measure_real(self, recipe: Recipe, batches: Iterable[Batch]) -> tuple[str, int]:
+        """Looks at the held-out set, before images are measured: its SHA-256, and the number of samples. On all ranks.
+
+        The hash is of all tensors of all samples, so that it stands for all that the data have to do with a score.
+        """
         rows: dict[SetKey, ImageRows] = {}
+        samples = ImageRows()
         for stored in batches:
             batch = recipe.prepare(stored)
-            images = recipe.real_images(batch)
-            self._add_real(rows, recipe, batch, images)
-            for domain, of_domain in images.items():
-                names = name_samples(batch, recipe.domains[domain].real)
-                nothing = torch.empty(len(names), 0)
-                rows.setdefault(("", domain), ImageRows()).add(
-                    names, nothing, None, None, hash_images(to_unit(of_domain))
-                )
-        return self._merge_real(rows)
+            self._add_real(rows, recipe, batch, recipe.real_images(batch))
+            names = name_samples(batch, None)
+            samples.add(names, torch.empty(len(names), 0), None, None, hash_samples(batch))
+        self._merge_real(rows)
+        ((all_samples, digests),) = merge_sets({("", ""): samples}, self.runtime).values()
+        assert digests is not None
+        return hashlib.sha256(digests.numpy().tobytes()).hexdigest(), len(all_samples)
 
     @torch.no_grad()
     def measure(
@@ -143,17 +153,16 @@ class Scorer:
             known = collect_known(recipe, batch)
             real_images = recipe.real_images(batch) if self.of_sets else {}
             if not real_images and not any(known.keys() >= set(metric.needs) for metric in self.pairwise):
-                break
-            if self.real is None:
-                self._add_real(real, recipe, batch, real_images)
-            for name, made in make(batch).items():
-                of_maker = seen.setdefault(name, _Seen(self.pairwise, self.runtime.device))
-                of_maker.add(to_unit(made.sample), known)
-                of_maker.num_broken += _count_broken([made.sample, *made.domains.values()])
-                if "classes" in known and name in (GENERATOR, CLASS_COLORS):
-                    of_maker.by_class.update(to_unit(made.sample), known["targets"], known["classes"])
-                domains = {domain: images for domain, images in made.domains.items() if domain in real_images}
-                self._add_generated(of_maker.rows, recipe, batch, domains)
+                continue
+            images = make(batch)
+            with self.runtime.full_precision():
+                if self.real is None:
+                    self._add_real(real, recipe, batch, real_images)
+                for name, made in images.items():
+                    of_maker = seen.setdefault(name, _Seen(self.pairwise, self.runtime.device))
+                    of_maker.add(made, known, has_classes=name in (GENERATOR, CLASS_COLORS))
+                    domains = {domain: each for domain, each in made.domains.items() if domain in real_images}
+                    self._add_generated(of_maker.rows, recipe, batch, domains)
         if self.real is None:
             self._merge_real(real)
         names = self.runtime.broadcast(list(seen))
@@ -169,12 +178,15 @@ class Scorer:
 
         def make_of(batch: Batch, name: str) -> Made:
             names = name_samples(batch, None)
-            noise_seed = derive_seed(seed, *(number % 2**64 for number in sum(names[:1], ())))
-            rng = torch.Generator(self.runtime.device).manual_seed(noise_seed)
-            before = rng.get_state()
-            sample = recipes[name].sample(batch, rng)
-            domains = recipes[name].translate(batch, rng, sample) if self.of_sets else {}
-            if not torch.equal(before, rng.get_state()):
+            seeds = (seed, *(number % 2**64 for number in sum(names[:1], ())))
+            same = replace(self.runtime, rank=0)
+            same.seed(*seeds)  # for layers that draw noise of their own
+            rng = same.generator(*seeds)
+            before = rng.get_state(), torch.get_rng_state()
+            with self.runtime.autocast():
+                sample = recipes[name].sample(batch, rng)
+                domains = recipes[name].translate(batch, rng, sample) if self.of_sets else {}
+            if not all(map(torch.equal, before, (rng.get_state(), torch.get_rng_state()))):
                 draws.add(name)
             return Made(sample, domains)
 
@@ -259,31 +271,29 @@ class Scorer:
         self, rows: dict[SetKey, ImageRows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]
     ) -> None:
         for domain, of_domain in images.items():
-            names = name_samples(batch, recipe.domains[domain].real)
-            labels = _find_labels(recipe, batch, domain)
+            pixels, names, labels = list_images(recipe, batch, domain, of_domain, recipe.domains[domain].real)
             for features, extractor in self.extractors.items():
                 of_set = rows.setdefault((features, domain), ImageRows())
                 cache = self._caches.get(features)
                 if cache is None:
-                    of_set.add(names, *extractor(to_unit(of_domain)), labels)
+                    of_set.add(names, *extractor(pixels), labels)
                 else:
-                    found = cache.extract(to_unit(of_domain), extractor)
+                    found = cache.extract(pixels, extractor)
                     of_set.add(names, found.features, found.logits, labels, found.digests)
 
     def _add_generated(
         self, rows: dict[SetKey, ImageRows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]
     ) -> None:
         for domain, of_domain in images.items():
-            names = name_samples(batch, recipe.domains[domain].content)
-            labels = _find_labels(recipe, batch, domain)
+            pixels, names, labels = list_images(recipe, batch, domain, of_domain, recipe.domains[domain].content)
             for features, extractor in self.extractors.items():
                 of_set = rows.setdefault((features, domain), ImageRows())
-                of_set.add(names, *extractor(to_unit(of_domain)), labels)
+                of_set.add(names, *extractor(pixels), labels)
 
-    def _merge_real(self, rows: Mapping[SetKey, ImageRows]) -> str:
+    def _merge_real(self, rows: Mapping[SetKey, ImageRows]) -> None:
         """Remembers the real images of all ranks, and writes their features into the cache."""
         gathered = merge_sets(rows, self.runtime)
-        self.real = {key: of_set for key, (of_set, _) in gathered.items() if key[0]}
+        self.real = {key: of_set for key, (of_set, _) in gathered.items()}
         for features, cache in self._caches.items() if self.runtime.is_main else ():
             found = [(of_set, digests) for (name, _), (of_set, digests) in gathered.items() if name == features]
             if found:
@@ -293,10 +303,7 @@ class Scorer:
                     torch.cat([of_set.features for of_set, _ in found]),
                     torch.cat(logits) if logits else None,
                 )
-        whole = hashlib.sha256()
-        for (features, _), (_, digests) in gathered.items():
-            whole.update(digests.numpy().tobytes() if digests is not None and not features else b"")
-        return whole.hexdigest()
+        self._caches = {}  # their content is not needed any more
 
 
 def _join(parts: Sequence[Made]) -> Made:
@@ -313,11 +320,16 @@ class _Seen:
         self.num_broken = 0
         self.rows: dict[SetKey, ImageRows] = {}
 
-    def add(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
-        """Adds a batch of images in [0, 1] to the metrics that know enough about it."""
+    def add(self, made: Made, known: Mapping[str, Tensor], *, has_classes: bool) -> None:
+        """Adds a batch to the metrics that know enough about it. has_classes: and to the errors by class."""
+        clips = to_unit(made.sample)
+        images, of_images = split_frames(clips), {name: split_frames(each) for name, each in known.items()}
+        self.num_broken += _count_broken([made.sample, *made.domains.values()])
         for metric in self.pairwise:
             if known.keys() >= set(metric.needs):
-                metric.update(images, known)
+                metric.update(*((clips, known) if metric.takes_clips else (images, of_images)))
+        if has_classes and {"targets", "classes"} <= known.keys():
+            self.by_class.update(images, of_images["targets"], of_images["classes"])
 
     def merge(self, runtime: Runtime) -> Measured:
         """What all ranks have seen. Called on all of them."""
@@ -335,10 +347,6 @@ class _Seen:
         return Measured(values, intervals, sets, self.by_class, num_broken)
 
 
-def _find_labels(recipe: Recipe, batch: Batch, domain: str) -> Tensor | None:
-    return recipe.image_classes(batch) if domain == next(iter(recipe.domains)) else None
-
-
 def split_real(real: FeatureSet, num_generated: int, seed: int) -> tuple[FeatureSet, FeatureSet]:
     """Real images as if they were generated: as many, but at most half of all; and the others."""
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
@@ -351,45 +359,7 @@ def draw_images(images: FeatureSet, count: int, seed: int) -> FeatureSet:
     return images.select(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count])
 
 
-def can_score(metric: AnyMetric, recipe: Recipe, batch: Batch) -> bool:
-    """Whether a metric knows enough about a batch that the recipe has prepared."""
-    known = set(collect_known(recipe, batch))
-    known |= {"real"} if recipe.real_images(batch) else set()
-    known |= {"labels"} if recipe.image_classes(batch) is not None else set()
-    return known >= set(metric.needs) and metric.takes_clips == recipe.is_video
-
-
-def collect_known(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
-    """What metrics may know about the images of a batch: see `Metric.needs`."""
-    target = recipe.target(batch)
-    if target is None:
-        return {}
-    start = next(iter(recipe.baselines(batch).values()), target)
-    known = {"targets": to_unit(target), "start": to_unit(start)}
-    classes = recipe.class_map(batch)
-    return known if classes is None else {**known, "classes": classes}
-
-
-@dataclass(frozen=True)
-class _Known:
-    """The targets of training batches as if they were generated, and what is known of them; as often as wanted."""
-
-    recipe: Recipe
-    batches: Callable[[], Iterable[Batch]]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        for stored in self.batches():
-            known = collect_known(self.recipe, self.recipe.prepare(stored))
-            if known:
-                yield known["targets"], known
-
-
 def _count_broken(images: Iterable[Tensor]) -> int:
     """The rows of tensors in one of which a number is not finite."""
     finite = torch.stack([each.isfinite().flatten(1).all(dim=1) for each in images])
     return int((~finite.all(dim=0)).sum())
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """Images in [-1, 1] -> the same in [0, 1], float32."""
-    return ((images.float() + 1) / 2).clamp(0, 1)

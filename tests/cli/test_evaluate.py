@@ -435,7 +435,7 @@ def test_a_command_that_is_killed_goes_on_when_it_is_called_again(
             ["--all", "--start_iter", "5"],
             "holds no checkpoint of the iterations 5 to 1,000,000,000; there are 2 of other",
         ),
-        (["--metrics", "inception_score", *COLORS], "features: IS-colors needs class logits"),
+        (["--metrics", "inception_score", *COLORS], "features: IS needs class logits"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(

@@ -39,9 +39,10 @@ def card(step: int, weights: str = "average", resize: str = "bicubic", **values:
         floor={FD: 42.0, KD: -0.0007},
         floor_sizes=(1500, 1500),
         at_floor_sizes={FD: 95.0},
-        protocol={"features": {"resize": resize}, "num_real": 3000, "num_fake": 2000},
+        protocol={"features": {"resize": resize}, "num_real": 3000},
         subject={
             "iteration": step,
+            "num_generated": 2000,
             "weights": weights,
             "checkpoint": f"<{step}>.pt",
             "nearest": f"Nearest to <{step}>.",

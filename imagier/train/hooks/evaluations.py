@@ -92,7 +92,7 @@ class Results:
     def sizes(self) -> str:
         """How many images were compared, for people; empty if the card does not say so."""
         card = self.newest[0].card
-        counts = [(card.protocol.get(f"num_{kind}"), name) for kind, name in (("real", "real"), ("fake", "generated"))]
+        counts = [(card.protocol.get("num_real"), "real"), (card.subject.get("num_generated"), "generated")]
         known = [f"{count:,} {name}" for count, name in counts if isinstance(count, int)]
         floor = " against ".join(f"{count:,}" for count in card.floor_sizes)
         images = f"{' and '.join(known)} images" if known else ""
