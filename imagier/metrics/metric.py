@@ -34,7 +34,7 @@ class AnyMetric(ABC):
 
     higher_is_better: bool = False
 
-    needs: ClassVar[Sequence[str]] = ()
+    needs: Sequence[str] = ()
     """What must be known about generated images, beside them. Without it there is no number.
 
     targets: the images that should have come out. start: what was there before, such as the gray image that was to be
@@ -97,7 +97,7 @@ class Metric(AnyMetric):
                 return self.scale * (self.state["squares"] / self.state["count"]).sqrt().item()
     """
 
-    needs: ClassVar[Sequence[str]] = ("targets",)
+    needs: Sequence[str] = ("targets",)
 
     learns: ClassVar[bool] = False
     """Whether `fit` has something to do. Such a metric is not perfect for real images: these are scored, too."""
@@ -131,6 +131,14 @@ class Metric(AnyMetric):
         real: batches as of `update`, of real images and what is known of them; the same ones on all ranks. It may go
         through them several times.
         """
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """What `fit` learned, for the other ranks. A metric that learns defines this and `load_learned`, too."""
+        raise NotImplementedError
+
+    def load_learned(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Takes over what `learned_state` of another rank gave."""
+        raise NotImplementedError
 
     def fresh(self, device: torch.device) -> Self:
         """The same metric before its first image. It shares everything but the state with this one."""

@@ -49,7 +49,7 @@ class Comparison:
         if has_intervals:
             intervals = measure_intervals(
                 lambda rows: self._compare(real.features, fake.features.select(rows)),
-                values,
+                {name: values[name] for name in self._list_smooth() if name in values},
                 len(fake.features),
                 self.seed,
                 lambda group: update(3 + group, total),
@@ -82,6 +82,10 @@ class Comparison:
             values |= metric.measure(real, fake)
         return values
 
+    def _list_smooth(self) -> list[str]:
+        """The values whose intervals a jackknife tells."""
+        return [name for metric in self.metrics.values() if not metric.draws_images for name in metric.values]
+
     def _check(self, real: MeasuredSet, fake: MeasuredSet) -> None:
         dims = [each.features.features.shape[1] for each in (real, fake)]
         if dims[0] != dims[1]:
@@ -100,21 +104,27 @@ class Comparison:
 
 
 def describe_metrics(metrics: Mapping[str, AnyMetric]) -> dict[str, dict[str, Any]]:
-    """The options of metrics that have some, by the names of their types, for the protocol."""
-    described = {name: dict(metric.describe()) for name, metric in metrics.items()}
-    return {name: options for name, options in described.items() if options}
+    """The options of metrics, by the names of their types, for the protocol; {} for those that have none."""
+    return {name: dict(metric.describe()) for name, metric in metrics.items()}
 
 
 def list_warnings(metrics: Sequence[FeatureMetric], real: FeatureSet, fake: FeatureSet) -> list[str]:
     """Where the numbers mean little."""
     warnings = []
     dim, count = real.features.shape[1], min(len(real), len(fake))
-    if any(metric.title == "FD" for metric in metrics) and (count < _SMALL_SET or count < dim):
-        limit = max(_SMALL_SET, dim)
+    limit = max(_SMALL_SET, dim)
+    for title in dict.fromkeys(metric.title for metric in metrics if metric.is_biased and count < limit):
         warnings.append(
-            f"FD of {count:,} images is mostly bias: compare it with its floor alone, or use {limit:,}; "
+            f"{title} of {count:,} images is mostly bias: compare it with its floor alone, or use {limit:,}; "
             "KD has no such bias"
         )
+    for metric in metrics:
+        classes = metric.list_classes(real, fake)
+        if not all(classes.values()):
+            warnings.append(
+                f"{metric.name} is of {sum(classes.values())} of the {len(classes)} classes of the real images: "
+                "one of the sets has too few images of the others"
+            )
     for name, features in (("real", real), ("generated", fake)):
         if (features.features == features.features[0]).all():
             warnings.append(f"all {name} images have the same features")

@@ -94,11 +94,13 @@ class Scorer:
 
         training: the share of a rank. UserError if they lack something.
         """
-        for place, metric in enumerate(self.pairwise):
+        for metric in self.pairwise:
             if metric.learns:
                 if self.runtime.is_main:
                     metric.fit(_Known(recipe, training))
-                self.pairwise[place] = self.runtime.broadcast(metric)
+                learned = metric.learned_state() if self.runtime.is_main else {}
+                learned = self.runtime.broadcast({name: tensor.cpu() for name, tensor in learned.items()})
+                metric.load_learned(learned, self.runtime.device)
 
     @property
     def learned(self) -> set[str]:
