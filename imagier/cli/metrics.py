@@ -11,14 +11,14 @@ from imagier.cli.tables import print_table
 from imagier.run import status
 
 DEFAULT = "fd,kd,prdc"
-OPTIONS = ("k", "num_subsets", "subset_size", "num_splits", "num_projections")
+OPTIONS = ("k", "num_subsets", "subset_size", "num_splits", "num_projections", "classes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add = parser.add_argument
-    kinds = "a folder of images or videos, shards, an LMDB, or an .npy of N x D features"
-    add("real", type=Path, metavar="REAL", nargs="?", help=f"the real images: {kinds}")
+    sets = "a folder of images or videos, shards, an LMDB, or an .npy of N x D features"
+    add("real", type=Path, metavar="REAL", nargs="?", help=f"the real images: {sets}")
     add("fake", type=Path, metavar="FAKE", nargs="?", help="the generated ones: the same")
     add("--compare", nargs=2, type=Path, metavar="CARD", help="do two cards belong in one table? Says what differs")
     add("--metrics", default=DEFAULT, metavar="A,B", help="what to measure (default %(default)s)")
@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--subset_size", type=parse_positive, metavar="N", help="kd: images in each of them (default 1000)")
     add("--num_splits", type=parse_positive, metavar="N", help="inception_score: parts of the set (default 10)")
     add("--num_projections", type=parse_positive, metavar="N", help="mind: random lines (default 1000)")
+    add(
+        "--classes",
+        choices=("labels", "logits"),
+        help="mode_coverage: by the folder of an image, or by the network (default labels)",
+    )
     add("--input_type", default="images", metavar="NAME", help="of shards and LMDBs (default %(default)s)")
     add("--seed", type=parse_seed, default=0, help="draws subsets, lines and the floor (default %(default)s)")
     add("--out", type=parse_writable_file, default="card.json", metavar="FILE", help="the card (default %(default)s)")

@@ -166,9 +166,11 @@ class MeanOverImages(Metric):
 
     def update(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
         values = self.measure(images, known).cpu().double()
-        self.state["sum"] = self.state["sum"] + values.nansum()
-        self.state["squares"] = self.state["squares"] + values.square().nansum()
-        self.state["count"] = self.state["count"] + values.isfinite().sum()
+        is_broken = ~images.isfinite().flatten(1).all(dim=1).cpu()  # its NaN is not left out, but makes the mean NaN
+        counted = values[~values.isnan() | is_broken]
+        self.state["sum"] = self.state["sum"] + counted.sum()
+        self.state["squares"] = self.state["squares"] + counted.square().sum()
+        self.state["count"] = self.state["count"] + len(counted)
 
     def compute(self) -> float:
         count = self.state["count"].item()

@@ -6,13 +6,13 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
-from imagier.metrics.metric import AnyMetric
+from imagier.metrics.metric import AnyMetric, Metric
 from imagier.run.about import find_version
 from imagier.run.feature_sets import MeasuredSet
 from imagier.run.intervals import GROUPS, MOST_IMAGES_FOR_INTERVALS, measure_intervals
@@ -20,6 +20,8 @@ from imagier.train.card import Card
 from imagier.train.scoring import draw_images, split_real
 
 _SMALL_SET = 2000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Comparison:
                 "real_sha256": real.fingerprint,
                 "seed": self.seed,
             },
-            subject={"real": real.where, "fake": fake.where, "fake_sha256": fake.fingerprint, "sizes": fake.sizes},
+            subject={"real": real.where, "fake": fake.where, "fake_sha256": fake.fingerprint},
             warnings=list_warnings(list(self.metrics.values()), real.features, fake.features),
             made_by=describe_program(),
             higher_is_better={
@@ -106,6 +108,17 @@ class Comparison:
 def describe_metrics(metrics: Mapping[str, AnyMetric]) -> dict[str, dict[str, Any]]:
     """The options of metrics, by the names of their types, for the protocol; {} for those that have none."""
     return {name: dict(metric.describe()) for name, metric in metrics.items()}
+
+
+def name_values(short: str, metric: Metric, by_name: Mapping[str, T]) -> dict[str, T]:
+    """What belongs to the numbers of a metric, by their names on cards: the main one's is the name of the type."""
+    return {short if name == metric.name else f"{short}: {name}": value for name, value in by_name.items()}
+
+
+def name_directions(metrics: Mapping[str, Metric]) -> dict[str, bool]:
+    """Whether higher is better, by the names of `name_values`."""
+    named = [name_values(short, metric, metric.scores) for short, metric in metrics.items()]
+    return {name: is_better for of_metric in named for name, is_better in of_metric.items()}
 
 
 def list_warnings(metrics: Sequence[FeatureMetric], real: FeatureSet, fake: FeatureSet) -> list[str]:
