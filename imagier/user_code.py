@@ -6,6 +6,9 @@ import difflib
 import importlib
 import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,9 +28,7 @@ def import_user_module(path: str) -> ModuleType | None:
         what = f"{path} needs the module {error.name!r}, which is not installed ({_locate(error)})"
         raise UserError(what, code="missing-module") from error
     except (Exception, SystemExit) as error:  # of the user's code
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
-        reason = ": ".join(filter(None, (type(error).__name__, " ".join(text.split()))))
-        what = f"{path} cannot be imported: {reason} ({_locate(error)})"
+        what = f"{path} cannot be imported: {_explain(error)}"
         raise UserError(what, advice="correct that line", code="broken-module") from error
 
 
@@ -49,13 +50,32 @@ def load_user_object(name: str, key: str) -> Any:
     return vars(module)[attribute]
 
 
+@contextmanager
+def calling_user_code(name: str, what: str) -> Iterator[None]:
+    """A context around a call of something of the user's; an exception of it becomes a UserError.
+
+    name: of that thing. what: happened, before the reason, such as "fails".
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of the user's code
+        raise UserError(f"{what}: {_explain(error)}", where=name, advice="correct it", code="broken-code") from error
+
+
+def _explain(error: BaseException) -> str:
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    where = _locate(error)
+    return ": ".join(filter(None, (type(error).__name__, " ".join(text.split())))) + (f" ({where})" if where else "")
+
+
 def _locate(error: BaseException) -> str:
-    """ "file:line" of an error of a module that was imported: the last line that is not of an installed package."""
+    """ "file:line" of an error of the user's code: the last line that is not of an installed package; "" if none is."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-    frames = [frame for frame in frames if not frame[0].startswith((__file__, "<frozen"))]
+    frames = [frame for frame in frames if not frame[0].startswith((str(Path(__file__).parent), "<frozen"))]
     installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
     own = [frame for frame in frames if not frame[0].startswith(installed)]
-    filename, line = (own or frames)[-1]
-    return f"{filename}:{line}"
+    return ":".join(map(str, (own or frames)[-1])) if frames else ""

@@ -8,6 +8,7 @@ from imagier.errors import UserError
 
 FLAGS = {
     "checkpoint": "--checkpoint",
+    "classes": "--classes",
     "cluster": "--cluster",
     "config": "--config",
     "debug": "--debug",
@@ -35,6 +36,7 @@ FLAGS = {
     "styles": "--style",
     "subset_size": "--subset_size",
     "wandb": "--wandb",
+    "weights": "--weights",
 }
 """Options of functions in `run`, and in errors also their values, with the flags that set them."""
 

@@ -11,14 +11,14 @@ from imagier.cli.tables import print_table
 from imagier.run import status
 
 DEFAULT = "fd,kd,prdc"
-OPTIONS = ("k", "num_subsets", "subset_size", "num_splits", "num_projections")
+OPTIONS = ("k", "num_subsets", "subset_size", "num_splits", "num_projections", "classes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add = parser.add_argument
-    kinds = "a folder of images or videos, shards, an LMDB, or an .npy of N x D features"
-    add("real", type=Path, metavar="REAL", nargs="?", help=f"the real images: {kinds}")
+    sets = "a folder of images or videos, shards, an LMDB, or an .npy of N x D features"
+    add("real", type=Path, metavar="REAL", nargs="?", help=f"the real images: {sets}")
     add("fake", type=Path, metavar="FAKE", nargs="?", help="the generated images: the same")
     compare = "put two cards into one table, or say why they are not comparable"
     add("--compare", nargs=2, type=Path, metavar="CARD", help=compare)
@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--subset_size", type=parse_positive, metavar="N", help="kd: images in each of them (default 1000)")
     add("--num_splits", type=parse_positive, metavar="N", help="inception_score: parts of the set (default 10)")
     add("--num_projections", type=parse_positive, metavar="N", help="mind: random lines (default 1000)")
+    classes = "mode_coverage: by the folder of an image, or by the network (default labels)"
+    add("--classes", choices=("labels", "logits"), help=classes)
     input_type = "of shards and LMDBs: the type of the images (default %(default)s)"
     add("--input_type", default="images", metavar="NAME", help=input_type)
     seed = "draws subsets, lines, and the images of the floor (default %(default)s)"

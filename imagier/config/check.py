@@ -135,6 +135,17 @@ def _check_ranges(config: Config) -> Iterable[Mistake]:
         yield from check_normalized(test_data, config.recipe.type, compared, ("test_data",))
 
 
+def check_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a constructor, some of which are given as by a config. UserError: the first mistake in them."""
+    model = constructor_model(cls, None)
+    try:
+        checked = adapter(model).validate_json(json.dumps(options))
+    except ValidationError as error:
+        key_path, what, advice, code = messages.mistakes(error, options, model)[0]
+        raise UserError(what, where=join_keys(key_path), advice=advice, code=code) from error
+    return {f.name: getattr(checked, f.name) for f in dataclasses.fields(checked)}
+
+
 @dataclass
 class _Checker:
     """Checks the sections of a document, and collects all mistakes."""

@@ -22,7 +22,7 @@ class Tile:
     values: Tensor
     """n x m, float64."""
     error: Tensor | None = None
-    """n x m: how far the values may be off; None if products were made in float64."""
+    """n x m: how far squared distances may be off by rounding."""
 
     @property
     def weight(self) -> int:
@@ -49,10 +49,11 @@ def iterate_squared_distances(x: Tensor, y: Tensor | None = None) -> Iterator[Ti
     center = _find_center(x, y)
     moved_x, moved_y = _move(x, y, center)
     norms_x, norms_y = (_by_parts(moved, center)[1] for moved in (moved_x, moved_y))
+    relative = 2e-6 if moved_x.dtype == torch.float32 else 1e-13
     for rows, columns in _iterate_slices(len(x), len(moved_y), y is None):
         norms = norms_x[rows, None] + norms_y[columns]
         squares = norms.sub((moved_x[rows] @ moved_y[columns].T).double(), alpha=2).clamp_(min=0)
-        yield Tile(rows, columns, squares, norms.mul_(2e-6) if moved_x.dtype == torch.float32 else None)
+        yield Tile(rows, columns, squares, norms.mul_(relative))
 
 
 def _find_center(x: Tensor, y: Tensor | None) -> Tensor:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from torch import Tensor
-
-from imagier.metrics.classifier import Classifier, fit_classifier
+from imagier.metrics.classifier import FittedOnce
 from imagier.metrics.feature_metric import FeatureMetric, Features, FeatureSet
 
 _TOP = 5
@@ -28,20 +26,14 @@ class Metric(FeatureMetric):
     def __init__(self, *, features: Features = "efflite0") -> None:
         """features: The network that makes features, or "module:name" of your own."""
         super().__init__(features)
-        self._fitted: tuple[Tensor, Classifier] | None = None
+        self._classifier = FittedOnce()
 
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         assert real.labels is not None
         assert fake.labels is not None
-        classifier = self._fit(real.features, real.labels)
+        classifier = self._classifier.fit(real.features, real.labels)
         is_right = classifier.rank(fake.features) == fake.labels[:, None]
         values = {"class_accuracy": is_right[:, 0].double().mean().item()}
         if len(classifier.classes) > _TOP:
             values["class_accuracy_top5"] = is_right[:, :_TOP].any(dim=1).double().mean().item()
         return values
-
-    def _fit(self, features: Tensor, labels: Tensor) -> Classifier:
-        """The classifier of these images; an interval asks for the same one again and again."""
-        if self._fitted is None or self._fitted[0] is not features:
-            self._fitted = features, fit_classifier(features, labels)
-        return self._fitted[1]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import weakref
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_MOST_STEPS = 300
+logger = logging.getLogger(__name__)
+
+_MOST_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,23 @@ def fit_classifier(features: Tensor, labels: Tensor) -> Classifier:
         return loss.item()
 
     optimizer.step(measure)
+    if weights.grad is None or not weights.grad.abs().max() < 1e-3:
+        logger.warning(f"the classifier of features is not at its optimum after {_MOST_STEPS} steps")
     return Classifier(classes, mean, scale, weights.detach())
+
+
+class FittedOnce:
+    """`fit_classifier` for metrics: an interval asks for the classifier of the same images again and again."""
+
+    def __init__(self) -> None:
+        self._features: weakref.ref[Tensor] | None = None
+        self._classifier: Classifier | None = None
+
+    def fit(self, features: Tensor, labels: Tensor) -> Classifier:
+        """As `fit_classifier`. It does not keep the features alive."""
+        if self._classifier is None or self._features is None or self._features() is not features:
+            self._features, self._classifier = weakref.ref(features), fit_classifier(features, labels)
+        return self._classifier
 
 
 def _with_one(features: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ class Metric(FeatureMetric):
 
     title = "FD"
     values: ClassVar[Mapping[str, bool]] = {"fd": False}
+    is_biased = True
 
     def __init__(self, *, features: Features = "efflite0", per_class: bool = False) -> None:
         """features: The network that makes features, or "module:name" of your own.
@@ -38,16 +39,16 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     centered features X and Y as rows, divided by (N - 1)^(1/2), the last trace is the nuclear norm of X Y^T. That is
     exact for covariances of any rank, and fast where there are fewer images than features.
 
-    real: N x D. fake: M x D. N and M at least 2. -> a number >= 0, infinite or NaN if the features are.
+    real: N x D. fake: M x D. N and M at least 2. -> a number >= 0; NaN if the features or their
+    squares are not finite.
     """
     real, fake = real.double(), fake.double()
     distance = (real.mean(dim=0) - fake.mean(dim=0)).square().sum()
-    roots = [_covariance_root(features) for features in (real, fake)]
-    if not all(root.isfinite().all() for root in roots):
+    x, y = (_covariance_root(features) for features in (real, fake))
+    product, traces = x @ y.T, x.square().sum() + y.square().sum()
+    if not (product.isfinite().all() and (distance + traces).isfinite()):
         return float("nan")
-    traces = sum(root.square().sum() for root in roots)
-    distance = distance + traces - 2 * torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
-    return max(0.0, distance.item())
+    return max(0.0, (distance + traces - 2 * torch.linalg.svdvals(product).sum()).item())
 
 
 def _covariance_root(features: Tensor) -> Tensor:

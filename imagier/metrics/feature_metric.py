@@ -71,13 +71,19 @@ class FeatureMetric(AnyMetric):
     titles: ClassVar[Mapping[str, str]] = {}
     """By short name, the first part of the name of a value where that is not `title`."""
 
-    needs: ClassVar[Sequence[str]] = ("real",)
+    needs: Sequence[str] = ("real",)
 
-    needs_logits: ClassVar[bool] = False
+    needs_logits: bool = False
     """Whether it needs class logits. Features without are refused."""
 
     min_images: int = 2
     """As few as this in either set are enough."""
+
+    is_biased: ClassVar[bool] = False
+    """Whether sets of one distribution are far apart by it if they are small."""
+
+    draws_images: bool = False
+    """Whether it draws images at random: leaving some out then changes the draw, too, and says little of its error."""
 
     def __init__(self, features: str, *, per_class: bool = False) -> None:
         """per_class: `measure` returns the mean over the classes of the images, where these have classes.
@@ -121,6 +127,16 @@ class FeatureMetric(AnyMetric):
         advice = "choose features whose network has classes, such as efflite0"
         return UserError(f"{self.title} needs class logits", where="features", advice=advice, code="no-logits")
 
+    def list_classes(self, real: FeatureSet, fake: FeatureSet) -> dict[int, bool]:
+        """The classes of the real images, if it goes by classes: whether both sets have enough images of each."""
+        if not self.per_class or real.labels is None or fake.labels is None:
+            return {}
+        needed = self.min_images
+        return {
+            label: min(int((each == label).sum()) for each in (real.labels, fake.labels)) >= needed
+            for label in real.labels.unique().tolist()
+        }
+
     @abstractmethod
     def compare(self, real: FeatureSet, fake: FeatureSet) -> Mapping[str, float]:
         """The numbers by their short names: `values`, and others that say more about them, such as an error."""
@@ -133,21 +149,22 @@ class FeatureMetric(AnyMetric):
     def measure(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         """`compare`, of all images or of each class; empty if there are too few, or if they lack classes.
 
-        NaN if a feature is not finite, as those of images that hold NaN are. UserError: features without logits, which
-        it needs.
+        NaN if a feature or logit is not finite, as those of images that hold NaN are. UserError: features without
+        logits, which it needs.
         """
-        if not (real.features.isfinite().all() and fake.features.isfinite().all()):
-            return dict.fromkeys(self.values, math.nan)
         self.check_logits(real)
         self.check_logits(fake)
+        used = [real.features, fake.features, *((real.logits, fake.logits) if self.needs_logits else ())]
+        if not all(part is None or part.isfinite().all() for part in used):
+            return dict.fromkeys(self.values, math.nan)
         if "labels" in self.needs and (real.labels is None or fake.labels is None):
             return {}
         if not (self.per_class and real.labels is not None and fake.labels is not None):
             return dict(self.compare(real, fake)) if min(len(real), len(fake)) >= self.min_images else {}
-        of_classes: list[Mapping[str, float]] = []
-        for label in real.labels.unique():
-            sets = [each.select(each.labels == label) for each in (real, fake) if each.labels is not None]
-            if min(map(len, sets)) >= self.min_images:
-                of_classes.append(self.compare(*sets))
+        of_classes = [
+            self.compare(*(each.select(each.labels == label) for each in (real, fake) if each.labels is not None))
+            for label, is_used in self.list_classes(real, fake).items()
+            if is_used
+        ]
         names = of_classes[0] if of_classes else {}
         return {name: sum(values[name] for values in of_classes) / len(of_classes) for name in names}

@@ -157,7 +157,9 @@ class FeatureExtractor:
         of 16 frames, each of which has a row. UserError: the user's code gives no features; a clip is too short.
         """
         images = cut_clips(images) if images.dim() == 5 else images
-        with full_precision(images):  # a run may make its images in half precision, but compares them in full
+        cudnn = torch.backends.cudnn
+        exact = cudnn.flags(cudnn.enabled, deterministic=cudnn.deterministic, allow_tf32=False)
+        with exact, full_precision(images):  # a run may make its images in less precision, but compares them in full
             return self._apply((images.float() * 255).round().clamp(0, 255))
 
     def describe(self) -> dict[str, str | int]:

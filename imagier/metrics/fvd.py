@@ -18,6 +18,7 @@ class Metric(FeatureMetric):
 
     title = "FVD"
     values: ClassVar[Mapping[str, bool]] = {"fvd": False}
+    is_biased = True
     takes_clips = True
 
     def __init__(self, *, features: Literal["i3d"] | UserCode = "i3d") -> None:

@@ -42,9 +42,12 @@ class Metric(FeatureMetric):
         self.subset_size = subset_size
         self.sample_size = sample_size
         self.seed = seed
+        self.draws_images = num_subsets is not None
 
     def describe(self) -> Mapping[str, str | int | float | bool]:
-        subsets = {} if self.num_subsets is None else {"num_subsets": self.num_subsets, "subset_size": self.subset_size}
+        subsets: dict[str, int] = {}
+        if self.num_subsets is not None:
+            subsets = {"num_subsets": self.num_subsets, "subset_size": self.subset_size, "seed": self.seed}
         sample = {} if self.sample_size is None else {"sample_size": self.sample_size}
         return {**super().describe(), **subsets, **sample}
 

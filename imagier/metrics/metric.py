@@ -34,7 +34,7 @@ class AnyMetric(ABC):
 
     higher_is_better: bool = False
 
-    needs: ClassVar[Sequence[str]] = ()
+    needs: Sequence[str] = ()
     """What must be known about generated images, beside them. Without it there is no number.
 
     targets: the images that should have come out. start: what was there before, such as the gray image that was to be
@@ -97,7 +97,7 @@ class Metric(AnyMetric):
                 return self.scale * (self.state["squares"] / self.state["count"]).sqrt().item()
     """
 
-    needs: ClassVar[Sequence[str]] = ("targets",)
+    needs: Sequence[str] = ("targets",)
 
     learns: ClassVar[bool] = False
     """Whether `fit` has something to do. Such a metric is not perfect for real images: these are scored, too."""
@@ -132,6 +132,14 @@ class Metric(AnyMetric):
         through them several times.
         """
 
+    def learned_state(self) -> dict[str, Tensor]:
+        """What `fit` learned, for the other ranks. A metric that learns defines this and `load_learned`, too."""
+        raise NotImplementedError
+
+    def load_learned(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Takes over what `learned_state` of another rank gave."""
+        raise NotImplementedError
+
     def fresh(self, device: torch.device) -> Self:
         """The same metric before its first image. It shares everything but the state with this one."""
         other = copy.copy(self)
@@ -158,9 +166,11 @@ class MeanOverImages(Metric):
 
     def update(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
         values = self.measure(images, known).cpu().double()
-        self.state["sum"] = self.state["sum"] + values.nansum()
-        self.state["squares"] = self.state["squares"] + values.square().nansum()
-        self.state["count"] = self.state["count"] + values.isfinite().sum()
+        is_broken = ~images.isfinite().flatten(1).all(dim=1).cpu()  # its NaN is not left out, but makes the mean NaN
+        counted = values[~values.isnan() | is_broken]
+        self.state["sum"] = self.state["sum"] + counted.sum()
+        self.state["squares"] = self.state["squares"] + counted.square().sum()
+        self.state["count"] = self.state["count"] + len(counted)
 
     def compute(self) -> float:
         count = self.state["count"].item()

@@ -37,7 +37,7 @@ class Metric(FeatureMetric):
         self.seed = seed
 
     def describe(self) -> Mapping[str, str | int | float | bool]:
-        return {**super().describe(), "num_projections": self.num_projections}
+        return {**super().describe(), "num_projections": self.num_projections, "seed": self.seed}
 
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         distance = sliced_wasserstein(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from imagier.errors import UserError
-from imagier.metrics.classifier import Classifier, fit_classifier
+from imagier.metrics.classifier import FittedOnce
 from imagier.metrics.feature_metric import FeatureMetric, Features, FeatureSet
 
 
@@ -20,31 +19,37 @@ class Metric(FeatureMetric):
     Beside it, the KL divergence of the histogram of the generated images over these classes from that of the real ones,
     in nats, and the share of the generated images that are of none of these classes, which the histogram leaves out.
 
-    Where the real images have classes, generated ones get theirs from a logistic regression of the real features; then
-    none is outside. Elsewhere the class of an image is the largest of the logits of its features' network.
+    By labels, generated images get theirs from a logistic regression of the real features; then none is outside. By
+    logits, the class of an image is the largest of those of its features' network.
     """
 
     title = "Mode coverage"
     values: ClassVar[Mapping[str, bool]] = {"mode_coverage": True, "mode_kl": False, "mode_outside": False}
     titles: ClassVar[Mapping[str, str]] = {"mode_kl": "Mode KL", "mode_outside": "Outside modes"}
 
-    def __init__(self, *, features: Features = "efflite0") -> None:
-        """features: The network that makes features, or "module:name" of your own."""
+    def __init__(self, *, features: Features = "efflite0", classes: Literal["labels", "logits"] = "labels") -> None:
+        """features: The network that makes features, or "module:name" of your own.
+        classes: Those of the data, or those of the network that makes the features.
+        """
+        self.classes = classes
+        self.needs = ("real", "labels") if classes == "labels" else ("real",)
+        self.needs_logits = classes == "logits"
         super().__init__(features)
-        self._fitted: tuple[Tensor, Classifier] | None = None
+        self._classifier = FittedOnce()
+
+    def describe(self) -> Mapping[str, str | int | float | bool]:
+        return {**super().describe(), "classes": self.classes}
 
     def compare(self, real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
         return measure_modes(*self._classify(real, fake))
 
     def _classify(self, real: FeatureSet, fake: FeatureSet) -> tuple[Tensor, Tensor]:
         """The class of each real and of each generated image."""
-        if real.labels is not None:
-            if self._fitted is None or self._fitted[0] is not real.features:
-                self._fitted = real.features, fit_classifier(real.features, real.labels)
-            return real.labels, self._fitted[1].rank(fake.features)[:, 0]
-        if real.logits is None or fake.logits is None:
-            advice = "choose features whose network has classes, such as efflite0"
-            raise UserError(f"{self.name} needs class logits", where="features", advice=advice, code="no-logits")
+        if self.classes == "labels":
+            assert real.labels is not None
+            return real.labels, self._classifier.fit(real.features, real.labels).rank(fake.features)[:, 0]
+        assert real.logits is not None
+        assert fake.logits is not None
         return real.logits.argmax(dim=1), fake.logits.argmax(dim=1)
 
 

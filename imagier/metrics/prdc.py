@@ -72,7 +72,7 @@ def _neighbor_distances(features: Tensor, k: int) -> Tensor:
     """
     count = min(k + _MORE_CANDIDATES, len(features) - 1)
     squares = torch.full((len(features), count), torch.inf, dtype=torch.float64, device=features.device)
-    places = torch.zeros((len(features), count), dtype=torch.int64, device=features.device)
+    indices = torch.zeros((len(features), count), dtype=torch.int64, device=features.device)
     for tile in iterate_squared_distances(features):
         if tile.weight == 1:
             tile.values.fill_diagonal_(torch.inf)
@@ -80,18 +80,17 @@ def _neighbor_distances(features: Tensor, k: int) -> Tensor:
         for rows, columns, values in sides:
             near = values.topk(min(count, values.shape[1]), largest=False)
             together = torch.cat([squares[rows], near.values], dim=1).topk(count, largest=False)
-            known = torch.cat([places[rows], near.indices + columns.start], dim=1)
-            squares[rows], places[rows] = together.values, known.gather(1, together.indices)
+            known = torch.cat([indices[rows], near.indices + columns.start], dim=1)
+            squares[rows], indices[rows] = together.values, known.gather(1, together.indices)
     own = torch.arange(len(features), device=features.device).repeat_interleave(count)
-    exact = _measure_again(features, features, own, places.flatten()).view(-1, count)
+    exact = _measure_again(features, features, own, indices.flatten()).view(-1, count)
     return exact.topk(k, largest=False).values[:, -1]
 
 
 def _is_less(tile: Tile, radii: Tensor, real: Tensor, fake: Tensor) -> Tensor:
     """Whether squared distances are less than radii. Where rounding could decide, they are computed again."""
+    assert tile.error is not None
     is_less = tile.values < radii
-    if tile.error is None:
-        return is_less
     rows, columns = ((tile.values - radii).abs_() < tile.error).nonzero(as_tuple=True)
     limits = radii.expand_as(is_less)[rows, columns]
     exact = _measure_again(real, fake, rows + tile.rows.start, columns + tile.columns.start)

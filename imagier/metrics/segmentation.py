@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from imagier.errors import UserError
 from imagier.metrics.metric import Metric as BaseMetric
-from imagier.metrics.small_unet import UNKNOWN, train_unet
+from imagier.metrics.small_unet import UNKNOWN, SmallUNet, train_unet
 from imagier.metrics.user_network import UserCode, UserNetwork
 from imagier.ranges import Count, Positive, PositiveFloat
 from imagier.user_code import load_user_object
@@ -50,9 +50,8 @@ class Metric(BaseMetric):
         self.steps = steps
         self.learning_rate = learning_rate
         self.seed = seed
-        self.num_classes = 0
         self._users: UserNetwork | None = None
-        self._trained: torch.nn.Module | None = None
+        self._trained: SmallUNet | None = None
 
     @property
     def scores(self) -> dict[str, bool]:
@@ -75,27 +74,38 @@ class Metric(BaseMetric):
             self._users = UserNetwork(self.segmenter, device, "segmenter")
 
     def fit(self, real: Iterable[tuple[Tensor, Mapping[str, Tensor]]]) -> None:
+        if self._users is not None:
+            return
         for _, known in real:
-            self.num_classes = known["classes"].shape[1]
+            num_classes, pairs = known["classes"].shape[1], _Pairs(real, self.ignore_index)
+            self._trained = train_unet(pairs, num_classes, steps=self.steps, lr=self.learning_rate, seed=self.seed)
             break
-        if self._users is None and self.num_classes:
-            batches = _Pairs(real, self.ignore_index)
-            self._trained = train_unet(
-                batches, self.num_classes, steps=self.steps, lr=self.learning_rate, seed=self.seed
-            )
+
+    def learned_state(self) -> dict[str, Tensor]:
+        return {} if self._trained is None else self._trained.state_dict()
+
+    def load_learned(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        if state:
+            self._trained = SmallUNet(len(state["head.bias"])).to(device).eval()
+            self._trained.load_state_dict(state)
 
     def reset(self, device: torch.device) -> None:
-        shape = self.num_classes, self.num_classes
-        self.state = {"confusion": torch.zeros(shape, dtype=torch.int64, device=device)}
+        self.state = {"confusion": torch.zeros(0, 0, dtype=torch.int64, device=device)}
 
     @torch.no_grad()
     def update(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
+        num_classes = known["classes"].shape[1]
         truth = _find_ids(known["classes"], self.ignore_index)
-        seen = self._segment(images).argmax(dim=1)
+        seen = self._segment(images, num_classes).argmax(dim=1)
         counts = truth != UNKNOWN
-        pairs = truth[counts] * self.num_classes + seen[counts]
-        found = torch.bincount(pairs, minlength=self.num_classes**2)
-        self.state["confusion"] = self.state["confusion"] + found.view_as(self.state["confusion"])
+        pairs = truth[counts] * num_classes + seen[counts]
+        found = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+        self.state["confusion"] = self._pad(num_classes) + found
+
+    def merge(self, all_gather: Callable[[Sequence[Tensor]], Tensor]) -> None:
+        num_classes = all_gather([torch.tensor([len(self.state["confusion"])])]).max().item()
+        self.state["confusion"] = self._pad(int(num_classes))
+        super().merge(all_gather)
 
     def compute(self) -> float:
         return self.compute_all()[self.name]
@@ -104,9 +114,14 @@ class Metric(BaseMetric):
         iou, accuracy = measure_confusion(self.state["confusion"])
         return {self.name: iou, "pixel accuracy": accuracy}
 
-    def _segment(self, images: Tensor) -> Tensor:
+    def _pad(self, num_classes: int) -> Tensor:
+        """The confusion of so many classes; before the first image there are none."""
+        confusion = self.state["confusion"]
+        return confusion if len(confusion) else confusion.new_zeros(num_classes, num_classes)
+
+    def _segment(self, images: Tensor, num_classes: int) -> Tensor:
         if self._users is not None:
-            shape = len(images), self.num_classes, *images.shape[2:]
+            shape = len(images), num_classes, *images.shape[2:]
             return self._users.check(self._users(images), shape, images)
         if self._trained is None:
             what = "nothing to learn from: no real images with class maps"

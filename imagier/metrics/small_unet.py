@@ -82,7 +82,7 @@ def _repeat(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, 
 
 def _build(num_classes: int, seed: int) -> SmallUNet:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change those of all devices
         return SmallUNet(num_classes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.user_code import load_user_object
+from imagier.user_code import calling_user_code, load_user_object
 
 UserCode = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 """The name of something in a module of the user's, as "my_lab.nets:Segmenter"."""
@@ -25,19 +25,21 @@ class UserNetwork:
     def __init__(self, name: str, device: torch.device, key: str) -> None:
         """key: the option whose value the name is. UserError if there is none of this name."""
         found = load_user_object(name, key)
-        made = found() if isinstance(found, type) else found
+        with calling_user_code(name, "cannot be made without arguments"):
+            made = found() if isinstance(found, type) else found
         if not callable(made):
             raise UserError("cannot be called", where=name, advice="expected a function or a class", code="no-callable")
         self.name = name
         self._made: Callable[[Tensor], Any] = made
-        self._file: str | None = getattr(inspect.getmodule(found), "__file__", None)
+        self._file: str | None = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
         if isinstance(made, nn.Module):
             made.to(device).eval()
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Any:
         """What it returns for a batch."""
-        return self._made(images)
+        with calling_user_code(self.name, "fails"):
+            return self._made(images)
 
     def check(self, output: Any, shape: tuple[int | str, ...], images: Tensor) -> Tensor:
         """A part of what it returned, as float32. UserError if that has another shape, or numbers that are not finite.

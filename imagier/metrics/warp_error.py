@@ -48,8 +48,9 @@ class Metric(BaseMetric):
             else:
                 flow, visible = estimate_motion(known["targets"][index] if "targets" in known else clip)
             errors = measure_warp_errors(clip, flow.to(clip), visible.to(clip.device))
-            self.state["sum"] = self.state["sum"] + errors.nansum()
-            self.state["count"] = self.state["count"] + (~errors.isnan()).sum()
+            counted = errors[visible.flatten(1).any(dim=1).to(errors.device)]  # NaN of a clip makes the mean NaN
+            self.state["sum"] = self.state["sum"] + counted.sum()
+            self.state["count"] = self.state["count"] + len(counted)
 
     def compute(self) -> float:
         count = self.state["count"].item()
@@ -91,8 +92,9 @@ def estimate_motion(clip: Tensor) -> tuple[Tensor, Tensor]:
 def find_visible(flow: Tensor) -> Tensor:
     """Which pixels are visible in the next frame, by an exact flow: those that are alone where they come to, inside.
 
-    flow: T x 2 x H x W, in pixels. -> T x H x W, bool
+    flow: T x 2 x H x W, in pixels; where it is not finite, nothing is visible. -> T x H x W, bool
     """
+    flow = torch.where(flow.isfinite(), flow, 2 * max(flow.shape[2:]))  # leaves the frame
     count, _, height, width = flow.shape
     places = _list_places(flow)
     weights = torch.zeros(count, (height + 2) * (width + 2), dtype=flow.dtype, device=flow.device)

@@ -14,7 +14,7 @@ from imagier.metrics.feature_metric import FeatureSet
 from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import Metric
 from imagier.nn.backbones.i3d import FRAMES
-from imagier.run.comparison import describe_metrics, describe_program
+from imagier.run.comparison import describe_metrics, describe_program, name_directions, name_values
 from imagier.run.feature_sets import check_finite
 from imagier.run.image_sets import StoredImage, read_images
 from imagier.run.workers import count_cores
@@ -58,7 +58,10 @@ def score_clips(
             for metric in measured.values():
                 metric.update(part[None], {})
         update(done + 1, len(clips))
-    return {name: metric.compute() for name, metric in measured.items()}
+    scores: dict[str, float] = {}
+    for name, metric in measured.items():
+        scores |= name_values(name, metric, metric.compute_all())
+    return scores
 
 
 def extract_clip_features(
@@ -105,7 +108,7 @@ def make_clip_card(
         },
         subject={"real": names[0], "fake": names[1], "fake_sha256": fingerprints[1]},
         made_by=describe_program(),
-        higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
+        higher_is_better=name_directions(metrics),
     )
 
 

@@ -6,13 +6,13 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
-from imagier.metrics.metric import AnyMetric
+from imagier.metrics.metric import AnyMetric, Metric
 from imagier.run.about import find_version
 from imagier.run.feature_sets import MeasuredSet
 from imagier.run.intervals import GROUPS, MOST_IMAGES_FOR_INTERVALS, measure_intervals
@@ -20,6 +20,8 @@ from imagier.train.card import Card
 from imagier.train.scoring import draw_images, split_real
 
 _SMALL_SET = 2000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Comparison:
         if has_intervals:
             intervals = measure_intervals(
                 lambda rows: self._compare(real.features, fake.features.select(rows)),
-                values,
+                {name: values[name] for name in self._list_smooth() if name in values},
                 len(fake.features),
                 self.seed,
                 lambda group: update(3 + group, total),
@@ -68,7 +70,7 @@ class Comparison:
                 "real_sha256": real.fingerprint,
                 "seed": self.seed,
             },
-            subject={"real": real.where, "fake": fake.where, "fake_sha256": fake.fingerprint, "sizes": fake.sizes},
+            subject={"real": real.where, "fake": fake.where, "fake_sha256": fake.fingerprint},
             warnings=list_warnings(list(self.metrics.values()), real.features, fake.features),
             made_by=describe_program(),
             higher_is_better={
@@ -81,6 +83,10 @@ class Comparison:
         for metric in self.metrics.values():
             values |= metric.measure(real, fake)
         return values
+
+    def _list_smooth(self) -> list[str]:
+        """The values whose intervals a jackknife tells."""
+        return [name for metric in self.metrics.values() if not metric.draws_images for name in metric.values]
 
     def _check(self, real: MeasuredSet, fake: MeasuredSet) -> None:
         dims = [each.features.features.shape[1] for each in (real, fake)]
@@ -100,21 +106,38 @@ class Comparison:
 
 
 def describe_metrics(metrics: Mapping[str, AnyMetric]) -> dict[str, dict[str, Any]]:
-    """The options of metrics that have some, by the names of their types, for the protocol."""
-    described = {name: dict(metric.describe()) for name, metric in metrics.items()}
-    return {name: options for name, options in described.items() if options}
+    """The options of metrics, by the names of their types, for the protocol; {} for those that have none."""
+    return {name: dict(metric.describe()) for name, metric in metrics.items()}
+
+
+def name_values(short: str, metric: Metric, by_name: Mapping[str, T]) -> dict[str, T]:
+    """What belongs to the numbers of a metric, by their names on cards: the main one's is the name of the type."""
+    return {short if name == metric.name else f"{short}: {name}": value for name, value in by_name.items()}
+
+
+def name_directions(metrics: Mapping[str, Metric]) -> dict[str, bool]:
+    """Whether higher is better, by the names of `name_values`."""
+    named = [name_values(short, metric, metric.scores) for short, metric in metrics.items()]
+    return {name: is_better for of_metric in named for name, is_better in of_metric.items()}
 
 
 def list_warnings(metrics: Sequence[FeatureMetric], real: FeatureSet, fake: FeatureSet) -> list[str]:
     """Where the numbers mean little."""
     warnings = []
     dim, count = real.features.shape[1], min(len(real), len(fake))
-    if any(metric.title == "FD" for metric in metrics) and (count < _SMALL_SET or count < dim):
-        limit = max(_SMALL_SET, dim)
+    limit = max(_SMALL_SET, dim)
+    for title in dict.fromkeys(metric.title for metric in metrics if metric.is_biased and count < limit):
         warnings.append(
-            f"FD of {count:,} images is mostly bias: compare it with its floor alone, or use {limit:,}; "
+            f"{title} of {count:,} images is mostly bias: compare it with its floor alone, or use {limit:,}; "
             "KD has no such bias"
         )
+    for metric in metrics:
+        classes = metric.list_classes(real, fake)
+        if not all(classes.values()):
+            warnings.append(
+                f"{metric.name} is of {sum(classes.values())} of the {len(classes)} classes of the real images: "
+                "one of the sets has too few images of the others"
+            )
     for name, features in (("real", real), ("generated", fake)):
         if (features.features == features.features[0]).all():
             warnings.append(f"all {name} images have the same features")

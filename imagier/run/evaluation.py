@@ -74,7 +74,7 @@ class Evaluator:
         self.training = _open_training_set(config, runtime, seed)
         self.scorer = build_scorer(config, recipe, runtime, self.held_out, metrics)
         if self.training is not None:
-            self.scorer.fit(recipe, partial(self.training.draw, baselines.SAMPLES))
+            self.scorer.fit(recipe, partial(self.training.draw, baselines.SAMPLES, whole=True))
         self._baselines: dict[str, Measured] | None = None
 
     def measure(self, recipe: Recipe, update: Callable[[int, int], None] = lambda done, total: None) -> Measured | None:

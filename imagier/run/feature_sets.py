@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureSet
 from imagier.metrics.features import FeatureExtractor
 from imagier.run.image_sets import StoredImage, read_images
+from imagier.run.paths import no_such_path
 from imagier.train.feature_cache import FeatureCache
 
 BATCH_SIZE = 32
@@ -30,30 +32,31 @@ class MeasuredSet:
     features: FeatureSet
     fingerprint: str
     """The SHA-256 of its content."""
-    sizes: str = ""
-    """Of the images, as "64 x 64 px"; empty for features."""
 
 
 def read_features(path: Path) -> MeasuredSet:
-    """N x D features of any network, from a file of numpy.save. UserError if it holds something else."""
+    """N x D features of any network, float32 or float64, from a file of numpy.save. UserError if it is none."""
     where = one_line(str(path))
+    if not path.exists():
+        raise no_such_path(path, "no such file", code="missing-input")
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         advice = "write it by numpy.save, without objects"
         raise UserError("cannot be read as an array", where=where, advice=advice, code="damaged-features") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiu":
         shape = f"an array of {array.dtype}, {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
         what = f"holds {shape}"
         raise UserError(what, where=where, advice="expected N x D numbers: a row for each image", code="wrong-features")
-    features = torch.from_numpy(np.ascontiguousarray(array))
+    dtype = np.float32 if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else np.float64
+    features = torch.from_numpy(np.ascontiguousarray(array, dtype))
     check_finite(features, where)
     return MeasuredSet(where, FeatureSet(features), hashlib.sha256(features.numpy().tobytes()).hexdigest())
 
 
 def check_finite(features: Tensor, where: str) -> None:
     """UserError if features are not finite numbers: no distance from them is one."""
-    bad = (~features.isfinite().all(dim=1)).nonzero()[:, 0] if features.is_floating_point() else torch.empty(0)
+    bad = (~features.isfinite().all(dim=1)).nonzero()[:, 0]
     if len(bad):
         what = f"{len(bad):,} of {len(features):,} rows hold NaN or infinite numbers, the first is row {int(bad[0]):,}"
         raise UserError(what, where=where, advice="compute these features again", code="non-finite-features")

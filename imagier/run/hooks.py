@@ -237,6 +237,7 @@ def _build_evaluation(session: Session, view: View, log: Log, saver: Saver | Non
         view,
         log.write,
         scorer=session.scorer,
+        learning=partial(session.training.draw, baselines.SAMPLES, whole=True),
         every=run.metrics_iter or run.snapshot_save_iter,
         every_epochs=run.metrics_epoch or run.snapshot_save_epoch,
         seed=session.plan.seed,

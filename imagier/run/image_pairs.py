@@ -10,7 +10,7 @@ import torch
 
 from imagier.errors import UserError
 from imagier.metrics.metric import Metric
-from imagier.run.comparison import describe_metrics, describe_program
+from imagier.run.comparison import describe_metrics, describe_program, name_directions, name_values
 from imagier.run.feature_sets import batch_images
 from imagier.run.image_sets import StoredImage, read_images
 from imagier.train.card import Card
@@ -26,8 +26,8 @@ _BATCH_PIXELS = 1 << 19
 class PairScores:
     """What metrics say of all pairs."""
 
-    values: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
     """Where means over images lie with 95 % confidence, over sets of this size."""
 
 
@@ -71,9 +71,11 @@ def measure_pairs(
             metric.update(pixels[1], {"targets": pixels[0]})
         done += len(batch)
         update(done, len(pairs))
-    values = {name: metric.compute() for name, metric in fresh.items()}
-    found = {name: metric.compute_intervals().get(metric.name) for name, metric in fresh.items()}
-    return PairScores(values, {name: interval for name, interval in found.items() if interval is not None})
+    scores = PairScores({}, {})
+    for name, metric in fresh.items():
+        scores.values.update(name_values(name, metric, metric.compute_all()))
+        scores.intervals.update(name_values(name, metric, metric.compute_intervals()))
+    return scores
 
 
 def make_pair_card(
@@ -98,7 +100,7 @@ def make_pair_card(
         },
         subject={"real": names[0], "fake": names[1], "fake_sha256": fingerprints[1]},
         made_by=describe_program(),
-        higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
+        higher_is_better=name_directions(metrics),
     )
 
 

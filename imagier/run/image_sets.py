@@ -56,7 +56,10 @@ def open_image_set(path: Path, input_type: str) -> list[StoredImage]:
     if not path.exists():
         raise no_such_path(path, "no such file or folder", code="missing-input")
     if path.is_dir() and detect_store(path, [input_type]) != "folder":
-        return _list_store(open_local(path, {input_type: "png"}), input_type)
+        stored = _list_store(open_local(path, {input_type: "png"}), input_type)
+        if not stored:
+            raise UserError(f"holds no {input_type}", where=path, advice="name its input type", code="no-images")
+        return stored
     images: list[StoredImage] = []
     for name, file in InputLister([input_type], extensions=VIDEOS).list_files([path]):
         images += _list_file(name.removeprefix("./"), file)
@@ -78,18 +81,23 @@ def read_images(images: Sequence[StoredImage], num_threads: int) -> Iterator[np.
 def label_by_folder(sets: Sequence[Sequence[StoredImage]], names: Sequence[object]) -> list[Tensor]:
     """The class of each image of each set, int64: the first folder of its name, of all sets together.
 
-    names: of the sets, in messages. UserError: an image that lies in no folder.
+    names: of the sets, in messages. UserError: an image that lies in no folder; sets that share no class.
     """
     folders = [[image.name.rpartition("/")[0].partition("/")[0] for image in images] for images in sets]
     for of_set, images, name in zip(folders, sets, names):
         if not all(of_set):
             what = f"{images[of_set.index('')].name!r} lies in no folder that says its class"
             raise UserError(what, where=name, advice="give each class a folder", code="no-classes")
+    if not set.intersection(*map(set, folders)):
+        what = (
+            f"no class of {' is one of '.join(f'{name} ({min(of_set)}, ...)' for name, of_set in zip(names, folders))}"
+        )
+        raise UserError(what, where=names[-1], advice="name folders alike, at the top of each set", code="no-classes")
     numbers = {folder: i for i, folder in enumerate(sorted({folder for of_set in folders for folder in of_set}))}
     return [torch.tensor([numbers[folder] for folder in of_set]) for of_set in folders]
 
 
-def hash_images(images: Sequence[StoredImage]) -> str:
+def hash_image_set(images: Sequence[StoredImage]) -> str:
     """The SHA-256 of the names and stored contents of a set: another one is another set."""
     whole = hashlib.sha256()
     hashed: dict[str, bytes] = {}

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from imagier.config.constructor import list_options
+from imagier.config.check import check_options
+from imagier.config.constructor import list_parameters
 from imagier.config.find import find
 from imagier.config.schema import METRIC
 from imagier.errors import UserError
@@ -23,7 +24,7 @@ from imagier.run.clip_sets import extract_clip_features, group_clips, make_clip_
 from imagier.run.comparison import Comparison
 from imagier.run.feature_sets import MeasuredSet, check_finite, extract_features, read_features
 from imagier.run.image_pairs import make_pair_card, measure_pairs, pair_images
-from imagier.run.image_sets import StoredImage, hash_images, label_by_folder, open_image_set
+from imagier.run.image_sets import StoredImage, hash_image_set, label_by_folder, open_image_set
 from imagier.run.workers import count_cores
 from imagier.tools.progress import ProgressBar
 from imagier.train.card import Card, compare_protocols, join_cards, read_card
@@ -35,7 +36,8 @@ def build_metrics(
 ) -> dict[str, FeatureMetric | Metric]:
     """The metrics of these names, with those of the options that each has.
 
-    UserError: a name that is none, or of a metric that needs more than two sets of images; an option that none has.
+    UserError: a name that is none, or of a metric that needs more than two sets of images; an option that none has, or
+    that its constructor refuses.
     """
     metrics: dict[str, FeatureMetric | Metric] = {}
     used: set[str] = set()
@@ -44,22 +46,26 @@ def build_metrics(
         if not issubclass(cls, FeatureMetric):
             metrics[name] = _build_direct(cls, name)
             continue
-        known = list_options(cls.__init__)
-        own = {key: value for key, value in options.items() if known is None or key in known}
+        known = [parameter.name for parameter in list_parameters(cls)]
+        own = {key: value for key, value in options.items() if key in known}
         used |= own.keys()
-        metrics[name] = cls(**own) if features is None else cls(features=features, **own)
+        own |= {} if features is None else {"features": features}
+        metrics[name] = cls(**check_options(cls, own))
     if not metrics:
         raise UserError("no metric", where="metrics", advice="name some, such as fd or psnr", code="no-metrics")
     for key in options.keys() - used - {"seed"}:
         what = f"none of {', '.join(names)} has it"
         raise UserError(what, where=key, advice="leave it out, or add the metric that it is for", code="unused-option")
+    if "subset_size" in options and "num_subsets" not in options:
+        what = "kd draws no subsets"
+        raise UserError(what, where="subset_size", advice="give --num_subsets, too", code="unused-option")
     return metrics
 
 
 def _build_direct(cls: type[AnyMetric], name: str) -> Metric:
     """A metric that needs to know nothing about an image but its target, or nothing of a clip. UserError: more."""
     if issubclass(cls, Metric) and cls.needs == (() if cls.takes_clips else ("targets",)) and not cls.learns:
-        return cls()
+        return cls(**check_options(cls, {}))
     what = f"{name} needs to know more of an image than its target"
     advice = "leave it out, or add it to a config's metrics and run imagier evaluate"
     raise UserError(what, where="metrics", advice=advice, code="no-pair-metric")
@@ -86,12 +92,15 @@ class Measurement:
             raise UserError(what, where=fake, advice="give images for both, or features for both", code="mixed-sets")
         of_sets = {name: metric for name, metric in self.metrics.items() if isinstance(metric, FeatureMetric)}
         pairwise = {name: metric for name, metric in self.metrics.items() if isinstance(metric, Metric)}
+        if self.weights is not None and (all(are_arrays) or not of_sets):
+            what = "no network makes features here"
+            raise UserError(what, where="weights", advice="leave them out", code="unused-weights")
         if all(are_arrays):
             return self._compare_features(real, fake, of_sets, pairwise)
         if any(metric.takes_clips for metric in self.metrics.values()):
             return self._compare_clips((real, fake), of_sets, pairwise)
         real_images, fake_images = (open_image_set(path, self.input_type) for path in (real, fake))
-        hashes = hash_images(real_images), hash_images(fake_images)
+        hashes = hash_image_set(real_images), hash_image_set(fake_images)
         paired: Card | None = None
         if pairwise:
             pairs = pair_images(real_images, fake_images, real, fake)
@@ -166,7 +175,7 @@ class Measurement:
                 what, where="metrics", advice="measure it apart, on a card of its own", code="mixed-metrics"
             )
         images = [open_image_set(path, self.input_type) for path in paths]
-        hashes = hash_images(images[0]), hash_images(images[1])
+        hashes = hash_image_set(images[0]), hash_image_set(images[1])
         clips = [group_clips(of_set, str(path)) for of_set, path in zip(images, paths)]
         cards = []
         if direct:

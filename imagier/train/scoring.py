@@ -101,9 +101,9 @@ class Scorer:
     def fit(self, recipe: Recipe, training: Callable[[], Iterable[Batch]]) -> None:
         """Lets metrics that learn see training images, on the first rank; the others get what it learned.
 
-        training: the share of a rank. UserError if they lack something.
+        training: samples for the first rank alone. UserError if they lack something.
         """
-        for index, metric in enumerate(self.pairwise):
+        for metric in self.pairwise:
             if metric.learns:
                 error: UserError | None = None
                 if self.runtime.is_main:
@@ -113,7 +113,9 @@ class Scorer:
                         error = found
                 if (error := self.runtime.broadcast(error)) is not None:
                     raise error
-                self.pairwise[index] = self.runtime.broadcast(metric)
+                learned = metric.learned_state() if self.runtime.is_main else {}
+                learned = self.runtime.broadcast({name: tensor.cpu() for name, tensor in learned.items()})
+                metric.load_learned(learned, self.runtime.device)
 
     @property
     def learned(self) -> set[str]:

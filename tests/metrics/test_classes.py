@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 from imagier.errors import UserError
-from imagier.metrics import class_accuracy, inception_score, mode_coverage
+from imagier.metrics import class_accuracy, inception_score, kd, mode_coverage
 from imagier.metrics.classifier import fit_classifier
-from imagier.metrics.feature_metric import FeatureSet
+from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
 from imagier.metrics.mode_coverage import measure_modes
+from imagier.run.comparison import list_warnings
 
 
 def clusters(count: int, classes: int, *, dim: int = 6, seed: int = 0, spread: float = 1.0) -> FeatureSet:
@@ -84,22 +86,45 @@ def test_modes_of_known_histograms() -> None:
     assert math.isnan(measure_modes(real, torch.tensor([9, 9]))["mode_kl"])
 
 
-def test_classes_come_from_labels_or_else_from_logits() -> None:
-    metric = mode_coverage.Metric()
+def test_classes_come_from_labels_or_from_logits() -> None:
+    metric, by_logits = mode_coverage.Metric(), mode_coverage.Metric(classes="logits")
+    assert metric.describe() != by_logits.describe()
     real, fake = clusters(300, 5, spread=0.01), clusters(200, 5, seed=1, spread=0.01)
-    without_two = FeatureSet(fake.features[fake.labels >= 20])  # its own classes need not be known
+    without_two = fake.select(fake.labels >= 20)
     assert metric.measure(real, without_two)["mode_coverage"] == pytest.approx(3 / 5)
 
     def one_hot(labels: Tensor) -> FeatureSet:
-        return FeatureSet(torch.zeros(len(labels), 2), torch.eye(50)[labels])
+        return FeatureSet(torch.zeros(len(labels), 2), torch.eye(50)[labels], torch.zeros_like(labels))
 
-    values = metric.measure(one_hot(real.labels), one_hot(torch.tensor([0, 10, 20, 49])))
+    values = by_logits.measure(one_hot(real.labels), one_hot(torch.tensor([0, 10, 20, 49])))
+    assert metric.measure(FeatureSet(real.features), fake) == {}
     assert (values["mode_coverage"], values["mode_outside"]) == (pytest.approx(3 / 5), pytest.approx(1 / 4))
 
 
-@pytest.mark.parametrize("module", [mode_coverage, inception_score])
-def test_features_without_classes_are_refused(module: object) -> None:
-    features = FeatureSet(torch.zeros(20, 2))
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda features: mode_coverage.Metric(features=features, classes="logits"),
+        lambda features: inception_score.Metric(features=features),
+    ],
+)
+def test_features_without_classes_are_refused(build: Callable[[str], FeatureMetric]) -> None:
     with pytest.raises(UserError, match="needs class logits") as error:
-        module.Metric(features="dinov2").measure(features, features)
+        build("dinov2")
     assert error.value.code == "no-logits"
+
+
+def test_logits_that_are_not_numbers_give_none() -> None:
+    features = FeatureSet(torch.zeros(20, 2), torch.full((20, 3), math.nan))
+    assert math.isnan(inception_score.Metric().measure(features, features)["is"])
+
+
+def test_a_class_that_one_of_the_sets_lacks_is_known() -> None:
+    real, fake = clusters(100, 4), clusters(80, 4, seed=1)
+    metric = kd.Metric(per_class=True)
+    assert metric.list_classes(real, fake) == {0: True, 10: True, 20: True, 30: True}
+    some = fake.select(fake.labels != 20)
+    assert metric.list_classes(real, some) == {0: True, 10: True, 20: False, 30: True}
+    (warning,) = list_warnings([metric], real, some)
+    assert "3 of the 4 classes" in warning
+    assert list_warnings([metric, kd.Metric()], real, fake) == []

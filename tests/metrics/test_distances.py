@@ -127,10 +127,16 @@ def test_prdc_equals_the_published_program(k: int) -> None:
     assert measure_prdc(real, fake, k=k) == pytest.approx(expected, abs=1e-12)
 
 
-def test_prdc_of_identical_and_of_distant_sets() -> None:
-    real = normal(40, 6)
-    same = measure_prdc(real, real.clone(), k=3)
-    assert [same[name] for name in ("precision", "recall", "coverage")] == [1, 1, 1]
+EXACT_PAIRS = pytest.mark.parametrize("exact_pairs", [0, 1 << 26])
+"""Products in float32, and in float64."""
+
+
+@EXACT_PAIRS
+def test_prdc_of_identical_and_of_distant_sets(monkeypatch: pytest.MonkeyPatch, exact_pairs: int) -> None:
+    monkeypatch.setattr("imagier.metrics.blocks._MOST_EXACT_PAIRS", exact_pairs)
+    for dim in (6, 300):
+        real = normal(200, dim)
+        assert set(measure_prdc(real, real.clone(), k=5).values()) == {1}
     assert set(measure_prdc(real, real + 1000, k=3).values()) == {0}
 
 
@@ -171,9 +177,10 @@ def count_prdc(real: Tensor, fake: Tensor, k: int) -> dict[str, float]:
     }
 
 
+@EXACT_PAIRS
 @pytest.mark.parametrize("tile", [7, 64])
-def test_rounding_decides_nothing_where_many_distances_of_large_sets_are_equal(
-    monkeypatch: pytest.MonkeyPatch, tile: int
+def test_rounding_decides_nothing_where_many_distances_are_equal(
+    monkeypatch: pytest.MonkeyPatch, tile: int, exact_pairs: int
 ) -> None:
     """Multiples of one number, with images that are in both sets, some of them more than once."""
     rng = torch.Generator().manual_seed(0)
@@ -181,7 +188,7 @@ def test_rounding_decides_nothing_where_many_distances_of_large_sets_are_equal(
     real[:20], fake[:10] = real[20], real[20]
     fake[10:30] = real[30:50]
     monkeypatch.setattr("imagier.metrics.blocks._TILE", tile)
-    monkeypatch.setattr("imagier.metrics.blocks._MOST_EXACT_PAIRS", 0)
+    monkeypatch.setattr("imagier.metrics.blocks._MOST_EXACT_PAIRS", exact_pairs)
     expected = count_prdc(real.double(), fake.double(), 3)
     assert measure_prdc(real, fake, k=3) == expected
     assert 0 < expected["precision"] < 1 or 0 < expected["recall"] < 1
@@ -192,8 +199,22 @@ def test_inception_score() -> None:
     sharp = torch.eye(4).repeat(5, 1) * 1e4
     assert inception_score(sharp) == pytest.approx(4)
     logits = normal(50, 6)
-    p = logits.softmax(dim=1).numpy()
+    p = logits.softmax(dim=1).numpy()[torch.randperm(50, generator=torch.Generator().manual_seed(3)).numpy()]
     expected = [
         np.exp(np.mean([scipy.stats.entropy(row, part.mean(axis=0)) for row in part])) for part in np.array_split(p, 5)
     ]
-    assert inception_score(logits, num_splits=5) == pytest.approx(np.mean(expected), rel=1e-10)
+    assert inception_score(logits, num_splits=5, seed=3) == pytest.approx(np.mean(expected), rel=1e-10)
+    logits[7, 2] = -math.inf
+    assert inception_score(logits) > 1
+    logits[7, 2] = math.nan
+    assert math.isnan(inception_score(logits))
+
+
+def test_the_inception_score_does_not_need_images_in_a_random_order() -> None:
+    by_class = torch.eye(4).repeat_interleave(100, 0) * 1e4
+    assert inception_score(by_class, num_splits=4) > 3.8
+
+
+def test_fd_of_features_whose_squares_overflow_is_no_number() -> None:
+    assert math.isnan(frechet_distance(normal(9, 4) * 1e160, normal(9, 4, 1) * 1e160))
+    assert math.isnan(frechet_distance(normal(9, 4) * math.inf, normal(9, 4, 1)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from imagier.metrics.feature_metric import Features
 from imagier.metrics.features import (
     FEATURE_SPACES,
     FeatureExtractor,
@@ -19,7 +21,7 @@ from imagier.metrics.features import (
     resize_clean,
     resize_like_tensorflow1,
 )
-from imagier.nn.backbones import list_layers, list_networks
+from imagier.nn.backbones import list_layers
 
 CPU = torch.device("cpu")
 
@@ -54,8 +56,11 @@ def test_resizing_by_corners_keeps_the_corner_pixels() -> None:
 
 @pytest.mark.parametrize("space", FEATURE_SPACES.values(), ids=FEATURE_SPACES)
 def test_every_space_names_layers_of_a_network(space: object) -> None:
-    assert space.network in list_networks()
     assert {space.layer, space.logits} - {None} <= set(list_layers(space.network))
+
+
+def test_the_choices_in_a_config_are_all_spaces() -> None:
+    assert set(get_args(get_args(Features)[0])) == set(FEATURE_SPACES)
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,17 @@ def test_psnr_of_a_constant_difference_is_known_and_at_most_100(difference: floa
     assert measure(l1.Metric(), image, image + difference).tolist() == pytest.approx([difference] * 2)
 
 
+@pytest.mark.parametrize("metric", [l1.Metric(), psnr.Metric(), l1_changed.Metric()], ids=lambda metric: metric.name)
+def test_an_image_that_holds_nan_is_not_left_out_of_the_mean(metric: MeanOverImages) -> None:
+    target, start = torch.zeros(3, 3, 4, 4), torch.zeros(3, 3, 4, 4)
+    start[:2] = 1
+    for image, is_number in ((target + 0.1, True), (torch.where(torch.eye(4) > 0, torch.nan, target), False)):
+        tested = metric.fresh(torch.device("cpu"))
+        tested.update(image, {"targets": target, "start": start})
+        assert np.isfinite(tested.compute()) == is_number
+        assert bool(tested.compute_intervals()) == is_number
+
+
 def test_only_pixels_that_had_to_change_count() -> None:
     rng = np.random.default_rng(0)
     made, target, start = (rng.random((2, 3, 4, 4)) for _ in range(3))

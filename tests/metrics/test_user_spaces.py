@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from imagier.metrics.features import FeatureExtractor
 
 CPU = torch.device("cpu")
 CODE = """
+import functools
+
 import torch
 
 def colors(images):
@@ -32,6 +35,14 @@ one_number = lambda images: images.mean()
 rows = lambda images: images.flatten(1)[:1]
 nan = lambda images: colors(images) / 0
 text = lambda images: "features"
+raising = lambda images: images.no_such_thing
+precision = lambda images: torch.full((len(images), 1), float(torch.backends.cudnn.allow_tf32))
+partial = functools.partial(lambda images, power: images.mean(dim=(2, 3)) ** power, power=2)
+
+class Sized(Net):
+    def __init__(self, size):
+        super().__init__()
+
 a_constant = 3
 """
 
@@ -63,9 +74,12 @@ def test_a_module_of_torch_may_give_classes_too(lab: str) -> None:
 
 
 def test_the_description_changes_with_the_code_and_with_the_weights(lab: str, tmp_path: Path) -> None:
-    of_net, of_function = (FeatureExtractor(f"{lab}:{name}", CPU).describe() for name in ("Net", "colors"))
+    of_net, of_function, of_partial = (
+        FeatureExtractor(f"{lab}:{name}", CPU).describe() for name in ("Net", "colors", "partial")
+    )
     assert of_net["features"] == f"{lab}:Net"
-    assert of_net["source_sha256"] == of_function["source_sha256"]
+    assert of_net["source_sha256"] == of_function["source_sha256"] == of_partial["source_sha256"]
+    assert of_function["source_sha256"] == hashlib.sha256(CODE.encode()).hexdigest()
     assert "weights_sha256" in of_net.keys() - of_function.keys()
     again = FeatureExtractor(f"{lab}:Net", CPU)
     again._apply._network._made.fc.weight.data[0, 0] = 2
@@ -83,6 +97,8 @@ def test_the_description_changes_with_the_code_and_with_the_weights(lab: str, tm
         ("{lab}:one_number", "wrong-output"),
         ("{lab}:rows", "wrong-output"),
         ("{lab}:text", "wrong-output"),
+        ("{lab}:raising", "broken-code"),
+        ("{lab}:Sized", "broken-code"),
         ("{lab}:nan", "non-finite-output"),
         ("vgg", "unknown-features"),
     ],
@@ -92,6 +108,13 @@ def test_what_is_no_space_is_one_line(lab: str, name: str, code: str) -> None:
         FeatureExtractor(name.format(lab=lab), CPU)(images())
     assert error.value.code == code
     assert "\n" not in str(error.value)
+    assert (f"{lab}.py:" in str(error.value)) == name.endswith(":raising")
+
+
+def test_the_network_sees_images_in_full_float32(lab: str) -> None:
+    assert torch.backends.cudnn.allow_tf32
+    assert not FeatureExtractor(f"{lab}:precision", CPU)(images())[0].any()
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_nan_in_an_image_is_not_the_fault_of_the_users_code(lab: str) -> None:

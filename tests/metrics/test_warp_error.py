@@ -51,6 +51,21 @@ def test_a_clip_that_only_moves_has_no_error() -> None:
     assert visible.float().mean() > 0.85
 
 
+def test_a_clip_that_holds_nan_has_no_error_that_looks_good() -> None:
+    clips = moving()
+    clips[0, 1, :, 20, 20] = torch.nan
+    assert math.isnan(score(torch.cat([clips, moving(seed=1)])))
+
+
+def test_what_moves_to_nowhere_is_not_visible() -> None:
+    flow = torch.zeros(1, 2, 16, 16)
+    flow[0, :, 3, 4], flow[0, 0, 5, 6] = torch.nan, torch.inf
+    expected = torch.ones(1, 16, 16, dtype=torch.bool)
+    expected[0, 3, 4] = expected[0, 5, 6] = False
+    assert torch.equal(find_visible(flow), expected)
+    assert score(moving(2, 16), flow=flow[None]) > 0
+
+
 def test_flicker_counts_by_the_square_of_its_size() -> None:
     clips = moving()
     base = score(clips, targets=clips)

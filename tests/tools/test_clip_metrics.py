@@ -128,7 +128,9 @@ def test_what_are_no_clips_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     assert refuse(capsys, clips, "mixed", "--metrics", "warp_error").startswith("mixed/clip/2.png: ")
     assert refuse(capsys, clips, "short", *fvd).startswith("short: ")
     assert refuse(capsys, clips, clips, "--metrics", "warp_error,psnr").startswith("--metrics: psnr is of images")
-    assert refuse(capsys, clips, clips, "--metrics", "fvd", "--features", "clip").startswith("--features: clip sees")
+    assert refuse(capsys, clips, clips, "--metrics", "fvd", "--features", "clip").startswith(
+        "--features: expected 'i3d'"
+    )
 
 
 def save_classes(folder: str, seed: int, shift: int = 0) -> str:
@@ -153,8 +155,23 @@ def test_folders_are_classes_for_metrics_that_need_some(capsys: pytest.CaptureFi
     assert measure(real, save_classes("wrong", 1, shift=1), *words)["values"] == {"class_accuracy": 0.0}
     save_frames("flat", frames(3, 0))
     assert refuse(capsys, real, "flat", *words).startswith("flat: ")
+    save_classes("wrapped/images", 1)
+    assert refuse(capsys, real, "wrapped", *words).startswith(
+        "wrapped: no class of real (blue, ...) is one of wrapped ("
+    )
     np.save("a.npy", np.random.default_rng(0).random((20, 3)))
     assert refuse(capsys, "a.npy", "a.npy", "--metrics", "class_accuracy").startswith("a.npy: has no classes")
+
+
+def test_modes_are_counted_alike_with_and_without_another_metric_on_classes() -> None:
+    real, fake = save_classes("real", 0), save_classes("fake", 1)
+    Path("fake/green/0.png").unlink()
+    alone, both = (
+        measure(real, fake, "--metrics", names, "--features", "clip_metrics_lab:means")
+        for names in ("mode_coverage", "mode_coverage,class_accuracy")
+    )
+    assert alone["values"].items() < both["values"].items()
+    assert alone["values"]["mode_kl"] > 0
 
 
 def test_features_of_the_users_are_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:

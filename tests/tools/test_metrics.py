@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.stats
 from torch import Tensor
 
@@ -60,9 +61,10 @@ def test_the_card_of_features_holds_what_other_programs_compute() -> None:
     kernel = lambda a, b: (a @ b.T / 6 + 1) ** 3  # noqa: E731
     within = [(kernel(a, a).sum() - np.trace(kernel(a, a))) / (len(a) * (len(a) - 1)) for a in (x, y)]
     expected["kd"] = sum(within) - 2 * kernel(x, y).mean()
-    values = dict(card["values"])
-    values.pop("fd")
-    assert values == pytest.approx(expected, abs=1e-9)
+    covariances = [np.cov(rows.T) for rows in (x, y)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    expected["fd"] = np.square(x.mean(axis=0) - y.mean(axis=0)).sum() + np.trace(sum(covariances) - 2 * root)
+    assert card["values"] == pytest.approx(expected, abs=1e-9)
     assert card["protocol"]["num_real"] == 60
 
 
@@ -176,7 +178,9 @@ def test_what_means_little_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         (lambda: np.save("fake.npy", np.array(["a"] * 30)[:, None]), "fake.npy: holds an array of"),
         (lambda: Path("fake.npy").write_bytes(b"\x93NUMPY"), "fake.npy: cannot be read"),
         (lambda: np.save("fake.npy", np.ones((1, 6))), "fake.npy: 1 image"),
-        (lambda: None, "fake.npy: "),
+        (lambda: np.save("fake.npy", np.ones((30, 0))), "fake.npy: holds an array of float64, (30, 0)"),
+        (lambda: Path("fake.npy").write_bytes(b"PK\x03\x04" + bytes(100)), "fake.npy: cannot be read"),
+        (lambda: None, "fake.npy: no such file"),
     ],
 )
 def test_features_that_cannot_be_compared_are_one_line(
@@ -186,6 +190,16 @@ def test_features_that_cannot_be_compared_are_one_line(
     assert callable(write)
     write()
     assert refuse(capsys, "real.npy", "fake.npy").startswith(where)
+
+
+@pytest.mark.parametrize("dtype", [">f8", "longdouble", "f2", "i4"])
+def test_features_of_any_type_of_number_are_compared(dtype: str) -> None:
+    save_features("real.npy", 60)
+    for name in ("one.npy", "two.npy"):
+        np.save(name, (4 * np.random.default_rng(1).normal(size=(40, 6))).round().astype(dtype))
+        dtype = "f8"
+    cards = [measure("real.npy", name, "--metrics", "fd,kd,prdc") for name in ("one.npy", "two.npy")]
+    assert cards[0]["values"] == pytest.approx(cards[1]["values"], rel=1e-6)
 
 
 def test_images_of_one_color_have_numbers_and_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,11 +241,34 @@ def test_a_broken_image_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         (["--metrics", "psnr,l1", "--k", "3"], "--k: none of psnr, l1 has it"),
         (["--metrics", "fd,l1_changed"], "--metrics: l1_changed needs to know more of an image than its target"),
         (["--metrics", ","], "--metrics: no metric"),
-        (["--features", "vgg"], "--features: no features 'vgg'"),
+        (["--metrics", "kd", "--subset_size", "5"], "--subset_size: kd draws no subsets"),
+        (
+            ["--metrics", "kd", "--num_subsets", "2", "--subset_size", "1"],
+            "--subset_size: must be greater than or equal",
+        ),
+        (["--weights", "w.pth"], "--weights: no network makes features here"),
+        (["--features", "vgg"], "--features: expected 'efflite0', "),
+        (["--features", "lab:"], "--features: "),
     ],
 )
 def test_options_that_do_not_fit_are_refused(capsys: pytest.CaptureFixture[str], words: list[str], start: str) -> None:
     assert refuse(capsys, save_features("r.npy", 30), save_features("f.npy", 30), *words).startswith(start)
+
+
+def test_a_metric_of_the_users_that_cannot_be_made_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(".")
+    Path("needy_lab").mkdir()
+    for name, default in (("one", ""), ("two", " = 1.0")):
+        Path(f"needy_lab/{name}.py").write_text(
+            "from imagier.metrics.fd import Metric as Base\n\n\nclass Metric(Base):\n"
+            f"    def __init__(self, *, scale: float{default}):\n        super().__init__('efflite0')\n"
+        )
+    save_features("r.npy", 30)
+    assert refuse(capsys, "r.npy", "r.npy", "--metrics", "needy_lab.one").startswith("scale: missing")
+    words = ["--metrics", "needy_lab.two", "--features", "efflite0"]
+    assert refuse(capsys, "r.npy", "r.npy", *words).startswith("--features: unknown key")
 
 
 def save_noisy(folder: str, of: str, seed: int = 1) -> str:
@@ -262,7 +299,7 @@ def test_pairs_are_compared_one_by_one_without_a_network(monkeypatch: pytest.Mon
     assert card["floor"] == {}
     assert card["higher_is_better"] == {"psnr": True, "l1": False, "ssim": True}
     assert card["protocol"].keys() == {"pairs", "metrics", "num_real", "num_fake", "real_sha256"}
-    assert card["protocol"]["metrics"].keys() == {"ssim"}
+    assert card["protocol"]["metrics"].keys() == {"psnr", "l1", "ssim"}
 
 
 def test_a_metric_of_the_users_that_is_no_mean_over_images_has_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,8 +330,11 @@ def test_pairs_and_sets_are_on_one_card(count_extracted: Callable[[], int]) -> N
     sets = measure(real, fake, "--metrics", "fd,prdc", "--k", "2")
     pairs = measure(real, fake, "--metrics", "psnr")
     assert both["values"] == pytest.approx({**sets["values"], **pairs["values"]}, rel=1e-4)
-    assert both["floor"].keys() == sets["floor"].keys()
-    assert both["protocol"] == {**sets["protocol"], **pairs["protocol"], "metrics": {"prdc": {"k": 2}}}
+    for name in ("floor", "at_floor_sizes"):
+        assert both[name] == pytest.approx(sets[name], rel=1e-4)
+    assert both["floor_sizes"] == sets["floor_sizes"] == [4, 4]
+    metrics = {"psnr": {}, "fd": {}, "prdc": {"k": 2}}
+    assert both["protocol"] == {**sets["protocol"], **pairs["protocol"], "metrics": metrics}
 
 
 def test_an_option_that_is_given_as_it_is_anyway_changes_no_protocol() -> None:
@@ -302,9 +342,9 @@ def test_an_option_that_is_given_as_it_is_anyway_changes_no_protocol() -> None:
     cards = [measure(real, fake, "--metrics", "prdc", *words) for words in ([], ["--k", "5"], ["--k", "4"])]
     hashes = [card["protocol_hash"] for card in cards]
     assert hashes[0] == hashes[1] != hashes[2]
-    assert measure(real, fake, "--metrics", "kd", "--num_subsets", "2")["protocol"]["metrics"] == {
-        "kd": {"num_subsets": 2, "subset_size": 1000}
-    }
+    card = measure(real, fake, "--metrics", "kd", "--num_subsets", "2")
+    assert card["protocol"]["metrics"] == {"kd": {"num_subsets": 2, "subset_size": 1000, "seed": 0}}
+    assert card["intervals"] == {}, "a jackknife would draw other subsets each time"
 
 
 def rename(old: str, new: str) -> None:

@@ -176,15 +176,18 @@ class Loader:
         count = sum(-(-len(run) // self.batch_size) for run in runs)
         return count if self.most_batches is None else min(count, self.most_batches)
 
-    def draw(self, count: int) -> Iterator[Batch]:
+    def draw(self, count: int, *, whole: bool = False) -> Iterator[Batch]:
         """This rank's share of `count` random samples, or of all if there are fewer, each once. The same every time.
+
+        whole: all of them, for a rank that works alone.
 
         They come from all over the set, in whole or in blocks. Neither the batch size nor the number of ranks changes
         which samples they are. Every rank gets as many batches, all whole, if `count` is a multiple of
         `samples_per_step`.
         """
         drawn = shuffle_indices(len(self.dataset), self.seed, _DRAWS)[:count]
-        starts = range(self.rank * self.batch_size, len(drawn), self.samples_per_step)
+        rank, step = (0, self.batch_size) if whole else (self.rank, self.samples_per_step)
+        starts = range(rank * self.batch_size, len(drawn), step)
         runs = [drawn[start : start + self.batch_size].tolist() for start in starts]
         return self._batches(self._torch_loader(_InOrder(runs, self.batch_size, None)))
 

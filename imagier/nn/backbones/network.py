@@ -27,13 +27,13 @@ _BACKBONES = {
         resnet.RESNET50,
         resnet.ROBUST_RESNET50,
         efficientnet_lite.EFFICIENTNET_LITE0,
-        vit.DINOV2_VITB14,
-        vit.DINOV2_VITL14,
-        vit.CLIP_VITL14_336,
     )
 }
 
-_OF_CLIPS = {i3d.I3D.name: i3d.I3D}
+_OF_METRICS = {
+    backbone.name: backbone for backbone in (vit.DINOV2_VITB14, vit.DINOV2_VITL14, vit.CLIP_VITL14_336, i3d.I3D)
+}
+"""For images of one size, or for clips."""
 
 
 def build_feature_network(network: str, layers: Sequence[str], weights_path: str | None = None) -> FeatureNetwork:
@@ -43,9 +43,9 @@ def build_feature_network(network: str, layers: Sequence[str], weights_path: str
     used. By default the file is looked for in torch's cache under its torchvision name, and downloaded there.
     UserError: unknown network or layer; weights that cannot be found, read or loaded.
     """
-    if network not in _BACKBONES | _OF_CLIPS:
+    if network not in _BACKBONES | _OF_METRICS:
         raise UserError(f"no feature network {network!r}", advice=_suggest(network, _BACKBONES), code="unknown-network")
-    backbone = (_BACKBONES | _OF_CLIPS)[network]
+    backbone = (_BACKBONES | _OF_METRICS)[network]
     where = f"feature network {network}"
     if not layers:
         raise UserError("no layers given", where=where, advice=_suggest("", backbone.taps), code="no-layers")
@@ -59,22 +59,22 @@ def build_feature_network(network: str, layers: Sequence[str], weights_path: str
 
 
 def find_weights(network: str, weights_path: str | None = None) -> Path:
-    """The file of a network that `list_networks` has, or of i3d: the given one, or else the one in its usual place.
+    """The file of a network that `build_feature_network` knows: the given one, or else the one in its usual place.
 
     UserError: there is none there.
     """
-    backbone = (_BACKBONES | _OF_CLIPS)[network]
+    backbone = (_BACKBONES | _OF_METRICS)[network]
     return backbone.find_weights() if weights_path is None else Path(weights_path).expanduser()
 
 
 def list_networks() -> list[str]:
-    """All names that `build_feature_network` accepts as network, but i3d, which sees clips and not images."""
+    """The networks of images of any size. `build_feature_network` knows those of metrics, too."""
     return list(_BACKBONES)
 
 
 def list_layers(network: str) -> list[str]:
     """All names that `build_feature_network` accepts as layers of `network`, a name that it knows."""
-    return list(_BACKBONES[network].taps)
+    return list((_BACKBONES | _OF_METRICS)[network].taps)
 
 
 class FeatureNetwork(nn.Module):

@@ -50,13 +50,14 @@ class Evaluation:
         write: Callable[[Record], None],
         *,
         scorer: Scorer,
+        learning: Callable[[], Iterable[Batch]] | None = None,
         every: int,
         every_epochs: int,
         seed: int,
         on_scores: Callable[[int, Scores], None] = lambda step, scores: None,
     ) -> None:
         """batches: this rank's share of the held-out set. training: its share of some training samples, whose mean
-        color is a baseline, and which metrics that learn see; None: there is no such baseline.
+        color is a baseline; None: there is no such baseline. learning: all of these, for metrics that learn.
 
         on_scores: called with the step and the generator's scores.
         """
@@ -65,6 +66,7 @@ class Evaluation:
         self.view = view
         self.write = write
         self.scorer = scorer
+        self.learning = learning
         self.every = every
         self.every_epochs = every_epochs
         self.seed = seed
@@ -112,8 +114,8 @@ class Evaluation:
 
     def _evaluate(self, trainer: Trainer, progress: Progress | None) -> dict[str, Scores]:
         has_average = name_weights(trainer) == AVERAGE
-        if not self._has_learned and self.training is not None:
-            self.scorer.fit(trainer.recipe, self.training)
+        if not self._has_learned and self.learning is not None:
+            self.scorer.fit(trainer.recipe, self.learning)
             self._has_learned = True
         with (
             self.view.use_average_weights(trainer) as recipe,
