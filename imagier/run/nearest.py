@@ -61,13 +61,16 @@ class NearestImages:
             update(min(done * training.samples_per_step, count), count)
         of_ranks = runtime.all_gather_objects((found, thumbnails))
         seen = [each for of_rank, _ in of_ranks for each in of_rank]
-        features = torch.cat([each.features for each in seen]) if seen else torch.empty(0, 0)
-        if runtime.is_main and seen and cache is not None:
+        if not seen:
+            return cls(evaluator, torch.empty(0, 0), np.empty((0, SIDE_PX, SIDE_PX, 3), np.uint8))
+        features, digests = torch.cat([each.features for each in seen]), torch.cat([each.digests for each in seen])
+        if runtime.is_main and cache is not None:
             logits = [each.logits for each in seen if each.logits is not None]
-            digests = torch.cat([each.digests for each in seen])
             cache.save(digests, features, torch.cat(logits) if logits else None)
-        shrunk = [each for _, of_rank in of_ranks for each in of_rank]
-        return cls(evaluator, features, np.concatenate(shrunk) if shrunk else np.empty((0, SIDE_PX, SIDE_PX, 3)))
+        rows = {digest.tobytes(): row for row, digest in enumerate(digests.numpy())}  # an image counts once
+        once = sorted(rows.values())
+        shrunk = np.concatenate([each for _, of_rank in of_ranks for each in of_rank])
+        return cls(evaluator, features[once], shrunk[once])
 
     @torch.no_grad()
     def draw(self, recipe: Recipe, path: Path) -> str:

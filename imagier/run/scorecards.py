@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imagier.config.check import Component
+from imagier.config.check import Component, Config
 from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
 from imagier.metrics.features import hash_file
@@ -35,7 +35,7 @@ from imagier.run.options import RunOptions
 from imagier.run.process import open_runtime
 from imagier.run.ranks import raise_on_all_ranks
 from imagier.run.score_log import record_scores
-from imagier.train.card import Card, hash_protocol, read_card
+from imagier.train.card import Card, flatten, hash_protocol, read_card
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.disk import describe_error
 from imagier.train.hooks import page
@@ -228,7 +228,7 @@ class _Measurer:
             raise UserError(what, where=found.path, advice="take an earlier checkpoint", code="not-finite")
         baselines = self.evaluator.score_baselines(recipe, measured)
         values = self.scorer.score({GENERATOR: measured})[GENERATOR]
-        at_floor = self.scorer.measure_floor(measured.sets, self.seed)[1]
+        at_floor = self.scorer.measure_at_floor_sizes(measured.sets, self.seed)
         card: Card | None = None
         if self.runtime.is_main:
             card = self._make_card(found, weights, protocol, sha256, measured, values, baselines, at_floor)
@@ -330,8 +330,9 @@ class _Measurer:
             def compare(rows: Any, sets: Any = sets, real: Any = real) -> dict[str, float]:
                 return self.scorer.compare(real, {key: of.select(rows) for key, of in sets.items()})
 
-            own = self.scorer.compare(real, sets)
-            intervals |= measure_intervals(compare, {name: values[name] for name in own}, count, self.seed)
+            names = [metric.name_value(short, domain) for metric in self.scorer.of_sets if not metric.draws_images for short in metric.values]
+            own = {name: values[name] for name in names if name in values}
+            intervals |= measure_intervals(compare, own, count, self.seed)
         return intervals
 
     def _list_warnings(self, generated: Mapping[SetKey, FeatureSet], values: Mapping[str, float]) -> list[str]:
@@ -342,10 +343,10 @@ class _Measurer:
                 warnings.append(f"{', '.join(undefined)}: not defined for {len(of):,} generated images")
             metrics = [metric for metric in self.scorer.of_sets if metric.features == key[0]]
             warnings += list_warnings(metrics, (self.scorer.real or {})[key], of)
-        networks = {extractor.describe().get("network") for extractor in self.scorer.extractors.values()}
-        for network, section in find_networks_in_losses(self.config.to_dict()).items():
-            if network in networks:
-                warnings.append(f"{network}, which sees the images here, also took part in training ({section})")
+        for extractor in self.scorer.extractors.values():
+            network = str(extractor.describe().get("network"))
+            if (key := _find_in_training(self.config, network)) is not None:
+                warnings.append(f"{network}, which sees the images here, also took part in training ({key})")
         return list(dict.fromkeys(warnings))
 
     def _draw_nearest(self, recipe: Recipe, path: Path | None) -> str:
@@ -358,11 +359,14 @@ class _Measurer:
         return self.nearest.draw(recipe, path.with_name(f"{path.stem}_nearest.jpg"))
 
 
-def find_networks_in_losses(config: Mapping[str, Any]) -> dict[str, str]:
-    """All names in a config, but for its data and metrics, and where each stands: "trainer.perceptual_loss.mode"."""
-    found: dict[str, str] = {}
+def _find_in_training(config: Config, network: str) -> str | None:
+    """Where a config names a network for its losses or players, "trainer.perceptual_loss.mode"; None if nowhere."""
+    sections = {name: each for name, each in config.to_dict().items() if name in ("trainer", *config.players)}
+    base = network.removesuffix("_signed")  # the same weights
+    return next((key for key, value in flatten(sections).items() if value.removesuffix("_signed") == base), None)
 
-    def walk(value: Any, where: str) -> None:
+
+def walk(value: Any, where: str) -> None:
         if isinstance(value, Mapping):
             for key, each in value.items():
                 walk(each, f"{where}.{key}" if where else str(key))

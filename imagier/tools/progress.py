@@ -35,8 +35,11 @@ def show_progress(what: str) -> Iterator[Update]:
     # auto_refresh would start a thread, and Python warns about forking workers in a process with threads.
     with Progress(*columns, auto_refresh=False, transient=True) as bar:
         task = bar.add_task(what, total=None, visible=False)
+        shown = [-20]
 
         def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=True, refresh=done % 20 == 0 or done == total)
+            if is_due := done - shown[-1] >= 20 or done == total:
+                shown.append(done)
+            bar.update(task, completed=done, total=total, visible=True, refresh=is_due)
 
         yield show

@@ -91,6 +91,8 @@ class Scorer:
             self._caches = {name: open_cache(of.describe()) for name, of in cacheable.items()}
         self.real: dict[SetKey, FeatureSet] | None = None
         """Of all ranks, once images have been measured."""
+        self._floor: tuple[dict[SetKey, int], int, Scores] | None = None
+        """The sizes of the generated sets, the seed, and the numbers."""
 
     def leave_out(self, metrics: Collection[FeatureMetric]) -> None:
         """Measures no numbers of these metrics any more."""
@@ -229,7 +231,7 @@ class Scorer:
         """
         scores = self.score(measured)
         best = {name: value for name, value in scores.pop(REAL, {}).items() if name in self.learned}
-        best |= self.measure_floor(generated.sets, seed)[0]
+        best |= self.measure_floor(generated.sets, seed)
         return {**scores, REAL: best} if best else scores
 
     def score(self, measured: Mapping[str, Measured]) -> dict[str, Scores]:
@@ -254,19 +256,34 @@ class Scorer:
                     scores |= {metric.name_value(short, domain): values.get(short, math.nan) for short in metric.values}
         return scores
 
-    def measure_floor(self, generated: Mapping[SetKey, FeatureSet], seed: int) -> tuple[Scores, Scores]:
-        """The numbers that compare some real images with the others; and as many generated images with these.
+    def measure_floor(self, generated: Mapping[SetKey, FeatureSet], seed: int) -> Scores:
+        """The numbers that compare as many real images as were generated, but at most half, with the others.
 
-        As many are taken as were generated, but at most half. On all ranks.
+        On all ranks.
         """
-        scores: tuple[Scores, Scores] = {}, {}
+        sizes = {key: len(of) for key, of in generated.items()}
+        if self._floor is None or self._floor[:2] != (sizes, seed):
+            floor = self._compare_halves(generated, seed, lambda drawn, key: drawn)
+            self._floor = sizes, seed, floor
+        return self._floor[2]
+
+    def measure_at_floor_sizes(self, generated: Mapping[SetKey, FeatureSet], seed: int) -> Scores:
+        """The numbers that compare as many generated images with the same others as the floor has. On all ranks."""
+        return self._compare_halves(generated, seed, lambda drawn, key: draw_images(generated[key], len(drawn), seed))
+
+    def _compare_halves(
+        self,
+        generated: Mapping[SetKey, FeatureSet],
+        seed: int,
+        choose: Callable[[FeatureSet, SetKey], FeatureSet],
+    ) -> Scores:
+        """choose: returns what is compared with a part of the real images, by the other part."""
+        scores: Scores = {}
         if self.runtime.is_main:
             real = self.real or {}
             parts = {key: split_real(real[key], len(of), seed) for key, of in generated.items() if key in real}
-            drawn = {key: pair[0] for key, pair in parts.items()}
             others = {key: pair[1] for key, pair in parts.items()}
-            as_many = {key: draw_images(generated[key], len(of), seed) for key, of in drawn.items()}
-            scores = self.compare(others, drawn), self.compare(others, as_many)
+            scores = self.compare(others, {key: choose(pair[0], key) for key, pair in parts.items()})
         return self.runtime.broadcast(scores)
 
     def _add_real(

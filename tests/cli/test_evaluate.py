@@ -198,7 +198,7 @@ def test_a_changed_image_is_seen_although_features_are_cached(run: Path, trained
     cv2.imwrite(str(copied / "images" / "003.png"), np.full((32, 32, 3), 77, np.uint8))
     assert measure(*words) == 0
     one, other = cards(run)
-    assert one.protocol["real_sha256"] != other.protocol["real_sha256"]
+    assert one.protocol["held_out_sha256"] != other.protocol["held_out_sha256"]
     assert one.values["FD-EffLite0"] != pytest.approx(other.values["FD-EffLite0"], rel=1e-3)
 
 

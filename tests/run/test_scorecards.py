@@ -82,7 +82,7 @@ def test_classes_have_numbers_of_their_own(tmp_path: Path) -> None:
     config = experiment("funit", root, metrics=[*metrics("fd"), {"type": "kd", "features": COLORS, "per_class": True}])
     card = measure(config, tmp_path)
     assert {"FD-colors", "KD-colors"} == set(card.values)
-    by_class = {each["type"]: each["per_class"] for each in card.protocol["metrics"]}
+    by_class = {each["type"]: each["per_class"] for each in card.protocol["metrics"].values()}
     assert by_class == {"fd": False, "kd": True}
 
 
@@ -100,7 +100,7 @@ def test_a_method_without_targets_is_measured_by_sets_alone(tmp_path: Path, monk
         config[section]["type"] = "my_lab.flow"
     card = measure(config, tmp_path)
     assert set(card.values) == {"KD-colors"}
-    assert [each["type"] for each in card.protocol["metrics"]] == ["kd"], "PSNR is not part of it"
+    assert [each["type"] for each in card.protocol["metrics"].values()] == ["kd"], "PSNR is not part of it"
     with pytest.raises(UserError) as error:
         request = EvaluationRequest(metrics=name_metrics(["psnr"], COLORS))
         measure_checkpoints(None, RunOptions(logdir=tmp_path / "run", device="cpu"), request)
@@ -118,7 +118,7 @@ def test_metrics_that_are_optional_may_lack_their_weights(two_lists: Path, tmp_p
 def test_the_metric_of_a_user_has_all_its_options_in_the_protocol(two_lists: Path, tmp_path: Path) -> None:
     every = [{"type": "prdc", "features": COLORS, "k": 2}]
     card = measure(experiment("unit", two_lists, metrics=every), tmp_path)
-    assert card.protocol["metrics"][0].items() >= {"type": "prdc", "features": COLORS, "k": 2}.items()
+    assert next(iter(card.protocol["metrics"].values())).items() >= {"type": "prdc", "features": COLORS, "k": 2}.items()
 
 
 def test_numbers_that_are_not_defined_are_named(tmp_path: Path) -> None:

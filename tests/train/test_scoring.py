@@ -200,5 +200,6 @@ def test_scores_and_floor_are_those_of_the_sets_by_the_metric_itself() -> None:
     # Without a name of their own, real images belong to whole samples: none is left out.
     expected = distance(look(samples["images_b"]), look(samples["images_a"]))
     assert scorer.score(measured)[GENERATOR] == {"KD-colors": pytest.approx(expected, rel=1e-4)}
-    floor, at_floor = scorer.measure_floor(measured[GENERATOR].sets, 0)
+    sets = measured[GENERATOR].sets
+    floor, at_floor = scorer.measure_floor(sets, 0), scorer.measure_at_floor_sizes(sets, 0)
     assert floor["KD-colors"] != at_floor["KD-colors"]
