@@ -330,7 +330,8 @@ class _Measurer:
             def compare(rows: Any, sets: Any = sets, real: Any = real) -> dict[str, float]:
                 return self.scorer.compare(real, {key: of.select(rows) for key, of in sets.items()})
 
-            names = [metric.name_value(short, domain) for metric in self.scorer.of_sets if not metric.draws_images for short in metric.values]
+            smooth = [metric for metric in self.scorer.of_sets if not metric.draws_images]
+            names = [metric.name_value(short, domain) for metric in smooth for short in metric.values]
             own = {name: values[name] for name in names if name in values}
             intervals |= measure_intervals(compare, own, count, self.seed)
         return intervals
@@ -364,17 +365,6 @@ def _find_in_training(config: Config, network: str) -> str | None:
     sections = {name: each for name, each in config.to_dict().items() if name in ("trainer", *config.players)}
     base = network.removesuffix("_signed")  # the same weights
     return next((key for key, value in flatten(sections).items() if value.removesuffix("_signed") == base), None)
-
-
-def walk(value: Any, where: str) -> None:
-        if isinstance(value, Mapping):
-            for key, each in value.items():
-                walk(each, f"{where}.{key}" if where else str(key))
-        elif isinstance(value, str):
-            found.setdefault(value, where)
-
-    walk({key: value for key, value in config.items() if key not in ("data", "test_data", "metrics")}, "")
-    return found
 
 
 def _read_kept(path: Path | None, protocol: Mapping[str, Any], sha256: str) -> Card | None:
