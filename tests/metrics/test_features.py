@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from imagier.metrics.feature_metric import Features
 from imagier.metrics.features import (
@@ -20,7 +21,8 @@ from imagier.metrics.features import (
     resize_clean,
     resize_like_tensorflow1,
 )
-from imagier.nn.backbones import list_layers
+from imagier.nn.backbones import list_layers, network
+from imagier.nn.backbones.inception import INCEPTION_V3_SIGNED
 from imagier.nn.backbones.weights import hash_file
 
 CPU = torch.device("cpu")
@@ -58,6 +60,19 @@ def test_resizing_by_corners_keeps_the_corner_pixels() -> None:
 @pytest.mark.parametrize("space", FEATURE_SPACES.values(), ids=FEATURE_SPACES)
 def test_every_space_names_layers_of_a_network(space: object) -> None:
     assert {space.layer, space.logits} - {None} <= set(list_layers(space.network))
+
+
+def test_the_reference_network_sees_corner_pixels_on_corners_in_minus_one_to_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "inception.pt"
+    torch.save({}, path)
+    taken = replace(INCEPTION_V3_SIGNED, steps=lambda: iter([("all", nn.Identity())]), taps={"pool_3": "all"})
+    monkeypatch.setitem(network._BACKBONES, "inception_v3_signed", taken)
+    seen, _ = FeatureExtractor("reference_inception", CPU, str(path))(photo(20, 31))
+    corners = seen.view(1, 3, 299, 299)[..., ::298, ::298]
+    expected = (photo(20, 31)[..., ::19, ::30] * 255).round() / 127.5 - 1
+    torch.testing.assert_close(corners, expected, rtol=0, atol=1e-5)
 
 
 def test_the_choices_in_a_config_are_all_spaces() -> None:
