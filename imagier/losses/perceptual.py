@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.info_nce import InfoNCE
-from imagier.nn.backbones import build_feature_network, list_networks
+from imagier.nn.backbones import build_feature_network
+from imagier.nn.backbones.network import check_network
 from imagier.nn.resize import lay_on_white
 from imagier.ranges import NonNegative, Positive, PositiveFloat
 
@@ -117,9 +118,7 @@ class PerceptualLoss(nn.Module):
         self.resize = resize
         self.resize_mode = resize_mode
         self.fp16 = fp16
-        if network not in list_networks():
-            what, advice = f"no network {network!r} for images of any size", f"choose from {', '.join(list_networks())}"
-            raise UserError(what, where="perceptual_loss.mode", advice=advice, code="unknown-network")
+        check_network(network)
         self.network = build_feature_network(network, names, weights_path)
 
     @classmethod

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagier.metrics.features import hash_file
-from imagier.metrics.metric import MeanOverImages
-from imagier.metrics.ssim import check_size
+from imagier.metrics.metric import MeanOverImages, check_size
 from imagier.nn.backbones.network import build_feature_network, find_weights
+from imagier.nn.backbones.weights import hash_file
 
 _LAYER = "relu_5_3"
 _LEAST_SIDE = 32
@@ -21,7 +20,7 @@ _LEAST_SIDE = 32
 class Metric(MeanOverImages):
     """Distance from the content image that does not see a change of domain: 0 for equal images, 2 for unrelated ones.
 
-    It is the mean squared difference of VGG-16's features conv5_3, each channel with mean 0 and variance 1 in each
+    It is the mean squared difference of VGG-16's features relu_5_3, each channel with mean 0 and variance 1 in each
     image, called domain-invariant perceptual distance in the papers.
     """
 
@@ -33,10 +32,11 @@ class Metric(MeanOverImages):
         self.weights_path = weights_path
 
     def describe(self) -> Mapping[str, str | int | float | bool]:
-        return {"weights_sha256": hash_file(find_weights("vgg16", self.weights_path))}
+        return {"weights_sha256": self._hash}
 
     def load(self, device: torch.device) -> None:
         self._network = build_feature_network("vgg16", [_LAYER], self.weights_path).to(device)
+        self._hash = hash_file(find_weights("vgg16", self.weights_path))
 
     @torch.no_grad()
     def measure(self, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:

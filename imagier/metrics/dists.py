@@ -8,13 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagier.metrics.features import hash_file
-from imagier.metrics.lpips import find_own_weights
 from imagier.metrics.metric import MeanOverImages
 from imagier.nn.backbones.backbone import Backbone, Steps
 from imagier.nn.backbones.network import FeatureNetwork, find_weights
 from imagier.nn.backbones.vgg import VGG16
-from imagier.nn.backbones.weights import fit_weights, read_weights
+from imagier.nn.backbones.weights import find_own_weights, fit_weights, hash_file, read_weights
 
 _PAGE = "github.com/dingkeyan93/DISTS (DISTS_pytorch/weights.pt; rename it)"
 _LAYERS = {"relu_1_2": 64, "relu_2_2": 128, "relu_3_3": 256, "relu_4_3": 512, "relu_5_3": 512}

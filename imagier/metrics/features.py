@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +13,7 @@ from imagier.errors import UserError
 from imagier.metrics.user_network import UserNetwork
 from imagier.nn.backbones.i3d import FRAMES
 from imagier.nn.backbones.network import build_feature_network, find_weights
+from imagier.nn.backbones.weights import hash_file
 from imagier.nn.precision import full_precision
 from imagier.user_code import load_user_object
 
@@ -22,11 +21,12 @@ Resize = Callable[[Tensor, int], Tensor]
 
 
 def resize_clean(images: Tensor, size: int) -> Tensor:
-    """Bicubic with antialiasing, in floats, as Parmar et al. 2022 recommend: Pillow's to 0.006 of 255.
+    """Bicubic with antialiasing, in floats, as Parmar et al. 2022 recommend: Pillow's to 0.0001 of 255.
 
     N x 3 x H x W -> N x 3 x size x size; it may leave the range of the images a little.
     """
-    return F.interpolate(images, (size, size), mode="bicubic", antialias=True)
+    exact = torch.float32 if images.device.type == "mps" else torch.float64  # which that lacks
+    return F.interpolate(images.to(exact), (size, size), mode="bicubic", antialias=True).to(images.dtype)
 
 
 def resize_like_tensorflow1(images: Tensor, size: int) -> Tensor:
@@ -36,9 +36,9 @@ def resize_like_tensorflow1(images: Tensor, size: int) -> Tensor:
     """
     for dim in (-2, -1):
         count = images.shape[dim]
-        place = torch.arange(size, device=images.device) * (count / size)
-        lower = place.floor().long()
-        weight = (place - lower).view((-1, 1) if dim == -2 else (-1,))
+        position = torch.arange(size, device=images.device) * (count / size)
+        lower = position.floor().long()
+        weight = (position - lower).view((-1, 1) if dim == -2 else (-1,))
         upper = (lower + 1).clamp(max=count - 1)
         images = torch.lerp(images.index_select(dim, lower), images.index_select(dim, upper), weight)
     return images
@@ -230,12 +230,3 @@ def cut_clips(clips: Tensor) -> Tensor:
         what = f"clips of {clips.shape[1]} frames, but {FRAMES} are needed"
         raise UserError(what, where="features", advice="make longer ones, or leave the metric out", code="short-clips")
     return clips[:, : count * FRAMES].unflatten(1, (count, FRAMES)).flatten(0, 1)
-
-
-def hash_file(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(1 << 20):
-            sha256.update(data)
-    return sha256.hexdigest()

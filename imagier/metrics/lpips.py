@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagier.metrics.features import hash_file
-from imagier.metrics.metric import MeanOverImages
-from imagier.metrics.ssim import check_size
+from imagier.metrics.metric import MeanOverImages, check_size
 from imagier.nn.backbones.network import build_feature_network, find_weights
-from imagier.nn.backbones.weights import find_cached_file, fit_weights, read_weights
+from imagier.nn.backbones.weights import find_own_weights, fit_weights, hash_file, read_weights
 
 _PAGE = "github.com/richzhang/PerceptualSimilarity (lpips/weights/v0.1/{net}.pth; rename it)"
 _NETWORKS = {
@@ -27,7 +24,6 @@ _NETWORKS = {
 class Metric(MeanOverImages):
     """Learned perceptual distance from the target: 0 for equal images, about 1 for unrelated ones."""
 
-    higher_is_better = False
     names: ClassVar[Mapping[str, str]] = {"alex": "LPIPS", "vgg": "LPIPS-VGG"}
 
     def __init__(
@@ -69,14 +65,6 @@ class Metric(MeanOverImages):
             a, b = (each / (each.norm(dim=1, keepdim=True) + 1e-10) for each in features.chunk(2))
             total += F.conv2d((a - b).square(), head).mean(dim=(1, 2, 3))
         return total
-
-
-def find_own_weights(path: str | None, name: str, page: str, option: str) -> Path:
-    """The file that a metric has beside those of its network: the given one, or `name` in torch's cache.
-
-    page: where people get it. option: the key of `path`. UserError: it is not in the cache.
-    """
-    return find_cached_file([name], page, option) if path is None else Path(path).expanduser()
 
 
 def _place(conv: nn.Conv2d) -> nn.Module:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from imagier.errors import UserError
+
 
 @dataclass(frozen=True)
 class Score:
@@ -186,3 +188,11 @@ class MeanOverImages(Metric):
         variance = max(0.0, (self.state["squares"].item() - count * mean**2) / (count - 1))
         half = float(stdtrit(count - 1, 0.975)) * (variance / count) ** 0.5
         return {self.name: (mean - half, mean + half)}
+
+
+def check_size(images: Tensor, least: int, name: str) -> None:
+    """UserError if images, N x C x H x W, are smaller than a metric's windows."""
+    height, width = images.shape[2:]
+    if min(height, width) < least:
+        what = f"images of {width} x {height} px are too small: it needs {least} on each side"
+        raise UserError(what, where=f"metric {name}", advice="leave it out", code="too-small-images")

@@ -7,8 +7,7 @@ from importlib.metadata import version
 
 from torch import Tensor
 
-from imagier.metrics.metric import MeanOverImages
-from imagier.metrics.ssim import check_size
+from imagier.metrics.metric import MeanOverImages, check_size
 
 _LEAST_SIDE = 176
 """The windows of 11 pixels fit into the fifth scale. With fewer scales it would be another metric."""

@@ -7,8 +7,7 @@ from importlib.metadata import version
 
 from torch import Tensor
 
-from imagier.errors import UserError
-from imagier.metrics.metric import MeanOverImages
+from imagier.metrics.metric import MeanOverImages, check_size
 
 _LEAST_SIDE = 11
 
@@ -29,11 +28,3 @@ class Metric(MeanOverImages):
         values = structural_similarity_index_measure(images, known["targets"], data_range=1.0, reduction="none")
         assert isinstance(values, Tensor)  # not a pair, with the map of each image
         return values.view(-1)
-
-
-def check_size(images: Tensor, least: int, name: str) -> None:
-    """UserError if images, N x C x H x W, are smaller than a metric's windows."""
-    height, width = images.shape[2:]
-    if min(height, width) < least:
-        what = f"images of {width} x {height} px are too small: it needs {least} on each side"
-        raise UserError(what, where=f"metric {name}", advice="leave it out", code="too-small-images")

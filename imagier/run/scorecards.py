@@ -346,8 +346,8 @@ class _Measurer:
             warnings += list_warnings(metrics, (self.scorer.real or {})[key], of)
         for extractor in self.scorer.extractors.values():
             network = str(extractor.describe().get("network"))
-            if (key := _find_in_training(self.config, network)) is not None:
-                warnings.append(f"{network}, which sees the images here, also took part in training ({key})")
+            if (where := _find_in_training(self.config, network)) is not None:
+                warnings.append(f"{network}, which sees the images here, also took part in training ({where})")
         return list(dict.fromkeys(warnings))
 
     def _draw_nearest(self, recipe: Recipe, path: Path | None) -> str:

@@ -177,6 +177,7 @@ def test_compiled_whole_the_loss_is_the_same(vgg_file: str) -> None:
         ({"layers": "relu_9_1"}, "feature network vgg19", "unknown-layer"),
         ({"layers": []}, "feature network vgg19", "no-layers"),
         ({"network": "vgg91"}, "", "unknown-network"),
+        ({"network": "dinov2_vitb14"}, "", "unknown-network"),
         ({"criterion": "cosine"}, "perceptual_loss.criterion", "unknown-value"),
         ({"resize_mode": "nearest"}, "perceptual_loss.resize_mode", "unknown-value"),
         ({"num_scales": 0}, "perceptual_loss.num_scales", "out-of-range"),

@@ -44,7 +44,7 @@ def test_the_network_gets_resized_clips_with_time_as_third_dimension(
     path = tmp_path / "i3d.pt"
     torch.save({}, path)
     colors = replace(I3D, steps=lambda: iter([("mean", Colors())]))
-    monkeypatch.setattr("imagier.nn.backbones.network._OF_CLIPS", {"i3d": colors})
+    monkeypatch.setattr("imagier.nn.backbones.network._OF_METRICS", {"i3d": colors})
     extractor = FeatureExtractor("i3d", CPU, str(path))
     features, logits = extractor(clips(33))
     assert (features.shape, logits) == ((4, 48), None)

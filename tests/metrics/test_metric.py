@@ -17,7 +17,7 @@ from imagier.metrics.metric import Metric
 
 CPU = torch.device("cpu")
 NEEDS_WEIGHTS = {"lpips", "dists", "content_distance"}
-"""See test_perceptual.py."""
+"""See test_network_distances.py."""
 CLASSES = {name: find(METRIC, name) for name in list_types(METRIC) if issubclass(find(METRIC, name), Metric)}
 TYPES = [name for name, cls in CLASSES.items() if not (cls.learns or cls.takes_clips) and name not in NEEDS_WEIGHTS]
 """Those of single images, without a network of their own. The others have files of their own, with the same tests."""

@@ -22,10 +22,10 @@ def colors(images):
     return images.mean(dim=(2, 3))
 
 class Net(torch.nn.Module):
-    def __init__(self):
+    def __init__(self, weight=1.0):
         super().__init__()
         self.fc = torch.nn.Linear(3, 4)
-        torch.nn.init.ones_(self.fc.weight)
+        torch.nn.init.constant_(self.fc.weight, weight)
     def forward(self, images):
         assert not self.training and not torch.is_grad_enabled()
         features = images.mean(dim=(2, 3))
@@ -38,6 +38,13 @@ text = lambda images: "features"
 raising = lambda images: images.no_such_thing
 precision = lambda images: torch.full((len(images), 1), float(torch.backends.cudnn.allow_tf32))
 partial = functools.partial(lambda images, power: images.mean(dim=(2, 3)) ** power, power=2)
+
+class one(Net):
+    pass
+
+class two(Net):
+    def __init__(self):
+        super().__init__(2.0)
 
 class Sized(Net):
     def __init__(self, size):
@@ -81,9 +88,11 @@ def test_the_description_changes_with_the_code_and_with_the_weights(lab: str, tm
     assert of_net["source_sha256"] == of_function["source_sha256"] == of_partial["source_sha256"]
     assert of_function["source_sha256"] == hashlib.sha256(CODE.encode()).hexdigest()
     assert "weights_sha256" in of_net.keys() - of_function.keys()
-    again = FeatureExtractor(f"{lab}:Net", CPU)
-    again._apply._network._made.fc.weight.data[0, 0] = 2
-    assert again.describe()["weights_sha256"] != of_net["weights_sha256"]
+    hashes = []
+    for name in ("one", "one", "two"):
+        torch.manual_seed(0)  # draws the bias
+        hashes.append(FeatureExtractor(f"{lab}:{name}", CPU).describe()["weights_sha256"])
+    assert hashes[0] == hashes[1] != hashes[2]
     (tmp_path / f"{lab}.py").write_text(CODE + "\n")
     assert FeatureExtractor(f"{lab}:colors", CPU).describe()["source_sha256"] != of_function["source_sha256"]
 

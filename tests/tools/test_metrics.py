@@ -322,6 +322,21 @@ def test_a_metric_of_the_users_that_is_no_mean_over_images_has_no_interval(monke
     assert card["intervals"].keys() == {"psnr"}
 
 
+def test_all_numbers_of_a_metric_of_the_users_are_on_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(".")
+    Path("two_numbers_lab").mkdir()
+    Path("two_numbers_lab/l1.py").write_text(
+        "from imagier.metrics.l1 import Metric as Base\n\n\nclass Metric(Base):\n    name = 'Mine'\n"
+        "    scores = {'Mine': False, 'count': True}\n\n"
+        "    def compute_all(self):\n        return {'Mine': self.compute(), 'count': self.state['count'].item()}\n"
+    )
+    real = save_images("a", 5)
+    card = measure(real, save_noisy("b", real), "--metrics", "two_numbers_lab.l1")
+    assert card["values"]["two_numbers_lab.l1: count"] == 5
+    assert card["higher_is_better"] == {"two_numbers_lab.l1": False, "two_numbers_lab.l1: count": True}
+    assert card["intervals"].keys() == {"two_numbers_lab.l1"}
+
+
 def test_pairs_and_sets_are_on_one_card(count_extracted: Callable[[], int]) -> None:
     real = save_images("a", 8)
     fake = save_noisy("b", real)

@@ -43,8 +43,8 @@ def build_feature_network(network: str, layers: Sequence[str], weights_path: str
     used. By default the file is looked for in torch's cache under its torchvision name, and downloaded there.
     UserError: unknown network or layer; weights that cannot be found, read or loaded.
     """
-    if network not in _BACKBONES | _OF_METRICS:
-        raise UserError(f"no feature network {network!r}", advice=_suggest(network, _BACKBONES), code="unknown-network")
+    if network not in _OF_METRICS:
+        check_network(network)
     backbone = (_BACKBONES | _OF_METRICS)[network]
     where = f"feature network {network}"
     if not layers:
@@ -65,6 +65,12 @@ def find_weights(network: str, weights_path: str | None = None) -> Path:
     """
     backbone = (_BACKBONES | _OF_METRICS)[network]
     return backbone.find_weights() if weights_path is None else Path(weights_path).expanduser()
+
+
+def check_network(network: str) -> None:
+    """UserError if it is none of `list_networks`."""
+    if network not in _BACKBONES:
+        raise UserError(f"no feature network {network!r}", advice=_suggest(network, _BACKBONES), code="unknown-network")
 
 
 def list_networks() -> list[str]:

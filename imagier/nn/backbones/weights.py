@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import sys
 import zipfile
@@ -68,6 +69,23 @@ def read_weights(path: Path, option: str = "weights_path") -> Mapping[str, Tenso
             code="no-state-dict",
         )
     return state
+
+
+def find_own_weights(path: str | None, name: str, page: str, option: str) -> Path:
+    """The file that a metric has beside those of its network: the given one, or `name` in torch's cache.
+
+    page: where people get it. option: the key of `path`. UserError: it is not in the cache.
+    """
+    return find_cached_file([name], page, option) if path is None else Path(path).expanduser()
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            sha256.update(data)
+    return sha256.hexdigest()
 
 
 def fit_weights(
