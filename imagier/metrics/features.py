@@ -156,7 +156,8 @@ class FeatureExtractor:
         of 16 frames, each of which has a row. UserError: the user's code gives no features; a clip is too short.
         """
         images = cut_clips(images) if images.dim() == 5 else images
-        return self._apply((images.float() * 255).round().clamp(0, 255))
+        with torch.autocast(images.device.type, enabled=False):  # whatever the precision of the generator
+            return self._apply((images.float() * 255).round().clamp(0, 255))
 
     def describe(self) -> dict[str, str | int]:
         """What two numbers must have in common to be comparable."""

@@ -172,8 +172,9 @@ class Scorer:
             noise_seed = derive_seed(seed, *(number % 2**64 for number in sum(names[:1], ())))
             rng = torch.Generator(self.runtime.device).manual_seed(noise_seed)
             before = rng.get_state()
-            sample = recipes[name].sample(batch, rng)
-            domains = recipes[name].translate(batch, rng, sample) if self.of_sets else {}
+            with self.runtime.autocast():
+                sample = recipes[name].sample(batch, rng)
+                domains = recipes[name].translate(batch, rng, sample) if self.of_sets else {}
             if not torch.equal(before, rng.get_state()):
                 draws.add(name)
             return Made(sample, domains)
@@ -315,9 +316,10 @@ class _Seen:
 
     def add(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
         """Adds a batch of images in [0, 1] to the metrics that know enough about it."""
-        for metric in self.pairwise:
-            if known.keys() >= set(metric.needs):
-                metric.update(images, known)
+        with torch.autocast(images.device.type, enabled=False):  # whatever the precision of the generator
+            for metric in self.pairwise:
+                if known.keys() >= set(metric.needs):
+                    metric.update(images, known)
 
     def merge(self, runtime: Runtime) -> Measured:
         """What all ranks have seen. Called on all of them."""
