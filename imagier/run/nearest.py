@@ -85,7 +85,8 @@ class NearestImages:
             return ""
         batch = recipe.prepare(evaluator.held_out.some(ROWS))
         rng = torch.Generator(runtime.device).manual_seed(evaluator.seed)
-        made = recipe.translate(batch, rng, recipe.sample(batch, rng))[next(iter(recipe.domains))]
+        with runtime.autocast():
+            made = recipe.translate(batch, rng, recipe.sample(batch, rng))[next(iter(recipe.domains))]
         generated = extractor(to_unit(made))[0].cpu()
         distances = torch.cdist(generated, self.features)
         nearest = distances.topk(min(NEIGHBORS, len(self.features)), largest=False).indices

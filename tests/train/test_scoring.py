@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, cast
@@ -203,3 +204,34 @@ def test_scores_and_floor_are_those_of_the_sets_by_the_metric_itself() -> None:
     sets = measured[GENERATOR].sets
     floor, at_floor = scorer.measure_floor(sets, 0), scorer.measure_at_floor_sizes(sets, 0)
     assert floor["KD-colors"] != at_floor["KD-colors"]
+
+
+class Product(Copying):
+    """Makes images by a product of matrices."""
+
+    def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        images = batch["images_a"]
+        return images @ torch.eye(images.shape[-1])
+
+
+def test_images_have_the_precision_of_the_method_and_metrics_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a training, all of it happens in a context of the method's precision."""
+    seen: set[torch.dtype] = set()
+    sample = Product.sample
+
+    def note(recipe: Product, batch: Batch, rng: torch.Generator) -> Tensor:
+        images = sample(recipe, batch, rng)
+        seen.add(images.dtype)
+        return images.bfloat16()
+
+    monkeypatch.setattr(Product, "sample", note)
+    found = []
+    for precision in ("fp32", "bf16"):
+        seen.clear()
+        runtime = dataclasses.replace(CPU, precision=precision)
+        scorer, recipe = Scorer([kd.Metric(features="feature_code:projected")], runtime), Product()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            measured = scorer.measure(recipe, batches(4), scorer.generate({GENERATOR: recipe}, 0))
+        assert seen == {torch.bfloat16 if precision == "bf16" else torch.float32}
+        found.append(scorer.score(measured))
+    assert found[0] == found[1]
