@@ -346,7 +346,7 @@ class _Measurer:
             warnings += list_warnings(metrics, (self.scorer.real or {})[key], of)
         for extractor in self.scorer.extractors.values():
             network = str(extractor.describe().get("network"))
-            if (where := _find_in_training(self.config, network)) is not None:
+            if (where := find_in_training(self.config, network)) is not None:
                 warnings.append(f"{network}, which sees the images here, also took part in training ({where})")
         return list(dict.fromkeys(warnings))
 
@@ -360,7 +360,7 @@ class _Measurer:
         return self.nearest.draw(recipe, path.with_name(f"{path.stem}_nearest.jpg"))
 
 
-def _find_in_training(config: Config, network: str) -> str | None:
+def find_in_training(config: Config, network: str) -> str | None:
     """Where a config names a network for its losses or players, "trainer.perceptual_loss.mode"; None if nowhere."""
     sections = {name: each for name, each in config.to_dict().items() if name in ("trainer", *config.players)}
     base = network.removesuffix("_signed")  # the same weights

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -236,8 +237,10 @@ def test_images_that_are_all_the_same_and_networks_of_losses_are_warned_of(run: 
     rewrite(latest(run), 0)
     assert measure("--logdir", run, "--metrics", "kd", *COLORS) == 0
     assert cards(run)[0].warnings == ["all generated images have the same features"]
-    config = {"trainer": {"perceptual_loss": {"mode": "inception_v3"}}, "metrics": [{"features": "dinov2"}]}
-    assert scorecards.find_networks_in_losses(config) == {"inception_v3": "trainer.perceptual_loss.mode"}
+    tree = {"trainer": {"perceptual_loss": {"mode": "inception_v3"}}, "metrics": [{"features": "dinov2"}]}
+    config = SimpleNamespace(to_dict=lambda: tree, players={"gen": None})
+    assert scorecards.find_in_training(config, "inception_v3_signed") == "trainer.perceptual_loss.mode"
+    assert scorecards.find_in_training(config, "dinov2") is None
 
 
 # Results ------------------------------------------------------------------------------------------
