@@ -72,7 +72,7 @@ class Metric:
     """Train without it, with a line that says so, if the weights of its network cannot be had."""
 
 
-METRIC = Kind("metric", "Metric", "metrics", "imagier.metrics.metric:AnyMetric", Metric)
+METRIC = Kind("metric", "Metric", "metrics", "imagier.metrics.metric:AnyMetric", Metric, tuples=("needs",))
 METRICS = ("l1", "psnr", "l1_changed")
 """Those of a config that names none."""
 

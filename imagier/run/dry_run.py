@@ -47,7 +47,7 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
     recipe = problems.collect(lambda: build_training.build_weightless_recipe(config, **known))
     if recipe is not None:
         _check_weights(config, recipe, problems)
-        if held_out is not None:
+        if held_out is not None and not problems.errors:
             problems.collect(lambda: build_scorer(config, recipe, runtime, held_out))
         # With other ranks, networks on the CPU would talk to them over the process group of the GPUs.
         if training is not None and not problems.errors and runtime.world == 1:

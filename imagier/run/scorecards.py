@@ -345,8 +345,9 @@ class _Measurer:
             metrics = [metric for metric in self.scorer.of_sets if metric.features == key[0]]
             warnings += list_warnings(metrics, (self.scorer.real or {})[key], of)
         for extractor in self.scorer.extractors.values():
-            network = str(extractor.describe().get("network"))
-            if (where := find_in_training(self.config, network)) is not None:
+            network = extractor.describe().get("network")  # the user's code has none
+            where = None if network is None else find_in_training(self.config, str(network))
+            if where is not None:
                 warnings.append(f"{network}, which sees the images here, also took part in training ({where})")
         return list(dict.fromkeys(warnings))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,11 +40,13 @@ class Learner(MeanOverImages):
 def test_ranks_get_what_the_first_has_learned() -> None:
     sent: list[bytes] = []
     for rank in (0, 1):
+        received = iter(sent)
 
-        def broadcast(value: Any, rank: int = rank) -> Any:
+        def broadcast(value: Any, rank: int = rank, received: Iterator[bytes] = received) -> Any:
             if rank == 0:
                 sent.append(pickle.dumps(value))
-            return pickle.loads(sent[0])
+                return value
+            return pickle.loads(next(received))
 
         metric = Learner()
         runtime: Any = SimpleNamespace(device=torch.device("cpu"), is_main=rank == 0, broadcast=broadcast)
