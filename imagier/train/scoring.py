@@ -138,7 +138,7 @@ class Scorer:
             names = name_samples(batch, None)
             samples.add(names, torch.empty(len(names), 0), None, None, hash_samples(batch))
         self._merge_real(rows)
-        ((all_samples, digests),) = merge_sets({("", ""): samples}, self.runtime).values()
+        ((all_samples, digests),) = merge_sets({("", ""): samples} if samples.names else {}, self.runtime).values()
         assert digests is not None
         return hashlib.sha256(digests.numpy().tobytes()).hexdigest(), len(all_samples)
 
