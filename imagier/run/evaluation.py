@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from imagier.config.check import Config
 from imagier.data.loading.loader import Loader
@@ -24,8 +24,6 @@ from imagier.train.runtime import Runtime
 from imagier.train.scoring import GENERATOR, Measured, Scores
 
 logger = logging.getLogger(__name__)
-
-Weights = Literal["average", "regular"]
 
 
 def evaluate(

@@ -7,12 +7,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from imagier.config.check import Component
 from imagier.errors import UserError
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment
-from imagier.run.inference import read_experiment_of_run
+from imagier.run.inference import Weights, read_experiment_of_run
 from imagier.run.options import RunOptions
 from imagier.train import manifest
 from imagier.train.disk import describe_error
@@ -27,7 +26,7 @@ class EvaluationRequest:
     """None: those of the config; and FD, KD and PRDC, if that has none that compare sets of images."""
     features: str | None = None
     """The space of FD, KD and PRDC, if they are added to the metrics of the config; None: efflite0."""
-    weights: Sequence[Literal["average", "regular"]] = ("average",)
+    weights: Sequence[Weights] = ("average",)
     """An average that a checkpoint does not hold is replaced by its regular weights."""
     folder: Path | None = None
     """All checkpoints of this folder, instead of one."""

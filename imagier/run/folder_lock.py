@@ -17,11 +17,11 @@ from pathlib import Path
 from imagier.errors import UserError
 from imagier.run import config_changes
 from imagier.run.experiment import CONFIG
-from imagier.run.ranks import raise_on_all_ranks
 from imagier.train import manifest
 from imagier.train.checkpoint_files import BEST, LATEST
 from imagier.train.disk import describe_error
 from imagier.train.hooks import files, images, page, profile, report_file, tensorboard
+from imagier.train.ranks import raise_on_all_ranks
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)

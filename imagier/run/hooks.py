@@ -13,7 +13,6 @@ from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch
 from imagier.run import build_training, class_names, status
 from imagier.run.about import describe_run
-from imagier.run.ranks import raise_on_all_ranks
 from imagier.run.saving import build_checkpoint_hook, build_saver, find_next_save, make_before_checkpoint
 from imagier.run.session import Session
 from imagier.run.stopping import SlurmJob
@@ -30,6 +29,7 @@ from imagier.train.hooks.tolerant import SkippedWhenStopped, TolerantHook, Toler
 from imagier.train.hooks.wandb import WandB
 from imagier.train.hooks.watchdog import Watchdog
 from imagier.train.rank_state import RankState
+from imagier.train.ranks import raise_on_all_ranks
 from imagier.train.saver import Saver
 from imagier.train.scoring import Scores
 from imagier.train.trainer import Hook, Outcome, Progress, Trainer

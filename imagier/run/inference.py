@@ -44,6 +44,9 @@ from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
+Weights = Literal["average", "regular"]
+"""Which weights of a generator."""
+
 
 def read_experiment_of_run(
     config_or_logdir: ConfigSource | None, options: RunOptions | None, overrides: Sequence[str]
@@ -236,7 +239,7 @@ def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> R
 
 def load_weighted_recipe(
     config: Config, weights: FoundCheckpoint, runtime: Runtime, *, use_average: bool = True
-) -> tuple[Recipe, Literal["average", "regular"]]:
+) -> tuple[Recipe, Weights]:
     """The recipe in eval mode with the averaged weights of a checkpoint, if wanted and there, else the plain ones.
 
     Returns which they are, too. Also sets the precision of the runtime. Nothing refers to the checkpoint afterwards.

@@ -13,7 +13,6 @@ from typing import Any
 
 from imagier.errors import UserError
 from imagier.run.options import TRAIN_SEED, RunOptions
-from imagier.run.ranks import raise_on_all_ranks
 from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
 from imagier.train.checkpoint import FoundCheckpoint
@@ -22,6 +21,7 @@ from imagier.train.finite import find_nonfinite
 from imagier.train.fit_state import fit_state
 from imagier.train.launcher import read_number
 from imagier.train.manifest import read_or_scan
+from imagier.train.ranks import raise_on_all_ranks
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 from imagier.train.view import collect_averages

@@ -33,7 +33,6 @@ from imagier.run.intervals import MOST_IMAGES_FOR_INTERVALS, measure_intervals
 from imagier.run.nearest import NearestImages
 from imagier.run.options import RunOptions
 from imagier.run.process import open_runtime
-from imagier.run.ranks import raise_on_all_ranks
 from imagier.run.score_log import record_scores
 from imagier.train.card import Card, flatten, hash_protocol, read_card
 from imagier.train.checkpoint import FoundCheckpoint
@@ -41,6 +40,7 @@ from imagier.train.disk import describe_error
 from imagier.train.hooks import page
 from imagier.train.hooks.evaluations import FOLDER, NEAREST
 from imagier.train.image_rows import SetKey
+from imagier.train.ranks import raise_on_all_ranks
 from imagier.train.runtime import Runtime
 from imagier.train.scoring import GENERATOR, REAL, Measured, Scorer
 
@@ -147,10 +147,8 @@ class _Measurer:
         self.request = request
         self.progress = progress
         self.evaluator: Evaluator
-        self.described: Mapping[str, Mapping[str, Any]] = {}
-        """What is the same wherever the numbers of each metric may be compared."""
-        self.held_out_sha256, self.num_samples = "", 0
-        """Empty before the first checkpoint."""
+        self.protocol: Mapping[str, Any] = {}
+        """Of all checkpoints; empty before the first one."""
         self.nearest: NearestImages | None = None
         """Of the training images; None before the first checkpoint, and where they are not here."""
 
@@ -161,12 +159,14 @@ class _Measurer:
     def measure_all(self, found: FoundCheckpoint) -> Iterator[Scorecard]:
         """The cards of a checkpoint, of all weights that are wanted."""
         recipe, name = load_weighted_recipe(self.config, found, self.runtime)
-        if not self.held_out_sha256:
+        if not self.protocol:
             self._begin(recipe)
+        sha256 = hash_file(found.path) if self.runtime.is_main else ""
         for weights in dict.fromkeys(name if wanted == "average" else wanted for wanted in self.request.weights):
-            use_average = weights == "average"
-            recipe, _ = load_weighted_recipe(self.config, found, self.runtime, use_average=use_average)
-            yield self._measure(recipe, found, weights)
+            if weights != name:
+                use_average = weights == "average"
+                recipe, name = load_weighted_recipe(self.config, found, self.runtime, use_average=use_average)
+            yield self._measure(recipe, found, weights, sha256)
 
     def _begin(self, recipe: Recipe) -> None:
         """Builds what is the same for all checkpoints, and looks at the real images.
@@ -184,7 +184,7 @@ class _Measurer:
             advice = "choose metrics that compare sets of images, such as kd"
             raise UserError(what, where="metrics", advice=advice, code="nothing-to-measure")
         with self.progress("real images") as update:
-            self.held_out_sha256, self.num_samples = self.evaluator.measure_real(recipe, update)
+            held_out_sha256, num_samples = self.evaluator.measure_real(recipe, update)
         for (features, _), of in (self.scorer.real or {}).items():
             for metric in self.scorer.of_sets:
                 if metric.features == features:
@@ -193,9 +193,10 @@ class _Measurer:
         named = list(zip(metrics, built)) if lacking != [metric.name for metric in built] else []
         named = named or [(only, only.build()) for only in name_metrics(["kd"], OF_SETS_FEATURES)]
         kept = {metric.name: metric for metric in [*self.scorer.pairwise, *self.scorer.of_sets]}
-        self.described = {
+        described = {
             metric.name: _describe(component, kept[metric.name]) for component, metric in named if metric.name in kept
         }
+        self.protocol = self._describe_protocol(described, held_out_sha256, num_samples)
 
     def _leave_out_what_needs_more(self) -> None:
         """Leaves out metrics for which there are too few real images. UserError if they were asked for, or are all."""
@@ -211,12 +212,10 @@ class _Measurer:
         logger.info(f"{what}, and is left out")
         self.scorer.leave_out(few)
 
-    def _measure(self, recipe: Recipe, found: FoundCheckpoint, weights: str) -> Scorecard:
+    def _measure(self, recipe: Recipe, found: FoundCheckpoint, weights: str, sha256: str) -> Scorecard:
         """The card of a checkpoint's weights. It is the same on all ranks; the first one writes it."""
-        protocol = self._describe_protocol(recipe)
-        sha256 = hash_file(found.path) if self.runtime.is_main else ""
-        path = self._name_card(found, weights, protocol)
-        kept = self.runtime.broadcast(_read_kept(path, protocol, sha256) if self.runtime.is_main else None)
+        path = self._name_card(found, weights)
+        kept = self.runtime.broadcast(_read_kept(path, self.protocol, sha256) if self.runtime.is_main else None)
         if kept is not None:
             logger.info(f"{found.path.name}, {weights} weights: {path} holds its scores already")
             return Scorecard(kept, path, is_new=False)
@@ -224,14 +223,14 @@ class _Measurer:
             measured = self.evaluator.measure(recipe, update)
         assert measured is not None
         if measured.num_broken:
-            what = f"makes images that are not finite ({measured.num_broken} of {protocol['num_samples']})"
+            what = f"makes images that are not finite ({measured.num_broken} of {self.protocol['num_samples']})"
             raise UserError(what, where=found.path, advice="take an earlier checkpoint", code="not-finite")
         baselines = self.evaluator.score_baselines(recipe, measured)
         values = self.scorer.score({GENERATOR: measured})[GENERATOR]
         at_floor = self.scorer.measure_at_floor_sizes(measured.sets, self.seed)
         card: Card | None = None
         if self.runtime.is_main:
-            card = self._make_card(found, weights, protocol, sha256, measured, values, baselines, at_floor)
+            card = self._make_card(found, weights, sha256, measured, values, baselines, at_floor)
         caption = self._draw_nearest(recipe, path)
         with raise_on_all_ranks(self.runtime):
             if card is not None:
@@ -253,25 +252,27 @@ class _Measurer:
         except OSError as error:
             logger.warning(f"{self.logdir / page.NAME}: cannot be written: {describe_error(error)}")
 
-    def _describe_protocol(self, recipe: Recipe) -> dict[str, Any]:
+    def _describe_protocol(
+        self, metrics: Mapping[str, Mapping[str, Any]], held_out_sha256: str, num_samples: int
+    ) -> dict[str, Any]:
         data = self.config.run.data
         assert data.val is not None
         return {
             "features": {name: extractor.describe() for name, extractor in self.scorer.extractors.items()},
-            "metrics": self.described,
+            "metrics": metrics,
             "split": "val",
             "augmentations": {name: str(value) for name, value in data.val.augmentations.items()},
             "num_real": _count_images(self.scorer.real or {}),
-            "num_samples": self.num_samples,
-            "held_out_sha256": self.held_out_sha256,
+            "num_samples": num_samples,
+            "held_out_sha256": held_out_sha256,
             "precision": self.runtime.precision,
             "seed": self.seed,
         }
 
-    def _name_card(self, found: FoundCheckpoint, weights: str, protocol: Mapping[str, Any]) -> Path | None:
+    def _name_card(self, found: FoundCheckpoint, weights: str) -> Path | None:
         if self.logdir is None:
             return None
-        short = hash_protocol(protocol)[:8]
+        short = hash_protocol(self.protocol)[:8]
         step = int(found.state.get("current_iteration", 0))
         return self.logdir / FOLDER / f"iteration_{step:09d}_{weights}_{short}.json"
 
@@ -279,7 +280,6 @@ class _Measurer:
         self,
         found: FoundCheckpoint,
         weights: str,
-        protocol: Mapping[str, Any],
         sha256: str,
         measured: Measured,
         values: Mapping[str, float],
@@ -308,7 +308,7 @@ class _Measurer:
             floor=dict(baselines.get(REAL, {})),
             floor_sizes=(drawn, sizes[0][1] - drawn) if sizes else (0, 0),
             at_floor_sizes=dict(at_floor_sizes),
-            protocol=dict(protocol),
+            protocol=self.protocol,
             subject=subject,
             warnings=self._list_warnings(measured.sets, values),
             higher_is_better={score.name: score.higher_is_better for score in self.scorer.described},
@@ -344,8 +344,8 @@ class _Measurer:
                 warnings.append(f"{', '.join(undefined)}: not defined for {len(of):,} generated images")
             metrics = [metric for metric in self.scorer.of_sets if metric.features == key[0]]
             warnings += list_warnings(metrics, (self.scorer.real or {})[key], of)
-        for extractor in self.scorer.extractors.values():
-            network = extractor.describe().get("network")  # the user's code has none
+        for features in self.protocol["features"].values():
+            network = features.get("network")  # the user's code has none
             where = None if network is None else find_in_training(self.config, str(network))
             if where is not None:
                 warnings.append(f"{network}, which sees the images here, also took part in training ({where})")

@@ -24,7 +24,6 @@ from imagier.run.folder_lock import lock_folder, unwritable
 from imagier.run.hooks import Hooks, build_hooks
 from imagier.run.options import RunOptions
 from imagier.run.process import open_runtime
-from imagier.run.ranks import raise_on_all_ranks
 from imagier.run.resume_plan import ResumePlan, choose_logdir, find_newest
 from imagier.run.session import Session, announce, announce_end, build_session
 from imagier.run.stopping import SlurmJob, Stop, handle_signals
@@ -34,6 +33,7 @@ from imagier.train.disk import describe_error
 from imagier.train.guard import Guard, NonFinite
 from imagier.train.hooks import evaluation, page
 from imagier.train.manifest import choose_epoch_in_name, format_file_name
+from imagier.train.ranks import raise_on_all_ranks
 from imagier.train.recorder import FlightRecorder
 from imagier.train.runtime import Runtime
 from imagier.train.scoring import Scores

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
 from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import AnyMetric, Metric
@@ -19,6 +18,7 @@ from imagier.train.feature_cache import FeatureCache
 from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors, measure_mean_colors
 from imagier.train.image_rows import ImageRows, SetKey, hash_samples, merge_sets, name_samples
 from imagier.train.known import Known, collect_known, list_images, split_frames, to_unit
+from imagier.train.ranks import raise_on_all_ranks
 from imagier.train.runtime import Runtime
 
 Scores = dict[str, float]
@@ -107,14 +107,9 @@ class Scorer:
         """
         for metric in self.pairwise:
             if metric.learns:
-                error: UserError | None = None
-                if self.runtime.is_main:
-                    try:
+                with raise_on_all_ranks(self.runtime):
+                    if self.runtime.is_main:
                         metric.fit(Known(recipe, training))
-                    except UserError as found:
-                        error = found
-                if (error := self.runtime.broadcast(error)) is not None:
-                    raise error
                 learned = metric.learned_state() if self.runtime.is_main else {}
                 learned = self.runtime.broadcast({name: tensor.cpu() for name, tensor in learned.items()})
                 metric.load_learned(learned, self.runtime.device)
