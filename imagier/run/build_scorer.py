@@ -17,7 +17,7 @@ from imagier.metrics.feature_metric import FeatureMetric
 from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import AnyMetric
 from imagier.recipe import Recipe
-from imagier.train.feature_cache import FeatureCache, find_cache_folder
+from imagier.train.feature_cache import open_feature_cache
 from imagier.train.known import can_score
 from imagier.train.runtime import Runtime
 from imagier.train.scoring import Scorer
@@ -48,7 +48,7 @@ def build_scorer(
             chosen,
             runtime,
             domains=recipe.domains,
-            open_cache=lambda protocol: FeatureCache(find_cache_folder() / "features", protocol, name),
+            open_cache=lambda extractor: open_feature_cache(extractor, name),
         )
 
     if metrics is None:

@@ -15,8 +15,9 @@ from typing_extensions import Self
 from imagier.metrics.features import FeatureExtractor
 from imagier.recipe import Recipe
 from imagier.run.evaluation import Evaluator
-from imagier.train.feature_cache import CachedFeatures, FeatureCache, find_cache_folder, hash_images
+from imagier.train.feature_cache import CachedFeatures, FeatureCache, hash_images, open_feature_cache
 from imagier.train.hooks.images import write_image
+from imagier.train.image_rows import join_rows
 from imagier.train.known import to_unit
 
 ROWS = 8
@@ -48,9 +49,7 @@ class NearestImages:
         train = evaluator.config.run.data.train
         assert train is not None
         name = json.dumps([evaluator.config.run.data.name, "training", *map(str, train.roots)])
-        cache: FeatureCache | None = None
-        if extractor.is_cacheable:
-            cache = FeatureCache(find_cache_folder() / "features", extractor.describe(), name)
+        cache = open_feature_cache(extractor, name)
         count = min(MOST_TRAINING_IMAGES, len(training.dataset))
         found, thumbnails = [], []
         for done, stored in enumerate(training.draw(count), 1):
@@ -65,8 +64,7 @@ class NearestImages:
             return cls(evaluator, torch.empty(0, 0), np.empty((0, SIDE_PX, SIDE_PX, 3), np.uint8))
         features, digests = torch.cat([each.features for each in seen]), torch.cat([each.digests for each in seen])
         if runtime.is_main and cache is not None:
-            logits = [each.logits for each in seen if each.logits is not None]
-            cache.save(digests, features, torch.cat(logits) if logits else None)
+            cache.save(digests, features, join_rows([each.logits for each in seen]))
         rows = {digest.tobytes(): row for row, digest in enumerate(digests.numpy())}  # an image counts once
         once = sorted(rows.values())
         shrunk = np.concatenate([each for _, of_rank in of_ranks for each in of_rank])

@@ -28,7 +28,7 @@ from imagier.run.image_sets import StoredImage, hash_image_set, label_by_folder,
 from imagier.run.workers import count_cores
 from imagier.tools.progress import ProgressBar
 from imagier.train.card import Card, compare_protocols, join_cards, read_card
-from imagier.train.feature_cache import FeatureCache, find_cache_folder
+from imagier.train.feature_cache import open_feature_cache
 
 
 def build_metrics(
@@ -138,7 +138,7 @@ class Measurement:
         for extractor, metrics in self._list_spaces(of_sets):
             protocol = extractor.describe()
             name = f"{self.input_type} of {paths[0].absolute()}"
-            cache = FeatureCache(find_cache_folder() / "features", protocol, name) if extractor.is_cacheable else None
+            cache = open_feature_cache(extractor, name)
             sets = []
             for path, of_set, fingerprint, of_path, classes in zip(paths, images, hashes, (cache, None), labels):
                 with self.progress(f"features of {path}") as update:

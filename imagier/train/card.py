@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, TypeAdapter
 
 from imagier.errors import UserError
 from imagier.train.disk import write_atomic
+from imagier.train.flatten import flatten_tree
 
 FORMAT = 1
 
@@ -117,15 +118,9 @@ def compare_protocols(first: Card, second: Card) -> list[tuple[str, str, str]]:
     ]
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(tree: Mapping[str, Any]) -> dict[str, str]:
     """What stands in a tree, as text, by its path: {"a": {"b": 1}} -> {"a.b": "1"}."""
-    flat: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = str(value)
-    return flat
+    return {path: str(value) for path, value in flatten_tree(tree).items()}
 
 
 def _without_nan(value: Any) -> Any:

@@ -130,6 +130,16 @@ class FeatureCache:
         return CachedFeatures(digests, features, logits)
 
 
+def open_feature_cache(extractor: FeatureExtractor, name: str) -> FeatureCache | None:
+    """The cache of the features that an extractor makes of a set; None for features that are not cached.
+
+    name: as of `FeatureCache`.
+    """
+    if not extractor.is_cacheable:
+        return None
+    return FeatureCache(find_cache_folder() / "features", extractor.describe(), name)
+
+
 def find_cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """Where files go that can be made again: $IMAGIER_CACHE, or else imagier in $XDG_CACHE_HOME or ~/.cache."""
     if environment.get("IMAGIER_CACHE"):

@@ -39,11 +39,14 @@ class ImageRows:
 
     def join(self) -> tuple[Tensor, list[Tensor | None]]:
         """The names, N x 2, and all rows of each column."""
-        columns = []
-        for parts in zip(*self.columns):
-            there = [part for part in parts if part is not None]
-            columns.append(torch.cat(there) if len(there) == len(parts) else None)
+        columns = [join_rows(parts) for parts in zip(*self.columns)]
         return torch.tensor(self.names, dtype=torch.int64).view(-1, 2), columns
+
+
+def join_rows(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """All rows of tensors; None if a part has none."""
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if len(there) == len(parts) else None
 
 
 def merge_sets(rows: Mapping[SetKey, ImageRows], runtime: Runtime) -> dict[SetKey, tuple[FeatureSet, Tensor | None]]:
@@ -56,11 +59,9 @@ def merge_sets(rows: Mapping[SetKey, ImageRows], runtime: Runtime) -> dict[SetKe
     for key in dict.fromkeys(key for of_rank in of_ranks for key in of_rank):
         shares = [of_rank[key] for of_rank in of_ranks if key in of_rank]
         order = _order_once(torch.cat([names for names, _ in shares]))
-        columns = []
-        for parts in zip(*(columns for _, columns in shares)):
-            there = [part for part in parts if part is not None]
-            columns.append(torch.cat(there)[order] if len(there) == len(parts) else None)
-        features, logits, labels, digests = [*columns, None][:4]
+        columns = [join_rows(parts) for parts in zip(*(columns for _, columns in shares))]
+        ordered = [None if column is None else column[order] for column in columns]
+        features, logits, labels, digests = [*ordered, None][:4]
         assert features is not None
         merged[key] = FeatureSet(features, logits, labels), digests
     return merged

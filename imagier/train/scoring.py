@@ -16,7 +16,7 @@ from imagier.metrics.metric import AnyMetric, Metric
 from imagier.recipe import Batch, Recipe
 from imagier.train.feature_cache import FeatureCache
 from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors, measure_mean_colors
-from imagier.train.image_rows import ImageRows, SetKey, hash_samples, merge_sets, name_samples
+from imagier.train.image_rows import ImageRows, SetKey, hash_samples, join_rows, merge_sets, name_samples
 from imagier.train.known import Known, collect_known, list_images, split_frames, to_unit
 from imagier.train.ranks import raise_on_all_ranks
 from imagier.train.runtime import Runtime
@@ -68,10 +68,9 @@ class Scorer:
         runtime: Runtime,
         *,
         domains: Iterable[str] = ("",),
-        open_cache: Callable[[Mapping[str, object]], FeatureCache] | None = None,
+        open_cache: Callable[[FeatureExtractor], FeatureCache | None] = lambda extractor: None,
     ) -> None:
-        """domains: those of the recipe. open_cache: the cache of features of real images, by what
-        `FeatureExtractor.describe` says; None: none.
+        """domains: those of the recipe. open_cache: returns the cache of features of real images, if there is one.
 
         UserError: the weights of a network that a metric uses cannot be had.
         """
@@ -85,10 +84,7 @@ class Scorer:
             metric.load(runtime.device)
         names: dict[str, None] = dict.fromkeys(metric.features for metric in self.of_sets)
         self.extractors = {name: FeatureExtractor(name, runtime.device) for name in names}
-        self._caches: dict[str, FeatureCache] = {}
-        if open_cache is not None:
-            cacheable = {name: of for name, of in self.extractors.items() if of.is_cacheable}
-            self._caches = {name: open_cache(of.describe()) for name, of in cacheable.items()}
+        self._caches = {name: open_cache(extractor) for name, extractor in self.extractors.items()}
         self.real: dict[SetKey, FeatureSet] | None = None
         """Of all ranks, once images have been measured."""
         self._floor: tuple[dict[SetKey, int], int, Scores] | None = None
@@ -310,12 +306,11 @@ class Scorer:
         self.real = {key: of_set for key, (of_set, _) in gathered.items()}
         for features, cache in self._caches.items() if self.runtime.is_main else ():
             found = [(of_set, digests) for (name, _), (of_set, digests) in gathered.items() if name == features]
-            if found:
-                logits = [of_set.logits for of_set, _ in found if of_set.logits is not None]
+            if found and cache is not None:
                 cache.save(
                     torch.cat([digests for _, digests in found if digests is not None]),
                     torch.cat([of_set.features for of_set, _ in found]),
-                    torch.cat(logits) if logits else None,
+                    join_rows([of_set.logits for of_set, _ in found]),
                 )
         self._caches = {}  # their content is not needed any more
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from imagier.errors import UserError
 from imagier.train.disk import AppendFile
+from imagier.train.flatten import flatten_tree
 from imagier.train.hooks.images import TAG, read_image
 from imagier.train.hooks.log import Record
 
@@ -80,15 +81,10 @@ def _encode(event: Any) -> bytes:
     return file.getvalue()
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float]:
+def flatten(config: Mapping[str, Any]) -> dict[str, str | int | float]:
     """The values of a config by their whole key, "gen.num_filters"; lists as text."""
-    flat: dict[str, str | int | float] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value if isinstance(value, int | float) else str(value)
-    return flat
+    values = flatten_tree(config).items()
+    return {key: value if isinstance(value, int | float) else str(value) for key, value in values}
 
 
 def is_installed() -> bool:
