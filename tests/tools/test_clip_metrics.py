@@ -176,7 +176,7 @@ def test_modes_are_counted_alike_with_and_without_another_metric_on_classes() ->
 
 def test_features_of_the_users_are_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their code may read files of which nothing is known."""
-    monkeypatch.setattr("imagier.tools.metrics.FeatureCache", None)  # making one would fail
+    monkeypatch.setattr("imagier.train.feature_cache.FeatureCache", None)  # making one would fail
     words = ["--metrics", "kd", "--features", "clip_metrics_lab:means"]
     measure(save_classes("real", 0), save_classes("fake", 1), *words)
     with pytest.raises(TypeError):
