@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ class Replay(TorchFunctionMode):
 class Rebuilt:
     """Recipe and players of a case with its initial weights, and what the networks give out."""
 
-    def __init__(self, case: Case, vgg: Path, **steps: int) -> None:
+    def __init__(self, case: Case, vgg: Path, *, is_precise: bool = False, **steps: int) -> None:
+        """is_precise: in float64."""
         order = [] if case.has_clips else ["trainer.reference_order=true"]
         document = load(case.folder / "config.yaml", [*order, *(f"trainer.{k}={v}" for k, v in steps.items())])
         if case.has_clips:
@@ -123,6 +125,9 @@ class Rebuilt:
         self.names = {name: names_of(network) for name, network in self.recipe.networks.items()}
         for name, network in self.recipe.networks.items():
             load_reference_weights(network, self.names[name], case.state, f"net_{NETWORKS[name]}.")
+        if is_precise:
+            for network in (*self.recipe.networks.values(), *self.recipe.load_losses()):
+                network.double()
         self.recipe.train()
         self.players: dict[str, Player] = build_training.build_players(config, self.recipe, runtime)
         self.trainer = Trainer(self.recipe, self.players, runtime, seed=0, accumulate=config.trainer.accumulate)
@@ -166,9 +171,11 @@ def load_reference_weights(
 def results(case: Case, process: str, vgg: Path) -> dict[str, Any]:
     """All that Imagier has to show for a process, by the names of the case."""
     skipped = {"gen": {"dis_step": 0}, "dis": {"gen_step": 0}}.get(process, {})
-    rebuilt = Rebuilt(case, vgg, **skipped)
-    if case.has_clips:
-        return _clips(case, process, rebuilt)  # nothing is drawn that has an influence
+    is_precise = parity_clips.should_be_precise(process) and case.has_clips
+    rebuilt = Rebuilt(case, vgg, is_precise=is_precise, **skipped)
+    if case.has_clips:  # nothing is drawn there that has an influence
+        with parity_clips.InDouble() if is_precise else nullcontext():
+            return _clips(case, process, rebuilt)
     with Replay(case.draws(process)) as replay:
         if process in SAMPLING:
             found = _sampling(case, process, rebuilt.recipe)
@@ -309,7 +316,7 @@ def compare(case: Case, vgg: Path) -> tuple[dict[str, Group], list[str]]:
                 ours, expected = value, case.expected[name]
             else:
                 continue
-            _note(groups, name, ours, expected, largest, has_clips=case.has_clips)
+            _note(groups, name, ours, expected, largest, case.meta)
     return groups, sorted(missing)
 
 
@@ -326,8 +333,7 @@ def _note(
     ours: Any,
     expected: Tensor,
     largest: Mapping[str, float],
-    *,
-    has_clips: bool,
+    meta: Mapping[str, Any],
 ) -> None:
     before = None
     if isinstance(ours, tuple):
@@ -362,8 +368,8 @@ def _note(
         limit = 0.05 * (expected - before.double()).abs().max().item() + 1e-6
     elif kind == "avg":
         limit = 1e-5
-    if has_clips:
-        limit = parity_clips.limit_of(name, scale) or limit
+    if "frames" in meta:
+        limit = parity_clips.limit_of(name, scale, meta) or limit
     groups.setdefault(group, Group()).add(name, error, error / scale if scale else 0.0, error / limit)
 
 
