@@ -54,6 +54,7 @@ class Case:
     batch: dict[str, Tensor] = field(init=False)
     state: dict[str, Tensor] = field(init=False)
     expected: dict[str, Tensor] = field(init=False)
+    processes: list[str] = field(init=False)
     meta: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,11 +62,7 @@ class Case:
         self.state = load_file(self.folder / "state.safetensors")
         self.expected = load_file(self.folder / "expected.safetensors")
         self.meta = json.loads((self.folder / "meta.json").read_text())
-
-    @property
-    def processes(self) -> list[str]:
-        """What was run."""
-        return self.meta["processes"]
+        self.processes = self.meta["processes"]
 
     @property
     def has_clips(self) -> bool:
@@ -114,8 +111,7 @@ class Rebuilt:
         """is_precise: in float64."""
         order = [] if case.has_clips else ["trainer.reference_order=true"]
         document = load(case.folder / "config.yaml", [*order, *(f"trainer.{k}={v}" for k, v in steps.items())])
-        if case.has_clips:
-            parity_clips.take_label_as_given(document)
+        parity_clips.take_label_as_given(document)
         translate_legacy(document)
         if document.get(("trainer", "perceptual_loss")):
             document.set(("trainer", "perceptual_loss", "weights_path"), str(vgg))

@@ -27,7 +27,9 @@ FRAME = re.compile(r"^(eval|frames|step)\.(\d+)\.")
 
 def take_label_as_given(document: Document) -> None:
     """The label of a case is drawn already: no key points are read, and no op draws them."""
-    points = document.get(("data", "keypoint_data_types")) or []
+    points = document.get(("data", "keypoint_data_types"))
+    if not points:
+        return
     for index, entry in enumerate(document.get(("data", "input_types"))):
         for name in set(entry) & set(points):
             for op in ("pre_aug_ops", "post_aug_ops"):
