@@ -33,7 +33,8 @@ def take_label_as_given(document: Document) -> None:
     for index, entry in enumerate(document.get(("data", "input_types"))):
         for name in set(entry) & set(points):
             for op in ("pre_aug_ops", "post_aug_ops"):
-                document.drop(("data", "input_types", index, name, op))
+                if document.has(("data", "input_types", index, name, op)):
+                    document.drop(("data", "input_types", index, name, op))
             document.set(("data", "input_types", index, name, "ext"), "png")
     document.set(("data", "keypoint_data_types"), [])
 
