@@ -41,7 +41,7 @@ def small_generator(*, combine: bool = True, raw: bool = False, **changes: Any) 
         num_res_blocks=1,
         flow_output_multiplier=2.0,
         activation_norm_type="instance",
-        multi_spade_combine=CombineParams(num_layers=1, embed=SMALL) if combine else None,
+        multi_spade_combine=CombineParams(num_layers=2, embed=SMALL) if combine else None,
         generate_raw_output=raw,
     )
     options: dict[str, Any] = {"num_frames": 3, "num_layers": 3, "num_downsamples_img": 1, "num_filters": 2}
@@ -147,6 +147,21 @@ def test_a_raw_frame_is_the_frame_itself_where_nothing_is_warped_and_another_whe
         made = list(small_recipe(gen).generate_clip(clip_of(3)))
     assert all(torch.equal(outputs["fake_raw_images"], outputs["fake_images"]) for outputs in made[:2])
     assert not torch.allclose(made[2]["fake_raw_images"], made[2]["fake_images"])
+
+
+def test_a_raw_frame_is_what_the_frame_would_be_without_the_warped_one() -> None:
+    gen = small_generator(raw=True).eval()
+    seen = clip_of(3)["label"], clip_of(3)["images"]
+    inputs = seen[0][:, 2], seen[0][:, :2], seen[1][:, :2]
+    with torch.no_grad():
+        combined = gen(*inputs)
+        for name, parameter in gen.named_parameters():
+            if ".of_map.1." in name:  # scale and shift by the warped frame
+                parameter.zero_()
+        without = gen(*inputs)
+    assert torch.equal(combined["fake_raw_images"], without["fake_raw_images"])
+    assert torch.equal(without["fake_raw_images"], without["fake_images"])
+    assert not torch.allclose(combined["fake_raw_images"], combined["fake_images"])
 
 
 def test_raw_frames_are_judged_and_count_in_the_losses_of_images() -> None:
