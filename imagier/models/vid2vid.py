@@ -5,7 +5,7 @@ Wang et al., Video-to-Video Synthesis, 2018; the generator with spatially adapti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import ClassVar
@@ -395,15 +395,13 @@ class Discriminator(nn.Module):
         super().__init__()
         self.num_frames = num_frames
         others = additional_discriminators or {}
+        _check_names(others, [f"T{scale}" for scale in range(temporal.num_scales if temporal else 0)])
         self.kinds = {name: params.crop_func for name, params in others.items()}
         self.crop_weights = {name: params.loss_weight for name, params in others.items()}
         self.image = _patches(label_channels + image_channels, image)
         self.crops = nn.ModuleDict({name: _patches(image_channels, params) for name, params in others.items()})
         scales = range(temporal.num_scales) if temporal else ()
         self.temporal = nn.ModuleList(_patches(image_channels * num_frames, temporal or image) for _ in scales)
-        if taken := sorted(others.keys() & {"image", "raw", *(f"T{scale}" for scale in scales)}):
-            what = f"{taken[0]} is the name of another discriminator"
-            raise UserError(what, where="additional_discriminators", advice="choose another", code="name-taken")
 
     def judge(self, label: Tensor, images: Tensor) -> Judgement:
         """N x L x H x W, N x C x H x W -> what is thought of the images as a whole."""
@@ -443,6 +441,15 @@ class Discriminator(nn.Module):
             (r"^crops\.(\w+)\.", r"net_D_\1."),
             (r"^temporal\.(\d+)\.", r"net_DT\1."),
         )
+
+
+def _check_names(names: Iterable[str], of_clips: Sequence[str]) -> None:
+    """UserError if a discriminator of parts cannot be called so."""
+    for name in names:
+        if name in ("image", "raw", *of_clips) or not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+            what = f"a discriminator cannot be called {name!r}"
+            advice = "choose another name of letters, digits and underscores"
+            raise UserError(what, where="additional_discriminators", advice=advice, code="name-taken")
 
 
 def _patches(in_channels: int, params: PatchParams) -> MultiScalePatchDiscriminator:

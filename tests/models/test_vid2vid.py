@@ -56,6 +56,12 @@ def small_discriminator(**changes: Any) -> Discriminator:
     return Discriminator(label_channels=7, image_channels=3, **(options | changes))
 
 
+def named_discriminator(name: str) -> Discriminator:
+    """With one of parts of that name."""
+    others = {name: CropParams(crop_func="face", **PATCH)}
+    return small_discriminator(additional_discriminators=others, temporal=TemporalParams(**PATCH))
+
+
 def small_recipe(gen: Generator | None = None, dis: Discriminator | None = None, **changes: Any) -> Recipe:
     weights = {"gan": 1.0, "feature_matching": 10.0, "flow": 10.0} | changes.pop("weights", {})
     return Recipe(
@@ -288,13 +294,13 @@ def test_one_forward_of_the_generator_per_frame_serves_both_or_each_has_its_own(
     [
         (lambda: small_generator(num_downsamples_img=4), "wrong-depth"),
         (lambda: small_generator(num_layers=6, num_downsamples_img=2), "image-too-small"),
-        (
-            lambda: small_discriminator(additional_discriminators={"image": CropParams(crop_func="face", **PATCH)}),
-            "name-taken",
-        ),
+        (lambda: named_discriminator("image"), "name-taken"),
+        (lambda: named_discriminator("T0"), "name-taken"),
+        (lambda: named_discriminator("left.hand"), "name-taken"),
+        (lambda: named_discriminator("keys"), "name-taken"),
         (lambda: small_recipe(weights={"gan": 0.0}), "no-loss-weight"),
     ],
-    ids=["depth", "size", "name", "weight"],
+    ids=["depth", "size", "name of another", "name of clips", "name with a dot", "name of a method", "weight"],
 )
 def test_networks_that_cannot_be_are_the_users_mistake(make: Any, code: str) -> None:
     with pytest.raises(UserError) as caught:
