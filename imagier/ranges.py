@@ -24,3 +24,4 @@ NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """The weight of the past in a running mean."""
+Several = Annotated[int, Field(ge=2)]

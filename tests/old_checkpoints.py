@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from golden import golden
 from parity import NETWORKS, names_of
+from parity_clips import take_label_as_given
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ CPU = Runtime(torch.device("cpu"))
 def config_of(path: Path, *overrides: str) -> Config:
     """The checked config of a file."""
     document = load(path, list(overrides))
+    take_label_as_given(document)
     translate_legacy(document)
     return check(document)
 

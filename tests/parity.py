@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import parity_clips
 import torch
 from formula_vgg import write_formula_vgg19
 from safetensors.torch import load_file
@@ -52,16 +55,23 @@ class Case:
     state: dict[str, Tensor] = field(init=False)
     expected: dict[str, Tensor] = field(init=False)
     processes: list[str] = field(init=False)
+    meta: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.batch = load_file(self.folder / "batch.safetensors")
         self.state = load_file(self.folder / "state.safetensors")
         self.expected = load_file(self.folder / "expected.safetensors")
-        self.processes = json.loads((self.folder / "meta.json").read_text())["processes"]
+        self.meta = json.loads((self.folder / "meta.json").read_text())
+        self.processes = self.meta["processes"]
+
+    @property
+    def has_clips(self) -> bool:
+        """Whether it is one of a video method."""
+        return "frames" in self.meta
 
     def raw_batch(self) -> Batch:
         """The batch as it came from the loader."""
-        own = {k: v for k, v in self.batch.items() if not k.startswith(("raw.", "noise."))}
+        own = {k: v for k, v in self.batch.items() if not k.startswith(("raw.", "noise.", "flow."))}
         raw = {k.removeprefix("raw."): v for k, v in self.batch.items() if k.startswith("raw.")}
         tensors = {k: v if v.dtype == torch.int64 else v.float() for k, v in {**own, **raw}.items()}
         names = [f"./{i}" for i in range(len(next(iter(tensors.values()))))]
@@ -97,9 +107,11 @@ class Replay(TorchFunctionMode):
 class Rebuilt:
     """Recipe and players of a case with its initial weights, and what the networks give out."""
 
-    def __init__(self, case: Case, vgg: Path, **steps: int) -> None:
-        overrides = ["trainer.reference_order=true", *(f"trainer.{k}={v}" for k, v in steps.items())]
-        document = load(case.folder / "config.yaml", overrides)
+    def __init__(self, case: Case, vgg: Path, *, is_precise: bool = False, **steps: int) -> None:
+        """is_precise: in float64."""
+        order = [] if case.has_clips else ["trainer.reference_order=true"]
+        document = load(case.folder / "config.yaml", [*order, *(f"trainer.{k}={v}" for k, v in steps.items())])
+        parity_clips.take_label_as_given(document)
         translate_legacy(document)
         if document.get(("trainer", "perceptual_loss")):
             document.set(("trainer", "perceptual_loss", "weights_path"), str(vgg))
@@ -109,10 +121,16 @@ class Rebuilt:
         self.names = {name: names_of(network) for name, network in self.recipe.networks.items()}
         for name, network in self.recipe.networks.items():
             load_reference_weights(network, self.names[name], case.state, f"net_{NETWORKS[name]}.")
+        if is_precise:
+            for network in (*self.recipe.networks.values(), *self.recipe.load_losses()):
+                network.double()
         self.recipe.train()
         self.players: dict[str, Player] = build_training.build_players(config, self.recipe, runtime)
         self.trainer = Trainer(self.recipe, self.players, runtime, seed=0, accumulate=config.trainer.accumulate)
         self.captured: dict[str, dict[str, Any]] = {"generate": {}, "discriminate": {}}
+        if case.has_clips:
+            self.recipe.estimate_flow = parity_clips.flow_by_formula  # type: ignore[attr-defined]
+            return
         for method, captured in self.captured.items():
             setattr(self.recipe, method, capture_first(captured, getattr(self.recipe, method)))
 
@@ -149,7 +167,11 @@ def load_reference_weights(
 def results(case: Case, process: str, vgg: Path) -> dict[str, Any]:
     """All that Imagier has to show for a process, by the names of the case."""
     skipped = {"gen": {"dis_step": 0}, "dis": {"gen_step": 0}}.get(process, {})
-    rebuilt = Rebuilt(case, vgg, **skipped)
+    is_precise = parity_clips.should_be_precise(process) and case.has_clips
+    rebuilt = Rebuilt(case, vgg, is_precise=is_precise, **skipped)
+    if case.has_clips:  # nothing is drawn there that has an influence
+        with parity_clips.InDouble() if is_precise else nullcontext():
+            return _clips(case, process, rebuilt)
     with Replay(case.draws(process)) as replay:
         if process in SAMPLING:
             found = _sampling(case, process, rebuilt.recipe)
@@ -201,10 +223,34 @@ def _forward_backward(case: Case, process: str, rebuilt: Rebuilt) -> dict[str, A
     return {**found, **_after(process, rebuilt)}
 
 
+def _clips(case: Case, process: str, rebuilt: Rebuilt) -> dict[str, Any]:
+    if process == "eval":
+        return parity_clips.rollout(case.raw_batch(), case.batch, rebuilt.recipe)
+    is_step = process == "step"
+    parity_clips.check_flow_of_case(case.batch, case.meta["flow_calls"])
+    watch = parity_clips.Watch(process, rebuilt.recipe, rebuilt.players, should_update=is_step)
+    found = watch.results(rebuilt.trainer, case.raw_batch(), rebuilt.names, NETWORKS)
+    if is_step:
+        return {**found, **_moved(case, rebuilt)}
+    weights = {
+        f"{letter}.{rebuilt.names[player][name]}"
+        for player, letter in NETWORKS.items()
+        for name, _ in rebuilt.recipe.networks[player].named_parameters()
+    }
+    parity_clips.check_without_gradient(found, case.meta["params_without_grad"], weights)
+    return {**found, **_after(process, rebuilt)}
+
+
 def _step(case: Case, rebuilt: Rebuilt) -> dict[str, Any]:
     phases = rebuilt.trainer.train_step(case.raw_batch())
     losses = tag_losses({phase.player: phase.losses for phase in phases}, rebuilt.recipe.log_names)
-    found: dict[str, Any] = {f"step.loss.{tag.replace('_update/', '.', 1)}": value for tag, value in losses.items()}
+    found = {f"step.loss.{tag.replace('_update/', '.', 1)}": value for tag, value in losses.items()}
+    return {**found, **_moved(case, rebuilt)}
+
+
+def _moved(case: Case, rebuilt: Rebuilt) -> dict[str, Any]:
+    """All weights, averages and buffers after the process `step`."""
+    found: dict[str, Any] = {}
     for player, letter in NETWORKS.items():
         for name, parameter in rebuilt.players[player].network.named_parameters():
             theirs = rebuilt.names[player][name]
@@ -251,10 +297,11 @@ def compare(case: Case, vgg: Path) -> tuple[dict[str, Group], list[str]]:
     """Groups of results with their errors, and the names of expected results that Imagier did not give."""
     groups: dict[str, Group] = {}
     missing = set(case.expected)
-    largest = {
-        process: max((v.item() for k, v in case.expected.items() if k.startswith(f"{process}.gradnorm.")), default=0.0)
-        for process in NETWORKS
-    }
+    largest: dict[str, float] = {}
+    for name, value in case.expected.items():
+        place = _network_of(name)
+        if place is not None and ".gradnorm." in name:
+            largest[place] = max(largest.get(place, 0.0), value.item())
     for process in case.processes:
         for name, value in results(case, process, vgg).items():
             if name.startswith("prepare."):
@@ -265,16 +312,31 @@ def compare(case: Case, vgg: Path) -> tuple[dict[str, Group], list[str]]:
                 ours, expected = value, case.expected[name]
             else:
                 continue
-            _note(groups, name, ours, expected, largest)
+            _note(groups, name, ours, expected, largest, case.meta)
     return groups, sorted(missing)
 
 
-def _note(groups: dict[str, Group], name: str, ours: Any, expected: Tensor, largest: Mapping[str, float]) -> None:
+def _network_of(name: str) -> str | None:
+    """What has one largest gradient norm, where a result is a gradient: a process, or the network of one frame."""
+    found = re.match(r"(.+?)\.grad(?:norm)?\.", name)
+    frame = parity_clips.FRAME.match(name)
+    return None if found is None else name.split("grad", 1)[0] + name.split(".")[3] if frame else found[1]
+
+
+def _note(
+    groups: dict[str, Group],
+    name: str,
+    ours: Any,
+    expected: Tensor,
+    largest: Mapping[str, float],
+    meta: Mapping[str, Any],
+) -> None:
     before = None
     if isinstance(ours, tuple):
         ours, before = ours
     ours, expected = ours.detach().double(), expected.double()
-    process, _, rest = name.partition(".")
+    process, _, rest = parity_clips.FRAME.sub(r"\1.", name).partition(".")
+    norm = largest.get(_network_of(name) or "", 0.0)
     kind = rest.partition(".")[0]
     group = process if kind == "images" or process.startswith(("eval", "prepare")) else f"{process}.{kind}"
     if ours.shape != expected.shape:
@@ -290,11 +352,11 @@ def _note(groups: dict[str, Group], name: str, ours: Any, expected: Tensor, larg
     elif kind == "disout":
         limit = 1e-4 * max(1.0, scale)
     elif kind == "gradnorm":
-        limit = 0.01 * scale + 1e-4 * largest[process]
+        limit = 0.01 * scale + 1e-4 * norm
     elif kind == "grad":
         error = (ours - expected).norm().item()
         scale = expected.norm().item()
-        limit = 0.01 * scale + 1e-4 * largest[process]
+        limit = 0.01 * scale + 1e-4 * norm
     elif process == "after":
         limit = 2e-5 * max(1.0, scale)
     elif kind in ("G", "D"):
@@ -302,6 +364,8 @@ def _note(groups: dict[str, Group], name: str, ours: Any, expected: Tensor, larg
         limit = 0.05 * (expected - before.double()).abs().max().item() + 1e-6
     elif kind == "avg":
         limit = 1e-5
+    if "frames" in meta:
+        limit = parity_clips.limit_of(name, scale, meta) or limit
     groups.setdefault(group, Group()).add(name, error, error / scale if scale else 0.0, error / limit)
 
 

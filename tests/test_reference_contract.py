@@ -13,7 +13,11 @@ from imagier.errors import UserError
 from imagier.nn.reference_names import reference_names
 from imagier.recipe import StepContext
 
+OF_CLIPS = ("vid2vid",)
+"""Experiments of methods whose iteration is a clip: both players are updated once for each of its frames."""
+
 each_experiment = pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in OWN])
+each_of_stills = pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in (*OWN, *OF_CLIPS)])
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +25,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("reference_contract"))
 
 
-@each_experiment
+@each_of_stills
 def test_a_step_in_the_order_of_the_reference_is_well_formed(name: str, data: Path) -> None:
     config = config_of(name, data, "trainer.reference_order=true")
     recipe = trainer_of(config).recipe
@@ -29,7 +33,7 @@ def test_a_step_in_the_order_of_the_reference_is_well_formed(name: str, data: Pa
     check_step(recipe, batch_of(config))
 
 
-@each_experiment
+@each_of_stills
 @pytest.mark.parametrize(("dis_step", "gen_step"), [(2, 1), (1, 2), (0, 1), (1, 0)])
 def test_each_player_is_updated_as_often_as_the_config_says(
     name: str, dis_step: int, gen_step: int, data: Path
@@ -40,11 +44,20 @@ def test_each_player_is_updated_as_often_as_the_config_says(
     assert phases == ["dis"] * dis_step + ["gen"] * gen_step
 
 
-@each_experiment
+@each_of_stills
 def test_an_iteration_without_any_update_is_the_users_mistake(name: str, data: Path) -> None:
     with pytest.raises(UserError) as caught:
         trainer_of(config_of(name, data, "trainer.dis_step=0", "trainer.gen_step=0"))
     assert caught.value.code == "no-updates"
+
+
+@pytest.mark.parametrize("name", OF_CLIPS)
+@pytest.mark.parametrize("reuse", ["true", "false"])
+def test_each_frame_of_a_clip_is_an_update_of_either_player(name: str, reuse: str, data: Path) -> None:
+    config = config_of(name, data, f"trainer.reuse_gen_output={reuse}")
+    batch = batch_of(config)
+    phases = [player for player, _ in trainer_of(config).recipe.step(batch, StepContext(0, 0, rng()))]
+    assert phases == ["dis", "gen"] * batch["images"].shape[1] and len(phases) == 6
 
 
 @each_experiment

@@ -9,11 +9,11 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from imagier.errors import UserError
 from imagier.metrics.metric import Metric as BaseMetric
+from imagier.nn.warp import warp
 
 _TOO_MANY = 1.5
 """Pixels that move to one place, counted with the weights of bilinear sampling: some of them must be hidden there."""
@@ -63,7 +63,7 @@ def measure_warp_errors(clip: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
     clip: T x 3 x H x W. flow: (T - 1) x 2 x H x W, in pixels, to the next frame. visible: (T - 1) x H x W, bool.
     -> T - 1, float64
     """
-    squares = (clip[:-1] - _sample(clip[1:], flow)).double().square().sum(dim=1)
+    squares = (clip[:-1] - warp(clip[1:], flow)).double().square().sum(dim=1)
     return torch.where(visible, squares, 0.0).sum(dim=(1, 2)) / visible.sum(dim=(1, 2))
 
 
@@ -83,7 +83,7 @@ def estimate_motion(clip: Tensor) -> tuple[Tensor, Tensor]:
     grays = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
     pairs = list(pairwise(grays))
     forward, backward = _find_flows(pairs), _find_flows([(later, earlier) for earlier, later in pairs])
-    back = _sample(backward, forward)
+    back = warp(backward, forward)
     length = forward.square().sum(dim=1) + back.square().sum(dim=1)
     leads_home = (forward + back).square().sum(dim=1) <= 0.01 * length + 0.5
     return forward, leads_home & _stays_inside(forward)
@@ -106,7 +106,7 @@ def find_visible(flow: Tensor) -> Tensor:
             index = (y.clamp(-1, height) + 1) * (width + 2) + x.clamp(-1, width) + 1  # with a border of one pixel
             weights.scatter_add_(1, index.long().flatten(1), share.flatten(1))
     hits = weights.view(count, 1, height + 2, width + 2)[:, :, 1:-1, 1:-1]
-    return (_sample(hits, flow)[:, 0] <= _TOO_MANY) & _stays_inside(flow)
+    return (warp(hits, flow)[:, 0] <= _TOO_MANY) & _stays_inside(flow)
 
 
 def _find_flows(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
@@ -128,10 +128,3 @@ def _stays_inside(flow: Tensor) -> Tensor:
     height, width = flow.shape[2:]
     x, y = _list_places(flow).unbind(dim=1)
     return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-
-
-def _sample(images: Tensor, flow: Tensor) -> Tensor:
-    """What lies where each pixel moves to, bilinear; N x C x H x W, N x 2 x H x W -> N x C x H x W."""
-    sides = flow.new_tensor(flow.shape[:1:-1]).view(2, 1, 1)  # width, height
-    grid = (2 * _list_places(flow) + 1) / sides - 1
-    return F.grid_sample(images.to(flow), grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
@@ -246,3 +248,37 @@ class SpatiallyAdaptiveNorm(nn.Module):
             gamma, beta = hidden.chunk(2, dim=1)
         x = self.norm(x)
         return x + beta if self.bias_only else torch.addcmul(beta, x, 1 + gamma)
+
+
+class MultiSpatiallyAdaptiveNorm(nn.Module):
+    """SPADE with several maps: what one map has modulated, the next one modulates again.
+
+    Of the maps of a call, some may be missing: the first ones alone, or None.
+    """
+
+    def __init__(self, channels: int, map_channels: Sequence[int], *, norm: nn.Module, **options: Any) -> None:
+        """map_channels: of each map. norm: before the first modulation. options: as of SpatiallyAdaptiveNorm."""
+        super().__init__()
+        self.of_map = nn.ModuleList(
+            SpatiallyAdaptiveNorm(channels, count, norm=nn.Identity() if index else norm, **options)
+            for index, count in enumerate(map_channels)
+        )
+
+    def forward(self, x: Tensor, first: Tensor, *others: Tensor | None) -> Tensor:
+        """x: N x C x H x W, maps: N x their channels x h x w, resized by nearest neighbor -> N x C x H x W."""
+        for modulate, condition in zip(self.of_map, (first, *others)):
+            if condition is not None:
+                at_size = condition
+                if condition.shape[-2:] != x.shape[-2:]:
+                    at_size = F.interpolate(condition, size=x.shape[-2:], mode="nearest")
+                x = modulate(x, PartialMap(at_size, None))
+        return x
+
+
+MULTI_SPADE_RULES = (
+    (r"\.of_map\.(\d)\.mlp\.0\.", r".mlps.\1.0.layers.conv."),
+    (r"\.of_map\.(\d)\.mlp\.2\.", r".mlps.\1.1.layers.conv."),
+    (r"\.of_map\.(\d)\.(gamma|beta)\.", r".\2s.\1.layers.conv."),
+    (r"\.of_map\.0\.norm\.", ".norm."),
+)
+"""Rules from the names of these norms to the reference's (reference_names.py), for the networks that have them."""

@@ -76,7 +76,11 @@ def test_a_key_has_unit_range_type_default_and_readers() -> None:
     (key,) = find_keys("gen_opt.lr_policy.step_size")[0]
     assert (key.unit, key.range, key.type, key.readers) == ("epochs or iterations", "> 0", "int", ("step",))
     assert key.default == "1000000000 (never)"
-    assert [key.readers for key in find_keys("gen.style_dims")[0]] == [("coco_funit", "funit"), ("spade",)]
+    assert [key.readers for key in find_keys("gen.style_dims")[0]] == [
+        ("coco_funit", "funit"),
+        ("spade",),
+        ("vid2vid",),
+    ]
     (rotate,) = find_keys("data.train.augmentations.rotate")[0]
     assert (rotate.unit, rotate.readers) == ("degrees", ())
 

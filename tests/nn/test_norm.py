@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from imagier.errors import UserError
 from imagier.nn.norm import (
     AdaptiveNorm,
+    MultiSpatiallyAdaptiveNorm,
     Norm,
     NormParams,
     PartialMap,
@@ -285,3 +286,20 @@ def test_sync_batch_norm_of_two_ranks_is_batch_norm_of_the_whole_batch(monkeypat
     assert isinstance(ours, nn.BatchNorm2d) and ours.running_mean is not None and ours.running_var is not None
     torch.testing.assert_close(ours.running_mean, plain.running_mean)
     torch.testing.assert_close(ours.running_var, plain.running_var)
+
+
+def test_several_maps_modulate_one_after_the_other_each_at_the_size_of_the_image() -> None:
+    norm = MultiSpatiallyAdaptiveNorm(CHANNELS, [2, 3], norm=nn.InstanceNorm2d(CHANNELS), num_filters=0, kernel_size=1)
+    randomized(norm)
+    x, large, small = image(4, 6), torch.randn(3, 2, 8, 12), torch.randn(3, 3, 2, 3)
+
+    def modulate(y: Tensor, number: int, at_size: Tensor) -> Tensor:
+        conv = norm.of_map[number].mlp[0]
+        gamma, beta = F.conv2d(at_size, conv.weight, conv.bias).chunk(2, dim=1)
+        return y * (1 + gamma) + beta
+
+    first = modulate(F.instance_norm(x), 0, large[..., ::2, ::2])
+    both = modulate(first, 1, small.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
+    assert torch.allclose(norm(x, large, small), both)
+    assert torch.allclose(norm(x, large), first)
+    assert torch.allclose(norm(x, large, None), first)

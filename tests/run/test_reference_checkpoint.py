@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import parity_clips
 import pytest
 import tiny
 import torch
@@ -40,7 +41,9 @@ from imagier.train.optim import Madam
 from imagier.train.trainer import Trainer
 
 IMAGES = ("spade_a", "spade_b", "pix2pixHD_a", "pix2pixHD_b", "unit_a", "munit_a", "munit_patch_a", "funit_a")
-CASES = [name for name in (*IMAGES, "coco_funit_a") if (GOLDEN / name).is_dir()]
+STILLS = [name for name in (*IMAGES, "coco_funit_a") if (GOLDEN / name).is_dir()]
+CLIPS = [name for name in ("vid2vid_street_a", "vid2vid_pose_a") if (GOLDEN / name).is_dir()]
+CASES = [*STILLS, *CLIPS]
 AVERAGE = "trainer.model_average_config={enabled: true, beta: 0.5, start_iteration: 0, remove_sn: "
 
 
@@ -125,7 +128,7 @@ def test_an_average_that_the_file_does_not_hold_begins_at_the_weights(tmp_path: 
         torch.testing.assert_close(average.network.state_dict()[name], expected[theirs], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", STILLS)
 def test_images_of_an_old_average_are_the_recorded_ones(case: str, tmp_path: Path) -> None:
     case_trainer(case)
     config = config_of(golden(case, "config.yaml"), f"{AVERAGE}true}}")
@@ -141,6 +144,21 @@ def test_images_of_an_old_average_are_the_recorded_ones(case: str, tmp_path: Pat
     for name, tensor in expected.items():
         limit = 2e-4 * max(1.0, tensor.abs().max().item())
         assert (found[name.removeprefix("eval.")] - tensor).abs().max() <= limit, name
+
+
+@pytest.mark.parametrize("case", CLIPS)
+def test_clips_of_an_old_average_are_the_recorded_ones(case: str, tmp_path: Path) -> None:
+    live = recorded_state(case, "gen")
+    path = tmp_path / "old.pt"
+    torch.save({"net_G": wrapped(perturbed(live), folded(live))}, path)
+    config = config_of(golden(case, "config.yaml"), f"{AVERAGE}true}}")
+    recipe = load_recipe(config, checkpoint.FoundCheckpoint(path, checkpoint.load(path)), CPU)
+    recorded = Case(golden(case))
+    found = parity_clips.rollout(recorded.raw_batch(), recorded.batch, recipe)
+    expected = {name: x for name, x in recorded.expected.items() if name.startswith("eval.")}
+    assert expected
+    for name, tensor in expected.items():
+        assert (found[name] - tensor).abs().max() <= 2e-4 * max(1.0, tensor.abs().max().item()), name
 
 
 # Optimizers ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from imagier.config import schema
 from imagier.config.find import list_types
 from imagier.config.legacy import data as legacy_data
+from imagier.config.legacy import video as legacy_video
 from imagier.config.legacy.data import CREDENTIALS, OFF, ONLY_REMOTE, Retired
 from imagier.config.load import ConfigError, Document, KeyPath, join_keys
 from imagier.config.lookup import class_at, kind_at, type_at
@@ -24,11 +25,11 @@ _TYPE_PREFIXES = (
 )
 
 _RENAMED_TYPES: dict[KeyPath, dict[str, str]] = {
-    ("dis", "type"): {"multires_patch": "pix2pixHD", "coco_funit": "funit"},
+    ("dis", "type"): {"multires_patch": "pix2pixHD", "coco_funit": "funit", "fs_vid2vid": "vid2vid"},
     ("trainer", "type"): {"coco_funit": "funit"},
 }
 
-_ABSENT_METHODS = ("vid2vid", "fs_vid2vid", "wc_vid2vid", "gancraft", "dummy")
+_ABSENT_METHODS = ("fs_vid2vid", "wc_vid2vid", "gancraft", "dummy")
 _ABSENT_DATASETS = ("paired_few_shot_videos", "paired_few_shot_videos_native", "dummy")
 """What the reference had and this version has not: nothing else of such a config is worth a line."""
 
@@ -151,6 +152,7 @@ def translate_legacy(document: Document) -> list[str]:
     _rewrite_betas(document)
     _move_keys(document)
     _move_distances(document)
+    legacy_video.translate(document, _accepts_key)
     notes = legacy_data.translate(document)
     _refuse(document)
     legacy_data.rewrite_ops(document)
@@ -256,9 +258,11 @@ def _retire(document: Document) -> list[str]:
         retired |= _keys_of_other_optimizers(document, section)
     for section in SECTIONS:
         retired |= legacy_data.list_retired_keys(document, section)
+    retired |= legacy_video.list_retired_keys(document, _accepts_key)
     recipe = class_at(document, ("trainer",))
     if recipe is not None and _FLOW_NETWORK not in recipe.players:
-        retired[_FLOW_NETWORK,] = Retired(_NOT_OF_THIS_METHOD)
+        instead = "the flow is that of the data or, without it, as OpenCV's DIS finds it"
+        retired[_FLOW_NETWORK,] = Retired(instead if recipe.is_video else _NOT_OF_THIS_METHOD)
     notes = _drop_keys_of_the_other_discriminator(document)
     for key_path, (why, default) in retired.items():
         if not document.has(key_path) or _accepts_key(document, key_path):

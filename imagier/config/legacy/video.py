@@ -1,0 +1,91 @@
+"""The reference's spellings of what video methods read, rewritten to ours: much of it stood in the section `data`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from imagier.config.legacy.data import OFF, Retired
+from imagier.config.load import Document, KeyPath
+
+Accepts = Callable[[Document, KeyPath], bool]
+"""Whether a key means something to the class that its section names."""
+
+_POSES: KeyPath = ("data", "for_pose_dataset")
+
+_MOVED: dict[KeyPath, KeyPath] = {
+    ("data", "num_frames_G"): ("gen", "num_frames"),
+    ("data", "num_frames_D"): ("dis", "num_frames"),
+    ("data", "has_foreground"): ("trainer", "has_foreground"),
+    (*_POSES, "pose_type"): ("gen", "pose_type"),
+    (*_POSES, "remove_face_labels"): ("gen", "remove_face_labels"),
+    (*_POSES, "random_drop_prob"): ("trainer", "random_drop_prob"),
+    ("trainer", "loss_weight", "L1"): ("trainer", "loss_weight", "l1"),
+}
+
+_CROPS = "imaginaire.model_utils.fs_vid2vid::"
+_CROP_KINDS = {f"{_CROPS}crop_face_from_output": "face", f"{_CROPS}crop_hand_from_output": "hand"}
+
+_COMBINE: KeyPath = ("gen", "flow", "multi_spade_combine")
+_EMBEDS: tuple[KeyPath, ...] = (("gen", "embed"), (*_COMBINE, "embed"))
+
+
+def translate(document: Document, accepts: Accepts) -> None:
+    """Rewrites spellings in place, where the classes of the sections know what they become."""
+    _name_pose_type(document, accepts)
+    for old, new in _MOVED.items():
+        if document.has(old) and accepts(document, new) and not document.has(new):
+            origin = document.origin(old)
+            document.set(new, document.drop(old), origin)
+    if accepts(document, ("gen", "pose_type")):
+        _drop_rest_of_poses(document)
+    if accepts(document, _COMBINE):
+        _rewrite_generator(document)
+    if accepts(document, ("dis", "additional_discriminators")):
+        _rewrite_crops(document)
+
+
+def list_retired_keys(document: Document, accepts: Accepts) -> dict[KeyPath, Retired]:
+    """Keys of video generators that were read by nothing."""
+    if not accepts(document, _COMBINE):
+        return {}
+    return {("gen", key): Retired("had no effect") for key in ("num_downsamples", "do_checkpoint")}
+
+
+def _name_pose_type(document: Document, accepts: Accepts) -> None:
+    """The reference knew poses by the section alone, and any type but "open" was "both"."""
+    if isinstance(document.get(_POSES), dict) and accepts(document, ("gen", "pose_type")):
+        key_path = (*_POSES, "pose_type")
+        if document.get(key_path) != "open":
+            document.set(key_path, "both", document.origin(_POSES if not document.has(key_path) else key_path))
+
+
+def _drop_rest_of_poses(document: Document) -> None:
+    """What is left says nothing; else the section is refused later."""
+    rest = document.get(_POSES)
+    if isinstance(rest, dict) and all(value in OFF for value in rest.values()):
+        document.drop(_POSES)
+
+
+def _rewrite_generator(document: Document) -> None:
+    if document.get(_COMBINE) is False:
+        document.set(_COMBINE, None)
+    if document.get(("gen", "activation_norm_type")) == "spatially_adaptive":
+        document.drop(("gen", "activation_norm_type"))
+    for embed in _EMBEDS:
+        if not document.has((*embed, "use_embed")):
+            continue
+        if document.get((*embed, "use_embed")) in OFF:
+            document.refuse((*embed, "use_embed"), "label maps are always encoded (without, the reference failed)")
+        else:
+            document.drop((*embed, "use_embed"))
+
+
+def _rewrite_crops(document: Document) -> None:
+    others = document.get(("dis", "additional_discriminators"))
+    for name in others if isinstance(others, dict) else ():
+        key_path: KeyPath = ("dis", "additional_discriminators", name)
+        if document.has((*key_path, "vis")):
+            document.drop((*key_path, "vis"))  # read by nothing in training
+        kind = document.get((*key_path, "crop_func"))
+        if isinstance(kind, str):
+            document.set((*key_path, "crop_func"), _CROP_KINDS.get(kind, kind))

@@ -1,0 +1,164 @@
+"""Label maps of people: what DensePose and OpenPose channels mean, and where faces and hands are.
+
+Channels 0 to 2 of a label with `DENSEPOSE` are those of DensePose (channel 2: the part of the body, from 1 to 24); the
+last ones of a label with `OPENPOSE` are strokes of one channel each, the face last, the hands second and third to last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagier.errors import UserError
+
+PoseType = Literal["open", "both"]
+CropKind = Literal["face", "hand"]
+
+DENSEPOSE, OPENPOSE = "pose_maps-densepose", "poses-openpose"
+"""The input types of the label that hold people."""
+
+PARTS = 24
+"""Parts of the body that DensePose tells apart."""
+
+_FACE_PARTS = (23, 24)
+
+
+class Box(NamedTuple):
+    """A square part of one image of a batch."""
+
+    sample: int
+    top: int
+    left: int
+    side: int
+
+
+class Crops(NamedTuple):
+    """Parts of the images of a batch, all to be resized to one size."""
+
+    boxes: list[Box]
+    side: int
+
+
+def normalize_densepose(label: Tensor, dropped: Tensor | None = None) -> Tensor:
+    """A label N x T x L x H x W in [0, 1] -> the same in [-1, 1], its parts spread over the whole range.
+
+    dropped: bool [24], which parts of the body are removed from the DensePose channels.
+    """
+    dense, others = label[:, :, :3], label[:, :, 3:]
+    part = dense[:, :, 2:] * 255
+    if dropped is not None:
+        for number in (dropped.nonzero()[:, 0] + 1).tolist():
+            dense = torch.where((part - number).abs() < 0.1, 0.0, dense)
+    spread = torch.cat([dense[:, :, :2], dense[:, :, 2:] * (255 / PARTS), others], dim=2)
+    return spread * 2 - 1
+
+
+def filter_pose_label(label: Tensor, pose_type: PoseType | None, *, should_remove_face: bool) -> Tensor:
+    """What the generator sees of a label N x ... x L x H x W: all, or no DensePose ("open"), or one without faces.
+
+    Its DensePose channels are in [-1, 1]; where a face is removed, they are -1.
+    """
+    if pose_type == "open":
+        return label.narrow(-3, 3, label.shape[-3] - 3)
+    if pose_type is None or not should_remove_face:
+        return label
+    dense, others = label.split([3, label.shape[-3] - 3], dim=-3)
+    part = (dense.narrow(-3, 2, 1) / 2 + 0.5) * PARTS
+    face = torch.stack([(part - number).abs() < 0.1 for number in _FACE_PARTS]).any(dim=0).to(label.dtype)
+    return torch.cat([dense * (1 - face) - face, others], dim=-3)
+
+
+def find_foreground(label: Tensor) -> Tensor:
+    """Where people are, and 7 px around: N x L x H x W, DensePose in [-1, 1] -> N x 1 x H x W, 0 or 1."""
+    return (F.max_pool2d(label[:, 2:3], 15, stride=1, padding=7) > -1).to(label.dtype)
+
+
+def find_faces(label: Tensor, lengths: Mapping[str, int]) -> Crops:
+    """A square around the face of each sample; without a face, one at the top of the image.
+
+    label: N x L x H x W. lengths: channels of each of its input types. UserError if none of them shows faces.
+    """
+    height, width = label.shape[-2:]
+    has_densepose = DENSEPOSE in lengths
+    if not has_densepose and lengths.get(OPENPOSE, 0) <= 3:
+        raise _lacks("faces", f"{DENSEPOSE}, or {OPENPOSE} of more than 3 channels")
+    mask = label[:, 2] > 0.9 if has_densepose else label[:, -1] > 0
+    boxes = []
+    for sample, extent in enumerate(_list_extents(mask)):
+        center_y, center_x, side = height // 4, width // 2, height // 32 * 8
+        if extent is not None:
+            top, bottom, left, right = extent
+            center_x = (left + right) // 2
+            center_y = (top + bottom) // 2 if has_densepose else (3 * top + 2 * bottom) // 5
+            side = int((bottom - top) * 1.25) if has_densepose else int((right - left) * 2.5)
+            side = min(width, max(32, side))
+            center_y, center_x = _keep_inside(center_y, side, height), _keep_inside(center_x, side, width)
+        boxes.append(Box(sample, center_y - side // 2, center_x - side // 2, side // 2 * 2))
+    return Crops(boxes, _side("face", height // 32 * 8, height))
+
+
+def find_hands(label: Tensor, lengths: Mapping[str, int]) -> Crops:
+    """A square around each hand that is seen: of each sample the one of channel -3, then that of channel -2.
+
+    label: N x L x H x W. UserError if it has too few channels to show hands.
+    """
+    height, width = label.shape[-2:]
+    if label.shape[1] <= 6:
+        raise _lacks("hands", f"{OPENPOSE} of more than 6 channels")
+    side = _side("hand", height // 64 * 8, height)
+    boxes = []
+    for number, extent in enumerate(_list_extents((label[:, -3:-1] == 1).flatten(0, 1))):
+        if extent is not None:
+            top, bottom, left, right = extent
+            center_y = _keep_inside((top + bottom) // 2, side, height)
+            center_x = _keep_inside((left + right) // 2, side, width)
+            boxes.append(Box(number // 2, center_y - side // 2, center_x - side // 2, side))
+    return Crops(boxes, side)
+
+
+FINDERS: dict[CropKind, Callable[[Tensor, Mapping[str, int]], Crops]] = {"face": find_faces, "hand": find_hands}
+"""How the crops of each kind are found; each is a function of the label alone."""
+
+
+def crop(images: Tensor, crops: Crops) -> Tensor | None:
+    """Parts of images N x C x H x W, bilinear: M x C x side x side, or None if there are none."""
+    found = []
+    for sample, top, left, side in crops.boxes:
+        part = images[sample : sample + 1, :, top : top + side, left : left + side]
+        if part.shape[-2:] != (crops.side, crops.side):
+            part = F.interpolate(part, size=(crops.side, crops.side), mode="bilinear", align_corners=True)
+        found.append(part)
+    return torch.cat(found) if found else None
+
+
+def _list_extents(masks: Tensor) -> list[tuple[int, int, int, int] | None]:
+    """The first and last row, and the first and last column, of each mask N x H x W; None if it is empty."""
+    masks = masks.cpu()
+    found: list[tuple[int, int, int, int] | None] = []
+    for mask in masks:
+        rows, columns = mask.any(dim=1).nonzero()[:, 0].tolist(), mask.any(dim=0).nonzero()[:, 0].tolist()
+        found.append((rows[0], rows[-1], columns[0], columns[-1]) if rows else None)
+    return found
+
+
+def _keep_inside(center: int, side: int, size: int) -> int:
+    """The center of a square nearest to this one that lies inside an image."""
+    return max(side // 2, min(size - 1 - side // 2, center))
+
+
+def _side(kind: str, side: int, height: int) -> int:
+    if side == 0:
+        what = f"a {kind} has no pixel in images of {height} rows"
+        raise UserError(what, where="dis", advice="enlarge the images (augmentations)", code="image-too-small")
+    return side
+
+
+def _lacks(what: str, needed: str) -> UserError:
+    advice = f"name {needed}, in data.input_labels, or remove the discriminator"
+    return UserError(
+        f"the label shows no {what}", where="dis.additional_discriminators", advice=advice, code="no-crops"
+    )

@@ -1,0 +1,30 @@
+"""Images moved along a flow."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagier.nn.precision import full_precision
+
+
+def warp(images: Tensor, flow: Tensor) -> Tensor:
+    """What lies where each pixel points to: out(x, y) = images(x + u, y + v), bilinear, with the border repeated.
+
+    images: N x C x H x W. flow: N x 2 x H x W, (u, v) to the right and down, in pixels. -> N x C x H x W, float32 or
+    finer; differentiable in both.
+    """
+    with full_precision(images):
+        flow = flow.to(torch.promote_types(flow.dtype, torch.float32))
+        sides = [max(size - 1, 1) for size in flow.shape[:1:-1]]  # width, height
+        columns, rows = (
+            torch.linspace(-1, 1, size, dtype=flow.dtype, device=flow.device) for size in flow.shape[:1:-1]
+        )
+        grid = (
+            torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
+            + flow * (2 / flow.new_tensor(sides))[:, None, None]
+        )
+        return F.grid_sample(
+            images.to(flow.dtype), grid.movedim(1, -1), mode="bilinear", padding_mode="border", align_corners=True
+        )

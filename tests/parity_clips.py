@@ -1,0 +1,178 @@
+"""What parity.py compares of video methods: clips, frame by frame; README_video.md beside the cases describes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from imagier.config.load import Document
+from imagier.nn.warp import warp
+from imagier.recipe import Batch, Recipe
+from imagier.train.hooks.log import tag_losses
+from imagier.train.phase import Phase
+from imagier.train.player import Player
+from imagier.train.trainer import Trainer
+
+HEADS = {"image": "indv"}
+"""The reference's names of discriminators that are called otherwise here."""
+
+FRAME = re.compile(r"^(eval|frames|step)\.(\d+)\.")
+"""The beginning of the name of a result of one frame."""
+
+
+def take_label_as_given(document: Document) -> None:
+    """The label of a case is drawn already: no key points are read, and no op draws them."""
+    points = document.get(("data", "keypoint_data_types"))
+    if not points:
+        return
+    for index, entry in enumerate(document.get(("data", "input_types"))):
+        for name in set(entry) & set(points):
+            for op in ("pre_aug_ops", "post_aug_ops"):
+                if document.has(("data", "input_types", index, name, op)):
+                    document.drop(("data", "input_types", index, name, op))
+            document.set(("data", "input_types", index, name, "ext"), "png")
+    document.set(("data", "keypoint_data_types"), [])
+
+
+def flow_by_formula(frames: Tensor, before: Tensor) -> Tensor:
+    """What stands in for the trained flow network in all cases."""
+    height, width = frames.shape[-2:]
+    y, x = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
+    d = (frames - before).mean(dim=(1, 2, 3))[:, None, None]
+    horizontal = 1.5 * torch.sin(0.15 * x + 0.11 * y + 3 * d) + 4 * d
+    vertical = 1.5 * torch.cos(0.12 * x - 0.17 * y + 2 * d) - 4 * d
+    return torch.stack([horizontal, vertical], dim=1)
+
+
+def check_flow_of_case(batch: Mapping[str, Tensor], calls: list[Mapping[str, Any]]) -> None:
+    """The formula gives the flow that was recorded, and the confidence follows from it."""
+    images = batch["images"].float()
+    for call in calls:
+        frame, before = (images[:, call["frame"] - back] for back in (0, 1))
+        flow, recorded = flow_by_formula(frame, before), batch[f"flow.{call['call']}.flow"]
+        assert torch.allclose(flow, recorded.to(flow.dtype), atol=1e-5)
+        sure = (frame - warp(before, flow)).square().sum(dim=1, keepdim=True) < 0.02
+        assert (sure != batch[f"flow.{call['call']}.conf"].bool()).float().mean() < 1e-3
+
+
+def rollout(batch: Batch, given: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Any]:
+    """The process eval: every frame, made from the generated ones before it."""
+    prepared = recipe.prepare(batch)
+    found: dict[str, Any] = {f"prepare.{key}": (prepared[key], given[key]) for key in ("images", "label")}
+    recipe.networks["gen"].eval()
+    with torch.no_grad():
+        for t, outputs in enumerate(recipe.generate_clip(prepared)):  # type: ignore[attr-defined]
+            found |= {f"eval.{t}.{key}": tensor for key, tensor in outputs.items()}
+    return found
+
+
+class Watch:
+    """All that happens in the iteration of a clip, frame by frame."""
+
+    def __init__(self, process: str, recipe: Recipe, players: Mapping[str, Player], *, should_update: bool) -> None:
+        self.process = process
+        self.outputs: list[dict[str, Tensor]] = []
+        self.verdicts: list[dict[str, Any]] = []
+        self.gradients: list[dict[str, Tensor]] = []
+        """Of each phase, by our names of parameters."""
+        self.log_names = recipe.log_names
+        recipe.networks["gen"].register_forward_hook(lambda network, inputs, outputs: self.outputs.append(outputs))
+        discriminate = recipe.discriminate  # type: ignore[attr-defined]
+
+        def watch_verdicts(*args: Any, **kwargs: Any) -> dict[str, Any]:
+            self.verdicts.append(discriminate(*args, **kwargs))
+            return self.verdicts[-1]
+
+        recipe.discriminate = watch_verdicts  # type: ignore[attr-defined]
+        for player in players.values():
+            player._step = self._watch_step(player, should_update)  # type: ignore[method-assign]
+
+    def _watch_step(self, player: Player, should_update: bool) -> Any:
+        update = player._step
+
+        def step(norm: Tensor) -> None:
+            named = player.network.named_parameters()
+            self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+            if should_update:
+                update(norm)
+
+        return step
+
+    def results(
+        self, trainer: Trainer, batch: Batch, names: Mapping[str, Mapping[str, str]], letters: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Runs the iteration. names: of each player, our names of weights -> the reference's. letters: its names."""
+        found: dict[str, Any] = {}
+        for number, phase in enumerate(trainer.train_step(batch)):
+            here = f"{self.process}.{number // 2}"
+            found |= {f"{here}.loss.{phase.player}.{name}": value for name, value in self._losses(phase)}
+            for name, value in self._scores(number):
+                found[f"{here}.disout.{phase.player}.{name}"] = value
+            letter = letters[phase.player]
+            for ours, gradient in self.gradients[number].items():
+                found[f"{here}.grad.{letter}.{names[phase.player][ours]}"] = gradient
+                found[f"{here}.gradnorm.{letter}.{names[phase.player][ours]}"] = gradient.norm()
+        for t, outputs in enumerate(self.outputs):
+            found |= {f"{self.process}.{t}.out.{key}": tensor for key, tensor in outputs.items()}
+        return found
+
+    def _losses(self, phase: Phase) -> Iterator[tuple[str, Tensor]]:
+        for tag, value in tag_losses({phase.player: phase.losses}, self.log_names).items():
+            yield tag.partition("/")[2], value
+
+    def _scores(self, number: int) -> Iterator[tuple[str, Tensor]]:
+        for ours, pair in self.verdicts[number].items():
+            head = HEADS.get(ours, re.sub(r"^T(?=\d)", "temporal_", ours))
+            for side, judgement in zip(("real", "fake"), pair or ()):
+                yield from ((f"{head}.{side}.{scale}", scores) for scale, scores in enumerate(judgement[0]))
+
+
+def check_without_gradient(found: Mapping[str, Any], expected: Mapping[str, list[str]], all_names: set[str]) -> None:
+    """Just those weights got no gradient at all that got none in the reference: their optimizer leaves them alone.
+
+    expected: of "G.0" (network, frame) and so on. all_names: "G.name" of every parameter.
+    """
+    for place, names in expected.items():
+        letter, t = place.split(".")
+        prefix = f"frames.{t}.grad."
+        got = {name.removeprefix(prefix) for name in found if name.startswith(f"{prefix}{letter}.")}
+        without = {name.partition(".")[2] for name in all_names - got if name.startswith(f"{letter}.")}
+        assert without == set(names), f"{place}: {sorted(without ^ set(names))[:4]}"
+
+
+class InDouble(TorchFunctionMode):
+    """What is cast to float32 becomes float64, truth values aside (of which the fused optimizers take only float32)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        is_cast = func is Tensor.float and args[0].dtype is not torch.bool
+        return args[0].double() if is_cast else func(*args, **(kwargs or {}))
+
+
+def should_be_precise(process: str) -> bool:
+    """Whether a process is to be computed in float64.
+
+    In `step` rounding grows from frame to frame: two float32 runs of the reference, of one thread and of two, differ by
+    more than the limits.
+    """
+    return process == "step"
+
+
+def limit_of(name: str, scale: float, meta: Mapping[str, Any]) -> float | None:
+    """The limit of a result of the process `step`, in which rounding grows from frame to frame; None: as in others.
+
+    Averages may be as far from the recorded float32 numbers as the reference's own run in float64 is (meta.json).
+    """
+    if name.startswith("after.step."):
+        return 2e-4 * max(1.0, scale)
+    if name.startswith("step.avg."):
+        return max(1e-5, 1.1 * meta["float64_difference"]["step.avg"]["max_abs"])
+    if re.match(r"step\.\d+\.out\.", name):
+        return 1e-2
+    if re.match(r"step\.\d+\.loss\.", name) and not name.startswith("step.0.loss.dis."):
+        return 1e-3 * scale + 1e-4
+    return None
