@@ -1,7 +1,7 @@
 """Optical flow: where what a pixel shows was in the frame before, and whether that is known.
 
-The flow of frame t leads to frame t - 1: what is at p of frame t is at p + flow(p) of frame t - 1. So frame t - 1, sampled
-at p + flow(p), is frame t: what video-to-video synthesis needs (Wang et al. 2018, section 3.1).
+The flow of frame t leads to frame t - 1: what is at p of frame t is at p + flow(p) of frame t - 1. So frame t - 1,
+sampled at p + flow(p), is frame t: what video-to-video synthesis needs (Wang et al. 2018, section 3.1).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNITS_PER_PX, LARGEST_PX = 64, 511.0
 """The precision of a file, and the longest movement along one axis that is stored."""
 
 _ZERO = 1 << 15
-_UNKNOWN_COLOR = (48, 48, 52)
+_UNKNOWN_COLOR = np.array((48, 48, 52), np.uint8)
 
 
 class Codec(codec.Codec):
@@ -71,7 +71,7 @@ class Codec(codec.Codec):
         strength = length / max(float(length.max()), 1.0)
         hsv = np.stack([hue, strength, np.ones_like(hue)], axis=-1).astype(np.float32)
         colors = (cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255).round().astype(np.uint8)
-        return np.where(known[..., None] > 0, colors, np.uint8(_UNKNOWN_COLOR))
+        return np.where(known[..., None] > 0, colors, _UNKNOWN_COLOR)
 
 
 def encode_flow(vectors: np.ndarray, known: np.ndarray) -> bytes:
