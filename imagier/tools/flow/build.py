@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
 
 from imagier.data.codec import InputType
 from imagier.data.codecs import image
 from imagier.data.codecs.flow import encode_flow
-from imagier.data.decoding.video_files import OpenVideos
+from imagier.data.decoding.video_files import EXTENSIONS, OpenVideos
 from imagier.data.listing.frame_index import FrameIndex, SequenceRef
 from imagier.data.sources.folder import FolderSource
 from imagier.errors import UserError, suggest_sibling
@@ -59,12 +58,15 @@ def build_flow(
     codecs = [image.Codec(InputType(name=name, ext=source.extension(name))) for name in made.input_types]
     index = FrameIndex(source, codecs, OpenVideos())
     _claim(root, {"estimator": estimator, "input_types": list(made.input_types)})
-    tasks = [(index, sequence, _list_missing(root, index, sequence)) for sequence in index.sequences]
-    total, left = sum(each.length for each in index.sequences), sum(len(missing) for _, _, missing in tasks)
+    named = _choose_names(root, index, known)
+    paths = [_list_paths(root, named, sequence) for sequence in named.sequences]
+    missing = [[number for number, path in enumerate(each) if not path.is_file()] for each in paths]
+    total, left = sum(map(len, paths)), sum(map(len, missing))
     if left:
         with progress(f"finding flow ({estimator})") as update:
-            _run_all(root, made, tasks, workers, _Counter(total - left, total, update))
-    return FlowSummary(total, len(index.sequences), total - left)
+            job = _Job(root, made, index, _Counter(total - left, total, update))
+            job.run(list(zip(index.sequences, paths, missing)), workers)
+    return FlowSummary(total, len(paths), total - left)
 
 
 class _Counter:
@@ -80,58 +82,72 @@ class _Counter:
             self.update(self.done, self.total)
 
 
-_Task = tuple[FrameIndex, SequenceRef, list[int]]
+_Task = tuple[SequenceRef, list[Path], list[int]]
+"""A sequence, the files of its flow, and the numbers of those that are missing."""
 
 
-def _run_all(root: Path, estimator: Estimator, tasks: list[_Task], workers: int, counter: _Counter) -> None:
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(_run, root, estimator, *task, counter) for task in tasks]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            counter.stop.set()  # where one has failed, and on Ctrl-C; else all have ended
-            pool.shutdown(cancel_futures=True)
-    for future in futures:
-        if not future.cancelled():
-            future.result()
+@dataclass(frozen=True)
+class _Job:
+    root: Path
+    estimator: Estimator
+    index: FrameIndex
+    counter: _Counter
+    lock: Lock = field(default_factory=Lock)
+
+    def run(self, tasks: list[_Task], workers: int) -> None:
+        """All tasks, in threads. The first error stops them all."""
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(self._find_flow, *task) for task in tasks]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                self.counter.stop.set()  # where one has failed, and on Ctrl-C; else all have ended
+                pool.shutdown(cancel_futures=True)
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+
+    def _find_flow(self, sequence: SequenceRef, paths: list[Path], missing: list[int]) -> None:
+        before: tuple[int, Frame] | None = None
+        for number in missing:
+            if self.counter.stop.is_set():
+                return
+            frame = self._load(sequence, number)
+            if number == 0:
+                flow = Flow.unknown(*next(iter(frame.arrays.values())).shape[:2])
+            else:
+                is_next = before is not None and before[0] == number - 1
+                past = before[1] if before is not None and is_next else self._load(sequence, number - 1)
+                flow = self.estimator.estimate(frame, past)
+            before = number, frame
+            with _as_user_error(self.root), write_atomic(paths[number]) as file:
+                file.write(encode_flow(flow.vectors, flow.known))
+            self.counter.add()
+
+    def _load(self, sequence: SequenceRef, number: int) -> Frame:
+        with self.lock if self.index.video_keys else nullcontext():  # threads share the open video files
+            stored = self.index.load(sequence, number)
+        arrays = {name: each.array for name, each in stored.items()}
+        return Frame(sequence.name, self.index.name(sequence, number), arrays)
 
 
-def _run(
-    root: Path, estimator: Estimator, index: FrameIndex, sequence: SequenceRef, missing: list[int], counter: _Counter
-) -> None:
-    """The flow of some frames of a sequence."""
-    load = partial(_load, index, sequence)
-    before: tuple[int, Frame] | None = None
-    for number in missing:
-        if counter.stop.is_set():
-            return
-        frame = load(number)
-        if number == 0:
-            flow = Flow.unknown(*next(iter(frame.arrays.values())).shape[:2])
-        else:
-            past = before[1] if before is not None and before[0] == number - 1 else load(number - 1)
-            flow = estimator.estimate(frame, past)
-        before = number, frame
-        with _as_user_error(root), write_atomic(_get_path(root, index, sequence, number)) as file:
-            file.write(encode_flow(flow.vectors, flow.known))
-        counter.add()
+def _choose_names(root: Path, index: FrameIndex, extensions: Mapping[str, str]) -> FrameIndex:
+    """The same sequences, in which frames have names: those of a type with a file for each, if only videos are read."""
+    stills = [name for name, ext in extensions.items() if name != FLOW and ext not in EXTENSIONS]
+    if not index.video_keys or not stills:
+        return index
+    videos = {name: index.source.extension(name) for name in index.video_keys}
+    source = FolderSource(root, {**videos, stills[0]: extensions[stills[0]]})
+    codecs = [image.Codec(InputType(name=name, ext=source.extension(name))) for name in [*videos, stills[0]]]
+    return FrameIndex(source, codecs, OpenVideos())
 
 
-def _load(index: FrameIndex, sequence: SequenceRef, number: int) -> Frame:
-    stored = index.load(sequence, number)
-    arrays = {name: each.array for name, each in stored.items()}
-    return Frame(sequence.name, index.name(sequence, number), arrays)
-
-
-def _get_path(root: Path, index: FrameIndex, sequence: SequenceRef, number: int) -> Path:
-    return root / FLOW / sequence.name / f"{index.name(sequence, number)}.png"
-
-
-def _list_missing(root: Path, index: FrameIndex, sequence: SequenceRef) -> list[int]:
+def _list_paths(root: Path, named: FrameIndex, sequence: SequenceRef) -> list[Path]:
+    """The files of the flow of a sequence, without what a killed run may have left beside them."""
     folder = root / FLOW / sequence.name
     if folder.is_dir():
         remove_temporaries(folder)
-    return [number for number in range(sequence.length) if not _get_path(root, index, sequence, number).is_file()]
+    return [folder / f"{named.name(sequence, number)}.png" for number in range(sequence.length)]
 
 
 def _claim(root: Path, settings: dict[str, object]) -> None:

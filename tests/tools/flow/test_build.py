@@ -11,9 +11,15 @@ import cv2
 import numpy as np
 import pytest
 from images import png, smooth, write
+from videos import counting
 
 from imagier.cli import main
+from imagier.data.codec import InputType
+from imagier.data.codecs import image
 from imagier.data.codecs.flow import unpack
+from imagier.data.decoding.video_files import OpenVideos
+from imagier.data.listing.frame_index import FrameIndex
+from imagier.data.sources.folder import FolderSource
 from imagier.errors import UserError
 from imagier.tools.flow.build import build_flow
 from imagier.tools.progress import Update
@@ -115,6 +121,19 @@ def test_frames_without_flow_are_a_line(tmp_path: Path, second: np.ndarray, code
     with pytest.raises(UserError) as caught:
         build_flow(tmp_path)
     assert caught.value.code == code and "a/1" in str(caught.value.where)
+
+
+def test_flow_of_video_files_has_the_names_of_the_frames_beside_them(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    write(tmp_path / "images" / "a.mp4", counting(4, form="mp4", codec="mpeg4", pixels="yuv420p"))
+    for number in range(4):
+        write(tmp_path / "seg_maps/a" / f"frame{number}.png", png(np.zeros((64, 64, 1), np.uint8)))
+    types = {"images": "mp4", "seg_maps": "png", "flow": "png"}
+    assert build_flow(tmp_path, extensions=types).frames == 4
+    assert {path.name for path in (tmp_path / "flow/a").iterdir()} == {f"frame{number}.png" for number in range(4)}
+    codecs = [image.Codec(InputType(name=name, ext=ext)) for name, ext in types.items()]
+    index = FrameIndex(FolderSource(tmp_path, types), codecs, OpenVideos())
+    assert [sequence.length for sequence in index.sequences] == [4]
 
 
 def test_the_command_takes_a_folder_or_a_config(
