@@ -16,6 +16,7 @@ from imagier.data.codecs.flow import encode_flow
 from imagier.data.decoding.video_files import EXTENSIONS, OpenVideos
 from imagier.data.listing.frame_index import FrameIndex, SequenceRef
 from imagier.data.sources.folder import FolderSource
+from imagier.data.sources.opening import detect_store
 from imagier.errors import UserError, suggest_sibling
 from imagier.tools.flow.dis import Dis
 from imagier.tools.flow.estimator import Estimator, Flow, Frame
@@ -54,6 +55,9 @@ def build_flow(
     """
     made: Estimator = Exact(root) if estimator == "exact" else Dis(images)
     known = dict(extensions or {})
+    if root.is_dir() and detect_store(root, made.input_types) != "folder":
+        advice = "find the flow of the folder that it was built from, and build it again"
+        raise UserError("is no folder of files, but a store", where=root, advice=advice, code="not-a-folder")
     source = FolderSource(root, {name: known.get(name) or _find_extension(root, name) for name in made.input_types})
     codecs = [image.Codec(InputType(name=name, ext=source.extension(name))) for name in made.input_types]
     index = FrameIndex(source, codecs, OpenVideos())

@@ -123,6 +123,14 @@ def test_frames_without_flow_are_a_line(tmp_path: Path, second: np.ndarray, code
     assert caught.value.code == code and "a/1" in str(caught.value.where)
 
 
+@pytest.mark.parametrize("file", ["images/data.mdb", "000.tar"])
+def test_a_store_is_refused(tmp_path: Path, file: str) -> None:
+    write(tmp_path / file)
+    with pytest.raises(UserError) as caught:
+        build_flow(tmp_path)
+    assert (caught.value.code, caught.value.where) == ("not-a-folder", str(tmp_path))
+
+
 def test_flow_of_video_files_has_the_names_of_the_frames_beside_them(tmp_path: Path) -> None:
     pytest.importorskip("av")
     write(tmp_path / "images" / "a.mp4", counting(4, form="mp4", codec="mpeg4", pixels="yuv420p"))

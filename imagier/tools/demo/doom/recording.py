@@ -44,7 +44,8 @@ _MONSTER, _ITEM, _DECORATION, _OTHER = range(5, 9)
 _KINDS = {"Monster": _MONSTER, "Corpse": _MONSTER} | dict.fromkeys(
     ("Health", "Armor", "Weapon", "Ammo", "Key", "Powerup", "Item"), _ITEM
 )
-_TRIES = 200
+_TRIES, _DARKEST = 200, 32
+"""Walks that are tried for a sequence, and the mean level of its images that it must exceed, of 255."""
 _GAME_DEPTH_UNIT, _GAME_DEPTH_END = 8, 250
 
 
@@ -134,11 +135,11 @@ def _record_map(
 
 
 def _walk(game: object, ground: Ground, name: str, size_px: int, rng: np.random.Generator) -> tuple[Walk, list[View]]:
-    """The first walk of those that a source of randomness gives on which nothing is in the way."""
+    """The first walk that a source of randomness gives on which nothing is in the way, and that is not in the dark."""
     for _ in range(_TRIES):
         walk = plan_walk(ground, FRAMES, rng)
         views = None if walk is None else follow(game, walk, size_px, int(rng.integers(2**31)))
-        if walk is not None and views is not None:
+        if walk is not None and views is not None and np.mean([view.image for view in views]) > _DARKEST:
             return walk, views
     raise UserError(
         f"{name}: no walk of {FRAMES} frames was found", where="maps", advice="name another", code="no-room"
