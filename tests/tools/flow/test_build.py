@@ -10,17 +10,25 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from images import png, smooth, write
+from small_data import build
 from videos import counting
 
 from imagier.cli import main
 from imagier.data.codec import InputType
-from imagier.data.codecs import image
+from imagier.data.codecs import flow, image
 from imagier.data.codecs.flow import unpack
+from imagier.data.datasets import paired_videos
 from imagier.data.decoding.video_files import OpenVideos
 from imagier.data.listing.frame_index import FrameIndex
+from imagier.data.loading.collate import collate
+from imagier.data.loading.faults import Read
+from imagier.data.loading.on_device import Expander
 from imagier.data.sources.folder import FolderSource
 from imagier.errors import UserError
+from imagier.recipe import Batch
 from imagier.tools.flow.build import build_flow
 from imagier.tools.progress import Update
 
@@ -55,10 +63,10 @@ def test_flow_leads_to_the_frame_before(root: Path) -> None:
     for sequence, expected in (("right", [-SHIFT, 0]), ("down", [0, -SHIFT])):
         assert not read(root, sequence, 0).any()
         for number in range(1, FRAMES):
-            flow = read(root, sequence, number)
-            known = flow[..., 2] > 0
+            found = read(root, sequence, number)
+            known = found[..., 2] > 0
             assert known.mean() > 0.7
-            np.testing.assert_allclose(np.median(flow[known][:, :2], axis=0), expected, atol=0.1)
+            np.testing.assert_allclose(np.median(found[known][:, :2], axis=0), expected, atol=0.1)
 
 
 def test_what_is_there_is_not_made_again(root: Path) -> None:
@@ -121,6 +129,35 @@ def test_frames_without_flow_are_a_line(tmp_path: Path, second: np.ndarray, code
     with pytest.raises(UserError) as caught:
         build_flow(tmp_path)
     assert caught.value.code == code and "a/1" in str(caught.value.where)
+
+
+def test_the_flow_of_a_clip_explains_its_frames(root: Path) -> None:
+    build_flow(root)
+    types = {"images": "png", "flow": "png"}
+    codecs = [image.Codec(InputType(name="images", ext="png")), flow.Codec(InputType(name="flow", ext="png"))]
+    augmentations = {"resize_h_w": "96, 80", "horizontal_flip": True}
+    clips = build(
+        paired_videos.Dataset,
+        [FolderSource(root, types)],
+        codecs=codecs,
+        augmentations=augmentations,
+        is_training=True,
+        initial_sequence_length=4,
+        max_sequence_length=4,
+    )
+    samples = [clips[0, index] for index in range(6)]
+    loaded = collate([Read(sample=sample) for sample in samples])
+    batch = Expander(codecs, [])(Batch(loaded.tensors))
+    assert batch["flow"].shape == (6, 4, 3, 96, 80)
+    assert {sample.numbers["is_flipped"] for sample in samples} == {True, False}
+    frames, vectors = batch["images"][:, 1:].flatten(0, 1), batch["flow"][:, 1:].flatten(0, 1)
+    known = vectors[:, 2:].expand_as(frames) > 0
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(80.0), indexing="ij")
+    places = torch.stack([x + vectors[:, 0], y + vectors[:, 1]], dim=-1)
+    grid = (2 * places + 1) / torch.tensor([80, 96]) - 1
+    past = batch["images"][:, :-1].flatten(0, 1)
+    error = (F.grid_sample(past, grid, align_corners=False) - frames)[known].abs().mean()
+    assert error < 0.15 * (past - frames)[known].abs().mean()
 
 
 @pytest.mark.parametrize("file", ["images/data.mdb", "000.tar"])
