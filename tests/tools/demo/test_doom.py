@@ -111,19 +111,19 @@ def test_walks_keep_away_from_walls_and_steps(tmp_path: Path) -> None:
     for name, doom_map in (("low", low), ("high", high)):
         ground = find_ground(doom_map)
         assert ground is not None
-        walks = [plan_walk(ground, 60, np.random.default_rng(seed)) for seed in range(40)]
+        walks = [plan_walk(ground, 60, np.random.default_rng(seed), returns=seed % 2 == 1) for seed in range(40)]
         found = [walk for walk in walks if walk is not None]
+        for walk in walks[1::2]:
+            if walk is not None:
+                np.testing.assert_array_equal(walk.positions, walk.positions[::-1])
+                np.testing.assert_array_equal(walk.angles, walk.angles[::-1])
         assert len(found) > 10
         for walk in found:
             assert len(walk.positions) == len(walk.angles) == 60
             assert walk.positions.min() > 20 and walk.positions.max() < ROOM - 20
             assert np.hypot(*np.diff(walk.positions, axis=0).T).max() < 8.5
             assert all(np.hypot(*(walk.positions - thing).T).min() > 36 for thing in doom_map.things)
-            if walk.returns:
-                np.testing.assert_array_equal(walk.positions, walk.positions[::-1])
-                np.testing.assert_array_equal(walk.angles, walk.angles[::-1])
             crosses[name] |= bool(walk.positions[:, 0].min() < 768 < walk.positions[:, 0].max())
-        assert {walk.returns for walk in found} == {True, False}
     assert crosses == {"low": True, "high": False}
 
 
@@ -164,13 +164,13 @@ def quiet(what: str) -> nullcontext:
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two recordings with one seed: a walk of 24 frames each in train and in val."""
+    """Two recordings with one seed: walks of 24 frames, two for training, of which one returns, and one for val."""
     pytest.importorskip("vizdoom")
     folder = tmp_path_factory.mktemp("vizdoom")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recording, "FRAMES", 24)
         for name in ("a", "b"):
-            record(folder / name, minutes=0.01, seed=3, train_maps=["MAP01"], test_maps=["MAP03"], progress=quiet)
+            record(folder / name, minutes=0.02, seed=3, train_maps=["MAP01"], test_maps=["MAP03"], progress=quiet)
     return folder / "a", folder / "b"
 
 
@@ -180,9 +180,10 @@ def test_a_seed_makes_the_same_set(sets: tuple[Path, Path]) -> None:
         {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()} for root in sets
     )
     assert one == other
-    assert sum(name.startswith("train/images/map01_0000/") for name in one) == 24
+    for folder in ("train/images/map01_0000/", "train/images/map01_0001_back/", "val/images/map03_0000/"):
+        assert sum(name.startswith(folder) for name in one) == 24
     about = json.loads(one["vizdoom.json"])
-    assert about["frames"] == {"train": 24, "val": 24} and about["seed"] == 3
+    assert about["frames"] == {"train": 48, "val": 24} and about["seed"] == 3
     assert b"Freedoom project" in one["CREDITS.txt"]
 
 
@@ -208,8 +209,32 @@ def test_exact_flow_explains_the_frames(sets: tuple[Path, Path]) -> None:
 
 @pytest.mark.slow
 def test_a_finished_set_is_kept(sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"minutes": 0.01, "seed": 3, "train_maps": ["MAP01"], "test_maps": ["MAP03"], "progress": quiet}
+    settings = {"minutes": 0.02, "seed": 3, "train_maps": ["MAP01"], "test_maps": ["MAP03"], "progress": quiet}
     assert record(sets[0], **settings).is_reused
     with pytest.raises(UserError) as caught:
         record(sets[0], **{**settings, "seed": 4})
     assert caught.value.code == "other-settings"
+
+
+@pytest.mark.slow
+def test_a_point_of_the_world_keeps_its_place(sets: tuple[Path, Path]) -> None:
+    distances = []
+    for folder in sorted(sets[0].glob("*/unprojections/*")):
+        for number in range(1, 24):
+            names = [f"{each:06d}.png" for each in (number, number - 1)]
+            now, past = (cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED).astype(int) for name in names)
+            path = folder.parents[1] / "flow" / folder.name / names[0]
+            flow = unpack(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[..., ::-1])
+            y, x = np.mgrid[: now.shape[0], : now.shape[1]]
+            there = past[(y + flow[..., 1]).round().astype(int), (x + flow[..., 0]).round().astype(int)]
+            compared = (flow[..., 2] > 0) & (now > 0).all(axis=2) & (there > 0).all(axis=2)
+            distances.append(np.abs(now - there).max(axis=2)[compared])
+    assert np.median(np.concatenate(distances)) <= 4  # map units; half of a pixel's width at their depth
+
+
+@pytest.mark.slow
+def test_a_walk_back_shows_what_was_seen(sets: tuple[Path, Path]) -> None:
+    (folder,) = sets[0].glob("train/images/*_back")
+    frames = [cv2.imread(str(folder / f"{number:06d}.png")).astype(float) for number in range(24)]
+    back = np.mean([np.abs(frames[number] - frames[23 - number]).mean() for number in range(8)])
+    assert back < 0.5 * np.mean([np.abs(frames[number] - frames[number + 8]).mean() for number in range(8)])

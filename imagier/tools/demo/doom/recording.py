@@ -22,7 +22,7 @@ from imagier.tools.demo.doom.doom_map import DoomMap, list_maps, read_map
 from imagier.tools.demo.doom.game import SCREEN_PX, View, find_wad, follow, make_lens, open_game
 from imagier.tools.demo.doom.licenses import CREDITS
 from imagier.tools.demo.doom.ray_casting import SKY, Lens, Pose, cast_rays
-from imagier.tools.demo.doom.walks import Ground, Walk, find_ground, plan_walk
+from imagier.tools.demo.doom.walks import Ground, find_ground, plan_walk
 from imagier.tools.demo.emoji import is_taken
 from imagier.tools.flow.build import build_flow
 from imagier.tools.flow.exact import CAMERAS, DEPTH, FAR_DEPTH, UNKNOWN_DEPTH, Cameras
@@ -36,6 +36,8 @@ FRAMES = 120
 """In a sequence; the game has 35 a second."""
 FRAMES_PER_SECOND = 35
 MANIFEST = "vizdoom.json"
+POINTS = "unprojections"
+"""The point of the world that each pixel shows: x, y and z in map units plus 32768; 0 where the depth is not known."""
 
 _SHARES = (("train", 1.0), ("val", 1 / 5))
 """Lengths of the splits, of that of the training set."""
@@ -44,6 +46,7 @@ _MONSTER, _ITEM, _DECORATION, _OTHER = range(5, 9)
 _KINDS = {"Monster": _MONSTER, "Corpse": _MONSTER} | dict.fromkeys(
     ("Health", "Armor", "Weapon", "Ammo", "Key", "Powerup", "Item"), _ITEM
 )
+_ORIGIN = 1 << 15
 _TRIES, _DARKEST = 200, 32
 """Walks that are tried for a sequence, and the mean level of its images that it must exceed, of 255."""
 _GAME_DEPTH_UNIT, _GAME_DEPTH_END = 8, 250
@@ -69,10 +72,10 @@ def record(
     workers: int = 2,
     progress: ProgressBar,
 ) -> Summary:
-    """Makes out/{train,val}/{images,seg_maps,depth,flow}/<sequence>/<frame>.png and out/.../cameras/<sequence>.json.
+    """Makes out/{train,val}/{images,seg_maps,depth,unprojections,flow}/<sequence>/<frame>.png, and cameras.
 
     minutes: of the training set; val has a fifth of it on top. size_px: 32 to 480. workers: threads that write.
-    A folder made with the same settings is kept. Half of the walks go back the way they came. The same call makes the
+    A folder made with the same settings is kept. Every other walk goes back the way it came. The same call makes the
     same bytes. UserError if `out` holds anything else, or for settings out of range.
     """
     maps = {"train": [name.upper() for name in train_maps], "val": [name.upper() for name in test_maps]}
@@ -108,9 +111,8 @@ def _record_all(
         for split, count in counts.items():
             for position, name in enumerate(maps[split]):
                 numbers = range(position, count, len(maps[split]))
-                for number, walk, views, doom_map in _record_map(name, numbers, split, size_px, seed):
-                    sequence = f"{name.lower()}_{number:04d}"
-                    writing.append(pool.submit(_write, out / split, sequence, walk, views, doom_map, size_px))
+                for sequence, views, doom_map in _record_map(name, numbers, split, size_px, seed):
+                    writing.append(pool.submit(_write, out / split, sequence, views, doom_map, size_px))
                     if len(writing) > 2 * workers:
                         writing.popleft().result()
                     yield
@@ -120,8 +122,8 @@ def _record_all(
 
 def _record_map(
     name: str, numbers: range, split: str, size_px: int, seed: int
-) -> Iterator[tuple[int, Walk, list[View], DoomMap]]:
-    """The walks of these numbers, each a function of the seed, the split and its number alone."""
+) -> Iterator[tuple[str, list[View], DoomMap]]:
+    """The walks of these numbers, by name, each a function of the seed, the split and its number alone."""
     if not numbers:
         return
     doom_map = read_map(find_wad(), name)
@@ -131,34 +133,39 @@ def _record_map(
     with open_game(name, seed) as game:
         for number in numbers:
             rng = np.random.default_rng([seed, split == "val", number])
-            yield number, *_walk(game, ground, name, size_px, rng), doom_map
+            returns = sum(divmod(number, numbers.step)) % 2 == 1  # every other one, in each map and over the maps
+            views = _walk(game, ground, name, size_px, rng, returns=returns)
+            yield f"{name.lower()}_{number:04d}{'_back' if returns else ''}", views, doom_map
 
 
-def _walk(game: object, ground: Ground, name: str, size_px: int, rng: np.random.Generator) -> tuple[Walk, list[View]]:
-    """The first walk that a source of randomness gives on which nothing is in the way, and that is not in the dark."""
+def _walk(
+    game: object, ground: Ground, name: str, size_px: int, rng: np.random.Generator, *, returns: bool
+) -> list[View]:
+    """What is seen on the first random walk that is not in the dark, with nothing in the way."""
     for _ in range(_TRIES):
-        walk = plan_walk(ground, FRAMES, rng)
+        walk = plan_walk(ground, FRAMES, rng, returns=returns)
         views = None if walk is None else follow(game, walk, size_px, int(rng.integers(2**31)))
-        if walk is not None and views is not None and np.mean([view.image for view in views]) > _DARKEST:
-            return walk, views
+        if views is not None and np.mean([view.image for view in views]) > _DARKEST:
+            return views
     raise UserError(
         f"{name}: no walk of {FRAMES} frames was found", where="maps", advice="name another", code="no-room"
     )
 
 
-def _write(root: Path, sequence: str, walk: Walk, views: list[View], doom_map: DoomMap, size_px: int) -> None:
-    lens, poses = make_lens(size_px), {}
-    for folder in ("images", "seg_maps", DEPTH):
-        (root / folder / sequence).mkdir(parents=True)
-    for number, view in enumerate(views):
-        name = f"{number:06d}"
-        depth, classes = describe(view, doom_map, lens)
-        for folder, array in (("images", view.image[..., ::-1]), ("seg_maps", classes), (DEPTH, depth)):
-            done = cv2.imwrite(str(root / folder / sequence / f"{name}.png"), array)
-            assert done
-        poses[name] = _make_matrix(view.pose)
+def _write(root: Path, sequence: str, views: list[View], doom_map: DoomMap, size_px: int) -> None:
+    lens = make_lens(size_px)
+    poses = {f"{number:06d}": _make_matrix(view.pose) for number, view in enumerate(views)}
     cameras = Cameras(lens.fx, lens.fy, lens.cx, lens.cy, _DEPTH_UNIT, is_sky_cylinder=True, camera_to_world=poses)
     cameras.write(root / CAMERAS / f"{sequence}.json")
+    for folder in ("images", "seg_maps", DEPTH, POINTS):
+        (root / folder / sequence).mkdir(parents=True)
+    for name, view in zip(poses, views):
+        depth, classes = describe(view, doom_map, lens)
+        points = np.nan_to_num(cameras.unproject(depth, name).round() + _ORIGIN).astype(np.uint16)
+        files = {"images": view.image[..., ::-1], "seg_maps": classes, DEPTH: depth, POINTS: points[..., ::-1]}
+        for folder, array in files.items():
+            done = cv2.imwrite(str(root / folder / sequence / f"{name}.png"), array)
+            assert done
 
 
 def describe(view: View, doom_map: DoomMap, lens: Lens) -> tuple[np.ndarray, np.ndarray]:
@@ -176,8 +183,10 @@ def describe(view: View, doom_map: DoomMap, lens: Lens) -> tuple[np.ndarray, np.
     is_other = (depth > 64) & (game_depth < _GAME_DEPTH_END) & (difference > 0.1 * depth + 16) & (classes != SKY)
     classes = np.where(is_other, _OTHER, classes)
     classes = np.where(view.things > 0, kinds[view.things], classes).astype(np.uint8)
-    stored = np.where(np.isinf(depth), FAR_DEPTH, np.minimum(np.maximum(depth / _DEPTH_UNIT, 1), FAR_DEPTH - 1).round())
-    return np.where(view.touches_thing | is_other, UNKNOWN_DEPTH, stored).astype(np.uint16), classes
+    units = np.maximum(depth / _DEPTH_UNIT, 1).round()
+    is_unknown = view.touches_thing | is_other | (np.isfinite(units) & (units >= FAR_DEPTH))
+    stored = np.where(is_unknown, UNKNOWN_DEPTH, np.where(np.isinf(units), FAR_DEPTH, units))
+    return stored.astype(np.uint16), classes
 
 
 def _make_matrix(pose: Pose) -> np.ndarray:

@@ -45,8 +45,6 @@ class Walk:
 
     positions: np.ndarray
     angles: np.ndarray
-    returns: bool
-    """The second half is the first one, backwards: frame T - 1 - t shows what frame t does."""
 
 
 def find_ground(doom_map: DoomMap) -> Ground | None:
@@ -115,9 +113,11 @@ def _connect(is_ground: np.ndarray, clearance: np.ndarray) -> csr_matrix:
     return csr_matrix((np.concatenate(lengths), (np.concatenate(starts), np.concatenate(ends))), (count, count))
 
 
-def plan_walk(ground: Ground, frames: int, rng: np.random.Generator) -> Walk | None:
-    """A random walk of so many frames, even; None if this try led nowhere."""
-    returns = bool(rng.random() < 0.5)
+def plan_walk(ground: Ground, frames: int, rng: np.random.Generator, *, returns: bool) -> Walk | None:
+    """A random walk of so many frames, even; None if this try led nowhere.
+
+    returns: the second half is the first one, backwards: frame T - 1 - t shows what frame t does.
+    """
     count = frames // 2 if returns else frames
     speed = np.full(count, rng.uniform(4, 8))
     ramp = np.sin(np.linspace(0, np.pi / 2, min(_ACCELERATION_FRAMES, count // 2))) ** 2
@@ -136,7 +136,7 @@ def plan_walk(ground: Ground, frames: int, rng: np.random.Generator) -> Walk | N
     angles = np.rad2deg(gaussian_filter1d(heading, 2 * _SMOOTHING, mode="nearest") + sway)
     if returns:
         positions, angles = np.concatenate([positions, positions[::-1]]), np.concatenate([angles, angles[::-1]])
-    return Walk(positions, angles, returns)
+    return Walk(positions, angles)
 
 
 def _find_way(ground: Ground, length: float, rng: np.random.Generator) -> np.ndarray | None:
