@@ -16,8 +16,8 @@ from imagier.cli import main
 from imagier.data.codecs.flow import unpack
 from imagier.errors import UserError
 from imagier.tools.demo.doom import recording
-from imagier.tools.demo.doom.doom_map import DoomMap, list_maps, read_map
-from imagier.tools.demo.doom.ray_casting import CEILING, FLOOR, LIQUID, SKY, WALL, Lens, Pose, cast_rays
+from imagier.tools.demo.doom.doom_map import NO_SECTOR, DoomMap, list_maps, read_map
+from imagier.tools.demo.doom.ray_casting import CEILING, FLOOR, LIQUID, SKY, WALL, Lens, Pose, cast_rays, find_sector
 from imagier.tools.demo.doom.recording import record
 from imagier.tools.demo.doom.walks import find_ground, plan_walk
 
@@ -125,6 +125,15 @@ def test_walks_keep_away_from_walls_and_steps(tmp_path: Path) -> None:
             assert all(np.hypot(*(walk.positions - thing).T).min() > 36 for thing in doom_map.things)
             crosses[name] |= bool(walk.positions[:, 0].min() < 768 < walk.positions[:, 0].max())
     assert crosses == {"low": True, "high": False}
+
+
+def test_nobody_walks_where_it_is_too_low_or_where_something_happens(room: DoomMap) -> None:
+    places = [(300, 300, HALL), (767, 10, HALL), (769, 10, YARD), (900, 900, YARD), (-20, 40, NO_SECTOR)]
+    assert [find_sector(room, x, y) for x, y, _ in places] == [sector for *_, sector in places]
+    for changed in (replace(room, ceiling=np.array([40, 200])), replace(room, special_sector=np.array([9, 0]))):
+        ground = find_ground(changed)
+        assert ground is not None and ground.places[:, 0].min() > 768  # the hall is left out
+    assert find_ground(replace(room, special_sector=np.array([9, 7]))) is None
 
 
 def test_a_map_in_which_nobody_is_has_no_ground(room: DoomMap) -> None:

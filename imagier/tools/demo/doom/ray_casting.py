@@ -16,6 +16,8 @@ SKY, FLOOR, CEILING, WALL, LIQUID = range(5)
 """What pixels show."""
 
 _NEAREST = 1e-3
+_AWRY = 37.3
+"""A direction in which lines rarely run."""
 _MOST_LINES = 96
 """Lines that a ray may cross before it ends; what lies behind them is left as sky."""
 
@@ -78,6 +80,12 @@ def cast_rays(doom_map: DoomMap, pose: Pose, lens: Lens) -> tuple[np.ndarray, np
         seen[:, columns] = np.where(ended, kinds, seen[:, columns])
         is_open[:, columns] = is_left & ~ended
     return depth, seen
+
+
+def find_sector(doom_map: DoomMap, x: float, y: float) -> int:
+    """The sector in which a place lies; NO_SECTOR outside of the map."""
+    hits = _find_hits(doom_map, Pose(x, y, 0, _AWRY), Lens(1, 1, 0, 0, 1, 1))
+    return int(hits[0][1][0]) if hits else NO_SECTOR
 
 
 def _find_hits(doom_map: DoomMap, pose: Pose, lens: Lens) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 
 from imagier.tools.demo.doom.doom_map import NO_SECTOR, DoomMap
+from imagier.tools.demo.doom.ray_casting import find_sector
 
 _CELL = 8
 """Map units."""
@@ -57,10 +58,11 @@ def find_ground(doom_map: DoomMap) -> Ground | None:
     cv2.polylines(free, list(((ends - corner) / _CELL).round().astype(np.int32)), isClosed=False, color=0)
     clearance = _measure_distance(free)
     is_free = (clearance >= _MARGIN).astype(np.uint8)
-    # Where a thing is, there is a room, and not the nothing beyond the walls.
     _, rooms = cv2.connectedComponents(is_free, connectivity=4)
     cells = ((doom_map.things - corner) / _CELL).round().astype(int).clip(0, [width - 1, height - 1])
-    with_things = np.setdiff1d(rooms[cells[:, 1], cells[:, 0]], [0])
+    # Where a thing is, there is a room, and not the nothing beyond the walls; all of it is like the place of the thing.
+    is_good = np.array([_is_good(doom_map, find_sector(doom_map, x, y)) for x, y in doom_map.things.tolist()], bool)
+    with_things = np.setdiff1d(rooms[cells[is_good, 1], cells[is_good, 0]], [0])
     without_things = np.full((height, width), 255, np.uint8)
     without_things[cells[:, 1], cells[:, 0]] = 0
     clearance = np.minimum(clearance, _measure_distance(without_things) - _THING_RADIUS)
@@ -70,6 +72,12 @@ def find_ground(doom_map: DoomMap) -> Ground | None:
     rows, columns = np.nonzero(is_ground)
     places = np.stack([columns, rows], axis=1) * float(_CELL) + corner
     return Ground(places, _connect(is_ground, clearance), clearance, corner)
+
+
+def _is_good(doom_map: DoomMap, sector: int) -> bool:
+    """Whether a person can stand in a sector, and nothing happens then."""
+    is_tall = doom_map.ceiling[sector] - doom_map.floor[sector] >= _HEIGHT
+    return sector != NO_SECTOR and bool(is_tall) and int(doom_map.special_sector[sector]) in _LIGHTS
 
 
 def _measure_distance(free: np.ndarray) -> np.ndarray:
