@@ -36,7 +36,14 @@ SHELL = {"cp", "ln", "ls", "mkdir", "cat", "mv", "rm", "echo", "cd"}
 OTHERS = {"aws", "docker", "ffmpeg", "git", "sha256sum", "source", "pytest", "python3"}
 """Programs that are not ours, which this machine need not have."""
 
-SLOW = [["submit"], ["verify-resume"], ["convert"], ["data", "openmoji"], ["data", "openmoji-tones"]]
+SLOW = [
+    ["submit"],
+    ["verify-resume"],
+    ["convert"],
+    ["data", "openmoji"],
+    ["data", "openmoji-tones"],
+    ["data", "vizdoom"],
+]
 SLOW_FLAGS = {"--compile", "--debug", "--profile", "--wandb"}
 """Commands that tests of their own run."""
 

@@ -114,6 +114,8 @@ class Codec(ABC):
     """Values are ids (of classes, of instances): between two of them there is nothing."""
     holds_classes: ClassVar[bool] = False
     """The ids are classes, of which `one_hot_num_classes` gives the number."""
+    leads_to_previous: ClassVar[bool] = False
+    """Values are about the frame before, so clips must skip none."""
     reduces_jpeg: ClassVar[bool] = False
     """`decode` takes notice of `file.reduction`."""
 

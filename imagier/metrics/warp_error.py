@@ -113,8 +113,9 @@ def _find_flows(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
     """Pairs of gray images, H x W, uint8 -> N x 2 x H x W."""
     flows = []
     for first, second in pairs:
-        start = np.zeros((*first.shape, 2), np.float32)
-        flows.append(cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(first, second, start))
+        search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        search.setFinestScale(0)  # down to single pixels: half of the error in frames of 96 px (docs/data.md)
+        flows.append(search.calc(first, second, np.zeros((*first.shape, 2), np.float32)))
     return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2)
 
 

@@ -359,6 +359,17 @@ def test_the_stride_of_clips_says_something_of_the_training_set_alone(tmp_path: 
 
 
 @pytest.mark.usefixtures("lab")
+def test_clips_with_flow_skip_no_frames(tmp_path: Path) -> None:
+    own = ["trainer={type: lab_of_legacy.clips, single_frame_epoch: 0, num_epochs_temporal_step: 1}"]
+    types = "images: {ext: png, num_channels: 3, normalize: true}}, {seg_maps: {ext: png, is_mask: true}"
+    clips = [*own, "data.type=paired_videos", "data.train.initial_sequence_length=4"]
+    clips += [f"data.input_types=[{{{types}}}, {{flow: {{ext: png, type: flow}}}}]"]
+    assert read(write(tmp_path), *clips, "data.train.augmentations.max_time_step=1")[1] == []
+    (line,) = errors(write(tmp_path), *clips, "data.train.augmentations.max_time_step=2")
+    assert "data.train.augmentations.max_time_step" in line and "flow leads to the frame before" in line
+
+
+@pytest.mark.usefixtures("lab")
 def test_frames_of_a_held_out_video_come_one_a_batch_whatever_a_config_says(tmp_path: Path) -> None:
     own = ["trainer={type: lab_of_legacy.clips, single_frame_epoch: 0, num_epochs_temporal_step: 1}"]
     clips = [*own, "data.type=imaginaire.datasets.paired_videos", "data.train.initial_sequence_length=4"]

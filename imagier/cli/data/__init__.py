@@ -7,10 +7,11 @@ import importlib
 from types import ModuleType
 
 COMMANDS = {
-    "build": "pack many files into one LMDB, or into tar shards",
+    "build": "pack many files into one LMDB or into tar shards, or find optical flow",
     "check": "read a whole data set and report what is wrong with it",
     "preview": "show on a page what a batch looks like after augmentation",
     "index": "list the files of a folder that will be read from an object store",
+    "vizdoom": "record a data set of videos in a game",
     "openmoji": "draw the default data set: emoji and their line art",
     "openmoji-tones": "draw data sets without pairs: emoji of people, in many colors",
 }

@@ -1,4 +1,4 @@
-"""`imagier data build`: packs a folder of files, or another store, into one LMDB or into tar shards."""
+"""`imagier data build`: packs a folder of files, or another store, into one LMDB or tar shards; finds optical flow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagier.cli.arguments import parse_positive, parse_writable_folder
-from imagier.cli.data.files import add_files, list_unused_flags, read_extensions, read_keys
+from imagier.cli.data.files import add_files, list_unused_flags, read_extensions, read_keys, read_roots
 from imagier.tools.progress import show_progress
 
 if TYPE_CHECKING:
@@ -20,10 +20,23 @@ _INDICES = "all_indices.json"
 """Numbers of the objects in each frame of a video, which some data sets have beside their files."""
 
 
+_WHAT = {
+    "lmdb": "pack many files into one LMDB",
+    "shards": "pack many files into tar shards",
+    "flow": "find the optical flow of videos, once",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags of the reference's scripts/build_lmdb.py, and ours."""
+    """The flags of each kind of build; of stores all flags of the reference's scripts/build_lmdb.py, and ours."""
+    commands = parser.add_subparsers(dest="store", required=True, metavar="WHAT")
+    for name, text in _WHAT.items():
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        (_add_flow if name == "flow" else _add_store)(sub)
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("store", choices=("lmdb", "shards"), help="what to build")
     add_files(parser, or_a_store=True)
     add("--output_root", type=parse_writable_folder, required=True, metavar="DIR", help="the store to make")
     add("--overwrite", action="store_true", help="replace an existing store, once the new one is finished")
@@ -33,8 +46,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--large", action="store_true", help="accepted, without effect")
 
 
+def _add_flow(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "source",
+        type=Path,
+        metavar="CONFIG_OR_FOLDER",
+        help="a folder images/<sequence>/..., or a YAML with such roots",
+    )
+    add("--estimator", choices=("dis", "exact"), default="dis", help="dis: from the images; exact: from depth, cameras")
+    add("--workers", type=parse_positive, metavar="N", help="sequences at once (default: one per core)")
+
+
 def run(args: argparse.Namespace) -> int:
-    """Builds the store; returns the exit status. UserError if it cannot be made."""
+    """Builds what was asked for; returns the exit status. UserError if it cannot be made."""
+    return _run_flow(args) if args.store == "flow" else _run_store(args)
+
+
+def _run_flow(args: argparse.Namespace) -> int:
+    from imagier.run.workers import count_cores
+    from imagier.tools.flow.build import build_flow
+
+    start = time.perf_counter()
+    roots, images, extensions = [args.source], "images", None
+    if not args.source.is_dir():
+        roots, images = read_roots(args.source)
+        extensions = read_extensions(args.source)
+    for root in roots:
+        made = build_flow(
+            root,
+            args.estimator,
+            images=images,
+            extensions=extensions,
+            workers=args.workers or count_cores(),
+            progress=show_progress,
+        )
+        before = f", {made.known:,} of them before" if made.known else ""
+        frames = f"flow of {made.frames:,} frames in {made.sequences:,} sequences{before}"
+        print(f"{root}: {frames}, in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def _run_store(args: argparse.Namespace) -> int:
     from imagier.data.sources.opening import open_local
     from imagier.errors import UserError
     from imagier.tools.stores.engine import build

@@ -65,6 +65,22 @@ def read_extensions(config: Path) -> dict[str, str]:
     return extensions
 
 
+def read_roots(config: Path) -> tuple[list[Path], str]:
+    """The folders of all splits, from data.*.roots, and the first type of input_image. UserError if there are none."""
+    from imagier.config.load import load
+    from imagier.errors import UserError
+
+    document = load(config)
+    roots: list[Path] = []
+    for split in ("train", "val", "test"):
+        listed = document.get(("data", split, "roots"))
+        roots += [Path(root) for root in listed if isinstance(root, str)] if isinstance(listed, list) else []
+    if not roots:
+        raise UserError("names no roots of a split", where=f"{config}: data", advice="add them", code="no-roots")
+    images = document.get(("data", "input_image"))
+    return list(dict.fromkeys(roots)), images[0] if isinstance(images, list) and images else "images"
+
+
 def read_keys(path: str, extensions: dict[str, str]) -> list[str]:
     """The keys in a list of files."""
     from imagier.errors import UserError

@@ -9,7 +9,13 @@ from imagier.config import label_ops, schema
 from imagier.config.find import did_you_mean, find_or_none
 from imagier.config.load import KeyPath, Mistake
 from imagier.config.rules.augmentations import check_augmentations
-from imagier.config.rules.input_types import check_input_types, check_keypoints, count_channels, is_image
+from imagier.config.rules.input_types import (
+    check_input_types,
+    check_keypoints,
+    count_channels,
+    find_codec,
+    is_image,
+)
 from imagier.config.rules.remote import check_remote
 
 
@@ -116,6 +122,11 @@ def _split(split: schema.Split, data: schema.Data, key_path: KeyPath) -> Iterato
         yield Mistake((*key_path, "roots"), "is empty", "name at least one folder", "empty")
     yield from _own_type(split, data, key_path)
     yield from check_augmentations(split.augmentations, (*key_path, "augmentations"))
+    for name in [name for entry in data.input_types for name in entry]:
+        cls = find_codec(data, name)
+        if split.augmentations.get("max_time_step", 1) > 1 and cls is not None and cls.leads_to_previous:
+            what = f"must be 1: {name} leads to the frame before, which must not be skipped"
+            yield Mistake((*key_path, "augmentations", "max_time_step"), what, code="skips-frames")
 
 
 def _own_type(split: schema.Split, data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:

@@ -73,8 +73,18 @@ class Drawn:
         They move as the pixels do whose centers have whole numbers; those that leave the image are kept, and so is
         what else there is of each.
         """
-        steps = [step for steps, _ in self.stages for step in steps]
-        return warp.move_points(points, [*warp.resize(size, self.resized), *steps])
+        return warp.move_points(points, self._list_steps(size))
+
+    def move_vectors(self, vectors: np.ndarray, size: Size) -> np.ndarray:
+        """Differences of points ... x 2, x first, in the pixels of an image of a stored size -> the same, float32."""
+        return warp.move_vectors(vectors, self._list_steps(size))
+
+    def find_mirrored(self, size: Size) -> np.ndarray:
+        """Which pixels of what comes out lie beyond a border, where the mirrored image is shown: H x W, bool."""
+        return warp.find_mirrored(self._list_steps(size), self.size)
+
+    def _list_steps(self, size: Size) -> list[Step]:
+        return [*warp.resize(size, self.resized), *(step for steps, _ in self.stages for step in steps)]
 
 
 class Augmenter:

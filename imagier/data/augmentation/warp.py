@@ -173,6 +173,24 @@ def move_points(points: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
     return np.concatenate([moved, points[..., 2:]], axis=-1).astype(np.float32)
 
 
+def move_vectors(vectors: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
+    """Differences of points, ... x 2, x first, after all steps; float32."""
+    a, b, _, d, e, _ = _source(steps)
+    return (vectors @ np.linalg.inv([[a, b], [d, e]]).T).astype(np.float32)
+
+
+def find_mirrored(steps: Sequence[Step], size: Size) -> np.ndarray:
+    """Which pixels of an image of `size`, made by the steps, come from beyond a border that reflects: H x W, bool."""
+    x, y = np.arange(size[1])[None, :], np.arange(size[0])[:, None]
+    found, source = np.zeros(size, bool), _IDENTITY
+    for step in reversed(steps):
+        source = _then(source, step.source)
+        if step.reflects:
+            (before_x, before_y), (height, width) = _at(source, x, y), step.before
+            found |= (before_x < 0) | (before_y < 0) | (before_x > width - 1) | (before_y > height - 1)
+    return found
+
+
 def _source(steps: Sequence[Step]) -> Affine:
     """A point after all steps -> the same point before them."""
     source = _IDENTITY
