@@ -66,7 +66,7 @@ def rollout(batch: Batch, given: Mapping[str, Tensor], recipe: Recipe) -> dict[s
     found: dict[str, Any] = {f"prepare.{key}": (prepared[key], given[key]) for key in ("images", "label")}
     recipe.networks["gen"].eval()
     with torch.no_grad():
-        for t, outputs in enumerate(recipe.generate_clip(prepared)):  # type: ignore[attr-defined]
+        for t, (outputs, _) in enumerate(recipe.rollout(prepared.frames(), torch.Generator())):
             found |= {f"eval.{t}.{key}": tensor for key, tensor in outputs.items()}
     return found
 

@@ -45,7 +45,7 @@ from imagier.nn.resize import to_rgb
 from imagier.nn.size_probe import SizeProbe
 from imagier.nn.warp import warp
 from imagier.ranges import Count, NonNegative, Odd, Positive, Several, Share
-from imagier.recipe import Batch, Losses, StepContext
+from imagier.recipe import Batch, Losses, State, StepContext
 from imagier.recipe import Recipe as BaseRecipe
 
 _EMBED, _FLOW = EmbedParams(), FlowParams()
@@ -718,17 +718,26 @@ class Recipe(BaseRecipe):
             groups.setdefault("" if name in ("image", "raw") else name, []).extend([] if pair is None else [pair])
         return groups
 
-    def generate_clip(self, batch: Batch) -> Iterator[dict[str, Tensor]]:
-        """The generator's outputs for every frame of a prepared batch, each made from the generated ones before it."""
-        past: list[Tensor] = []
-        for t in range(batch["label"].shape[1]):
-            fake = self.gen(*self._inputs(batch, t, past))
-            past = [*past, fake["fake_images"].detach()][-self.memory :]
-            yield fake
+    def rollout(
+        self, frames: Iterable[Batch], rng: torch.Generator, state: State | None = None
+    ) -> Iterator[tuple[dict[str, Tensor], State]]:
+        """The frames of clips, each made from the labels and the generated frames before it, which are the state."""
+        count = self.gen.num_frames - 1
+        for frame in frames:
+            label = frame["label"][:, -1]
+            labels, images = (None, None) if state is None else (state["labels"], state["images"])
+            fake = self.gen(label, labels, images)
+            latest = {"labels": label[:, None], "images": fake["fake_images"].detach()[:, None]}
+            if state is not None:
+                latest = {name: torch.cat([state[name], latest[name]], dim=1) for name in latest}
+            state = {name: tensor[:, -count:] for name, tensor in latest.items()}
+            yield fake, state
 
     def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """The generator's outputs for the last frame."""
-        return list(self.generate_clip(batch))[-1]
+        """The generator's outputs for the last frame, made from the generated ones before it."""
+        for fake, _ in self.rollout(batch.frames(), rng):
+            last = fake
+        return last
 
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         """Of the discriminators of images as a whole, of the last frame."""
@@ -750,20 +759,15 @@ class Recipe(BaseRecipe):
         labels = split_label(batch["label"][:, -1], self.label_lengths)
         return {"images": self.target(batch), **{name: colorize(part) for name, part in labels.items()}}
 
-    def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """The last frame, the first, and what the last is made of."""
-        frames = list(self.generate_clip(batch))
-        first, last = frames[0], frames[-1]
-        columns = {"fake": last["fake_images"]}
-        if len(frames) > 1:
-            columns["first frame"] = first["fake_images"]
-        columns |= {name: last[key] for name, key in SHOWN.items() if key in last}
-        if "fake_occlusion_masks" in last:
-            columns["painted anew"] = last["fake_occlusion_masks"] * 2 - 1
+    def visualize_frame(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A frame, and what it is made of."""
+        columns = {name: outputs[key] for name, key in SHOWN.items() if key in outputs}
+        if "fake_occlusion_masks" in outputs:
+            columns["painted anew"] = outputs["fake_occlusion_masks"] * 2 - 1
         return {name: to_rgb(column) for name, column in columns.items()}
 
 
-SHOWN = {"raw": "fake_raw_images", "warped": "warped_images"}
+SHOWN = {"fake": "fake_images", "raw": "fake_raw_images", "warped": "warped_images"}
 """Columns of the image grid, and the outputs of the generator that they show."""
 
 
