@@ -325,7 +325,7 @@ class Recipe(ABC):
         return {"fake": self.sample(batch, rng)}
 
     def visualize_frame(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As `visualize_outputs`, of what `rollout` yields: the columns of results of a method for clips."""
+        """As `visualize_outputs`, of what `rollout` yields; the frame itself is `fake`."""
         return {"fake": outputs["fake_images"]}
 
     def prepare(self, batch: Batch) -> Batch:
