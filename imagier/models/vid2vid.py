@@ -186,6 +186,7 @@ class Generator(nn.Module):
         self.up = nn.ModuleList(parts.block(width(i + 1), width(i), i) for i in range(num_layers + 1))
         self.conv_img = NormActConv(NoNorm(), nn.LeakyReLU(LEAKY_SLOPE), parts.conv(num_filters, image_channels))
         start_size = _find_start_size(crop_h_w, num_layers, num_downsamples_img)
+        self.frame_size = start_size[0] << num_layers, start_size[1] << num_layers
         self.start: nn.Module = _StartFromLabel(label_channels, width(num_layers + 1), start_size)
         if not use_segmap_as_input:
             self.start = _StartFromCode(style_dims, width(num_layers + 1), start_size)
@@ -601,7 +602,7 @@ class Recipe(BaseRecipe):
             past = [*past, fake["fake_images"].detach()][-self.memory :]
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings DensePose channels to [-1, 1]. UserError if the networks cannot halve the frames often enough."""
+        """Brings DensePose channels to [-1, 1]. UserError if the frames are not of the generator's size."""
         return self._prepare(batch, None)
 
     def _prepare(self, batch: Batch, dropped: Tensor | None) -> Batch:
@@ -609,6 +610,11 @@ class Recipe(BaseRecipe):
         if height % multiple or width % multiple:
             what = f"halves the sides of frames until 1 / {multiple} is left, but frames have {height} x {width} px"
             advice = "choose multiples of that (augmentations), or lower num_layers and num_downsamples"
+            raise UserError(what, where="gen", advice=advice, code="image-size")
+        if (height, width) != self.gen.frame_size:
+            made = " x ".join(map(str, self.gen.frame_size))
+            what = f"makes frames of {made} px, as in training, but those of the data have {height} x {width} px"
+            advice = "let the augmentations of all splits give them one size"
             raise UserError(what, where="gen", advice=advice, code="image-size")
         return batch.replace(label=normalize_densepose(batch["label"], dropped)) if self.has_densepose else batch
 
