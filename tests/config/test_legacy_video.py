@@ -133,3 +133,13 @@ def test_keys_of_videos_stay_refused_for_a_method_that_has_none(tmp_path: Path) 
         "dis={type: spade}",
     )
     assert ("data.num_frames_G", "not-supported") in found and ("data.for_pose_dataset", "not-supported") in found
+
+
+def test_arguments_of_the_references_inference_are_dropped_with_a_line_where_they_say_something(tmp_path: Path) -> None:
+    _, before = config_of(tmp_path)
+    _, notes = config_of(tmp_path, "inference_args={save_fake_only: false, seq_index: 3}")
+    assert [note.partition(": ")[2].partition(":")[0] for note in notes if note not in before] == [
+        "inference_args.save_fake_only",
+        "inference_args.seq_index",
+    ]
+    assert config_of(tmp_path, "inference_args={save_fake_only: true}")[1] == before

@@ -29,6 +29,13 @@ _COMBINE: KeyPath = ("gen", "flow", "multi_spade_combine")
 _EMBEDS: tuple[KeyPath, ...] = (("gen", "embed"), (*_COMBINE, "embed"))
 
 
+RETIRED_ARGUMENTS: dict[KeyPath, Retired] = {
+    ("inference_args", "save_fake_only"): Retired("frames are written alone, and side by side on request", True),
+    ("inference_args", "seq_index"): Retired("had no effect"),
+}
+"""Of inference."""
+
+
 def translate(document: Document, accepts: Accepts) -> None:
     """Rewrites spellings in place, where the classes of the sections know what they become."""
     _name_pose_type(document, accepts)

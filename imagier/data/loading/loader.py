@@ -213,6 +213,27 @@ class Loader:
             raise too_many_bad_samples(reads[0].skipped[0])
         return batch
 
+    def some_clips(self, count: int, frames: int) -> list[Batch]:
+        """The first frames of a few of the blocks, which are sequences, spread evenly: a batch for each moment.
+
+        They are of the size of the first, and as long: of `frames`, or of all if every sequence has fewer.
+        """
+        lengths = np.array(self.blocks)
+        starts, frames = np.cumsum(lengths) - lengths, min(frames, int(lengths.max()))
+        long_enough = starts[lengths >= frames].tolist()
+        count = min(count, len(long_enough))
+        guarded = Guarded(self.dataset, self.on_error)
+        chosen = [long_enough[i * len(long_enough) // count] for i in range(count)]
+        clips = [[guarded[0, start + t] for t in range(frames)] for start in chosen]
+        forms = [[get_forms(read.sample) for read in clip if read.sample is not None] for clip in clips]
+        like = next((of_clip for of_clip in forms if len(of_clip) == frames), None)
+        taken = [clip for clip, of_clip in zip(clips, forms) if of_clip == like] or clips  # those hold the error
+        batches = [self._begin(collate(list(moment)))() for moment in zip(*taken)]
+        found = [batch for batch in batches if batch is not None]
+        if like is None or not found:
+            raise too_many_bad_samples(next(line for clip in clips for read in clip for line in read.skipped))
+        return found
+
     def _order(self, epoch: int) -> np.ndarray:
         if not self.shuffle:
             return np.arange(len(self.dataset))
