@@ -5,8 +5,8 @@ Wang et al., Video-to-Video Synthesis, 2018; the generator with spatially adapti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
@@ -15,43 +15,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.losses.feature_matching import feature_matching
+from imagier.losses.clips import LossWeights, Pair, adversarial_dis, adversarial_gen, expand_weights, group_pairs, pair
 from imagier.losses.flow import FlowEstimator, estimate_flow_by_dis, mask_loss, masked_l1, measure_confidence
-from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss
+from imagier.losses.gan import GanMode, center_logits
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, NoNorm, NormActConv, ResBlock, upsample2x
+from imagier.nn.clip_discriminator import ClipDiscriminator, CropParams, PatchParams, TemporalParams
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import WeightNorm, conv2d, linear
 from imagier.nn.flow_network import CombineParams, FlowNetwork, FlowParams
 from imagier.nn.label_embedder import EmbedParams, LabelEmbedder
 from imagier.nn.label_parts import find_class_map, split_label
 from imagier.nn.norm import MULTI_SPADE_RULES, MultiSpatiallyAdaptiveNorm, Norm, NormParams, norm2d
-from imagier.nn.patch import MultiScalePatchDiscriminator
-from imagier.nn.poses import (
-    DENSEPOSE,
-    FINDERS,
-    PARTS,
-    CropKind,
-    Crops,
-    PoseType,
-    crop,
-    filter_pose_label,
-    find_foreground,
-    normalize_densepose,
-)
+from imagier.nn.poses import DENSEPOSE, PARTS, Crops, PoseType, filter_pose_label, find_foreground, normalize_densepose
 from imagier.nn.reference_names import Rules
 from imagier.nn.resize import to_rgb
 from imagier.nn.size_probe import SizeProbe
 from imagier.nn.warp import warp
-from imagier.ranges import Count, NonNegative, Odd, Positive, Several, Share
+from imagier.ranges import Count, Odd, Positive, Several, Share
 from imagier.recipe import Batch, Losses, StepContext
 from imagier.recipe import Recipe as BaseRecipe
 
-_EMBED, _FLOW = EmbedParams(), FlowParams()
-
-Judgement = tuple[list[Tensor], list[list[Tensor]]]
-"""Of one image or clip by one discriminator: logits of each scale, and features of each scale and layer."""
+_EMBED, _FLOW, _IMAGE = EmbedParams(), FlowParams(), PatchParams()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,46 +322,8 @@ def _freeze_unused(block: nn.Module) -> None:
             module.of_map[1:].requires_grad_(False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PatchParams:
-    """Patch discriminators of images, or of clips, at several scales."""
-
-    kernel_size: Positive = 4
-    """Height and width of the kernels. [pixels]"""
-    num_filters: Positive = 64
-    """Width of the first layer; it doubles from layer to layer. [channels]"""
-    max_num_filters: Positive = 512
-    """Largest width. [channels]"""
-    num_discriminators: Positive = 3
-    """Scales: the first discriminator sees full size, each other one half the size of the one before."""
-    num_layers: Count = 3
-    """Layers after the first, the score aside; all but the last of them halve the size."""
-    activation_norm_type: Norm = "none"
-    """Norm after each convolution but the last."""
-    weight_norm_type: WeightNorm = "spectral"
-    """Norm of the weights of convolutions."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CropParams(PatchParams):
-    """Discriminators of a part of each image."""
-
-    crop_func: CropKind
-    """The part: face, or hand (each hand that is seen), as the label shows them."""
-    loss_weight: NonNegative = 1.0
-    """Weight of their adversarial loss."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TemporalParams(PatchParams):
-    """Discriminators of clips; those of scale s see every num_frames^s-th frame."""
-
-    num_scales: Count = 1
-    """Scales in time, each with discriminators of its own."""
-
-
-class Discriminator(nn.Module):
-    """Patch discriminators of an image with its label, of parts of an image, and of clips."""
+class Discriminator(ClipDiscriminator):
+    """Of images with their label, of parts of images, and of clips."""
 
     def __init__(
         self,
@@ -383,7 +331,7 @@ class Discriminator(nn.Module):
         label_channels: int,
         image_channels: int,
         num_frames: Several = 3,
-        image: PatchParams = PatchParams(),
+        image: PatchParams = _IMAGE,
         additional_discriminators: dict[str, CropParams] | None = None,
         temporal: TemporalParams | None = None,
     ) -> None:
@@ -392,102 +340,15 @@ class Discriminator(nn.Module):
         additional_discriminators: Of parts of an image, by names of your choice.
         temporal: Of clips; null for none.
         """
-        super().__init__()
-        self.num_frames = num_frames
-        others = additional_discriminators or {}
-        _check_names(others, [f"T{scale}" for scale in range(temporal.num_scales if temporal else 0)])
-        self.kinds = {name: params.crop_func for name, params in others.items()}
-        self.crop_weights = {name: params.loss_weight for name, params in others.items()}
-        self.image = _patches(label_channels + image_channels, image)
-        self.crops = nn.ModuleDict({name: _patches(image_channels, params) for name, params in others.items()})
-        scales = range(temporal.num_scales) if temporal else ()
-        self.temporal = nn.ModuleList(_patches(image_channels * num_frames, temporal or image) for _ in scales)
-
-    def judge(self, label: Tensor, images: Tensor) -> Judgement:
-        """N x L x H x W, N x C x H x W -> what is thought of the images as a whole."""
-        return self.image(torch.cat([label, images], dim=1))
-
-    def find_crops(self, label: Tensor, lengths: Mapping[str, int]) -> dict[str, Crops]:
-        """Where the parts by name are in the images of a label N x L x H x W. lengths: channels of its input types."""
-        return {name: FINDERS[kind](label, lengths) for name, kind in self.kinds.items()}
-
-    @property
-    def memory(self) -> int:
-        """How many frames before the current one it looks at."""
-        return (self.num_frames - 1) * self.num_frames ** (len(self.temporal) - 1) if len(self.temporal) else 0
-
-    def forward(
-        self, label: Tensor, images: Tensor, crops: Mapping[str, Crops], past: Sequence[Tensor] = ()
-    ) -> dict[str, Judgement | None]:
-        """N x L x H x W, N x C x H x W, the parts by name, the images of the frames before, the oldest first.
-
-        -> what each finds: "image", the names of the parts, "T0", "T1", ... None: no part is seen, or no clip is long
-        enough.
-        """
-        found: dict[str, Judgement | None] = {"image": self.judge(label, images)}
-        for name, network in self.crops.items():
-            part = crop(images, crops[name])
-            found[name] = None if part is None else network(part)
-        for scale, network in enumerate(self.temporal):
-            clip = pick_clip([*past, images], self.num_frames, scale)
-            found[f"T{scale}"] = None if clip is None else network(clip)
-        return found
-
-    def reference_rules(self) -> Rules:
-        """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
-        return (
-            (r"\bdiscriminators\.(\d+)\.layers\.(\d+)\.", r"discriminator_\1.layer\2.0."),
-            (r"^image\.", "net_D."),
-            (r"^crops\.(\w+)\.", r"net_D_\1."),
-            (r"^temporal\.(\d+)\.", r"net_DT\1."),
+        super().__init__(
+            image_channels=image_channels,
+            context_channels=label_channels,
+            crop_channels=image_channels,
+            num_frames=num_frames,
+            image=image,
+            additional_discriminators=additional_discriminators,
+            temporal=temporal,
         )
-
-
-def _check_names(names: Iterable[str], of_clips: Sequence[str]) -> None:
-    """UserError if a discriminator of parts cannot be called so."""
-    for name in names:
-        if name in ("image", "raw", *of_clips) or not name.isidentifier() or hasattr(nn.ModuleDict(), name):
-            what = f"a discriminator cannot be called {name!r}"
-            advice = "choose another name of letters, digits and underscores"
-            raise UserError(what, where="additional_discriminators", advice=advice, code="name-taken")
-
-
-def _patches(in_channels: int, params: PatchParams) -> MultiScalePatchDiscriminator:
-    options = {name: getattr(params, name) for name in PatchParams.__dataclass_fields__}
-    return MultiScalePatchDiscriminator(in_channels, **options)
-
-
-def pick_clip(frames: Sequence[Tensor], num_frames: int, scale: int) -> Tensor | None:
-    """The last frame, and those before it, each num_frames^scale earlier, as channels: N x (num_frames C) x H x W.
-
-    frames: N x C x H x W each, the oldest first. None if there are not enough of them.
-    """
-    stride = num_frames**scale
-    span = stride * (num_frames - 1)
-    return torch.cat(list(frames[-span - 1 :: stride]), dim=1) if len(frames) > span else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Weights of the losses. A loss of weight 0 is not computed, except for the adversarial ones of images."""
-
-    gan: NonNegative
-    """Adversarial loss of images, of generator and discriminator."""
-    feature_matching: NonNegative
-    """L1 between the discriminators' features of generated and of real images, parts and clips."""
-    temporal_gan: NonNegative = 0.0
-    """Adversarial loss of clips (dis.temporal)."""
-    perceptual: NonNegative = 0.0
-    """Perceptual distance between generated and real images, as perceptual_loss says."""
-    flow: NonNegative = 10.0
-    """Of the flow: its distance from the real one, that of the warped frame from the real one, and that of the mask
-    from where the warped frame is right."""
-    l1: NonNegative = 0.0
-    """Mean absolute difference from the target, in [-1, 1] (not in the paper)."""
-
-
-Pair = tuple[Judgement, Judgement]
-"""Of the real and of the generated."""
 
 
 @dataclass(frozen=True)
@@ -569,7 +430,7 @@ class Recipe(BaseRecipe):
         self.label_lengths = label_lengths
         self.one_hot = one_hot
         self.gan_mode: GanMode = gan_mode
-        self.loss_weight = _expand_weights(loss_weight, dis)
+        self.loss_weight = expand_weights(loss_weight, dis)
         self.check_weights("gan")
         self.perceptual_config = perceptual_loss
         self.perceptual: PerceptualLoss | None = None
@@ -577,7 +438,6 @@ class Recipe(BaseRecipe):
         self.random_drop_prob = random_drop_prob
         self.reuse_gen_output = reuse_gen_output
         self.has_densepose = gen.pose_type is not None and DENSEPOSE in label_lengths
-        self.temporal_names = [f"T{scale}" for scale in range(len(dis.temporal))]
         self.memory = max(gen.num_frames - 1, dis.memory)
         self.estimate_flow: FlowEstimator = estimate_flow_by_dis
         self.dis_sizes = SizeProbe(dis.image, _judge, where="dis.image", depth_keys="num_layers or num_discriminators")
@@ -653,7 +513,7 @@ class Recipe(BaseRecipe):
             with torch.set_grad_enabled(should_learn_from_real):
                 of_real = self.dis(frame.label, frame.image, frame.crops, frame.past_real)
             of_fake = self.dis(frame.label, images, frame.crops, frame.past_fake)
-        found = {name: _pair(of_real[name], of_fake[name]) for name in of_real}
+        found = {name: pair(of_real[name], of_fake[name]) for name in of_real}
         if "fake_raw_images" in fake:
             real, raw = (_mask(x, frame.foreground) for x in (frame.image, fake["fake_raw_images"]))
             with torch.set_grad_enabled(should_learn_from_real):
@@ -665,24 +525,15 @@ class Recipe(BaseRecipe):
         """The losses of the discriminator."""
         detached = {name: tensor.detach() for name, tensor in fake.items()}
         found = self.discriminate(frame, detached, should_learn_from_real=True)
-        zero, losses = frame.image.new_zeros(()), Losses()
-        for part, pairs in self._group(frame, found).items():
-            name = f"GAN_{part}" if part else "gan"
-            losses[f"{name}/fake"] = sum((dis_fake_loss(of_fake[0], self.gan_mode) for _, of_fake in pairs), zero)
-            losses[f"{name}/true"] = sum((dis_real_loss(of_real[0], self.gan_mode) for of_real, _ in pairs), zero)
-        return losses
+        groups = group_pairs(found, self._left_out(frame))
+        return adversarial_dis(groups, self.gan_mode, frame.image.new_zeros(()))
 
     def gen_losses(self, frame: _Frame, fake: Mapping[str, Tensor]) -> Losses:
         """The losses of the generator."""
         images, target = fake["fake_images"], frame.image
         found = self.discriminate(frame, fake, should_learn_from_real=False)
-        zero, losses = target.new_zeros(()), Losses()
-        for part, pairs in self._group(frame, found).items():
-            name = f"GAN_{part}" if part else "gan"
-            losses[name] = sum((gen_loss(of_fake[0], self.gan_mode) for _, of_fake in pairs), zero)
-            if self.loss_weight["feature_matching"]:
-                distances = (feature_matching(of_fake[1], of_real[1]) for of_real, of_fake in pairs)
-                losses[f"FeatureMatching_{part}" if part else "feature_matching"] = sum(distances, zero)
+        groups, has_features = group_pairs(found, self._left_out(frame)), bool(self.loss_weight["feature_matching"])
+        losses = adversarial_gen(groups, self.gan_mode, target.new_zeros(()), has_features=has_features)
         if self.perceptual is not None:
             losses["perceptual"] = self.perceptual(images, target)
             if "fake_raw_images" in fake:
@@ -708,15 +559,9 @@ class Recipe(BaseRecipe):
             "flow/mask": mask_loss(fake["fake_occlusion_masks"].float(), warped, frame.image),
         }
 
-    def _group(self, frame: _Frame, found: Mapping[str, Pair | None]) -> dict[str, list[Pair]]:
-        """The pairs that count for each adversarial loss: "" for images as a whole, or the name of a discriminator."""
-        groups: dict[str, list[Pair]] = {"": []}
-        for name, pair in found.items():
-            is_of_clips = name in self.temporal_names
-            if is_of_clips and (frame.is_alone or not self.loss_weight[f"GAN_{name}"]):
-                continue
-            groups.setdefault("" if name in ("image", "raw") else name, []).extend([] if pair is None else [pair])
-        return groups
+    def _left_out(self, frame: _Frame) -> list[str]:
+        """The discriminators of clips that have nothing to say of this frame."""
+        return [x for x in self.dis.temporal_names if frame.is_alone or not self.loss_weight[f"GAN_{x}"]]
 
     def generate_clip(self, batch: Batch) -> Iterator[dict[str, Tensor]]:
         """The generator's outputs for every frame of a prepared batch, each made from the generated ones before it."""
@@ -765,22 +610,6 @@ class Recipe(BaseRecipe):
 
 SHOWN = {"raw": "fake_raw_images", "warped": "warped_images"}
 """Columns of the image grid, and the outputs of the generator that they show."""
-
-
-def _expand_weights(weights: LossWeights, dis: Discriminator) -> dict[str, float]:
-    """The weight of every loss by its name; those of single discriminators are named as they are logged."""
-    found = asdict(weights)
-    of_clips = found.pop("temporal_gan")
-    for name, weight in dis.crop_weights.items():
-        found |= {f"GAN_{name}": weight, f"FeatureMatching_{name}": weights.feature_matching}
-    for scale in range(len(dis.temporal)):
-        of_features = weights.feature_matching if of_clips else 0.0
-        found |= {f"GAN_T{scale}": of_clips, f"FeatureMatching_T{scale}": of_features}
-    return found
-
-
-def _pair(of_real: Judgement | None, of_fake: Judgement | None) -> Pair | None:
-    return None if of_real is None or of_fake is None else (of_real, of_fake)
 
 
 def _mask(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ from small_config import read
 
 from imagier.config.check import Config
 from imagier.config.load import ConfigError
-from imagier.models.vid2vid import CropParams, TemporalParams
+from imagier.nn.clip_discriminator import CropParams, TemporalParams
 from imagier.nn.flow_network import CombineParams
 
 CONFIG = """

@@ -19,6 +19,7 @@ from imagier.config.check import check
 from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import load
 from imagier.models import coco_funit, funit, munit, pix2pixHD, spade, unit, vid2vid
+from imagier.nn.clip_discriminator import PatchParams
 from imagier.nn.flow_network import CombineParams, FlowParams
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.norm import NormParams
@@ -313,7 +314,7 @@ DEFAULTS: dict[type, dict[str, object]] = {
         "generate_raw_output": False,
     },
     CombineParams: {"num_layers": 3},
-    vid2vid.PatchParams: {
+    PatchParams: {
         "kernel_size": 4,
         "num_filters": 64,
         "max_num_filters": 512,
