@@ -66,7 +66,7 @@ def rollout(batch: Batch, given: Mapping[str, Tensor], recipe: Recipe) -> dict[s
     found: dict[str, Any] = {f"prepare.{key}": (prepared[key], given[key]) for key in ("images", "label")}
     recipe.networks["gen"].eval()
     with torch.no_grad():
-        for t, outputs in enumerate(recipe.generate_clip(prepared)):  # type: ignore[attr-defined]
+        for t, (outputs, _) in enumerate(recipe.rollout(prepared.frames(), torch.Generator())):
             found |= {f"eval.{t}.{key}": tensor for key, tensor in outputs.items()}
     return found
 
@@ -82,13 +82,13 @@ class Watch:
         """Of each phase, by our names of parameters."""
         self.log_names = recipe.log_names
         recipe.networks["gen"].register_forward_hook(lambda network, inputs, outputs: self.outputs.append(outputs))
-        discriminate = recipe.discriminate  # type: ignore[attr-defined]
+        discriminate = recipe.frame_losses.discriminate  # type: ignore[attr-defined]
 
         def watch_verdicts(*args: Any, **kwargs: Any) -> dict[str, Any]:
             self.verdicts.append(discriminate(*args, **kwargs))
             return self.verdicts[-1]
 
-        recipe.discriminate = watch_verdicts  # type: ignore[attr-defined]
+        recipe.frame_losses.discriminate = watch_verdicts  # type: ignore[attr-defined]
         for player in players.values():
             player._step = self._watch_step(player, should_update)  # type: ignore[method-assign]
 

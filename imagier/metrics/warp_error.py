@@ -22,9 +22,10 @@ _SMALLEST = 16
 
 
 class Metric(BaseMetric):
-    """Squared difference of a pixel from where it moves to in the next frame, summed over channels in [0, 1].
+    """Squared difference of a pixel from where it was in the frame before, summed over channels in [0, 1].
 
-    The mean over all pixels that stay visible, then over all pairs of consecutive frames (Lai et al. 2018, section 4).
+    The mean over all pixels that were visible there, then over all pairs of consecutive frames (Lai et al. 2018,
+    section 4, who look at the next frame: here flow leads to the frame before, as in the data).
     A clip that does not move at all has none, so compare it with that of real clips. The motion is the exact one where
     the data know it, else that of the real clip, else of the clip itself, as OpenCV's DIS finds it.
     """
@@ -37,14 +38,13 @@ class Metric(BaseMetric):
         self.state = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("sum", "count")}
 
     def update(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
-        """images: N x T x 3 x H x W in [0, 1]. known: `flow` and `targets`, where they are known.
-
-        flow: N x (T - 1) x 2 x H x W, in pixels to the right and down, from each frame to the next one.
-        """
+        """images: N x T x 3 x H x W in [0, 1]. known: `targets`, `flow` and its confidence, where they are known."""
         for index, clip in enumerate(images.float() if images.shape[1] > 1 else ()):
             if "flow" in known:
-                flow = known["flow"][index].float()
+                flow = known["flow"][index, 1:].float()
                 visible = find_visible(flow)
+                if "flow_confidence" in known:
+                    visible &= known["flow_confidence"][index, 1:, 0] > 0
             else:
                 flow, visible = estimate_motion(known["targets"][index] if "targets" in known else clip)
             errors = measure_warp_errors(clip, flow.to(clip), visible.to(clip.device))
@@ -58,17 +58,17 @@ class Metric(BaseMetric):
 
 
 def measure_warp_errors(clip: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
-    """The error of each pair of consecutive frames (Lai et al. 2018, section 4); NaN if no pixel stays visible.
+    """The error of each frame but the first (Lai et al. 2018, section 4); NaN if no pixel was visible before.
 
-    clip: T x 3 x H x W. flow: (T - 1) x 2 x H x W, in pixels, to the next frame. visible: (T - 1) x H x W, bool.
+    clip: T x 3 x H x W. flow: (T - 1) x 2 x H x W, in pixels, to the frame before. visible: (T - 1) x H x W, bool.
     -> T - 1, float64
     """
-    squares = (clip[:-1] - warp(clip[1:], flow)).double().square().sum(dim=1)
+    squares = (clip[1:] - warp(clip[:-1], flow)).double().square().sum(dim=1)
     return torch.where(visible, squares, 0.0).sum(dim=(1, 2)) / visible.sum(dim=(1, 2))
 
 
 def estimate_motion(clip: Tensor) -> tuple[Tensor, Tensor]:
-    """Flow to the next frame by OpenCV's DIS (Kroeger et al. 2016), and which pixels are still visible there.
+    """Flow to the frame before by OpenCV's DIS (Kroeger et al. 2016), and which pixels were visible there.
 
     A pixel is hidden if the flow back does not lead home (Ruder et al. 2016, eq. 5), or if it leaves the frame.
     clip: T x 3 x H x W in [0, 1], sides of 16 or more. -> (T - 1) x 2 x H x W in pixels, (T - 1) x H x W, on the CPU.
@@ -82,15 +82,15 @@ def estimate_motion(clip: Tensor) -> tuple[Tensor, Tensor]:
     frames = (clip.detach().nan_to_num().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     grays = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
     pairs = list(pairwise(grays))
-    forward, backward = _find_flows(pairs), _find_flows([(later, earlier) for earlier, later in pairs])
-    back = warp(backward, forward)
-    length = forward.square().sum(dim=1) + back.square().sum(dim=1)
-    leads_home = (forward + back).square().sum(dim=1) <= 0.01 * length + 0.5
-    return forward, leads_home & _stays_inside(forward)
+    flow, of_return = _find_flows([(later, earlier) for earlier, later in pairs]), _find_flows(pairs)
+    back = warp(of_return, flow)
+    length = flow.square().sum(dim=1) + back.square().sum(dim=1)
+    leads_home = (flow + back).square().sum(dim=1) <= 0.01 * length + 0.5
+    return flow, leads_home & _stays_inside(flow)
 
 
 def find_visible(flow: Tensor) -> Tensor:
-    """Which pixels are visible in the next frame, by an exact flow: those that are alone where they come to, inside.
+    """Which pixels are visible where an exact flow leads: those that are alone there, inside the frame.
 
     flow: T x 2 x H x W, in pixels; where it is not finite, nothing is visible. -> T x H x W, bool
     """

@@ -21,6 +21,7 @@ from imagier.config.load import load
 from imagier.models import coco_funit, funit, munit, pix2pixHD, spade, unit, vid2vid
 from imagier.nn.clip_discriminator import PatchParams
 from imagier.nn.flow_network import CombineParams, FlowParams
+from imagier.nn.frame_generator import MultiSpadeParams
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.norm import NormParams
 from imagier.nn.residual_discriminator import ResidualDiscriminator
@@ -285,7 +286,7 @@ DEFAULTS: dict[type, dict[str, object]] = {
         "weight_norm_type": "spectral",
         "remove_face_labels": False,
     },
-    vid2vid.MultiSpadeParams: {
+    MultiSpadeParams: {
         "num_filters": 0,
         "kernel_size": 3,
         "activation_norm_type": "sync_batch",

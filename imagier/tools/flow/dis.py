@@ -34,6 +34,6 @@ class Dis:
             what = f"{width} x {height} pixels of {pair[0].dtype}, but flow is found in 8 bits and {SMALLEST_PX} px"
             raise UserError(what, where=where, advice="convert the images", code="no-flow-in-it")
         colors = [each[..., :3] if each.shape[2] >= 3 else np.repeat(each[..., :1], 3, axis=2) for each in pair]
-        clip = torch.from_numpy(np.stack(colors)).permute(0, 3, 1, 2).float() / 255
+        clip = torch.from_numpy(np.stack(colors[::-1])).permute(0, 3, 1, 2).float() / 255
         flow, visible = estimate_motion(clip)
         return Flow(flow[0].permute(1, 2, 0).numpy(), visible[0].numpy())
