@@ -1,7 +1,7 @@
 """Colors of points in the world, so that a video shows a place again as it did before (Mallya et al. 2020).
 
 World-Consistent Video-to-Video Synthesis, section 3.1. An image of points has the number of the point that each pixel
-shows: N x 1 x H x W, int64, from 1 to 2^48 - 1; 0 where none is known.
+shows: N x 1 x H x W, int64, from 1 to 2^48; 0 where none is known.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_NUMBERS = 1 << 48
+_NUMBERS = 1 << 49
 
 
 class PointCloud(NamedTuple):
     """The points that have a color, of all samples of a batch. A color never changes."""
 
     points: Tensor
-    """P, int64, ascending: the number of a point plus 2^48 times that of its sample."""
+    """P, int64, ascending: the number of a point plus 2^49 times that of its sample."""
     colors: Tensor
     """P x 3, uint8."""
 

@@ -18,7 +18,7 @@ from golden import golden
 from imagier.config.check import check
 from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import load
-from imagier.models import coco_funit, funit, munit, pix2pixHD, spade, unit, vid2vid
+from imagier.models import coco_funit, funit, munit, pix2pixHD, spade, unit, vid2vid, wc_vid2vid
 from imagier.nn.clip_discriminator import PatchParams
 from imagier.nn.flow_network import CombineParams, FlowParams
 from imagier.nn.frame_generator import MultiSpadeParams
@@ -41,6 +41,7 @@ CASES = {
     "coco_funit_a": coco_funit,
     "vid2vid_street_a": vid2vid,
     "vid2vid_pose_a": vid2vid,
+    "wc_vid2vid_a": wc_vid2vid,
 }
 each_case = pytest.mark.parametrize("name", CASES)
 
