@@ -255,7 +255,7 @@ class MaskedSpatiallyAdaptiveNorm(nn.Module):
     """SPADE by a map that is known in some places alone: x stays as it is elsewhere (Mallya et al. 2020)."""
 
     def __init__(
-        self, channels: int, map_channels: int, *, num_filters: int, kernel_size: int, weight_norm: WeightNorm
+        self, channels: int, map_channels: int, *, num_filters: int, kernel_size: int, weight_norm: WeightNorm = "none"
     ) -> None:
         super().__init__()
 

@@ -98,9 +98,7 @@ def _read_points_from_images(document: Document) -> list[str]:
             document.drop(op)
             document.set((*key_path, "ext"), "png", origin)
             document.set((*key_path, "type"), _POINTS, origin)
-            notes.append(
-                f"{origin}: {key_path[-1]}: are PNGs here; `imagier data build unprojections` makes them"
-            )
+            notes.append(f"{origin}: {key_path[-1]}: are PNGs here; `imagier data build unprojections` makes them")
     return notes
 
 
