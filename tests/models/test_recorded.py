@@ -21,7 +21,7 @@ from imagier.config.load import load
 from imagier.models import coco_funit, funit, munit, pix2pixHD, spade, unit, vid2vid, wc_vid2vid
 from imagier.nn.clip_discriminator import PatchParams
 from imagier.nn.flow_network import CombineParams, FlowParams
-from imagier.nn.frame_generator import MultiSpadeParams
+from imagier.nn.frame_generator import GuidanceParams, MultiSpadeParams
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.norm import NormParams
 from imagier.nn.residual_discriminator import ResidualDiscriminator
@@ -287,6 +287,17 @@ DEFAULTS: dict[type, dict[str, object]] = {
         "weight_norm_type": "spectral",
         "remove_face_labels": False,
     },
+    wc_vid2vid.Generator: {
+        "num_layers": 7,
+        "num_downsamples_img": 4,
+        "num_filters": 32,
+        "max_num_filters": 1024,
+        "kernel_size": 3,
+        "style_dims": 256,
+        "use_segmap_as_input": False,
+        "weight_norm_type": "spectral",
+    },
+    GuidanceParams: {"partial_conv": False, "only_with_flow": False, "start_from": 0},
     MultiSpadeParams: {
         "num_filters": 0,
         "kernel_size": 3,
