@@ -10,19 +10,12 @@ import torch
 from torch import Tensor
 
 from imagier.errors import UserError
+from imagier.losses.clips import LossWeights
 from imagier.losses.flow import masked_l1
-from imagier.models.vid2vid import (
-    CropParams,
-    Discriminator,
-    Generator,
-    LossWeights,
-    MultiSpadeParams,
-    PatchParams,
-    Recipe,
-    TemporalParams,
-    pick_clip,
-)
+from imagier.models.vid2vid import Discriminator, Generator, Recipe
+from imagier.nn.clip_discriminator import CropParams, PatchParams, TemporalParams, pick_clip
 from imagier.nn.flow_network import CombineParams, FlowParams
+from imagier.nn.frame_generator import MultiSpadeParams
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.reference_names import reference_names
 from imagier.recipe import Batch, Losses, StepContext

@@ -1,4 +1,5 @@
-"""`imagier data build`: packs a folder of files, or another store, into one LMDB or tar shards; finds optical flow."""
+"""`imagier data build`: packs a folder of files, or another store, into one LMDB or tar shards; finds optical flow, and
+reads points from pickles."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ _WHAT = {
     "lmdb": "pack many files into one LMDB",
     "shards": "pack many files into tar shards",
     "flow": "find the optical flow of videos, once",
+    "unprojections": "turn the reference's pickles of points into images, once",
 }
 
 
@@ -32,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="store", required=True, metavar="WHAT")
     for name, text in _WHAT.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        (_add_flow if name == "flow" else _add_store)(sub)
+        {"flow": _add_flow, "unprojections": _add_unprojections}.get(name, _add_store)(sub)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
@@ -58,9 +60,34 @@ def _add_flow(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=parse_positive, metavar="N", help="sequences at once (default: one per core)")
 
 
+def _add_unprojections(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    what = "a folder unprojections/<sequence>/<frame>.pkl or a store, or a YAML with such roots"
+    add("source", type=Path, metavar="CONFIG_OR_FOLDER", help=what)
+    where = "where the images go (default: beside the pickles)"
+    add("--output_root", type=parse_writable_folder, metavar="DIR", help=where)
+    add("--resolution", metavar="NAME", help="which of the pickles, such as w1024xh512 (default: the largest)")
+
+
 def run(args: argparse.Namespace) -> int:
     """Builds what was asked for; returns the exit status. UserError if it cannot be made."""
-    return _run_flow(args) if args.store == "flow" else _run_store(args)
+    return {"flow": _run_flow, "unprojections": _run_unprojections}.get(args.store, _run_store)(args)
+
+
+def _run_unprojections(args: argparse.Namespace) -> int:
+    from imagier.errors import UserError
+    from imagier.tools.unprojections import build_unprojections
+
+    start = time.perf_counter()
+    roots = [args.source] if args.source.is_dir() else read_roots(args.source)[0]
+    if args.output_root and len(roots) > 1:
+        what, where = f"is one folder, but there are {len(roots)} roots", f"--output_root {args.output_root}"
+        raise UserError(what, where=where, advice="call it for one root at a time", code="several-roots")
+    for root in roots:
+        made = build_unprojections(root, args.output_root, resolution=args.resolution, progress=show_progress)
+        before = f", {made.known:,} of them before" if made.known else ""
+        print(f"{root}: {made.frames:,} frames of {made.resolution}{before}, in {time.perf_counter() - start:.1f} s")
+    return 0
 
 
 def _run_flow(args: argparse.Namespace) -> int:

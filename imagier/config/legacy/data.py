@@ -125,6 +125,11 @@ def _points(document: Document, section: str) -> list[Any]:
     return names if isinstance(names, list) else []
 
 
+def list_input_types(document: Document) -> list[KeyPath]:
+    """The places of the options of each input type."""
+    return [key_path for section in SECTIONS for key_path in _input_types(document, section)]
+
+
 def _input_types(document: Document, section: str) -> list[KeyPath]:
     """The places of the options of each input type."""
     key_paths: list[KeyPath] = []

@@ -29,7 +29,7 @@ _RENAMED_TYPES: dict[KeyPath, dict[str, str]] = {
     ("trainer", "type"): {"coco_funit": "funit"},
 }
 
-_ABSENT_METHODS = ("fs_vid2vid", "wc_vid2vid", "gancraft", "dummy")
+_ABSENT_METHODS = ("fs_vid2vid", "gancraft", "dummy")
 _ABSENT_DATASETS = ("paired_few_shot_videos", "paired_few_shot_videos_native", "dummy")
 """What the reference had and this version has not: nothing else of such a config is worth a line."""
 
@@ -152,8 +152,7 @@ def translate_legacy(document: Document) -> list[str]:
     _rewrite_betas(document)
     _move_keys(document)
     _move_distances(document)
-    legacy_video.translate(document, _accepts_key)
-    notes = legacy_data.translate(document)
+    notes = [*legacy_video.translate(document, _accepts_key), *legacy_data.translate(document)]
     _refuse(document)
     legacy_data.rewrite_ops(document)
     return [*notes, *_retire(document)]

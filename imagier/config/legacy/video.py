@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from imagier.config.legacy.data import OFF, Retired
+from imagier.config.legacy.data import OFF, Retired, list_input_types
 from imagier.config.load import Document, KeyPath
 
 Accepts = Callable[[Document, KeyPath], bool]
@@ -35,9 +35,15 @@ RETIRED_ARGUMENTS: dict[KeyPath, Retired] = {
 }
 """Of inference."""
 
+_DECODE_POINTS = "convert::imaginaire.model_utils.wc_vid2vid.render::decode_unprojections"
+_POINTS = "unprojections"
 
-def translate(document: Document, accepts: Accepts) -> None:
-    """Rewrites spellings in place, where the classes of the sections know what they become."""
+
+def translate(document: Document, accepts: Accepts) -> list[str]:
+    """Rewrites spellings in place, where the classes of the sections know what they become.
+
+    Returns a line for each thing that is done in another way here.
+    """
     _name_pose_type(document, accepts)
     for old, new in _MOVED.items():
         if document.has(old) and accepts(document, new) and not document.has(new):
@@ -49,6 +55,7 @@ def translate(document: Document, accepts: Accepts) -> None:
         _rewrite_generator(document)
     if accepts(document, ("dis", "additional_discriminators")):
         _rewrite_crops(document)
+    return _read_points_from_images(document)
 
 
 def list_retired_keys(document: Document, accepts: Accepts) -> dict[KeyPath, Retired]:
@@ -85,6 +92,20 @@ def _rewrite_generator(document: Document) -> None:
             document.refuse((*embed, "use_embed"), "label maps are always encoded (without, the reference failed)")
         else:
             document.drop((*embed, "use_embed"))
+
+
+def _read_points_from_images(document: Document) -> list[str]:
+    """Pickles of points: `imagier data build unprojections` makes images of them."""
+    notes = []
+    for key_path in list_input_types(document):
+        op = (*key_path, "post_aug_ops")
+        if document.get(op) == _DECODE_POINTS:
+            origin = document.origin(op)
+            document.drop(op)
+            document.set((*key_path, "ext"), "png", origin)
+            document.set((*key_path, "type"), _POINTS, origin)
+            notes.append(f"{origin}: {key_path[-1]}: are PNGs here; `imagier data build unprojections` makes them")
+    return notes
 
 
 def _rewrite_crops(document: Document) -> None:
