@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.losses.feature_matching import feature_matching
-from imagier.losses.flow import FlowEstimator, estimate_flow_by_dis, mask_loss, masked_l1, measure_confidence
+from imagier.losses.flow import FlowEstimator, OnlineDis, mask_loss, masked_l1, measure_confidence
 from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
@@ -579,7 +579,7 @@ class Recipe(BaseRecipe):
         self.has_densepose = gen.pose_type is not None and DENSEPOSE in label_lengths
         self.temporal_names = [f"T{scale}" for scale in range(len(dis.temporal))]
         self.memory = max(gen.num_frames - 1, dis.memory)
-        self.estimate_flow: FlowEstimator = estimate_flow_by_dis
+        self.estimate_flow: FlowEstimator = OnlineDis()
         self.dis_sizes = SizeProbe(dis.image, _judge, where="dis.image", depth_keys="num_layers or num_discriminators")
 
     def load_losses(self) -> Sequence[nn.Module]:
@@ -601,7 +601,8 @@ class Recipe(BaseRecipe):
             past = [*past, fake["fake_images"].detach()][-self.memory :]
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings DensePose channels to [-1, 1]. UserError if the networks cannot halve the frames often enough."""
+        """Brings DensePose channels to [-1, 1]. UserError if the networks cannot halve the frames often enough, or if
+        the flow is none."""
         return self._prepare(batch, None)
 
     def _prepare(self, batch: Batch, dropped: Tensor | None) -> Batch:
@@ -610,6 +611,8 @@ class Recipe(BaseRecipe):
             what = f"halves the sides of frames until 1 / {multiple} is left, but frames have {height} x {width} px"
             advice = "choose multiples of that (augmentations), or lower num_layers and num_downsamples"
             raise UserError(what, where="gen", advice=advice, code="image-size")
+        if "flow" in batch and batch["flow"].shape[2] != 2:
+            raise UserError("holds no flow", where="data.input_types: flow", advice="add type: flow", code="not-flow")
         return batch.replace(label=normalize_densepose(batch["label"], dropped)) if self.has_densepose else batch
 
     def _draw_dropped_parts(self, batch: Batch, rng: torch.Generator) -> Tensor | None:
