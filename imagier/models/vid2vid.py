@@ -11,9 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from imagier.errors import UserError
 from imagier.losses.clips import LossWeights, expand_weights
-from imagier.losses.flow import FlowEstimator, estimate_flow_by_dis
+from imagier.losses.flow import FlowEstimator, OnlineDis, check_flow
 from imagier.losses.frames import LOG_NAMES, FrameLosses
 from imagier.losses.gan import GanMode, center_logits
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
@@ -177,7 +176,7 @@ class Recipe(BaseRecipe):
         self.reuse_gen_output = reuse_gen_output
         self.has_densepose = gen.pose_type is not None and DENSEPOSE in label_lengths
         self.memory = max(gen.num_frames - 1, dis.memory)
-        self.estimate_flow: FlowEstimator = estimate_flow_by_dis
+        self.estimate_flow: FlowEstimator = OnlineDis()
         self.frame_losses = FrameLosses(
             dis, weights=self.loss_weight, gan_mode=gan_mode, label_lengths=label_lengths, has_foreground=has_foreground
         )
@@ -202,20 +201,13 @@ class Recipe(BaseRecipe):
             past = [*past, fake["fake_images"].detach()][-self.memory :]
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings DensePose channels to [-1, 1]. UserError if the frames are not of the generator's size."""
+        """Brings DensePose channels to [-1, 1]. UserError if the frames are not of the generator's size, or if the flow
+        is none."""
         return self._prepare(batch, None)
 
     def _prepare(self, batch: Batch, dropped: Tensor | None) -> Batch:
-        multiple, (height, width) = self.gen.size_multiple, batch["label"].shape[-2:]
-        if height % multiple or width % multiple:
-            what = f"halves the sides of frames until 1 / {multiple} is left, but frames have {height} x {width} px"
-            advice = "choose multiples of that (augmentations), or lower num_layers and num_downsamples"
-            raise UserError(what, where="gen", advice=advice, code="image-size")
-        if (height, width) != self.gen.frame_size:
-            made = " x ".join(map(str, self.gen.frame_size))
-            what = f"makes frames of {made} px, as in training, but those of the data have {height} x {width} px"
-            advice = "let the augmentations of all splits give them one size"
-            raise UserError(what, where="gen", advice=advice, code="image-size")
+        self.gen.check_frame_size(*batch["label"].shape[-2:])
+        check_flow(batch.tensors)
         return batch.replace(label=normalize_densepose(batch["label"], dropped)) if self.has_densepose else batch
 
     def _draw_dropped_parts(self, batch: Batch, rng: torch.Generator) -> Tensor | None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from imagier.errors import UserError
 from imagier.losses import clips
 from imagier.losses.clips import expand_weights
-from imagier.losses.flow import FlowEstimator, estimate_flow_by_dis
+from imagier.losses.flow import FlowEstimator, OnlineDis, check_flow
 from imagier.losses.frames import LOG_NAMES, FrameLosses
 from imagier.losses.gan import GanMode, center_logits
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
@@ -178,7 +178,7 @@ class Recipe(BaseRecipe):
         self.check_weights("gan")
         self.perceptual_config = perceptual_loss
         self.reuse_gen_output = reuse_gen_output
-        self.estimate_flow: FlowEstimator = estimate_flow_by_dis
+        self.estimate_flow: FlowEstimator = OnlineDis()
         self.frame_losses = FrameLosses(dis, weights=self.loss_weight, gan_mode=gan_mode, label_lengths=label_lengths)
 
     def load_losses(self) -> Sequence[nn.Module]:
@@ -218,12 +218,9 @@ class Recipe(BaseRecipe):
         return {"guidance": ((images - colors) * mask).abs().sum() / (mask.sum() + 1e-6)}
 
     def prepare(self, batch: Batch) -> Batch:
-        """UserError if the networks cannot halve the frames often enough, or if points are none."""
-        multiple, (height, width) = self.gen.size_multiple, batch["label"].shape[-2:]
-        if height % multiple or width % multiple:
-            what = f"halves the sides of frames until 1 / {multiple} is left, but frames have {height} x {width} px"
-            advice = "choose multiples of that (augmentations), or lower num_layers and num_downsamples"
-            raise UserError(what, where="gen", advice=advice, code="image-size")
+        """UserError if the frames are not of the generator's size, or if the flow or the points are none."""
+        self.gen.check_frame_size(*batch["label"].shape[-2:])
+        check_flow(batch.tensors)
         if POINTS in batch and (batch[POINTS].shape[2] != 1 or batch[POINTS].is_floating_point()):
             advice = f"give it `type: {POINTS}`, and see docs/data.md"
             raise UserError("holds no points", where=f"data.input_types: {POINTS}", advice=advice, code="not-points")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from imagier.errors import UserError
-from imagier.metrics.warp_error import Metric, estimate_motion, find_visible, measure_warp_errors
+from imagier.metrics.warp_error import Metric, find_visible, measure_warp_errors
+from imagier.nn.optical_flow import find_motion
 
 CPU = torch.device("cpu")
 
@@ -46,7 +47,7 @@ def test_a_clip_that_only_moves_has_no_error() -> None:
     clips = moving()
     squares = (clips[:, 1:] - clips[:, :-1]).square().sum(dim=2).mean().item()
     assert score(clips) < 0.01 * squares
-    flow, visible = estimate_motion(clips[0])
+    flow, visible = find_motion(clips[0, 1:], clips[0, :-1])
     assert flow.mean(dim=(0, 2, 3)).tolist() == pytest.approx([2, 1], abs=0.1)
     assert visible.float().mean() > 0.85
 
@@ -118,7 +119,7 @@ def test_where_the_data_do_not_know_the_flow_nothing_counts() -> None:
 
 def test_the_flow_that_is_found_agrees_with_the_exact_one() -> None:
     clip, flow, visible = square_clip(size=96, side=40, step=2)
-    found, seen = estimate_motion(clip)
+    found, seen = find_motion(clip[1:], clip[:-1])
     inside, below = found[..., 22:42, 20:36], found[..., 66:, :]
     assert (inside - torch.tensor([-2.0, 0.0]).view(2, 1, 1)).abs().mean() < 0.1
     assert below.abs().mean() < 0.1
@@ -163,4 +164,4 @@ def test_clips_of_one_frame_have_no_error_and_small_frames_are_one_line() -> Non
     assert math.isnan(score(moving(frames=1)))
     with pytest.raises(UserError) as error:
         score(moving(size=12))
-    assert error.value.code == "small-frames"
+    assert (error.value.code, error.value.where) == ("small-frames", "warp_error")

@@ -7,13 +7,16 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from imagier.cli.arguments import parse_positive, parse_writable_folder
+from imagier.cli.arguments import add_device, parse_positive, parse_writable_folder
 from imagier.cli.data.files import add_files, list_unused_flags, read_extensions, read_keys, read_roots
 from imagier.tools.progress import show_progress
 
 if TYPE_CHECKING:
+    import torch
+
+    from imagier.tools.flow.raft import RaftFlow
     from imagier.tools.stores.engine import Writer
     from imagier.tools.stores.plan import Plan
 
@@ -56,7 +59,15 @@ def _add_flow(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIG_OR_FOLDER",
         help="a folder images/<sequence>/..., or a YAML with such roots",
     )
-    add("--estimator", choices=("dis", "exact"), default="dis", help="dis: from the images; exact: from depth, cameras")
+    what = "dis (default), raft: from the images; exact: from depth, cameras"
+    add("--estimator", choices=("dis", "raft", "exact"), default="dis", help=what)
+    add(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="of raft, such as raft-things.pth (default: that, in torch's cache)",
+    )
+    add_device(parser)
     add("--workers", type=parse_positive, metavar="N", help="sequences at once (default: one per core)")
 
 
@@ -91,6 +102,8 @@ def _run_unprojections(args: argparse.Namespace) -> int:
 
 
 def _run_flow(args: argparse.Namespace) -> int:
+    from imagier.run.options import RunOptions
+    from imagier.run.process import open_runtime
     from imagier.run.workers import count_cores
     from imagier.tools.flow.build import build_flow
 
@@ -99,19 +112,36 @@ def _run_flow(args: argparse.Namespace) -> int:
     if not args.source.is_dir():
         roots, images = read_roots(args.source)
         extensions = read_extensions(args.source)
-    for root in roots:
-        made = build_flow(
-            root,
-            args.estimator,
-            images=images,
-            extensions=extensions,
-            workers=args.workers or count_cores(),
-            progress=show_progress,
-        )
-        before = f", {made.known:,} of them before" if made.known else ""
-        frames = f"flow of {made.frames:,} frames in {made.sequences:,} sequences{before}"
-        print(f"{root}: {frames}, in {time.perf_counter() - start:.1f} s")
+    with open_runtime(RunOptions(device=args.device, single_process=True)) as runtime:
+        estimator = _choose_estimator(args, runtime.device)
+        for root in roots:
+            made = build_flow(
+                root,
+                estimator,
+                images=images,
+                extensions=extensions,
+                workers=args.workers or count_cores(),
+                progress=show_progress,
+            )
+            before = f", {made.known:,} of them before" if made.known else ""
+            frames = f"flow of {made.frames:,} frames in {made.sequences:,} sequences{before}"
+            print(f"{root}: {frames}, in {time.perf_counter() - start:.1f} s")
     return 0
+
+
+def _choose_estimator(args: argparse.Namespace, device: torch.device) -> Literal["dis", "exact"] | RaftFlow:
+    """UserError if the weights of RAFT are not there, or not needed."""
+    from imagier.errors import UserError
+    from imagier.tools.flow.raft import RaftFlow
+
+    if args.estimator != "raft" and args.weights is not None:
+        what, where = f"has no effect on {args.estimator}", f"--weights {args.weights}"
+        raise UserError(what, where=where, advice="add --estimator raft", code="has-no-effect")
+    if args.estimator != "raft":
+        return args.estimator
+    raft = RaftFlow(args.weights, device)
+    print(f"RAFT on {device}, with weights of SHA-256 {raft.sha256}")
+    return raft
 
 
 def _run_store(args: argparse.Namespace) -> int:

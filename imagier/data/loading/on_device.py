@@ -43,11 +43,18 @@ class Expander:
             if codec is None:
                 ready[name] = tensor
             elif codec not in self.labels:
-                expanded = codec.expand(tensor)
-                ready[codec.batch_name] = self._lay_out(expanded) if codec.has_pixels else expanded
+                ready |= self._name_parts(codec, codec.expand(tensor))
         if self.labels:
             ready["label"] = self._label(batch)
         return Batch(ready, batch.keys)
+
+    def _name_parts(self, codec: Codec, expanded: Tensor) -> dict[str, Tensor]:
+        """The tensors of an input type, by their names in a batch."""
+        if not codec.has_pixels:
+            return {codec.batch_name: expanded}
+        channels = codec.batch_parts or {"": expanded.shape[-3]}
+        parts = expanded.split(list(channels.values()), dim=-3)
+        return {codec.batch_name + end: self._lay_out(part) for end, part in zip(channels, parts)}
 
     def _label(self, batch: Batch) -> Tensor:
         lengths = list(self.label_lengths.values())
