@@ -29,11 +29,13 @@ def trace_curve(points: np.ndarray) -> np.ndarray:
     count = round(abs(float(along[-1] - along[0])))
     if not 0 < count <= _LONGEST_PX:
         return nothing
-    center = along.mean()
-    powers = np.vander(along - center, len(points))
-    factors = np.linalg.lstsq(powers, across, rcond=None)[0]
-    if len(points) == 3 and abs(factors[0]) > 1:
-        return nothing
+    if len(points) == 2:
+        center, factors = along[0], np.array([(across[1] - across[0]) / (along[1] - along[0]), across[0]])
+    else:
+        center = along.mean()
+        factors = np.linalg.lstsq(np.vander(along - center, 3), across, rcond=None)[0]
+        if abs(factors[0]) > 1:
+            return nothing
     sampled = np.linspace(along.take((0, -1)).min(), along.take((0, -1)).max(), count)
     traced = np.stack([sampled, np.polyval(factors, sampled - center)], axis=1)
     return ((traced[:, ::-1] if swaps else traced) + _ROUNDING).astype(np.int64)
@@ -55,23 +57,25 @@ def draw_stroke(
     """
     if not len(pixels):
         return
+    mixes = canvas.shape[2] == 3
     reach = range(-width, width)
-    for down in reach:
-        for right in reach:
-            _color(canvas, pixels + np.array((right, down)), color)
+    _color(canvas, pixels, [(right, down) for down in reach for right in reach], color, mixes)
     if has_discs:
-        reach, ends = range(-2 * width, 2 * width), pixels[[0, -1]]
-        for down in reach:
-            for right in reach:
-                if down**2 + right**2 < 4 * width**2:
-                    _color(canvas, ends + np.array((right, down)), color)
+        reach = range(-2 * width, 2 * width)
+        disc = [(right, down) for down in reach for right in reach if down**2 + right**2 < 4 * width**2]
+        _color(canvas, pixels[[0, -1]], disc, color, mixes)
 
 
-def _color(canvas: np.ndarray, pixels: np.ndarray, color: Sequence[int]) -> None:
-    height, width, channels = canvas.shape
-    x, y = pixels[:, 0].clip(0, width - 1), pixels[:, 1].clip(0, height - 1)
-    there = canvas[y, x]
-    if channels == 3 and there.any():
-        canvas[y, x] = (there.astype(np.uint16) + np.array(color, np.uint16)) // 2
-    else:
+def _color(
+    canvas: np.ndarray, pixels: np.ndarray, offsets: Sequence[tuple[int, int]], color: Sequence[int], mixes: bool
+) -> None:
+    """Gives the pixels a color, moved by one offset after the other."""
+    height, width = canvas.shape[:2]
+    moved = pixels[None] + np.array(offsets)[:, None]
+    x, y = np.minimum(np.maximum(moved, 0), (width - 1, height - 1)).transpose(2, 0, 1)
+    if not mixes:
         canvas[y, x] = color
+        return
+    for row, column in zip(y, x):
+        there = canvas[row, column]
+        canvas[row, column] = (there.astype(np.uint16) + np.array(color, np.uint16)) // 2 if there.any() else color
