@@ -41,7 +41,7 @@ def test_distances_are_those_to_each_curve_along_rows_and_columns() -> None:
 
 
 def test_a_face_keeps_itself_as_its_own_reference() -> None:
-    video = np.stack([FACE + (t, 2 * t) for t in range(4)])
+    video = np.stack([FACE + np.array((t, 2 * t)) for t in range(4)])
     np.testing.assert_allclose(fit_proportions(video, 2 * FACE, momentum=0.9, window=5), video, atol=0.05)
 
 
