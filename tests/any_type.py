@@ -41,8 +41,10 @@ FOLDERS = {
     "images": ["images/cat", "images/dog"],
     "paired_images": ["images/a", "maps/a"],
     "paired_videos": ["images/one", "images/two", "maps/one", "maps/two"],
+    "paired_few_shot_videos": ["images/one", "images/two", "maps/one", "maps/two"],
 }
 TYPES = sorted(FOLDERS)
+VIDEOS = ("paired_videos", "paired_few_shot_videos")
 PER_FOLDER = 4
 
 
@@ -60,7 +62,7 @@ def write_set(folder: Path, type_: str) -> Path:
     config = tiny.config(folder / "data")
     method = f"lab_of_{type_}"
     write(folder / method / "__init__.py")
-    write(folder / method / "nets.py", METHOD.format(clips=type_ == "paired_videos").encode())
+    write(folder / method / "nets.py", METHOD.format(clips=type_ in VIDEOS).encode())
     sys.modules.pop(f"{method}.nets", None)
     for section in ("trainer", "gen", "dis"):
         config[section] = {"type": f"{method}.nets"}
@@ -76,7 +78,7 @@ def write_set(folder: Path, type_: str) -> Path:
         "input_labels": labels,
         "one_hot_num_classes": dict.fromkeys(labels, 3),
     }
-    if type_ == "paired_videos":
+    if type_ in VIDEOS:
         config["data"]["train"] |= {"initial_sequence_length": 2}
         del config["data"]["val"]["batch_size"]
     path = folder / "typed.yaml"

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import cv2
 import numpy as np
 from torch import Tensor
 
 from imagier.data.augmentation.augment import Drawn
-from imagier.data.augmentation.warp import Size
+from imagier.data.augmentation.warp import Part, Size
 from imagier.data.decoding.decode import EncodedFile
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -108,6 +109,8 @@ class Codec(ABC):
 
     has_pixels: ClassVar[bool] = True
     """Arrays are H x W x C and are resized, cropped and turned; otherwise they are data that lie in such an image."""
+    is_drawn: ClassVar[bool] = False
+    """Its files hold no pixels, but `augment` draws what they hold: an image like any other from there on."""
     num_channels: ClassVar[int | None] = None
     """Channels of its files, where the kind determines them; otherwise the config says."""
     holds_ids: ClassVar[bool] = False
@@ -136,6 +139,11 @@ class Codec(ABC):
     def channels(self) -> int | None:
         """Channels of its tensor; None if only the files tell."""
         return self.input_type.num_channels
+
+    @property
+    def gives_pixels(self) -> bool:
+        """Whether augmented arrays are images: H x W x C."""
+        return self.has_pixels or self.is_drawn
 
     @abstractmethod
     def decode(self, file: EncodedFile) -> np.ndarray:
@@ -168,6 +176,13 @@ class Codec(ABC):
 
         canvas: the image H x W x 3 that data without pixels lie in; it stays as it is.
         """
+
+    def crop(self, array: np.ndarray, part: Part, size: Size) -> np.ndarray:
+        """A part of an augmented array, resized to a size: linear, or the nearest pixel of what holds ids."""
+        assert self.gives_pixels, "what lies in an image has a `crop` of its own"
+        interpolation = cv2.INTER_NEAREST if self.holds_ids else cv2.INTER_LINEAR
+        cut = np.ascontiguousarray(array[part.top : part.bottom, part.left : part.right])
+        return cv2.resize(cut, size[::-1], interpolation=interpolation).reshape(*size, -1)
 
     def examine(self, array: np.ndarray) -> Sequence[Remark]:
         """What `imagier data check` should say about a stored array whose form is right."""

@@ -9,7 +9,7 @@ from typing import Any
 from imagier.config import label_ops, schema
 from imagier.config.check import Config
 from imagier.config.find import find
-from imagier.data.augmentation.augment import get_crop_size, get_output_size
+from imagier.data.augmentation.augment import get_crop_size, get_output_size, parse_h_w
 from imagier.data.codec import Codec, InputType
 from imagier.data.dataset import Dataset, DatasetSpec
 from imagier.data.loading.faults import OnError
@@ -236,7 +236,8 @@ def collect_facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
     """What networks and recipes must know of the data."""
     lengths = build_expander(data, channels_last=False).label_lengths
     channels = {codec.name: codec.channels for codec in build_codecs(data)}
-    size = get_crop_size(split.augmentations) or get_output_size(split.augmentations)
+    cut = split.own.get("output_h_w")
+    size = parse_h_w(cut) if cut else get_crop_size(split.augmentations) or get_output_size(split.augmentations)
     known = {
         "label_lengths": lengths,
         "label_channels": sum(lengths.values()),

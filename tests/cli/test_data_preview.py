@@ -56,8 +56,12 @@ def test_sets_of_every_type_can_be_seen(type_: str, tmp_path: Path, monkeypatch:
     assert not ELSEWHERE.search(text)
     assert text.count("<th>draw 3<") == 2
     kinds = len({name.partition("/")[0] for name in any_type.FOLDERS[type_]})
-    in_training = 3 * 2 if type_ == "paired_videos" else 1 + 3  # clips of two frames; else the stored image, too
-    assert len(IMAGE.findall(text)) == 2 * kinds * in_training + 2 * kinds * (1 + 1)
+    in_training = 3 * 2 if type_ in any_type.VIDEOS else 1 + 3  # clips of two frames; else the stored image, too
+    expected = 2 * kinds * in_training + 2 * kinds * (1 + 1)
+    if type_ == "paired_few_shot_videos":  # a frame for reference as stored, and drawn three times and once
+        expected += 2 * kinds * (1 + 3) + 2 * kinds * (1 + 1)
+        assert "<code>few_shot_maps</code>" in text
+    assert len(IMAGE.findall(text)) == expected
 
 
 def test_what_is_shown_is_what_a_training_gets(config: Path) -> None:

@@ -279,7 +279,6 @@ REFUSED = {
     "data.num_frames_G": "2",
     "data.num_frames_D": "2",
     "data.has_foreground": "true",
-    "data.for_face_dataset": "{add_upper_face: true}",
     "data.for_pose_dataset": "{pose_type: open}",
     "data.first_last_only": "true",
     "data.sample_far_frames_more": "true",

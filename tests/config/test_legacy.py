@@ -117,6 +117,7 @@ RETIRED: list[tuple[str, str, list[str], str]] = [
     ("gen.version", "2", [], "had no effect"),
     ("gen.activation_norm_params.cond_dims", "5", ["null"], "is counted from the data section"),
     ("data.paired", "false", ["true"], "follows from the type"),
+    ("data.for_face_dataset", "{add_upper_face: true}", ["{}", "null"], "no input type holds the points of a face"),
     ("test_data.paired", "false", ["true"], "follows from the type"),
     ("data.val.drop_last", "true", ["false"], "every held-out sample counts"),
     ("data.train.initial_sequence_length", "4", ["None"], "has no effect on paired_images"),
@@ -200,9 +201,9 @@ def test_a_method_that_this_version_lacks_is_the_only_thing_said(tmp_path: Path,
 
 def test_a_kind_of_data_that_this_version_lacks_is_not_taken_for_another(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        modern(tmp_path, "data.type=imaginaire.datasets.paired_few_shot_videos")
+        modern(tmp_path, "data.type=imaginaire.datasets.paired_few_shot_videos_native")
     (error,) = caught.value.errors
-    assert (error.where, error.what) == ("command line: data.type", "this version has no paired_few_shot_videos")
+    assert (error.where, error.what) == ("command line: data.type", "this version has no paired_few_shot_videos_native")
 
 
 @pytest.mark.parametrize("case", ["fs_vid2vid_face_a", "gancraft_a"])
@@ -226,7 +227,6 @@ REFUSED = [
     ("data.sample_far_frames_more", "true", "this version cannot read few-shot video"),
     ("data.has_foreground", "true", "this version cannot read the foreground of people"),
     ("data.output_h_w", "64, 64", "this version cannot read the crops of few-shot video"),
-    ("data.for_face_dataset", "{add_upper_face: true}", "this version cannot read face key points"),
     ("data.for_pose_dataset", "{pose_type: both}", "this version cannot read poses"),
     ("data.train.individual_video_frame_augmentations", "{x: 1}", "this version cannot read few-shot video"),
     ("data.full_data_ops", "imaginaire.model_utils.fs_vid2vid::crop_face_from_data", "no op 'imaginaire.model_utils"),

@@ -64,4 +64,5 @@ def test_a_class_that_is_no_data_set_is_refused(lab: Path) -> None:
 def test_the_files_of_the_room_are_the_types() -> None:
     files = {path.stem for path in Path(datasets.__file__).parent.glob("*.py")} - {"__init__"}
     assert files == set(list_types(DATASET))
-    assert files == {"images", "paired_images", "paired_videos", "unpaired_few_shot_images", "unpaired_images"}
+    videos = {"paired_videos", "paired_few_shot_videos"}
+    assert files == {"images", "paired_images", "unpaired_few_shot_images", "unpaired_images", *videos}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from imagier.config.legacy.people import list_input_types
 from imagier.config.load import Document, KeyPath, join_keys
 from imagier.config.lookup import class_at, type_at
 from imagier.config.own_keys import SECTIONS, SPLITS
@@ -34,7 +35,6 @@ _UNREADABLE = {
     "sample_far_frames_more": "few-shot video",
     "has_foreground": "the foreground of people",
     "output_h_w": "the crops of few-shot video",
-    "for_face_dataset": "face key points",
     "for_pose_dataset": "poses",
 }
 _UNREADABLE_IN_SPLITS = {
@@ -81,10 +81,11 @@ def list_retired_keys(document: Document, section: str) -> dict[KeyPath, Retired
     """Keys that have no effect, and why."""
     retired = {**_keys_of_other_datasets(document, section), **_keys_of_clips(document, section)}
     retired |= {(section, key): Retired("is counted from input_types") for key in _WRITTEN_BACK}
+    retired[section, "for_face_dataset"] = Retired("no input type holds the points of a face", None)
     retired |= {(section, split, "drop_last"): Retired(_DROP_LAST[split]) for split in SPLITS}
     if not _is_remote(document, section):
         retired |= {(section, key): Retired(ONLY_REMOTE) for key in ("cache", *CREDENTIALS)}
-    for key_path in _input_types(document, section):
+    for key_path in list_input_types(document, section):
         for key in ("use_dont_care", "interpolator"):
             retired |= {(*key_path, key): Retired("only that of the data section has an effect")}
     return retired
@@ -102,7 +103,7 @@ def rewrite_ops(document: Document) -> None:
                 if op not in _KNOWN_OPS.values() and document.has(key_path):
                     document.refuse(key_path, f"this version has no op {op!r}")
         _refuse_ops(document, (section, "full_data_post_aug_ops"))
-        for key_path in _input_types(document, section):
+        for key_path in list_input_types(document, section):
             if document.get((*key_path, "pre_aug_ops")) == "decode_json" and key_path[-1] in _points(document, section):
                 document.drop((*key_path, "pre_aug_ops"))  # it is how key points are read
             for key in ("pre_aug_ops", "post_aug_ops"):
@@ -123,21 +124,6 @@ def _points(document: Document, section: str) -> list[Any]:
     """The types that hold key points."""
     names = document.get((section, "keypoint_data_types"))
     return names if isinstance(names, list) else []
-
-
-def list_input_types(document: Document) -> list[KeyPath]:
-    """The places of the options of each input type."""
-    return [key_path for section in SECTIONS for key_path in _input_types(document, section)]
-
-
-def _input_types(document: Document, section: str) -> list[KeyPath]:
-    """The places of the options of each input type."""
-    key_paths: list[KeyPath] = []
-    for around in ((section,), *((section, split) for split in SPLITS)):
-        entries = document.get((*around, "input_types"))
-        for index, entry in enumerate(entries if isinstance(entries, list) else []):
-            key_paths += [(*around, "input_types", index, name) for name in entry] if isinstance(entry, dict) else []
-    return key_paths
 
 
 def _list_roots(document: Document) -> None:

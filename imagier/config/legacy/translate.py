@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from imagier.config import schema
 from imagier.config.find import list_types
 from imagier.config.legacy import data as legacy_data
+from imagier.config.legacy import people as legacy_people
 from imagier.config.legacy import video as legacy_video
 from imagier.config.legacy.data import CREDENTIALS, OFF, ONLY_REMOTE, Retired
 from imagier.config.load import ConfigError, Document, KeyPath, join_keys
@@ -30,7 +31,7 @@ _RENAMED_TYPES: dict[KeyPath, dict[str, str]] = {
 }
 
 _ABSENT_METHODS = ("fs_vid2vid", "gancraft", "dummy")
-_ABSENT_DATASETS = ("paired_few_shot_videos", "paired_few_shot_videos_native", "dummy")
+_ABSENT_DATASETS = ("paired_few_shot_videos_native", "dummy")
 """What the reference had and this version has not: nothing else of such a config is worth a line."""
 
 _MOVED: dict[KeyPath, KeyPath] = {
@@ -152,6 +153,7 @@ def translate_legacy(document: Document) -> list[str]:
     _rewrite_betas(document)
     _move_keys(document)
     _move_distances(document)
+    legacy_people.translate(document, _accepts_key)
     notes = [*legacy_video.translate(document, _accepts_key), *legacy_data.translate(document)]
     _refuse(document)
     legacy_data.rewrite_ops(document)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from imagier.config.legacy.data import OFF, Retired, list_input_types
+from imagier.config.legacy.data import OFF, Retired
+from imagier.config.legacy.people import list_input_types
 from imagier.config.load import Document, KeyPath
+from imagier.config.own_keys import SECTIONS
 
 Accepts = Callable[[Document, KeyPath], bool]
 """Whether a key means something to the class that its section names."""
@@ -97,7 +99,7 @@ def _rewrite_generator(document: Document) -> None:
 def _read_points_from_images(document: Document) -> list[str]:
     """Pickles of points: `imagier data build unprojections` makes images of them."""
     notes = []
-    for key_path in list_input_types(document):
+    for key_path in (path for section in SECTIONS for path in list_input_types(document, section)):
         op = (*key_path, "post_aug_ops")
         if document.get(op) == _DECODE_POINTS:
             origin = document.origin(op)

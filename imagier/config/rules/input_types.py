@@ -107,7 +107,8 @@ def check_keypoints(data: schema.Data, key_path: KeyPath) -> Iterator[Mistake]:
             advice = f"if it holds key points, add {name} to keypoint_data_types"
             yield Mistake((*here, "ext"), "an image is no JSON", advice, "not-an-image")
     for position, name in enumerate(data.input_labels):
-        if name in points:
+        cls = kinds.get(name)
+        if name in points and cls is not None and not cls.is_drawn:
             what = f"{name} holds key points, which make no channels of a label"
             yield Mistake((*key_path, "input_labels", position), what, code="not-a-label")
 

@@ -35,6 +35,8 @@ class Drawn:
     is_flipped: bool
     stages: Sequence[_Stage]
     interpolation: int
+    rng: random.Random | None = None
+    """For what codecs change at random by themselves; None: nothing."""
     plans: dict[Any, list[tuple[Moves, Sequence[Change]]]] = field(default_factory=dict, init=False, repr=False)
     """What the stages come to for images of a size: worked out once for all that have it."""
 
@@ -100,10 +102,11 @@ class Augmenter:
     def __reduce__(self) -> tuple[Any, ...]:
         return Augmenter, self._arguments  # its operations are closures, which cannot be sent to a spawned worker
 
-    def draw(self, size: Size, rng: random.Random) -> Drawn:
+    def draw(self, size: Size, rng: random.Random, *, is_training: bool = False) -> Drawn:
         """All that is random, for images of which `size` is the largest height and width (`largest`).
 
-        UserError if a crop is larger than the image.
+        is_training: codecs change their data at random, too, where they are told to. UserError if a crop is larger than
+        the image.
         """
         rng.random()  # the sequence of draws keeps the gates of always-on operations
         rng.random()
@@ -121,6 +124,7 @@ class Augmenter:
             is_flipped=flipped,
             stages=stages,
             interpolation=self.interpolation,
+            rng=rng if is_training else None,
         )
 
     def compute_needed_size(self, size: Size) -> Size:

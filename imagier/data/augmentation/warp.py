@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +18,21 @@ from imagier.errors import UserError
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
+
+
+class Part(NamedTuple):
+    """A part of an image: the numbers of its first row and column, and of those after the last."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def size(self) -> Size:
+        """Height and width."""
+        return self.bottom - self.top, self.right - self.left
+
 
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): the point (x, y) goes to (a x + b y + c, d x + e y + f)."""
@@ -93,6 +109,11 @@ def crop(before: Size, top: int, left: int, after: Size) -> list[Step]:
             advice="lower the crop or raise resize_smallest_side",
         )
     return [Step((1, 0, left, 0, 1, top), before, after)]
+
+
+def enlarge(part: Part, after: Size) -> list[Step]:
+    """A part of an image, resized."""
+    return [*crop((part.bottom, part.right), part.top, part.left, part.size), *resize(part.size, after)]
 
 
 def mirror(size: Size) -> list[Step]:

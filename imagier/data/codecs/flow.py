@@ -14,7 +14,9 @@ import numpy as np
 from torch import Tensor
 
 from imagier.data import codec
+from imagier.data.augmentation import warp
 from imagier.data.augmentation.augment import Drawn
+from imagier.data.augmentation.warp import Part, Size
 from imagier.data.codec import Stored
 from imagier.data.decoding.decode import EncodedFile, read_pixels
 from imagier.errors import UserError
@@ -58,11 +60,14 @@ class Codec(codec.Codec):
         """Moved and turned, each vector taken from one pixel, float32: at the edge of what moves, none is between."""
         flow = drawn.apply(unpack(stored.array), is_nearest=True, has_colors=False)
         flow[..., :2] = drawn.move_vectors(flow[..., :2], stored.size)
-        height, width = flow.shape[:2]
-        x, y = flow[..., 0] + np.arange(width), flow[..., 1] + np.arange(height)[:, None]
-        is_inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-        flow[~is_inside | drawn.find_mirrored(stored.size)] = 0
-        return flow * flow[..., 2:]
+        flow[drawn.find_mirrored(stored.size)] = 0
+        return _forget_outside(flow)
+
+    def crop(self, array: np.ndarray, part: Part, size: Size) -> np.ndarray:
+        """As the image, with its vectors as much longer."""
+        flow = super().crop(array, part, size)
+        vectors = warp.move_vectors(flow[..., :2], warp.enlarge(part, size))
+        return _forget_outside(np.concatenate([vectors, flow[..., 2:]], axis=2))
 
     def expand(self, stored: Tensor) -> Tensor:
         """Vectors in pixels, and the confidence, N x ... x 3 x H x W."""
@@ -77,6 +82,14 @@ class Codec(codec.Codec):
         hsv = np.stack([hue, strength, np.ones_like(hue)], axis=-1).astype(np.float32)
         colors = (cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255).round().astype(np.uint8)
         return np.where(known[..., None] > 0, colors, _UNKNOWN_COLOR)
+
+
+def _forget_outside(flow: np.ndarray) -> np.ndarray:
+    """Flow H x W x 3 that is 0 where it was unknown, and where it leads out of the image."""
+    height, width = flow.shape[:2]
+    x, y = flow[..., 0] + np.arange(width), flow[..., 1] + np.arange(height)[:, None]
+    is_inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return flow * (flow[..., 2:] * is_inside[..., None])
 
 
 def encode_flow(vectors: np.ndarray, known: np.ndarray) -> bytes:

@@ -60,7 +60,7 @@ class Dataset(dataset.Dataset):
         sizes = image_sizes(stored, self.spec.codecs)
         original = find_largest_size(sizes.values())
         try:
-            drawn = self.augmenter.draw(original, rng)
+            drawn = self.augmenter.draw(original, rng, is_training=self.spec.is_training)
             arrays = augment(stored, self.spec.codecs, drawn)
         except UserError as error:
             raise error.at(self.where(index)) from error

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from imagier.data.codec import Codec
+from imagier.data.sample import FEW_SHOT
 from imagier.recipe import Batch
 
 
@@ -35,34 +36,43 @@ class Expander:
     def __call__(self, batch: Batch) -> Batch:
         """Images N x ... x H x W x C as stored -> float32 N x ... x C x H x W; `label` replaces what makes it up.
 
+        Of frames for reference the names begin with FEW_SHOT: `few_shot_images`, `few_shot_label`.
+
         Stored means uint8, int32 (holding 16 bits) or float32.
         """
         ready = {}
         for name, tensor in batch.tensors.items():
-            codec = self.codecs.get(name)
+            prefix, codec = self._find(name)
             if codec is None:
                 ready[name] = tensor
             elif codec not in self.labels:
-                ready |= self._name_parts(codec, codec.expand(tensor))
-        if self.labels:
-            ready["label"] = self._label(batch)
+                ready |= self._name_parts(codec, codec.expand(tensor), prefix)
+        for prefix in ("", FEW_SHOT) if self.labels else ():
+            if prefix + self.labels[0].name in batch.tensors:
+                ready[f"{prefix}label"] = self._label(batch, prefix)
         return Batch(ready, batch.keys)
 
-    def _name_parts(self, codec: Codec, expanded: Tensor) -> dict[str, Tensor]:
+    def _find(self, name: str) -> tuple[str, Codec | None]:
+        """What a name begins with, if it is that of a frame for reference, and its codec, if it has one."""
+        if name in self.codecs or not name.startswith(FEW_SHOT):
+            return "", self.codecs.get(name)
+        return FEW_SHOT, self.codecs.get(name.removeprefix(FEW_SHOT))
+
+    def _name_parts(self, codec: Codec, expanded: Tensor, prefix: str) -> dict[str, Tensor]:
         """The tensors of an input type, by their names in a batch."""
-        if not codec.has_pixels:
-            return {codec.batch_name: expanded}
+        if not codec.gives_pixels:
+            return {prefix + codec.batch_name: expanded}
         channels = codec.batch_parts or {"": expanded.shape[-3]}
         parts = expanded.split(list(channels.values()), dim=-3)
-        return {codec.batch_name + end: self._lay_out(part) for end, part in zip(channels, parts)}
+        return {prefix + codec.batch_name + end: self._lay_out(part) for end, part in zip(channels, parts)}
 
-    def _label(self, batch: Batch) -> Tensor:
+    def _label(self, batch: Batch, prefix: str) -> Tensor:
         lengths = list(self.label_lengths.values())
-        some = batch[self.labels[0].name]
+        some = batch[prefix + self.labels[0].name]
         *around, height, width, _ = some.shape
         label = self._lay_out(torch.zeros((*around, sum(lengths), height, width), device=some.device))
         for codec, part in zip(self.labels, label.split(lengths, dim=-3)):
-            codec.write_label(batch[codec.name], part)
+            codec.write_label(batch[prefix + codec.name], part)
         return label
 
     def _lay_out(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from imagier.data.codecs.class_map import class_colors
 from imagier.data.codecs.mask import NOTHING
 from imagier.data.dataset import Dataset
 from imagier.data.listing.files import FileList
-from imagier.data.sample import Sample
+from imagier.data.sample import FEW_SHOT, Sample
 from imagier.recipe import Position
 from imagier.run import build_data
 from imagier.tools.doctor.file_stats import is_video, load_image
@@ -108,15 +108,16 @@ def _render_sample(
 ) -> list[dict[str, Any]]:
     """A sample: a row for each type, with the stored image and every draw."""
     rows = []
-    for name, codec in stored.codecs.items():
+    shown = [(f"{prefix}{name}", prefix, codec) for prefix in ("", FEW_SHOT) for name, codec in stored.codecs.items()]
+    for name, prefix, codec in [each for each in shown if each[0] in drawn[0].arrays]:
         is_single = drawn[0].arrays[name].ndim < 4 or len(drawn[0].arrays[name]) == 1  # a clip has many files
-        original = stored.read(name, drawn[0].keys[name]) if is_single else None
+        original = stored.read(codec.name, drawn[0].keys[name]) if is_single else None
         if original is not None:
             legend.add(codec, original)
         cells = []
         for sample in drawn:
             legend.add(codec, sample.arrays[name])
-            cells.append((_show_arrays(sample, codec, stored.codecs), _make_caption(sample, codec)))
+            cells.append((_show_arrays(sample, prefix, codec, stored.codecs), _make_caption(sample, prefix, codec)))
         rows.append(
             {
                 "input_type": name,
@@ -156,30 +157,33 @@ class _StoredFiles:
         return None if is_video(source, codec) else load_image(source, its_key, codec)
 
 
-def _show_arrays(sample: Sample, codec: Codec, codecs: Mapping[str, Codec]) -> list[PageImage]:
+def _show_arrays(sample: Sample, prefix: str, codec: Codec, codecs: Mapping[str, Codec]) -> list[PageImage]:
     """The arrays of one type in a sample: one image, or some frames of a clip."""
-    array, name = sample.arrays[codec.name], sample.keys[codec.name]
-    beneath = codec if codec.has_pixels else next(other for other in codecs.values() if other.has_pixels)
-    below = sample.arrays[beneath.name]
+    array, name = sample.arrays[f"{prefix}{codec.name}"], sample.keys[f"{prefix}{codec.name}"]
+    beneath = codec if codec.gives_pixels else next(other for other in codecs.values() if other.has_pixels)
+    below = sample.arrays[f"{prefix}{beneath.name}"]
     if below.ndim == 3:
-        canvas = None if codec.has_pixels else beneath.to_rgb(below)
+        canvas = None if codec.gives_pixels else beneath.to_rgb(below)
         return [show(array, codec, name, IMAGE_PX, canvas)]
     shown = []
     for number in np.unique(np.linspace(0, len(array) - 1, MAX_FRAMES).round().astype(int)):
-        canvas = None if codec.has_pixels else beneath.to_rgb(below[number])
+        canvas = None if codec.gives_pixels else beneath.to_rgb(below[number])
         shown.append(show(array[number], codec, f"{name}, frame {number}", FRAME_PX, canvas))
     return shown
 
 
-def _make_caption(sample: Sample, codec: Codec) -> str:
-    array, name = sample.arrays[codec.name], codec.name
-    form = array.shape[-3:-1] if codec.has_pixels else array.shape[-2:]
+def _make_caption(sample: Sample, prefix: str, codec: Codec) -> str:
+    name = f"{prefix}{codec.name}"
+    array = sample.arrays[name]
+    form = array.shape[-3:-1] if codec.gives_pixels else array.shape[-2:]
     words = [" × ".join(map(str, form))]
-    if array.ndim == (4 if codec.has_pixels else 3) and len(array) > 1:
+    if array.ndim == (4 if codec.gives_pixels else 3) and len(array) > 1:
         words.append(f"{len(array)} frames from {sample.keys[name]} on")
-        words.append(f"every {sample.numbers['time_step']}" if sample.numbers.get("time_step", 1) != 1 else "")
-    flipped = sample.numbers.get("is_flipped", sample.numbers.get(f"is_flipped_{name}", False))
-    return ", ".join(word for word in [*words, "mirrored" if flipped else ""] if word)
+        steps = sample.numbers.get("time_step", 1)
+        words.append(f"every {steps}" if steps != 1 and not prefix else "")
+    is_flipped = sample.numbers.get(f"is_flipped_{name}", False)
+    is_flipped = sample.numbers.get(f"{prefix}is_flipped", is_flipped)
+    return ", ".join(word for word in [*words, "mirrored" if is_flipped else ""] if word)
 
 
 def _make_label(numbers: Mapping[str, Any], classes: Mapping[str, Sequence[str]], name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagier.data.datasets.paired_videos import ClipLength
+from imagier.data.listing.clip_length import ClipLength
 
 
 def step_by_step(initial: int, most: int, first: int, every: int, epochs: int) -> list[int]:
