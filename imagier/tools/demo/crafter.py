@@ -158,7 +158,7 @@ def _look(camera: Any, env: Any, unit: int) -> View:
     for x in range(TILES):
         for y in range(TILES):
             tile = np.s_[y * unit : (y + 1) * unit, x * unit : (x + 1) * unit]
-            material, thing = world[(*corner, x, y)]
+            material, thing = world[corner + (x, y)]
             classes[tile] = 0 if material is None else MATERIALS.index(material)
             # A number for each tile of the endless plane around the world, and each material that it may become.
             parts[tile] = ((corner[0] + x + 1024) * 4096 + corner[1] + y + 1024) * 64 + classes[tile][0, 0]
