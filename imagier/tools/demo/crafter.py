@@ -152,16 +152,17 @@ def _look(camera: Any, env: Any, unit: int) -> View:
     """The view around the player, and what each pixel of it is."""
     world, player = env._world, env._player
     image = camera(player, np.array([unit, unit])).transpose(1, 0, 2).astype(np.uint8)
-    corner, drawings = np.array(player.pos) - TILES // 2, sorted(env._textures._originals)
+    left, top = (int(each) - TILES // 2 for each in player.pos)
+    drawings = sorted(env._textures._originals)
     classes = np.zeros((TILES * unit, TILES * unit), np.uint8)
     parts, shift = np.zeros(classes.shape, np.int64), np.zeros((*classes.shape, 2), np.int64)
     for x in range(TILES):
         for y in range(TILES):
             tile = np.s_[y * unit : (y + 1) * unit, x * unit : (x + 1) * unit]
-            material, thing = world[corner + (x, y)]
+            material, thing = world[left + x, top + y]
             classes[tile] = 0 if material is None else MATERIALS.index(material)
             # A number for each tile of the endless plane around the world, and each material that it may become.
-            parts[tile] = ((corner[0] + x + 1024) * 4096 + corner[1] + y + 1024) * 64 + classes[tile][0, 0]
+            parts[tile] = ((left + x + 1024) * 4096 + top + y + 1024) * 64 + int(classes[tile][0, 0])
             shift[tile] = x, y
             if thing is not None:
                 texture = env._textures.get(thing.texture, (unit, unit))
