@@ -152,7 +152,7 @@ def _look(camera: Any, env: Any, unit: int) -> View:
     """The view around the player, and what each pixel of it is."""
     world, player = env._world, env._player
     image = camera(player, np.array([unit, unit])).transpose(1, 0, 2).astype(np.uint8)
-    left, top = (int(each) - TILES // 2 for each in player.pos)
+    left, top = int(player.pos[0]) - TILES // 2, int(player.pos[1]) - TILES // 2
     drawings = sorted(env._textures._originals)
     classes = np.zeros((TILES * unit, TILES * unit), np.uint8)
     parts, shift = np.zeros(classes.shape, np.int64), np.zeros((*classes.shape, 2), np.int64)
@@ -177,7 +177,7 @@ def _look(camera: Any, env: Any, unit: int) -> View:
 
 def _find_way(world: Any, player: Any, rng: np.random.Generator) -> deque[str]:
     """The shortest way to a random place at some distance, by the names of actions; empty if there is none."""
-    start = tuple(int(each) for each in player.pos)
+    start = int(player.pos[0]), int(player.pos[1])
     came_from: dict[tuple[int, int], tuple[tuple[int, int], str]] = {}
     queue = deque([start])
     while queue and len(came_from) < 400:
