@@ -142,7 +142,7 @@ def find_flow(now: View, before: View) -> Flow:
             vectors[is_part] = (places[int(part)] - now.shift[is_part]) * unit
             known |= is_part
     x, y = (columns + vectors[..., 0]).astype(int), (rows + vectors[..., 1]).astype(int)
-    height, width = known.shape
+    height, width = now.image.shape[:2]
     known &= (x >= 0) & (y >= 0) & (x < width) & (y < height)
     known &= before.parts[y.clip(0, height - 1), x.clip(0, width - 1)] == now.parts  # not hidden by something else
     return Flow(vectors * known[..., None], known)
