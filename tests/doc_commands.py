@@ -43,6 +43,7 @@ SLOW = [
     ["data", "openmoji"],
     ["data", "openmoji-tones"],
     ["data", "vizdoom"],
+    ["data", "crafter"],
 ]
 SLOW_FLAGS = {"--compile", "--debug", "--estimator", "--profile", "--wandb"}
 """Commands that tests of their own run."""

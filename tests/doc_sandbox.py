@@ -12,6 +12,8 @@ from doc_blocks import blocks
 from images import png, smooth, write
 from videos import counting
 
+from imagier.data.codecs.flow import encode_flow
+
 ROOT = Path(__file__).parents[1]
 LINKED = ("configs", "docs", "scripts", "train.py", "inference.py", "evaluate.py")
 
@@ -28,6 +30,7 @@ SETS = {
     "data/animals/{}": {"images_content/cat": "jpg", "images_style/dog": "jpg"},
     "data/faces/{}": {"images": "jpg", "landmarks": "points"},
     "data/clips/{}": {"images": "video", "seg_maps/000": "bars"},
+    "data/vizdoom64/{}": {"images/a": "png", "seg_maps/a": "bars", "nearness/a": "lines", "flow/a": "still"},
     "datasets/horse2zebra": {"trainA": "jpg", "trainB": "jpg", "testA": "jpg", "testB": "jpg"},
     "datasets/facades": {"train": "jpg", "val": "jpg"},
 }
@@ -49,7 +52,7 @@ def build(folder: Path) -> Path:
 
 
 def _write(folder: Path, form: str, count: int) -> None:
-    """So many files of a form: photographs (png, jpg), line art, class ids, key points; or one video, or its maps."""
+    """So many files of a form: photographs (png, jpg), line art, class ids, points, flow; or one video, or its maps."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         image = smooth(SIZE, SIZE, seed=index + len(str(folder)))
@@ -58,6 +61,8 @@ def _write(folder: Path, form: str, count: int) -> None:
         elif form == "lines":
             gray = np.full((SIZE, SIZE, 1), 255, np.uint8)
             write(folder / f"{index:03d}.png", png(cv2.circle(gray, (30, 30), 10 + index, (0,), 2).reshape(gray.shape)))
+        elif form == "still":
+            write(folder / f"{index:03d}.png", encode_flow(np.zeros((SIZE, SIZE, 2)), np.ones((SIZE, SIZE), bool)))
         elif form == "16 bits":
             write(folder / f"{index:03d}.png", png(image[..., :1].astype(np.uint16) * 200))
         elif form == "points":

@@ -142,7 +142,7 @@ def find_flow(now: View, before: View) -> Flow:
             vectors[is_part] = (places[int(part)] - now.shift[is_part]) * unit
             known |= is_part
     x, y = (columns + vectors[..., 0]).astype(int), (rows + vectors[..., 1]).astype(int)
-    height, width = known.shape
+    height, width = now.image.shape[:2]
     known &= (x >= 0) & (y >= 0) & (x < width) & (y < height)
     known &= before.parts[y.clip(0, height - 1), x.clip(0, width - 1)] == now.parts  # not hidden by something else
     return Flow(vectors * known[..., None], known)
@@ -152,16 +152,17 @@ def _look(camera: Any, env: Any, unit: int) -> View:
     """The view around the player, and what each pixel of it is."""
     world, player = env._world, env._player
     image = camera(player, np.array([unit, unit])).transpose(1, 0, 2).astype(np.uint8)
-    corner, drawings = np.array(player.pos) - TILES // 2, sorted(env._textures._originals)
+    left, top = int(player.pos[0]) - TILES // 2, int(player.pos[1]) - TILES // 2
+    drawings = sorted(env._textures._originals)
     classes = np.zeros((TILES * unit, TILES * unit), np.uint8)
     parts, shift = np.zeros(classes.shape, np.int64), np.zeros((*classes.shape, 2), np.int64)
     for x in range(TILES):
         for y in range(TILES):
             tile = np.s_[y * unit : (y + 1) * unit, x * unit : (x + 1) * unit]
-            material, thing = world[corner + (x, y)]
+            material, thing = world[left + x, top + y]
             classes[tile] = 0 if material is None else MATERIALS.index(material)
             # A number for each tile of the endless plane around the world, and each material that it may become.
-            parts[tile] = ((corner[0] + x + 1024) * 4096 + corner[1] + y + 1024) * 64 + classes[tile][0, 0]
+            parts[tile] = ((left + x + 1024) * 4096 + top + y + 1024) * 64 + int(classes[tile][0, 0])
             shift[tile] = x, y
             if thing is not None:
                 texture = env._textures.get(thing.texture, (unit, unit))
@@ -176,7 +177,7 @@ def _look(camera: Any, env: Any, unit: int) -> View:
 
 def _find_way(world: Any, player: Any, rng: np.random.Generator) -> deque[str]:
     """The shortest way to a random place at some distance, by the names of actions; empty if there is none."""
-    start = tuple(int(each) for each in player.pos)
+    start = int(player.pos[0]), int(player.pos[1])
     came_from: dict[tuple[int, int], tuple[tuple[int, int], str]] = {}
     queue = deque([start])
     while queue and len(came_from) < 400:

@@ -167,6 +167,12 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_nearness_falls_with_the_distance_and_is_0_where_nothing_is_known() -> None:
+    units = np.array([[0, 64, 192, 65535 / 16]])  # unknown, two walls, the sky
+    found = recording.measure_nearness((units * 16).astype(np.uint16))
+    assert found.dtype == np.uint8 and found.tolist() == [[0, 128, 64, 0]]
+
+
 def quiet(what: str) -> nullcontext:
     return nullcontext(lambda done, total: None)
 

@@ -36,12 +36,14 @@ FRAMES = 120
 """In a sequence; the game has 35 a second."""
 FRAMES_PER_SECOND = 35
 MANIFEST = "vizdoom.json"
+NEARNESS = "nearness"
+"""255 at the camera, half of it at 64 map units, toward 0 far away; 0 where the depth is not known, or the sky is."""
 POINTS = "unprojections"
 """The point of the world that each pixel shows: x, y and z in map units plus 32768; 0 where the depth is not known."""
 
 _SHARES = (("train", 1.0), ("val", 1 / 5))
 """Lengths of the splits, of that of the training set."""
-_DEPTH_UNIT = 1 / 16
+_DEPTH_UNIT, _HALF_NEAR = 1 / 16, 64
 _MONSTER, _ITEM, _DECORATION, _OTHER = range(5, 9)
 _KINDS = {"Monster": _MONSTER, "Corpse": _MONSTER} | dict.fromkeys(
     ("Health", "Armor", "Weapon", "Ammo", "Key", "Powerup", "Item"), _ITEM
@@ -63,7 +65,7 @@ def record(
     workers: int = 2,
     progress: ProgressBar,
 ) -> Summary:
-    """Makes out/{train,val}/{images,seg_maps,depth,unprojections,flow}/<sequence>/<frame>.png, and cameras.
+    """Makes out/{train,val}/{images,seg_maps,depth,nearness,unprojections,flow}/<sequence>/<frame>.png, and cameras.
 
     minutes: of the training set; val has a fifth of it on top. size_px: 32 to 480. workers: threads that write.
     A folder made with the same settings is kept. Every other walk goes back the way it came. The same call makes the
@@ -148,12 +150,13 @@ def _write(root: Path, sequence: str, views: list[View], doom_map: DoomMap, size
     poses = {f"{number:06d}": _make_matrix(view.pose) for number, view in enumerate(views)}
     cameras = Cameras(lens.fx, lens.fy, lens.cx, lens.cy, _DEPTH_UNIT, is_sky_cylinder=True, camera_to_world=poses)
     cameras.write(root / CAMERAS / f"{sequence}.json")
-    for folder in ("images", "seg_maps", DEPTH, POINTS):
+    for folder in ("images", "seg_maps", DEPTH, NEARNESS, POINTS):
         (root / folder / sequence).mkdir(parents=True)
     for name, view in zip(poses, views):
         depth, classes = describe(view, doom_map, lens)
         points = np.nan_to_num(cameras.unproject(depth, name).round() + _ORIGIN).astype(np.uint16)
         files = {"images": view.image[..., ::-1], "seg_maps": classes, DEPTH: depth, POINTS: points[..., ::-1]}
+        files[NEARNESS] = measure_nearness(depth)
         for folder, array in files.items():
             done = cv2.imwrite(str(root / folder / sequence / f"{name}.png"), array)
             assert done
@@ -178,6 +181,12 @@ def describe(view: View, doom_map: DoomMap, lens: Lens) -> tuple[np.ndarray, np.
     is_unknown = view.touches_thing | is_other | (np.isfinite(units) & (units >= FAR_DEPTH))
     stored = np.where(is_unknown, UNKNOWN_DEPTH, np.where(np.isinf(units), FAR_DEPTH, units))
     return stored.astype(np.uint16), classes
+
+
+def measure_nearness(depth: np.ndarray) -> np.ndarray:
+    """Depth as stored -> uint8, which networks take better than 16 bits of which most are 0."""
+    near = 255 * _HALF_NEAR / (_HALF_NEAR + depth * _DEPTH_UNIT)
+    return np.where((depth == UNKNOWN_DEPTH) | (depth == FAR_DEPTH), 0, near.round()).astype(np.uint8)
 
 
 def _make_matrix(pose: Pose) -> np.ndarray:
