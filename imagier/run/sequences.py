@@ -20,6 +20,7 @@ from imagier.run import mp4
 from imagier.run.image_files import ImageFolder
 from imagier.run.sizes import SizeReport, get_stored_size, resize
 from imagier.train.clips import name_sequence, roll_out
+from imagier.train.disk import remove_temporaries
 from imagier.train.hooks.images import read_image, tile_columns, to_uint8
 from imagier.train.runtime import Runtime
 
@@ -76,6 +77,7 @@ class SequenceWriter:
         self.runtime = runtime
         self.folder = folder
         self.comparison = folder.descend(COMPARISON) if has_comparison else None
+        self.folders = [folder] if self.comparison is None else [folder, self.comparison]
         self.seed = seed
         self.key = key
         self.fps = fps
@@ -94,6 +96,8 @@ class SequenceWriter:
             logger.info(f"{self.folder.folder}: {len(sequences) - len(waiting)} sequences are there already")
         batches = loader.read([sequence.left for sequence in waiting.values() if sequence.left])
         frames = (frame for batch in batches for frame in batch.split(len(batch)))
+        for sequence in waiting.values():
+            self._remove_temporaries(sequence)
         for name, of_sequence in groupby(frames, key=name_sequence):
             self._roll_out(waiting[name], of_sequence)
             self._finish(waiting[name])
@@ -116,9 +120,17 @@ class SequenceWriter:
                 logger.info(f"{name}: goes on after frame {len(sequence.made)} of {len(run)}")
         return sequence
 
+    def _remove_temporaries(self, sequence: _Sequence) -> None:
+        """Of a process that was killed; no other rank writes these files."""
+        for folder in self.folders:
+            remove_temporaries(folder.folder / sequence.name)
+            video = self._video_path(folder, sequence)
+            remove_temporaries(video.parent, video.name)
+        state = self._state_path(sequence)
+        remove_temporaries(state.parent, state.name)
+
     def _is_finished(self, sequence: _Sequence) -> bool:
-        folders = [self.folder] if self.comparison is None else [self.folder, self.comparison]
-        return all(mp4.read_comment(self._video_path(folder, sequence)) == sequence.key for folder in folders)
+        return all(mp4.read_comment(self._video_path(folder, sequence)) == sequence.key for folder in self.folders)
 
     def _roll_out(self, sequence: _Sequence, frames: Iterable[Batch]) -> None:
         known = set(sequence.made)  # broken frames that were skipped make what is left begin too early
@@ -154,7 +166,7 @@ class SequenceWriter:
 
     def _finish(self, sequence: _Sequence) -> None:
         """Writes the videos of all frames; what a killed run would go on from is not needed any more."""
-        for folder in [self.folder] if self.comparison is None else [self.comparison, self.folder]:
+        for folder in self.folders:
             frames = (read_image(folder.get_path(name)) for name in sequence.made)
             with folder.open(self._video_path(folder, sequence)) as file:
                 mp4.encode_mp4(file, frames, self.fps, sequence.key)

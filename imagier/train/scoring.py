@@ -234,8 +234,8 @@ class Scorer:
         scores = self.score(measured)
         best = {name: value for name, value in scores.pop(REAL, {}).items() if name in self.imperfect}
         of_clips = {name for metric in self.pairwise if metric.takes_clips for name in metric.scores}
-        for values in scores.values():  # such images do not move: nothing beats them
-            values.update((name, math.nan) for name in of_clips & values.keys())
+        # Baselines do not move, and so do not flicker: nothing beats them.
+        scores = {name: {k: v for k, v in of.items() if k not in of_clips} for name, of in scores.items()}
         best |= self.measure_floor(generated.sets, seed)
         return {**scores, REAL: best} if best else scores
 

@@ -137,6 +137,9 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_files(
         patch.setattr(ImageFolder, "write", write_until_killed)
         with pytest.raises(Killed):
             generate(config_for(data), tmp_path / "out", CPU, **options)
+    for name in ("a/.8.png.123.tmp", ".a.mp4.123.tmp", "..a.state.123.tmp", "side_by_side/a/.8.png.123.tmp"):
+        if at < 7:
+            write(tmp_path / "out" / name, b"half")  # of a write that was killed
     made: list[int] = []
     build = inference.load_recipe
 

@@ -106,7 +106,7 @@ def test_the_warp_error_is_that_of_whole_clips_with_the_flow_of_the_data() -> No
     generated = scorer.measure(recipe, batches(3, flow=flow), scorer.generate({GENERATOR: recipe}, 0))[GENERATOR]
     table = scorer.score_baselines(baselines, generated, 0)
     assert table[REAL]["warp error"] > 2 * generated.values["warp error"]  # the images are noise
-    assert math.isnan(table["mean color"]["warp error"])
+    assert "warp error" not in table["mean color"]
 
 
 @pytest.mark.parametrize("size", [1, 7, 40])
