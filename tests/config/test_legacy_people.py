@@ -151,7 +151,8 @@ def test_what_cannot_be_done_is_refused_with_its_place(
 def test_two_frames_of_a_video_file_are_a_clip_and_its_reference(tmp_path: Path) -> None:
     overrides = [
         "data.type=imaginaire.datasets.paired_few_shot_videos_native",
-        "data.input_types=[{videos: {ext: mp4, num_channels: 3, normalize: true}}, {edges: {ext: mp4, num_channels: 1}}]",
+        "data.input_types=[{videos: {ext: mp4, num_channels: 3, normalize: true}}, "
+        "{edges: {ext: mp4, num_channels: 1}}]",
         "data.input_image=[videos]",
         "data.input_labels=[edges]",
         "data.input_few_shot_labels=[]",
