@@ -129,6 +129,15 @@ def test_a_sample_is_the_same_in_every_process(root: Path) -> None:
         assert all((one.arrays[name] == other.arrays[name]).all() for name in one.arrays)
 
 
+def test_a_held_out_set_that_was_read_can_be_sent_to_a_worker(root: Path) -> None:
+    frames = dataset(
+        root, (IMAGES, LANDMARKS), crop="face", output_h_w="24, 32", augmentations={"resize_h_w": "50, 60"}
+    )
+    before = frames[0, 3]
+    after = pickle.loads(pickle.dumps(frames))[0, 3]
+    assert all((before.arrays[name] == after.arrays[name]).all() for name in before.arrays)
+
+
 # The batch
 
 
