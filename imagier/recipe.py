@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from imagier.errors import UserError
 
 Losses = dict[str, Tensor]
+State = dict[str, Tensor]  # what the next frames of clips follow from
+
+OF_CLIPS = "few_shot_"
+"""How the names of tensors begin that belong to a clip as a whole."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,12 @@ class Batch:
             )
         rows = len(self) // parts
         return [self._rows(slice(i * rows, (i + 1) * rows)) for i in range(parts)]
+
+    def frames(self) -> list[Batch]:
+        """Clips as batches of N x 1 x ...: tensors of more than three dimensions, but for those of OF_CLIPS."""
+        names = [name for name, each in self.tensors.items() if each.dim() > 3 and not name.startswith(OF_CLIPS)]
+        count = max((self.tensors[name].shape[1] for name in names), default=0)
+        return [self.replace(**{name: self.tensors[name][:, t : t + 1] for name in names}) for t in range(count)]
 
     def _rows(self, rows: slice) -> Batch:
         tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
@@ -173,7 +183,8 @@ class Recipe(ABC):
     """The sets of images that it makes; the first is that of `sample`. A name follows those of its scores ("FD_a")."""
 
     is_video: ClassVar[bool] = False
-    """Whether batches hold clips, with a dimension of frames after that of samples."""
+    """Whether batches hold clips, with a dimension of frames after that of samples. `rollout` makes all their frames;
+    methods that make or return one image a sample mean the last frame."""
 
     size_multiple: int = 1
     """`prepare` brings the sides of images to multiples of this."""
@@ -268,6 +279,18 @@ class Recipe(ABC):
         on it."""
         return {"fake_images": self.sample(batch, rng)}
 
+    def rollout(
+        self, frames: Iterable[Batch], rng: torch.Generator, state: State | None = None
+    ) -> Iterator[tuple[dict[str, Tensor], State]]:
+        """Generates the frames of clips in order, in constant memory; by default each by itself.
+
+        frames: prepared batches of N samples x 1 frame, with what belongs to a clip as a whole (OF_CLIPS) in each.
+        Yields for each, before it asks for the next, the generator's outputs (`fake_images` N x 3 x H x W, ...) and the
+        state after it, which nothing changes later. A state given begins where that frame ended.
+        """
+        for frame in frames:
+            yield {"fake_images": self.sample(frame, rng)}, {}
+
     def infer(self, batch: Batch, rng: torch.Generator) -> list[Tensor]:
         """One image per sample, C x H x W, to be clamped to [-1, 1].
 
@@ -296,6 +319,10 @@ class Recipe(ABC):
     def visualize_outputs(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """The columns of results in the image grids of a training, N x 3 x H x W in [-1, 1] each."""
         return {"fake": self.sample(batch, rng)}
+
+    def visualize_frame(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As `visualize_outputs`, of what `rollout` yields; the frame is `fake`."""
+        return {"fake": outputs["fake_images"]}
 
     def prepare(self, batch: Batch) -> Batch:
         """What the method does to a batch on the device; all methods here but `step` expect a prepared one."""

@@ -44,7 +44,7 @@ SLOW = [
     ["data", "openmoji-tones"],
     ["data", "vizdoom"],
 ]
-SLOW_FLAGS = {"--compile", "--debug", "--profile", "--wandb"}
+SLOW_FLAGS = {"--compile", "--debug", "--estimator", "--profile", "--wandb"}
 """Commands that tests of their own run."""
 
 

@@ -39,6 +39,20 @@ def take_label_as_given(document: Document) -> None:
     document.set(("data", "keypoint_data_types"), [])
 
 
+def draw_points(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rows (row, column, point) of each frame -> which point each pixel shows, the first as number 1."""
+    drawn = {name: tensor for name, tensor in tensors.items() if not name.startswith("unprojections.")}
+    for tensor in (tensors[name] for name in tensors.keys() - drawn.keys()):
+        samples, frames = tensor.shape[:2]
+        points = torch.zeros(samples, frames, 1, *tensors["images"].shape[-2:], dtype=torch.int64)
+        for n in range(samples):
+            for t in range(frames):
+                for row, column, point in tensor[n, t, : tensor[n, t, -1, 0]].tolist():
+                    points[n, t, 0, row, column] = point + 1
+        drawn["unprojections"] = points
+    return drawn
+
+
 def flow_by_formula(frames: Tensor, before: Tensor) -> Tensor:
     """What stands in for the trained flow network in all cases."""
     height, width = frames.shape[-2:]
@@ -66,7 +80,7 @@ def rollout(batch: Batch, given: Mapping[str, Tensor], recipe: Recipe) -> dict[s
     found: dict[str, Any] = {f"prepare.{key}": (prepared[key], given[key]) for key in ("images", "label")}
     recipe.networks["gen"].eval()
     with torch.no_grad():
-        for t, outputs in enumerate(recipe.generate_clip(prepared)):  # type: ignore[attr-defined]
+        for t, (outputs, _) in enumerate(recipe.rollout(prepared.frames(), torch.Generator())):
             found |= {f"eval.{t}.{key}": tensor for key, tensor in outputs.items()}
     return found
 
@@ -82,13 +96,13 @@ class Watch:
         """Of each phase, by our names of parameters."""
         self.log_names = recipe.log_names
         recipe.networks["gen"].register_forward_hook(lambda network, inputs, outputs: self.outputs.append(outputs))
-        discriminate = recipe.discriminate  # type: ignore[attr-defined]
+        discriminate = recipe.frame_losses.discriminate  # type: ignore[attr-defined]
 
         def watch_verdicts(*args: Any, **kwargs: Any) -> dict[str, Any]:
             self.verdicts.append(discriminate(*args, **kwargs))
             return self.verdicts[-1]
 
-        recipe.discriminate = watch_verdicts  # type: ignore[attr-defined]
+        recipe.frame_losses.discriminate = watch_verdicts  # type: ignore[attr-defined]
         for player in players.values():
             player._step = self._watch_step(player, should_update)  # type: ignore[method-assign]
 

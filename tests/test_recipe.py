@@ -229,3 +229,11 @@ def test_the_recipe_of_the_docstring_is_trained_by_a_config_that_names_it(
     assert all(not torch.equal(x, next(trainer.recipe.networks[name].parameters())) for name, x in before.items())
     batch = experiment.batch_of(config)
     assert [x.shape for x in trainer.recipe.infer(batch, torch.Generator())] == [(3, 32, 32)] * 2
+
+
+def test_a_clip_comes_apart_into_frames_and_what_belongs_to_all_of_it_stays_whole() -> None:
+    images, references = torch.rand(2, 3, 1, 4, 4), torch.rand(2, 5, 1, 4, 4)
+    sizes = torch.rand(2, 2)
+    frames = Batch({"images": images, "few_shot_images": references, "original_h_w": sizes}).frames()
+    assert torch.equal(torch.cat([frame["images"] for frame in frames], dim=1), images)
+    assert all(frame["few_shot_images"] is references and frame["original_h_w"] is sizes for frame in frames)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -117,6 +117,8 @@ class Codec(ABC):
     """Values are ids (of classes, of instances): between two of them there is nothing."""
     holds_classes: ClassVar[bool] = False
     """The ids are classes, of which `one_hot_num_classes` gives the number."""
+    batch_parts: ClassVar[Mapping[str, int]] = {}
+    """Where what `expand` gives becomes several tensors of a batch: what each adds to the name, and its channels."""
     leads_to_previous: ClassVar[bool] = False
     """Values are about the frame before, so clips must skip none."""
     reduces_jpeg: ClassVar[bool] = False

@@ -5,14 +5,17 @@ Wang et al., Video-to-Video Synthesis, 2018, eq. 5, and few-shot vid2vid (2019).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Mapping
 
-import cv2
-import numpy as np
-import torch
 from torch import Tensor
 
+from imagier.errors import UserError
+from imagier.nn.optical_flow import find_flow_by_dis
 from imagier.nn.warp import warp
+
+logger = logging.getLogger(__name__)
 
 FlowEstimator = Callable[[Tensor, Tensor], Tensor]
 """Frames N x C x H x W in [-1, 1], and the ones before them -> flow N x 2 x H x W from each to the one before."""
@@ -32,6 +35,12 @@ def measure_confidence(frame: Tensor, before: Tensor, flow: Tensor) -> Tensor:
     return (error < _CONFIDENT).float()
 
 
+def check_flow(tensors: Mapping[str, Tensor]) -> None:
+    """UserError if the `flow` of a batch, if it has any, is not one of vectors."""
+    if "flow" in tensors and tensors["flow"].shape[-3] != 2:
+        raise UserError("holds no flow", where="data.input_types: flow", advice="add type: flow", code="not-flow")
+
+
 def mask_loss(mask: Tensor, warped: Tensor, target: Tensor) -> Tensor:
     """Should a pixel be painted (1) or warped (0)? Warped the more, the nearer it comes to the target -> scalar.
 
@@ -41,22 +50,24 @@ def mask_loss(mask: Tensor, warped: Tensor, target: Tensor) -> Tensor:
     return masked_l1(mask, 0.0, good) + masked_l1(mask, 1.0, 1 - good)
 
 
-@torch.no_grad()
-def estimate_flow_by_dis(frames: Tensor, before: Tensor) -> Tensor:
-    """As OpenCV's DIS finds it, on the CPU (Kroeger et al. 2016): a `FlowEstimator`. Sides of 16 px or more."""
-    grays = [_gray(x) for x in (frames, before)]
-    flows = [_search(to, source) for to, source in zip(*grays)]
-    return torch.from_numpy(np.stack(flows)).movedim(-1, 1).to(frames.device)
+class OnlineDis:
+    """A `FlowEstimator`: OpenCV's DIS, on the CPU, in every step. The first call logs what that costs."""
+
+    def __init__(self) -> None:
+        self.is_first = True
+
+    def __call__(self, frames: Tensor, before: Tensor) -> Tensor:
+        start = time.perf_counter()
+        flow = find_flow_by_dis(*(_to_light(each) for each in (frames, before)))
+        if self.is_first:
+            self.is_first, ms = False, 1000 * (time.perf_counter() - start) / len(frames)
+            logger.info(
+                f"flow: the data have none, so OpenCV's DIS finds it in every step, on the CPU ({ms:.0f} ms a frame); "
+                "`imagier data build flow` finds it once"
+            )
+        return flow
 
 
-def _gray(frames: Tensor) -> list[np.ndarray]:
-    """N x C x H x W in [-1, 1] -> H x W each, uint8."""
-    rgb = frames.detach().float()[:, :3].expand(-1, 3, -1, -1)
-    stored = ((rgb + 1) * 127.5).nan_to_num().clamp(0, 255).round().byte().movedim(1, -1).cpu().numpy()
-    return [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) for image in stored]
-
-
-def _search(to: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """H x W -> H x W x 2."""
-    start = np.zeros((*to.shape, 2), np.float32)
-    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(to, source, start)
+def _to_light(frames: Tensor) -> Tensor:
+    """N x C x H x W in [-1, 1] -> N x 3 x H x W in [0, 1]."""
+    return (frames.float()[:, :3].expand(-1, 3, -1, -1) + 1) / 2

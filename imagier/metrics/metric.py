@@ -42,11 +42,14 @@ class AnyMetric(ABC):
     targets: the images that should have come out. start: what was there before, such as the gray image that was to be
     colored; the targets where there is no such thing. Both are N x 3 x H x W in [0, 1], like the generated images.
     classes: the class of each pixel of the target, N x K x H x W in {0, 1}. real: real images that they should look
-    like, as a set. labels: the class of each image, N.
+    like, as a set. labels: the class of each image, N. Of clips also flow, N x 2 x H x W, in pixels to the right and
+    down, which leads to where each pixel was in the frame before, and flow_confidence, N x 1 x H x W.
     """
 
     takes_clips: ClassVar[bool] = False
-    """Whether it is given clips, N x T x 3 x H x W, and not images."""
+    """Whether it is given clips, N x T x 3 x H x W, and not images; what is known of them has T, too. Of a long clip it
+    is given parts, which begin with the last frame of the part before.
+    """
 
     @property
     def scores(self) -> dict[str, bool]:
@@ -102,7 +105,7 @@ class Metric(AnyMetric):
     needs: Sequence[str] = ("targets",)
 
     learns: ClassVar[bool] = False
-    """Whether `fit` has something to do. Such a metric is not perfect for real images: these are scored, too."""
+    """Whether `fit` has something to do."""
 
     state: dict[str, Tensor]
     """What the images so far have added up to: sums, whose sum over the ranks is the state of the whole set."""

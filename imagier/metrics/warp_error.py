@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
 from imagier.errors import UserError
 from imagier.metrics.metric import Metric as BaseMetric
-from imagier.nn.warp import warp
+from imagier.nn.optical_flow import find_motion
+from imagier.nn.warp import list_places, stays_inside, warp
 
 _TOO_MANY = 1.5
 """Pixels that move to one place, counted with the weights of bilinear sampling: some of them must be hidden there."""
-_SMALLEST = 16
-"""Sides of frames, in pixels; the search for flow needs as much."""
 
 
 class Metric(BaseMetric):
-    """Squared difference of a pixel from where it moves to in the next frame, summed over channels in [0, 1].
+    """Squared difference of a pixel from where it was in the frame before, summed over channels in [0, 1].
 
-    The mean over all pixels that stay visible, then over all pairs of consecutive frames (Lai et al. 2018, section 4).
+    The mean over all pixels that were visible there, then over all pairs of consecutive frames (Lai et al. 2018,
+    section 4, who look at the next frame: here flow leads to the frame before, as in the data).
     A clip that does not move at all has none, so compare it with that of real clips. The motion is the exact one where
     the data know it, else that of the real clip, else of the clip itself, as OpenCV's DIS finds it.
     """
@@ -37,16 +34,15 @@ class Metric(BaseMetric):
         self.state = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("sum", "count")}
 
     def update(self, images: Tensor, known: Mapping[str, Tensor]) -> None:
-        """images: N x T x 3 x H x W in [0, 1]. known: `flow` and `targets`, where they are known.
-
-        flow: N x (T - 1) x 2 x H x W, in pixels to the right and down, from each frame to the next one.
-        """
+        """images: N x T x 3 x H x W in [0, 1]. known: `targets`, `flow` and its confidence, where they are known."""
         for index, clip in enumerate(images.float() if images.shape[1] > 1 else ()):
             if "flow" in known:
-                flow = known["flow"][index].float()
+                flow = known["flow"][index, 1:].float()
                 visible = find_visible(flow)
+                if "flow_confidence" in known:
+                    visible &= known["flow_confidence"][index, 1:, 0] > 0
             else:
-                flow, visible = estimate_motion(known["targets"][index] if "targets" in known else clip)
+                flow, visible = _find_motion(known["targets"][index] if "targets" in known else clip)
             errors = measure_warp_errors(clip, flow.to(clip), visible.to(clip.device))
             counted = errors[visible.flatten(1).any(dim=1).to(errors.device)]  # NaN of a clip makes the mean NaN
             self.state["sum"] = self.state["sum"] + counted.sum()
@@ -58,45 +54,23 @@ class Metric(BaseMetric):
 
 
 def measure_warp_errors(clip: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
-    """The error of each pair of consecutive frames (Lai et al. 2018, section 4); NaN if no pixel stays visible.
+    """The error of each frame but the first (Lai et al. 2018, section 4); NaN if no pixel was visible before.
 
-    clip: T x 3 x H x W. flow: (T - 1) x 2 x H x W, in pixels, to the next frame. visible: (T - 1) x H x W, bool.
+    clip: T x 3 x H x W. flow: (T - 1) x 2 x H x W, in pixels, to the frame before. visible: (T - 1) x H x W, bool.
     -> T - 1, float64
     """
-    squares = (clip[:-1] - warp(clip[1:], flow)).double().square().sum(dim=1)
+    squares = (clip[1:] - warp(clip[:-1], flow)).double().square().sum(dim=1)
     return torch.where(visible, squares, 0.0).sum(dim=(1, 2)) / visible.sum(dim=(1, 2))
 
 
-def estimate_motion(clip: Tensor) -> tuple[Tensor, Tensor]:
-    """Flow to the next frame by OpenCV's DIS (Kroeger et al. 2016), and which pixels are still visible there.
-
-    A pixel is hidden if the flow back does not lead home (Ruder et al. 2016, eq. 5), or if it leaves the frame.
-    clip: T x 3 x H x W in [0, 1], sides of 16 or more. -> (T - 1) x 2 x H x W in pixels, (T - 1) x H x W, on the CPU.
-    UserError: frames that are too small.
-    """
-    height, width = clip.shape[2:]
-    if min(height, width) < _SMALLEST:
-        what = f"frames of {width} x {height} px are too small to find motion in"
-        advice = f"leave warp_error out, or use {_SMALLEST} px or more"
-        raise UserError(what, where="warp_error", advice=advice, code="small-frames")
-    frames = (clip.detach().nan_to_num().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    grays = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
-    pairs = list(pairwise(grays))
-    forward, backward = _find_flows(pairs), _find_flows([(later, earlier) for earlier, later in pairs])
-    back = warp(backward, forward)
-    length = forward.square().sum(dim=1) + back.square().sum(dim=1)
-    leads_home = (forward + back).square().sum(dim=1) <= 0.01 * length + 0.5
-    return forward, leads_home & _stays_inside(forward)
-
-
 def find_visible(flow: Tensor) -> Tensor:
-    """Which pixels are visible in the next frame, by an exact flow: those that are alone where they come to, inside.
+    """Which pixels are visible where an exact flow leads: those that are alone there, inside the frame.
 
     flow: T x 2 x H x W, in pixels; where it is not finite, nothing is visible. -> T x H x W, bool
     """
     flow = torch.where(flow.isfinite(), flow, 2 * max(flow.shape[2:]))  # leaves the frame
     count, _, height, width = flow.shape
-    places = _list_places(flow)
+    places = list_places(flow)
     weights = torch.zeros(count, (height + 2) * (width + 2), dtype=flow.dtype, device=flow.device)
     corners = places.floor()
     for down in (0, 1):
@@ -106,26 +80,12 @@ def find_visible(flow: Tensor) -> Tensor:
             index = (y.clamp(-1, height) + 1) * (width + 2) + x.clamp(-1, width) + 1  # with a border of one pixel
             weights.scatter_add_(1, index.long().flatten(1), share.flatten(1))
     hits = weights.view(count, 1, height + 2, width + 2)[:, :, 1:-1, 1:-1]
-    return (warp(hits, flow)[:, 0] <= _TOO_MANY) & _stays_inside(flow)
+    return (warp(hits, flow)[:, 0] <= _TOO_MANY) & stays_inside(flow)
 
 
-def _find_flows(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
-    """Pairs of gray images, H x W, uint8 -> N x 2 x H x W."""
-    flows = []
-    for first, second in pairs:
-        search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        search.setFinestScale(0)  # down to single pixels: half of the error in frames of 96 px (docs/data.md)
-        flows.append(search.calc(first, second, np.zeros((*first.shape, 2), np.float32)))
-    return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2)
-
-
-def _list_places(flow: Tensor) -> Tensor:
-    """Where each pixel moves to, N x 2 x H x W: column and row."""
-    rows, columns = (torch.arange(size, dtype=flow.dtype, device=flow.device) for size in flow.shape[2:])
-    return torch.stack(torch.meshgrid(columns, rows, indexing="xy")) + flow
-
-
-def _stays_inside(flow: Tensor) -> Tensor:
-    height, width = flow.shape[2:]
-    x, y = _list_places(flow).unbind(dim=1)
-    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+def _find_motion(clip: Tensor) -> tuple[Tensor, Tensor]:
+    """Flow to the frame before by DIS, and which pixels were visible there, of a clip T x 3 x H x W in [0, 1]."""
+    try:
+        return find_motion(clip[1:], clip[:-1])
+    except UserError as error:
+        raise error.at("warp_error") from error

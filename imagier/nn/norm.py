@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.nn.conv import WeightNorm, conv2d, linear
+from imagier.nn.partial_conv import partial_conv
 from imagier.ranges import Positive, PositiveFloat, Share
 
 Norm = Literal["none", "instance", "batch", "sync_batch", "layer_2d", "group", "pixel_layer", "pixel"]
@@ -250,19 +251,80 @@ class SpatiallyAdaptiveNorm(nn.Module):
         return x + beta if self.bias_only else torch.addcmul(beta, x, 1 + gamma)
 
 
+class MaskedSpatiallyAdaptiveNorm(nn.Module):
+    """SPADE by a map that is known in some places alone: x stays as it is elsewhere (Mallya et al. 2020)."""
+
+    def __init__(
+        self, channels: int, map_channels: int, *, num_filters: int, kernel_size: int, weight_norm: WeightNorm = "none"
+    ) -> None:
+        super().__init__()
+
+        def conv(inputs: int, outputs: int) -> nn.Module:
+            return conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, weight_norm=weight_norm)
+
+        hidden = [conv(map_channels, num_filters), nn.ReLU()] if num_filters else []
+        self.mlp = nn.ModuleList([*hidden, conv(num_filters or map_channels, 2 * channels)])
+
+    def forward(self, x: Tensor, condition: PartialMap) -> Tensor:
+        """x: N x C x H x W, condition: the map at the size of x, its last channel 1 where it is known, else 0."""
+        hidden, mask = condition.map[:, :-1], condition.map[:, -1:]
+        for layer in self.mlp:
+            if isinstance(layer, nn.ReLU):
+                hidden = layer(hidden)
+            else:
+                hidden, mask = partial_conv(layer, hidden, mask)
+        gamma, beta = hidden.chunk(2, dim=1)
+        return torch.addcmul(beta, x, 1 + gamma)
+
+
 class MultiSpatiallyAdaptiveNorm(nn.Module):
     """SPADE with several maps: what one map has modulated, the next one modulates again.
 
     Of the maps of a call, some may be missing: the first ones alone, or None.
     """
 
-    def __init__(self, channels: int, map_channels: Sequence[int], *, norm: nn.Module, **options: Any) -> None:
-        """map_channels: of each map. norm: before the first modulation. options: as of SpatiallyAdaptiveNorm."""
+    def __init__(
+        self,
+        channels: int,
+        map_channels: Sequence[int],
+        *,
+        norm: nn.Module,
+        num_filters: int | Sequence[int] = 0,
+        is_masked: Sequence[bool] = (),
+        separate_projection: bool = False,
+        **options: Any,
+    ) -> None:
+        """map_channels: of each map. norm: before the first modulation. num_filters: of all maps, or of each.
+
+        is_masked: which maps but the first are known in some places alone, and have one channel more, which says where
+        (none, if left out). options: as of SpatiallyAdaptiveNorm. UserError if a width is missing, or if masked maps
+        should have two projections.
+        """
         super().__init__()
-        self.of_map = nn.ModuleList(
-            SpatiallyAdaptiveNorm(channels, count, norm=nn.Identity() if index else norm, **options)
-            for index, count in enumerate(map_channels)
-        )
+        count = len(map_channels)
+        widths = [num_filters] * count if isinstance(num_filters, int) else list(num_filters)
+        if len(widths) < count:
+            what = f"has {len(widths)} widths, but {count} maps modulate some of the blocks"
+            raise UserError(what, where="activation_norm_params.num_filters", code="too-few-widths")
+        if any(is_masked) and separate_projection:
+            what = "cannot be used for a map that is known in some places alone"
+            raise UserError(what, where="activation_norm_params.separate_projection", code="not-supported")
+        self.of_map = nn.ModuleList()
+        for index, (inputs, width) in enumerate(zip(map_channels, widths)):
+            if index < len(is_masked) and is_masked[index]:
+                self.of_map.append(MaskedSpatiallyAdaptiveNorm(channels, inputs, num_filters=width, **options))
+            else:
+                inner = nn.Identity() if index else norm
+                self.of_map.append(
+                    SpatiallyAdaptiveNorm(
+                        channels,
+                        inputs,
+                        norm=inner,
+                        num_filters=width,
+                        separate_projection=separate_projection,
+                        **options,
+                    )
+                )
 
     def forward(self, x: Tensor, first: Tensor, *others: Tensor | None) -> Tensor:
         """x: N x C x H x W, maps: N x their channels x h x w, resized by nearest neighbor -> N x C x H x W."""

@@ -28,3 +28,16 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
         return F.grid_sample(
             images.to(flow.dtype), grid.movedim(1, -1), mode="bilinear", padding_mode="border", align_corners=True
         )
+
+
+def list_places(flow: Tensor) -> Tensor:
+    """Where each pixel is moved to, N x 2 x H x W: column and row."""
+    rows, columns = (torch.arange(size, dtype=flow.dtype, device=flow.device) for size in flow.shape[2:])
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy")) + flow
+
+
+def stays_inside(flow: Tensor) -> Tensor:
+    """Which pixels are moved to a place within the image, N x H x W, bool. flow: N x 2 x H x W."""
+    height, width = flow.shape[2:]
+    x, y = list_places(flow).unbind(dim=1)
+    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)

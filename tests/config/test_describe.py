@@ -79,7 +79,7 @@ def test_a_key_has_unit_range_type_default_and_readers() -> None:
     assert [key.readers for key in find_keys("gen.style_dims")[0]] == [
         ("coco_funit", "funit"),
         ("spade",),
-        ("vid2vid",),
+        ("vid2vid", "wc_vid2vid"),
     ]
     (rotate,) = find_keys("data.train.augmentations.rotate")[0]
     assert (rotate.unit, rotate.readers) == ("degrees", ())

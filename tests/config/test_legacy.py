@@ -187,7 +187,7 @@ def test_the_line_about_a_retired_key_names_file_and_line(tmp_path: Path) -> Non
     assert config == read(write(tmp_path))[0]
 
 
-@pytest.mark.parametrize("name", ["fs_vid2vid", "wc_vid2vid", "gancraft"])
+@pytest.mark.parametrize("name", ["fs_vid2vid", "gancraft"])
 @pytest.mark.parametrize("section", ["trainer", "gen"])
 def test_a_method_that_this_version_lacks_is_the_only_thing_said(tmp_path: Path, name: str, section: str) -> None:
     prefix = {"trainer": "imaginaire.trainers", "gen": "imaginaire.generators"}[section]
@@ -206,7 +206,7 @@ def test_a_kind_of_data_that_this_version_lacks_is_not_taken_for_another(tmp_pat
     assert (error.where, error.what) == ("command line: data.type", "this version has no dummy")
 
 
-@pytest.mark.parametrize("case", ["fs_vid2vid_face_a", "wc_vid2vid_a", "gancraft_a"])
+@pytest.mark.parametrize("case", ["fs_vid2vid_face_a", "gancraft_a"])
 def test_a_config_of_the_reference_for_such_a_method_is_refused_in_one_line(case: str) -> None:
     document = load(golden(case, "config.yaml"))
     with pytest.raises(ConfigError) as caught:

@@ -11,7 +11,7 @@ from small_config import read
 
 from imagier.config.check import Config
 from imagier.config.load import ConfigError
-from imagier.models.vid2vid import CropParams, TemporalParams
+from imagier.nn.clip_discriminator import CropParams, TemporalParams
 from imagier.nn.flow_network import CombineParams
 
 CONFIG = """
@@ -133,3 +133,36 @@ def test_keys_of_videos_stay_refused_for_a_method_that_has_none(tmp_path: Path) 
         "dis={type: spade}",
     )
     assert ("data.num_frames_G", "not-supported") in found and ("data.for_pose_dataset", "not-supported") in found
+
+
+def test_arguments_of_the_references_inference_are_dropped_with_a_line_where_they_say_something(tmp_path: Path) -> None:
+    _, before = config_of(tmp_path)
+    _, notes = config_of(tmp_path, "inference_args={save_fake_only: false, seq_index: 3}")
+    assert [note.partition(": ")[2].partition(":")[0] for note in notes if note not in before] == [
+        "inference_args.save_fake_only",
+        "inference_args.seq_index",
+    ]
+    assert config_of(tmp_path, "inference_args={save_fake_only: true}")[1] == before
+
+
+def test_points_of_pickles_are_read_from_images_and_the_command_that_makes_them_is_named(tmp_path: Path) -> None:
+    op = "convert::imaginaire.model_utils.wc_vid2vid.render::decode_unprojections"
+    overrides = [
+        "trainer.type=imaginaire.trainers.wc_vid2vid",
+        "trainer.loss_weight.guidance=10.0",
+        "gen.type=imaginaire.generators.wc_vid2vid",
+        "gen.guidance={partial_conv: true, start_from: 1}",
+        "gen.activation_norm_params.num_filters=[0, 0, 128]",
+        "data.for_pose_dataset=None",
+        "data.has_foreground=False",
+        f"data.input_types.2={{unprojections: {{ext: pkl, post_aug_ops: '{op}'}}}}",
+        "data.input_labels=[pose_maps-densepose]",
+        "dis.additional_discriminators=None",
+    ]
+    config, notes = config_of(tmp_path, *overrides)
+    (codec,) = [entry["unprojections"] for entry in config.run.data.input_types if "unprojections" in entry]
+    assert (codec.type, codec.ext, codec.own) == ("unprojections", "png", {"cell": 1})
+    assert config.players["gen"].options["guidance"].start_from == 1
+    assert any("imagier data build unprojections" in note for note in notes)
+    (tmp_path / "dumped.yaml").write_text(config.dump())
+    assert read(tmp_path / "dumped.yaml") == (config, [])

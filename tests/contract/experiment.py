@@ -71,6 +71,10 @@ def write_data(folder: Path) -> Path:
             path = folder / kind / "ab"[index % 2] / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), image if kind in images else image[..., 0])
+    for index in range(SAMPLES):
+        path = folder / "unprojections" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), rng.integers(0, 6, (SIZE, SIZE, 3), np.uint16))
     return folder
 
 

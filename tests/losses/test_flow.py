@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from logs import logged
 from torch import Tensor
 
-from imagier.losses.flow import estimate_flow_by_dis, mask_loss, masked_l1, measure_confidence
+from imagier.losses.flow import OnlineDis, mask_loss, masked_l1, measure_confidence
 from imagier.nn.warp import warp
 
 
@@ -50,7 +51,11 @@ def test_the_mask_loss_teaches_the_warped_frame_too() -> None:
 
 def test_motion_between_frames_is_found_and_leads_from_one_to_the_other(pair: tuple[Tensor, Tensor]) -> None:
     frame, before = pair
-    flow = estimate_flow_by_dis(frame, before)[..., 10:-10, 10:-10]
+    estimate = OnlineDis()
+    with logged() as lines:
+        flow = estimate(frame, before)[..., 10:-10, 10:-10]
+        assert torch.equal(estimate(frame, before)[..., 10:-10, 10:-10], flow)
+    assert len(lines) == 1 and "imagier data build flow" in lines[0]  # once, however often it is asked
     assert flow.shape == (1, 2, 60, 60)
     # frame(x, y) is the scene at (x + 10, y + 10), before(x, y) at (x + 13, y + 8): frame(x, y) = before(x - 3, y + 2)
     assert (flow[:, 0] + 3).abs().mean() < 0.3 and (flow[:, 1] - 2).abs().mean() < 0.3

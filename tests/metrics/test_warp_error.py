@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from imagier.errors import UserError
-from imagier.metrics.warp_error import Metric, estimate_motion, find_visible, measure_warp_errors
+from imagier.metrics.warp_error import Metric, find_visible, measure_warp_errors
+from imagier.nn.optical_flow import find_motion
 
 CPU = torch.device("cpu")
 
@@ -46,8 +47,8 @@ def test_a_clip_that_only_moves_has_no_error() -> None:
     clips = moving()
     squares = (clips[:, 1:] - clips[:, :-1]).square().sum(dim=2).mean().item()
     assert score(clips) < 0.01 * squares
-    flow, visible = estimate_motion(clips[0])
-    assert flow.mean(dim=(0, 2, 3)).tolist() == pytest.approx([-2, -1], abs=0.1)
+    flow, visible = find_motion(clips[0, 1:], clips[0, :-1])
+    assert flow.mean(dim=(0, 2, 3)).tolist() == pytest.approx([2, 1], abs=0.1)
     assert visible.float().mean() > 0.85
 
 
@@ -63,7 +64,7 @@ def test_what_moves_to_nowhere_is_not_visible() -> None:
     expected = torch.ones(1, 16, 16, dtype=torch.bool)
     expected[0, 3, 4] = expected[0, 5, 6] = False
     assert torch.equal(find_visible(flow), expected)
-    assert score(moving(2, 16), flow=flow[None]) > 0
+    assert score(moving(2, 16), flow=torch.cat([flow, flow])[None]) > 0
 
 
 def test_flicker_counts_by_the_square_of_its_size() -> None:
@@ -83,32 +84,47 @@ def square_clip(frames: int = 3, size: int = 40, side: int = 10, step: int = 3) 
     for t in range(frames):
         left = 8 + step * t
         clip[t, :, 12 : 12 + side, left : left + side] = square
-        if t < frames - 1:
-            flow[t, 0, 12 : 12 + side, left : left + side] = step
-            visible[t, 12 : 12 + side, left + side : left + side + step] = False  # ground that the square will hide
+        if t:
+            flow[t - 1, 0, 12 : 12 + side, left : left + side] = -step
+            visible[t - 1, 12 : 12 + side, left - step : left] = False  # ground that the square hid
     return clip, flow, visible
+
+
+def whole(flow: Tensor) -> Tensor:
+    """1 x T x 2 x H x W, as in a batch: that of the first frame leads nowhere."""
+    return torch.cat([torch.full_like(flow[:1], torch.nan), flow])[None]
 
 
 def test_by_the_exact_flow_a_moving_square_has_no_error_and_hidden_pixels_do_not_count() -> None:
     clip, flow, visible = square_clip()
     assert measure_warp_errors(clip, flow, visible).tolist() == pytest.approx([0, 0], abs=1e-10)
     assert measure_warp_errors(clip, flow, torch.ones_like(visible)).min() > 1e-4
-    assert score(clip[None], flow=flow[None]) == pytest.approx(0, abs=1e-10)
+    assert score(clip[None], flow=whole(flow)) == pytest.approx(0, abs=1e-10)
     assert not find_visible(flow)[~visible].any()
     assert find_visible(flow).float().mean() > 0.95
     changed = clip.clone()
-    changed[0, :, 12:22, 18:21] = 0  # what will be hidden
-    assert score(changed[None], flow=flow[None]) == pytest.approx(0, abs=1e-10)
+    changed[-1, :, 12:22, 11:14] = 0  # what was hidden before
+    assert score(changed[None], flow=whole(flow)) == pytest.approx(0, abs=1e-10)
+
+
+def test_where_the_data_do_not_know_the_flow_nothing_counts() -> None:
+    clip, flow, _ = square_clip()
+    known = torch.ones(1, 3, 1, *clip.shape[2:])
+    changed = clip.clone()
+    changed[1:, :, 30:, 30:] = torch.rand(2, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    known[..., 30:, 30:] = 0
+    assert score(changed[None], flow=whole(flow)) > 1e-3
+    assert score(changed[None], flow=whole(flow), flow_confidence=known) == pytest.approx(0, abs=1e-10)
 
 
 def test_the_flow_that_is_found_agrees_with_the_exact_one() -> None:
     clip, flow, visible = square_clip(size=96, side=40, step=2)
-    found, seen = estimate_motion(clip)
+    found, seen = find_motion(clip[1:], clip[:-1])
     inside, below = found[..., 22:42, 20:36], found[..., 66:, :]
-    assert (inside - torch.tensor([2.0, 0.0]).view(2, 1, 1)).abs().mean() < 0.1
+    assert (inside - torch.tensor([-2.0, 0.0]).view(2, 1, 1)).abs().mean() < 0.1
     assert below.abs().mean() < 0.1
     assert (visible & seen).float().mean() > 0.85
-    assert score(clip[None]) < 0.2 * score(clip[None], flow=torch.zeros_like(flow)[None])
+    assert score(clip[None]) < 0.2 * score(clip[None], flow=whole(torch.zeros_like(flow)))
 
 
 def test_the_error_is_that_of_the_definition() -> None:
@@ -123,7 +139,7 @@ def test_the_error_is_that_of_the_definition() -> None:
                 to_x, to_y = x + int(flow[t, 0, y, x]), y + int(flow[t, 1, y, x])
                 visible[t, y, x] &= 0 <= to_x < 11 and 0 <= to_y < 9
                 if visible[t, y, x]:
-                    squares.append(((clip[t, :, y, x] - clip[t + 1, :, to_y, to_x]) ** 2).sum().item())
+                    squares.append(((clip[t + 1, :, y, x] - clip[t, :, to_y, to_x]) ** 2).sum().item())
         expected.append(np.mean(squares))
     assert measure_warp_errors(clip, flow, visible).tolist() == pytest.approx(expected, rel=1e-5)
     assert not find_visible(torch.full((1, 2, 9, 11), 20.0)).any()
@@ -148,4 +164,4 @@ def test_clips_of_one_frame_have_no_error_and_small_frames_are_one_line() -> Non
     assert math.isnan(score(moving(frames=1)))
     with pytest.raises(UserError) as error:
         score(moving(size=12))
-    assert error.value.code == "small-frames"
+    assert (error.value.code, error.value.where) == ("small-frames", "warp_error")

@@ -18,8 +18,10 @@ from golden import golden
 from imagier.config.check import check
 from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import load
-from imagier.models import coco_funit, funit, munit, pix2pixHD, spade, unit, vid2vid
+from imagier.models import coco_funit, funit, munit, pix2pixHD, spade, unit, vid2vid, wc_vid2vid
+from imagier.nn.clip_discriminator import PatchParams
 from imagier.nn.flow_network import CombineParams, FlowParams
+from imagier.nn.frame_generator import GuidanceParams, MultiSpadeParams
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.norm import NormParams
 from imagier.nn.residual_discriminator import ResidualDiscriminator
@@ -39,6 +41,7 @@ CASES = {
     "coco_funit_a": coco_funit,
     "vid2vid_street_a": vid2vid,
     "vid2vid_pose_a": vid2vid,
+    "wc_vid2vid_a": wc_vid2vid,
 }
 each_case = pytest.mark.parametrize("name", CASES)
 
@@ -284,7 +287,18 @@ DEFAULTS: dict[type, dict[str, object]] = {
         "weight_norm_type": "spectral",
         "remove_face_labels": False,
     },
-    vid2vid.MultiSpadeParams: {
+    wc_vid2vid.Generator: {
+        "num_layers": 7,
+        "num_downsamples_img": 4,
+        "num_filters": 32,
+        "max_num_filters": 1024,
+        "kernel_size": 3,
+        "style_dims": 256,
+        "use_segmap_as_input": False,
+        "weight_norm_type": "spectral",
+    },
+    GuidanceParams: {"partial_conv": False, "only_with_flow": False, "start_from": 0},
+    MultiSpadeParams: {
         "num_filters": 0,
         "kernel_size": 3,
         "activation_norm_type": "sync_batch",
@@ -313,7 +327,7 @@ DEFAULTS: dict[type, dict[str, object]] = {
         "generate_raw_output": False,
     },
     CombineParams: {"num_layers": 3},
-    vid2vid.PatchParams: {
+    PatchParams: {
         "kernel_size": 4,
         "num_filters": 64,
         "max_num_filters": 512,

@@ -10,19 +10,12 @@ import torch
 from torch import Tensor
 
 from imagier.errors import UserError
+from imagier.losses.clips import LossWeights
 from imagier.losses.flow import masked_l1
-from imagier.models.vid2vid import (
-    CropParams,
-    Discriminator,
-    Generator,
-    LossWeights,
-    MultiSpadeParams,
-    PatchParams,
-    Recipe,
-    TemporalParams,
-    pick_clip,
-)
+from imagier.models.vid2vid import Discriminator, Generator, Recipe
+from imagier.nn.clip_discriminator import CropParams, PatchParams, TemporalParams, pick_clip
 from imagier.nn.flow_network import CombineParams, FlowParams
+from imagier.nn.frame_generator import MultiSpadeParams
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.reference_names import reference_names
 from imagier.recipe import Batch, Losses, StepContext
@@ -78,6 +71,10 @@ def clip_of(frames: int, samples: int = 2, **others: Tensor) -> Batch:
     label = (torch.rand(samples, frames, 7, *SIZE, generator=rng) > 0.5).float()
     images = torch.rand(samples, frames, 3, *SIZE, generator=rng) * 2 - 1
     return Batch({"images": images, "label": label, **others})
+
+
+def rolled_out(recipe: Recipe, batch: Batch) -> list[dict[str, Tensor]]:
+    return [outputs for outputs, _ in recipe.rollout(batch.frames(), torch.Generator())]
 
 
 def phases(recipe: Recipe, batch: Batch) -> Iterator[tuple[str, Losses]]:
@@ -142,7 +139,7 @@ def test_flow_begins_when_enough_frames_were_made_and_the_encoder_before_it() ->
     gen = small_generator().eval()
     recipe = small_recipe(gen)
     with torch.no_grad():
-        keys = [set(outputs) for outputs in recipe.generate_clip(clip_of(4))]
+        keys = [set(outputs) for outputs in rolled_out(recipe, clip_of(4))]
     moved = {"fake_images", "fake_flow_maps", "fake_occlusion_masks", "warped_images"}
     assert keys == [{"fake_images"}, {"fake_images"}, moved, moved]
 
@@ -150,7 +147,7 @@ def test_flow_begins_when_enough_frames_were_made_and_the_encoder_before_it() ->
 def test_a_raw_frame_is_the_frame_itself_where_nothing_is_warped_and_another_where_it_is() -> None:
     gen = small_generator(raw=True).eval()
     with torch.no_grad():
-        made = list(small_recipe(gen).generate_clip(clip_of(3)))
+        made = rolled_out(small_recipe(gen), clip_of(3))
     assert all(torch.equal(outputs["fake_raw_images"], outputs["fake_images"]) for outputs in made[:2])
     assert not torch.allclose(made[2]["fake_raw_images"], made[2]["fake_images"])
 
@@ -189,7 +186,7 @@ def test_raw_frames_are_judged_and_count_in_the_losses_of_images() -> None:
 def test_without_combination_the_mask_blends_painted_and_warped() -> None:
     gen = small_generator(combine=False).eval()
     with torch.no_grad():
-        made = list(small_recipe(gen).generate_clip(clip_of(3)))[-1]
+        made = rolled_out(small_recipe(gen), clip_of(3))[-1]
     mask = made["fake_occlusion_masks"]
     assert torch.allclose(
         made["fake_images"], torch.lerp(made["warped_images"], made["fake_raw_images"], mask), atol=1e-6
@@ -308,8 +305,35 @@ def test_networks_that_cannot_be_are_the_users_mistake(make: Any, code: str) -> 
     assert caught.value.code == code
 
 
-def test_frames_that_cannot_be_halved_often_enough_are_the_users_mistake() -> None:
-    label, images = torch.zeros(1, 1, 7, 60, 32), torch.zeros(1, 1, 3, 60, 32)
+@pytest.mark.parametrize("size", [(60, 32), (64, 64)])
+def test_frames_that_are_not_of_the_generators_size_are_the_users_mistake(size: tuple[int, int]) -> None:
+    label, images = torch.zeros(1, 1, 7, *size), torch.zeros(1, 1, 3, *size)
     with pytest.raises(UserError) as caught:
         list(phases(small_recipe(), Batch({"images": images, "label": label})))
     assert caught.value.code == "image-size"
+
+
+@pytest.mark.parametrize("split", [1, 2, 3, 5])
+def test_a_rollout_goes_on_from_its_state_as_if_it_had_never_stopped(split: int) -> None:
+    recipe, batch = small_recipe(small_generator(raw=True).eval()), clip_of(6)
+    frames, rng = batch.frames(), torch.Generator()
+    with torch.no_grad():
+        whole = rolled_out(recipe, batch)
+        state = list(recipe.rollout(frames[:split], rng))[-1][1]
+        rest = [outputs for outputs, _ in recipe.rollout(frames[split:], rng, state)]
+    for outputs, again in zip(whole[split:], rest, strict=True):
+        assert outputs.keys() == again.keys()
+        assert all(torch.equal(outputs[name], again[name]) for name in outputs)
+
+
+def test_a_rollout_sees_the_frames_that_the_step_saw() -> None:
+    """In eval mode, where no power iteration comes between, and without updates."""
+    gen = small_generator().eval()
+    recipe, batch = small_recipe(gen), clip_of(4)
+    made: list[Tensor] = []
+    hook = gen.register_forward_hook(lambda network, inputs, outputs: made.append(outputs["fake_images"].detach()))
+    list(recipe.step(batch, StepContext(0, 0, torch.Generator())))
+    hook.remove()
+    with torch.no_grad():
+        outputs = rolled_out(recipe, batch)
+    assert all(torch.equal(step, each["fake_images"]) for step, each in zip(made, outputs, strict=True))

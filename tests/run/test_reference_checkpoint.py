@@ -42,7 +42,7 @@ from imagier.train.trainer import Trainer
 
 IMAGES = ("spade_a", "spade_b", "pix2pixHD_a", "pix2pixHD_b", "unit_a", "munit_a", "munit_patch_a", "funit_a")
 STILLS = [name for name in (*IMAGES, "coco_funit_a") if (GOLDEN / name).is_dir()]
-CLIPS = [name for name in ("vid2vid_street_a", "vid2vid_pose_a") if (GOLDEN / name).is_dir()]
+CLIPS = [name for name in ("vid2vid_street_a", "vid2vid_pose_a", "wc_vid2vid_a") if (GOLDEN / name).is_dir()]
 CASES = [*STILLS, *CLIPS]
 AVERAGE = "trainer.model_average_config={enabled: true, beta: 0.5, start_iteration: 0, remove_sn: "
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "preview": "show on a page what a batch looks like after augmentation",
     "index": "list the files of a folder that will be read from an object store",
     "vizdoom": "record a data set of videos in a game",
+    "crafter": "record a data set of videos in a game that is seen from above",
     "openmoji": "draw the default data set: emoji and their line art",
     "openmoji-tones": "draw data sets without pairs: emoji of people, in many colors",
 }

@@ -1,4 +1,5 @@
-"""`imagier data build`: packs a folder of files, or another store, into one LMDB or tar shards; finds optical flow."""
+"""`imagier data build`: packs a folder of files, or another store, into one LMDB or tar shards; finds optical flow, and
+reads points from pickles."""
 
 from __future__ import annotations
 
@@ -6,13 +7,16 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from imagier.cli.arguments import parse_positive, parse_writable_folder
+from imagier.cli.arguments import add_device, parse_positive, parse_writable_folder
 from imagier.cli.data.files import add_files, list_unused_flags, read_extensions, read_keys, read_roots
 from imagier.tools.progress import show_progress
 
 if TYPE_CHECKING:
+    import torch
+
+    from imagier.tools.flow.raft import RaftFlow
     from imagier.tools.stores.engine import Writer
     from imagier.tools.stores.plan import Plan
 
@@ -24,6 +28,7 @@ _WHAT = {
     "lmdb": "pack many files into one LMDB",
     "shards": "pack many files into tar shards",
     "flow": "find the optical flow of videos, once",
+    "unprojections": "turn the reference's pickles of points into images, once",
 }
 
 
@@ -32,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="store", required=True, metavar="WHAT")
     for name, text in _WHAT.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        (_add_flow if name == "flow" else _add_store)(sub)
+        {"flow": _add_flow, "unprojections": _add_unprojections}.get(name, _add_store)(sub)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
@@ -54,16 +59,51 @@ def _add_flow(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIG_OR_FOLDER",
         help="a folder images/<sequence>/..., or a YAML with such roots",
     )
-    add("--estimator", choices=("dis", "exact"), default="dis", help="dis: from the images; exact: from depth, cameras")
+    what = "dis (default), raft: from the images; exact: from depth, cameras"
+    add("--estimator", choices=("dis", "raft", "exact"), default="dis", help=what)
+    add(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="of raft, such as raft-things.pth (default: that, in torch's cache)",
+    )
+    add_device(parser)
     add("--workers", type=parse_positive, metavar="N", help="sequences at once (default: one per core)")
+
+
+def _add_unprojections(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    what = "a folder unprojections/<sequence>/<frame>.pkl or a store, or a YAML with such roots"
+    add("source", type=Path, metavar="CONFIG_OR_FOLDER", help=what)
+    where = "where the images go (default: beside the pickles)"
+    add("--output_root", type=parse_writable_folder, metavar="DIR", help=where)
+    add("--resolution", metavar="NAME", help="which of the pickles, such as w1024xh512 (default: the largest)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Builds what was asked for; returns the exit status. UserError if it cannot be made."""
-    return _run_flow(args) if args.store == "flow" else _run_store(args)
+    return {"flow": _run_flow, "unprojections": _run_unprojections}.get(args.store, _run_store)(args)
+
+
+def _run_unprojections(args: argparse.Namespace) -> int:
+    from imagier.errors import UserError
+    from imagier.tools.unprojections import build_unprojections
+
+    start = time.perf_counter()
+    roots = [args.source] if args.source.is_dir() else read_roots(args.source)[0]
+    if args.output_root and len(roots) > 1:
+        what, where = f"is one folder, but there are {len(roots)} roots", f"--output_root {args.output_root}"
+        raise UserError(what, where=where, advice="call it for one root at a time", code="several-roots")
+    for root in roots:
+        made = build_unprojections(root, args.output_root, resolution=args.resolution, progress=show_progress)
+        before = f", {made.known:,} of them before" if made.known else ""
+        print(f"{root}: {made.frames:,} frames of {made.resolution}{before}, in {time.perf_counter() - start:.1f} s")
+    return 0
 
 
 def _run_flow(args: argparse.Namespace) -> int:
+    from imagier.run.options import RunOptions
+    from imagier.run.process import open_runtime
     from imagier.run.workers import count_cores
     from imagier.tools.flow.build import build_flow
 
@@ -72,19 +112,36 @@ def _run_flow(args: argparse.Namespace) -> int:
     if not args.source.is_dir():
         roots, images = read_roots(args.source)
         extensions = read_extensions(args.source)
-    for root in roots:
-        made = build_flow(
-            root,
-            args.estimator,
-            images=images,
-            extensions=extensions,
-            workers=args.workers or count_cores(),
-            progress=show_progress,
-        )
-        before = f", {made.known:,} of them before" if made.known else ""
-        frames = f"flow of {made.frames:,} frames in {made.sequences:,} sequences{before}"
-        print(f"{root}: {frames}, in {time.perf_counter() - start:.1f} s")
+    with open_runtime(RunOptions(device=args.device, single_process=True)) as runtime:
+        estimator = _choose_estimator(args, runtime.device)
+        for root in roots:
+            made = build_flow(
+                root,
+                estimator,
+                images=images,
+                extensions=extensions,
+                workers=args.workers or count_cores(),
+                progress=show_progress,
+            )
+            before = f", {made.known:,} of them before" if made.known else ""
+            frames = f"flow of {made.frames:,} frames in {made.sequences:,} sequences{before}"
+            print(f"{root}: {frames}, in {time.perf_counter() - start:.1f} s")
     return 0
+
+
+def _choose_estimator(args: argparse.Namespace, device: torch.device) -> Literal["dis", "exact"] | RaftFlow:
+    """UserError if the weights of RAFT are not there, or not needed."""
+    from imagier.errors import UserError
+    from imagier.tools.flow.raft import RaftFlow
+
+    if args.estimator != "raft" and args.weights is not None:
+        what, where = f"has no effect on {args.estimator}", f"--weights {args.weights}"
+        raise UserError(what, where=where, advice="add --estimator raft", code="has-no-effect")
+    if args.estimator != "raft":
+        return args.estimator
+    raft = RaftFlow(args.weights, device)
+    print(f"RAFT on {device}, with weights of SHA-256 {raft.sha256}")
+    return raft
 
 
 def _run_store(args: argparse.Namespace) -> int:

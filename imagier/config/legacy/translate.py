@@ -30,7 +30,7 @@ _RENAMED_TYPES: dict[KeyPath, dict[str, str]] = {
     ("trainer", "type"): {"coco_funit": "funit"},
 }
 
-_ABSENT_METHODS = ("fs_vid2vid", "wc_vid2vid", "gancraft", "dummy")
+_ABSENT_METHODS = ("fs_vid2vid", "gancraft", "dummy")
 _ABSENT_DATASETS = ("dummy",)
 """What the reference had and this version has not: nothing else of such a config is worth a line."""
 
@@ -154,8 +154,7 @@ def translate_legacy(document: Document) -> list[str]:
     _move_keys(document)
     _move_distances(document)
     legacy_people.translate(document, _accepts_key)
-    legacy_video.translate(document, _accepts_key)
-    notes = legacy_data.translate(document)
+    notes = [*legacy_video.translate(document, _accepts_key), *legacy_data.translate(document)]
     _refuse(document)
     legacy_data.rewrite_ops(document)
     return [*notes, *_retire(document)]
@@ -265,6 +264,8 @@ def _retire(document: Document) -> list[str]:
     if recipe is not None and _FLOW_NETWORK not in recipe.players:
         instead = "the flow is that of the data or, without it, as OpenCV's DIS finds it"
         retired[_FLOW_NETWORK,] = Retired(instead if recipe.is_video else _NOT_OF_THIS_METHOD)
+    if recipe is not None and recipe.is_video:
+        retired |= legacy_video.RETIRED_ARGUMENTS
     notes = _drop_keys_of_the_other_discriminator(document)
     for key_path, (why, default) in retired.items():
         if not document.has(key_path) or _accepts_key(document, key_path):

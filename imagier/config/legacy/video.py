@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from imagier.config.legacy.data import OFF, Retired
+from imagier.config.legacy.people import list_input_types
 from imagier.config.load import Document, KeyPath
+from imagier.config.own_keys import SECTIONS
 
 Accepts = Callable[[Document, KeyPath], bool]
 """Whether a key means something to the class that its section names."""
@@ -29,8 +31,21 @@ _COMBINE: KeyPath = ("gen", "flow", "multi_spade_combine")
 _EMBEDS: tuple[KeyPath, ...] = (("gen", "embed"), (*_COMBINE, "embed"))
 
 
-def translate(document: Document, accepts: Accepts) -> None:
-    """Rewrites spellings in place, where the classes of the sections know what they become."""
+RETIRED_ARGUMENTS: dict[KeyPath, Retired] = {
+    ("inference_args", "save_fake_only"): Retired("frames are written alone, and side by side on request", True),
+    ("inference_args", "seq_index"): Retired("had no effect"),
+}
+"""Of inference."""
+
+_DECODE_POINTS = "convert::imaginaire.model_utils.wc_vid2vid.render::decode_unprojections"
+_POINTS = "unprojections"
+
+
+def translate(document: Document, accepts: Accepts) -> list[str]:
+    """Rewrites spellings in place, where the classes of the sections know what they become.
+
+    Returns a line for each thing that is done in another way here.
+    """
     _name_pose_type(document, accepts)
     for old, new in _MOVED.items():
         if document.has(old) and accepts(document, new) and not document.has(new):
@@ -42,6 +57,7 @@ def translate(document: Document, accepts: Accepts) -> None:
         _rewrite_generator(document)
     if accepts(document, ("dis", "additional_discriminators")):
         _rewrite_crops(document)
+    return _read_points_from_images(document)
 
 
 def list_retired_keys(document: Document, accepts: Accepts) -> dict[KeyPath, Retired]:
@@ -78,6 +94,20 @@ def _rewrite_generator(document: Document) -> None:
             document.refuse((*embed, "use_embed"), "label maps are always encoded (without, the reference failed)")
         else:
             document.drop((*embed, "use_embed"))
+
+
+def _read_points_from_images(document: Document) -> list[str]:
+    """Pickles of points: `imagier data build unprojections` makes images of them."""
+    notes = []
+    for key_path in (path for section in SECTIONS for path in list_input_types(document, section)):
+        op = (*key_path, "post_aug_ops")
+        if document.get(op) == _DECODE_POINTS:
+            origin = document.origin(op)
+            document.drop(op)
+            document.set((*key_path, "ext"), "png", origin)
+            document.set((*key_path, "type"), _POINTS, origin)
+            notes.append(f"{origin}: {key_path[-1]}: are PNGs here; `imagier data build unprojections` makes them")
+    return notes
 
 
 def _rewrite_crops(document: Document) -> None:

@@ -6,6 +6,9 @@ sampled at p + flow(p), is frame t: what video-to-video synthesis needs (Wang et
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import cv2
 import numpy as np
 from torch import Tensor
@@ -28,13 +31,15 @@ _UNKNOWN_COLOR = np.array((48, 48, 52), np.uint8)
 class Codec(codec.Codec):
     """PNGs of 3 x 16 bits in the form of KITTI (Geiger et al. 2013): x and y in 1/64 px plus 32768, and 1 where known.
 
-    Networks see N x 3 x H x W: pixels to the right, pixels down, and the confidence, 0 or 1. Vectors turn, shrink and
-    grow with the image. Where the confidence is 0, they are 0: where nothing is known, and where an augmentation has
-    cut off the place that they lead to.
+    A batch holds the vectors under the name of the type, N x 2 x H x W, pixels to the right and pixels down, and
+    <name>_confidence, N x 1 x H x W, 0 or 1; a label has all three channels. Vectors turn, shrink and grow with the
+    image. Where the confidence is 0, they are 0: where nothing is known, and where an augmentation has cut off the
+    place that they lead to.
     """
 
     num_channels = 3
     holds_ids = True
+    batch_parts: ClassVar[Mapping[str, int]] = {"": 2, "_confidence": 1}
     leads_to_previous = True
 
     def decode(self, file: EncodedFile) -> np.ndarray:
@@ -65,7 +70,7 @@ class Codec(codec.Codec):
         return _forget_outside(np.concatenate([vectors, flow[..., 2:]], axis=2))
 
     def expand(self, stored: Tensor) -> Tensor:
-        """Vectors in pixels, and the confidence."""
+        """Vectors in pixels, and the confidence, N x ... x 3 x H x W."""
         return stored.movedim(-1, -3).float()
 
     def to_rgb(self, array: np.ndarray, canvas: np.ndarray | None = None) -> np.ndarray:

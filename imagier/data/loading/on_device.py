@@ -46,8 +46,7 @@ class Expander:
             if codec is None:
                 ready[name] = tensor
             elif codec not in self.labels:
-                expanded = codec.expand(tensor)
-                ready[prefix + codec.batch_name] = self._lay_out(expanded) if codec.gives_pixels else expanded
+                ready |= self._name_parts(codec, codec.expand(tensor), prefix)
         for prefix in ("", FEW_SHOT) if self.labels else ():
             if prefix + self.labels[0].name in batch.tensors:
                 ready[f"{prefix}label"] = self._label(batch, prefix)
@@ -58,6 +57,14 @@ class Expander:
         if name in self.codecs or not name.startswith(FEW_SHOT):
             return "", self.codecs.get(name)
         return FEW_SHOT, self.codecs.get(name.removeprefix(FEW_SHOT))
+
+    def _name_parts(self, codec: Codec, expanded: Tensor, prefix: str) -> dict[str, Tensor]:
+        """The tensors of an input type, by their names in a batch."""
+        if not codec.gives_pixels:
+            return {prefix + codec.batch_name: expanded}
+        channels = codec.batch_parts or {"": expanded.shape[-3]}
+        parts = expanded.split(list(channels.values()), dim=-3)
+        return {prefix + codec.batch_name + end: self._lay_out(part) for end, part in zip(channels, parts)}
 
     def _label(self, batch: Batch, prefix: str) -> Tensor:
         lengths = list(self.label_lengths.values())

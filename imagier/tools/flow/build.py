@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
+from typing import Literal
 
 from imagier.data.codec import InputType
 from imagier.data.codecs import image
@@ -18,14 +19,14 @@ from imagier.data.listing.frame_index import FrameIndex, SequenceRef
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.opening import detect_store
 from imagier.errors import UserError, suggest_sibling
-from imagier.tools.flow.dis import Dis
 from imagier.tools.flow.estimator import Estimator, Flow, Frame
 from imagier.tools.flow.exact import Exact
+from imagier.tools.flow.from_images import FromImages
+from imagier.tools.flow.raft import RaftFlow
 from imagier.tools.progress import ProgressBar, Update
 from imagier.train.disk import describe_error, remove_temporaries, write_atomic
 
 FLOW = "flow"
-ESTIMATORS = ("dis", "exact")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class FlowSummary:
 
 def build_flow(
     root: Path,
-    estimator: str = "dis",
+    estimator: Literal["dis", "exact"] | RaftFlow = "dis",
     *,
     images: str = "images",
     extensions: dict[str, str] | None = None,
@@ -49,11 +50,12 @@ def build_flow(
 ) -> FlowSummary:
     """Writes root/flow/<sequence>/<frame>.png for every frame: see imagier/data/codecs/flow.py.
 
-    estimator: dis or exact. images: the input type of the frames, for dis. extensions: of the input types, where
-    files of several lie in the folder; else found there. workers: threads, each with a sequence of its own.
+    estimator: dis, exact, or RAFT. images: the input type of the frames; exact flow is not found in them. extensions:
+    of the input types, where files of several lie in the folder; else found there. workers: threads, each with a
+    sequence of its own.
     Frames that are there are not made again, so that a call continues one that was killed. UserError if it cannot be.
     """
-    made: Estimator = Exact(root) if estimator == "exact" else Dis(images)
+    made, told = _choose(estimator, root, images)
     known = dict(extensions or {})
     if root.is_dir() and detect_store(root, made.input_types) != "folder":
         advice = "find the flow of the folder that it was built from, and build it again"
@@ -61,16 +63,25 @@ def build_flow(
     source = FolderSource(root, {name: known.get(name) or _find_extension(root, name) for name in made.input_types})
     codecs = [image.Codec(InputType(name=name, ext=source.extension(name))) for name in made.input_types]
     index = FrameIndex(source, codecs, OpenVideos())
-    _claim(root, {"estimator": estimator, "input_types": list(made.input_types)})
+    _claim(root, {**told, "input_types": list(made.input_types)})
     named = _choose_names(root, index, known)
     paths = [_list_paths(root, named, sequence) for sequence in named.sequences]
     missing = [[number for number, path in enumerate(each) if not path.is_file()] for each in paths]
     total, left = sum(map(len, paths)), sum(map(len, missing))
     if left:
-        with progress(f"finding flow ({estimator})") as update:
+        with progress(f"finding flow ({told['estimator']})") as update:
             job = _Job(root, made, index, _Counter(total - left, total, update))
             job.run(list(zip(index.sequences, paths, missing)), workers)
     return FlowSummary(total, len(paths), total - left)
+
+
+def _choose(estimator: Literal["dis", "exact"] | RaftFlow, root: Path, images: str) -> tuple[Estimator, dict[str, str]]:
+    """The estimator, and what is to be written down about it."""
+    if estimator == "exact":
+        return Exact(root), {"estimator": estimator}
+    if estimator == "dis":
+        return FromImages(images), {"estimator": estimator}
+    return FromImages(images, estimator), {"estimator": "raft", "weights_sha256": estimator.sha256}
 
 
 class _Counter:

@@ -163,7 +163,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     with pytest.raises(UserError) as caught:
         record(tmp_path, minutes=1, progress=quiet)
-    assert caught.value.code == "not-vizdoom"
+    assert caught.value.code == "other-data"
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 

@@ -131,33 +131,28 @@ def test_frames_without_flow_are_a_line(tmp_path: Path, second: np.ndarray, code
     assert caught.value.code == code and "a/1" in str(caught.value.where)
 
 
-def test_the_flow_of_a_clip_explains_its_frames(root: Path) -> None:
+def test_the_flow_of_a_clip_explains_its_frames_after_all_augmentations(root: Path) -> None:
     build_flow(root)
     types = {"images": "png", "flow": "png"}
     codecs = [image.Codec(InputType(name="images", ext="png")), flow.Codec(InputType(name="flow", ext="png"))]
-    augmentations = {"resize_h_w": "96, 80", "horizontal_flip": True}
-    clips = build(
-        paired_videos.Dataset,
-        [FolderSource(root, types)],
-        codecs=codecs,
-        augmentations=augmentations,
-        is_training=True,
-        initial_sequence_length=4,
-        max_sequence_length=4,
-    )
+    augmentations = {"resize_h_w": "96, 80", "horizontal_flip": True, "random_crop_h_w": "80, 72"}
+    options = {"is_training": True, "initial_sequence_length": 4, "max_sequence_length": 4}
+    sources = [FolderSource(root, types)]
+    clips = build(paired_videos.Dataset, sources, codecs=codecs, augmentations=augmentations, **options)
     samples = [clips[0, index] for index in range(6)]
     loaded = collate([Read(sample=sample) for sample in samples])
     batch = Expander(codecs, [])(Batch(loaded.tensors))
-    assert batch["flow"].shape == (6, 4, 3, 96, 80)
+    assert batch.tensors.keys() == {"images", "flow", "flow_confidence"}
+    assert batch["flow"].shape == (6, 4, 2, 80, 72) and batch["flow_confidence"].shape == (6, 4, 1, 80, 72)
     assert {sample.numbers["is_flipped"] for sample in samples} == {True, False}
     frames, vectors = batch["images"][:, 1:].flatten(0, 1), batch["flow"][:, 1:].flatten(0, 1)
-    known = vectors[:, 2:].expand_as(frames) > 0
-    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(80.0), indexing="ij")
+    known = batch["flow_confidence"][:, 1:].flatten(0, 1).expand_as(frames) > 0
+    y, x = torch.meshgrid(torch.arange(80.0), torch.arange(72.0), indexing="ij")
     places = torch.stack([x + vectors[:, 0], y + vectors[:, 1]], dim=-1)
-    grid = (2 * places + 1) / torch.tensor([80, 96]) - 1
+    grid = (2 * places + 1) / torch.tensor([72, 80]) - 1
     past = batch["images"][:, :-1].flatten(0, 1)
     error = (F.grid_sample(past, grid, align_corners=False) - frames)[known].abs().mean()
-    assert error < 0.15 * (past - frames)[known].abs().mean()
+    assert known.float().mean() > 0.7 and error < 0.15 * (past - frames)[known].abs().mean()
 
 
 @pytest.mark.parametrize("file", ["images/data.mdb", "000.tar"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ def open_game(map_name: str, seed: int) -> Iterator[Any]:
 
     game = vizdoom.DoomGame()
     game.set_doom_game_path(str(find_wad()))
+    game.set_doom_config_path(os.devnull)  # else it leaves a file in the current folder
     game.set_doom_map(map_name)
     game.set_window_visible(False)
     game.set_sound_enabled(False)

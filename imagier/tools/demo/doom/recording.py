@@ -10,7 +10,6 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from imagier.tools.demo.doom.licenses import CREDITS
 from imagier.tools.demo.doom.ray_casting import SKY, Lens, Pose, cast_rays
 from imagier.tools.demo.doom.walks import Ground, find_ground, plan_walk
 from imagier.tools.demo.emoji import is_taken
+from imagier.tools.demo.recorded import Summary, reuse
 from imagier.tools.flow.build import build_flow
 from imagier.tools.flow.exact import CAMERAS, DEPTH, FAR_DEPTH, UNKNOWN_DEPTH, Cameras
 from imagier.tools.progress import ProgressBar
@@ -52,15 +52,6 @@ _TRIES, _DARKEST = 200, 32
 _GAME_DEPTH_UNIT, _GAME_DEPTH_END = 8, 250
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What has been recorded."""
-
-    frames: dict[str, int]
-    """By split."""
-    is_reused: bool
-
-
 def record(
     out: Path,
     *,
@@ -82,7 +73,7 @@ def record(
     settings = {"minutes": minutes, "size_px": size_px, "seed": seed, "maps": maps}
     _check(minutes, size_px, maps)
     if is_taken(out):
-        return _reuse(out, settings)
+        return reuse(out, MANIFEST, settings)
     counts = {split: max(1, round(share * minutes * 60 * FRAMES_PER_SECOND / FRAMES)) for split, share in _SHARES}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-", suffix=".partial") as scratch:
@@ -211,17 +202,3 @@ def _check(minutes: float, size_px: int, maps: dict[str, list[str]]) -> None:
     if both or not maps["train"] or not maps["val"]:
         what = f"{', '.join(sorted(both))} in both splits" if both else "a split has no map"
         raise UserError(what, where="maps", advice="train and test on different maps", code="same-map")
-
-
-def _reuse(out: Path, settings: dict[str, object]) -> Summary:
-    """What is in `out`. UserError if it was made with other settings, or is something else."""
-    path = out / MANIFEST
-    if not path.is_file():
-        what = f"exists, but is no data set of VizDoom (no {MANIFEST})"
-        raise UserError(what, where=out, advice="choose another --out", code="not-vizdoom")
-    about = json.loads(path.read_text(encoding="utf-8"))
-    for key, wanted in settings.items():
-        if about.get(key) != wanted:
-            what = f"was made with {key} {about.get(key)}, not {wanted}"
-            raise UserError(what, where=out, advice="choose another --out", code="other-settings")
-    return Summary(about["frames"], is_reused=True)

@@ -1,0 +1,316 @@
+"""World-consistent vid2vid: videos from videos of label maps in which a place looks as it did before.
+
+Mallya et al., World-Consistent Video-to-Video Synthesis, 2020. Points of the world keep the color in which they were
+first made; what is known of a new frame before it is made guides the generator. The discriminator is that of vid2vid
+(`type: vid2vid`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from imagier.errors import UserError
+from imagier.losses import clips
+from imagier.losses.clips import expand_weights
+from imagier.losses.flow import FlowEstimator, OnlineDis, check_flow
+from imagier.losses.frames import LOG_NAMES, FrameLosses
+from imagier.losses.gan import GanMode, center_logits
+from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.nn.clip_discriminator import ClipDiscriminator
+from imagier.nn.colorize import colorize
+from imagier.nn.conv import WeightNorm
+from imagier.nn.flow_network import FlowParams
+from imagier.nn.frame_generator import FrameGenerator, GuidanceParams, MultiSpadeParams
+from imagier.nn.label_embedder import EmbedParams
+from imagier.nn.label_parts import find_class_map, split_label
+from imagier.nn.point_cloud import PointCloud, empty_cloud, paint, render
+from imagier.nn.resize import to_rgb
+from imagier.ranges import Count, NonNegative, Odd, Positive, Several
+from imagier.recipe import Batch, Losses, State, StepContext
+from imagier.recipe import Recipe as BaseRecipe
+
+_EMBED, _FLOW, _NORM = EmbedParams(), FlowParams(), MultiSpadeParams()
+
+POINTS = "unprojections"
+"""Which point of the world each pixel shows, N x T x 1 x H x W, as in nn/point_cloud.py."""
+
+
+class Generator(FrameGenerator):
+    """A frame from its label map, from the labels and frames before it, and from the colors of what it shows."""
+
+    def __init__(
+        self,
+        *,
+        label_channels: int,
+        image_channels: int,
+        crop_h_w: tuple[int, int],
+        guidance: GuidanceParams,
+        num_frames: Several = 3,
+        num_layers: Positive = 7,
+        num_downsamples_img: Count = 4,
+        num_filters: Positive = 32,
+        max_num_filters: Positive = 1024,
+        kernel_size: Odd = 3,
+        weight_norm_type: WeightNorm = "spectral",
+        activation_norm_params: MultiSpadeParams = _NORM,
+        style_dims: Positive = 256,
+        use_segmap_as_input: bool = False,
+        embed: EmbedParams = _EMBED,
+        flow: FlowParams = _FLOW,
+    ) -> None:
+        """guidance: How the colors of points guide it.
+        num_frames: Frames that it looks at: the one that it makes, and those before. [frames]
+        num_layers: Depth of the decoder: how often it doubles the size.
+        num_downsamples_img: Depth at which the frame before joins: how often its size is halved.
+        num_filters: Width at full size; it doubles whenever the size halves. [channels]
+        max_num_filters: Largest width. [channels]
+        kernel_size: Height and width of the kernels of the trunk's convolutions. [pixels]
+        weight_norm_type: Norm of the weights of the residual blocks.
+        activation_norm_params: The spatially adaptive norms.
+        style_dims: Size of the code that the first frame starts from, which is 0.
+        use_segmap_as_input: Start the first frame from its small label map instead of a code.
+        embed: The network that encodes label maps for the spatially adaptive norms.
+        flow: The network that predicts motion, and how the moved frame is used.
+        """
+        _check_flow(flow)
+        super().__init__(
+            label_channels=label_channels,
+            image_channels=image_channels,
+            crop_h_w=crop_h_w,
+            num_frames=num_frames,
+            num_layers=num_layers,
+            num_downsamples_img=num_downsamples_img,
+            num_filters=num_filters,
+            max_num_filters=max_num_filters,
+            kernel_size=kernel_size,
+            weight_norm_type=weight_norm_type,
+            activation_norm_params=activation_norm_params,
+            style_dims=style_dims,
+            use_segmap_as_input=use_segmap_as_input,
+            embed=embed,
+            flow=flow,
+            pose_type=None,
+            remove_face_labels=False,
+            guidance=guidance,
+        )
+        self.start_from = guidance.start_from
+
+
+def _check_flow(flow: FlowParams) -> None:
+    """UserError for what cannot go together with guidance."""
+    if flow.multi_spade_combine is None:
+        what = "is needed here: guidance modulates the layers that the warped frame modulates"
+        raise UserError(what, where="flow.multi_spade_combine", code="not-supported")
+    if flow.generate_raw_output:
+        what = "must be false: this method makes no raw frames"
+        raise UserError(what, where="flow.generate_raw_output", code="not-supported")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights(clips.LossWeights):
+    """Weights of the losses. A loss of weight 0 is not computed, except for the adversarial ones of images."""
+
+    guidance: NonNegative
+    """L1 between a frame and the colors that guide it, where there are any."""
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What the next frame of clips follows from."""
+
+    labels: Tensor | None
+    """Labels before it, the oldest first, N x P x L x H x W."""
+    images: Tensor | None
+    """Generated frames before it, N x P x C x H x W."""
+    cloud: PointCloud
+    count: int
+    """Frames before it."""
+
+
+class Recipe(BaseRecipe):
+    """Training of world-consistent vid2vid on clips: each frame is an update of either player.
+
+    A batch holds `unprojections`: which point of the world each pixel shows, N x T x 1 x H x W, as in
+    nn/point_cloud.py. It may hold `flow` and `flow_confidence` as for vid2vid.
+    """
+
+    required_inputs: ClassVar[Sequence[str]] = ("images", "label", POINTS)
+    normalized_inputs: ClassVar[Sequence[str]] = ("images",)
+    data_keys: ClassVar[Sequence[str]] = ("single_frame_epoch", "num_epochs_temporal_step")
+    is_video: ClassVar[bool] = True
+    log_names: ClassVar[Mapping[str, str]] = {**LOG_NAMES, "guidance": "Guidance"}
+
+    def __init__(
+        self,
+        *,
+        gen: Generator,
+        dis: ClipDiscriminator,
+        label_lengths: Mapping[str, int],
+        one_hot: Sequence[str] = (),
+        gan_mode: GanMode = "hinge",
+        loss_weight: LossWeights,
+        perceptual_loss: PerceptualConfig | None = None,
+        reuse_gen_output: bool = True,
+        single_frame_epoch: Count = 0,
+        num_epochs_temporal_step: Positive | None = None,
+    ) -> None:
+        """label_lengths: channels of each type in the label, in order.
+        one_hot: types with a channel per class.
+        gan_mode: The adversarial loss: hinge (Lim & Ye 2017), least_square (Mao et al. 2017), non_saturated or softplus
+            (Goodfellow et al. 2014), wasserstein (Arjovsky et al. 2017).
+        loss_weight: Factor of each loss in the total.
+        perceptual_loss: The perceptual loss; needed if its weight is not 0.
+        reuse_gen_output: One forward of the generator per frame serves both updates; false: each has its own.
+        single_frame_epoch: The first epoch with clips of more than one frame.
+        num_epochs_temporal_step: Epochs after which the length of clips doubles; null: it stays. [epochs]
+        """
+        self.gen = gen
+        self.dis = dis
+        self.label_lengths = label_lengths
+        self.one_hot = one_hot
+        self.gan_mode: GanMode = gan_mode
+        self.loss_weight = expand_weights(loss_weight, dis)
+        self.check_weights("gan")
+        self.perceptual_config = perceptual_loss
+        self.reuse_gen_output = reuse_gen_output
+        self.estimate_flow: FlowEstimator = OnlineDis()
+        self.frame_losses = FrameLosses(dis, weights=self.loss_weight, gan_mode=gan_mode, label_lengths=label_lengths)
+
+    def load_losses(self) -> Sequence[nn.Module]:
+        perceptual = PerceptualLoss.create_if_weighted(self.perceptual_config, self.loss_weight["perceptual"])
+        self.frame_losses.perceptual = perceptual
+        return () if perceptual is None else (perceptual,)
+
+    def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
+        """The frames of the clips one after the other, each with an update of either player."""
+        past, made = _begin(self.prepare(batch)), list[Tensor]()
+        for t, now in enumerate(batch.frames()):
+            frame = self.frame_losses.look_at(self.dis, batch.tensors, t, made)
+            inputs = self._inputs(now, past)
+            with torch.set_grad_enabled(self.reuse_gen_output):
+                fake = self.gen(*inputs)
+            yield "dis", self.frame_losses.of_dis(self.dis, frame, fake)
+            if not self.reuse_gen_output:
+                fake = self.gen(*inputs)
+            yield (
+                "gen",
+                {
+                    **self.frame_losses.of_gen(self.dis, frame, fake, self.estimate_flow),
+                    **self._guidance_loss(fake),
+                },
+            )
+            past = self._follow(past, now, fake)
+            made = [*made, fake["fake_images"].detach()][-max(self.dis.memory, 1) :]
+
+    def _guidance_loss(self, fake: Mapping[str, Tensor]) -> Losses:
+        """Mean of |fake - color| over all values of pixels with a color; 0 without any."""
+        if not self.loss_weight["guidance"]:
+            return {}
+        images, guidance = fake["fake_images"].float(), fake.get("guidance_images_and_masks")
+        if guidance is None:
+            return {"guidance": images.new_zeros(())}
+        colors, mask = guidance[:, :-1], guidance[:, -1:].expand_as(images)
+        return {"guidance": ((images - colors) * mask).abs().sum() / (mask.sum() + 1e-6)}
+
+    def prepare(self, batch: Batch) -> Batch:
+        """UserError if the frames are not of the generator's size, or if the flow or the points are none."""
+        self.gen.check_frame_size(*batch["label"].shape[-2:])
+        check_flow(batch.tensors)
+        if POINTS in batch and (batch[POINTS].shape[2] != 1 or batch[POINTS].is_floating_point()):
+            advice = f"give it `type: {POINTS}`, and see docs/data.md"
+            raise UserError("holds no points", where=f"data.input_types: {POINTS}", advice=advice, code="not-points")
+        return batch
+
+    def _inputs(self, now: Batch, past: _Past) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """What the generator sees at a moment."""
+        is_guided = POINTS in now and past.count >= self.gen.start_from
+        guidance = render(past.cloud, now[POINTS][:, 0]) if is_guided else None
+        return now["label"][:, 0], past.labels, past.images, guidance
+
+    def _follow(self, past: _Past, now: Batch, fake: Mapping[str, Tensor]) -> _Past:
+        """What the frame after this one follows from."""
+        latest, cloud = fake["fake_images"].detach(), past.cloud
+        if POINTS in now and past.count >= self.gen.start_from:
+            cloud = paint(cloud, now[POINTS][:, 0], latest)
+        newest = self.gen.num_frames - 1
+        return _Past(
+            _append(past.labels, now["label"], newest),
+            _append(past.images, latest[:, None], newest),
+            cloud,
+            past.count + 1,
+        )
+
+    def rollout(
+        self, frames: Iterable[Batch], rng: torch.Generator, state: State | None = None
+    ) -> Iterator[tuple[dict[str, Tensor], State]]:
+        """The frames of clips, each made from the labels and the generated frames before it, and from the colors of
+        points, which are the state."""
+        past = None if state is None else _unpack(state)
+        for now in frames:
+            before = _begin(now) if past is None else past
+            fake = self.gen(*self._inputs(now, before))
+            past = self._follow(before, now, fake)
+            yield fake, _pack(past)
+
+    def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """The generator's outputs for the last frame, made from the generated ones before it."""
+        for fake, _ in self.rollout(batch.frames(), rng):
+            last = fake
+        return last
+
+    def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+        """Of the discriminators of images as a whole, of the last frame."""
+        fake, last = self.generate(batch, rng)["fake_images"], batch["images"].shape[1] - 1
+        of_real, of_fake = (self.dis.judge(batch["label"][:, last], x)[0] for x in (batch["images"][:, last], fake))
+        return center_logits(of_real, self.gan_mode), center_logits(of_fake, self.gan_mode)
+
+    def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        """The last frame of each clip, made from the generated ones before it."""
+        return to_rgb(self.generate(batch, rng)["fake_images"])
+
+    def target(self, batch: Batch) -> Tensor:
+        return to_rgb(batch["images"][:, -1])
+
+    def class_map(self, batch: Batch) -> Tensor | None:
+        return find_class_map(batch["label"][:, -1], self.label_lengths, self.one_hot)
+
+    def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        labels = split_label(batch["label"][:, -1], self.label_lengths)
+        return {"images": self.target(batch), **{name: colorize(part) for name, part in labels.items()}}
+
+    def visualize_frame(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A frame, and what it is made of."""
+        columns = {"fake": outputs["fake_images"]}
+        if "guidance_images_and_masks" in outputs:
+            guidance = outputs["guidance_images_and_masks"]
+            columns |= {"guidance": guidance[:, :-1], "guided": guidance[:, -1:] * 2 - 1}
+        if "warped_images" in outputs:
+            columns |= {"warped": outputs["warped_images"], "painted anew": outputs["fake_occlusion_masks"] * 2 - 1}
+        return {name: to_rgb(column) for name, column in columns.items()}
+
+
+def _begin(batch: Batch) -> _Past:
+    """Before the first frame of clips."""
+    return _Past(None, None, empty_cloud(batch["label"].device), 0)
+
+
+def _append(before: Tensor | None, latest: Tensor, count: int) -> Tensor:
+    """The newest frames of N x P x C x H x W and N x 1 x C x H x W."""
+    return latest if before is None else torch.cat([before, latest], dim=1)[:, -count:]
+
+
+def _pack(past: _Past) -> State:
+    assert past.labels is not None and past.images is not None
+    points, colors = past.cloud
+    count = torch.tensor(past.count)
+    return {"labels": past.labels, "images": past.images, "points": points, "colors": colors, "count": count}
+
+
+def _unpack(state: State) -> _Past:
+    cloud = PointCloud(state["points"], state["colors"])
+    return _Past(state["labels"], state["images"], cloud, int(state["count"]))
