@@ -16,7 +16,7 @@ import doc_commands
 import doc_sandbox
 import pytest
 import yaml
-from any_type import METHOD
+from any_type import METHOD, VIDEOS
 from contract.experiment import CPU, loader_of
 from doc_blocks import Block, anchors, blocks, commands, inline_commands, links, prose
 from images import write
@@ -172,7 +172,7 @@ def _base(tree: dict) -> dict:
         return {key: value for key, value in base.items() if key not in NETWORKS}
     if tree.keys() & {"trainer", *NETWORKS}:
         return base
-    clips = tree.get("data", {}).get("type") == "paired_videos"
+    clips = tree.get("data", {}).get("type") in VIDEOS
     write(Path("docs_lab/any.py"), METHOD.format(clips=clips).encode())
     sys.modules.pop("docs_lab.any", None)
     base |= {section: {"type": "docs_lab.any"} for section in ("trainer", "gen", "dis")}

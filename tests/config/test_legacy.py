@@ -201,9 +201,9 @@ def test_a_method_that_this_version_lacks_is_the_only_thing_said(tmp_path: Path,
 
 def test_a_kind_of_data_that_this_version_lacks_is_not_taken_for_another(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        modern(tmp_path, "data.type=imaginaire.datasets.paired_few_shot_videos_native")
+        modern(tmp_path, "data.type=imaginaire.datasets.dummy")
     (error,) = caught.value.errors
-    assert (error.where, error.what) == ("command line: data.type", "this version has no paired_few_shot_videos_native")
+    assert (error.where, error.what) == ("command line: data.type", "this version has no dummy")
 
 
 @pytest.mark.parametrize("case", ["fs_vid2vid_face_a", "gancraft_a"])

@@ -146,3 +146,29 @@ def test_what_cannot_be_done_is_refused_with_its_place(
     tmp_path: Path, name: str, override: str, where: str, code: str
 ) -> None:
     assert (where, code) in codes(tmp_path, name, override)
+
+
+def test_two_frames_of_a_video_file_are_a_clip_and_its_reference(tmp_path: Path) -> None:
+    overrides = [
+        "data.type=imaginaire.datasets.paired_few_shot_videos_native",
+        "data.input_types=[{videos: {ext: mp4, num_channels: 3, normalize: true}}, "
+        "{edges: {ext: mp4, num_channels: 1}}]",
+        "data.input_image=[videos]",
+        "data.input_labels=[edges]",
+        "data.input_few_shot_labels=[]",
+        "data.full_data_ops=None",
+        "data.output_h_w=None",
+        "data.keypoint_data_types=[]",
+        "data.for_face_dataset=None",
+        "data.train={roots: [somewhere], augmentations: {resize_h_w: '32, 32'}}",
+    ]
+    run, _ = config_of(tmp_path, "few_shot_face", *overrides)
+    assert run.data.type == "paired_few_shot_videos" and run.data.rename_inputs == {"images": "videos"}
+    assert run.data.train is not None
+    own = run.data.train.own
+    assert (own["initial_few_shot_K"], own["initial_sequence_length"], own["max_sequence_length"]) == (1, 1, 1)
+    for key in (
+        "data.first_last_only=true",
+        "data.train.individual_video_frame_augmentations={random_scale_limit: 0.1}",
+    ):
+        assert codes(tmp_path, "few_shot_face", *overrides, key) == [(key.partition("=")[0], "not-supported")]

@@ -70,7 +70,7 @@ def test_the_example_names_a_file_that_is_none_of_its_own(depth: Codec, array: n
 def test_the_files_of_the_room_are_the_kinds() -> None:
     files = {path.stem for path in Path(codecs.__file__).parent.glob("*.py")} - {"__init__"}
     assert files == set(list_types(CODEC))
-    assert files == {"image", "mask", "class_map", "keypoints", "openpose", "face_landmarks", "flow"}
+    assert files == {"image", "mask", "class_map", "keypoints", "openpose", "face_landmarks", "flow", "unprojections"}
 
 
 def test_classes_outside_of_the_label_have_a_channel_each_too() -> None:

@@ -44,7 +44,8 @@ _OPTIONS: dict[str, tuple[str, dict[str, str]]] = {
 _CROPS = "imaginaire.model_utils.fs_vid2vid::"
 _CROP_OPS = {f"{_CROPS}crop_face_from_data": "face", f"{_CROPS}crop_person_from_data": "person"}
 _NORMALIZE = f"{_FACE}normalize_and_connect_face_keypoints"
-_CONCAT_FEW_SHOT = "imaginaire.model_utils.label::concat_few_shot_labels"
+_LABEL = "imaginaire.model_utils.label::"
+_CONCAT_FEW_SHOT = f"{_LABEL}concat_few_shot_labels"
 _NORMALIZE_KEYS = {"normalize_momentum": "momentum", "smooth_kernel_size": "window"}
 
 _PINS = ("driving_seq_index", "few_shot_seq_index", "few_shot_frame_index")
@@ -53,10 +54,14 @@ _ALL = -1
 
 _FEW_SHOT = "few_shot_"
 
+_NATIVE, _VIDEOS = "paired_few_shot_videos_native", "videos"
+"""A data set of video files, all of which had this type."""
+
 
 def translate(document: Document, accepts: Accepts) -> None:
     """Rewrites spellings in place, where the classes of the sections know what they become."""
     for section in SECTIONS:
+        _rewrite_native(document, section)
         drawn = dict(_name_codecs(document, section))
         if accepts(document, (section, "initial_few_shot_K")):
             _rewrite_full_data_ops(document, section)
@@ -71,6 +76,22 @@ def translate(document: Document, accepts: Accepts) -> None:
         if document.has(old) and document.has(new[:-1]) and accepts(document, new) and not document.has(new):
             origin, value = document.origin(old), document.drop(old)
             document.set(new, None if value == _ALL else value, origin)
+
+
+def _rewrite_native(document: Document, section: str) -> None:
+    """Two frames of a video file, one to be made of the other: a clip of one frame with one for reference."""
+    if document.get((section, "type")) != _NATIVE:
+        return
+    origin = document.origin((section, "type"))
+    document.set((section, "type"), _NATIVE.removesuffix("_native"), origin)
+    document.set((section, "initial_few_shot_K"), 1, origin)
+    for key in ("initial_sequence_length", "max_sequence_length"):
+        document.set((section, key), 1, origin)
+    names = [key_path[-1] for key_path in list_input_types(document, section)]
+    if _VIDEOS in names and "images" not in names and not document.has((section, "rename_inputs")):
+        document.set((section, "rename_inputs"), {"images": _VIDEOS}, origin)
+        ops = document.get((section, "full_data_ops")) or f"{_LABEL}concat_labels"
+        document.set((section, "full_data_ops"), f"rename_inputs, {ops}", origin)
 
 
 def _name_codecs(document: Document, section: str) -> Iterator[tuple[str, str]]:

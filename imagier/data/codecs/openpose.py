@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from imagier.data import codec
 from imagier.data.augmentation.augment import Drawn
-from imagier.data.codec import InputType, Stored
+from imagier.data.codec import InputType, Remark, Stored
 from imagier.data.codecs.image import scale_values
 from imagier.data.codecs.keypoints import check_finite, describe_error, wrong_content
 from imagier.data.decoding.decode import EncodedFile
@@ -18,6 +19,12 @@ from imagier.data.drawing.pose import COLOR_CHANNELS, NUM_POINTS, PART_CHANNELS,
 from imagier.errors import UserError
 from imagier.nn.colorize import palette
 from imagier.ranges import Share
+
+NOBODY = Remark(
+    "nobody",
+    "without a person, of which nothing is drawn",
+    "remove these frames, or run OpenPose on them again",
+)
 
 _SURE = 0.01
 
@@ -85,6 +92,10 @@ class Codec(codec.Codec):
     def expand(self, stored: Tensor) -> Tensor:
         """Strokes in [0, 1], or [-1, 1] with `normalize`."""
         return scale_values(stored, self.input_type)
+
+    def examine(self, array: np.ndarray) -> Sequence[Remark]:
+        """Whether nobody is seen."""
+        return () if (array[:, 2] > _SURE).any() else [NOBODY]
 
     def to_rgb(self, array: np.ndarray, canvas: np.ndarray | None = None) -> np.ndarray:
         """Strokes on black; each channel in a color of its own."""

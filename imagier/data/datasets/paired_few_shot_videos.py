@@ -111,6 +111,9 @@ class Dataset(dataset.Dataset):
         self._kept: tuple[Key, _References] | None = None
         """Of the sequence that was read last: computed again, it would be the same."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_kept": None}  # what it was drawn with cannot be sent to a worker
+
     @classmethod
     def check_keys(cls, keys: Mapping[str, Any], *, is_training: bool) -> None:
         """As of paired_videos; and UserError if a key lacks another, or has no effect in training."""

@@ -24,7 +24,7 @@ LANDMARKS, DENSEPOSE, OPENPOSE, PEOPLE = (
     "poses-openpose",
     "human_instance_maps",
 )
-"""Input types by their names: as in the reference, and no others. PEOPLE need not be there, and is in no batch."""
+"""Input types by their names: as in the reference, and no others. PEOPLE need not be there."""
 
 NEEDED: dict[CropKind, str] = {"face": LANDMARKS, "person": DENSEPOSE}
 
@@ -95,16 +95,15 @@ def remove_others(arrays: Arrays) -> Arrays:
 
     The one that most of its first three channels lie on stays. Without PEOPLE, or strokes, all stay.
     """
-    kept = {name: array for name, array in arrays.items() if name != PEOPLE}
     if PEOPLE not in arrays or OPENPOSE not in arrays:
-        return kept
+        return arrays
     ids = arrays[PEOPLE][..., 0]
     under = ids[arrays[OPENPOSE][..., :3].any(axis=2)]
     if not len(under):
-        return kept
+        return arrays
     values, counts = np.unique(under, return_counts=True)
     is_theirs = (ids == values[counts.argmax()])[..., None]
-    return kept | {name: kept[name] * is_theirs for name in (DENSEPOSE, OPENPOSE) if name in kept}
+    return arrays | {name: arrays[name] * is_theirs for name in (DENSEPOSE, OPENPOSE) if name in arrays}
 
 
 def crop_frames(frames: Sequence[Arrays], codecs: Sequence[Codec], part: Part, size: Size) -> list[Arrays]:

@@ -32,6 +32,8 @@ class Split:
     """Files of the same name in all types make up a sample."""
     is_video: bool = False
     """Images are frames of videos."""
+    is_cut: bool = False
+    """A part of each image is cut out and gets one size for all."""
     should_skip: bool = False
     """A run skips broken files instead of stopping."""
     batch_size: int = 1

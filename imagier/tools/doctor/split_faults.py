@@ -87,7 +87,7 @@ def _find_group_faults(split: Split, group: _SampleGroup) -> Iterator[Finding]:
             make_rows(group.table, group.indices[too_small], text),
         )
     sizes = sorted({size for outcome in outcomes for size in outcome.sizes if not outcome.message})
-    if len(sizes) > 1 and split.batch_size > 1:
+    if len(sizes) > 1 and split.batch_size > 1 and not split.is_cut:
         shown = ", ".join(f"{height} x {width}" for height, width in sizes[:3])
         yield Finding(
             Severity.ERROR,

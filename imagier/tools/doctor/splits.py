@@ -47,6 +47,7 @@ def describe_split(config: Config, name: str, data: schema.Data, split: schema.S
         interpolator=data.interpolator,
         is_paired=find(schema.DATASET, data.type).is_paired,
         is_video=find(schema.DATASET, data.type).is_video,
+        is_cut=split.own.get("output_h_w") is not None,
         should_skip=data.on_error == "skip",
         batch_size=build_data.count_samples_per_iteration(config) if name == "train" else split.batch_size,
         labels=frozenset(codec.name for codec in codecs if codec.batch_name in data.input_labels),

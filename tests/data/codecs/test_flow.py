@@ -14,6 +14,7 @@ from images import png
 from small_data import load
 
 from imagier.data.augmentation.augment import Augmenter
+from imagier.data.augmentation.warp import Part
 from imagier.data.codec import InputType, Stored
 from imagier.data.codecs.flow import LARGEST_PX, UNITS_PER_PX, Codec, encode_flow, unpack
 from imagier.errors import UserError
@@ -129,3 +130,18 @@ def test_colors_show_the_direction_and_the_length() -> None:
     np.testing.assert_allclose(colors[0, 1], down, atol=1)
     assert colors[0, 2].tolist() == [255, 255, 255]  # nothing moves
     assert colors[0, 3].max() < 60  # unknown
+
+
+@pytest.mark.parametrize("size", [(40, 40), (30, 60)])
+def test_the_flow_of_a_part_leads_to_the_same_part_of_the_frame_before(size: tuple[int, int]) -> None:
+    frame, before, vectors = make_pair()
+    flow = np.dstack([vectors, np.ones((HEIGHT, WIDTH))]).astype(np.float32)
+    part = Part(15, 45, 20, 60)
+    cut = FLOW.crop(flow, part, size)
+    height, width = size
+    one, other = (cv2.resize(image[15:45, 20:60], (width, height)) for image in (frame, before))
+    known = cut[..., 2] > 0
+    assert 0.6 < known.mean() < 1 and not cut[~known].any()
+    assert np.abs(warp(other, cut) - one)[known].max() < 0.12
+    y, x = np.mgrid[:height, :width]
+    assert (x + cut[..., 0])[known].max() <= width - 1 and (y + cut[..., 1])[known].min() >= 0

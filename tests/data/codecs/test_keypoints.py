@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from images import Memory, noise, png
 from small_data import build, codec_for
 
+from imagier.data.augmentation.warp import Part
 from imagier.data.datasets.paired_images import Dataset
 from imagier.data.decoding.decode import EncodedFile
 from imagier.data.loading.loader import Loader
@@ -125,3 +127,12 @@ def test_a_wrong_file_is_named_when_its_sample_is_loaded() -> None:
     for take in (lambda: data.load(1), lambda: data[0, 1]):
         with pytest.raises(UserError, match=r"^memory/marks/\./1\.png: not a JSON list of key points"):
             take()
+
+
+def test_points_of_a_part_move_as_its_pixels() -> None:
+    image = np.zeros((40, 60, 1), np.float32)
+    image[21, 33] = 1
+    part = Part(10, 30, 20, 50)
+    enlarged = cv2.resize(image[10:30, 20:50], (90, 60), interpolation=cv2.INTER_LINEAR)
+    y, x = np.unravel_index(enlarged.argmax(), enlarged.shape)
+    np.testing.assert_allclose(MARKS.crop(np.array([[33.0, 21.0, 0.5]]), part, (60, 90)), [[x, y, 0.5]])

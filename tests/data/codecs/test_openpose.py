@@ -58,6 +58,11 @@ def test_what_is_no_such_file_is_told(data: bytes, code: str) -> None:
     assert (caught.value.where, caught.value.code) == ("bad.json", code)
 
 
+def test_files_without_a_person_are_remarked_on() -> None:
+    assert [remark.code for remark in PARTS.examine(np.zeros((137, 3)))] == ["nobody"]
+    assert PARTS.examine(make_person()) == ()
+
+
 def test_other_numbers_of_channels_are_refused() -> None:
     with pytest.raises(UserError) as caught:
         Codec(InputType(name="p", ext="json", num_channels=4))

@@ -129,6 +129,15 @@ def test_a_sample_is_the_same_in_every_process(root: Path) -> None:
         assert all((one.arrays[name] == other.arrays[name]).all() for name in one.arrays)
 
 
+def test_a_held_out_set_that_was_read_can_be_sent_to_a_worker(root: Path) -> None:
+    frames = dataset(
+        root, (IMAGES, LANDMARKS), crop="face", output_h_w="24, 32", augmentations={"resize_h_w": "50, 60"}
+    )
+    before = frames[0, 3]
+    after = pickle.loads(pickle.dumps(frames))[0, 3]
+    assert all((before.arrays[name] == after.arrays[name]).all() for name in before.arrays)
+
+
 # The batch
 
 
@@ -275,7 +284,7 @@ def test_a_person_is_cut_out_and_the_others_are_removed(tmp_path: Path) -> None:
     options: dict[str, Any] = {"augmentations": {"resize_h_w": "64, 64"}, "crop": "person", "output_h_w": "64, 32"}
     sample = dataset(tmp_path, kinds, **options)[0, 1]
     assert set(sample.arrays) == {
-        f"{prefix}{name}" for prefix in ("", "few_shot_") for name in (*names[:2], "poses-openpose")
+        f"{prefix}{name}" for prefix in ("", "few_shot_") for name in (*names, "poses-openpose")
     }
     assert sample.arrays["poses-openpose"].shape == (1, 64, 32, 27)
     # Rows 12 to 59, columns 20 to 39: half the height is int(64) // 2 = 32, at row 32; half the width 16, at column 29.

@@ -266,6 +266,23 @@ def test_all_frames_of_a_held_out_sequence_are_changed_alike(root: Path) -> None
     assert set(seeds) == {False, True}
 
 
+@each_form
+def test_a_frame_of_a_held_out_sequence_can_be_asked_for(root: Path, form: str) -> None:
+    frames = dataset(root, form)
+    assert frames.sequences == [(name, LENGTHS[name]) for name in sorted(LENGTHS)]
+    asked = [(1, 11), (0, 0), (2, 0), (1, 3)]
+    assert [shown(frames.frame(*each)) for each in asked] == [[t] for _, t in asked]
+    assert [frames.frame(*each).numbers["sequence"] for each in asked] == [sequence for sequence, _ in asked]
+
+
+def test_a_held_out_set_may_be_the_first_frames_of_the_first_sequences(root: Path) -> None:
+    frames = dataset(root, num_videos_to_test=2, num_frames_per_video=6)
+    assert frames.sequences == [("a/z", 5), ("b", 6)] and list(frames.blocks) == [5, 6]
+    assert [shown(frames[0, index]) for index in range(len(frames))] == [[t] for t in (*range(5), *range(6))]
+    whole = dataset(root, is_training=True, num_videos_to_test=1, num_frames_per_video=1)
+    assert len(whole) == 17 and len(shown(whole[0, 0])) == 3
+
+
 def test_equal_names_of_sequences_in_two_roots_get_numbers(root: Path) -> None:
     frames = dataset([root, root])
     assert frames.names == ["a/z", "b", "c", "a/z_2", "b_2", "c_2"]

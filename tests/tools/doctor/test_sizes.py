@@ -50,6 +50,7 @@ def test_sizes_that_no_batch_can_hold_are_an_error_unless_a_batch_is_one_sample(
         height, width = augmenter.draw(size, random.Random(0)).size
         assert f"{height} x {width}" in finding.what
     assert examine(make_split(content, augmentations=only_resized, batch_size=1)).errors == 0
+    assert examine(make_split(content, augmentations=only_resized, is_cut=True)).errors == 0
 
 
 def test_a_sample_is_as_large_as_the_largest_of_its_images() -> None:
