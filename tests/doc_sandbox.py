@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -28,6 +29,7 @@ SETS = {
     "data/animals/{}": {"images_content/cat": "jpg", "images_style/dog": "jpg"},
     "data/faces/{}": {"images": "jpg", "landmarks": "points"},
     "data/clips/{}": {"images": "video", "seg_maps/000": "bars"},
+    "data/cityscapes/{}": {"unprojections/000": "pickles"},
     "datasets/horse2zebra": {"trainA": "jpg", "trainB": "jpg", "testA": "jpg", "testB": "jpg"},
     "datasets/facades": {"train": "jpg", "val": "jpg"},
 }
@@ -49,7 +51,8 @@ def build(folder: Path) -> Path:
 
 
 def _write(folder: Path, form: str, count: int) -> None:
-    """So many files of a form: photographs (png, jpg), line art, class ids, key points; or one video, or its maps."""
+    """So many files of a form: photographs (png, jpg), line art, class ids, key points, pickles of points of the world;
+    or one video, or its maps."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         image = smooth(SIZE, SIZE, seed=index + len(str(folder)))
@@ -62,6 +65,8 @@ def _write(folder: Path, form: str, count: int) -> None:
             write(folder / f"{index:03d}.png", png(image[..., :1].astype(np.uint16) * 200))
         elif form == "points":
             write(folder / f"{index:03d}.json", json.dumps([[20, 20 + index], [40, 40]]).encode())
+        elif form == "pickles":
+            write(folder / f"{index:03d}.pkl", pickle.dumps({f"w{SIZE}xh{SIZE}": [1, 2, index]}))
         elif form in ("ids", "bars"):
             rows = np.repeat(np.arange(20 if form == "ids" else 4, dtype=np.uint8), 16)[:SIZE]
             maps = np.repeat(np.roll(rows, index), SIZE).reshape(SIZE, SIZE, 1)
