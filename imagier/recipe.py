@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from imagier.errors import UserError
 
 Losses = dict[str, Tensor]
-State = dict[str, Tensor]
-"""What the next frames of clips follow from."""
+State = dict[str, Tensor]  # what the next frames of clips follow from
 
 OF_CLIPS = "few_shot_"
 """How the names of tensors begin that belong to a clip as a whole."""
@@ -55,10 +54,7 @@ class Batch:
         return [self._rows(slice(i * rows, (i + 1) * rows)) for i in range(parts)]
 
     def frames(self) -> list[Batch]:
-        """Clips as batches of N samples x 1 frame, in order.
-
-        Tensors of more than three dimensions are N x T x ..., but for those of a clip as a whole (OF_CLIPS).
-        """
+        """Clips as batches of N x 1 x ...: tensors of more than three dimensions, but for those of OF_CLIPS."""
         names = [name for name, each in self.tensors.items() if each.dim() > 3 and not name.startswith(OF_CLIPS)]
         count = max((self.tensors[name].shape[1] for name in names), default=0)
         return [self.replace(**{name: self.tensors[name][:, t : t + 1] for name in names}) for t in range(count)]
@@ -288,9 +284,9 @@ class Recipe(ABC):
     ) -> Iterator[tuple[dict[str, Tensor], State]]:
         """Generates the frames of clips in order, in constant memory; by default each by itself.
 
-        frames: prepared batches of N samples x 1 frame; what belongs to a clip as a whole (OF_CLIPS) is in each of
-        them. Yields for each, before it asks for the next, the generator's outputs (`fake_images` N x 3 x H x W, ...)
-        and the state after it: tensors, which nothing changes later. A state given begins where that frame ended.
+        frames: prepared batches of N samples x 1 frame, with what belongs to a clip as a whole (OF_CLIPS) in each.
+        Yields for each, before it asks for the next, the generator's outputs (`fake_images` N x 3 x H x W, ...) and the
+        state after it, which nothing changes later. A state given begins where that frame ended.
         """
         for frame in frames:
             yield {"fake_images": self.sample(frame, rng)}, {}
@@ -325,7 +321,7 @@ class Recipe(ABC):
         return {"fake": self.sample(batch, rng)}
 
     def visualize_frame(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As `visualize_outputs`, of what `rollout` yields: the columns of results of a method for clips."""
+        """As `visualize_outputs`, of what `rollout` yields; the frame is `fake`."""
         return {"fake": outputs["fake_images"]}
 
     def prepare(self, batch: Batch) -> Batch:

@@ -117,6 +117,29 @@ def test_images_have_the_shape_and_range_that_is_promised(name: str, data: Path)
 
 
 @each_experiment
+def test_a_rollout_goes_on_from_any_of_its_states(name: str, data: Path) -> None:
+    """Also twice from the same one: nothing changes a state later, and nothing is kept on the recipe."""
+    trainer = warm(name, data)
+    recipe = trainer.recipe
+    if not recipe.is_video:
+        return
+    frames = prepared(trainer, data, name).frames()
+    with torch.no_grad():
+        whole = [recipe.visualize_frame(outputs) for outputs, _ in recipe.rollout(frames, rng())]
+        states = [state for _, state in recipe.rollout(frames, rng())]
+        for _ in range(2):
+            for done in range(1, len(frames)):
+                (outputs, after), *_ = recipe.rollout(frames[done:], rng(), states[done - 1])
+                assert torch.equal(recipe.visualize_frame(outputs)["fake"], whole[done]["fake"])
+                assert after.keys() == states[done].keys()
+                assert all(torch.equal(after[key], states[done][key]) for key in after)
+        assert torch.equal(recipe.sample(prepared(trainer, data, name), rng()), whole[-1]["fake"])
+    for frame in whole:
+        for image in frame.values():
+            assert image.shape[:2] == (len(frames[0]), 3) and image.abs().max() <= 1
+
+
+@each_experiment
 def test_the_same_random_source_paints_the_same_image_and_nobody_draws_elsewhere(name: str, data: Path) -> None:
     trainer = warm(name, data)
     recipe = trainer.recipe

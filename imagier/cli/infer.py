@@ -1,4 +1,4 @@
-"""`imagier infer`: writes an image for every input."""
+"""`imagier infer`: writes an image for every input, or videos."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--style", nargs="+", action="extend", metavar="PATH", help="images, or folders of them, to take the style of")
     add("--num_styles", type=parse_positive, metavar="K", help="paint every input in so many random styles")
     add("--full_size", action="store_true", help="paint at the size of the input, not at the scale of the training")
+    add("--side_by_side", action="store_true", help="of videos, also write input, result and truth side by side")
+    add("--fps", type=float, default=15.0, help="of videos, frames in a second (default %(default)g)")
     add("--seed", type=parse_seed, default=STYLE_SEED, help="seed of random styles (default %(default)s)")
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data (default: num_workers of the data)")
@@ -80,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         num_styles=args.num_styles,
         format=args.format,
         full_size=args.full_size,
+        side_by_side=args.side_by_side,
+        fps=args.fps,
         overrides=[*args.overrides, *overrides, *more],
     )
     return status.DONE

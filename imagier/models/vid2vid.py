@@ -11,7 +11,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from imagier.errors import UserError
 from imagier.losses.clips import LossWeights, expand_weights
 from imagier.losses.flow import FlowEstimator, estimate_flow_by_dis
 from imagier.losses.frames import LOG_NAMES, FrameLosses
@@ -202,15 +201,11 @@ class Recipe(BaseRecipe):
             past = [*past, fake["fake_images"].detach()][-self.memory :]
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings DensePose channels to [-1, 1]. UserError if the networks cannot halve the frames often enough."""
+        """Brings DensePose channels to [-1, 1]. UserError if the frames are not of the generator's size."""
         return self._prepare(batch, None)
 
     def _prepare(self, batch: Batch, dropped: Tensor | None) -> Batch:
-        multiple, (height, width) = self.gen.size_multiple, batch["label"].shape[-2:]
-        if height % multiple or width % multiple:
-            what = f"halves the sides of frames until 1 / {multiple} is left, but frames have {height} x {width} px"
-            advice = "choose multiples of that (augmentations), or lower num_layers and num_downsamples"
-            raise UserError(what, where="gen", advice=advice, code="image-size")
+        self.gen.check_size(batch["label"])
         return batch.replace(label=normalize_densepose(batch["label"], dropped)) if self.has_densepose else batch
 
     def _draw_dropped_parts(self, batch: Batch, rng: torch.Generator) -> Tensor | None:

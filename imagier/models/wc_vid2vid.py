@@ -267,12 +267,8 @@ class Recipe(BaseRecipe):
         return {"guidance": ((images - colors) * mask).abs().sum() / (mask.sum() + 1e-6)}
 
     def prepare(self, batch: Batch) -> Batch:
-        """UserError if the networks cannot halve the frames often enough, or if points are none."""
-        multiple, (height, width) = self.gen.size_multiple, batch["label"].shape[-2:]
-        if height % multiple or width % multiple:
-            what = f"halves the sides of frames until 1 / {multiple} is left, but frames have {height} x {width} px"
-            advice = "choose multiples of that (augmentations), or lower num_layers and num_downsamples"
-            raise UserError(what, where="gen", advice=advice, code="image-size")
+        """UserError if the frames are not of the generator's size, or if points are none."""
+        self.gen.check_size(batch["label"])
         if POINTS in batch and (batch[POINTS].shape[2] != 1 or batch[POINTS].is_floating_point()):
             advice = f"give it `type: {POINTS}`, and see docs/data.md"
             raise UserError("holds no points", where=f"data.input_types: {POINTS}", advice=advice, code="not-points")

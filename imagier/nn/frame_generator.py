@@ -168,6 +168,7 @@ class FrameGenerator(nn.Module):
         self.up = nn.ModuleList(parts.block(width(i + 1), width(i), i) for i in range(num_layers + 1))
         self.conv_img = NormActConv(NoNorm(), nn.LeakyReLU(LEAKY_SLOPE), parts.conv(num_filters, image_channels))
         start_size = _find_start_size(crop_h_w, num_layers, num_downsamples_img)
+        self.frame_size = start_size[0] << num_layers, start_size[1] << num_layers
         self.start: nn.Module = _StartFromLabel(label_channels, width(num_layers + 1), start_size)
         if not use_segmap_as_input:
             self.start = _StartFromCode(style_dims, width(num_layers + 1), start_size)
@@ -207,6 +208,19 @@ class FrameGenerator(nn.Module):
             moved = warp(prev_images[:, -1], flow)
             warped = {"fake_flow_maps": flow, "fake_occlusion_masks": mask, "warped_images": moved}
         return self._paint(x, maps, warped, guidance) | given
+
+    def check_size(self, label: Tensor) -> None:
+        """UserError if labels ... x H x W are not of its size, or if it cannot halve their sides often enough."""
+        multiple, (height, width) = self.size_multiple, label.shape[-2:]
+        if height % multiple or width % multiple:
+            what = f"halves the sides of frames until 1 / {multiple} is left, but frames have {height} x {width} px"
+            advice = "choose multiples of that (augmentations), or lower num_layers and num_downsamples"
+            raise UserError(what, where="gen", advice=advice, code="image-size")
+        if (height, width) != self.frame_size:
+            made = " x ".join(map(str, self.frame_size))
+            what = f"makes frames of {made} px, as in training, but those of the data have {height} x {width} px"
+            advice = "let the augmentations of all splits give them one size"
+            raise UserError(what, where="gen", advice=advice, code="image-size")
 
     def _begin(self, label: Tensor, maps: list[Tensor]) -> Tensor:
         """The features of a first frame where those of the frame before join, if there is one."""

@@ -47,6 +47,8 @@ def generate(
     num_styles: int | None = None,
     format: str | None = None,
     full_size: bool = False,
+    side_by_side: bool = False,
+    fps: float = 15.0,
     overrides: Sequence[str] = (),
 ) -> list[Path]:
     """Writes <output_dir>/<sequence>/<name>.<format> for every input; returns the paths, in order.
@@ -65,12 +67,18 @@ def generate(
     many random styles of every input. format: png (the default with `inputs`), jpg (the default without), webp or tiff.
     full_size: with `inputs`, paint at their size and not at the scale of the training.
 
+    A method for clips writes every sequence of its test set as such files, and as <output_dir>/<sequence>.mp4, whose
+    paths are returned. A call that was killed goes on where it was, and leaves out what is finished. side_by_side: also
+    write input, result and truth, into <output_dir>/side_by_side. fps: of the videos.
+
     UserError for a mistake in any argument.
     """
     if num_styles is not None and num_styles < 1:
         raise UserError(f"is {num_styles}, but must be 1 or more", where="num_styles", code="wrong-number")
     output_dir = Path(output_dir)
     styles = [styles] if isinstance(styles, str | Path) else list(styles)
+    if side_by_side and inputs is not None:
+        raise UserError("has no effect with `inputs`", where="side_by_side", advice="leave it out", code="no-videos")
     if inputs is None and (styles or full_size):
         where = "styles" if styles else "full_size"
         raise UserError("has no effect without `inputs`", where=where, advice="name them", code="missing-input")
@@ -78,7 +86,7 @@ def generate(
     with open_runtime(options) as runtime:
         experiment.log_notes()
         if inputs is None:
-            request = ImageRequest(format=format or "jpg", num_styles=num_styles)
+            request = ImageRequest(format=format or "jpg", num_styles=num_styles, has_comparison=side_by_side, fps=fps)
             return write_images(experiment, output_dir, options, runtime, request)
         inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
         folder = ImageFolder(output_dir, format or "png", [_path(each) for each in [*inputs, *styles]])
@@ -110,7 +118,8 @@ class _FilePainter:
         """UserError if the weights are not there or do not fit."""
         config = experiment.config
         if config.recipe.cls.is_video:
-            raise UserError("are images, but the method makes videos", where="inputs", code="no-videos")
+            advice = "name the folder of the sequences as data.test.roots, or as test_data.test.roots"
+            raise UserError("are images, but the method makes videos", where="inputs", advice=advice, code="no-videos")
         self.config = config
         self.seed = STYLE_SEED if options.seed is None else options.seed
         self.runtime = runtime

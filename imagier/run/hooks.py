@@ -38,6 +38,9 @@ from imagier.train.view import View
 FEW = 8
 """Samples that are looked at throughout a run: the rows of its images, and those that its health is read from."""
 
+SHOWN_CLIPS, SHOWN_FRAMES = 3, 12
+"""Rows of the images of a method for clips, and frames of its animations."""
+
 HEALTH_EVERY = 100
 """Iterations between two readings of a run's health, or more, if it is logged less often."""
 
@@ -126,7 +129,7 @@ def build_hooks(session: Session, extras: Mapping[str, Any]) -> Hooks:
         before_checkpoint=make_before_checkpoint(trainer, view, session.held_out),
         prepares=find_next_save(config.run, session.training, trainer) < session.total_steps,
     )
-    images = TolerantHook(_build_images(session, view, sinks, few), "an image")
+    images = TolerantHook(_build_images(session, view, sinks, _choose_frames(session, few)), "an image")
     page = _build_page(session, evaluation, health, saver) if is_main else None
     pages = _tolerate_pages(session, page) if page is not None else []
     watchdog = _build_watchdog(session)
@@ -258,7 +261,14 @@ def _build_health(session: Session, view: View, log: Log, held_out: Batch | None
     )
 
 
-def _build_images(session: Session, view: View, sinks: Sequence[Sink], few: Batch) -> Images:
+def _choose_frames(session: Session, few: Batch) -> Sequence[Batch]:
+    """What the images of the run show: a few samples, or of clips their frames, of whole sequences if it has any."""
+    if not session.trainer.recipe.is_video:
+        return [few]
+    return few.frames() if session.held_out is None else session.held_out.some_clips(SHOWN_CLIPS, SHOWN_FRAMES)
+
+
+def _build_images(session: Session, view: View, sinks: Sequence[Sink], few: Sequence[Batch]) -> Images:
     run = session.config.run
     return Images(
         session.plan.logdir,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from imagier.errors import UserError
-from imagier.train.disk import describe_error, shorten_name
-from imagier.train.hooks.images import write_image
+from imagier.train.disk import describe_error, shorten_name, write_atomic
+from imagier.train.hooks.images import encode
 
 JPEG_QUALITY = 99
 
@@ -33,10 +35,17 @@ class ImageFolder:
         self._inputs = [path.resolve() for path in inputs]
         self._refuse(folder.resolve(), folder)
 
-    def get_path(self, name: str) -> Path:
-        """Where the image of a name, "sequence/name", goes. UserError if an input is there."""
+    def descend(self, name: str) -> ImageFolder:
+        """A folder within this one, for the same kind of images."""
+        return ImageFolder(self.folder / name, self.format, self._inputs)
+
+    def get_path(self, name: str, suffix: str = "") -> Path:
+        """Where the image, or the file with another suffix, of a name, "sequence/name", goes.
+
+        UserError if an input is there.
+        """
         sequence, _, last = name.rpartition("/")
-        path = self.folder / sequence / shorten_name(f"{last}.{self.format}")
+        path = self.folder / sequence / shorten_name(f"{last}.{suffix or self.format}")
         self._refuse((path.parent.resolve() / path.name), path)
         return path
 
@@ -51,11 +60,18 @@ class ImageFolder:
                 advice="choose the `format` png",
                 code="too-large-for-format",
             )
+        with self.open(path) as file:
+            file.write(encode(image, path.suffix, JPEG_QUALITY))
+        return path
+
+    @contextmanager
+    def open(self, path: Path) -> Iterator[IO[bytes]]:
+        """A file of the folder to write, complete or not at all. UserError if it cannot be written."""
         try:
-            write_image(path, image, JPEG_QUALITY)
+            with write_atomic(path) as file:
+                yield file
         except OSError as error:
             raise _explain(error, path) from error
-        return path
 
     def _refuse(self, resolved: Path, path: Path) -> None:
         for taken in self._inputs:

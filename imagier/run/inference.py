@@ -20,8 +20,10 @@ from torch import Tensor
 from imagier.config import schema
 from imagier.config.check import KEEP_SIZE, Config
 from imagier.data.augmentation.warp import Size
+from imagier.data.loading.loader import Loader
 from imagier.data.sources.object_store import is_remote
 from imagier.errors import UserError
+from imagier.nn.backbones.weights import hash_file
 from imagier.nn.resize import to_rgb
 from imagier.recipe import Batch, Recipe, name_in_style
 from imagier.run import build_data, build_training
@@ -30,6 +32,7 @@ from imagier.run.image_files import ImageFolder
 from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.paths import check_logdir, no_such_path
 from imagier.run.reference_checkpoint import translate_reference
+from imagier.run.sequences import SequenceWriter
 from imagier.run.sizes import SizeReport, get_stored_size, keep_deterministic, replace_augmentations, resize
 from imagier.run.workers import warn_of_many
 from imagier.train import checkpoint
@@ -43,6 +46,11 @@ from imagier.train.manifest import read_or_scan
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
+
+MOST_FPS = 1000
+
+BRING_BACK = "; inference_args.keep_original_size=true brings them to it"
+"""What people should know of images of another size than their inputs."""
 
 Weights = Literal["average", "regular"]
 """Which weights of a generator."""
@@ -77,6 +85,20 @@ class ImageRequest:
     format: str = "jpg"
     num_styles: int | None = None
     """Images of each input: in so many random styles or, of files of styles, in the first so many."""
+    has_comparison: bool = False
+    """Of a method for clips: also write input, result and truth side by side."""
+    fps: float = 15.0
+    """Of its videos, frames in a second."""
+
+    def check(self, config: Config) -> None:
+        """UserError: something that only methods for clips write is wanted of another one, or the fps are none."""
+        if self.has_comparison and not config.recipe.cls.is_video:
+            what, advice = f"{config.trainer.type} makes no videos", "leave it out"
+            raise UserError(what, where="side_by_side", advice=advice, code="no-videos")
+        if not 0 < self.fps <= MOST_FPS:
+            raise UserError(
+                f"is {self.fps}, but must be above 0, and at most {MOST_FPS}", where="fps", code="wrong-number"
+            )
 
 
 @torch.no_grad()
@@ -87,7 +109,11 @@ def write_images(
     runtime: Runtime,
     request: ImageRequest = ImageRequest(),
 ) -> list[Path]:
-    """Writes this rank's share of all images of the test set, each name once; returns their paths."""
+    """Writes this rank's share of all images of the test set, each name once; returns their paths.
+
+    Of a method for clips it writes whole sequences, and returns the paths of their videos: see `SequenceWriter`.
+    """
+    request.check(experiment.config)
     config, seed = experiment.config, STYLE_SEED if options.seed is None else options.seed
     data, split = find_test_set(config)
     if options.num_workers is not None:  # `test_data` has a number of its own
@@ -99,20 +125,49 @@ def write_images(
         logger.info(f"augmentations left out, as images are made whole and the same every time: {', '.join(left_out)}")
     roots = [Path(root) for root in split.roots if not is_remote(root, split.dataset_type)]
     folder = ImageFolder(output_dir, request.format, roots)
-    recipe = load_recipe(config, load_weights(experiment, options), runtime)
+    weights = load_weights(experiment, options)
+    recipe = load_recipe(config, weights, runtime)
     painter = _Painter(recipe, config, data, request, seed, runtime)
     samples = build_data.build_dataset(data, split, seed=0).for_inference(request.num_styles)
+    loader = build_data.build_held_out_loader(config, runtime, data, split, seed=0, samples=samples)
+    if recipe.is_video:
+        return _write_sequences(experiment, painter, folder, loader, weights, request)
     written: dict[str, Path] = {}
     report = SizeReport()
-    for batch in build_data.build_held_out_loader(config, runtime, data, split, seed=0, samples=samples).once():
+    for batch in loader.once():
         for sample in batch.split(len(batch)):
             for name, paint in painter.list_images(sample):
                 if name not in written:  # else it is there: the shorter list of an unpaired set begins again
                     image, painted, stored = paint()
                     written[name] = folder.write(name, to_pixels(image))
                     report.add(name, painted, stored)
-    report.log(output_dir, runtime, "not of", "; inference_args.keep_original_size=true brings them to it")
+    report.log(output_dir, runtime, "not of", BRING_BACK)
     return list(written.values())
+
+
+def _write_sequences(
+    experiment: Experiment,
+    painter: _Painter,
+    folder: ImageFolder,
+    loader: Loader,
+    weights: FoundCheckpoint,
+    request: ImageRequest,
+) -> list[Path]:
+    depends_on = [experiment.config.dump(), hash_file(weights.path), str(painter.seed), repr(request)]
+    writer = SequenceWriter(
+        painter.recipe,
+        painter.runtime,
+        folder,
+        lambda name: (painter.seed, hash_name(name)),
+        key="\n".join(depends_on),
+        fps=request.fps,
+        has_comparison=request.has_comparison,
+        size_types=painter.input_types,
+        brings_back=painter.brings_back,
+    )
+    videos = writer.write(loader)
+    writer.report.log(folder.folder, painter.runtime, "not of", BRING_BACK)
+    return videos
 
 
 def find_test_set(config: Config, *, or_training: bool = False) -> tuple[schema.Data, schema.Split]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import re
@@ -92,12 +93,12 @@ def shorten_name(name: str, most_bytes: int = LONGEST_NAME) -> str:
     return encoded[: most_bytes - len(end)].decode("utf-8", "ignore") + end.decode("utf-8", "ignore")
 
 
-def remove_temporaries(folder: Path) -> None:
+def remove_temporaries(folder: Path, name: str = "") -> None:
     """Removes the files that a process left in a folder when it was killed inside `write_atomic`.
 
-    No other process may be writing there.
+    name: of the file that it was to be; empty: of any. No other process may be writing it.
     """
-    for path in folder.glob(".*.tmp"):
+    for path in folder.glob(f".{glob.escape(name)}*.tmp"):
         if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imagier.metrics.feature_metric import FeatureSet
 from imagier.recipe import Batch
+from imagier.train.clips import FrameJoiner
 from imagier.train.runtime import Runtime
 
 Name = tuple[int, int]
@@ -20,6 +21,9 @@ image."""
 SetKey = tuple[str, str]
 """The features of a set of images, and its domain."""
 
+
+CLIP_FRAMES = 16
+"""Frames of the clips that are compared as sets."""
 
 _CHUNK = 1 << 18
 """Numbers that are hashed at a time."""
@@ -41,6 +45,21 @@ class ImageRows:
         """The names, N x 2, and all rows of each column."""
         columns = [join_rows(parts) for parts in zip(*self.columns)]
         return torch.tensor(self.names, dtype=torch.int64).view(-1, 2), columns
+
+
+class SetRows:
+    """Features of the images of all sets, batch by batch."""
+
+    def __init__(self) -> None:
+        self.sets: dict[SetKey, ImageRows] = {}
+        self._joiners: dict[SetKey, FrameJoiner] = {}
+
+    def join(self, batch: Batch, key: SetKey, pixels: Tensor, names: Sequence[Name]) -> tuple[Tensor, list[Name], None]:
+        """The clips that are complete with these frames, N x T x 3 x H x W, and the name of the first frame of each."""
+        joiner = self._joiners.setdefault(key, FrameJoiner(CLIP_FRAMES))
+        clips = joiner.add(batch, {"pixels": pixels, "names": torch.tensor(names)})
+        firsts = [clip["names"][0, 0].tolist() for clip in clips]
+        return torch.cat([clip["pixels"] for clip in clips]) if clips else pixels, [(a, b) for a, b in firsts], None
 
 
 def join_rows(parts: Sequence[Tensor | None]) -> Tensor | None:
@@ -73,11 +92,6 @@ def name_samples(batch: Batch, input_type: str | None) -> list[Name]:
     if input_type not in batch.keys:
         return [(whole, whole) for whole in wholes]
     return [(_hash_name(file), whole) for file, whole in zip(batch.keys[input_type], wholes)]
-
-
-def name_frames(names: Sequence[Name], count: int) -> list[Name]:
-    """Names for the frames of clips, of each of which there are so many."""
-    return [(_hash_name(f"{name}/{i}"), _hash_name(f"{of}/{i}")) for name, of in names for i in range(count)]
 
 
 def hash_samples(batch: Batch) -> Tensor:

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from imagier.metrics.metric import AnyMetric
 from imagier.recipe import Batch, Recipe
-from imagier.train.image_rows import Name, name_frames, name_samples
+from imagier.train.image_rows import Name, name_samples
+
+FLOW = ("flow", "flow_confidence")
+"""What batches of clips may hold of the motion, for metrics of clips."""
 
 
 def can_score(metric: AnyMetric, recipe: Recipe, batch: Batch) -> bool:
@@ -26,6 +29,8 @@ def collect_known(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
     start = next(iter(recipe.baselines(batch).values()), target)
     known = {"targets": target, "start": start}
     images = {name: to_unit(each) for name, each in known.items() if each is not None}
+    if recipe.is_video:
+        images |= {name: batch[name][:, -1] for name in FLOW if name in batch}
     return images if classes is None else {**images, "classes": classes}
 
 
@@ -46,22 +51,9 @@ class Known:
 def list_images(
     recipe: Recipe, batch: Batch, domain: str, images: Tensor, input_type: str | None
 ) -> tuple[Tensor, list[Name], Tensor | None]:
-    """Images of a domain, or all frames of clips, in [0, 1], with their names and classes.
-
-    input_type: the files that they belong to.
-    """
-    names = name_samples(batch, input_type)
+    """Images of a domain in [0, 1], with their names and classes. input_type: the files that they belong to."""
     labels = recipe.image_classes(batch) if domain == next(iter(recipe.domains)) else None
-    if images.dim() == 5:
-        count = images.shape[1]
-        names = name_frames(names, count)
-        labels = None if labels is None else labels.repeat_interleave(count)
-    return split_frames(to_unit(images)), names, labels
-
-
-def split_frames(images: Tensor) -> Tensor:
-    """N x T x ... clips -> their frames, N * T x ...; images stay as they are."""
-    return images.flatten(0, 1) if images.dim() == 5 else images
+    return to_unit(images), name_samples(batch, input_type), labels
 
 
 def to_unit(images: Tensor) -> Tensor:

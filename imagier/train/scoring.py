@@ -14,10 +14,11 @@ from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
 from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import AnyMetric, Metric
 from imagier.recipe import Batch, Recipe
+from imagier.train.clips import FrameJoiner, Rollout
 from imagier.train.feature_cache import FeatureCache
 from imagier.train.hooks.baselines import CLASS_COLORS, ClassErrors, measure_mean_colors
-from imagier.train.image_rows import ImageRows, SetKey, hash_samples, join_rows, merge_sets, name_samples
-from imagier.train.known import Known, collect_known, list_images, split_frames, to_unit
+from imagier.train.image_rows import ImageRows, SetKey, SetRows, hash_samples, join_rows, merge_sets, name_samples
+from imagier.train.known import Known, collect_known, list_images, to_unit
 from imagier.train.ranks import raise_on_all_ranks
 from imagier.train.runtime import Runtime
 
@@ -84,6 +85,7 @@ class Scorer:
             metric.load(runtime.device)
         names: dict[str, None] = dict.fromkeys(metric.features for metric in self.of_sets)
         self.extractors = {name: FeatureExtractor(name, runtime.device) for name in names}
+        self._features_of_clips = {metric.features for metric in self.of_sets if metric.takes_clips}
         self._caches = {name: open_cache(extractor) for name, extractor in self.extractors.items()}
         self.real: dict[SetKey, FeatureSet] | None = None
         """Of all ranks, once images have been measured."""
@@ -111,9 +113,9 @@ class Scorer:
                 metric.load_learned(learned, self.runtime.device)
 
     @property
-    def learned(self) -> set[str]:
-        """The names of the numbers of metrics that learn from real images: those of real images are the ceiling."""
-        return {name for metric in self.pairwise if metric.learns for name in metric.scores}
+    def imperfect(self) -> set[str]:
+        """The names of the numbers that are not perfect for real images, whose own are the best that can be."""
+        return {name for metric in self.pairwise if metric.learns or metric.takes_clips for name in metric.scores}
 
     @torch.no_grad()
     def measure_real(self, recipe: Recipe, batches: Iterable[Batch]) -> tuple[str, int]:
@@ -121,14 +123,14 @@ class Scorer:
 
         The hash is of all tensors of all samples, so that it stands for all that the data have to do with a score.
         """
-        rows: dict[SetKey, ImageRows] = {}
+        rows = SetRows()
         samples = ImageRows()
         for stored in batches:
             batch = recipe.prepare(stored)
-            self._add_real(rows, recipe, batch, recipe.real_images(batch))
+            self._add(rows, recipe, batch, recipe.real_images(batch), is_real=True)
             names = name_samples(batch, None)
             samples.add(names, torch.empty(len(names), 0), None, None, hash_samples(batch))
-        self._merge_real(rows)
+        self._merge_real(rows.sets)
         ((all_samples, digests),) = merge_sets({("", ""): samples} if samples.names else {}, self.runtime).values()
         assert digests is not None
         return hashlib.sha256(digests.numpy().tobytes()).hexdigest(), len(all_samples)
@@ -142,7 +144,7 @@ class Scorer:
         recipe: prepares batches, and knows their targets. batches: this rank's share.
         """
         seen: dict[str, _Seen] = {}
-        real: dict[SetKey, ImageRows] = {}
+        real = SetRows()
         for stored in batches:
             batch = recipe.prepare(stored)
             known = collect_known(recipe, batch)
@@ -152,14 +154,14 @@ class Scorer:
             images = make(batch)
             with self.runtime.full_precision():
                 if self.real is None:
-                    self._add_real(real, recipe, batch, real_images)
+                    self._add(real, recipe, batch, real_images, is_real=True)
                 for name, made in images.items():
                     of_maker = seen.setdefault(name, _Seen(self.pairwise, self.runtime.device))
-                    of_maker.add(made, known, has_classes=name in (GENERATOR, CLASS_COLORS))
+                    of_maker.add(batch, made, known, has_classes=name in (GENERATOR, CLASS_COLORS))
                     domains = {domain: each for domain, each in made.domains.items() if domain in real_images}
-                    self._add_generated(of_maker.rows, recipe, batch, domains)
+                    self._add(of_maker.rows, recipe, batch, domains, is_real=False)
         if self.real is None:
-            self._merge_real(real)
+            self._merge_real(real.sets)
         names = self.runtime.broadcast(list(seen))
         return {name: seen.get(name, _Seen(self.pairwise, self.runtime.device)).merge(self.runtime) for name in names}
 
@@ -167,28 +169,37 @@ class Scorer:
         """What `measure` makes of batches: the images of recipes, by name.
 
         Noise depends on the seed and on the name of a sample alone, so that neither ranks nor batches change an image:
-        a recipe that draws any makes one image at a time.
+        a recipe that draws any makes one image at a time. Frames of clips follow from those before them.
         """
         draws: set[str] = set()
 
+        def choose_seeds(batch: Batch) -> tuple[int, ...]:
+            return (seed, *(number % 2**64 for number in sum(name_samples(batch, None)[:1], ())))
+
+        rollouts = {
+            name: Rollout(recipe, choose_seeds, self.runtime) for name, recipe in recipes.items() if recipe.is_video
+        }
+
         def make_of(batch: Batch, name: str) -> Made:
-            names = name_samples(batch, None)
-            seeds = (seed, *(number % 2**64 for number in sum(names[:1], ())))
+            recipe, seeds = recipes[name], choose_seeds(batch)
             same = replace(self.runtime, rank=0)
             same.seed(*seeds)  # for layers that draw noise of their own
             rng = same.generator(*seeds)
             before = rng.get_state(), torch.get_rng_state()
             with self.runtime.autocast():
-                sample = recipes[name].sample(batch, rng)
-                domains = recipes[name].translate(batch, rng, sample) if self.of_sets else {}
+                sample = recipe.sample(batch, rng)
+                domains = recipe.translate(batch, rng, sample) if self.of_sets else {}
             if not all(map(torch.equal, before, (rng.get_state(), torch.get_rng_state()))):
                 draws.add(name)
             return Made(sample, domains)
 
         def make(batch: Batch) -> dict[str, Made]:
             made = {}
-            for name in recipes:
-                if name not in draws:
+            for name, recipe in recipes.items():
+                if name in rollouts:
+                    sample = rollouts[name](batch)
+                    made[name] = Made(sample, {next(iter(recipe.domains)): sample})
+                elif name not in draws:
                     made[name] = make_of(batch, name)
                 if name in draws:
                     made[name] = _join([make_of(one, name) for one in batch.split(len(batch))])
@@ -211,7 +222,7 @@ class Scorer:
             if target is not None and colors is not None:
                 images |= colors.paint(recipe, batch, target)
             made = {name: Made(each, {first: each}) for name, each in images.items()}
-            return {**made, REAL: Made(target, {})} if self.learned and target is not None else made
+            return {**made, REAL: Made(target, {})} if self.imperfect and target is not None else made
 
         return self.measure(recipe, batches(), make)
 
@@ -221,7 +232,10 @@ class Scorer:
         generated: as many real images as these are taken, at random, as if they were generated.
         """
         scores = self.score(measured)
-        best = {name: value for name, value in scores.pop(REAL, {}).items() if name in self.learned}
+        best = {name: value for name, value in scores.pop(REAL, {}).items() if name in self.imperfect}
+        of_clips = {name for metric in self.pairwise if metric.takes_clips for name in metric.scores}
+        # Baselines do not move, and so do not flicker: nothing beats them.
+        scores = {name: {k: v for k, v in of.items() if k not in of_clips} for name, of in scores.items()}
         best |= self.measure_floor(generated.sets, seed)
         return {**scores, REAL: best} if best else scores
 
@@ -277,28 +291,24 @@ class Scorer:
             scores = self.compare(others, {key: choose(pair[0], key) for key, pair in parts.items()})
         return self.runtime.broadcast(scores)
 
-    def _add_real(
-        self, rows: dict[SetKey, ImageRows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]
-    ) -> None:
+    def _add(self, rows: SetRows, recipe: Recipe, batch: Batch, images: Mapping[str, Tensor], *, is_real: bool) -> None:
+        """Adds the features of images of some domains."""
         for domain, of_domain in images.items():
-            pixels, names, labels = list_images(recipe, batch, domain, of_domain, recipe.domains[domain].real)
+            input_type = recipe.domains[domain].real if is_real else recipe.domains[domain].content
+            found = list_images(recipe, batch, domain, of_domain, input_type)
             for features, extractor in self.extractors.items():
-                of_set = rows.setdefault((features, domain), ImageRows())
-                cache = self._caches.get(features)
+                pixels, names, labels = found
+                if features in self._features_of_clips:
+                    pixels, names, labels = rows.join(batch, (features, domain), pixels, names)
+                    if not names:
+                        continue
+                of_set = rows.sets.setdefault((features, domain), ImageRows())
+                cache = self._caches.get(features) if is_real else None
                 if cache is None:
                     of_set.add(names, *extractor(pixels), labels)
                 else:
-                    found = cache.extract(pixels, extractor)
-                    of_set.add(names, found.features, found.logits, labels, found.digests)
-
-    def _add_generated(
-        self, rows: dict[SetKey, ImageRows], recipe: Recipe, batch: Batch, images: Mapping[str, Tensor]
-    ) -> None:
-        for domain, of_domain in images.items():
-            pixels, names, labels = list_images(recipe, batch, domain, of_domain, recipe.domains[domain].content)
-            for features, extractor in self.extractors.items():
-                of_set = rows.setdefault((features, domain), ImageRows())
-                of_set.add(names, *extractor(pixels), labels)
+                    cached = cache.extract(pixels, extractor)
+                    of_set.add(names, cached.features, cached.logits, labels, cached.digests)
 
     def _merge_real(self, rows: Mapping[SetKey, ImageRows]) -> None:
         """Remembers the real images of all ranks, and writes their features into the cache."""
@@ -327,18 +337,21 @@ class _Seen:
         self.pairwise = [metric.fresh(device) for metric in pairwise]
         self.by_class = ClassErrors()
         self.num_broken = 0
-        self.rows: dict[SetKey, ImageRows] = {}
+        self.rows = SetRows()
+        self._joiner = FrameJoiner()
 
-    def add(self, made: Made, known: Mapping[str, Tensor], *, has_classes: bool) -> None:
+    def add(self, batch: Batch, made: Made, known: Mapping[str, Tensor], *, has_classes: bool) -> None:
         """Adds a batch to the metrics that know enough about it. has_classes: and to the errors by class."""
-        clips = to_unit(made.sample)
-        images, of_images = split_frames(clips), {name: split_frames(each) for name, each in known.items()}
+        images = to_unit(made.sample)
+        takes_clips = any(metric.takes_clips for metric in self.pairwise)
+        clips = self._joiner.add(batch, {"images": images, **known}) if takes_clips else []
         self.num_broken += _count_broken([made.sample, *made.domains.values()])
         for metric in self.pairwise:
             if known.keys() >= set(metric.needs):
-                metric.update(*((clips, known) if metric.takes_clips else (images, of_images)))
+                for seen in clips if metric.takes_clips else [{"images": images, **known}]:
+                    metric.update(seen["images"], seen)
         if has_classes and {"targets", "classes"} <= known.keys():
-            self.by_class.update(images, of_images["targets"], of_images["classes"])
+            self.by_class.update(images, known["targets"], known["classes"])
 
     def merge(self, runtime: Runtime) -> Measured:
         """What all ranks have seen. Called on all of them."""
@@ -352,7 +365,7 @@ class _Seen:
         num_broken = sum(runtime.all_gather_objects(self.num_broken))
         if num_broken:  # a mean over the other images would flatter them
             values, intervals = dict.fromkeys(values, math.nan), {}
-        sets = {key: of_set for key, (of_set, _) in merge_sets(self.rows, runtime).items()}
+        sets = {key: of_set for key, (of_set, _) in merge_sets(self.rows.sets, runtime).items()}
         return Measured(values, intervals, sets, self.by_class, num_broken)
 
 

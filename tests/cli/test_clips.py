@@ -135,6 +135,22 @@ def test_a_held_out_batch_is_the_next_frame_of_a_sequence(tmp_path: Path, experi
     assert {batch["images"].shape for batch in batches} == {(1, 1, 3, 16, 64)}
 
 
+def test_the_first_frames_of_a_few_sequences_come_side_by_side(tmp_path: Path, experiment: dict[str, Any]) -> None:
+    config = checked(tmp_path, experiment)
+    assert config.run.data.val is not None
+    loader = build_data.build_held_out_loader(config, CPU, config.run.data, config.run.data.val, seed=0)
+
+    def names(count: int, frames: int) -> list[list[str]]:
+        return [batch.keys["images"] for batch in loader.some_clips(count, frames)]
+
+    assert names(2, 4) == [[f"a/{t}", f"b/{t}"] for t in range(4)]
+    assert names(3, 2) == [[f"{name}/{t}" for name in "abc"] for t in range(2)]
+    assert names(3, 100) == [[f"b/{t}"] for t in range(9)]
+    assert names(1, 1) == [["a/0"]]
+    whole = loader.list_runs()
+    assert [batch.keys["images"][0] for batch in loader.read([whole[1][7:], whole[2][1:]])] == ["b/7", "b/8", "c/1"]
+
+
 def test_the_quick_check_finds_a_wrong_frame(tmp_path: Path, experiment: dict[str, Any]) -> None:
     write(tmp_path / "root" / "maps" / "b" / "7.png", png(np.full((16, 64, 1), 12, np.uint8)))
     config = checked(tmp_path, experiment)

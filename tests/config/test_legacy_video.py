@@ -156,3 +156,13 @@ def test_points_of_pickles_are_read_from_images_and_the_command_that_makes_them_
     assert any("imagier data build unprojections" in note for note in notes)
     (tmp_path / "dumped.yaml").write_text(config.dump())
     assert read(tmp_path / "dumped.yaml") == (config, [])
+
+
+def test_arguments_of_the_references_inference_are_dropped_with_a_line_where_they_say_something(tmp_path: Path) -> None:
+    _, before = config_of(tmp_path)
+    _, notes = config_of(tmp_path, "inference_args={save_fake_only: false, seq_index: 3}")
+    assert [note.partition(": ")[2].partition(":")[0] for note in notes if note not in before] == [
+        "inference_args.save_fake_only",
+        "inference_args.seq_index",
+    ]
+    assert config_of(tmp_path, "inference_args={save_fake_only: true}")[1] == before

@@ -305,8 +305,9 @@ def test_networks_that_cannot_be_are_the_users_mistake(make: Any, code: str) -> 
     assert caught.value.code == code
 
 
-def test_frames_that_cannot_be_halved_often_enough_are_the_users_mistake() -> None:
-    label, images = torch.zeros(1, 1, 7, 60, 32), torch.zeros(1, 1, 3, 60, 32)
+@pytest.mark.parametrize("size", [(60, 32), (64, 64)])
+def test_frames_that_are_not_of_the_generators_size_are_the_users_mistake(size: tuple[int, int]) -> None:
+    label, images = torch.zeros(1, 1, 7, *size), torch.zeros(1, 1, 3, *size)
     with pytest.raises(UserError) as caught:
         list(phases(small_recipe(), Batch({"images": images, "label": label})))
     assert caught.value.code == "image-size"

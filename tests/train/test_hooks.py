@@ -364,7 +364,7 @@ def images(value: float, target: float, rows: int = 2) -> Batch:
 
 def test_images_come_on_their_periods_and_at_the_end(tmp_path: Path) -> None:
     sink = Kept()
-    tested = Images(tmp_path, images(0.25, 0.75), NO_CALIBRATION, [sink], every=[4], display_every=3, seed=0)
+    tested = Images(tmp_path, [images(0.25, 0.75)], NO_CALIBRATION, [sink], every=[4], display_every=3, seed=0)
     watched = trainer(Painter())
     for step in range(1, 8):
         tested.after_step(watched, progress(step, {}, Outcome.DONE if step == 7 else Outcome.GO_ON))
@@ -383,7 +383,7 @@ def test_images_come_on_their_periods_and_at_the_end(tmp_path: Path) -> None:
 def test_networks_train_on_after_they_were_looked_at(tmp_path: Path) -> None:
     watched = trainer(Painter())
     watched.recipe.train()
-    Images(tmp_path, images(0, 0), NO_CALIBRATION, [], every=[1], display_every=9, seed=0).columns(watched)
+    Images(tmp_path, [images(0, 0)], NO_CALIBRATION, [], every=[1], display_every=9, seed=0).columns(watched)
     assert all(network.training for network in watched.recipe.networks.values())
 
 

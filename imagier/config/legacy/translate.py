@@ -262,6 +262,8 @@ def _retire(document: Document) -> list[str]:
     if recipe is not None and _FLOW_NETWORK not in recipe.players:
         instead = "the flow is that of the data or, without it, as OpenCV's DIS finds it"
         retired[_FLOW_NETWORK,] = Retired(instead if recipe.is_video else _NOT_OF_THIS_METHOD)
+    if recipe is not None and recipe.is_video:
+        retired |= legacy_video.RETIRED_ARGUMENTS
     notes = _drop_keys_of_the_other_discriminator(document)
     for key_path, (why, default) in retired.items():
         if not document.has(key_path) or _accepts_key(document, key_path):

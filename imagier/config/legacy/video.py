@@ -33,6 +33,13 @@ _DECODE_POINTS = "convert::imaginaire.model_utils.wc_vid2vid.render::decode_unpr
 _POINTS = "unprojections"
 
 
+RETIRED_ARGUMENTS: dict[KeyPath, Retired] = {
+    ("inference_args", "save_fake_only"): Retired("frames are written alone, and side by side on request", True),
+    ("inference_args", "seq_index"): Retired("had no effect"),
+}
+"""Of inference."""
+
+
 def translate(document: Document, accepts: Accepts) -> list[str]:
     """Rewrites spellings in place, where the classes of the sections know what they become.
 

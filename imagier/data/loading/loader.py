@@ -161,19 +161,25 @@ class Loader:
         Of a held-out set with blocks a batch holds samples of one of them. Of a training set every rank has at least
         `steps_per_epoch` whole batches.
         """
-        runs = share(len(self.dataset), None if self.shuffle else self.blocks, self.rank, self.world)
         if self._kept is not None:
             return self._batches(self._kept)
-        keys = _InOrder(runs, self.batch_size, self.most_batches)
+        keys = _InOrder(self.list_runs(), self.batch_size, self.most_batches)
         loader = self._torch_loader(keys, persistent_workers=self.persistent_workers)
         if self.persistent_workers:
             self._kept = loader
         return self._batches(loader)
 
+    def list_runs(self) -> list[range]:
+        """The indices of this rank's share, in order; of a held-out set with blocks, one range for each of them."""
+        return share(len(self.dataset), None if self.shuffle else self.blocks, self.rank, self.world)
+
+    def read(self, runs: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """The samples with these indices, in order. A batch holds samples of one run."""
+        return self._batches(self._torch_loader(_InOrder(runs, self.batch_size, None)))
+
     def count_batches(self) -> int:
         """Of `once`."""
-        runs = share(len(self.dataset), None if self.shuffle else self.blocks, self.rank, self.world)
-        count = sum(-(-len(run) // self.batch_size) for run in runs)
+        count = sum(-(-len(run) // self.batch_size) for run in self.list_runs())
         return count if self.most_batches is None else min(count, self.most_batches)
 
     def draw(self, count: int, *, whole: bool = False) -> Iterator[Batch]:
@@ -189,7 +195,7 @@ class Loader:
         rank, step = (0, self.batch_size) if whole else (self.rank, self.samples_per_step)
         starts = range(rank * self.batch_size, len(drawn), step)
         runs = [drawn[start : start + self.batch_size].tolist() for start in starts]
-        return self._batches(self._torch_loader(_InOrder(runs, self.batch_size, None)))
+        return self.read(runs)
 
     def some(self, count: int) -> Batch:
         """A batch of a few samples, spread evenly over the data set; the same on all ranks.
@@ -206,6 +212,27 @@ class Loader:
         if batch is None:
             raise too_many_bad_samples(reads[0].skipped[0])
         return batch
+
+    def some_clips(self, count: int, frames: int) -> list[Batch]:
+        """The first frames of a few of the blocks, which are sequences, spread evenly: a batch for each moment.
+
+        They are of the size of the first, and as long: of `frames`, or of all if every sequence has fewer.
+        """
+        lengths = np.array(self.blocks)
+        starts, frames = np.cumsum(lengths) - lengths, min(frames, int(lengths.max()))
+        long_enough = starts[lengths >= frames].tolist()
+        count = min(count, len(long_enough))
+        guarded = Guarded(self.dataset, self.on_error)
+        chosen = [long_enough[i * len(long_enough) // count] for i in range(count)]
+        clips = [[guarded[0, start + t] for t in range(frames)] for start in chosen]
+        forms = [[get_forms(read.sample) for read in clip if read.sample is not None] for clip in clips]
+        like = next((of_clip for of_clip in forms if len(of_clip) == frames), None)
+        taken = [clip for clip, of_clip in zip(clips, forms) if of_clip == like] or clips  # those hold the error
+        batches = [self._begin(collate(list(moment)))() for moment in zip(*taken)]
+        found = [batch for batch in batches if batch is not None]
+        if like is None or not found:
+            raise too_many_bad_samples(next(line for clip in clips for read in clip for line in read.skipped))
+        return found
 
     def _order(self, epoch: int) -> np.ndarray:
         if not self.shuffle:

@@ -1,4 +1,4 @@
-"""Images of the training: the same inputs each time, the targets, and the results."""
+"""Images and animations of the training: the same inputs each time, the targets, and the results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagier.recipe import Batch
+from imagier.recipe import Batch, Recipe
 from imagier.train.disk import write_atomic
+from imagier.train.hooks.animation import encode_gif, read_gif_comment
 from imagier.train.hooks.log import Sink
 from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, collect_averages
@@ -22,6 +24,7 @@ from imagier.train.view import View, collect_averages
 FOLDER = "images"
 TAG = "Visualizations"
 """The reference's name of the images, where they are shown over the iterations."""
+CLIPS_TAG = "Clips"
 JPEG_QUALITY = 90
 
 _COMMENT = b"\xff\xfe"
@@ -30,12 +33,15 @@ _COMMENT_WITHIN = 2**16
 
 
 class Images:
-    """Writes <logdir>/images/epoch_..._iteration_....jpg, one row per sample, and now and then images/current.jpg."""
+    """Writes <logdir>/images/epoch_..._iteration_....jpg, one row per sample, and now and then images/current.jpg.
+
+    Of clips these show the last frame, with all that it is made of; a .gif beside each shows the clips.
+    """
 
     def __init__(
         self,
         logdir: Path,
-        batch: Batch,
+        frames: Sequence[Batch],
         view: View,
         sinks: Sequence[Sink],
         *,
@@ -43,9 +49,12 @@ class Images:
         display_every: int,
         seed: int,
     ) -> None:
-        """batch: the samples to show. every: periods in iterations; an image is made at each of them."""
+        """frames: the samples to show: of images a batch of them, of clips the batches of their frames, in order.
+
+        every: periods in iterations; an image is made at each of them.
+        """
         self.folder = logdir / FOLDER
-        self.batch = batch
+        self.frames = frames
         self.view = view
         self.sinks = sinks
         self.every = every
@@ -67,38 +76,78 @@ class Images:
         """The last step has made the last image."""
 
     def _save(self, trainer: Trainer, step: int, path: Path) -> None:
-        columns = self.columns(trainer)  # on all ranks: batch norms may need statistics over all of them
+        frames = self.columns(trainer)  # on all ranks: batch norms may need statistics over all of them
         if not trainer.runtime.is_main:
             return
-        headings = [(name, column.shape[3]) for name, column in columns]
-        comment = json.dumps({"step": step, "columns": headings})
-        write_image(path, tile_columns([column for _, column in columns]), comment=comment)
+        write_image(path, _tile(frames[-1]), comment=_describe(step, frames[-1]))
+        paths = [path]
+        if len(frames) > 1:
+            clips = [[column for column in columns if not column.is_detail] for columns in frames]
+            data = encode_gif([_tile(columns) for columns in clips], _describe(step, clips[-1]))
+            paths.append(path.with_suffix(".gif"))
+            with write_atomic(paths[-1]) as file:
+                file.write(data)
         for sink in self.sinks:
-            sink.image(path, step)
+            for written in paths:
+                sink.image(written, step)
 
-    def columns(self, trainer: Trainer) -> list[tuple[str, Tensor]]:
-        """The columns of the image from left to right: heading, and N x 3 x h x w in [-1, 1]."""
+    def columns(self, trainer: Trainer) -> list[list[Column]]:
+        """The columns of the image of each frame from left to right."""
         has_average = trainer.recipe.generator_name in collect_averages(trainer)
         with self.view.use_live_weights(trainer) as recipe:
-            batch = recipe.prepare(self.batch)
-            target = recipe.target(batch)
-            columns = [_mark_target(name, image, target) for name, image in recipe.visualize_inputs(batch).items()]
-            made = recipe.visualize_outputs(batch, self._rng(trainer))
-            columns += [(_name_result(name, "live" if has_average else ""), image) for name, image in made.items()]
+            batches = [recipe.prepare(frame) for frame in self.frames]
+            columns = [_list_inputs(recipe, batch) for batch in batches]
+            made = self._make(recipe, batches, trainer, "live" if has_average else "")
         if has_average:
             with self.view.use_average_weights(trainer) as recipe:
-                made = recipe.visualize_outputs(batch, self._rng(trainer))
-                columns += [(_name_result(name, "average"), image) for name, image in made.items()]
-        return columns
+                averaged = self._make(recipe, batches, trainer, "average")
+                made = [[*live, *average] for live, average in zip(made, averaged)]
+        return [[*inputs, *results] for inputs, results in zip(columns, made)]
+
+    def _make(self, recipe: Recipe, batches: Sequence[Batch], trainer: Trainer, weights: str) -> list[list[Column]]:
+        """The columns of results of each frame; of those of the last one, what a frame does not have is gray."""
+        rng = self._rng(trainer)
+        if recipe.is_video:
+            made = [recipe.visualize_frame(outputs) for outputs, _ in recipe.rollout(batches, rng)]
+        else:
+            made = [recipe.visualize_outputs(batch, rng) for batch in batches]
+        gray = {name: torch.zeros_like(image) for name, image in made[-1].items()}
+        return [
+            [Column(_name_result(name, weights), image, name != "fake") for name, image in {**gray, **of_frame}.items()]
+            for of_frame in made
+        ]
 
     def _rng(self, trainer: Trainer) -> torch.Generator:
         return trainer.runtime.generator(self.seed)
 
 
-def _mark_target(name: str, column: Tensor, target: Tensor | None) -> tuple[str, Tensor]:
-    """A column of inputs; what the results should be is called real."""
-    is_target = target is not None and torch.equal(column, target)
-    return (f"{name} (real)" if is_target else name), column
+class Column(NamedTuple):
+    """A column of an image of a training."""
+
+    heading: str
+    images: Tensor
+    """N x 3 x h x w in [-1, 1]."""
+    is_detail: bool = False
+    """Not shown in animations."""
+
+
+def _list_inputs(recipe: Recipe, batch: Batch) -> list[Column]:
+    """The columns of inputs; what the results should be is called real."""
+    target = recipe.target(batch)
+    columns = []
+    for name, images in recipe.visualize_inputs(batch).items():
+        is_target = target is not None and torch.equal(images, target)
+        columns.append(Column(f"{name} (real)" if is_target else name, images))
+    return columns
+
+
+def _describe(step: int, columns: Sequence[Column]) -> str:
+    """The comment that `read_grid` reads."""
+    return json.dumps({"step": step, "columns": [(column.heading, column.images.shape[3]) for column in columns]})
+
+
+def _tile(columns: Sequence[Column]) -> np.ndarray:
+    return tile_columns([column.images for column in columns])
 
 
 def _name_result(name: str, weights: str) -> str:
@@ -139,7 +188,7 @@ class Grid:
 def read_grid(path: Path) -> Grid:
     """What the comment in a file of `Images` says, or else its name (epoch_..._iteration_..., as in older versions)."""
     with path.open("rb") as file:
-        comment = read_comment(file.read(_COMMENT_WITHIN))
+        comment = read_gif_comment(file.read()) if path.suffix == ".gif" else read_comment(file.read(_COMMENT_WITHIN))
     try:
         content = json.loads(comment)
         return Grid(path, content["step"], [(name, width) for name, width in content["columns"]])

@@ -104,14 +104,21 @@ class Page:
         return max([*steps, *(result.step for result in results)], default=0)
 
     def _embed_images(self, before: Mapping[tuple[Path, int, int], str]) -> list[tuple[Grid, str]]:
-        """Some of the saved images, spread over the run, the newest first: what is in each, and its data URI."""
+        """Some of the saved images, spread over the run, the newest first, after its animation, if there is one.
+
+        What is in each, and its data URI.
+        """
         folder = self.logdir / FOLDER
         paths = sorted(folder.glob("epoch_*_iteration_*.jpg"), key=lambda path: path.name[-13:], reverse=True)
         count = min(IMAGES, len(paths))
         chosen = [read_grid(paths[round(i * (len(paths) - 1) / max(count - 1, 1))]) for i in range(count)]
         current = [read_grid(path) for path in folder.glob("current.jpg")]
         chosen = [grid for grid in current if not chosen or grid.step > chosen[0].step] + chosen
-        uris = [self._embed(grid.path, OLDER_PX if i else NEWEST_PX, before) for i, grid in enumerate(chosen)]
+        clip = folder / chosen[0].path.with_suffix(".gif").name if chosen else None
+        chosen = [*([read_grid(clip)] if clip is not None and clip.is_file() else []), *chosen]
+        uris = [
+            self._embed(grid.path, NEWEST_PX if grid.step == chosen[0].step else OLDER_PX, before) for grid in chosen
+        ]
         return [(grid, uri) for grid, uri in zip(chosen, uris) if uri]
 
     def _embed(self, path: Path, most_px: int, before: Mapping[tuple[Path, int, int], str]) -> str:
@@ -179,8 +186,10 @@ def _format_time(seconds: float | None = None) -> str:
 
 
 def _encode_data_uri(path: Path, most_px: int) -> str:
-    """The image of a file, at most so high; empty if it cannot be read."""
+    """The image of a file, at most so high; empty if it cannot be read. An animation stays as it is."""
     data = path.read_bytes()
+    if path.suffix == ".gif":
+        return f"data:image/gif;base64,{base64.b64encode(data).decode()}"
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         return ""

@@ -10,10 +10,12 @@ from os import getpid
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from imagier.errors import UserError
 from imagier.train.disk import AppendFile
 from imagier.train.flatten import flatten_tree
-from imagier.train.hooks.images import TAG, read_image
+from imagier.train.hooks.images import CLIPS_TAG, TAG
 from imagier.train.hooks.log import Record
 
 FOLDER = "tensorboard"
@@ -60,9 +62,10 @@ class TensorBoard:
 
     def image(self, path: Path, step: int) -> None:
         if self.images:
-            height, width, _ = read_image(path).shape
+            with Image.open(path) as opened:
+                width, height = opened.size
             image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": path.read_bytes()}
-            self._write(step, [{"tag": TAG, "image": image}])
+            self._write(step, [{"tag": CLIPS_TAG if path.suffix == ".gif" else TAG, "image": image}])
 
     def close(self) -> None:
         self.file.close()

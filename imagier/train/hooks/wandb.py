@@ -10,7 +10,7 @@ from typing import Any
 
 from imagier.errors import UserError
 from imagier.train.disk import describe_error
-from imagier.train.hooks.images import TAG
+from imagier.train.hooks.images import CLIPS_TAG, TAG
 from imagier.train.hooks.log import Record
 
 ID_FILE = "wandb_id.txt"
@@ -66,7 +66,9 @@ class WandB:
         self._log({**record.scalars, "epoch": record.epoch}, record.step)
 
     def image(self, path: Path, step: int) -> None:
-        self._log({TAG: self.wandb.Image(str(path))}, step)
+        is_clip = path.suffix == ".gif"
+        shown = self.wandb.Video(str(path), format="gif") if is_clip else self.wandb.Image(str(path))
+        self._log({CLIPS_TAG if is_clip else TAG: shown}, step)
 
     def close(self) -> None:
         with self._translate_errors():
