@@ -127,7 +127,7 @@ def test_an_image_names_its_columns_and_the_page_shows_them_above_it(tmp_path: P
 
     watched = trainer(Named())
     watched.players["gen"].average = ModelAverage(watched.recipe.gen)
-    hook = Images(tmp_path, images(0.25, 0.75), NO_CALIBRATION, [], every=[9], display_every=1, seed=0)
+    hook = Images(tmp_path, [images(0.25, 0.75)], NO_CALIBRATION, [], every=[9], display_every=1, seed=0)
     hook.after_step(watched, progress(4, {}))
     (path,) = (tmp_path / "images").iterdir()
     names = ["sketch", "photo (real)", "generated (live)", "generated (average)"]

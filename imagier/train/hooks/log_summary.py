@@ -27,7 +27,8 @@ def find_scores(records: Records, names: Sequence[str]) -> tuple[dict[str, Score
         found: dict[str, Scores] = {}
         for name in names:
             for suffix, value in _select(record, name).items():
-                found.setdefault(suffix, dict.fromkeys(names, math.nan))[name] = value
+                # A generator without a score made images that are not finite; to the others it does not apply.
+                found.setdefault(suffix, dict.fromkeys(names, math.nan) if suffix in WEIGHTS else {})[name] = value
         if found:
             live = LIVE if AVERAGE in found else GENERATOR
             weights = {AVERAGE: GENERATOR, REGULAR: live}
