@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -31,6 +32,7 @@ SETS = {
     "data/faces/{}": {"images": "jpg", "landmarks": "points"},
     "data/clips/{}": {"images": "video", "seg_maps/000": "bars"},
     "data/vizdoom64/{}": {"images/a": "png", "seg_maps/a": "bars", "nearness/a": "lines", "flow/a": "still"},
+    "data/cityscapes/{}": {"unprojections/000": "pickles"},
     "datasets/horse2zebra": {"trainA": "jpg", "trainB": "jpg", "testA": "jpg", "testB": "jpg"},
     "datasets/facades": {"train": "jpg", "val": "jpg"},
 }
@@ -52,7 +54,8 @@ def build(folder: Path) -> Path:
 
 
 def _write(folder: Path, form: str, count: int) -> None:
-    """So many files of a form: photographs (png, jpg), line art, class ids, points, flow; or one video, or its maps."""
+    """So many files of a form: photographs (png, jpg), line art, class ids, key points, flow, pickles of points of the
+    world; or one video, or its maps."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         image = smooth(SIZE, SIZE, seed=index + len(str(folder)))
@@ -67,6 +70,8 @@ def _write(folder: Path, form: str, count: int) -> None:
             write(folder / f"{index:03d}.png", png(image[..., :1].astype(np.uint16) * 200))
         elif form == "points":
             write(folder / f"{index:03d}.json", json.dumps([[20, 20 + index], [40, 40]]).encode())
+        elif form == "pickles":
+            write(folder / f"{index:03d}.pkl", pickle.dumps({f"w{SIZE}xh{SIZE}": [1, 2, index]}))
         elif form in ("ids", "bars"):
             rows = np.repeat(np.arange(20 if form == "ids" else 4, dtype=np.uint8), 16)[:SIZE]
             maps = np.repeat(np.roll(rows, index), SIZE).reshape(SIZE, SIZE, 1)

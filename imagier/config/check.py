@@ -23,13 +23,16 @@ from imagier.config.rules.data import check_run
 from imagier.config.rules.method import check_method, check_normalized, check_optimizer, check_players
 from imagier.errors import UserError
 
-DATA_FACTS = ("label_channels", "label_lengths", "one_hot", "normalized", "image_channels", "crop_h_w", "style_classes")
-"""Arguments of networks and recipes that a config cannot give, because only the data can know them."""
+DATA_FACTS = (
+    *("label_channels", "label_lengths", "one_hot", "normalized", "image_channels", "crop_h_w", "style_classes"),
+    "open_pretrained",
+)
+"""Arguments of networks and recipes that a config cannot give: only the data can know them, or the run gives them."""
 
 Facts = Callable[[Any], Mapping[str, str]]
 """A class -> the arguments of its constructor that a config cannot give, and why."""
 
-_FACTS_OF_DATA = dict.fromkeys(DATA_FACTS, "comes from the data section")
+_FACTS_OF_DATA = dict.fromkeys(DATA_FACTS, "comes from the data section") | {"open_pretrained": "is given by the run"}
 KEEP_SIZE = "keep_original_size"
 """The argument of inference that every method takes: images get the size of their inputs."""
 

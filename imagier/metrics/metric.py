@@ -43,7 +43,8 @@ class AnyMetric(ABC):
     colored; the targets where there is no such thing. Both are N x 3 x H x W in [0, 1], like the generated images.
     classes: the class of each pixel of the target, N x K x H x W in {0, 1}. real: real images that they should look
     like, as a set. labels: the class of each image, N. Of clips also flow, N x 2 x H x W, in pixels to the right and
-    down, which leads to where each pixel was in the frame before, and flow_confidence, N x 1 x H x W.
+    down, which leads to where each pixel was in the frame before, and flow_confidence, N x 1 x H x W; unprojections,
+    the point of the world that each pixel shows, N x 1 x H x W, int64, 0 where unknown.
     """
 
     takes_clips: ClassVar[bool] = False

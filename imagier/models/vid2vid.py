@@ -206,7 +206,7 @@ class Recipe(BaseRecipe):
         return self._prepare(batch, None)
 
     def _prepare(self, batch: Batch, dropped: Tensor | None) -> Batch:
-        self.gen.check_frame_size(*batch["label"].shape[-2:])
+        self.gen.check_size(batch["label"])
         check_flow(batch.tensors)
         return batch.replace(label=normalize_densepose(batch["label"], dropped)) if self.has_densepose else batch
 

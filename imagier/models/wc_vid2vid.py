@@ -7,8 +7,9 @@ first made; what is known of a new frame before it is made guides the generator.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import lcm
 from typing import ClassVar
 
 import torch
@@ -29,6 +30,8 @@ from imagier.nn.frame_generator import FrameGenerator, GuidanceParams, MultiSpad
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.label_parts import find_class_map, split_label
 from imagier.nn.point_cloud import PointCloud, empty_cloud, paint, render
+from imagier.nn.pretrained import Frozen, OpenPretrained, Pretrained, PretrainedParams
+from imagier.nn.reference_names import Rules
 from imagier.nn.resize import to_rgb
 from imagier.ranges import Count, NonNegative, Odd, Positive, Several
 from imagier.recipe import Batch, Losses, State, StepContext
@@ -62,6 +65,8 @@ class Generator(FrameGenerator):
         use_segmap_as_input: bool = False,
         embed: EmbedParams = _EMBED,
         flow: FlowParams = _FLOW,
+        single_image_model: PretrainedParams | None = None,
+        open_pretrained: OpenPretrained | None = None,
     ) -> None:
         """guidance: How the colors of points guide it.
         num_frames: Frames that it looks at: the one that it makes, and those before. [frames]
@@ -76,6 +81,8 @@ class Generator(FrameGenerator):
         use_segmap_as_input: Start the first frame from its small label map instead of a code.
         embed: The network that encodes label maps for the spatially adaptive norms.
         flow: The network that predicts motion, and how the moved frame is used.
+        single_image_model: A SPADE generator that makes the frames before there is flow; null: it makes them itself.
+        open_pretrained: How to get at that.
         """
         _check_flow(flow)
         super().__init__(
@@ -99,6 +106,38 @@ class Generator(FrameGenerator):
             guidance=guidance,
         )
         self.start_from = guidance.start_from
+        self.single_image_model: Frozen | None = None
+        self.load_single_image_model: Callable[[], None] = lambda: None
+        if single_image_model is not None and open_pretrained is not None:
+            opened = _open_spade(open_pretrained, single_image_model)
+            self.single_image_model = Frozen(opened.network)
+            self.size_multiple = lcm(self.size_multiple, opened.network.size_multiple)  # type: ignore[arg-type]
+            self.load_single_image_model = lambda: opened.load(opened.network)
+
+    @property
+    def num_code_dims(self) -> int:
+        """Size of the code of the single-image model; 0 without one."""
+        return 0 if self.single_image_model is None else self.single_image_model.network.style_dims  # type: ignore
+
+    @torch.no_grad()
+    def paint_alone(self, label: Tensor, code: Tensor | None) -> dict[str, Tensor]:
+        """A frame of the single-image model: N x L x H x W, and the code N x num_code_dims if it has one."""
+        assert self.single_image_model is not None
+        return {"fake_images": self.single_image_model.network(label, noise=code)["fake_images"]}
+
+    def reference_rules(self) -> Rules:
+        """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
+        name, alone = "single_image_model", self.single_image_model
+        return (*(() if alone is None else alone.reference_rules(name)), *super().reference_rules())
+
+
+def _open_spade(open_pretrained: OpenPretrained, params: PretrainedParams) -> Pretrained:
+    """UserError if it is no generator of SPADE."""
+    opened = open_pretrained(params)
+    if opened.type != "spade":
+        what = f"is a config of {opened.type}, but the first frames are made by a spade generator"
+        raise UserError(what, where=f"single_image_model.config: {params.config}", code="other-method")
+    return opened
 
 
 def _check_flow(flow: FlowParams) -> None:
@@ -130,6 +169,8 @@ class _Past:
     cloud: PointCloud
     count: int
     """Frames before it."""
+    code: Tensor | None
+    """Of the single-image model, N x its length."""
 
 
 class Recipe(BaseRecipe):
@@ -184,13 +225,21 @@ class Recipe(BaseRecipe):
     def load_losses(self) -> Sequence[nn.Module]:
         perceptual = PerceptualLoss.create_if_weighted(self.perceptual_config, self.loss_weight["perceptual"])
         self.frame_losses.perceptual = perceptual
+        self.gen.load_single_image_model()
         return () if perceptual is None else (perceptual,)
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
-        """The frames of the clips one after the other, each with an update of either player."""
-        past, made = _begin(self.prepare(batch)), list[Tensor]()
+        """The frames of the clips one after the other, each with an update of either player.
+
+        Those of the single-image model teach nobody anything, and are no part of what discriminators of clips see.
+        """
+        past, made = self._begin(self.prepare(batch), ctx.rng), list[Tensor]()
+        begin = self.gen.num_frames - 1 if self.gen.single_image_model is not None else 0
         for t, now in enumerate(batch.frames()):
-            frame = self.frame_losses.look_at(self.dis, batch.tensors, t, made)
+            if t < begin:
+                past = self._follow(past, now, self._generate(now, past))
+                continue
+            frame = self.frame_losses.look_at(self.dis, batch.tensors, t, made, begin)
             inputs = self._inputs(now, past)
             with torch.set_grad_enabled(self.reuse_gen_output):
                 fake = self.gen(*inputs)
@@ -219,12 +268,24 @@ class Recipe(BaseRecipe):
 
     def prepare(self, batch: Batch) -> Batch:
         """UserError if the frames are not of the generator's size, or if the flow or the points are none."""
-        self.gen.check_frame_size(*batch["label"].shape[-2:])
+        self.gen.check_size(batch["label"])
         check_flow(batch.tensors)
         if POINTS in batch and (batch[POINTS].shape[2] != 1 or batch[POINTS].is_floating_point()):
             advice = f"give it `type: {POINTS}`, and see docs/data.md"
             raise UserError("holds no points", where=f"data.input_types: {POINTS}", advice=advice, code="not-points")
         return batch
+
+    def _begin(self, batch: Batch, rng: torch.Generator) -> _Past:
+        """Before the first frame of clips."""
+        label, dims = batch["label"], self.gen.num_code_dims
+        code = torch.randn(len(label), dims, generator=rng, device=label.device) if dims else None
+        return _Past(None, None, empty_cloud(label.device), 0, code)
+
+    def _generate(self, now: Batch, past: _Past) -> dict[str, Tensor]:
+        """The outputs for a frame: of the single-image model, if there is one, until there is flow."""
+        if self.gen.single_image_model is not None and past.count < self.gen.num_frames - 1:
+            return self.gen.paint_alone(now["label"][:, 0], past.code)
+        return self.gen(*self._inputs(now, past))
 
     def _inputs(self, now: Batch, past: _Past) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         """What the generator sees at a moment."""
@@ -238,12 +299,8 @@ class Recipe(BaseRecipe):
         if POINTS in now and past.count >= self.gen.start_from:
             cloud = paint(cloud, now[POINTS][:, 0], latest)
         newest = self.gen.num_frames - 1
-        return _Past(
-            _append(past.labels, now["label"], newest),
-            _append(past.images, latest[:, None], newest),
-            cloud,
-            past.count + 1,
-        )
+        labels, images = _append(past.labels, now["label"], newest), _append(past.images, latest[:, None], newest)
+        return _Past(labels, images, cloud, past.count + 1, past.code)
 
     def rollout(
         self, frames: Iterable[Batch], rng: torch.Generator, state: State | None = None
@@ -252,8 +309,8 @@ class Recipe(BaseRecipe):
         points, which are the state."""
         past = None if state is None else _unpack(state)
         for now in frames:
-            before = _begin(now) if past is None else past
-            fake = self.gen(*self._inputs(now, before))
+            before = self._begin(now, rng) if past is None else past
+            fake = self._generate(now, before)
             past = self._follow(before, now, fake)
             yield fake, _pack(past)
 
@@ -294,11 +351,6 @@ class Recipe(BaseRecipe):
         return {name: to_rgb(column) for name, column in columns.items()}
 
 
-def _begin(batch: Batch) -> _Past:
-    """Before the first frame of clips."""
-    return _Past(None, None, empty_cloud(batch["label"].device), 0)
-
-
 def _append(before: Tensor | None, latest: Tensor, count: int) -> Tensor:
     """The newest frames of N x P x C x H x W and N x 1 x C x H x W."""
     return latest if before is None else torch.cat([before, latest], dim=1)[:, -count:]
@@ -308,9 +360,10 @@ def _pack(past: _Past) -> State:
     assert past.labels is not None and past.images is not None
     points, colors = past.cloud
     count = torch.tensor(past.count)
-    return {"labels": past.labels, "images": past.images, "points": points, "colors": colors, "count": count}
+    state = {"labels": past.labels, "images": past.images, "points": points, "colors": colors, "count": count}
+    return state if past.code is None else {**state, "code": past.code}
 
 
 def _unpack(state: State) -> _Past:
     cloud = PointCloud(state["points"], state["colors"])
-    return _Past(state["labels"], state["images"], cloud, int(state["count"]))
+    return _Past(state["labels"], state["images"], cloud, int(state["count"]), state.get("code"))

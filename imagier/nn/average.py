@@ -81,9 +81,11 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[T], forward: Cal
     """Replaces the running statistics of batch norms by their mean over `batches`, with equal weights.
 
     An averaged network has seen no data: its stored statistics are a blend of those of past weights. The network must
-    be in eval mode and stays so, except for its batch norms: power iterations do not move.
+    be in eval mode and stays so, except for its batch norms: power iterations do not move. What a `NotAveraged` holds
+    stays as it is.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kept = {part for module in network.modules() if isinstance(module, NotAveraged) for part in module.modules()}
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m not in kept]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train()

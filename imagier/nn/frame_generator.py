@@ -209,18 +209,18 @@ class FrameGenerator(nn.Module):
             warped = {"fake_flow_maps": flow, "fake_occlusion_masks": mask, "warped_images": moved}
         return self._paint(x, maps, warped, guidance) | given
 
-    def check_frame_size(self, height: int, width: int) -> None:
-        """UserError for frames, [pixels], that it cannot make."""
-        multiple, made = self.size_multiple, " x ".join(map(str, self.frame_size))
+    def check_size(self, label: Tensor) -> None:
+        """UserError if labels ... x H x W are not of its size, or if it cannot halve their sides often enough."""
+        multiple, (height, width) = self.size_multiple, label.shape[-2:]
         if height % multiple or width % multiple:
             what = f"halves the sides of frames until 1 / {multiple} is left, but frames have {height} x {width} px"
             advice = "choose multiples of that (augmentations), or lower num_layers and num_downsamples"
-        elif (height, width) != self.frame_size:
+            raise UserError(what, where="gen", advice=advice, code="image-size")
+        if (height, width) != self.frame_size:
+            made = " x ".join(map(str, self.frame_size))
             what = f"makes frames of {made} px, as in training, but those of the data have {height} x {width} px"
             advice = "let the augmentations of all splits give them one size"
-        else:
-            return
-        raise UserError(what, where="gen", advice=advice, code="image-size")
+            raise UserError(what, where="gen", advice=advice, code="image-size")
 
     def _begin(self, label: Tensor, maps: list[Tensor]) -> Tensor:
         """The features of a first frame where those of the frame before join, if there is one."""

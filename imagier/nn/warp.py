@@ -13,7 +13,7 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
     """What lies where each pixel points to: out(x, y) = images(x + u, y + v), bilinear, with the border repeated.
 
     images: N x C x H x W. flow: N x 2 x H x W, (u, v) to the right and down, in pixels. -> N x C x H x W, float32 or
-    finer; differentiable in both.
+    finer; differentiable in both. NaN where the flow is.
     """
     with full_precision(images):
         flow = flow.to(torch.promote_types(flow.dtype, torch.float32))
@@ -25,9 +25,10 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
             torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
             + flow * (2 / flow.new_tensor(sides))[:, None, None]
         )
-        return F.grid_sample(
-            images.to(flow.dtype), grid.movedim(1, -1), mode="bilinear", padding_mode="border", align_corners=True
-        )
+        is_lost = grid.isnan()  # with these, torch 2.13 ends the process in the backward pass on a CPU
+        grid = grid.masked_fill(is_lost, 0).movedim(1, -1)
+        moved = F.grid_sample(images.to(flow.dtype), grid, mode="bilinear", padding_mode="border", align_corners=True)
+        return moved.masked_fill(is_lost.any(dim=1, keepdim=True), torch.nan)
 
 
 def list_places(flow: Tensor) -> Tensor:

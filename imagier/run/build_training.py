@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -20,6 +21,7 @@ from imagier.nn.average import ModelAverage, reestimate_batch_norm
 from imagier.nn.init import initialize
 from imagier.recipe import Recipe
 from imagier.run import build_data
+from imagier.run.pretrained import open_pretrained
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.schedule import warm_up
@@ -66,7 +68,8 @@ def build_untrained_recipe(config: Config, runtime: Runtime, seed: int = 0, **kn
 def _construct(config: Config, seed: int, known: Mapping[str, Any]) -> Recipe:
     split = config.run.data.train
     assert split is not None
-    known = {**build_data.collect_facts(config.run.data, split), **known}
+    facts = build_data.collect_facts(config.run.data, split)
+    known = {**facts, "open_pretrained": partial(open_pretrained, facts=facts), **known}
     torch.manual_seed(seed)
     networks = {name: _build(network, name, known) for name, network in config.players.items()}
     for player, network in networks.items():

@@ -118,8 +118,9 @@ def _translate_optimizer(
     where: str,
 ) -> dict[str, Any]:
     """Moments in our order of parameters; learning rate, betas and the like come from the config."""
-    index = {name: number for number, name in enumerate(_list_parameters(weights))}
     numbered = [number for group in saved["param_groups"] for number in group["params"]]
+    listed = _list_optimized(weights, network, len(numbered), where)
+    index = {name: number for number, name in enumerate(listed)}
     if len(saved["param_groups"]) != 1 or numbered != list(range(len(index))):
         what = f"holds the state of {len(numbered)} weights, but its network has {len(index)}"
         raise UserError(what, where=where, code="misfit-optimizer")
@@ -154,6 +155,16 @@ def _translate_optimizer(
             what = f"{wrong[0]} of {theirs} has another shape than the weight itself"
             raise UserError(what, where=where, code="misfit-optimizer")
     return {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
+
+
+def _list_optimized(weights: Mapping[str, Tensor], network: nn.Module, count: int, where: str) -> list[str]:
+    """The names of what an optimizer of that many weights updated: without a part that was added to the network later.
+
+    Such a part stands last, and does not learn here either.
+    """
+    listed, names = list(_list_parameters(weights)), _map_names(network, where)
+    frozen = {names[name] for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    return listed[:count] if frozen.issuperset(listed[count:]) else listed
 
 
 def _list_parameters(entries: Iterable[str]) -> Iterator[str]:

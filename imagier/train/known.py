@@ -11,8 +11,8 @@ from imagier.metrics.metric import AnyMetric
 from imagier.recipe import Batch, Recipe
 from imagier.train.image_rows import Name, name_samples
 
-FLOW = ("flow", "flow_confidence")
-"""What batches of clips may hold of the motion, for metrics of clips."""
+OF_CLIPS = ("flow", "flow_confidence", "unprojections")
+"""What batches of clips may hold of motion and of points of the world, for metrics of clips."""
 
 
 def can_score(metric: AnyMetric, recipe: Recipe, batch: Batch) -> bool:
@@ -30,7 +30,7 @@ def collect_known(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
     known = {"targets": target, "start": start}
     images = {name: to_unit(each) for name, each in known.items() if each is not None}
     if recipe.is_video:
-        images |= {name: batch[name][:, -1] for name in FLOW if name in batch}
+        images |= {name: batch[name][:, -1] for name in OF_CLIPS if name in batch}
     return images if classes is None else {**images, "classes": classes}
 
 

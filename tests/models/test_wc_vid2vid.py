@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from imagier.errors import UserError
+from imagier.models import spade
 from imagier.models.vid2vid import Discriminator
 from imagier.models.wc_vid2vid import Generator, LossWeights, Recipe
+from imagier.nn.average import ModelAverage, reestimate_batch_norm
 from imagier.nn.clip_discriminator import PatchParams, TemporalParams
 from imagier.nn.flow_network import CombineParams, FlowParams
 from imagier.nn.frame_generator import GuidanceParams, MultiSpadeParams
 from imagier.nn.label_embedder import EmbedParams
+from imagier.nn.pretrained import Pretrained, PretrainedParams
 from imagier.nn.reference_names import reference_names
 from imagier.recipe import Batch, StepContext
 
@@ -25,7 +28,30 @@ PATCH = {"num_filters": 2, "max_num_filters": 4, "num_discriminators": 1, "num_l
 GUIDANCE = "guidance_images_and_masks"
 
 
-def small_generator(*, combine: bool = True, raw: bool = False, widths: Any = 0, **guidance: Any) -> Generator:
+def open_small(params: PretrainedParams) -> Pretrained:
+    """A generator of SPADE; loading changes its output."""
+    network = spade.Generator(
+        label_channels=7,
+        image_channels=3,
+        crop_h_w=SIZE,
+        num_filters=1,
+        style_dims=4,
+        weight_norm_type="none",
+        activation_norm_params=spade.SpadeNormParams(num_filters=2),
+        style_enc=spade.StyleEncoderParams(num_filters=1),
+    )
+
+    def load(network: torch.nn.Module) -> None:
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(0.1)
+
+    return Pretrained(network, params.config, load)
+
+
+def small_generator(
+    *, combine: bool = True, raw: bool = False, widths: Any = 0, alone: str = "", **guidance: Any
+) -> Generator:
     torch.manual_seed(0)
     flow = FlowParams(
         num_filters=2,
@@ -50,6 +76,8 @@ def small_generator(*, combine: bool = True, raw: bool = False, widths: Any = 0,
         embed=SMALL,
         flow=flow,
         activation_norm_params=MultiSpadeParams(activation_norm_type="instance", num_filters=widths),
+        single_image_model=PretrainedParams(config=alone) if alone else None,
+        open_pretrained=open_small,
     )
 
 
@@ -217,6 +245,64 @@ def test_the_loss_is_the_mean_difference_of_pixels_with_a_color() -> None:
     assert "guidance" not in next(of for player, of in silent.step(batch, StepContext(0, 0, torch.Generator())))
 
 
+def test_a_single_image_model_makes_the_frames_before_there_is_flow_and_does_not_learn() -> None:
+    recipe = small_recipe(small_generator(alone="spade"))
+    recipe.train()
+    assert recipe.gen.single_image_model is not None
+    model = recipe.gen.single_image_model.network
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    painted: list[Tensor] = []
+    model.register_forward_hook(lambda network, inputs, outputs: painted.append(outputs["fake_images"]))
+    batch = clip_of(4)
+    batch = batch.replace(label=batch["label"][:, :1].expand(-1, 4, -1, -1, -1))
+    made: list[dict[str, Tensor]] = []
+    recipe.gen.register_forward_hook(lambda network, inputs, outputs: made.append(outputs))
+    phases = list(recipe.step(batch, StepContext(0, 0, torch.Generator().manual_seed(0))))
+    assert [player for player, _ in phases] == ["dis", "gen"] * 2 and len(painted) == len(made) == 2
+    assert torch.equal(painted[0], painted[1]), "one code for the whole clip"
+    assert made[0][GUIDANCE][:, 3].any(), "its frames color points"
+    clips = [losses["GAN_T0/fake"].item() for player, losses in phases if player == "dis"]
+    assert clips[0] == 0 < clips[1], "its frames are no part of clips"
+    assert not painted[0].requires_grad and not model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_rollout_with_a_single_image_model_goes_on_from_its_state() -> None:
+    recipe, batch = small_recipe(small_generator(alone="spade").eval()), clip_of(4)
+    with torch.no_grad():
+        whole = list(recipe.rollout(batch.frames(), torch.Generator().manual_seed(3)))
+        rest = list(recipe.rollout(batch.frames()[1:], torch.Generator().manual_seed(4), whole[0][1]))
+    for (outputs, _), (again, _) in zip(whole[1:], rest, strict=True):
+        assert all(torch.equal(outputs[name], again[name]) for name in outputs)
+    other = next(recipe.rollout(batch.frames(), torch.Generator().manual_seed(4)))[0]
+    assert not torch.equal(other["fake_images"], whole[0][0]["fake_images"])
+
+
+def test_averages_and_measured_batch_norms_leave_the_single_image_model_as_it_was_loaded() -> None:
+    recipe = small_recipe(small_generator(alone="spade"))
+    recipe.load_losses()
+    average = ModelAverage(recipe.gen, beta=0.5, start_iteration=0, remove_sn=False)
+    batch = clip_of(3)
+    averaged = recipe.with_networks(gen=average.network)
+    reestimate_batch_norm(average.network, [batch], lambda b: averaged.generate(b, torch.Generator()))
+    average.update()
+    ours, theirs = recipe.gen.state_dict(), average.network.state_dict()
+    names = [name for name in ours if name.startswith("single_image_model.")]
+    assert any("running_mean" in name for name in names)
+    assert all(torch.equal(ours[name], theirs[name]) for name in names)
+
+
+def test_weights_of_the_single_image_model_have_the_names_of_old_checkpoints() -> None:
+    gen = small_generator(alone="spade")
+    names = reference_names(gen.state_dict(), gen.reference_rules())
+    assert gen.single_image_model is not None
+    alone = gen.single_image_model.network
+    expected = reference_names(alone.state_dict(), alone.reference_rules()).values()  # type: ignore[operator]
+    found = [theirs for theirs in names.values() if theirs.startswith("single_image_model.")]
+    assert found == [f"single_image_model.{name}" for name in expected]
+    assert list(names.values())[-len(found) :] == found, "added last: an old optimizer does not know them"
+
+
 def mistaken(batch: Batch) -> Iterator[Any]:
     return small_recipe().step(batch, StepContext(0, 0, torch.Generator()))
 
@@ -227,6 +313,7 @@ def mistaken(batch: Batch) -> Iterator[Any]:
         (lambda: small_generator(combine=False), "not-supported"),
         (lambda: small_generator(raw=True), "not-supported"),
         (lambda: small_generator(widths=[0]), "too-few-widths"),
+        (lambda: small_generator(alone="unit"), "other-method"),
         (lambda: list(mistaken(clip_of(1).replace(unprojections=torch.zeros(2, 1, 3, *SIZE)))), "not-points"),
         (
             lambda: list(
@@ -235,7 +322,7 @@ def mistaken(batch: Batch) -> Iterator[Any]:
             "image-size",
         ),
     ],
-    ids=["blend", "raw", "widths", "no points", "size"],
+    ids=["blend", "raw", "widths", "unit", "no points", "size"],
 )
 def test_what_cannot_be_is_the_users_mistake(make: Any, code: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -54,3 +54,17 @@ def test_half_precision_moves_by_exact_pixels(image: Tensor) -> None:
 def test_an_image_of_one_row_stays_where_it_is() -> None:
     image = torch.rand(1, 1, 1, 4)
     assert torch.allclose(warp(image, flow_of(0, 0, (1, 4))), image, atol=1e-6)
+
+
+def test_a_flow_that_is_no_number_leads_nowhere_and_ends_no_process(image: Tensor) -> None:
+    """On a CPU, torch 2.13 itself would crash in the backward pass."""
+    flow = torch.zeros(2, 2, *image.shape[-2:])
+    flow[0, 1, 2, 3] = torch.nan
+    flow.requires_grad_()
+    moved = warp(image.expand(2, -1, -1, -1), flow)
+    expected = torch.zeros(2, 1, *image.shape[-2:], dtype=torch.bool)
+    expected[0, 0, 2, 3] = True
+    assert torch.equal(moved.isnan(), expected.expand_as(moved))
+    assert torch.equal(moved[1], warp(image, flow[1:].detach())[0])
+    moved[1].sum().backward()
+    assert flow.grad is not None and flow.grad[1].isfinite().all()
