@@ -23,7 +23,16 @@ from imagier.config.rules.data import check_run
 from imagier.config.rules.method import check_method, check_normalized, check_optimizer, check_players
 from imagier.errors import UserError
 
-DATA_FACTS = ("label_channels", "label_lengths", "one_hot", "normalized", "image_channels", "crop_h_w", "style_classes")
+DATA_FACTS = (
+    "label_channels",
+    "label_lengths",
+    "one_hot",
+    "normalized",
+    "image_channels",
+    "num_references",
+    "crop_h_w",
+    "style_classes",
+)
 """Arguments of networks and recipes that a config cannot give, because only the data can know them."""
 
 Facts = Callable[[Any], Mapping[str, str]]

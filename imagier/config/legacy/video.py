@@ -22,11 +22,21 @@ _MOVED: dict[KeyPath, KeyPath] = {
     ("trainer", "loss_weight", "L1"): ("trainer", "loss_weight", "l1"),
 }
 
+_FEW_SHOT = "fs_vid2vid"
+_HYPER: KeyPath = ("gen", "hyper")
+_USE_OF_LABELS: KeyPath = (*_HYPER, "method_to_use_ref_labels")
+
 _CROPS = "imaginaire.model_utils.fs_vid2vid::"
 _CROP_KINDS = {f"{_CROPS}crop_face_from_output": "face", f"{_CROPS}crop_hand_from_output": "hand"}
 
 _COMBINE: KeyPath = ("gen", "flow", "multi_spade_combine")
 _EMBEDS: tuple[KeyPath, ...] = (("gen", "embed"), (*_COMBINE, "embed"))
+
+
+def rename_discriminator(document: Document) -> None:
+    """The reference had one class of discriminators for all video methods; ours of few-shot vid2vid sees references."""
+    if document.get(("dis", "type")) == _FEW_SHOT and document.get(("trainer", "type")) != _FEW_SHOT:
+        document.set(("dis", "type"), "vid2vid")
 
 
 def translate(document: Document, accepts: Accepts) -> None:
@@ -40,6 +50,8 @@ def translate(document: Document, accepts: Accepts) -> None:
         _drop_rest_of_poses(document)
     if accepts(document, _COMBINE):
         _rewrite_generator(document)
+    if accepts(document, _USE_OF_LABELS):
+        _name_use_of_labels(document)
     if accepts(document, ("dis", "additional_discriminators")):
         _rewrite_crops(document)
 
@@ -48,7 +60,15 @@ def list_retired_keys(document: Document, accepts: Accepts) -> dict[KeyPath, Ret
     """Keys of video generators that were read by nothing."""
     if not accepts(document, _COMBINE):
         return {}
-    return {("gen", key): Retired("had no effect") for key in ("num_downsamples", "do_checkpoint")}
+    retired = {("gen", key): Retired("had no effect") for key in ("num_downsamples", "do_checkpoint")}
+    if accepts(document, _HYPER):
+        kernels = "had no effect: kernels are those of activation_norm_params"
+        retired |= {
+            (*_HYPER, "kernel_size"): Retired(kernels, document.get(("gen", "activation_norm_params", "kernel_size"))),
+            ("gen", "flow", "num_res_blocks"): Retired("had no effect on this method, which reads num_blocks", 6),
+            ("gen", "flow", "no_flow"): Retired("had no effect"),
+        }
+    return retired
 
 
 def _name_pose_type(document: Document, accepts: Accepts) -> None:
@@ -78,6 +98,13 @@ def _rewrite_generator(document: Document) -> None:
             document.refuse((*embed, "use_embed"), "label maps are always encoded (without, the reference failed)")
         else:
             document.drop((*embed, "use_embed"))
+
+
+def _name_use_of_labels(document: Document) -> None:
+    """The reference looked for parts of the word."""
+    word = document.get(_USE_OF_LABELS)
+    if isinstance(word, str):
+        document.set(_USE_OF_LABELS, next((known for known in ("concat", "mul") if known in word), "none"))
 
 
 def _rewrite_crops(document: Document) -> None:
