@@ -127,6 +127,7 @@ class WeightGenerator(DiffersInAverage):
         self.attention_module = None
         if num_references > 1 and params.attention is not None:
             self.attention_module = _Attention(label_channels, self.widths[-1], spade_kernel_size, params)
+        self._freeze_unused()
 
     def _add_encoders(self, image_channels: int, label_channels: int, kernel: int) -> None:
         f, levels = self.widths, range(self.depth)
@@ -149,6 +150,22 @@ class WeightGenerator(DiffersInAverage):
     def _stack(self, part: str, level: int) -> nn.Module:
         inputs = self.widths[level if part in _CONV else level + 1] if self.multiplies else _POOLED_PX**2
         return _FullyConnected(inputs, self.widths[level + 1], self.shapes.row(part, level), self.params.num_fc_layers)
+
+    def _freeze_unused(self) -> None:
+        """No gradient for what old checkpoints hold all the same: encoders below the first level that weights are made
+        from, and weights of layers that pass where the width stays."""
+        lowest = self.depth if not self.fc or not self.num_hyper_layers else 0 if self.params.is_hyper_conv else 1
+        for ups in (self.ref_img_up, *([self.ref_label_up] if self.multiplies else [])):
+            ups[:lowest].requires_grad_(False)
+        for part in self.fc.keys() & {"spade_s", "conv_s"}:
+            for level, stack in enumerate(self._stacks(part)):
+                stack.requires_grad_(self.widths[level] != self.widths[level + 1])
+
+    def _stacks(self, part: str) -> nn.ModuleList:
+        """Those of every level."""
+        stacks = self.fc[part]
+        assert isinstance(stacks, nn.ModuleList)
+        return stacks
 
     def enter_average(self) -> None:
         """Another epsilon in the encoder of the references' labels."""
@@ -206,9 +223,7 @@ class WeightGenerator(DiffersInAverage):
     def _make(self, part: str, encoded: Sequence[Tensor]) -> list[Weights]:
         """Of every level."""
         made = []
-        stacks = self.fc[part]
-        assert isinstance(stacks, nn.ModuleList)
-        for level, stack in enumerate(stacks):
+        for level, stack in enumerate(self._stacks(part)):
             features = encoded[min(level if part in _CONV else level + 1, self.depth)]
             rows = stack(features.flatten(0, 1)).reshape(len(features), -1)
             shape = self.shapes.weight(part, level)

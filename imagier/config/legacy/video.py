@@ -60,7 +60,8 @@ def list_retired_keys(document: Document, accepts: Accepts) -> dict[KeyPath, Ret
     """Keys of video generators that were read by nothing."""
     if not accepts(document, _COMBINE):
         return {}
-    retired = {("gen", key): Retired("had no effect") for key in ("num_downsamples", "do_checkpoint")}
+    retired: dict[KeyPath, Retired] = {}
+    retired |= {("gen", key): Retired("had no effect") for key in ("num_downsamples", "do_checkpoint")}
     if accepts(document, _HYPER):
         kernels = "had no effect: kernels are those of activation_norm_params"
         retired |= {
