@@ -276,6 +276,15 @@ class Recipe(ABC):
         """
         return list(self.sample(batch, rng))
 
+    def tune(
+        self, batch: Batch, rng: torch.Generator, *args: Any, **inference_args: Any
+    ) -> Iterator[tuple[str, Losses]] | None:
+        """Phases like those of `step` that fit the networks to a prepared batch before images are made of it.
+
+        Called once, on copies of the networks; it freezes what is not to learn. None: nothing to do.
+        """
+        return None
+
     def infer_names(self, batch: Batch, *args: Any, **inference_args: Any) -> list[str]:
         """Names of the images that `infer` makes of a batch with these arguments, "sequence/name" each.
 

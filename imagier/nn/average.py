@@ -83,10 +83,13 @@ class ModelAverage:
 def fold_spectral_norm(network: nn.Module) -> nn.Module:
     """A copy of a network with spectral norms folded into the weights of plain layers."""
     copied = copy.deepcopy(network)
+    folded: dict[nn.Module, nn.Module] = {}
     for module in list(copied.modules()):
-        for name, child in module.named_children():
+        for name, child in list(module._modules.items()):  # a layer under several names, too
             if isinstance(child, SpectralConv2d | SpectralLinear):
-                setattr(module, name, child.fold())
+                if child not in folded:
+                    folded[child] = child.fold()
+                setattr(module, name, folded[child])
     return copied
 
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from imagier.data.datasets import paired_videos
 from imagier.data.dataset import DatasetSpec, Key
+from imagier.data.datasets import paired_videos
 from imagier.data.sample import Sample
 from imagier.ranges import Positive
 
