@@ -620,18 +620,19 @@ class Recipe(BaseRecipe):
     def infer(
         self, batch: Batch, rng: torch.Generator, *, finetune: bool = False, finetune_iter: Positive = 100
     ) -> list[Tensor]:
-        """The last frame of each clip.
+        """The last frame of each clip. The arguments are those of `tune`, which comes before the first one.
 
-        finetune: tune the networks to the references first (`tune`). finetune_iter: updates of that.
+        finetune: Fit the networks to the references of each sequence before its first frame is made.
+        finetune_iter: Updates of either network for that.
         """
         return list(self.sample(batch, rng))
 
     def tune(
         self, batch: Batch, rng: torch.Generator, *, finetune: bool = False, finetune_iter: Positive = 100
     ) -> Iterator[tuple[str, Losses]] | None:
-        """Fits the last layers, and those that make weights, to the references of a prepared batch.
+        """Fits the decoder, and the layers that make weights, to the references of a prepared batch.
 
-        Each of them in turn is a frame to be made, all references moved and mirrored alike.
+        The frame to be made is one of them, moved and mirrored at random together with its label.
         """
         if not finetune:
             return None

@@ -102,10 +102,11 @@ def _rewrite_generator(document: Document) -> None:
 
 
 def _name_use_of_labels(document: Document) -> None:
-    """The reference looked for parts of the word."""
+    """The reference looked for parts of the word; without one labels were not used, but it may be misspelled."""
     word = document.get(_USE_OF_LABELS)
     if isinstance(word, str):
-        document.set(_USE_OF_LABELS, next((known for known in ("concat", "mul") if known in word), "none"))
+        known = next((known for known in ("concat", "mul") if known in word), word or "none")
+        document.set(_USE_OF_LABELS, known)
 
 
 def _rewrite_crops(document: Document) -> None:
