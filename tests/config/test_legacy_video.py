@@ -194,7 +194,7 @@ def test_the_use_of_labels_of_references_is_part_of_a_word(word: str, meaning: s
     (tmp_path / "few.yaml").write_text(FEW_SHOT)
     config, _ = read(tmp_path / "few.yaml", f"gen.hyper.method_to_use_ref_labels={word}")
     assert config.players["gen"].options["hyper"].method_to_use_ref_labels == meaning
-    with pytest.raises(ConfigError, match="there are: mul, concat, none"):
+    with pytest.raises(ConfigError, match="did you mean 'mul'"):
         read(tmp_path / "few.yaml", "gen.hyper.method_to_use_ref_labels=mlu")
 
 
