@@ -16,8 +16,8 @@ from imagier.errors import UserError
 Losses = dict[str, Tensor]
 State = dict[str, Tensor]  # what the next frames of clips follow from
 
-OF_CLIPS = "few_shot_"
-"""How the names of tensors begin that belong to a clip as a whole."""
+FEW_SHOT = "few_shot_"
+"""How the names of tensors begin that belong to a clip as a whole: frames for reference."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Batch:
         return [self._rows(slice(i * rows, (i + 1) * rows)) for i in range(parts)]
 
     def frames(self) -> list[Batch]:
-        """Clips as batches of N x 1 x ...: tensors of more than three dimensions, but for those of OF_CLIPS."""
-        names = [name for name, each in self.tensors.items() if each.dim() > 3 and not name.startswith(OF_CLIPS)]
+        """Clips as batches of N x 1 x ...: tensors of more than three dimensions, but for those of FEW_SHOT."""
+        names = [name for name, each in self.tensors.items() if each.dim() > 3 and not name.startswith(FEW_SHOT)]
         count = max((self.tensors[name].shape[1] for name in names), default=0)
         return [self.replace(**{name: self.tensors[name][:, t : t + 1] for name in names}) for t in range(count)]
 
@@ -284,7 +284,7 @@ class Recipe(ABC):
     ) -> Iterator[tuple[dict[str, Tensor], State]]:
         """Generates the frames of clips in order, in constant memory; by default each by itself.
 
-        frames: prepared batches of N samples x 1 frame, with what belongs to a clip as a whole (OF_CLIPS) in each.
+        frames: prepared batches of N samples x 1 frame, with what belongs to a clip as a whole (FEW_SHOT) in each.
         Yields for each, before it asks for the next, the generator's outputs (`fake_images` N x 3 x H x W, ...) and the
         state after it, which nothing changes later. A state given begins where that frame ended.
         """
@@ -298,6 +298,15 @@ class Recipe(ABC):
         on all ranks; `rng` differs.
         """
         return list(self.sample(batch, rng))
+
+    def tune(
+        self, batch: Batch, rng: torch.Generator, *args: Any, **inference_args: Any
+    ) -> Iterator[tuple[str, Losses]] | None:
+        """Phases like those of `step` that fit the networks to a prepared batch before images are made of it.
+
+        Called once, on copies of the networks; it freezes what is not to learn. None: nothing to do.
+        """
+        return None
 
     def infer_names(self, batch: Batch, *args: Any, **inference_args: Any) -> list[str]:
         """Names of the images that `infer` makes of a batch with these arguments, "sequence/name" each.

@@ -25,8 +25,28 @@ FRAME = re.compile(r"^(eval|frames|step)\.(\d+)\.")
 """The beginning of the name of a result of one frame."""
 
 
+FEW_SHOT_KEYS = ("initial_few_shot_K", "input_few_shot_labels", "full_data_ops", "output_h_w", "for_face_dataset")
+"""Keys of data that say where references and their labels come from."""
+
+IN_LISTS = {"flow_maps": "fake_flow_maps", "occlusion_masks": "fake_occlusion_masks", "warped_images": "warped_images"}
+"""What the reference gave for two images, that of reference and frame before, and how its lists were called."""
+
+
+def name_outputs(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a generator gives out, by the reference's names."""
+    named = dict(outputs)
+    for ours, theirs in IN_LISTS.items() if "ref_flow_maps" in outputs else ():
+        both = {f"{theirs}.0": named.pop(f"ref_{ours}", None), f"{theirs}.1": named.pop(theirs, None)}
+        named |= {name: tensor for name, tensor in both.items() if tensor is not None}
+    return named
+
+
 def take_label_as_given(document: Document) -> None:
-    """The label of a case is drawn already: no key points are read, and no op draws them."""
+    """The label of a case is drawn already: no key points are read, no op draws them, and nothing is cropped."""
+    if document.has(("data", "initial_few_shot_K")):
+        document.set(("data", "type"), "paired_videos")
+        for key in FEW_SHOT_KEYS:
+            document.drop(("data", key))
     points = document.get(("data", "keypoint_data_types"))
     if not points:
         return
@@ -67,7 +87,9 @@ def check_flow_of_case(batch: Mapping[str, Tensor], calls: list[Mapping[str, Any
     """The formula gives the flow that was recorded, and the confidence follows from it."""
     images = batch["images"].float()
     for call in calls:
-        frame, before = (images[:, call["frame"] - back] for back in (0, 1))
+        frame, before = images[:, call["frame"]], images[:, call["frame"] - 1]
+        if call.get("from") == "reference":
+            before = batch["few_shot_images"][:, 0].float()
         flow, recorded = flow_by_formula(frame, before), batch[f"flow.{call['call']}.flow"]
         assert torch.allclose(flow, recorded.to(flow.dtype), atol=1e-5)
         sure = (frame - warp(before, flow)).square().sum(dim=1, keepdim=True) < 0.02
@@ -77,11 +99,11 @@ def check_flow_of_case(batch: Mapping[str, Tensor], calls: list[Mapping[str, Any
 def rollout(batch: Batch, given: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Any]:
     """The process eval: every frame, made from the generated ones before it."""
     prepared = recipe.prepare(batch)
-    found: dict[str, Any] = {f"prepare.{key}": (prepared[key], given[key]) for key in ("images", "label")}
+    found: dict[str, Any] = {f"prepare.{key}": (prepared[key], given[key]) for key in prepared.tensors}
     recipe.networks["gen"].eval()
     with torch.no_grad():
         for t, (outputs, _) in enumerate(recipe.rollout(prepared.frames(), torch.Generator())):
-            found |= {f"eval.{t}.{key}": tensor for key, tensor in outputs.items()}
+            found |= {f"eval.{t}.{key}": tensor for key, tensor in name_outputs(outputs).items()}
     return found
 
 
@@ -132,7 +154,7 @@ class Watch:
                 found[f"{here}.grad.{letter}.{names[phase.player][ours]}"] = gradient
                 found[f"{here}.gradnorm.{letter}.{names[phase.player][ours]}"] = gradient.norm()
         for t, outputs in enumerate(self.outputs):
-            found |= {f"{self.process}.{t}.out.{key}": tensor for key, tensor in outputs.items()}
+            found |= {f"{self.process}.{t}.out.{key}": tensor for key, tensor in name_outputs(outputs).items()}
         return found
 
     def _losses(self, phase: Phase) -> Iterator[tuple[str, Tensor]]:

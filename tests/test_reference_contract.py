@@ -13,7 +13,7 @@ from imagier.errors import UserError
 from imagier.nn.reference_names import reference_names
 from imagier.recipe import StepContext
 
-OF_CLIPS = ("vid2vid", "wc_vid2vid")
+OF_CLIPS = ("vid2vid", "fs_vid2vid", "wc_vid2vid")
 """Experiments of methods whose iteration is a clip: both players are updated once for each of its frames."""
 
 each_experiment = pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in OWN])

@@ -25,7 +25,7 @@ from imagier.errors import UserError
 
 DATA_FACTS = (
     *("label_channels", "label_lengths", "one_hot", "normalized", "image_channels", "crop_h_w", "style_classes"),
-    "open_pretrained",
+    *("num_references", "open_pretrained"),
 )
 """Arguments of networks and recipes that a config cannot give: only the data can know them, or the run gives them."""
 

@@ -14,9 +14,6 @@ from imagier.data.codec import Codec, Stored
 from imagier.data.decoding.decode import EncodedFile, choose_reduction
 from imagier.data.sources.source import Source
 
-FEW_SHOT = "few_shot_"
-"""What the names of frames begin with that show what to make, and not when."""
-
 Number = bool | int | tuple[int, int]
 
 

@@ -118,6 +118,13 @@ class Conv2d(nn.Conv2d):
         """N x in x H x W -> N x out x H' x W'; with `channels` [K], x is N x K x H x W and holds only those."""
         return self._conv_forward(x, _select(self.weight, channels), self.bias)
 
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.kernel_size == (1, 1) and self.stride != (1, 1) and not self.padding[0]:
+            # The same. Its backward in channels_last corrupts the memory of CPUs (torch 2.13).
+            rows, columns = self.stride
+            return F.conv2d(x[..., ::rows, ::columns], weight, bias)
+        return super()._conv_forward(x, weight, bias)
+
 
 class SpectralConv2d(Conv2d):
     """A convolution whose weight is divided by its spectral norm."""

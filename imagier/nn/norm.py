@@ -62,6 +62,13 @@ def _group_norm(channels: int, params: NormParams) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=params.eps, affine=params.affine)
 
 
+def set_eps(network: nn.Module, eps: float) -> None:
+    """Gives all norms in a network this epsilon; `pixel` has none."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm | LayerNorm2d):
+            module.eps = eps
+
+
 class LayerNorm2d(nn.Module):
     """Layer norm over C x H x W of a sample, or over C of a pixel; divides by (unbiased deviation + eps)."""
 
@@ -326,7 +333,11 @@ class MultiSpatiallyAdaptiveNorm(nn.Module):
                     )
                 )
 
-    def forward(self, x: Tensor, first: Tensor, *others: Tensor | None) -> Tensor:
+    def freeze_map(self, index: int) -> None:
+        """No gradient for what modulates by the map with this index."""
+        self.of_map[index].requires_grad_(False)
+
+    def forward(self, x: Tensor, first: Tensor | None, *others: Tensor | None) -> Tensor:
         """x: N x C x H x W, maps: N x their channels x h x w, resized by nearest neighbor -> N x C x H x W."""
         for modulate, condition in zip(self.of_map, (first, *others)):
             if condition is not None:

@@ -6,7 +6,7 @@ last ones of a label with `OPENPOSE` are strokes of one channel each, the face l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -25,6 +25,9 @@ PARTS = 24
 """Parts of the body that DensePose tells apart."""
 
 _FACE_PARTS = (23, 24)
+
+_BODY_PARTS = ((0,), (1, 2), (3, 4), (5, 6), range(7, 11), range(11, 15), range(15, 19), range(19, 23), _FACE_PARTS)
+"""Background, torso, hands, feet, upper and lower legs, upper and lower arms, head."""
 
 
 class Box(NamedTuple):
@@ -67,9 +70,24 @@ def filter_pose_label(label: Tensor, pose_type: PoseType | None, *, should_remov
     if pose_type is None or not should_remove_face:
         return label
     dense, others = label.split([3, label.shape[-3] - 3], dim=-3)
-    part = (dense.narrow(-3, 2, 1) / 2 + 0.5) * PARTS
-    face = torch.stack([(part - number).abs() < 0.1 for number in _FACE_PARTS]).any(dim=0).to(label.dtype)
+    face = _find_parts(dense, _FACE_PARTS)
     return torch.cat([dense * (1 - face) - face, others], dim=-3)
+
+
+def _find_parts(label: Tensor, numbers: Iterable[int]) -> Tensor:
+    """Where parts of the body are: N x ... x L x H x W, DensePose in [-1, 1] -> N x ... x 1 x H x W, 0 or 1."""
+    part = (label.narrow(-3, 2, 1) / 2 + 0.5) * PARTS
+    return torch.stack([(part - number).abs() < 0.1 for number in numbers]).any(dim=0).to(label.dtype)
+
+
+def find_body_parts(label: Tensor) -> Tensor:
+    """N x L x H x W, DensePose in [-1, 1] -> N x 9 x H x W, 0 or 1: where each of the larger parts of people is."""
+    return torch.cat([_find_parts(label, numbers) for numbers in _BODY_PARTS], dim=-3)
+
+
+def find_face(label: Tensor) -> Tensor:
+    """N x L x H x W, DensePose in [-1, 1] -> N x 1 x H x W, 0 or 1."""
+    return _find_parts(label, _FACE_PARTS)
 
 
 def find_foreground(label: Tensor) -> Tensor:

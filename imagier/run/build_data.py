@@ -244,5 +244,6 @@ def collect_facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
         "one_hot": [codec.batch_name for codec in build_codecs(data) if codec.num_classes is not None],
         "normalized": [codec.batch_name for codec in build_codecs(data) if codec.input_type.normalize],
         "image_channels": sum(channels[name] or 0 for name in data.input_image),
+        "num_references": split.own.get("initial_few_shot_K", 1),
     }
     return known if size is None else {**known, "crop_h_w": size}

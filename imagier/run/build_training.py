@@ -118,10 +118,13 @@ def _build(component: Component, section: str, known: Mapping[str, Any]) -> Any:
 
 def build_players(config: Config, recipe: Recipe, runtime: Runtime) -> dict[str, Player]:
     """The player of each network of a recipe: its optimizer, schedule, scaler and average."""
-    return {name: _build_player(config, name, network, runtime) for name, network in recipe.networks.items()}
+    return {name: build_player(config, name, network, runtime) for name, network in recipe.networks.items()}
 
 
-def _build_player(config: Config, name: str, network: nn.Module, runtime: Runtime) -> Player:
+def build_player(
+    config: Config, name: str, network: nn.Module, runtime: Runtime, *, has_average: bool = True
+) -> Player:
+    """The player of this name with a network. has_average: if the config wants one for it."""
     component = config.optimizers[name]
     shared: schema.Optimizer = component.shared
     policy: schema.LrPolicy = shared.lr_policy.shared
@@ -134,7 +137,7 @@ def _build_player(config: Config, name: str, network: nn.Module, runtime: Runtim
         clip_grad_norm=shared.clip_grad_norm,
         skip_large_grads=shared.skip_grad,
         scaler=_build_scaler(config.trainer.amp_config, runtime),
-        average=build_average(config, name, network, runtime),
+        average=build_average(config, name, network, runtime) if has_average else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +118,9 @@ def _translate_optimizer(
     where: str,
 ) -> dict[str, Any]:
     """Moments in our order of parameters; learning rate, betas and the like come from the config."""
+    names = _map_names(network, where)
     numbered = [number for group in saved["param_groups"] for number in group["params"]]
-    listed = _list_optimized(weights, network, len(numbered), where)
+    listed = _list_optimized(weights, network, names, len(numbered))
     index = {name: number for number, name in enumerate(listed)}
     if len(saved["param_groups"]) != 1 or numbered != list(range(len(index))):
         what = f"holds the state of {len(numbered)} weights, but its network has {len(index)}"
@@ -133,7 +134,6 @@ def _translate_optimizer(
             advice="load the weights only (`resume=False`)",
             code="other-optimizer",
         )
-    names = _map_names(network, where)
     moments: dict[int, dict[str, Any]] = {}
     for ours, (name, _) in enumerate(network.named_parameters()):
         theirs = names[name]
@@ -157,22 +157,33 @@ def _translate_optimizer(
     return {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
-def _list_optimized(weights: Mapping[str, Tensor], network: nn.Module, count: int, where: str) -> list[str]:
+def _list_optimized(
+    weights: Mapping[str, Tensor], network: nn.Module, names: Mapping[str, str], count: int
+) -> list[str]:
     """The names of what an optimizer of that many weights updated: without a part that was added to the network later.
 
-    Such a part stands last, and does not learn here either.
+    Such a part stands last, and does not learn here either. names: ours -> theirs.
     """
-    listed, names = list(_list_parameters(weights)), _map_names(network, where)
+    listed = list(_list_parameters(weights, _list_second_names(network, names)))
     frozen = {names[name] for name, parameter in network.named_parameters() if not parameter.requires_grad}
     return listed[:count] if frozen.issuperset(listed[count:]) else listed
 
 
-def _list_parameters(entries: Iterable[str]) -> Iterator[str]:
-    """The names of what an optimizer updated, in its order: that of all entries, without what is not learned."""
+def _list_second_names(network: nn.Module, names: Mapping[str, str]) -> set[str]:
+    """The reference's names of weights that have another one, too, which comes before. names: ours -> theirs."""
+    named = network.named_parameters(remove_duplicate=False)
+    return {names[name] for name, _ in named} - {names[name] for name, _ in network.named_parameters()}
+
+
+def _list_parameters(entries: Iterable[str], again: Collection[str] = ()) -> Iterator[str]:
+    """The names of what an optimizer updated, in its order: that of all entries, without what is not learned.
+
+    again: second names of weights, which it updated once.
+    """
     entries = list(entries)
     spectral = {name.removesuffix("_orig") for name in entries if name.endswith("weight_orig")}
     for name in entries:
         leaf = name.rpartition(".")[2]
         singular_vector = name.endswith("weight_v") and name.removesuffix("_v") in spectral
-        if leaf not in _STATISTICS and not leaf.startswith("cluster_") and not singular_vector:
+        if name not in again and leaf not in _STATISTICS and not leaf.startswith("cluster_") and not singular_vector:
             yield name

@@ -11,6 +11,7 @@ from small_config import read
 
 from imagier.config.check import Config
 from imagier.config.load import ConfigError
+from imagier.models import fs_vid2vid, vid2vid
 from imagier.nn.clip_discriminator import CropParams, TemporalParams
 from imagier.nn.flow_network import CombineParams
 
@@ -166,3 +167,70 @@ def test_points_of_pickles_are_read_from_images_and_the_command_that_makes_them_
     assert any("imagier data build unprojections" in note for note in notes)
     (tmp_path / "dumped.yaml").write_text(config.dump())
     assert read(tmp_path / "dumped.yaml") == (config, [])
+
+
+FEW_SHOT = """
+trainer:
+  type: imaginaire.trainers.fs_vid2vid
+  gan_mode: hinge
+  loss_weight: {gan: 1.0, feature_matching: 10.0, flow: 10.0}
+gen:
+  type: imaginaire.generators.fs_vid2vid
+  num_downsamples: 4
+  activation_norm_type: spatially_adaptive
+  activation_norm_params: {activation_norm_type: instance, num_filters: 0}
+  hyper: {num_hyper_layers: -1, kernel_size: 3, method_to_use_ref_labels: mul_it, attention: {num_downsamples: 1}}
+  embed: {use_embed: True, num_downsamples: 4}
+  flow:
+    warp_ref: true
+    num_res_blocks: 6
+    no_flow: true
+    multi_spade_combine: {embed: {use_embed: True, arch: unet, sep_warp_embed: true}}
+dis:
+  type: imaginaire.discriminators.fs_vid2vid
+  image: {num_filters: 8}
+data:
+  type: imaginaire.datasets.paired_videos
+  num_frames_G: 2
+  num_frames_D: 2
+  input_types:
+  - images: {ext: png, num_channels: 3, normalize: true}
+  - maps: {ext: png, num_channels: 1}
+  input_image: [images]
+  input_labels: [maps]
+  train:
+    roots: [somewhere]
+    initial_sequence_length: 4
+    augmentations: {resize_h_w: "512, 256"}
+"""
+
+
+def test_few_shot_vid2vid_reads_what_the_reference_read_and_tells_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "few.yaml").write_text(FEW_SHOT)
+    config, notes = read(tmp_path / "few.yaml")
+    gen = config.players["gen"].options
+    assert (gen["hyper"].method_to_use_ref_labels, gen["hyper"].attention.num_downsamples) == ("mul", 1)
+    assert (gen["activation_norm_params"].kernel_size, gen["flow"].num_blocks, gen["num_frames"]) == (1, 6, 2)
+    assert gen["flow"].multi_spade_combine.embed.sep_warp_embed
+    told = [note.partition(": ")[2].partition(":")[0] for note in notes]
+    assert told == ["gen.hyper.kernel_size", "gen.flow.no_flow"]
+    assert config.players["dis"].cls is fs_vid2vid.Discriminator
+    (tmp_path / "dumped.yaml").write_text(config.dump())
+    assert read(tmp_path / "dumped.yaml") == (config, [])
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [("mul", "mul"), ("concat", "concat"), ("concat_mul", "concat"), ("none", "none"), ("''", "none")],
+)
+def test_the_use_of_labels_of_references_is_part_of_a_word(word: str, meaning: str, tmp_path: Path) -> None:
+    (tmp_path / "few.yaml").write_text(FEW_SHOT)
+    config, _ = read(tmp_path / "few.yaml", f"gen.hyper.method_to_use_ref_labels={word}")
+    assert config.players["gen"].options["hyper"].method_to_use_ref_labels == meaning
+    with pytest.raises(ConfigError, match="did you mean 'mul'"):
+        read(tmp_path / "few.yaml", "gen.hyper.method_to_use_ref_labels=mlu")
+
+
+def test_the_one_discriminator_of_the_reference_is_that_of_the_method(tmp_path: Path) -> None:
+    config, _ = config_of(tmp_path)
+    assert config.players["dis"].cls is vid2vid.Discriminator

@@ -18,13 +18,15 @@ from golden import golden
 from imagier.config.check import check
 from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import load
-from imagier.models import coco_funit, funit, munit, pix2pixHD, spade, unit, vid2vid, wc_vid2vid
+from imagier.models import coco_funit, fs_vid2vid, funit, munit, pix2pixHD, spade, unit, vid2vid, wc_vid2vid
 from imagier.nn.clip_discriminator import PatchParams
+from imagier.nn.few_shot_flow import FewShotCombineParams, FewShotFlowParams
 from imagier.nn.flow_network import CombineParams, FlowParams
 from imagier.nn.frame_generator import GuidanceParams, MultiSpadeParams
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.norm import NormParams
 from imagier.nn.residual_discriminator import ResidualDiscriminator
+from imagier.nn.weight_generator import AttentionParams, HyperParams
 from imagier.recipe import Recipe
 from imagier.run import build_training
 from imagier.train.runtime import Runtime
@@ -42,6 +44,7 @@ CASES = {
     "vid2vid_street_a": vid2vid,
     "vid2vid_pose_a": vid2vid,
     "wc_vid2vid_a": wc_vid2vid,
+    "fs_vid2vid_face_a": fs_vid2vid,
 }
 each_case = pytest.mark.parametrize("name", CASES)
 
@@ -335,6 +338,41 @@ DEFAULTS: dict[type, dict[str, object]] = {
         "num_layers": 3,
         "activation_norm_type": "none",
     },
+    fs_vid2vid.Generator: {
+        "num_frames": 2,
+        "num_downsamples": 5,
+        "num_filters": 32,
+        "max_num_filters": 1024,
+        "kernel_size": 3,
+        "weight_norm_type": "spectral",
+        "init_temporal": True,
+        "remove_face_labels": False,
+    },
+    fs_vid2vid.FewShotSpadeParams: {"num_filters": 0, "kernel_size": 1},
+    HyperParams: {
+        "num_hyper_layers": 4,
+        "num_fc_layers": 2,
+        "activation_norm_type": "sync_batch",
+        "weight_norm_type": "spectral",
+        "hyper_block_order": "NAC",
+        "attention": None,
+    },
+    AttentionParams: {"num_filters": 32, "num_downsamples": 2},
+    FewShotFlowParams: {
+        "warp_ref": True,
+        "generate_raw_output": False,
+        "num_filters": 32,
+        "max_num_filters": 1024,
+        "num_downsamples": 3,
+        "kernel_size": 3,
+        "num_blocks": 6,
+        "flow_output_multiplier": 20,
+        "sep_up_mask": False,
+        "activation_norm_type": "sync_batch",
+        "weight_norm_type": "spectral",
+    },
+    FewShotCombineParams: {"num_layers": 3},
+    fs_vid2vid.Recipe: {"has_foreground": False, "random_drop_prob": 0, "reuse_gen_output": True},
     vid2vid.Recipe: {"has_foreground": False, "random_drop_prob": 0, "reuse_gen_output": True},
     NormParams: {"affine": True, "eps": 1e-5, "momentum": 0.1, "num_groups": 4, "channel_only": False},
 }

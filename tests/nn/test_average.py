@@ -163,6 +163,27 @@ def test_the_average_is_its_source_up_to_the_start_and_then_comes_a_tenth_nearer
     assert [average_after(1.0) for _ in range(4)] == [{0.1}, {0.19}, {0.271}, {0.3439}]
 
 
+class Twice(nn.Module):
+    """A layer under two names, and one under one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = self.same = linear(1, 1, weight_norm="spectral")
+        self.alone = linear(1, 1, weight_norm="spectral")
+
+
+@pytest.mark.parametrize("folds", [True, False])
+def test_a_layer_with_two_names_comes_nearer_twice_with_every_update_as_in_the_reference(folds: bool) -> None:
+    source = Twice()
+    filled(source, 1.0)
+    average = ModelAverage(source, beta=0.9, start_iteration=0, remove_sn=folds)
+    filled(average.network, 0.0)
+    average.update()
+    assert average.network.one.weight.item() == pytest.approx(0.19)
+    assert average.network.alone.weight.item() == pytest.approx(0.1)
+    assert average.network.same is average.network.one
+
+
 def test_by_default_it_is_its_source_for_1000_updates_and_then_comes_a_ten_thousandth_nearer_with_every_one() -> None:
     source = filled(nn.Linear(1, 1), 0.0)
     average = ModelAverage(source)

@@ -269,3 +269,21 @@ def test_a_compiled_spectral_layer_that_runs_twice_before_backward_learns_as_a_p
         torch.testing.assert_close(one.grad, other.grad)
     for one, other in zip(plain.buffers(), compiled.buffers()):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("weight_norm", ["none", "spectral"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_convolution_of_single_pixels_with_a_stride_is_that_of_torch(
+    weight_norm: WeightNorm, memory_format: torch.memory_format
+) -> None:
+    layer = conv2d(4, 6, 1, stride=2, weight_norm=weight_norm).eval()
+    layer.to(memory_format=memory_format)  # type: ignore[call-overload]
+    x = torch.rand(2, 4, 9, 8, requires_grad=True)
+    norm = layer.spectral.current(layer.weight) if isinstance(layer, SpectralConv2d) else 1
+    expected = F.conv2d(x, layer.weight.contiguous() / norm, layer.bias, stride=2)
+    found = layer(x.contiguous(memory_format=memory_format))
+    torch.testing.assert_close(found, expected)
+    (of_found,), (of_expected,) = (
+        torch.autograd.grad(y.square().sum(), x, retain_graph=True) for y in (found, expected)
+    )
+    torch.testing.assert_close(of_found, of_expected)

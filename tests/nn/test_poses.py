@@ -13,6 +13,8 @@ from imagier.nn.poses import (
     Box,
     crop,
     filter_pose_label,
+    find_body_parts,
+    find_face,
     find_faces,
     find_foreground,
     find_hands,
@@ -117,3 +119,14 @@ def test_the_foreground_is_where_people_are_and_7_px_around() -> None:
     expected = torch.zeros(40, 40)
     expected[13:28, 13:28] = 1
     assert torch.equal(find_foreground(label)[0, 0], expected)
+
+
+def test_the_24_parts_of_the_body_are_nine_with_the_background() -> None:
+    label = torch.zeros(1, 4, 1, 25)
+    label[0, 2, 0] = torch.arange(25) / 24 * 2 - 1
+    (parts,) = find_body_parts(label)
+    assert parts.sum(dim=0).tolist() == [[1.0] * 25]
+    assert parts.argmax(dim=0).tolist() == [[0, 1, 1, 2, 2, 3, 3, *[4] * 4, *[5] * 4, *[6] * 4, *[7] * 4, 8, 8]]
+    assert torch.equal(find_face(label)[0, 0], parts[8])
+    label[0, 2] = 0.5 / 24 * 2 - 1  # between two parts
+    assert not find_body_parts(label).any()

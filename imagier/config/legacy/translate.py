@@ -26,11 +26,11 @@ _TYPE_PREFIXES = (
 )
 
 _RENAMED_TYPES: dict[KeyPath, dict[str, str]] = {
-    ("dis", "type"): {"multires_patch": "pix2pixHD", "coco_funit": "funit", "fs_vid2vid": "vid2vid"},
+    ("dis", "type"): {"multires_patch": "pix2pixHD", "coco_funit": "funit"},
     ("trainer", "type"): {"coco_funit": "funit"},
 }
 
-_ABSENT_METHODS = ("fs_vid2vid", "gancraft", "dummy")
+_ABSENT_METHODS = ("gancraft", "dummy")
 _ABSENT_DATASETS = ("dummy",)
 """What the reference had and this version has not: nothing else of such a config is worth a line."""
 
@@ -173,6 +173,7 @@ def _rename_values(document: Document) -> None:
             document.set(key_path, "none")
         elif value == "None":
             document.set(key_path, None)
+    legacy_video.rename_discriminator(document)
 
 
 def _refuse_absent_types(document: Document) -> None:

@@ -24,6 +24,10 @@ _MOVED: dict[KeyPath, KeyPath] = {
     ("trainer", "loss_weight", "L1"): ("trainer", "loss_weight", "l1"),
 }
 
+_FEW_SHOT = "fs_vid2vid"
+_HYPER: KeyPath = ("gen", "hyper")
+_USE_OF_LABELS: KeyPath = (*_HYPER, "method_to_use_ref_labels")
+
 _CROPS = "imaginaire.model_utils.fs_vid2vid::"
 _CROP_KINDS = {f"{_CROPS}crop_face_from_output": "face", f"{_CROPS}crop_hand_from_output": "hand"}
 
@@ -41,6 +45,12 @@ _DECODE_POINTS = "convert::imaginaire.model_utils.wc_vid2vid.render::decode_unpr
 _POINTS = "unprojections"
 
 
+def rename_discriminator(document: Document) -> None:
+    """The reference had one class of discriminators for all video methods; ours of few-shot vid2vid sees references."""
+    if document.get(("dis", "type")) == _FEW_SHOT and document.get(("trainer", "type")) != _FEW_SHOT:
+        document.set(("dis", "type"), "vid2vid")
+
+
 def translate(document: Document, accepts: Accepts) -> list[str]:
     """Rewrites spellings in place, where the classes of the sections know what they become.
 
@@ -55,6 +65,8 @@ def translate(document: Document, accepts: Accepts) -> list[str]:
         _drop_rest_of_poses(document)
     if accepts(document, _COMBINE):
         _rewrite_generator(document)
+    if accepts(document, _USE_OF_LABELS):
+        _name_use_of_labels(document)
     if accepts(document, ("dis", "additional_discriminators")):
         _rewrite_crops(document)
     return _read_points_from_images(document)
@@ -64,7 +76,16 @@ def list_retired_keys(document: Document, accepts: Accepts) -> dict[KeyPath, Ret
     """Keys of video generators that were read by nothing."""
     if not accepts(document, _COMBINE):
         return {}
-    return {("gen", key): Retired("had no effect") for key in ("num_downsamples", "do_checkpoint")}
+    retired: dict[KeyPath, Retired] = {}
+    retired |= {("gen", key): Retired("had no effect") for key in ("num_downsamples", "do_checkpoint")}
+    if accepts(document, _HYPER):
+        kernels = "had no effect: kernels are those of activation_norm_params"
+        retired |= {
+            (*_HYPER, "kernel_size"): Retired(kernels, document.get(("gen", "activation_norm_params", "kernel_size"))),
+            ("gen", "flow", "num_res_blocks"): Retired("had no effect on this method, which reads num_blocks", 6),
+            ("gen", "flow", "no_flow"): Retired("had no effect"),
+        }
+    return retired
 
 
 def _name_pose_type(document: Document, accepts: Accepts) -> None:
@@ -108,6 +129,14 @@ def _read_points_from_images(document: Document) -> list[str]:
             document.set((*key_path, "type"), _POINTS, origin)
             notes.append(f"{origin}: {key_path[-1]}: are PNGs here; `imagier data build unprojections` makes them")
     return notes
+
+
+def _name_use_of_labels(document: Document) -> None:
+    """The reference looked for parts of the word; without one labels were not used, but it may be misspelled."""
+    word = document.get(_USE_OF_LABELS)
+    if isinstance(word, str):
+        known = next((known for known in ("concat", "mul") if known in word), word or "none")
+        document.set(_USE_OF_LABELS, known)
 
 
 def _rewrite_crops(document: Document) -> None:

@@ -20,9 +20,10 @@ from imagier.data.drawing.face import fit_proportions
 from imagier.data.listing.clip_length import ClipLength, check_clip_keys, clip_too_long
 from imagier.data.listing.clips import Arrays, Clip, Clips, Frames, Moment, Playlist, stack
 from imagier.data.listing.people import FINDERS, LANDMARKS, CropKind, Parts, check_crop, crop_frames, remove_others
-from imagier.data.sample import FEW_SHOT, Sample
+from imagier.data.sample import Sample
 from imagier.errors import UserError
 from imagier.ranges import Count, Decay, Odd, Positive
+from imagier.recipe import FEW_SHOT
 
 _PINS = ("driving_seq_index", "few_shot_seq_index", "few_shot_frame_index")
 _NOT_IN_TRAINING = (*_PINS, "normalize_landmarks")

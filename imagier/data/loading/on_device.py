@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from imagier.data.codec import Codec
-from imagier.data.sample import FEW_SHOT
-from imagier.recipe import Batch
+from imagier.recipe import FEW_SHOT, Batch
 
 
 class Expander:

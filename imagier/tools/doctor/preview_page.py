@@ -16,8 +16,8 @@ from imagier.data.codecs.class_map import class_colors
 from imagier.data.codecs.mask import NOTHING
 from imagier.data.dataset import Dataset
 from imagier.data.listing.files import FileList
-from imagier.data.sample import FEW_SHOT, Sample
-from imagier.recipe import Position
+from imagier.data.sample import Sample
+from imagier.recipe import FEW_SHOT, Position
 from imagier.run import build_data
 from imagier.tools.doctor.file_stats import is_video, load_image
 from imagier.tools.doctor.images import PageImage, load_template, show, to_css

@@ -1,0 +1,99 @@
+"""Networks are fitted to references before inference, on copies, and the same way every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from contract.experiment import CPU, batch_of, config_of, train, trainer_of, write_data
+from torch import Tensor
+
+from imagier.config.check import Config
+from imagier.errors import UserError
+from imagier.recipe import Batch, Recipe
+from imagier.run.fine_tuning import fine_tune
+from imagier.run.inference import load_recipe
+from imagier.train import checkpoint
+from imagier.train.checkpoint import FoundCheckpoint
+
+
+class Run:
+    """A trained run, as inference finds it."""
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        data = write_data(folder / "data")
+        self.config: Config = config_of("fs_vid2vid", data, *overrides)
+        trainer = trainer_of(self.config)
+        train(trainer, self.config, 5)  # before, spectral norms are far from their values
+        path = folder / "run.pt"
+        checkpoint.write(path, trainer, extras={})
+        self.weights = FoundCheckpoint(path, checkpoint.load(path))
+        self.recipe = load_recipe(self.config, self.weights, CPU)
+        self.batch: Batch = self.recipe.prepare(batch_of(self.config))
+
+    def tune(self, **arguments: Any) -> Recipe:
+        return fine_tune(self.recipe, self.config, self.weights, self.batch, (0, 1), CPU, arguments)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    weights = "trainer.loss_weight={gan: 0.001, feature_matching: 0.001, temporal_gan: 0.001, flow: 0, l1: 1}"
+    return Run(tmp_path_factory.mktemp("tuned"), "gen_opt.lr=0.03", weights)
+
+
+def state_of(recipe: Recipe) -> dict[str, Tensor]:
+    named = recipe.networks.items()
+    return {f"{p}.{name}": x.clone() for p, network in named for name, x in network.state_dict().items()}
+
+
+def error_of(recipe: Recipe, batch: Batch) -> float:
+    """How far the references are from what is made of their own labels."""
+    own = batch.replace(label=batch["few_shot_label"][:, :1], images=batch["few_shot_images"][:, :1])
+    with torch.no_grad():
+        return (recipe.sample(own, torch.Generator()) - own["images"][:, 0]).abs().mean().item()
+
+
+def test_references_are_made_better_after_it_and_the_given_networks_stay_as_they_are(run: Run) -> None:
+    before, error = state_of(run.recipe), error_of(run.recipe, run.batch)
+    tuned = run.tune(finetune=True, finetune_iter=30)
+    assert error_of(tuned, run.batch) < 0.97 * error
+    after = state_of(run.recipe)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_only_the_decoder_and_what_makes_weights_learn_and_the_discriminator_beside_them(run: Run) -> None:
+    before, after = (
+        dict(r.networks["gen"].named_parameters()) for r in (run.recipe, run.tune(finetune=True, finetune_iter=2))
+    )
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"weight_generator", "up", "conv_img"}
+    made = {
+        name for name in before if name.startswith("weight_generator.") and not torch.equal(before[name], after[name])
+    }
+    assert made and all(name.startswith("weight_generator.fc.") for name in made)
+
+
+def test_it_begins_with_the_discriminator_of_the_checkpoint(run: Run) -> None:
+    trained = run.weights.state["players"]["dis"]["network"]
+    tuned = run.tune(finetune=True, finetune_iter=0)
+    assert all(torch.equal(trained[name], x) for name, x in tuned.networks["dis"].state_dict().items())
+    assert not any(p.requires_grad for network in tuned.networks.values() for p in network.parameters())
+
+
+def test_it_is_a_function_of_the_seeds(run: Run) -> None:
+    first, second = (state_of(run.tune(finetune=True, finetune_iter=2)) for _ in range(2))
+    assert all(torch.equal(first[name], tensor) for name, tensor in second.items())
+
+
+def test_nothing_happens_unless_it_is_asked_for(run: Run) -> None:
+    assert run.tune() is run.recipe
+
+
+def test_a_checkpoint_without_discriminators_cannot_be_tuned(run: Run) -> None:
+    state = {**run.weights.state, "players": {"gen": run.weights.state["players"]["gen"]}}
+    weights = FoundCheckpoint(run.weights.path, state)
+    with pytest.raises(UserError) as caught:
+        fine_tune(run.recipe, run.config, weights, run.batch, (0,), CPU, {"finetune": True})
+    assert caught.value.code == "missing-player"
