@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -144,3 +145,16 @@ def test_noise_follows_from_a_frame_alone() -> None:
     whole = made(0, None)
     again = made(2, whole[1][1])
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole[2:], again, strict=True))
+
+
+def test_a_rollout_keeps_no_frame_longer_than_it_needs() -> None:
+    alive: list[weakref.ref[Batch]] = []
+
+    def frames() -> Iterator[Batch]:
+        for batch in batches(1, ["d"]):
+            alive.append(weakref.ref(batch))
+            yield batch
+
+    for _ in roll_out(Summing(), frames(), lambda _: [0], CPU):
+        assert sum(reference() is not None for reference in alive) <= 2
+    assert len(alive) == LENGTHS["d"]
