@@ -62,7 +62,7 @@ class OnlineDis:
         if self.is_first:
             self.is_first, ms = False, 1000 * (time.perf_counter() - start) / len(frames)
             logger.info(
-                f"flow: where the data have none, OpenCV's DIS finds it in every step, on the CPU ({ms:.0f} ms a frame); "
+                f"flow: where data have none, OpenCV's DIS finds it in every step, on the CPU ({ms:.0f} ms a frame); "
                 "`imagier data build flow` finds it once"
             )
         return flow

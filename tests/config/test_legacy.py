@@ -218,7 +218,11 @@ def test_a_config_of_the_reference_for_such_a_method_is_refused_in_one_line(case
 REFUSED = [
     ("gen.num_labels", "5", "is counted from the data section; remove it here"),
     ("dis.num_labels", "5", "is counted from the data section; remove it here"),
-    ("gen.activation_norm_params.partial", "true", "this version has no partial convolutions"),
+    (
+        "gen.activation_norm_params.partial",
+        "true",
+        "partial convolutions are of guidance alone (gen.guidance.partial_conv)",
+    ),
     ("data.input_few_shot_labels", "[seg_maps]", "this version cannot read few-shot labels"),
     ("data.initial_few_shot_K", "1", "this version cannot read few-shot data"),
     ("data.num_frames_G", "2", "this version cannot read keys of video generators"),

@@ -138,7 +138,11 @@ _COUNTED = "is counted from the data section"
 _REFUSED: dict[KeyPath, str] = {
     ("gen", "num_labels"): _COUNTED,
     ("dis", "num_labels"): _COUNTED,
-    ("gen", "activation_norm_params", "partial"): "this version has no partial convolutions",
+    (
+        "gen",
+        "activation_norm_params",
+        "partial",
+    ): "partial convolutions are of guidance alone (gen.guidance.partial_conv)",
 }
 
 
