@@ -27,6 +27,8 @@ def measure_intervals(
 ) -> dict[str, Interval]:
     """Where numbers lie with 95 % confidence, over generated sets of this size; none for sets that are too small.
 
+    A number that is the same without each of the groups has none: nothing is known of how it scatters.
+
     By a jackknife over groups of the generated images, each of which is left out once (Shao & Tu 1995, section 2.3).
 
     compare: returns the numbers by name for some of the images, named by their indices. values: those of all images.
@@ -44,6 +46,6 @@ def measure_intervals(
     for name, value in values.items():
         left = torch.tensor([each.get(name, math.nan) for each in without], dtype=torch.float64)
         error = ((GROUPS - 1) / GROUPS * (left - left.mean()).square().sum()).sqrt().item()
-        if math.isfinite(error):
+        if math.isfinite(error) and error > 0:
             intervals[name] = (value - _T_QUANTILE * error, value + _T_QUANTILE * error)
     return intervals

@@ -79,6 +79,13 @@ def test_the_interval_is_as_wide_as_sets_of_this_size_scatter() -> None:
     assert np.sqrt(np.mean(np.square(widths))) == pytest.approx(2 * student * scatter, rel=0.4)
 
 
+def test_a_number_that_no_group_of_images_changes_has_no_interval() -> None:
+    near, far = save_features("near.npy", 80), save_features("far.npy", 80, seed=1, mean=50.0)
+    card = measure(near, far, "--metrics", "kd,prdc")
+    assert card["values"]["precision"] == card["values"]["coverage"] == 0
+    assert card["intervals"].keys() == {"kd"}
+
+
 def test_the_floor_is_that_of_real_images_of_the_same_number() -> None:
     card = measure(save_features("real.npy", 500), save_features("fake.npy", 100, seed=1, mean=2.0))
     assert card["floor_sizes"] == [100, 400]
