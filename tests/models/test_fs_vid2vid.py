@@ -360,3 +360,28 @@ def test_clips_that_cannot_be_trained_on_are_the_users_mistake(change: str, code
     with pytest.raises(UserError) as caught:
         list(phases(small_recipe(), Batch(tensors)))
     assert caught.value.code == code
+
+
+def test_faces_are_removed_from_labels_of_frames_and_not_from_those_of_references() -> None:
+    gen = small_generator(pose_type="both", remove_face_labels=True)
+    seen: list[tuple[Tensor, ...]] = []
+    gen.weight_generator.register_forward_hook(lambda network, inputs, outputs: seen.append(inputs))
+    recipe = small_recipe(gen, label_lengths=POSES)
+    outputs_of(recipe, clip_of(1).replace(label=people(23), few_shot_label=people(23)))
+    _, ref_labels, label = seen[0]
+    assert label[:, 2].unique().tolist() == [-1.0]
+    assert ref_labels[:, :, 2].unique().tolist() == pytest.approx([23 / 24 * 2 - 1], abs=1e-5)
+
+
+def test_the_mask_has_a_decoder_of_its_own_if_wanted() -> None:
+    gen = small_generator(flow={"sep_up_mask": True})
+    assert gen.flow_network_ref is not None and gen.flow_network_ref.up_mask is not None
+    names = reference_names(gen.state_dict(), gen.reference_rules()).values()
+    assert "flow_network_ref.up_mask.1.layers.conv.weight_orig" in names
+    batch = clip_of(1)
+    (before,) = outputs_of(small_recipe(gen), batch)
+    for parameter in gen.flow_network_ref.up_mask.parameters():
+        parameter.data.mul_(2)
+    (after,) = outputs_of(small_recipe(gen), batch)
+    assert torch.equal(before["ref_flow_maps"], after["ref_flow_maps"])
+    assert not torch.equal(before["ref_occlusion_masks"], after["ref_occlusion_masks"])
