@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from imagier.losses.clips import Pair, adversarial_dis, adversarial_gen, group_pairs, pair
-from imagier.losses.flow import FlowEstimator, mask_loss, masked_l1, measure_confidence
+from imagier.losses.flow import FlowEstimator, measure_confidence, motion_losses
 from imagier.losses.gan import GanMode
 from imagier.losses.perceptual import PerceptualLoss
 from imagier.losses.pixel import l1
@@ -51,6 +51,16 @@ class Frame:
     flow: Tensor | None
     """To the frame before it, N x 2 x H x W, and where it is right, N x 1 x H x W, if the data know."""
     confidence: Tensor | None
+    ref_label: Tensor | None = None
+    """Label and image of a reference, which discriminators see beside the frame; None: there is none."""
+    ref_image: Tensor | None = None
+
+    @property
+    def context(self) -> Tensor:
+        """What discriminators of images see beside them: label, and reference with its label; N x ... x H x W."""
+        if self.ref_label is None or self.ref_image is None:
+            return self.label
+        return torch.cat([self.label, self.ref_label, self.ref_image], dim=1)
 
 
 class FrameLosses:
@@ -102,17 +112,17 @@ class FrameLosses:
 
         Of the real with a graph if should_learn_from_real.
         """
-        images = fake["fake_images"]
-        with self.sizes.explain(label=frame.label, images=frame.image):
+        context, images = frame.context, fake["fake_images"]
+        with self.sizes.explain(label=context, images=frame.image):
             with torch.set_grad_enabled(should_learn_from_real):
-                of_real = dis(frame.label, frame.image, frame.crops, frame.past_real)
-            of_fake = dis(frame.label, images, frame.crops, frame.past_fake)
+                of_real = dis(context, frame.image, frame.crops, frame.past_real, frame.ref_image)
+            of_fake = dis(context, images, frame.crops, frame.past_fake, frame.ref_image)
         found = {name: pair(of_real[name], of_fake[name]) for name in of_real}
         if "fake_raw_images" in fake:
-            real, raw = (_mask(x, frame.foreground) for x in (frame.image, fake["fake_raw_images"]))
+            real, raw = (mask_by(frame.foreground, x) for x in (frame.image, fake["fake_raw_images"]))
             with torch.set_grad_enabled(should_learn_from_real):
-                of_image = dis.judge(frame.label, real)
-            found["raw"] = (of_image, dis.judge(frame.label, raw))
+                of_image = dis.judge(context, real)
+            found["raw"] = (of_image, dis.judge(context, raw))
         return found
 
     def of_dis(self, dis: ClipDiscriminator, frame: Frame, fake: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -133,7 +143,7 @@ class FrameLosses:
         if self.perceptual is not None:
             losses["perceptual"] = self.perceptual(images, target)
             if "fake_raw_images" in fake:
-                real, raw = (_mask(x, frame.foreground) for x in (target, fake["fake_raw_images"]))
+                real, raw = (mask_by(frame.foreground, x) for x in (target, fake["fake_raw_images"]))
                 losses["perceptual"] = losses["perceptual"] + self.perceptual(raw, real)
         if self.weights["l1"]:
             losses["l1"] = l1(images, target)
@@ -147,24 +157,21 @@ class FrameLosses:
 def _of_flow(frame: Frame, fake: Mapping[str, Tensor], estimate_flow: FlowEstimator) -> dict[str, Tensor]:
     if frame.before is None or "fake_flow_maps" not in fake:
         return {f"flow/{name}": frame.image.new_zeros(()) for name in ("l1", "warp", "mask")}
+    flow, trusted = frame.flow, frame.confidence
     with torch.no_grad():
-        flow = estimate_flow(frame.image, frame.before) if frame.flow is None else frame.flow
-        trusted = frame.confidence
+        if flow is None:  # a confidence without it would be that of another flow
+            flow, trusted = estimate_flow(frame.image, frame.before), None
         if trusted is None:
             trusted = measure_confidence(frame.image, frame.before, flow)
-        trusted = _mask(trusted, frame.foreground)
-    warped = fake["warped_images"]
-    return {
-        "flow/l1": masked_l1(fake["fake_flow_maps"], flow, trusted),
-        "flow/warp": l1(warped, frame.image),
-        "flow/mask": mask_loss(fake["fake_occlusion_masks"].float(), warped, frame.image),
-    }
+    moved = [fake[name] for name in ("fake_flow_maps", "fake_occlusion_masks", "warped_images")]
+    return motion_losses(moved, frame.image, flow, mask_by(frame.foreground, trusted))
 
 
-def _mask(x: Tensor, mask: Tensor | None) -> Tensor:
+def mask_by(mask: Tensor | None, x: Tensor) -> Tensor:
+    """x where a mask of a shape that broadcasts to its own is 1, else 0; all of x without a mask."""
     return x if mask is None else x * mask
 
 
 def _judge(network: nn.Module, label: Tensor, images: Tensor) -> object:
-    """A discriminator of images with their label, for the SizeProbe."""
+    """A discriminator of images with their context, for the SizeProbe."""
     return network(torch.cat([label, images], dim=1))

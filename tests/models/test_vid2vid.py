@@ -218,6 +218,19 @@ def test_flow_of_the_data_is_taken_and_nobody_is_asked_for_it() -> None:
     assert losses["flow/l1"].item() == pytest.approx(expected.item(), rel=1e-6) and expected > 0
 
 
+def test_a_confidence_without_a_flow_says_nothing_of_the_flow_that_is_asked_for() -> None:
+    recipe = small_recipe()
+    recipe.estimate_flow = lambda frames, before: torch.zeros_like(frames[:, :2])
+    for network in recipe.networks.values():
+        network.eval()
+    sure = torch.ones(2, 3, 1, *SIZE)
+    plain, given = (
+        list(recipe.step(batch, StepContext(0, 0, torch.Generator())))[-1][1]["flow/l1"]
+        for batch in (clip_of(3), clip_of(3, flow_confidence=sure))
+    )
+    assert torch.equal(plain, given)
+
+
 def test_flow_counts_near_people_alone_if_the_label_shows_them() -> None:
     flow, sure = torch.full((2, 3, 2, *SIZE), 5.0), torch.ones(2, 3, 1, *SIZE)
     batch = clip_of(3, flow=flow, flow_confidence=sure)
