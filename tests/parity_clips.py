@@ -99,7 +99,9 @@ def check_flow_of_case(batch: Mapping[str, Tensor], calls: list[Mapping[str, Any
 def rollout(batch: Batch, given: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Any]:
     """The process eval: every frame, made from the generated ones before it."""
     prepared = recipe.prepare(batch)
-    found: dict[str, Any] = {f"prepare.{key}": (prepared[key], given[key]) for key in prepared.tensors.keys() & given.keys()}
+    found: dict[str, Any] = {
+        f"prepare.{key}": (prepared[key], given[key]) for key in prepared.tensors.keys() & given.keys()
+    }
     recipe.networks["gen"].eval()
     with torch.no_grad():
         for t, (outputs, _) in enumerate(recipe.rollout(prepared.frames(), torch.Generator())):

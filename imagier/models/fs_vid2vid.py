@@ -31,13 +31,13 @@ from imagier.nn.label_embedder import EmbedParams, LabelEmbedder
 from imagier.nn.label_parts import find_class_map, split_label
 from imagier.nn.norm import MultiSpatiallyAdaptiveNorm, NormParams, norm2d
 from imagier.nn.poses import (
-    DENSEPOSE,
     PARTS,
     PoseType,
     filter_pose_label,
     find_body_parts,
     find_face,
     find_foreground,
+    has_densepose,
     normalize_densepose,
 )
 from imagier.nn.reference_names import Rules
@@ -375,7 +375,9 @@ class Recipe(BaseRecipe):
         self.perceptual_config = perceptual_loss
         self.random_drop_prob = random_drop_prob
         self.reuse_gen_output = reuse_gen_output
-        self.has_densepose = gen.pose_type is not None and DENSEPOSE in label_lengths
+        self.has_densepose = has_densepose(
+            label_lengths, gen.pose_type, should_remove_face=gen.remove_face_labels, has_foreground=has_foreground
+        )
         self.memory = max(gen.num_frames - 1, dis.memory)
         self.estimate_flow: FlowEstimator = OnlineDis()
         self.frame_losses = FrameLosses(
@@ -406,14 +408,18 @@ class Recipe(BaseRecipe):
             past = [*past, fake["fake_images"].detach()][-self.memory :]
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings DensePose channels to [-1, 1]. UserError if there are no references, or if the networks cannot halve
-        the frames often enough."""
+        """Brings DensePose channels to [-1, 1]. UserError if there are no references or too many, or if the networks
+        cannot halve the frames often enough."""
         return self._prepare(batch, None, None)
 
     def _prepare(self, batch: Batch, dropped: Tensor | None, dropped_of_references: Tensor | None) -> Batch:
         if "few_shot_images" not in batch or "few_shot_label" not in batch:
             what = "gives clips without references (few_shot_images, few_shot_label)"
             raise UserError(what, where="data.type", advice="choose paired_few_shot_videos", code="no-references")
+        count = batch["few_shot_images"].shape[1]
+        if count > 1 and self.gen.weight_generator.attention_module is None:
+            what = f"gives {count} references of each clip to a generator of one"
+            raise UserError(what, where="initial_few_shot_K", advice="use the same in training", code="references")
         check_flow(batch.tensors)
         check_sides(batch["label"], self.gen.size_multiple, "num_downsamples")
         if not self.has_densepose:

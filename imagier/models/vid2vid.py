@@ -23,7 +23,7 @@ from imagier.nn.flow_network import FlowParams
 from imagier.nn.frame_generator import FrameGenerator, MultiSpadeParams
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.label_parts import find_class_map, split_label
-from imagier.nn.poses import DENSEPOSE, PARTS, PoseType, normalize_densepose
+from imagier.nn.poses import PARTS, PoseType, has_densepose, normalize_densepose
 from imagier.nn.resize import to_rgb
 from imagier.ranges import Count, Odd, Positive, Several, Share
 from imagier.recipe import Batch, Losses, State, StepContext
@@ -174,7 +174,9 @@ class Recipe(BaseRecipe):
         self.perceptual_config = perceptual_loss
         self.random_drop_prob = random_drop_prob
         self.reuse_gen_output = reuse_gen_output
-        self.has_densepose = gen.pose_type is not None and DENSEPOSE in label_lengths
+        self.has_densepose = has_densepose(
+            label_lengths, gen.pose_type, should_remove_face=gen.remove_face_labels, has_foreground=has_foreground
+        )
         self.memory = max(gen.num_frames - 1, dis.memory)
         self.estimate_flow: FlowEstimator = OnlineDis()
         self.frame_losses = FrameLosses(

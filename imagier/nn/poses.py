@@ -46,6 +46,33 @@ class Crops(NamedTuple):
     side: int
 
 
+def has_densepose(
+    lengths: Mapping[str, int], pose_type: PoseType | None, *, should_remove_face: bool, has_foreground: bool
+) -> bool:
+    """Whether a label of people begins with DensePose. lengths: channels of its input types, in order.
+
+    UserError if DensePose comes later, or if it is missing where it is removed (from) or the third channel is read.
+    """
+    if sum(lengths.values()) < 3 and has_foreground:
+        what = f"needs a label of 3 channels or more, the third of which shows people, not {sum(lengths.values())}"
+        raise UserError(what, where="trainer.has_foreground", code="no-densepose")
+    if pose_type is None:
+        if has_foreground and DENSEPOSE in lengths:
+            what = f"needs gen.pose_type, which brings {DENSEPOSE} to the range where people can be told from nothing"
+            raise UserError(what, where="trainer.has_foreground", code="needs-key")
+        return False
+    if DENSEPOSE not in lengths:
+        for key, is_needed in (("pose_type: open", pose_type == "open"), ("remove_face_labels", should_remove_face)):
+            if is_needed:
+                what, advice = f"needs {DENSEPOSE} in the label", "name it in data.input_labels, or leave this out"
+                raise UserError(what, where=f"gen.{key}", advice=advice, code="no-densepose")
+        return False
+    if (next(iter(lengths)), lengths[DENSEPOSE]) != (DENSEPOSE, 3):
+        what = f"{DENSEPOSE} must be the first of them, of 3 channels"
+        raise UserError(what, where="data.input_labels", code="densepose-not-first")
+    return True
+
+
 def normalize_densepose(label: Tensor, dropped: Tensor | None = None) -> Tensor:
     """A label N x T x L x H x W in [0, 1] -> the same in [-1, 1], its parts spread over the whole range.
 
