@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 from imagier.losses.clips import Pair, adversarial_dis, adversarial_gen, group_pairs, pair
 from imagier.losses.flow import FlowEstimator, measure_confidence, motion_losses
-from imagier.losses.gan import GanMode
-from imagier.losses.perceptual import PerceptualLoss
+from imagier.losses.gan import GanMode, center_logits
+from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
 from imagier.nn.clip_discriminator import ClipDiscriminator
 from imagier.nn.poses import Crops, find_foreground
@@ -84,7 +85,18 @@ class FrameLosses:
         self.has_foreground = has_foreground
         self.perceptual: PerceptualLoss | None = None
         self.label_lengths = label_lengths
-        self.sizes = SizeProbe(dis.image, _judge, where="dis.image", depth_keys="num_layers or num_discriminators")
+        self.probes = {
+            name: _probe(network, f"dis.additional_discriminators.{name}") for name, network in dis.crops.items()
+        }
+        self.probes |= {
+            name: _probe(network, "dis.temporal") for name, network in zip(dis.temporal_names, dis.temporal)
+        }
+        self.probes["image"] = _probe(dis.image, "dis.image")
+
+    def load_perceptual(self, config: PerceptualConfig | None) -> list[nn.Module]:
+        """Loads the network of the perceptual loss, if that has a weight. UserError if there is none."""
+        self.perceptual = PerceptualLoss.create_if_weighted(config, self.weights["perceptual"])
+        return [] if self.perceptual is None else [self.perceptual]
 
     def look_at(
         self, dis: ClipDiscriminator, tensors: Mapping[str, Tensor], t: int, past: Sequence[Tensor], begin: int = 0
@@ -113,7 +125,7 @@ class FrameLosses:
         Of the real with a graph if should_learn_from_real.
         """
         context, images = frame.context, fake["fake_images"]
-        with self.sizes.explain(label=context, images=frame.image):
+        with self._explain_sizes(dis, frame):
             with torch.set_grad_enabled(should_learn_from_real):
                 of_real = dis(context, frame.image, frame.crops, frame.past_real, frame.ref_image)
             of_fake = dis(context, images, frame.crops, frame.past_fake, frame.ref_image)
@@ -149,6 +161,30 @@ class FrameLosses:
             losses["l1"] = l1(images, target)
         return {**losses, **_of_flow(frame, fake, estimate_flow)} if self.weights["flow"] else losses
 
+    def logits(
+        self, dis: ClipDiscriminator, context: Tensor, images: Tensor, fake: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Of the discriminators of images as a whole, for real and for generated ones, N x C x H x W, above 0 if real.
+
+        context: what they see beside the images, N x ... x H x W.
+        """
+        of_real, of_fake = (dis.judge(context, x)[0] for x in (images, fake))
+        return center_logits(of_real, self.gan_mode), center_logits(of_fake, self.gan_mode)
+
+    def _explain_sizes(self, dis: ClipDiscriminator, frame: Frame) -> ExitStack:
+        """A context for running the discriminators: UserError if one fails because what it sees is too small."""
+        channels, height, width = frame.image.shape[1:]
+        in_crops = channels if frame.ref_image is None else 2 * channels
+        seen: dict[str, dict[str, Tensor]] = {"image": {"label": frame.context, "images": frame.image}}
+        for name, crops in frame.crops.items():
+            seen[name] = {"part": torch.empty(1, in_crops, crops.side, crops.side, device="meta")}
+        for name in dis.temporal_names:
+            seen[name] = {"clip": torch.empty(1, channels * dis.num_frames, height, width, device="meta")}
+        stack = ExitStack()
+        for name, tensors in seen.items():
+            stack.enter_context(self.probes[name].explain(**tensors))
+        return stack
+
     def _left_out(self, dis: ClipDiscriminator, frame: Frame) -> list[str]:
         """The discriminators of clips that have nothing to say of this frame."""
         return [name for name in dis.temporal_names if frame.is_alone or not self.weights[f"GAN_{name}"]]
@@ -172,6 +208,10 @@ def mask_by(mask: Tensor | None, x: Tensor) -> Tensor:
     return x if mask is None else x * mask
 
 
-def _judge(network: nn.Module, label: Tensor, images: Tensor) -> object:
-    """A discriminator of images with their context, for the SizeProbe."""
-    return network(torch.cat([label, images], dim=1))
+def _probe(network: nn.Module, where: str) -> SizeProbe:
+    """Of a discriminator that sees tensors beside each other."""
+
+    def run(network: nn.Module, **tensors: Tensor) -> object:
+        return network(torch.cat(list(tensors.values()), dim=1))
+
+    return SizeProbe(network, run, where=where, depth_keys="num_layers or num_discriminators")

@@ -17,8 +17,8 @@ from imagier.errors import UserError
 from imagier.losses.clips import LossWeights, expand_weights
 from imagier.losses.flow import FlowEstimator, OnlineDis, check_flow, masked_l1, measure_confidence, motion_losses
 from imagier.losses.frames import LOG_NAMES, Frame, FrameLosses, mask_by
-from imagier.losses.gan import GanMode, center_logits
-from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.losses.gan import GanMode
+from imagier.losses.perceptual import PerceptualConfig
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, NoNorm, NormActConv, upsample2x
 from imagier.nn.clip_discriminator import ClipDiscriminator, CropParams, PatchParams, TemporalParams
@@ -369,7 +369,6 @@ class Recipe(BaseRecipe):
         self.dis = dis
         self.label_lengths = label_lengths
         self.one_hot = one_hot
-        self.gan_mode: GanMode = gan_mode
         self.loss_weight = expand_weights(loss_weight, dis)
         self.check_weights("gan")
         self.perceptual_config = perceptual_loss
@@ -385,9 +384,7 @@ class Recipe(BaseRecipe):
         )
 
     def load_losses(self) -> Sequence[nn.Module]:
-        perceptual = PerceptualLoss.create_if_weighted(self.perceptual_config, self.loss_weight["perceptual"])
-        self.frame_losses.perceptual = perceptual
-        return () if perceptual is None else (perceptual,)
+        return self.frame_losses.load_perceptual(self.perceptual_config)
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """The frames of the clips one after the other, each with an update of either player."""
@@ -539,8 +536,7 @@ class Recipe(BaseRecipe):
         """Of the discriminators of images as a whole, of the last frame."""
         fake, last = self.generate(batch, rng), batch["images"].shape[1] - 1
         context = torch.cat([batch["label"][:, last], *_pick_references(batch, fake)], dim=1)
-        of_real, of_fake = (self.dis.judge(context, x)[0] for x in (batch["images"][:, last], fake["fake_images"]))
-        return center_logits(of_real, self.gan_mode), center_logits(of_fake, self.gan_mode)
+        return self.frame_losses.logits(self.dis, context, batch["images"][:, last], fake["fake_images"])
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The last frame of each clip, made from the generated ones before it."""

@@ -20,8 +20,8 @@ from imagier.losses import clips
 from imagier.losses.clips import expand_weights
 from imagier.losses.flow import FlowEstimator, OnlineDis, check_flow
 from imagier.losses.frames import LOG_NAMES, FrameLosses
-from imagier.losses.gan import GanMode, center_logits
-from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.losses.gan import GanMode
+from imagier.losses.perceptual import PerceptualConfig
 from imagier.nn.clip_discriminator import ClipDiscriminator
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import WeightNorm
@@ -225,7 +225,6 @@ class Recipe(BaseRecipe):
         self.dis = dis
         self.label_lengths = label_lengths
         self.one_hot = one_hot
-        self.gan_mode: GanMode = gan_mode
         self.loss_weight = expand_weights(loss_weight, dis)
         self.check_weights("gan")
         self.perceptual_config = perceptual_loss
@@ -234,10 +233,8 @@ class Recipe(BaseRecipe):
         self.frame_losses = FrameLosses(dis, weights=self.loss_weight, gan_mode=gan_mode, label_lengths=label_lengths)
 
     def load_losses(self) -> Sequence[nn.Module]:
-        perceptual = PerceptualLoss.create_if_weighted(self.perceptual_config, self.loss_weight["perceptual"])
-        self.frame_losses.perceptual = perceptual
         self.gen.load_single_image_model()
-        return () if perceptual is None else (perceptual,)
+        return self.frame_losses.load_perceptual(self.perceptual_config)
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """The frames of the clips one after the other, each with an update of either player.
@@ -340,8 +337,7 @@ class Recipe(BaseRecipe):
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         """Of the discriminators of images as a whole, of the last frame."""
         fake, last = self.generate(batch, rng)["fake_images"], batch["images"].shape[1] - 1
-        of_real, of_fake = (self.dis.judge(batch["label"][:, last], x)[0] for x in (batch["images"][:, last], fake))
-        return center_logits(of_real, self.gan_mode), center_logits(of_fake, self.gan_mode)
+        return self.frame_losses.logits(self.dis, batch["label"][:, last], batch["images"][:, last], fake)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The last frame of each clip, made from the generated ones before it."""

@@ -326,6 +326,25 @@ def test_frames_that_are_not_of_the_generators_size_are_the_users_mistake(size: 
     assert caught.value.code == "image-size"
 
 
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"image": PatchParams(**PATCH | {"num_layers": 6})}, "dis.image"),
+        ({"temporal": TemporalParams(**PATCH | {"num_layers": 6})}, "dis.temporal"),
+        (
+            {"additional_discriminators": {"left": CropParams(crop_func="face", **PATCH | {"num_layers": 4})}},
+            "dis.additional_discriminators.left",
+        ),
+    ],
+    ids=["images", "clips", "parts"],
+)
+def test_discriminators_too_deep_for_what_they_see_are_the_users_mistake(changes: dict[str, Any], where: str) -> None:
+    recipe = small_recipe(dis=small_discriminator(**changes), weights={"temporal_gan": 1.0})
+    with pytest.raises(UserError) as caught:
+        list(phases(recipe, clip_of(2)))
+    assert (caught.value.code, caught.value.where) == ("image-too-small", where)
+
+
 @pytest.mark.parametrize("split", [1, 2, 3, 5])
 def test_a_rollout_goes_on_from_its_state_as_if_it_had_never_stopped(split: int) -> None:
     recipe, batch = small_recipe(small_generator(raw=True).eval()), clip_of(6)
