@@ -5,7 +5,7 @@ Wang et al., Few-shot Video-to-Video Synthesis, 2019.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -344,6 +344,7 @@ class Recipe(BaseRecipe):
         dis: Discriminator,
         label_lengths: Mapping[str, int],
         one_hot: Sequence[str] = (),
+        normalized: Collection[str] = (),
         gan_mode: GanMode = "hinge",
         loss_weight: LossWeights,
         perceptual_loss: PerceptualConfig | None = None,
@@ -355,6 +356,7 @@ class Recipe(BaseRecipe):
     ) -> None:
         """label_lengths: channels of each type in the label, in order.
         one_hot: types with a channel per class.
+        normalized: types in [-1, 1] instead of [0, 1].
         gan_mode: The adversarial loss: hinge (Lim & Ye 2017), least_square (Mao et al. 2017), non_saturated or softplus
             (Goodfellow et al. 2014), wasserstein (Arjovsky et al. 2017).
         loss_weight: Factor of each loss in the total.
@@ -375,7 +377,11 @@ class Recipe(BaseRecipe):
         self.random_drop_prob = random_drop_prob
         self.reuse_gen_output = reuse_gen_output
         self.has_densepose = has_densepose(
-            label_lengths, gen.pose_type, should_remove_face=gen.remove_face_labels, has_foreground=has_foreground
+            label_lengths,
+            gen.pose_type,
+            normalized=normalized,
+            should_remove_face=gen.remove_face_labels,
+            has_foreground=has_foreground,
         )
         self.memory = max(gen.num_frames - 1, dis.memory)
         self.estimate_flow: FlowEstimator = OnlineDis()

@@ -106,12 +106,14 @@ BOTH = {DENSEPOSE: 3, OPENPOSE: 27}
         (BOTH, None, {"has_foreground": True}, "needs-key"),
         ({OPENPOSE: 27, DENSEPOSE: 3}, "both", {}, "densepose-not-first"),
         ({DENSEPOSE: 1}, "both", {}, "densepose-not-first"),
+        (BOTH, "both", {"normalized": [DENSEPOSE]}, "densepose-normalized"),
+        (BOTH, "both", {"normalized": [OPENPOSE]}, True),
     ],
 )
 def test_densepose_comes_first_in_the_label_and_is_there_where_it_is_read(
-    lengths: dict[str, int], pose_type: Any, changes: dict[str, bool], expected: bool | str
+    lengths: dict[str, int], pose_type: Any, changes: dict[str, Any], expected: bool | str
 ) -> None:
-    options = {"should_remove_face": False, "has_foreground": False} | changes
+    options: dict[str, Any] = {"normalized": (), "should_remove_face": False, "has_foreground": False} | changes
     try:
         found: bool | str = has_densepose(lengths, pose_type, **options)
     except UserError as error:
