@@ -166,8 +166,8 @@ class Watch:
     def _scores(self, number: int) -> Iterator[tuple[str, Tensor]]:
         for ours, pair in self.verdicts[number].items():
             head = HEADS.get(ours, re.sub(r"^T(?=\d)", "temporal_", ours))
-            for side, judgement in zip(("real", "fake"), pair or ()):
-                yield from ((f"{head}.{side}.{scale}", scores) for scale, scores in enumerate(judgement[0]))
+            for side, judgment in zip(("real", "fake"), pair or ()):
+                yield from ((f"{head}.{side}.{scale}", scores) for scale, scores in enumerate(judgment[0]))
 
 
 def check_without_gradient(found: Mapping[str, Any], expected: Mapping[str, list[str]], all_names: set[str]) -> None:

@@ -25,6 +25,9 @@ SMALL = EmbedParams(num_filters=2, max_num_filters=4, num_downsamples=2)
 PATCH = {"num_filters": 2, "max_num_filters": 4, "num_discriminators": 1, "num_layers": 1}
 
 
+SYNCHRONIZED = CropParams(crop_func="hand", activation_norm_type="sync_batch", **PATCH)
+
+
 def small_generator(*, combine: bool = True, raw: bool = False, **changes: Any) -> Generator:
     torch.manual_seed(0)
     flow = FlowParams(
@@ -308,9 +311,10 @@ def test_one_forward_of_the_generator_per_frame_serves_both_or_each_has_its_own(
         (lambda: named_discriminator("T0"), "name-taken"),
         (lambda: named_discriminator("left.hand"), "name-taken"),
         (lambda: named_discriminator("keys"), "name-taken"),
+        (lambda: small_discriminator(additional_discriminators={"hand": SYNCHRONIZED}), "not-supported"),
         (lambda: small_recipe(weights={"gan": 0.0}), "no-loss-weight"),
     ],
-    ids=["depth", "size", "name of another", "name of clips", "name with a dot", "name of a method", "weight"],
+    ids=["depth", "size", "name of another", "name of clips", "name with a dot", "name of a method", "norm", "weight"],
 )
 def test_networks_that_cannot_be_are_the_users_mistake(make: Any, code: str) -> None:
     with pytest.raises(UserError) as caught:
