@@ -47,9 +47,8 @@ class Batch:
         """`parts` consecutive batches of equal length. UserError if there are none."""
         if len(self) % parts:
             advice = "steps_keys of the recipe names its keys that say in how many parts"
-            raise UserError(
-                f"a batch of {len(self)} cannot be split in {parts}", advice=advice, code="indivisible-batch"
-            )
+            what = f"a batch of {len(self)} cannot be split in {parts}"
+            raise UserError(what, advice=advice, code="indivisible-batch")
         rows = len(self) // parts
         return [self._rows(slice(i * rows, (i + 1) * rows)) for i in range(parts)]
 
@@ -240,11 +239,9 @@ class Recipe(ABC):
         weights = {name: self._weight(name) for name in losses}
         weighted = [weight * losses[name].float() for name, weight in weights.items() if weight]
         if not weighted:
+            what = f"is 0 for {', '.join(losses)}: the player with these losses would learn nothing"
             raise UserError(
-                f"is 0 for {', '.join(losses)}: the player with these losses would learn nothing",
-                where="trainer.loss_weight",
-                advice="give one of them a weight",
-                code="no-loss-weight",
+                what, where="trainer.loss_weight", advice="give one of them a weight", code="no-loss-weight"
             )
         return torch.stack(weighted).sum()
 
@@ -253,21 +250,15 @@ class Recipe(ABC):
         for name in losses:
             whole, _, part = name.partition("/")
             if self._weight(name) <= 0:
-                raise UserError(
-                    "must be more than 0, or the discriminator would learn nothing",
-                    where=f"loss_weight.{whole} or loss_weight.{whole}_{part}" if part else f"loss_weight.{whole}",
-                    code="no-loss-weight",
-                )
+                what = "must be more than 0, or the discriminator would learn nothing"
+                where = f"loss_weight.{whole} or loss_weight.{whole}_{part}" if part else f"loss_weight.{whole}"
+                raise UserError(what, where=where, code="no-loss-weight")
 
     def _weight(self, name: str) -> float:
         whole, _, part = name.partition("/")
         if whole not in self.loss_weight:
-            raise UserError(
-                f"missing: the recipe computes a loss {name}",
-                where=f"trainer.loss_weight.{whole}",
-                advice="give it a weight, or 0",
-                code="missing-loss-weight",
-            )
+            what, where = f"missing: the recipe computes a loss {name}", f"trainer.loss_weight.{whole}"
+            raise UserError(what, where=where, advice="give it a weight, or 0", code="missing-loss-weight")
         return self.loss_weight[whole] + (self.loss_weight.get(f"{whole}_{part}", 0.0) if part else 0.0)
 
     @abstractmethod

@@ -99,7 +99,9 @@ def check_flow_of_case(batch: Mapping[str, Tensor], calls: list[Mapping[str, Any
 def rollout(batch: Batch, given: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Any]:
     """The process eval: every frame, made from the generated ones before it."""
     prepared = recipe.prepare(batch)
-    found: dict[str, Any] = {f"prepare.{key}": (prepared[key], given[key]) for key in prepared.tensors}
+    found: dict[str, Any] = {
+        f"prepare.{key}": (prepared[key], given[key]) for key in prepared.tensors.keys() & given.keys()
+    }
     recipe.networks["gen"].eval()
     with torch.no_grad():
         for t, (outputs, _) in enumerate(recipe.rollout(prepared.frames(), torch.Generator())):
@@ -164,8 +166,8 @@ class Watch:
     def _scores(self, number: int) -> Iterator[tuple[str, Tensor]]:
         for ours, pair in self.verdicts[number].items():
             head = HEADS.get(ours, re.sub(r"^T(?=\d)", "temporal_", ours))
-            for side, judgement in zip(("real", "fake"), pair or ()):
-                yield from ((f"{head}.{side}.{scale}", scores) for scale, scores in enumerate(judgement[0]))
+            for side, judgment in zip(("real", "fake"), pair or ()):
+                yield from ((f"{head}.{side}.{scale}", scores) for scale, scores in enumerate(judgment[0]))
 
 
 def check_without_gradient(found: Mapping[str, Any], expected: Mapping[str, list[str]], all_names: set[str]) -> None:

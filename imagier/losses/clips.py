@@ -12,10 +12,10 @@ from torch import Tensor
 
 from imagier.losses.feature_matching import feature_matching
 from imagier.losses.gan import GanMode, dis_fake_loss, dis_real_loss, gen_loss
-from imagier.nn.clip_discriminator import ClipDiscriminator, Judgement
+from imagier.nn.clip_discriminator import ClipDiscriminator, Judgment
 from imagier.ranges import NonNegative
 
-Pair = tuple[Judgement, Judgement]
+Pair = tuple[Judgment, Judgment]
 """Of the real and of the generated."""
 
 
@@ -50,7 +50,7 @@ def expand_weights(weights: LossWeights, dis: ClipDiscriminator) -> dict[str, fl
     return found
 
 
-def pair(of_real: Judgement | None, of_fake: Judgement | None) -> Pair | None:
+def pair(of_real: Judgment | None, of_fake: Judgment | None) -> Pair | None:
     """Both, or None if one is missing."""
     return None if of_real is None or of_fake is None else (of_real, of_fake)
 

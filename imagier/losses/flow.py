@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
 from imagier.errors import UserError
+from imagier.losses.pixel import l1
 from imagier.nn.optical_flow import find_flow_by_dis
 from imagier.nn.warp import warp
 
@@ -48,6 +49,20 @@ def mask_loss(mask: Tensor, warped: Tensor, target: Tensor) -> Tensor:
     """
     good = (1 - (warped - target).abs().sum(dim=1, keepdim=True)).clamp(0, 1)
     return masked_l1(mask, 0.0, good) + masked_l1(mask, 1.0, 1 - good)
+
+
+def motion_losses(moved: Sequence[Tensor], target: Tensor, flow: Tensor, trusted: Tensor) -> dict[str, Tensor]:
+    """The losses of an image that a network moves, by name -> scalars.
+
+    moved: its flow N x 2 x H x W, its mask N x 1 x H x W in [0, 1], and the warped image. target: how that should look,
+    N x C x H x W in [-1, 1]. flow: the real one, and where it is right, N x 1 x H x W, 1 or 0.
+    """
+    found, mask, warped = moved
+    return {
+        "flow/l1": masked_l1(found, flow, trusted),
+        "flow/warp": l1(warped, target),
+        "flow/mask": mask_loss(mask.float(), warped, target),
+    }
 
 
 class OnlineDis:

@@ -5,8 +5,8 @@ Wang et al., Few-shot Video-to-Video Synthesis, 2019.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -14,39 +14,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.losses.clips import LossWeights, Pair, adversarial_dis, adversarial_gen, expand_weights, group_pairs, pair
-from imagier.losses.flow import FlowEstimator, OnlineDis, check_flow, mask_loss, masked_l1, measure_confidence
-from imagier.losses.gan import GanMode, center_logits
-from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.losses.clips import LossWeights, expand_weights
+from imagier.losses.flow import FlowEstimator, OnlineDis, check_flow, masked_l1, measure_confidence, motion_losses
+from imagier.losses.frames import LOG_NAMES, Frame, FrameLosses, mask_by
+from imagier.losses.gan import GanMode
+from imagier.losses.perceptual import PerceptualConfig
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, NoNorm, NormActConv, upsample2x
 from imagier.nn.clip_discriminator import ClipDiscriminator, CropParams, PatchParams, TemporalParams
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import WeightNorm, conv2d
 from imagier.nn.few_shot_flow import FewShotFlowNetwork, FewShotFlowParams
-from imagier.nn.frame_generator import MultiSpadeParams
+from imagier.nn.frame_generator import MultiSpadeParams, check_sides
 from imagier.nn.hyper import HYPER_SPADE_RULES, HyperResBlock, HyperSpatiallyAdaptiveNorm, Modulation
 from imagier.nn.label_embedder import EmbedParams, LabelEmbedder
 from imagier.nn.label_parts import find_class_map, split_label
 from imagier.nn.norm import MultiSpatiallyAdaptiveNorm, NormParams, norm2d
 from imagier.nn.poses import (
-    DENSEPOSE,
     PARTS,
-    Crops,
     PoseType,
     filter_pose_label,
     find_body_parts,
     find_face,
     find_foreground,
+    has_densepose,
     normalize_densepose,
 )
 from imagier.nn.reference_names import Rules
 from imagier.nn.resize import to_rgb
-from imagier.nn.size_probe import SizeProbe
 from imagier.nn.warp import warp
 from imagier.nn.weight_generator import WEIGHT_GENERATOR_RULES, Generated, HyperParams, WeightGenerator
 from imagier.ranges import Count, Odd, Positive, Several, Share
-from imagier.recipe import Batch, Losses, StepContext
+from imagier.recipe import Batch, Losses, State, StepContext
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -323,48 +322,6 @@ class Discriminator(ClipDiscriminator):
         )
 
 
-State = dict[str, Tensor]
-"""What the next frame follows from: `labels` and `images` of the frames before, N x P x ..., the oldest first."""
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """A moment of real clips, as the losses see it."""
-
-    label: Tensor
-    """N x L x H x W."""
-    ref_labels: Tensor
-    """N x K x L x H x W."""
-    ref_images: Tensor
-    """N x K x C x H x W."""
-    image: Tensor
-    """N x C x H x W, as all that follow."""
-    before: Tensor | None
-    """The frame before it."""
-    crops: Mapping[str, Crops]
-    past_real: Sequence[Tensor]
-    """Real frames before it, the oldest first, and the generated ones of the same moments."""
-    past_fake: Sequence[Tensor]
-    is_alone: bool
-    """No clip, but a still."""
-    foreground: Tensor | None
-    """Where people are, N x 1 x H x W; None: everything counts."""
-    flow: Tensor | None
-    """To the frame before it, N x 2 x H x W, and where it is right, N x 1 x H x W, if the data know."""
-    confidence: Tensor | None
-
-
-@dataclass(frozen=True)
-class _Motion:
-    """How another image was moved to look like a frame."""
-
-    flow: Tensor
-    mask: Tensor
-    warped: Tensor
-    true_flow: Tensor
-    confidence: Tensor
-
-
 class Recipe(BaseRecipe):
     """Training of few-shot vid2vid on clips: each frame is an update of the discriminator, then one of the generator.
 
@@ -378,16 +335,7 @@ class Recipe(BaseRecipe):
     normalized_inputs: ClassVar[Sequence[str]] = ("images",)
     data_keys: ClassVar[Sequence[str]] = ("single_frame_epoch", "num_epochs_temporal_step")
     is_video: ClassVar[bool] = True
-    log_names: ClassVar[Mapping[str, str]] = {
-        "gan": "GAN",
-        "feature_matching": "FeatureMatching",
-        "perceptual": "Perceptual",
-        "l1": "L1",
-        "flow": "Flow",
-        "flow/l1": "Flow_L1",
-        "flow/warp": "Flow_Warp",
-        "flow/mask": "Flow_Mask",
-    }
+    log_names: ClassVar[Mapping[str, str]] = LOG_NAMES
 
     def __init__(
         self,
@@ -396,6 +344,7 @@ class Recipe(BaseRecipe):
         dis: Discriminator,
         label_lengths: Mapping[str, int],
         one_hot: Sequence[str] = (),
+        normalized: Collection[str] = (),
         gan_mode: GanMode = "hinge",
         loss_weight: LossWeights,
         perceptual_loss: PerceptualConfig | None = None,
@@ -407,6 +356,7 @@ class Recipe(BaseRecipe):
     ) -> None:
         """label_lengths: channels of each type in the label, in order.
         one_hot: types with a channel per class.
+        normalized: types in [-1, 1] instead of [0, 1].
         gan_mode: The adversarial loss: hinge (Lim & Ye 2017), least_square (Mao et al. 2017), non_saturated or softplus
             (Goodfellow et al. 2014), wasserstein (Arjovsky et al. 2017).
         loss_weight: Factor of each loss in the total.
@@ -421,22 +371,26 @@ class Recipe(BaseRecipe):
         self.dis = dis
         self.label_lengths = label_lengths
         self.one_hot = one_hot
-        self.gan_mode: GanMode = gan_mode
         self.loss_weight = expand_weights(loss_weight, dis)
         self.check_weights("gan")
         self.perceptual_config = perceptual_loss
-        self.perceptual: PerceptualLoss | None = None
-        self.has_foreground = has_foreground
         self.random_drop_prob = random_drop_prob
         self.reuse_gen_output = reuse_gen_output
-        self.has_densepose = gen.pose_type is not None and DENSEPOSE in label_lengths
+        self.has_densepose = has_densepose(
+            label_lengths,
+            gen.pose_type,
+            normalized=normalized,
+            should_remove_face=gen.remove_face_labels,
+            has_foreground=has_foreground,
+        )
         self.memory = max(gen.num_frames - 1, dis.memory)
         self.estimate_flow: FlowEstimator = OnlineDis()
-        self.dis_sizes = SizeProbe(dis.image, _judge, where="dis.image", depth_keys="num_layers or num_discriminators")
+        self.frame_losses = FrameLosses(
+            dis, weights=self.loss_weight, gan_mode=gan_mode, label_lengths=label_lengths, has_foreground=has_foreground
+        )
 
     def load_losses(self) -> Sequence[nn.Module]:
-        self.perceptual = PerceptualLoss.create_if_weighted(self.perceptual_config, self.loss_weight["perceptual"])
-        return () if self.perceptual is None else (self.perceptual,)
+        return self.frame_losses.load_perceptual(self.perceptual_config)
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """The frames of the clips one after the other, each with an update of either player."""
@@ -447,30 +401,30 @@ class Recipe(BaseRecipe):
         """The phases of a prepared batch."""
         past: list[Tensor] = []
         for t in range(batch["images"].shape[1]):
-            frame = self._look_at(batch, t, past)
+            frame = self.frame_losses.look_at(self.dis, batch.tensors, t, past)
             with torch.set_grad_enabled(self.reuse_gen_output):
                 fake = self._make_frame(batch, t, past)
-            yield "dis", self.dis_losses(frame, fake)
+            yield "dis", self.frame_losses.of_dis(self.dis, self._show_reference(frame, batch, fake), fake)
             if not self.reuse_gen_output:
                 fake = self._make_frame(batch, t, past)
-            yield "gen", self.gen_losses(frame, fake)
+            yield "gen", self._gen_losses(self._show_reference(frame, batch, fake), fake)
             past = [*past, fake["fake_images"].detach()][-self.memory :]
 
     def prepare(self, batch: Batch) -> Batch:
-        """Brings DensePose channels to [-1, 1]. UserError if there are no references, or if the networks cannot halve
-        the frames often enough."""
+        """Brings DensePose channels to [-1, 1]. UserError if there are no references or too many, or if the networks
+        cannot halve the frames often enough."""
         return self._prepare(batch, None, None)
 
     def _prepare(self, batch: Batch, dropped: Tensor | None, dropped_of_references: Tensor | None) -> Batch:
         if "few_shot_images" not in batch or "few_shot_label" not in batch:
             what = "gives clips without references (few_shot_images, few_shot_label)"
             raise UserError(what, where="data.type", advice="choose paired_few_shot_videos", code="no-references")
+        count = batch["few_shot_images"].shape[1]
+        if count > 1 and self.gen.weight_generator.attention_module is None:
+            what = f"gives {count} references of each clip to a generator of one"
+            raise UserError(what, where="initial_few_shot_K", advice="use the same in training", code="references")
         check_flow(batch.tensors)
-        multiple, (height, width) = self.gen.size_multiple, batch["label"].shape[-2:]
-        if height % multiple or width % multiple:
-            what = f"halves the sides of frames until 1 / {multiple} is left, but frames have {height} x {width} px"
-            advice = "choose multiples of that (augmentations), or lower num_downsamples"
-            raise UserError(what, where="gen", advice=advice, code="image-size")
+        check_sides(batch["label"], self.gen.size_multiple, "num_downsamples")
         if not self.has_densepose:
             return batch
         label = normalize_densepose(batch["label"], dropped)
@@ -491,103 +445,33 @@ class Recipe(BaseRecipe):
         before = (labels[:, t - len(seen) : t], torch.stack(list(seen), dim=1)) if seen else (None, None)
         return self.gen(labels[:, t], batch["few_shot_label"], batch["few_shot_images"], *before)
 
-    def _look_at(self, batch: Batch, t: int, past: Sequence[Tensor]) -> _Frame:
-        images, label = batch["images"], batch["label"][:, t]
-        since = max(0, t - self.dis.memory)
-        return _Frame(
-            label=label,
-            ref_labels=batch["few_shot_label"],
-            ref_images=batch["few_shot_images"],
-            image=images[:, t],
-            before=images[:, t - 1] if t else None,
-            crops=self.dis.find_crops(label, self.label_lengths),
-            past_real=[images[:, earlier] for earlier in range(since, t)],
-            past_fake=past[len(past) - (t - since) :],
-            is_alone=images.shape[1] == 1,
-            foreground=find_foreground(label) if self.has_foreground else None,
-            flow=batch["flow"][:, t] if "flow" in batch else None,
-            confidence=batch["flow_confidence"][:, t] if "flow_confidence" in batch else None,
-        )
+    def _show_reference(self, frame: Frame, batch: Batch, fake: Mapping[str, Tensor]) -> Frame:
+        """The frame beside the reference that counted most for it, or beside the first."""
+        ref_label, ref_image = _pick_references(batch, fake)
+        return replace(frame, ref_label=ref_label, ref_image=ref_image)
 
-    def discriminate(
-        self, frame: _Frame, fake: Mapping[str, Tensor], *, should_learn_from_real: bool
-    ) -> dict[str, Pair | None]:
-        """What each discriminator finds in the real and in the generated frame, by its name; also of the "raw" one.
+    def _gen_losses(self, frame: Frame, fake: Mapping[str, Tensor]) -> Losses:
+        losses = self.frame_losses.of_gen(self.dis, frame, fake, self.estimate_flow)
+        if not self.loss_weight["flow"] or "ref_flow_maps" not in fake:
+            return losses
+        of_reference = [self._reference_losses(frame, fake)]
+        of_reference += [_pose_losses(frame, fake)] if self.has_densepose else []
+        of_reference += [_foreground_losses(frame, fake, frame.foreground)] if frame.foreground is not None else []
+        for name in ("flow/l1", "flow/warp", "flow/mask"):
+            losses[name] = losses[name] + torch.stack([part[name] for part in of_reference if name in part]).sum()
+        return losses
 
-        Of the real with a graph if should_learn_from_real.
-        """
-        ref_label, ref_image = _pick_references(frame, fake)
-        context = torch.cat([frame.label, ref_label, ref_image], dim=1)
-        with self.dis_sizes.explain(label=context, images=frame.image):
-            with torch.set_grad_enabled(should_learn_from_real):
-                of_real = self.dis(context, frame.image, frame.crops, frame.past_real, ref_image)
-            of_fake = self.dis(context, fake["fake_images"], frame.crops, frame.past_fake, ref_image)
-        found = {name: pair(of_real[name], of_fake[name]) for name in of_real}
-        if "fake_raw_images" in fake:
-            real, raw = (_mask(x, frame.foreground) for x in (frame.image, fake["fake_raw_images"]))
-            with torch.set_grad_enabled(should_learn_from_real):
-                of_image = self.dis.judge(context, real)
-            found["raw"] = (of_image, self.dis.judge(context, raw))
-        return found
-
-    def dis_losses(self, frame: _Frame, fake: Mapping[str, Tensor]) -> Losses:
-        """The losses of the discriminator."""
-        detached = {name: tensor.detach() for name, tensor in fake.items()}
-        found = self.discriminate(frame, detached, should_learn_from_real=True)
-        groups = group_pairs(found, self._left_out(frame))
-        return adversarial_dis(groups, self.gan_mode, frame.image.new_zeros(()))
-
-    def gen_losses(self, frame: _Frame, fake: Mapping[str, Tensor]) -> Losses:
-        """The losses of the generator."""
-        images, target = fake["fake_images"], frame.image
-        found = self.discriminate(frame, fake, should_learn_from_real=False)
-        groups, has_features = group_pairs(found, self._left_out(frame)), bool(self.loss_weight["feature_matching"])
-        losses = adversarial_gen(groups, self.gan_mode, target.new_zeros(()), has_features=has_features)
-        if self.perceptual is not None:
-            losses["perceptual"] = self.perceptual(images, target)
-            if "fake_raw_images" in fake:
-                real, raw = (_mask(x, frame.foreground) for x in (target, fake["fake_raw_images"]))
-                losses["perceptual"] = losses["perceptual"] + self.perceptual(raw, real)
-        if self.loss_weight["l1"]:
-            losses["l1"] = l1(images, target)
-        return {**losses, **self._flow_losses(frame, fake)} if self.loss_weight["flow"] else losses
-
-    def _flow_losses(self, frame: _Frame, fake: Mapping[str, Tensor]) -> Losses:
-        terms = {name: [frame.image.new_zeros(())] for name in ("l1", "warp", "mask")}
-        for motion in self._list_motions(frame, fake):
-            trusted = _mask(motion.confidence, frame.foreground)
-            terms["l1"].append(masked_l1(motion.flow, motion.true_flow, trusted))
-            terms["warp"].append(l1(motion.warped, frame.image))
-            terms["mask"].append(mask_loss(motion.mask.float(), motion.warped, frame.image))
-        if "ref_flow_maps" in fake:
-            ref_label, _ = _pick_references(frame, fake)
-            if self.has_densepose:
-                _add_pose_terms(terms, frame.label, ref_label, fake)
-            if self.has_foreground:
-                _add_foreground_terms(terms, frame.label, ref_label, fake)
-        return {f"flow/{name}": torch.stack(of_name).sum() for name, of_name in terms.items()}
-
-    def _list_motions(self, frame: _Frame, fake: Mapping[str, Tensor]) -> Iterator[_Motion]:
-        """Of the reference, and of the frame before, where they were moved, each with what moves real images so."""
-        if "ref_flow_maps" in fake:
-            ref_label, ref_image = _pick_references(frame, fake)
-            here, there = (frame.label[:, :3], ref_label[:, :3]) if self.has_densepose else (frame.image, ref_image)
-            with torch.no_grad():
-                flow = self.estimate_flow(here, there)
-                confidence = measure_confidence(here, there, flow)
-            yield _Motion(
-                fake["ref_flow_maps"], fake["ref_occlusion_masks"], fake["ref_warped_images"], flow, confidence
-            )
-        if "fake_flow_maps" in fake and frame.before is not None:
-            with torch.no_grad():
-                flow = self.estimate_flow(frame.image, frame.before) if frame.flow is None else frame.flow
-                known = frame.confidence
-                confidence = measure_confidence(frame.image, frame.before, flow) if known is None else known
-            yield _Motion(fake["fake_flow_maps"], fake["fake_occlusion_masks"], fake["warped_images"], flow, confidence)
-
-    def _left_out(self, frame: _Frame) -> list[str]:
-        """The discriminators of clips that have nothing to say of this frame."""
-        return [x for x in self.dis.temporal_names if frame.is_alone or not self.loss_weight[f"GAN_{x}"]]
+    def _reference_losses(self, frame: Frame, fake: Mapping[str, Tensor]) -> Losses:
+        """The reference must be moved as its label is, if that shows DensePose, or as its image is."""
+        assert frame.ref_label is not None and frame.ref_image is not None
+        here, there = frame.image, frame.ref_image
+        if self.has_densepose:
+            here, there = frame.label[:, :3], frame.ref_label[:, :3]
+        with torch.no_grad():
+            flow = self.estimate_flow(here, there)
+            trusted = mask_by(frame.foreground, measure_confidence(here, there, flow))
+        moved = [fake[name] for name in ("ref_flow_maps", "ref_occlusion_masks", "ref_warped_images")]
+        return motion_losses(moved, frame.image, flow, trusted)
 
     def rollout(
         self, frames: Iterable[Batch], rng: torch.Generator, state: State | None = None
@@ -656,10 +540,9 @@ class Recipe(BaseRecipe):
 
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         """Of the discriminators of images as a whole, of the last frame."""
-        fake, frame = self.generate(batch, rng), self._look_at(batch, batch["images"].shape[1] - 1, [])
-        context = torch.cat([frame.label, *_pick_references(frame, fake)], dim=1)
-        of_real, of_fake = (self.dis.judge(context, x)[0] for x in (frame.image, fake["fake_images"]))
-        return center_logits(of_real, self.gan_mode), center_logits(of_fake, self.gan_mode)
+        fake, last = self.generate(batch, rng), batch["images"].shape[1] - 1
+        context = torch.cat([batch["label"][:, last], *_pick_references(batch, fake)], dim=1)
+        return self.frame_losses.logits(self.dis, context, batch["images"][:, last], fake["fake_images"])
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The last frame of each clip, made from the generated ones before it."""
@@ -698,41 +581,28 @@ _TUNED = ("weight_generator.fc.", "conv_img.", "up.")
 """What `tune` changes of the generator."""
 
 
-def _pick_references(frame: _Frame, fake: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _pick_references(batch: Batch, fake: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Label and image of the reference that counts most, or of the first."""
     chosen = fake.get("ref_idx")
-    return pick_reference(frame.ref_labels, chosen), pick_reference(frame.ref_images, chosen)
+    return pick_reference(batch["few_shot_label"], chosen), pick_reference(batch["few_shot_images"], chosen)
 
 
-def _add_pose_terms(
-    terms: Mapping[str, list[Tensor]], label: Tensor, ref_label: Tensor, fake: Mapping[str, Tensor]
-) -> None:
+def _pose_losses(frame: Frame, fake: Mapping[str, Tensor]) -> Losses:
     """Parts of the body must be moved to where they are; faces come from the reference, and what it lacks does not."""
-    parts, warped = find_body_parts(label), warp(find_body_parts(ref_label), fake["ref_flow_maps"])
-    terms["warp"].append(l1(warped, parts))
-    face = F.avg_pool2d(find_face(label), 15, stride=1, padding=7)
+    assert frame.ref_label is not None
+    parts, warped = find_body_parts(frame.label), warp(find_body_parts(frame.ref_label), fake["ref_flow_maps"])
+    face = F.avg_pool2d(find_face(frame.label), 15, stride=1, padding=7)
     elsewhere = (warped - parts).abs().sum(dim=1, keepdim=True)
     mask = fake["ref_occlusion_masks"].float()
-    terms["mask"] += [
-        masked_l1(mask, 0.0, face),
-        masked_l1(fake["fake_images"], fake["ref_warped_images"], face),
-        masked_l1(mask, 1.0, elsewhere),
-    ]
+    of_face = masked_l1(mask, 0.0, face) + masked_l1(fake["fake_images"], fake["ref_warped_images"], face)
+    return {"flow/warp": l1(warped, parts), "flow/mask": of_face + masked_l1(mask, 1.0, elsewhere)}
 
 
-def _add_foreground_terms(
-    terms: Mapping[str, list[Tensor]], label: Tensor, ref_label: Tensor, fake: Mapping[str, Tensor]
-) -> None:
+def _foreground_losses(frame: Frame, fake: Mapping[str, Tensor], here: Tensor) -> Losses:
     """The person must be moved to where it is; what it hides in the reference is painted anew."""
-    here, there = find_foreground(label), find_foreground(ref_label)
-    terms["warp"].append(l1(warp(there, fake["ref_flow_maps"]), here))
-    terms["mask"].append(masked_l1(fake["ref_occlusion_masks"].float(), 1.0, (there - here > 0).float()))
-
-
-def _mask(x: Tensor, mask: Tensor | None) -> Tensor:
-    return x if mask is None else x * mask
-
-
-def _judge(network: nn.Module, label: Tensor, images: Tensor) -> object:
-    """A discriminator of images with what is shown beside them, for the SizeProbe."""
-    return network(torch.cat([label, images], dim=1))
+    assert frame.ref_label is not None
+    there = find_foreground(frame.ref_label)
+    return {
+        "flow/warp": l1(warp(there, fake["ref_flow_maps"]), here),
+        "flow/mask": masked_l1(fake["ref_occlusion_masks"].float(), 1.0, (there - here > 0).float()),
+    }

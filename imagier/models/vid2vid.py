@@ -5,7 +5,7 @@ Wang et al., Video-to-Video Synthesis, 2018; the generator with spatially adapti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from imagier.losses.clips import LossWeights, expand_weights
 from imagier.losses.flow import FlowEstimator, OnlineDis, check_flow
 from imagier.losses.frames import LOG_NAMES, FrameLosses
-from imagier.losses.gan import GanMode, center_logits
-from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.losses.gan import GanMode
+from imagier.losses.perceptual import PerceptualConfig
 from imagier.nn.clip_discriminator import ClipDiscriminator, CropParams, PatchParams, TemporalParams
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import WeightNorm
@@ -23,7 +23,7 @@ from imagier.nn.flow_network import FlowParams
 from imagier.nn.frame_generator import FrameGenerator, MultiSpadeParams
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.label_parts import find_class_map, split_label
-from imagier.nn.poses import DENSEPOSE, PARTS, PoseType, normalize_densepose
+from imagier.nn.poses import PARTS, PoseType, has_densepose, normalize_densepose
 from imagier.nn.resize import to_rgb
 from imagier.ranges import Count, Odd, Positive, Several, Share
 from imagier.recipe import Batch, Losses, State, StepContext
@@ -143,6 +143,7 @@ class Recipe(BaseRecipe):
         dis: Discriminator,
         label_lengths: Mapping[str, int],
         one_hot: Sequence[str] = (),
+        normalized: Collection[str] = (),
         gan_mode: GanMode = "hinge",
         loss_weight: LossWeights,
         perceptual_loss: PerceptualConfig | None = None,
@@ -154,6 +155,7 @@ class Recipe(BaseRecipe):
     ) -> None:
         """label_lengths: channels of each type in the label, in order.
         one_hot: types with a channel per class.
+        normalized: types in [-1, 1] instead of [0, 1].
         gan_mode: The adversarial loss: hinge (Lim & Ye 2017), least_square (Mao et al. 2017), non_saturated or softplus
             (Goodfellow et al. 2014), wasserstein (Arjovsky et al. 2017).
         loss_weight: Factor of each loss in the total.
@@ -168,13 +170,18 @@ class Recipe(BaseRecipe):
         self.dis = dis
         self.label_lengths = label_lengths
         self.one_hot = one_hot
-        self.gan_mode: GanMode = gan_mode
         self.loss_weight = expand_weights(loss_weight, dis)
         self.check_weights("gan")
         self.perceptual_config = perceptual_loss
         self.random_drop_prob = random_drop_prob
         self.reuse_gen_output = reuse_gen_output
-        self.has_densepose = gen.pose_type is not None and DENSEPOSE in label_lengths
+        self.has_densepose = has_densepose(
+            label_lengths,
+            gen.pose_type,
+            normalized=normalized,
+            should_remove_face=gen.remove_face_labels,
+            has_foreground=has_foreground,
+        )
         self.memory = max(gen.num_frames - 1, dis.memory)
         self.estimate_flow: FlowEstimator = OnlineDis()
         self.frame_losses = FrameLosses(
@@ -182,9 +189,7 @@ class Recipe(BaseRecipe):
         )
 
     def load_losses(self) -> Sequence[nn.Module]:
-        perceptual = PerceptualLoss.create_if_weighted(self.perceptual_config, self.loss_weight["perceptual"])
-        self.frame_losses.perceptual = perceptual
-        return () if perceptual is None else (perceptual,)
+        return self.frame_losses.load_perceptual(self.perceptual_config)
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """The frames of the clips one after the other, each with an update of either player."""
@@ -247,8 +252,7 @@ class Recipe(BaseRecipe):
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         """Of the discriminators of images as a whole, of the last frame."""
         fake, last = self.generate(batch, rng)["fake_images"], batch["images"].shape[1] - 1
-        of_real, of_fake = (self.dis.judge(batch["label"][:, last], x)[0] for x in (batch["images"][:, last], fake))
-        return center_logits(of_real, self.gan_mode), center_logits(of_fake, self.gan_mode)
+        return self.frame_losses.logits(self.dis, batch["label"][:, last], batch["images"][:, last], fake)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The last frame of each clip, made from the generated ones before it."""

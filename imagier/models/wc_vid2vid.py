@@ -20,8 +20,8 @@ from imagier.losses import clips
 from imagier.losses.clips import expand_weights
 from imagier.losses.flow import FlowEstimator, OnlineDis, check_flow
 from imagier.losses.frames import LOG_NAMES, FrameLosses
-from imagier.losses.gan import GanMode, center_logits
-from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
+from imagier.losses.gan import GanMode
+from imagier.losses.perceptual import PerceptualConfig
 from imagier.nn.clip_discriminator import ClipDiscriminator
 from imagier.nn.colorize import colorize
 from imagier.nn.conv import WeightNorm
@@ -85,6 +85,9 @@ class Generator(FrameGenerator):
         open_pretrained: How to get at that.
         """
         _check_flow(flow)
+        if image_channels != 3:
+            what = f"has {image_channels} channels, but points have colors of 3"
+            raise UserError(what, where="data.input_image", code="not-rgb")
         super().__init__(
             label_channels=label_channels,
             image_channels=image_channels,
@@ -107,12 +110,17 @@ class Generator(FrameGenerator):
         )
         self.start_from = guidance.start_from
         self.single_image_model: Frozen | None = None
-        self.load_single_image_model: Callable[[], None] = lambda: None
+        self._load_pretrained: Callable[[nn.Module], None] | None = None
         if single_image_model is not None and open_pretrained is not None:
             opened = _open_spade(open_pretrained, single_image_model)
             self.single_image_model = Frozen(opened.network)
             self.size_multiple = lcm(self.size_multiple, opened.network.size_multiple)  # type: ignore[arg-type]
-            self.load_single_image_model = lambda: opened.load(opened.network)
+            self._load_pretrained = opened.load
+
+    def load_single_image_model(self) -> None:
+        """Gives the single-image model the weights that it was trained to, if there is one."""
+        if self.single_image_model is not None and self._load_pretrained is not None:
+            self._load_pretrained(self.single_image_model.network)
 
     @property
     def num_code_dims(self) -> int:
@@ -132,11 +140,14 @@ class Generator(FrameGenerator):
 
 
 def _open_spade(open_pretrained: OpenPretrained, params: PretrainedParams) -> Pretrained:
-    """UserError if it is no generator of SPADE."""
+    """UserError if it is no generator of SPADE, or one that needs attributes."""
     opened = open_pretrained(params)
     if opened.type != "spade":
         what = f"is a config of {opened.type}, but the first frames are made by a spade generator"
         raise UserError(what, where=f"single_image_model.config: {params.config}", code="other-method")
+    if opened.network.attribute_dims:
+        what = "is a config with attributes (gen.attribute_dims), which frames do not have"
+        raise UserError(what, where=f"single_image_model.config: {params.config}", code="has-attributes")
     return opened
 
 
@@ -214,7 +225,6 @@ class Recipe(BaseRecipe):
         self.dis = dis
         self.label_lengths = label_lengths
         self.one_hot = one_hot
-        self.gan_mode: GanMode = gan_mode
         self.loss_weight = expand_weights(loss_weight, dis)
         self.check_weights("gan")
         self.perceptual_config = perceptual_loss
@@ -223,19 +233,23 @@ class Recipe(BaseRecipe):
         self.frame_losses = FrameLosses(dis, weights=self.loss_weight, gan_mode=gan_mode, label_lengths=label_lengths)
 
     def load_losses(self) -> Sequence[nn.Module]:
-        perceptual = PerceptualLoss.create_if_weighted(self.perceptual_config, self.loss_weight["perceptual"])
-        self.frame_losses.perceptual = perceptual
         self.gen.load_single_image_model()
-        return () if perceptual is None else (perceptual,)
+        return self.frame_losses.load_perceptual(self.perceptual_config)
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """The frames of the clips one after the other, each with an update of either player.
 
         Those of the single-image model teach nobody anything, and are no part of what discriminators of clips see.
+        UserError if there are no others.
         """
         past, made = self._begin(self.prepare(batch), ctx.rng), list[Tensor]()
         begin = self.gen.num_frames - 1 if self.gen.single_image_model is not None else 0
-        for t, now in enumerate(batch.frames()):
+        frames = batch.frames()
+        if len(frames) <= begin:
+            what = f"the single-image model makes all frames of a clip of {len(frames)}, so that nothing would learn"
+            advice = f"let clips have {begin + 1} frames or more (initial_sequence_length), and single_frame_epoch be 0"
+            raise UserError(what, where="data", advice=advice, code="short-clips")
+        for t, now in enumerate(frames):
             if t < begin:
                 past = self._follow(past, now, self._generate(now, past))
                 continue
@@ -323,8 +337,7 @@ class Recipe(BaseRecipe):
     def discriminator_logits(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         """Of the discriminators of images as a whole, of the last frame."""
         fake, last = self.generate(batch, rng)["fake_images"], batch["images"].shape[1] - 1
-        of_real, of_fake = (self.dis.judge(batch["label"][:, last], x)[0] for x in (batch["images"][:, last], fake))
-        return center_logits(of_real, self.gan_mode), center_logits(of_fake, self.gan_mode)
+        return self.frame_losses.logits(self.dis, batch["label"][:, last], batch["images"][:, last], fake)
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The last frame of each clip, made from the generated ones before it."""

@@ -19,7 +19,7 @@ from imagier.nn.poses import FINDERS, CropKind, Crops, crop
 from imagier.nn.reference_names import Rules
 from imagier.ranges import Count, NonNegative, Positive
 
-Judgement = tuple[list[Tensor], list[list[Tensor]]]
+Judgment = tuple[list[Tensor], list[list[Tensor]]]
 """Of one image or clip by one discriminator: logits of each scale, and features of each scale and layer."""
 
 
@@ -77,13 +77,14 @@ class ClipDiscriminator(nn.Module):
     ) -> None:
         """context_channels: of what is shown beside an image. crop_channels: of an image whose parts are shown.
 
-        num_frames: length of the clips. UserError if a discriminator cannot be called so.
+        num_frames: length of the clips. UserError if a discriminator cannot be called so, or cannot have its norm.
         """
         super().__init__()
         self.num_frames = num_frames
         others = additional_discriminators or {}
         _check_names(others, [f"T{scale}" for scale in range(temporal.num_scales if temporal else 0)])
-        self.kinds = {name: params.crop_func for name, params in others.items()}
+        _check_norms(others)
+        self.crop_funcs = {name: params.crop_func for name, params in others.items()}
         self.crop_weights = {name: params.loss_weight for name, params in others.items()}
         self.image = _patches(context_channels + image_channels, image)
         self.crops = nn.ModuleDict({name: _patches(crop_channels, params) for name, params in others.items()})
@@ -95,13 +96,13 @@ class ClipDiscriminator(nn.Module):
         """The names of the discriminators of clips."""
         return [f"T{scale}" for scale in range(len(self.temporal))]
 
-    def judge(self, context: Tensor, images: Tensor) -> Judgement:
+    def judge(self, context: Tensor, images: Tensor) -> Judgment:
         """N x L x H x W, N x C x H x W -> what is thought of the images as a whole."""
         return self.image(torch.cat([context, images], dim=1))
 
     def find_crops(self, label: Tensor, lengths: Mapping[str, int]) -> dict[str, Crops]:
         """Where the parts by name are in the images of a label N x L x H x W. lengths: channels of its input types."""
-        return {name: FINDERS[kind](label, lengths) for name, kind in self.kinds.items()}
+        return {name: FINDERS[part](label, lengths) for name, part in self.crop_funcs.items()}
 
     @property
     def memory(self) -> int:
@@ -115,7 +116,7 @@ class ClipDiscriminator(nn.Module):
         crops: Mapping[str, Crops],
         past: Sequence[Tensor] = (),
         reference: Tensor | None = None,
-    ) -> dict[str, Judgement | None]:
+    ) -> dict[str, Judgment | None]:
         """What is shown beside the images, N x L x H x W, and they themselves, N x C x H x W.
 
         crops: the parts by name. past: the images of the frames before, the oldest first. reference: N x C x H x W, the
@@ -124,7 +125,7 @@ class ClipDiscriminator(nn.Module):
         -> what each finds: "image", the names of the parts, "T0", "T1", ... None: no part is seen, or no clip is long
         enough.
         """
-        found: dict[str, Judgement | None] = {"image": self.judge(context, images)}
+        found: dict[str, Judgment | None] = {"image": self.judge(context, images)}
         cropped = images if reference is None else torch.cat([images, reference], dim=1)
         for name, network in self.crops.items():
             part = crop(cropped, crops[name])
@@ -151,6 +152,15 @@ def _check_names(names: Iterable[str], of_clips: Sequence[str]) -> None:
             what = f"a discriminator cannot be called {name!r}"
             advice = "choose another name of letters, digits and underscores"
             raise UserError(what, where="additional_discriminators", advice=advice, code="name-taken")
+
+
+def _check_norms(others: Mapping[str, CropParams]) -> None:
+    """UserError if ranks that see hands would wait for those that see none."""
+    for name, params in others.items():
+        if params.crop_func == "hand" and params.activation_norm_type == "sync_batch":
+            what = "cannot be sync_batch for hands, which one process may see and another not"
+            where = f"additional_discriminators.{name}.activation_norm_type"
+            raise UserError(what, where=where, advice="choose instance", code="not-supported")
 
 
 def _patches(in_channels: int, params: PatchParams) -> MultiScalePatchDiscriminator:

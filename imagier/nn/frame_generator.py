@@ -211,11 +211,8 @@ class FrameGenerator(nn.Module):
 
     def check_size(self, label: Tensor) -> None:
         """UserError if labels ... x H x W are not of its size, or if it cannot halve their sides often enough."""
-        multiple, (height, width) = self.size_multiple, label.shape[-2:]
-        if height % multiple or width % multiple:
-            what = f"halves the sides of frames until 1 / {multiple} is left, but frames have {height} x {width} px"
-            advice = "choose multiples of that (augmentations), or lower num_layers and num_downsamples"
-            raise UserError(what, where="gen", advice=advice, code="image-size")
+        check_sides(label, self.size_multiple, "num_layers and num_downsamples")
+        height, width = label.shape[-2:]
         if (height, width) != self.frame_size:
             made = " x ".join(map(str, self.frame_size))
             what = f"makes frames of {made} px, as in training, but those of the data have {height} x {width} px"
@@ -277,6 +274,15 @@ class FrameGenerator(nn.Module):
             (r"^warped_embedding\.", "img_prev_embedding."),
             *MULTI_SPADE_RULES,
         )
+
+
+def check_sides(label: Tensor, multiple: int, depth_keys: str) -> None:
+    """UserError if the sides of a label ... x H x W are no multiples. depth_keys: what the user could lower."""
+    height, width = label.shape[-2:]
+    if height % multiple or width % multiple:
+        what = f"halves the sides of frames until 1 / {multiple} is left, but frames have {height} x {width} px"
+        advice = f"choose multiples of that (augmentations), or lower {depth_keys}"
+        raise UserError(what, where="gen", advice=advice, code="image-size")
 
 
 class _StartFromLabel(nn.Module):

@@ -68,12 +68,23 @@ class HyperSpatiallyAdaptiveNorm(nn.Module):
     The others are as in MultiSpatiallyAdaptiveNorm.
     """
 
-    def __init__(self, channels: int, map_channels: Sequence[int], *, norm: nn.Module, **options: Any) -> None:
-        """map_channels: of each map, the first included. options: as of SpatiallyAdaptiveNorm."""
+    def __init__(
+        self,
+        channels: int,
+        map_channels: Sequence[int],
+        *,
+        norm: nn.Module,
+        num_filters: int | Sequence[int] = 0,
+        **options: Any,
+    ) -> None:
+        """map_channels, num_filters: of each map, the first included. options: as of SpatiallyAdaptiveNorm."""
         super().__init__()
         self.norm = norm
         self.conv = HyperConv2d()
-        self.others = MultiSpatiallyAdaptiveNorm(channels, map_channels[1:], norm=nn.Identity(), **options)
+        widths = num_filters if isinstance(num_filters, int) else num_filters[1:]
+        self.others = MultiSpatiallyAdaptiveNorm(
+            channels, map_channels[1:], norm=nn.Identity(), num_filters=widths, **options
+        )
 
     def freeze_map(self, index: int) -> None:
         """No gradient for what modulates by the map with this index, of 1 or more."""

@@ -35,10 +35,10 @@ def render(cloud: PointCloud, points: Tensor) -> Tensor:
 
     Elsewhere black, and 0.
     """
-    names = _name(points)
-    is_known, place = _find(cloud, names)
-    colors = names.new_zeros(*names.shape, 3, dtype=torch.uint8)
-    colors[is_known] = cloud.colors[place[is_known]]
+    ids = _derive_ids(points)
+    is_known, index = _find(cloud, ids)
+    colors = ids.new_zeros(*ids.shape, 3, dtype=torch.uint8)
+    colors[is_known] = cloud.colors[index[is_known]]
     image = (colors.movedim(-1, 1).float() / 255 - 0.5) * 2
     return torch.cat([image, is_known[:, None].to(image.dtype)], dim=1)
 
@@ -48,10 +48,10 @@ def paint(cloud: PointCloud, points: Tensor, images: Tensor) -> PointCloud:
 
     A point that several pixels show gets the color of the last of them, row by row.
     """
-    names = _name(points)
-    is_new = (points[:, 0] > 0) & ~_find(cloud, names)[0]
+    ids = _derive_ids(points)
+    is_new = (points[:, 0] > 0) & ~_find(cloud, ids)[0]
     stored = ((images.detach().float() + 1) / 2 * 255).nan_to_num().clamp(0, 255).to(torch.uint8)  # cut, as before
-    found, index = names[is_new].unique(return_inverse=True)
+    found, index = ids[is_new].unique(return_inverse=True)
     order = torch.arange(len(index), device=index.device)
     last = torch.zeros_like(found).scatter_reduce(0, index, order, "amax")
     every = torch.cat([cloud.points, found])
@@ -60,15 +60,15 @@ def paint(cloud: PointCloud, points: Tensor, images: Tensor) -> PointCloud:
     return PointCloud(every[order], colors[order])
 
 
-def _name(points: Tensor) -> Tensor:
+def _derive_ids(points: Tensor) -> Tensor:
     """N x 1 x H x W -> N x H x W: numbers that differ between samples."""
     sample = torch.arange(len(points), device=points.device)[:, None, None]
     return points[:, 0] + sample * _NUMBERS
 
 
-def _find(cloud: PointCloud, names: Tensor) -> tuple[Tensor, Tensor]:
-    """Which pixels show a point with a color, and its place in the cloud, N x H x W each."""
+def _find(cloud: PointCloud, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Which pixels show a point with a color, and its index in the cloud, N x H x W each."""
     if not len(cloud.points):
-        return torch.zeros_like(names, dtype=torch.bool), torch.zeros_like(names)
-    place = torch.searchsorted(cloud.points, names).clamp(max=len(cloud.points) - 1)
-    return cloud.points[place] == names, place
+        return torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids)
+    index = torch.searchsorted(cloud.points, ids).clamp(max=len(cloud.points) - 1)
+    return cloud.points[index] == ids, index

@@ -6,7 +6,7 @@ last ones of a label with `OPENPOSE` are strokes of one channel each, the face l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -44,6 +44,42 @@ class Crops(NamedTuple):
 
     boxes: list[Box]
     side: int
+
+
+def has_densepose(
+    lengths: Mapping[str, int],
+    pose_type: PoseType | None,
+    *,
+    normalized: Collection[str],
+    should_remove_face: bool,
+    has_foreground: bool,
+) -> bool:
+    """Whether a label of people begins with DensePose, in [0, 1]. lengths: channels of its input types, in order.
+
+    normalized: types in [-1, 1]. UserError if DensePose is one of these, if it comes later, or if it is missing where
+    it is removed (from) or the third channel is read.
+    """
+    if sum(lengths.values()) < 3 and has_foreground:
+        what = f"needs a label of 3 channels or more, the third of which shows people, not {sum(lengths.values())}"
+        raise UserError(what, where="trainer.has_foreground", code="no-densepose")
+    if pose_type is None:
+        if has_foreground and DENSEPOSE in lengths:
+            what = f"needs gen.pose_type, which brings {DENSEPOSE} to the range where people can be told from nothing"
+            raise UserError(what, where="trainer.has_foreground", code="needs-key")
+        return False
+    if DENSEPOSE not in lengths:
+        for key, is_needed in (("pose_type: open", pose_type == "open"), ("remove_face_labels", should_remove_face)):
+            if is_needed:
+                what, advice = f"needs {DENSEPOSE} in the label", "name it in data.input_labels, or leave this out"
+                raise UserError(what, where=f"gen.{key}", advice=advice, code="no-densepose")
+        return False
+    if (next(iter(lengths)), lengths[DENSEPOSE]) != (DENSEPOSE, 3):
+        what = f"{DENSEPOSE} must be the first of them, of 3 channels"
+        raise UserError(what, where="data.input_labels", code="densepose-not-first")
+    if DENSEPOSE in normalized:
+        what = "must be false: its values are brought to [-1, 1] later"
+        raise UserError(what, where=f"data.input_types: {DENSEPOSE}: normalize", code="densepose-normalized")
+    return True
 
 
 def normalize_densepose(label: Tensor, dropped: Tensor | None = None) -> Tensor:

@@ -292,7 +292,7 @@ def test_flow_from_the_reference_is_asked_for_at_every_frame_and_of_poses_betwee
     people_labels = recipe.prepare(batch)["label"][:, 0, :3]
     recipe.estimate_flow = ask
     list(phases(recipe, batch))
-    assert [is_label for _, is_label in asked] == [True, True, False]  # frame 0, and both of frame 1
+    assert [is_label for _, is_label in asked] == [True, False, True]  # frame 0, and both of frame 1
 
 
 def test_parts_of_the_body_are_dropped_from_labels_and_references() -> None:
@@ -349,6 +349,23 @@ def test_networks_that_cannot_be_are_the_users_mistake(make: Any, where: str, co
     with pytest.raises(UserError) as caught:
         make()
     assert (caught.value.where, caught.value.code) == (where, code)
+
+
+def test_more_references_than_one_need_attention() -> None:
+    with pytest.raises(UserError) as caught:
+        small_recipe().prepare(clip_of(1, references=3))
+    assert caught.value.code == "references"
+    several = small_generator(num_references=2, hyper={"attention": SEVERAL})
+    small_recipe(several).prepare(clip_of(1, references=3))
+
+
+def test_a_list_of_hidden_widths_begins_with_that_of_the_label() -> None:
+    """Which counts for nothing where the weights for the label are generated."""
+    norms = FewShotSpadeParams(activation_norm_type="instance", num_filters=[3, 5, 7])
+    names = small_generator(activation_norm_params=norms).state_dict()
+    hidden = [len(names[f"up.0.block_0.norm.others.of_map.{index}.mlp.0.weight"]) for index in (0, 1)]
+    own = [len(names[f"up.1.block_0.norm.of_map.{index}.mlp.0.weight"]) for index in (0, 1, 2)]
+    assert (hidden, own) == ([5, 7], [3, 5, 7])
 
 
 @pytest.mark.parametrize(("change", "code"), [("few_shot_images", "no-references"), ("label", "image-size")])

@@ -25,6 +25,9 @@ SMALL = EmbedParams(num_filters=2, max_num_filters=4, num_downsamples=2)
 PATCH = {"num_filters": 2, "max_num_filters": 4, "num_discriminators": 1, "num_layers": 1}
 
 
+SYNCHRONIZED = CropParams(crop_func="hand", activation_norm_type="sync_batch", **PATCH)
+
+
 def small_generator(*, combine: bool = True, raw: bool = False, **changes: Any) -> Generator:
     torch.manual_seed(0)
     flow = FlowParams(
@@ -218,6 +221,19 @@ def test_flow_of_the_data_is_taken_and_nobody_is_asked_for_it() -> None:
     assert losses["flow/l1"].item() == pytest.approx(expected.item(), rel=1e-6) and expected > 0
 
 
+def test_a_confidence_without_a_flow_says_nothing_of_the_flow_that_is_asked_for() -> None:
+    recipe = small_recipe()
+    recipe.estimate_flow = lambda frames, before: torch.zeros_like(frames[:, :2])
+    for network in recipe.networks.values():
+        network.eval()
+    sure = torch.ones(2, 3, 1, *SIZE)
+    plain, given = (
+        list(recipe.step(batch, StepContext(0, 0, torch.Generator())))[-1][1]["flow/l1"]
+        for batch in (clip_of(3), clip_of(3, flow_confidence=sure))
+    )
+    assert torch.equal(plain, given)
+
+
 def test_flow_counts_near_people_alone_if_the_label_shows_them() -> None:
     flow, sure = torch.full((2, 3, 2, *SIZE), 5.0), torch.ones(2, 3, 1, *SIZE)
     batch = clip_of(3, flow=flow, flow_confidence=sure)
@@ -295,9 +311,10 @@ def test_one_forward_of_the_generator_per_frame_serves_both_or_each_has_its_own(
         (lambda: named_discriminator("T0"), "name-taken"),
         (lambda: named_discriminator("left.hand"), "name-taken"),
         (lambda: named_discriminator("keys"), "name-taken"),
+        (lambda: small_discriminator(additional_discriminators={"hand": SYNCHRONIZED}), "not-supported"),
         (lambda: small_recipe(weights={"gan": 0.0}), "no-loss-weight"),
     ],
-    ids=["depth", "size", "name of another", "name of clips", "name with a dot", "name of a method", "weight"],
+    ids=["depth", "size", "name of another", "name of clips", "name with a dot", "name of a method", "norm", "weight"],
 )
 def test_networks_that_cannot_be_are_the_users_mistake(make: Any, code: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -311,6 +328,25 @@ def test_frames_that_are_not_of_the_generators_size_are_the_users_mistake(size: 
     with pytest.raises(UserError) as caught:
         list(phases(small_recipe(), Batch({"images": images, "label": label})))
     assert caught.value.code == "image-size"
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"image": PatchParams(**PATCH | {"num_layers": 6})}, "dis.image"),
+        ({"temporal": TemporalParams(**PATCH | {"num_layers": 6})}, "dis.temporal"),
+        (
+            {"additional_discriminators": {"left": CropParams(crop_func="face", **PATCH | {"num_layers": 4})}},
+            "dis.additional_discriminators.left",
+        ),
+    ],
+    ids=["images", "clips", "parts"],
+)
+def test_discriminators_too_deep_for_what_they_see_are_the_users_mistake(changes: dict[str, Any], where: str) -> None:
+    recipe = small_recipe(dis=small_discriminator(**changes), weights={"temporal_gan": 1.0})
+    with pytest.raises(UserError) as caught:
+        list(phases(recipe, clip_of(2)))
+    assert (caught.value.code, caught.value.where) == ("image-too-small", where)
 
 
 @pytest.mark.parametrize("split", [1, 2, 3, 5])

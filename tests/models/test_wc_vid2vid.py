@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,7 +51,13 @@ def open_small(params: PretrainedParams) -> Pretrained:
 
 
 def small_generator(
-    *, combine: bool = True, raw: bool = False, widths: Any = 0, alone: str = "", **guidance: Any
+    *,
+    combine: bool = True,
+    raw: bool = False,
+    widths: Any = 0,
+    alone: str = "",
+    image_channels: int = 3,
+    **guidance: Any,
 ) -> Generator:
     torch.manual_seed(0)
     flow = FlowParams(
@@ -65,7 +72,7 @@ def small_generator(
     )
     return Generator(
         label_channels=7,
-        image_channels=3,
+        image_channels=image_channels,
         crop_h_w=SIZE,
         guidance=GuidanceParams(**guidance),
         num_layers=3,
@@ -303,8 +310,17 @@ def test_weights_of_the_single_image_model_have_the_names_of_old_checkpoints() -
     assert list(names.values())[-len(found) :] == found, "added last: an old optimizer does not know them"
 
 
-def mistaken(batch: Batch) -> Iterator[Any]:
-    return small_recipe().step(batch, StepContext(0, 0, torch.Generator()))
+def test_a_copy_of_a_generator_loads_a_single_image_model_of_its_own() -> None:
+    gen = small_generator(alone="spade")
+    copied = copy.deepcopy(gen)
+    before = {name: tensor.clone() for name, tensor in gen.state_dict().items()}
+    copied.load_single_image_model()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in gen.state_dict().items())
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in copied.state_dict().items())
+
+
+def mistaken(batch: Batch, gen: Generator | None = None) -> Iterator[Any]:
+    return small_recipe(gen).step(batch, StepContext(0, 0, torch.Generator()))
 
 
 @pytest.mark.parametrize(
@@ -314,6 +330,8 @@ def mistaken(batch: Batch) -> Iterator[Any]:
         (lambda: small_generator(raw=True), "not-supported"),
         (lambda: small_generator(widths=[0]), "too-few-widths"),
         (lambda: small_generator(alone="unit"), "other-method"),
+        (lambda: small_generator(image_channels=1), "not-rgb"),
+        (lambda: list(mistaken(clip_of(2), small_generator(alone="spade"))), "short-clips"),
         (lambda: list(mistaken(clip_of(1).replace(unprojections=torch.zeros(2, 1, 3, *SIZE)))), "not-points"),
         (
             lambda: list(
@@ -322,7 +340,7 @@ def mistaken(batch: Batch) -> Iterator[Any]:
             "image-size",
         ),
     ],
-    ids=["blend", "raw", "widths", "unit", "no points", "size"],
+    ids=["blend", "raw", "widths", "unit", "gray", "short", "no points", "size"],
 )
 def test_what_cannot_be_is_the_users_mistake(make: Any, code: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from imagier.nn.poses import (
     find_faces,
     find_foreground,
     find_hands,
+    has_densepose,
     normalize_densepose,
 )
 
@@ -87,7 +90,38 @@ def test_a_label_without_faces_or_hands_is_the_users_mistake() -> None:
     assert caught.value.code == "image-too-small"
 
 
-def test_densepose_comes_to_minus_one_to_one_and_parts_can_be_dropped() -> None:
+BOTH = {DENSEPOSE: 3, OPENPOSE: 27}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "pose_type", "changes", "expected"),
+    [
+        (BOTH, "both", {}, True),
+        (BOTH, "open", {"has_foreground": True}, True),
+        (BOTH, None, {}, False),
+        (STROKES, "both", {"has_foreground": True}, False),
+        (STROKES, "open", {}, "no-densepose"),
+        (STROKES, "both", {"should_remove_face": True}, "no-densepose"),
+        ({"seg_maps": 2}, None, {"has_foreground": True}, "no-densepose"),
+        (BOTH, None, {"has_foreground": True}, "needs-key"),
+        ({OPENPOSE: 27, DENSEPOSE: 3}, "both", {}, "densepose-not-first"),
+        ({DENSEPOSE: 1}, "both", {}, "densepose-not-first"),
+        (BOTH, "both", {"normalized": [DENSEPOSE]}, "densepose-normalized"),
+        (BOTH, "both", {"normalized": [OPENPOSE]}, True),
+    ],
+)
+def test_densepose_comes_first_in_the_label_and_is_there_where_it_is_read(
+    lengths: dict[str, int], pose_type: Any, changes: dict[str, Any], expected: bool | str
+) -> None:
+    options: dict[str, Any] = {"normalized": (), "should_remove_face": False, "has_foreground": False} | changes
+    try:
+        found: bool | str = has_densepose(lengths, pose_type, **options)
+    except UserError as error:
+        found = error.code
+    assert found == expected
+
+
+def test_densepose_comes_to_to_minus_one_to_one_and_parts_can_be_dropped() -> None:
     label = torch.zeros(1, 1, 4, 1, 3)
     label[0, 0, :, 0] = torch.tensor([[0.0, 0.4, 0.6], [0.0, 0.5, 0.7], [0.0, 12 / 255, 24 / 255], [1.0, 0.0, 1.0]])
     assert torch.allclose(
