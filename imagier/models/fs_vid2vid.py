@@ -429,7 +429,8 @@ class Recipe(BaseRecipe):
         self.has_foreground = has_foreground
         self.random_drop_prob = random_drop_prob
         self.reuse_gen_output = reuse_gen_output
-        self.has_densepose = gen.pose_type is not None and DENSEPOSE in label_lengths
+        self.shows_poses = gen.pose_type is not None
+        self.has_densepose = self.shows_poses and DENSEPOSE in label_lengths
         self.memory = max(gen.num_frames - 1, dis.memory)
         self.estimate_flow: FlowEstimator = OnlineDis()
         self.dis_sizes = SizeProbe(dis.image, _judge, where="dis.image", depth_keys="num_layers or num_discriminators")
@@ -561,7 +562,7 @@ class Recipe(BaseRecipe):
             terms["mask"].append(mask_loss(motion.mask.float(), motion.warped, frame.image))
         if "ref_flow_maps" in fake:
             ref_label, _ = _pick_references(frame, fake)
-            if self.has_densepose:
+            if self.shows_poses:
                 _add_pose_terms(terms, frame.label, ref_label, fake)
             if self.has_foreground:
                 _add_foreground_terms(terms, frame.label, ref_label, fake)
@@ -571,7 +572,7 @@ class Recipe(BaseRecipe):
         """Of the reference, and of the frame before, where they were moved, each with what moves real images so."""
         if "ref_flow_maps" in fake:
             ref_label, ref_image = _pick_references(frame, fake)
-            here, there = (frame.label[:, :3], ref_label[:, :3]) if self.has_densepose else (frame.image, ref_image)
+            here, there = (frame.label[:, :3], ref_label[:, :3]) if self.shows_poses else (frame.image, ref_image)
             with torch.no_grad():
                 flow = self.estimate_flow(here, there)
                 confidence = measure_confidence(here, there, flow)
