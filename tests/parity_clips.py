@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from imagier.config.load import Document
+from imagier.nn.poses import PARTS
 from imagier.nn.warp import warp
 from imagier.recipe import Batch, Recipe
 from imagier.train.hooks.log import tag_losses
@@ -86,13 +87,31 @@ def flow_by_formula(frames: Tensor, before: Tensor) -> Tensor:
     return torch.stack([horizontal, vertical], dim=1)
 
 
-def check_flow_of_case(batch: Mapping[str, Tensor], calls: list[Mapping[str, Any]]) -> None:
-    """The formula gives the flow that was recorded, and the confidence follows from it."""
-    images = batch["images"].float()
+def undo_start(batch: Batch, recipe: Recipe) -> Batch:
+    """A batch as it was before the start of the iteration, which brings labels of poses to [-1, 1]."""
+    if not getattr(recipe, "has_densepose", False):
+        return batch
+    before = {key: (batch[key] + 1) / 2 for key in ("label", "few_shot_label") if key in batch}
+    for label in before.values():
+        label[:, :, 2] *= PARTS / 255
+    return batch.replace(**before)
+
+
+def check_flow_of_case(batch: Mapping[str, Tensor], calls: list[Mapping[str, Any]], recipe: Recipe) -> None:
+    """The formula gives the flow that was recorded, and the confidence follows from it.
+
+    That from a reference is of the first channels of labels, where they show poses.
+    """
+    images, ref_images = batch["images"].float(), batch.get("few_shot_images")
+    if getattr(recipe, "shows_poses", False):
+        labels, ref_images = batch["label"][:, :, :3].float(), batch["few_shot_label"][:, :, :3]
+    else:
+        labels = images
     for call in calls:
         frame, before = images[:, call["frame"]], images[:, call["frame"] - 1]
         if call.get("from") == "reference":
-            before = batch["few_shot_images"][:, 0].float()
+            assert ref_images is not None
+            frame, before = labels[:, call["frame"]], ref_images[:, 0].float()
         flow, recorded = flow_by_formula(frame, before), batch[f"flow.{call['call']}.flow"]
         assert torch.allclose(flow, recorded.to(flow.dtype), atol=1e-5)
         sure = (frame - warp(before, flow)).square().sum(dim=1, keepdim=True) < 0.02
@@ -214,7 +233,7 @@ def limit_of(name: str, scale: float, meta: Mapping[str, Any]) -> float | None:
     if name.startswith("after.step."):
         return 2e-4 * max(1.0, scale)
     if name.startswith("step.avg."):
-        return max(1e-5, 1.1 * meta["float64_difference"]["step.avg"]["max_abs"])
+        return max(1e-5, 1.1 * meta["float64_difference"].get("step.avg", {}).get("max_abs", 0.0))
     if re.match(r"step\.\d+\.out\.", name):
         return 1e-2
     if re.match(r"step\.\d+\.loss\.", name) and not name.startswith("step.0.loss.dis."):

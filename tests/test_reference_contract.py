@@ -21,6 +21,7 @@ from contract.experiment import (
     trainer_of,
     write_data,
 )
+from torch.fx import GraphModule
 
 from imagier.errors import UserError
 from imagier.nn.reference_names import reference_names
@@ -140,6 +141,36 @@ def test_a_bad_first_frame_is_told_and_leaves_no_trace_although_the_next_one_is_
         assert max(counts) == 2 * frames - 1
 
 
+def of_length(batch: Batch, length: int) -> Batch:
+    """Its clips, again and again until they are so long."""
+    numbers = torch.arange(length) % batch["images"].shape[1]
+    of_frames = [key for key in ("images", "label", "unprojections") if key in batch]
+    return batch.replace(**{key: batch[key][:, numbers] for key in of_frames})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OF_CLIPS)
+def test_compiled_networks_serve_frames_of_longer_clips_and_learn_the_same(name: str, data: Path) -> None:
+    """They differ only in what the first frames of a clip lack: later ones bring nothing new to the compiler."""
+    config = config_of(name, data)
+    plain, compiled, batch = trainer_of(config), trainer_of(config), batch_of(config)
+    graphs: list[GraphModule] = []
+
+    def keep(graph: GraphModule, inputs: object) -> GraphModule:
+        graphs.append(graph)
+        return graph
+
+    for network in compiled.recipe.networks.values():
+        network.compile(backend=keep)
+    counts = []
+    for length in (1, 3, 6, 12):
+        phases = zip(*(trainer.train_step(of_length(batch, length)) for trainer in (compiled, plain)))
+        for one, other in phases:
+            torch.testing.assert_close(one.losses, other.losses)
+        counts.append(len(graphs))
+    assert 0 < counts[0] < counts[1] == counts[2] == counts[3]
+
+
 def resident_mib() -> float:
     """The memory of this process that is in use."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -151,12 +182,10 @@ def test_memory_is_flat_over_frames_of_longer_and_longer_clips(name: str, data: 
     """What one frame needs is more than a tenth of what is allowed for all: 200 that were kept would be seen."""
     config = config_of(name, data)
     trainer, batch = trainer_of(config), batch_of(config)
-    of_frames = [key for key in ("images", "label", "unprojections") if key in batch]
     used: list[float] = []
     trainer.recipe.networks["gen"].register_forward_hook(lambda *_: used.append(resident_mib()))
     for length in (1, 2, 4, 8, 16, 32, 64, 73):
-        numbers = torch.arange(length) % batch["images"].shape[1]
-        trainer.train_step(batch.replace(**{key: batch[key][:, numbers] for key in of_frames}))
+        trainer.train_step(of_length(batch, length))
     assert len(used) == 200
     assert used[-1] - used[30] < 24, used[::10]
 
