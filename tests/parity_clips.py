@@ -33,10 +33,10 @@ IN_LISTS = {"flow_maps": "fake_flow_maps", "occlusion_masks": "fake_occlusion_ma
 """What the reference gave for two images, that of reference and frame before, and how its lists were called."""
 
 
-def name_outputs(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def name_outputs(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     """What a generator gives out, by the reference's names."""
     named = dict(outputs)
-    for ours, theirs in IN_LISTS.items() if "ref_flow_maps" in outputs else ():
+    for ours, theirs in IN_LISTS.items() if "few_shot_images" in batch else ():
         both = {f"{theirs}.0": named.pop(f"ref_{ours}", None), f"{theirs}.1": named.pop(theirs, None)}
         named |= {name: tensor for name, tensor in both.items() if tensor is not None}
     return named
@@ -47,10 +47,13 @@ def take_label_as_given(document: Document) -> None:
     if document.has(("data", "initial_few_shot_K")):
         document.set(("data", "type"), "paired_videos")
         for key in FEW_SHOT_KEYS:
-            document.drop(("data", key))
+            if document.has(("data", key)):
+                document.drop(("data", key))
     points = document.get(("data", "keypoint_data_types"))
     if not points:
         return
+    if document.has(("data", "for_pose_dataset", "basic_points_only")):
+        document.drop(("data", "for_pose_dataset", "basic_points_only"))
     for index, entry in enumerate(document.get(("data", "input_types"))):
         for name in set(entry) & set(points):
             for op in ("pre_aug_ops", "post_aug_ops"):
@@ -125,7 +128,7 @@ def rollout(batch: Batch, given: Mapping[str, Tensor], recipe: Recipe) -> dict[s
     recipe.networks["gen"].eval()
     with torch.no_grad():
         for t, (outputs, _) in enumerate(recipe.rollout(prepared.frames(), torch.Generator())):
-            found |= {f"eval.{t}.{key}": tensor for key, tensor in name_outputs(outputs).items()}
+            found |= {f"eval.{t}.{key}": tensor for key, tensor in name_outputs(outputs, batch).items()}
     return found
 
 
@@ -181,7 +184,7 @@ class Watch:
                 found[f"{here}.grad.{letter}.{names[phase.player][ours]}"] = gradient
                 found[f"{here}.gradnorm.{letter}.{names[phase.player][ours]}"] = gradient.norm()
         for t, outputs in self.outputs.items():
-            found |= {f"{self.process}.{t}.out.{key}": tensor for key, tensor in name_outputs(outputs).items()}
+            found |= {f"{self.process}.{t}.out.{key}": tensor for key, tensor in name_outputs(outputs, batch).items()}
         return found
 
     def _losses(self, phase: Phase) -> Iterator[tuple[str, Tensor]]:
