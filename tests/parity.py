@@ -21,6 +21,7 @@ from typing import Any
 import parity_clips
 import torch
 from formula_vgg import write_formula_vgg19
+from golden import GOLDEN
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -73,7 +74,7 @@ class Case:
         """The batch as it came from the loader."""
         own = {k: v for k, v in self.batch.items() if not k.startswith(("raw.", "noise.", "flow."))}
         raw = {k.removeprefix("raw."): v for k, v in self.batch.items() if k.startswith("raw.")}
-        own = parity_clips.draw_points(own)
+        own = parity_clips.draw_points(own, is_flipped=bool(self.meta.get("is_flipped")))
         tensors = {k: v if v.dtype == torch.int64 else v.float() for k, v in {**own, **raw}.items()}
         names = [f"./{i}" for i in range(len(next(iter(tensors.values()))))]
         return Batch(tensors, dict.fromkeys(tensors, names))
@@ -225,12 +226,15 @@ def _forward_backward(case: Case, process: str, rebuilt: Rebuilt) -> dict[str, A
 
 
 def _clips(case: Case, process: str, rebuilt: Rebuilt) -> dict[str, Any]:
+    batch = case.raw_batch()
+    if "raw.label" not in case.batch:
+        batch = parity_clips.undo_start(batch, rebuilt.recipe)
     if process == "eval":
-        return parity_clips.rollout(case.raw_batch(), case.batch, rebuilt.recipe)
+        return parity_clips.rollout(batch, case.batch, rebuilt.recipe)
     is_step = process == "step"
-    parity_clips.check_flow_of_case(case.batch, case.meta["flow_calls"])
+    parity_clips.check_flow_of_case(case.batch, case.meta["flow_calls"], rebuilt.recipe)
     watch = parity_clips.Watch(process, rebuilt.recipe, rebuilt.players, should_update=is_step)
-    found = watch.results(rebuilt.trainer, case.raw_batch(), rebuilt.names, NETWORKS)
+    found = watch.results(rebuilt.trainer, batch, rebuilt.names, NETWORKS)
     if is_step:
         return {**found, **_moved(case, rebuilt)}
     weights = {
@@ -384,10 +388,15 @@ def report(case: Case, vgg: Path) -> bool:
     return not missing and all(group.of_limit <= 1 for group in groups.values())
 
 
+def find_case(name: str) -> Path:
+    """A folder, or that of this name beside the repository."""
+    return Path(name) if Path(name).is_dir() else GOLDEN / name
+
+
 def main() -> int:
     """Compares all cases of the command line; 1 if any number is beyond its limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="+", type=Path, metavar="CASE_DIR")
+    parser.add_argument("cases", nargs="+", type=find_case, metavar="CASE_DIR")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         vgg = write_formula_vgg19(Path(folder) / "vgg19.pth")

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from imagier.config.load import Document
+from imagier.nn.poses import PARTS
 from imagier.nn.warp import warp
 from imagier.recipe import Batch, Recipe
 from imagier.train.hooks.log import tag_losses
@@ -32,10 +33,10 @@ IN_LISTS = {"flow_maps": "fake_flow_maps", "occlusion_masks": "fake_occlusion_ma
 """What the reference gave for two images, that of reference and frame before, and how its lists were called."""
 
 
-def name_outputs(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def name_outputs(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     """What a generator gives out, by the reference's names."""
     named = dict(outputs)
-    for ours, theirs in IN_LISTS.items() if "ref_flow_maps" in outputs else ():
+    for ours, theirs in IN_LISTS.items() if "few_shot_images" in batch else ():
         both = {f"{theirs}.0": named.pop(f"ref_{ours}", None), f"{theirs}.1": named.pop(theirs, None)}
         named |= {name: tensor for name, tensor in both.items() if tensor is not None}
     return named
@@ -46,10 +47,13 @@ def take_label_as_given(document: Document) -> None:
     if document.has(("data", "initial_few_shot_K")):
         document.set(("data", "type"), "paired_videos")
         for key in FEW_SHOT_KEYS:
-            document.drop(("data", key))
+            if document.has(("data", key)):
+                document.drop(("data", key))
     points = document.get(("data", "keypoint_data_types"))
     if not points:
         return
+    if document.has(("data", "for_pose_dataset", "basic_points_only")):
+        document.drop(("data", "for_pose_dataset", "basic_points_only"))
     for index, entry in enumerate(document.get(("data", "input_types"))):
         for name in set(entry) & set(points):
             for op in ("pre_aug_ops", "post_aug_ops"):
@@ -59,8 +63,11 @@ def take_label_as_given(document: Document) -> None:
     document.set(("data", "keypoint_data_types"), [])
 
 
-def draw_points(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rows (row, column, point) of each frame -> which point each pixel shows, the first as number 1."""
+def draw_points(tensors: Mapping[str, Tensor], *, is_flipped: bool) -> dict[str, Tensor]:
+    """Rows (row, column, point) of each frame -> which point each pixel shows, the first as number 1.
+
+    is_flipped: the images of the case are mirrored, but these rows are not.
+    """
     drawn = {name: tensor for name, tensor in tensors.items() if not name.startswith("unprojections.")}
     for tensor in (tensors[name] for name in tensors.keys() - drawn.keys()):
         samples, frames = tensor.shape[:2]
@@ -69,7 +76,7 @@ def draw_points(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             for t in range(frames):
                 for row, column, point in tensor[n, t, : tensor[n, t, -1, 0]].tolist():
                     points[n, t, 0, row, column] = point + 1
-        drawn["unprojections"] = points
+        drawn["unprojections"] = points.flip(-1) if is_flipped else points
     return drawn
 
 
@@ -83,13 +90,31 @@ def flow_by_formula(frames: Tensor, before: Tensor) -> Tensor:
     return torch.stack([horizontal, vertical], dim=1)
 
 
-def check_flow_of_case(batch: Mapping[str, Tensor], calls: list[Mapping[str, Any]]) -> None:
-    """The formula gives the flow that was recorded, and the confidence follows from it."""
-    images = batch["images"].float()
+def undo_start(batch: Batch, recipe: Recipe) -> Batch:
+    """A batch as it was before the start of the iteration, which brings labels of poses to [-1, 1]."""
+    if not getattr(recipe, "has_densepose", False):
+        return batch
+    before = {key: (batch[key] + 1) / 2 for key in ("label", "few_shot_label") if key in batch}
+    for label in before.values():
+        label[:, :, 2] *= PARTS / 255
+    return batch.replace(**before)
+
+
+def check_flow_of_case(batch: Mapping[str, Tensor], calls: list[Mapping[str, Any]], recipe: Recipe) -> None:
+    """The formula gives the flow that was recorded, and the confidence follows from it.
+
+    That from a reference is of the first channels of labels, where they show poses.
+    """
+    images, ref_images = batch["images"].float(), batch.get("few_shot_images")
+    if getattr(recipe, "shows_poses", False):
+        labels, ref_images = batch["label"][:, :, :3].float(), batch["few_shot_label"][:, :, :3]
+    else:
+        labels = images
     for call in calls:
         frame, before = images[:, call["frame"]], images[:, call["frame"] - 1]
         if call.get("from") == "reference":
-            before = batch["few_shot_images"][:, 0].float()
+            assert ref_images is not None
+            frame, before = labels[:, call["frame"]], ref_images[:, 0].float()
         flow, recorded = flow_by_formula(frame, before), batch[f"flow.{call['call']}.flow"]
         assert torch.allclose(flow, recorded.to(flow.dtype), atol=1e-5)
         sure = (frame - warp(before, flow)).square().sum(dim=1, keepdim=True) < 0.02
@@ -99,13 +124,11 @@ def check_flow_of_case(batch: Mapping[str, Tensor], calls: list[Mapping[str, Any
 def rollout(batch: Batch, given: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Any]:
     """The process eval: every frame, made from the generated ones before it."""
     prepared = recipe.prepare(batch)
-    found: dict[str, Any] = {
-        f"prepare.{key}": (prepared[key], given[key]) for key in prepared.tensors.keys() & given.keys()
-    }
+    found: dict[str, Any] = {f"prepare.{key}": (prepared[key], given[key]) for key in prepared.tensors if key in given}
     recipe.networks["gen"].eval()
     with torch.no_grad():
         for t, (outputs, _) in enumerate(recipe.rollout(prepared.frames(), torch.Generator())):
-            found |= {f"eval.{t}.{key}": tensor for key, tensor in name_outputs(outputs).items()}
+            found |= {f"eval.{t}.{key}": tensor for key, tensor in name_outputs(outputs, batch).items()}
     return found
 
 
@@ -114,21 +137,26 @@ class Watch:
 
     def __init__(self, process: str, recipe: Recipe, players: Mapping[str, Player], *, should_update: bool) -> None:
         self.process = process
-        self.outputs: list[dict[str, Tensor]] = []
+        self.outputs: dict[int, dict[str, Tensor]] = {}
+        """Of each frame, those that its last phase was about."""
         self.verdicts: list[dict[str, Any]] = []
         self.gradients: list[dict[str, Tensor]] = []
         """Of each phase, by our names of parameters."""
         self.log_names = recipe.log_names
-        recipe.networks["gen"].register_forward_hook(lambda network, inputs, outputs: self.outputs.append(outputs))
-        discriminate = recipe.frame_losses.discriminate  # type: ignore[attr-defined]
+        recipe.networks["gen"].register_forward_hook(self._keep_outputs)
+        losses: Any = getattr(recipe, "frame_losses", recipe)
+        discriminate = losses.discriminate
 
         def watch_verdicts(*args: Any, **kwargs: Any) -> dict[str, Any]:
             self.verdicts.append(discriminate(*args, **kwargs))
             return self.verdicts[-1]
 
-        recipe.frame_losses.discriminate = watch_verdicts  # type: ignore[attr-defined]
+        losses.discriminate = watch_verdicts
         for player in players.values():
             player._step = self._watch_step(player, should_update)  # type: ignore[method-assign]
+
+    def _keep_outputs(self, network: nn.Module, inputs: Any, outputs: dict[str, Tensor]) -> None:
+        self.outputs[len(self.gradients) // 2] = outputs
 
     def _watch_step(self, player: Player, should_update: bool) -> Any:
         update = player._step
@@ -155,8 +183,8 @@ class Watch:
             for ours, gradient in self.gradients[number].items():
                 found[f"{here}.grad.{letter}.{names[phase.player][ours]}"] = gradient
                 found[f"{here}.gradnorm.{letter}.{names[phase.player][ours]}"] = gradient.norm()
-        for t, outputs in enumerate(self.outputs):
-            found |= {f"{self.process}.{t}.out.{key}": tensor for key, tensor in name_outputs(outputs).items()}
+        for t, outputs in self.outputs.items():
+            found |= {f"{self.process}.{t}.out.{key}": tensor for key, tensor in name_outputs(outputs, batch).items()}
         return found
 
     def _losses(self, phase: Phase) -> Iterator[tuple[str, Tensor]]:
@@ -208,7 +236,7 @@ def limit_of(name: str, scale: float, meta: Mapping[str, Any]) -> float | None:
     if name.startswith("after.step."):
         return 2e-4 * max(1.0, scale)
     if name.startswith("step.avg."):
-        return max(1e-5, 1.1 * meta["float64_difference"]["step.avg"]["max_abs"])
+        return max(1e-5, 1.1 * meta["float64_difference"].get("step.avg", {}).get("max_abs", 0.0))
     if re.match(r"step\.\d+\.out\.", name):
         return 1e-2
     if re.match(r"step\.\d+\.loss\.", name) and not name.startswith("step.0.loss.dis."):

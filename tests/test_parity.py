@@ -15,6 +15,7 @@ import torch
 import yaml
 from formula_vgg import write_formula_vgg19
 from golden import GOLDEN, golden
+from own_cases import write_case
 from safetensors.torch import load_file, save_file
 
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/config.yaml"))
@@ -54,6 +55,75 @@ def eval_of_spade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rewrite_expected(folder, {k: v for k, v in load_file(folder / "expected.safetensors").items() if k[:5] == "eval."})
     monkeypatch.setattr("formula_vgg.write_formula_vgg19", lambda path: path)
     return folder
+
+
+OTHER_CASES: dict[str, tuple[str, list[str], set[str]]] = {
+    "clips at two scales, raw frames, each with a forward of its own": (
+        "street",
+        [
+            "data.num_frames_D=2",
+            "dis.temporal.num_scales=2",
+            "gen.flow.generate_raw_output=true",
+            "trainer.reuse_gen_output=false",
+            "trainer.gan_mode=least_square",
+            "trainer.loss_weight.L1=1.0",
+        ],
+        {"frames.1.disout.dis.temporal_0.real.0", "frames.0.disout.gen.raw.fake.1", "frames.2.loss.gen.L1"},
+    ),
+    "a linear blend, one frame before, an average": (
+        "street",
+        [
+            "data.num_frames_G=2",
+            "gen.flow.multi_spade_combine=false",
+            "gen.use_segmap_as_input=false",
+            "trainer.model_average_config={enabled: true, beta: 0.9, start_iteration: 1}",
+        ],
+        {"frames.1.out.fake_flow_maps", "step.avg.conv_img.layers.conv.weight"},
+    ),
+    "DensePose, clipped gradients": (
+        "pose",
+        ["dis_opt.clip_grad_norm=1.0"],
+        {"frames.0.loss.dis.GAN_face", "prepare.label"},
+    ),
+    "OpenPose without DensePose": ("pose", ["data.for_pose_dataset.pose_type=open"], {"prepare.label"}),
+    "people, raw frames, shared networks": (
+        "few_shot_pose",
+        ["gen.flow.generate_raw_output=true", "gen.flow.multi_spade_combine.embed.sep_warp_embed=false"],
+        {"frames.0.out.warped_images.0", "frames.2.out.fake_flow_maps.1", "prepare.few_shot_label"},
+    ),
+    "faces, references that are not moved": (
+        "few_shot_face",
+        ["gen.flow.warp_ref=false", "gen.flow.sep_prev_flow=true", "gen.hyper.method_to_use_ref_labels=concat"],
+        {"frames.1.out.fake_flow_maps.1"},
+    ),
+    "mirrored frames, guidance for few layers": (
+        "world",
+        ["gen.guidance.only_with_flow=true", "gen.guidance.start_from=1"],
+        {"frames.2.loss.gen.Guidance", "frames.2.out.guidance_images_and_masks"},
+    ),
+}
+"""Other options than those of the recorded cases, and some results that must have names."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHER_CASES)
+def test_cases_with_other_options_are_compared_too(
+    name: str, tmp_path: Path, vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, changes, wanted = OTHER_CASES[name]
+    folder = write_case(tmp_path / "case", config, changes, is_flipped=config == "world")
+    found: dict[str, torch.Tensor] = {}
+    case = parity.Case(folder)
+    for process in case.processes:
+        for key, value in parity.results(case, process, vgg).items():
+            ours, theirs = value if isinstance(value, tuple) else (value, None)
+            if key.startswith("prepare."):
+                assert theirs is not None
+                torch.testing.assert_close(ours, theirs.float(), rtol=0, atol=1e-6)
+            found[key] = ours.detach().float().clone()
+    assert wanted <= found.keys()
+    rewrite_expected(folder, {key: value for key, value in found.items() if not key.startswith("prepare.")})
+    assert parity.report(parity.Case(folder), vgg), capsys.readouterr().out
 
 
 def rewrite_expected(folder: Path, tensors: dict) -> None:

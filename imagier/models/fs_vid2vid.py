@@ -376,6 +376,7 @@ class Recipe(BaseRecipe):
         self.perceptual_config = perceptual_loss
         self.random_drop_prob = random_drop_prob
         self.reuse_gen_output = reuse_gen_output
+        self.shows_poses = gen.pose_type is not None
         self.has_densepose = has_densepose(
             label_lengths,
             gen.pose_type,
@@ -455,17 +456,17 @@ class Recipe(BaseRecipe):
         if not self.loss_weight["flow"] or "ref_flow_maps" not in fake:
             return losses
         of_reference = [self._reference_losses(frame, fake)]
-        of_reference += [_pose_losses(frame, fake)] if self.has_densepose else []
+        of_reference += [_pose_losses(frame, fake)] if self.shows_poses else []
         of_reference += [_foreground_losses(frame, fake, frame.foreground)] if frame.foreground is not None else []
         for name in ("flow/l1", "flow/warp", "flow/mask"):
             losses[name] = losses[name] + torch.stack([part[name] for part in of_reference if name in part]).sum()
         return losses
 
     def _reference_losses(self, frame: Frame, fake: Mapping[str, Tensor]) -> Losses:
-        """The reference must be moved as its label is, if that shows DensePose, or as its image is."""
+        """The reference must be moved as its label is, if that shows poses, or as its image is."""
         assert frame.ref_label is not None and frame.ref_image is not None
         here, there = frame.image, frame.ref_image
-        if self.has_densepose:
+        if self.shows_poses:
             here, there = frame.label[:, :3], frame.ref_label[:, :3]
         with torch.no_grad():
             flow = self.estimate_flow(here, there)

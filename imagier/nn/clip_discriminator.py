@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +135,11 @@ class ClipDiscriminator(nn.Module):
             clip = pick_clip([*past, images], self.num_frames, scale)
             found[f"T{scale}"] = None if clip is None else network(clip)
         return found
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the networks alone, as torch's Module.compile: what they are shown differs from frame to frame."""
+        for network in (self.image, *self.crops.values(), *self.temporal):
+            network.compile(*args, **kwargs)
 
     def reference_rules(self) -> Rules:
         """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""

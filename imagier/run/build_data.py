@@ -236,8 +236,9 @@ def collect_facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
     """What networks and recipes must know of the data."""
     lengths = build_expander(data, channels_last=False).label_lengths
     channels = {codec.name: codec.channels for codec in build_codecs(data)}
-    cut = split.own.get("output_h_w")
-    size = parse_h_w(cut) if cut else get_crop_size(split.augmentations) or get_output_size(split.augmentations)
+    size = _find_size(split)
+    if size is None and data.val is not None and find(schema.DATASET, data.type).is_video:
+        size = _find_size(data.val)  # as the reference did: clips of training that are cut out have the same size
     known = {
         "label_lengths": lengths,
         "label_channels": sum(lengths.values()),
@@ -247,3 +248,9 @@ def collect_facts(data: schema.Data, split: schema.Split) -> dict[str, Any]:
         "num_references": split.own.get("initial_few_shot_K", 1),
     }
     return known if size is None else {**known, "crop_h_w": size}
+
+
+def _find_size(split: schema.Split) -> tuple[int, int] | None:
+    """Height and width of all images of a split, or of the crops; None if they differ from image to image."""
+    cut = split.own.get("output_h_w")
+    return parse_h_w(cut) if cut else get_crop_size(split.augmentations) or get_output_size(split.augmentations)

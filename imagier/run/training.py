@@ -6,7 +6,7 @@ import logging
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,10 @@ logger = logging.getLogger(__name__)
 
 MOST_CHANGES = 10
 """Changed keys of a config that are logged, a line each."""
+
+RECOMPILE_LIMIT = 64
+"""How often the same code is compiled before it runs as it is: torch's 8 are few for code that several discriminators
+share, each with and without gradients, and for the first frames of clips."""
 
 MOST_ROLLBACKS = 3
 """How often a run goes back to the same checkpoint before it ends."""
@@ -108,7 +112,7 @@ def _run_in(
     logdir: Path, config: Config, options: RunOptions, runtime: Runtime, held_out_batches: int | None
 ) -> tuple[Session, Hooks]:
     plan, found = ResumePlan.resolve(options, logdir, runtime)
-    with _log_what_an_abort_kept(options, plan):
+    with _log_what_an_abort_kept(options, plan), _allow_recompiling(options):
         session = build_session(config, options, plan, runtime, held_out_batches)
         trainer = session.trainer
         announce(session)
@@ -244,6 +248,14 @@ def _log_outcome(session: Session, hooks: Hooks) -> None:
             logger.info(evaluation.format_best(evaluated.best))
     see = f"; see {logdir / page.NAME}" if hooks.page is not None and hooks.page.is_current else ""
     logger.info(f"finished at iteration {step:,}{see}")
+
+
+def _allow_recompiling(options: RunOptions) -> AbstractContextManager[None]:
+    if not options.compile:
+        return nullcontext()
+    from torch._dynamo import config  # slow
+
+    return config.patch(recompile_limit=RECOMPILE_LIMIT)  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from imagier.cli import main
 from imagier.errors import UserError
+from imagier.run.conversion import convert
 from imagier.run.inference import load_recipe
 from imagier.run.reference_checkpoint import _list_parameters, _list_second_names
 from imagier.run.resume_plan import ResumePlan
@@ -204,14 +205,20 @@ def test_directions_of_weight_norms_are_learned_and_singular_vectors_are_not() -
     assert list(_list_parameters([*layer, *others])) == [*layer[:5], "c.weight"]
 
 
-def continue_from_old(case: str, words: list[str], folder: Path) -> None:
-    """A trainer that begins with the old checkpoint of another one, after an update, is the same as that one."""
-    first, second = case_trainer(case, *words), case_trainer(case, *words)
+def updated(case: str, words: list[str]) -> Trainer:
+    """A trainer after an update of each player with random gradients."""
+    trainer = case_trainer(case, *words)
     rng = torch.Generator().manual_seed(0)
-    for player in first.players.values():
+    for player in trainer.players.values():
         for parameter in player.params:
             parameter.grad = torch.randn(parameter.shape, generator=rng)
         player.update()
+    return trainer
+
+
+def continue_from_old(case: str, words: list[str], folder: Path) -> None:
+    """A trainer that begins with the old checkpoint of another one, after an update, is the same as that one."""
+    first, second = updated(case, words), case_trainer(case, *words)
     begun(second, old_checkpoint(first.recipe, first.players, epoch=1, iteration=1), folder, resume=True)
     for name, player in first.players.items():
         assert same(player.state_dict(), second.players[name].state_dict()), name
@@ -229,6 +236,19 @@ def test_a_run_whose_generator_uses_one_network_twice_is_continued(tmp_path: Pat
     assert "flow_network_temp.conv_flow.weight" in gen.state_dict()
     assert "flow_network_temp.conv_flow.weight" not in dict(gen.named_parameters())
     continue_from_old("fs_vid2vid_face_a", [f"{AVERAGE}true}}"], tmp_path)
+
+
+@pytest.mark.parametrize("case", CLIPS)
+def test_a_converted_checkpoint_of_clips_holds_all_that_the_old_one_held(case: str, tmp_path: Path) -> None:
+    """Weights, averages and the state of optimizers, bit for bit; the config is the old one, unchanged."""
+    words = [f"{AVERAGE}true}}"]
+    first, second, old, new = updated(case, words), case_trainer(case, *words), tmp_path / "old.pt", tmp_path / "new.pt"
+    torch.save(old_checkpoint(first.recipe, first.players, epoch=3, iteration=41), old)
+    done = convert(old, new, golden(case, "config.yaml"), overrides=words)
+    assert (done.epoch, done.step) == (3, 41)
+    checkpoint.restore(second, checkpoint.load(new), new)
+    for name, player in first.players.items():
+        assert same(player.state_dict(), second.players[name].state_dict()), name
 
 
 @pytest.mark.parametrize("section", OPTIMIZERS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,16 +12,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from formula_vgg import write_formula_vgg19
 from images import png, write
 from people import make_face, make_person, openpose_json
 from reference_videos import FEW_SHOT_FACE_TEST, write_config
 from small_config import read
 
+from imagier.cli import main
 from imagier.config.check import Config
 from imagier.data.drawing.face import draw_face, fit_proportions
 from imagier.data.drawing.pose import draw_pose
 from imagier.recipe import Batch, Position
-from imagier.run import build_data
+from imagier.run import build_data, status
 from imagier.run.inference import find_test_set
 from imagier.train import runtime as runtimes
 from imagier.train.runtime import Runtime
@@ -56,13 +60,29 @@ def gray(images: torch.Tensor) -> list[int]:
     return ((images[0].mean(dim=(1, 2, 3)) + 1) * 127.5).round().int().tolist()
 
 
-def test_street(tmp_path: Path, runtime: Runtime) -> None:
-    root = tmp_path / "data"
+def write_street(root: Path) -> None:
     for t in range(FRAMES):
         classes = np.full((96, 128, 1), t, np.uint8)
         classes[:, 64:] = 34 if t % 2 else 255
         write(root / "images" / "seq0001" / f"{t:05d}.jpg", jpg(20 * t, 96, 128))
         write(root / "seg_maps" / "seq0001" / f"{t:05d}.png", png(classes))
+
+
+def write_world(root: Path) -> None:
+    """A wall that moves by a pixel from frame to frame, with its points in a pickle each."""
+    rows, columns = np.mgrid[:48, :64]
+    for t in range(FRAMES):
+        name, points = f"walk/{t:05d}", rows * 1000 + columns + t
+        gray = np.stack([points * number % 256 for number in (1, 2, 3)], axis=-1).astype(np.uint8)
+        write(root / "images" / f"{name}.jpg", cv2.imencode(".jpg", gray)[1].tobytes())
+        write(root / "seg_maps" / f"{name}.png", png((points % 5).astype(np.uint8)[..., None]))
+        write(root / "depth_maps-megadepth" / f"{name}.png", png(gray))
+        flat = np.stack([rows, columns, points], axis=-1).ravel().tolist()
+        write(root / "unprojections" / f"{name}.pkl", pickle.dumps({"w64xh48": flat}, 2))
+
+
+def test_street(tmp_path: Path, runtime: Runtime) -> None:
+    write_street(tmp_path / "data")
     batch = training_batch(config_of(tmp_path, "street"), runtime)
     assert batch["images"].shape == (1, 4, 3, 48, 64) and batch["label"].shape == (1, 4, 36, 48, 64)
     shown = [value // 20 for value in gray(batch["images"])]
@@ -130,14 +150,18 @@ def face_at(sequence: int, t: int) -> np.ndarray:
     return make_face(40 + 4 * t, 48, 16 + 3 * sequence) + 0.5
 
 
-def test_few_shot_face(tmp_path: Path, runtime: Runtime) -> None:
-    """Also of inference: a face moves another one, whose proportions it gets."""
+def write_faces(root: Path) -> None:
     for sequence in range(2):
         for t in range(FRAMES):
             name, value = f"person_{sequence}/{t:05d}", 100 * sequence + 10 * t
-            write(tmp_path / "data" / "images" / f"{name}.jpg", jpg(value, 96, 112))
+            write(root / "images" / f"{name}.jpg", jpg(value, 96, 112))
             points = json.dumps(face_at(sequence, t).tolist()).encode()
-            write(tmp_path / "data" / "landmarks-dlib68" / f"{name}.json", points)
+            write(root / "landmarks-dlib68" / f"{name}.json", points)
+
+
+def test_few_shot_face(tmp_path: Path, runtime: Runtime) -> None:
+    """Also of inference: a face moves another one, whose proportions it gets."""
+    write_faces(tmp_path / "data")
     pins = "{driving_seq_index: 1, few_shot_seq_index: 0, few_shot_frame_index: 2}"
     config = config_of(tmp_path, "few_shot_face", test_data=FEW_SHOT_FACE_TEST, inference_args=pins)
     batch = training_batch(config, runtime)
@@ -166,3 +190,60 @@ def find_box(points: np.ndarray, height: int, width: int) -> tuple[slice, slice]
     x, y = max(side, min(width - side, x)), max(1.25 * side, min(height - 0.75 * side, y))
     rows = slice(max(0, int(y - 1.25 * side)), int(y - 1.25 * side + 2 * side))
     return rows, slice(max(0, int(x - side)), int(x + side))
+
+
+LAYOUTS = {
+    "street": write_street,
+    "pose": write_people,
+    "few_shot_face": write_faces,
+    "few_shot_pose": write_people,
+    "world": write_world,
+}
+DROPPED = {
+    "street": ["gen.num_downsamples", "flow_network"],
+    "pose": ["gen.num_downsamples", "flow_network"],
+    "few_shot_face": ["flow_network"],
+    "few_shot_pose": ["flow_network"],
+    "world": ["gen.num_downsamples", "flow_network", "unprojections"],
+}
+"""Keys of which the log says why they change nothing."""
+
+
+@pytest.fixture(scope="module")
+def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the file of VGG-19 that a config asks for; its weights are made by a formula."""
+    home = tmp_path_factory.mktemp("torch_home")
+    (home / "hub" / "checkpoints").mkdir(parents=True)
+    write_formula_vgg19(home / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth", "relu_5_1")
+    return home
+
+
+@pytest.mark.slow  # losses of frames go through the whole VGG-19
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_config_of_the_reference_trains_unchanged(
+    name: str, tmp_path: Path, torch_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
+    data, config, run = tmp_path / "data", tmp_path / "unit_test.yaml", tmp_path / "run"
+    LAYOUTS[name](data)
+    config.write_text(write_config(name, str(data)))
+    if name == "world":
+        assert main(["data", "build", "unprojections", str(data)]) == status.DONE
+    words = ["train", "--config", str(config), "--logdir", str(run), "--device", "cpu"]
+    assert main([*words, "--dry-run"]) == status.DONE
+    said = capsys.readouterr().out
+    for key in DROPPED[name]:
+        assert f": {key}: " in said, key
+    assert main(["data", "check", str(config), "--workers", "0"]) == status.DONE
+    assert main(["data", "preview", str(config), str(tmp_path / "page.html")]) == status.DONE
+    assert main([*words, "max_iter=2"]) == status.DONE
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [record for record in records if "gen_update/total" in record]
+    assert [record["step"] for record in losses] == [1, 2]
+    wanted = {"GAN", "GAN_T0", "FeatureMatching", "Perceptual", "Flow_L1", "Flow_Warp", "Flow_Mask"}
+    wanted |= {"GAN_face"} if name.endswith("pose") else {"Guidance"} if name == "world" else set()
+    for record in losses:
+        assert {f"gen_update/{loss}" for loss in wanted} <= record.keys()
+        values = [value for key, value in record.items() if "_update/" in key]
+        assert all(math.isfinite(value) for value in values)
+        assert all(record[f"gen_update/{loss}"] > 0 for loss in ("FeatureMatching", "Perceptual", "Flow_Mask"))
