@@ -49,6 +49,8 @@ def test_of_several_people_the_first_counts_or_the_tallest_that_is_seen() -> Non
         (b'{"people": [{}]}', "damaged"),
         (b'{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "damaged"),
         (b'{"people": 3}', "damaged"),
+        (b'{"people": [3]}', "damaged"),
+        (json.dumps({"people": [{"pose_keypoints_2d": [1e39] * 75}]}).encode(), "not-finite"),
         (openpose_json(make_person()).replace(b"128.0", b"NaN"), "not-finite"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,8 +182,9 @@ def test_the_command_takes_a_folder_or_a_config(
 ) -> None:
     monkeypatch.chdir(root.parent)
     write(root.parent / "clips.yaml", CONFIG.encode())
+    shutil.copytree(root, "other")
     assert main(["data", "build", "flow", "clips.yaml"]) == 0
-    assert "flow of 10 frames in 2 sequences" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("flow of 10 frames in 2 sequences") == 2
     assert main(["data", "build", "flow", "set", "--workers", "1"]) == 0
     assert "10 of them before" in capsys.readouterr().out
     assert main(["data", "build", "flow", "sets"]) == 2
@@ -196,6 +198,7 @@ data:
   - images: {ext: png, num_channels: 3}
   - flow: {ext: png, type: flow}
   input_image: [images]
-  train: {roots: [set]}
-  val: {roots: [set]}
+  train: {roots: set}
+test_data:
+  test: {roots: [set, other]}
 """
