@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ def build_flow(
     _claim(root, {**told, "input_types": list(made.input_types)})
     named = _choose_names(root, index, known)
     paths = [_list_paths(root, named, sequence) for sequence in named.sequences]
-    missing = [[number for number, path in enumerate(each) if not path.is_file()] for each in paths]
+    missing = [_list_missing(each) for each in paths]
     total, left = sum(map(len, paths)), sum(map(len, missing))
     if left:
         with progress(f"finding flow ({told['estimator']})") as update:
@@ -163,6 +163,12 @@ def _list_paths(root: Path, named: FrameIndex, sequence: SequenceRef) -> list[Pa
     if folder.is_dir():
         remove_temporaries(folder)
     return [folder / f"{named.name(sequence, number)}.png" for number in range(sequence.length)]
+
+
+def _list_missing(paths: Sequence[Path]) -> list[int]:
+    """The numbers of the frames without flow, and of those after them: the frame before may be a new one."""
+    is_there = [path.is_file() for path in paths]
+    return [number for number in range(len(paths)) if not all(is_there[max(0, number - 1) : number + 1])]
 
 
 def _claim(root: Path, settings: dict[str, object]) -> None:
