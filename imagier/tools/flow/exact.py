@@ -115,15 +115,15 @@ class Exact:
         self._read = lru_cache(maxsize=64)(Cameras.read)
 
     def estimate(self, frame: Frame, before: Frame) -> Flow:
-        """UserError if the cameras lack a frame, or depth is not of 16 bits."""
+        """UserError if the cameras lack a frame, or depth is not of 16 bits and one size."""
         path = self.root / CAMERAS / f"{frame.sequence}.json"
         cameras = self._read(path)
         for each in (frame, before):
             depth = each.arrays[DEPTH]
             if each.name not in cameras.camera_to_world:
                 raise UserError(f"has no pose of the frame {each.name!r}", where=path, code="missing-pose")
-            if depth.dtype != np.uint16 or depth.shape[2] != 1:
+            if depth.dtype != np.uint16 or depth.shape != (*frame.arrays[DEPTH].shape[:2], 1):
                 where = self.root / DEPTH / each.sequence / each.name
-                raise UserError("depth is one channel of 16 bits", where=where, code="wrong-dtype")
+                raise UserError("depth is one channel of 16 bits, of one size", where=where, code="wrong-dtype")
         now, past = frame.arrays[DEPTH][..., 0], before.arrays[DEPTH][..., 0]
         return cameras.find_flow(frame.name, now, before.name, past)

@@ -26,15 +26,15 @@ class RaftFlow:
     def __init__(self, weights: Path | None, device: torch.device) -> None:
         """weights: a file with the names of raft-things.pth; None: that one, in torch's cache.
 
-        UserError if there is none, if it holds something else, or if its name tells another SHA-256.
+        UserError if there is none, if it holds something else, or if its name holds another SHA-256.
         """
         path = find_own_weights(None if weights is None else str(weights), NAME, PAGE, "weights")
         if not path.is_file():
             raise UserError("no such file", where=path, advice=f"get {NAME} from {PAGE}", code="no-weight-file")
         self.sha256 = hash_file(path)
-        told = _HASH_IN_NAME.search(path.stem)
-        if told and not self.sha256.startswith(told[1]):
-            what = f"its SHA-256 is {self.sha256}, not {told[1]}..., as its name says"
+        expected = _HASH_IN_NAME.search(path.stem)
+        if expected and not self.sha256.startswith(expected[1]):
+            what = f"its SHA-256 is {self.sha256}, not {expected[1]}..., as its name says"
             raise UserError(what, where=path, advice="get it again", code="damaged-weights")
         with torch.device("meta"):
             self.network = Raft().eval()

@@ -137,6 +137,9 @@ def test_flow_of_another_estimator_is_kept(root: Path) -> None:
     with pytest.raises(UserError) as caught:
         build_flow(root, "exact")
     assert caught.value.code == "other-flow"
+    (root / "flow.json").write_bytes(b"\xff")
+    with pytest.raises(UserError):
+        build_flow(root)
     del before["flow.json"]
     assert before.items() <= list_files(root).items()
 
