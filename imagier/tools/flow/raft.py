@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,7 @@ class RaftFlow:
         fit_weights(self.network, read_weights(path), file_key=get_file_key, source=str(path))
         self.network.to(device)
         self.device = device
+        self._lock = Lock()
 
     @torch.no_grad()
     def __call__(self, images: Tensor, others: Tensor) -> Tensor:
@@ -48,4 +50,5 @@ class RaftFlow:
         height, width = images.shape[2:]
         below, right = (max(SMALLEST_PX, -(-side // STRIDE) * STRIDE) - side for side in (height, width))
         padded = [F.pad(each.to(self.device), (0, right, 0, below), mode="replicate") for each in (images, others)]
-        return self.network(*padded)[..., :height, :width].cpu()
+        with self._lock:  # its memory grows with the square of the pixels, and each call takes all of the device
+            return self.network(*padded)[..., :height, :width].cpu()
