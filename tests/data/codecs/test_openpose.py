@@ -82,6 +82,14 @@ def test_strokes_are_drawn_where_the_augmented_image_shows_the_person() -> None:
     assert seen.shape == (1, 27, 96, 64) and seen.unique().tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("far", [2e4, 1e30])
+def test_a_point_that_is_far_off_widens_no_stroke_without_end(far: float) -> None:
+    person = make_person()
+    person[4, 1] = far
+    strokes = draw_pose(person, (256, 256), channels=27)
+    assert 0 < np.count_nonzero(strokes) < 0.2 * strokes.size
+
+
 def test_strokes_are_dropped_in_training_alone() -> None:
     codec = Codec(InputType(name="p", ext="json", num_channels=27), random_drop_prob=0.5)
     stored = Stored(make_person(), (256, 256))
