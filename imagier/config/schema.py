@@ -191,8 +191,8 @@ class InputType:
     """One kind of file of a data set; the keys of the kind of input that `type` names stand next to these."""
 
     type: str | None = None
-    """image, mask, class_map, keypoints, openpose, face_landmarks, flow or a dotted path; null follows is_mask,
-    one_hot_num_classes and keypoint_data_types."""
+    """image, mask, class_map, keypoints, openpose, face_landmarks, flow, unprojections or a dotted path; null follows
+    is_mask, one_hot_num_classes and keypoint_data_types."""
     ext: str | None = None
     """File extension without dot, compared literally."""
     num_channels: Positive | None = None

@@ -47,10 +47,10 @@ class Metric(BaseMetric):
             where, advice = "data.input_types: unprojections", "give it `type: unprojections`, and see docs/data.md"
             raise UserError("holds no points", where=where, advice=advice, code="not-points")
         for clip, points in zip(images.float(), known["unprojections"][:, :, 0]):
-            continues = self._past and torch.equal(self._past[-1][0], clip[0])
+            continues = bool(self._past) and all(map(torch.equal, self._past[-1], (clip[0], points[0])))
             if not continues:
                 self._past.clear()
-            for image, shown in list(zip(clip, points))[int(bool(continues)) :]:
+            for image, shown in list(zip(clip, points))[continues:]:
                 if len(self._past) == self.gap:
                     self._add(measure_difference(*self._past[0], image, shown))
                 self._past.append((image, shown))

@@ -47,7 +47,7 @@ from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-MOST_FPS = 1000
+LEAST_FPS, MOST_FPS = 0.01, 1000
 
 BRING_BACK = "; inference_args.keep_original_size=true brings them to it"
 """What people should know of images of another size than their inputs."""
@@ -91,14 +91,13 @@ class ImageRequest:
     """Of its videos, frames in a second."""
 
     def check(self, config: Config) -> None:
-        """UserError: something that only methods for clips write is wanted of another one, or the fps are none."""
+        """UserError: what only methods for clips write is wanted of another one, or the fps are out of range."""
         if self.has_comparison and not config.recipe.cls.is_video:
             what, advice = f"{config.trainer.type} makes no videos", "leave it out"
             raise UserError(what, where="side_by_side", advice=advice, code="no-videos")
-        if not 0 < self.fps <= MOST_FPS:
-            raise UserError(
-                f"is {self.fps}, but must be above 0, and at most {MOST_FPS}", where="fps", code="wrong-number"
-            )
+        if not LEAST_FPS <= self.fps <= MOST_FPS:
+            what = f"is {self.fps}, but must be from {LEAST_FPS} to {MOST_FPS}"
+            raise UserError(what, where="fps", code="wrong-number")
 
 
 @torch.no_grad()

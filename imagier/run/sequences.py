@@ -6,7 +6,7 @@ import hashlib
 import io
 import logging
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -90,35 +90,40 @@ class SequenceWriter:
 
         loader: of the frames of the set, of which each block is a sequence.
         """
-        sequences = [self._plan(loader, run) for run in loader.list_runs()]
+        found = [(loader.find_keys(run), run) for run in loader.list_runs()]
+        sequences = [self._plan(keys, run) for keys, run in found if keys is not None]
+        broken = [run for keys, run in found if keys is None]
         waiting = {sequence.name: sequence for sequence in sequences if not self._is_finished(sequence)}
         if len(waiting) < len(sequences):
             logger.info(f"{self.folder.folder}: {len(sequences) - len(waiting)} sequences are there already")
-        batches = loader.read([sequence.left for sequence in waiting.values() if sequence.left])
+        left = [sequence.left for sequence in waiting.values() if sequence.left]
+        batches = loader.read([*left, *broken])  # which also counts the broken ones
         frames = (frame for batch in batches for frame in batch.split(len(batch)))
         for sequence in waiting.values():
             self._remove_temporaries(sequence)
         for name, of_sequence in groupby(frames, key=name_sequence):
             self._roll_out(waiting[name], of_sequence)
-            self._finish(waiting[name])
-        for sequence in waiting.values():
-            if not sequence.left:  # killed between the last frame and the video
-                self._finish(sequence)
+            self._finish(waiting.pop(name))
+        for sequence in waiting.values():  # killed between the last frame and the video, or the rest is broken
+            self._finish(sequence)
         return [self._video_path(self.folder, sequence) for sequence in sequences]
 
-    def _plan(self, loader: Loader, run: range) -> _Sequence:
-        """What is left to do for a sequence, by what is on the disk."""
-        name = next(iter(loader.dataset[0, run[0]].keys.values())).rpartition("/")[0]
+    def _plan(self, keys: Mapping[str, str], run: range) -> _Sequence:
+        """What is left to do for a sequence, by what is on the disk. keys: the files of one of its frames."""
+        name = next(iter(keys.values())).rpartition("/")[0]
         key = hashlib.sha256(f"{self.key} {name} {len(run)}".encode("utf-8", "surrogateescape")).hexdigest()
         sequence = _Sequence(name, key, run, [], None)
         path = self._state_path(sequence)
         if path.is_file():
             kept = _read_state(path, self.runtime.device)
-            if kept.get("key") == key:
+            if kept.get("key") == key and self._has_frames(kept["made"]):
                 sequence.made, sequence.state = kept["made"], kept["state"]
                 sequence.left = run[len(sequence.made) :]
                 logger.info(f"{name}: goes on after frame {len(sequence.made)} of {len(run)}")
         return sequence
+
+    def _has_frames(self, names: Sequence[str]) -> bool:
+        return all(folder.get_path(name).is_file() for folder in self.folders for name in names)
 
     def _remove_temporaries(self, sequence: _Sequence) -> None:
         """Of a process that was killed; no other rank writes these files."""

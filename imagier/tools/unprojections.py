@@ -6,12 +6,13 @@ import io
 import pickle
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 from imagier.data.codecs.unprojections import LARGEST, encode_points
@@ -102,14 +103,24 @@ def build_unprojections(
     if chosen is None:
         advice = "say which: --resolution w1024xh512"
         raise UserError("holds no points at all", where=root / POINTS, advice=advice, code="no-points")
-    known = sum(path.is_file() for path in paths)
+    known = [path for path in paths if path.is_file()]
+    _check_size(known, chosen)
     with progress("turning points into images") as update:
         for done, (key, path) in enumerate(zip(keys, paths), start=1):
             if not path.is_file():
                 where = source.where(POINTS, key)
                 _write(path, encode_points(draw(unpickle(source.read(POINTS, key), where), chosen, where)))
             update(done, len(paths))
-    return Summary(len(paths), known, chosen.name)
+    return Summary(len(paths), len(known), chosen.name)
+
+
+def _check_size(known: Sequence[Path], resolution: Resolution) -> None:
+    """UserError if a call with another resolution has made the images that are there."""
+    for path in known[:1]:  # each call has looked at this one
+        array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if array is None or array.shape[:2] != resolution:
+            what = f"is there already, and not of {resolution.name}"
+            raise UserError(what, where=path, advice="delete the images, or choose theirs", code="other-resolution")
 
 
 def draw(points: Mapping[str, np.ndarray], resolution: Resolution, where: str) -> np.ndarray:
@@ -143,7 +154,7 @@ def unpickle(data: bytes, where: str) -> dict[str, np.ndarray]:
         raise error.at(where) from error
     except _DAMAGES as error:
         raise UserError(f"is no pickle that can be read ({error})", where=where, code="damaged") from error
-    if not loaded:
+    if not isinstance(loaded, np.ndarray) and not loaded:
         return {}
     if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
         raise UserError("holds no points by resolution", where=where, code="not-points")

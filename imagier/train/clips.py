@@ -43,9 +43,24 @@ def name_sequence(frame: Batch) -> str:
     return next(iter(frame.keys.values()))[0].rpartition("/")[0]
 
 
+def get_number(frame: Batch) -> int | None:
+    """The number of the first sample in its sequence; None if the data set gives none."""
+    return int(frame["frame"][0]) if "frame" in frame else None
+
+
 def group_by_sequence(batch: Batch) -> list[tuple[str, list[Batch]]]:
-    """The samples of a batch, one at a time, where they are frames: those of each sequence that come together."""
-    return [(name, list(frames)) for name, frames in groupby(batch.split(len(batch)), key=name_sequence)]
+    """The samples of a batch, one at a time, where they are frames: those of each sequence that come together.
+
+    Those behind a frame that was broken and skipped are by themselves, where frames have numbers.
+    """
+
+    def find_run(each: tuple[int, Batch]) -> tuple[str, int | None]:
+        index, frame = each
+        number = get_number(frame)
+        return name_sequence(frame), None if number is None else number - index
+
+    runs = groupby(enumerate(batch.split(len(batch))), key=find_run)
+    return [(name, [frame for _, frame in run]) for (name, _), run in runs]
 
 
 class Rollout:
@@ -79,7 +94,8 @@ class FrameJoiner:
         None: a clip holds all frames that come together, after the last one before them.
         """
         self.length = length
-        self._sequence: str | None = None
+        self._next: tuple[str, int | None] | None = None
+        """The sequence and the number of the frame that follows."""
         self._waiting: dict[str, Tensor] = {}
 
     def add(self, batch: Batch, values: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -89,7 +105,8 @@ class FrameJoiner:
         for sequence, frames in group_by_sequence(batch):
             part = {name: value[start : start + len(frames)] for name, value in values.items()}
             start += len(frames)
-            if sequence == self._sequence:
+            first = get_number(frames[0])
+            if (sequence, first) == self._next:
                 part = {name: torch.cat([self._waiting[name], value]) for name, value in part.items()}
             count = len(next(iter(part.values())))
             step = self.length or count
@@ -97,5 +114,6 @@ class FrameJoiner:
             if whole > 1:
                 clips += [{n: v[None, at : at + step] for n, v in part.items()} for at in range(0, whole, step)]
             kept = whole if self.length else count - 1
-            self._sequence, self._waiting = sequence, {name: value[kept:] for name, value in part.items()}
+            self._next = sequence, None if first is None else first + len(frames)
+            self._waiting = {name: value[kept:] for name, value in part.items()}
         return clips

@@ -128,6 +128,7 @@ REFUSED: list[tuple[str, str, str, str]] = [
     ("few_shot_face", "data.input_few_shot_labels=[few_shot_images]", "data.input_few_shot_labels", "not-supported"),
     ("few_shot_face", "data.output_h_w=None", "data.crop", "needs-key"),
     ("few_shot_face", "data.output_h_w=big", "data.output_h_w", "not-a-size"),
+    ("few_shot_face", "data.output_h_w='0, 64'", "data.output_h_w", "not-a-size"),
     ("few_shot_face", "data.train.driving_seq_index=1", "data.train.driving_seq_index", "has-no-effect"),
     ("few_shot_face", "data.initial_few_shot_K=0", "data.initial_few_shot_K", "out-of-range"),
     ("street", f"data.full_data_ops={CROP}crop_face_from_data", "data.full_data_ops", "not-supported"),

@@ -63,9 +63,10 @@ def test_a_world_that_keeps_its_colors_has_none_and_one_that_forgets_them_does()
 
 def test_clips_are_not_compared_with_one_another_and_short_ones_have_no_number() -> None:
     images, points = clip()
-    metric = Metric(gap=4).fresh(CPU)
+    metric = Metric(gap=3).fresh(CPU)
     for part in (slice(0, 3), slice(3, 6)):  # no frame in common: two clips
         metric.update(images[None, part], {"unprojections": points[None, part]})
+    metric.update(images[None, 5:], {"unprojections": 1 + points[None, 5:]})  # an image in common, of another place
     assert math.isnan(metric.compute())
 
 

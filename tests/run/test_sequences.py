@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,23 @@ def test_frames_are_those_of_one_rollout(data: Path, tmp_path: Path, untrained: 
         assert np.array_equal(cv2.imread(str(tmp_path / f"out/a/{t + 8}.png"))[..., ::-1], expected)
 
 
+def write_until_killed(monkeypatch: pytest.MonkeyPatch, at: int, config: Config, out: Path, **options: Any) -> None:
+    """Writes that many frames into `out`, and is killed."""
+    write_image, count = ImageFolder.write, 0
+
+    def write_some(folder: ImageFolder, name: str, image: np.ndarray) -> Path:
+        nonlocal count
+        count += folder.folder == out
+        if count > at:
+            raise Killed
+        return write_image(folder, name, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFolder, "write", write_some)
+        with pytest.raises(Killed):
+            generate(config, out, CPU, **options)
+
+
 @pytest.mark.parametrize("at", [1, 3, 7, 8])
 @pytest.mark.parametrize("format", ["png", "jpg"])
 def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_files(
@@ -124,19 +142,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_files(
 ) -> None:
     options: dict[str, Any] = {"format": format, "side_by_side": True}
     generate(config_for(data), tmp_path / "whole", CPU, **options)
-    write_image, count = ImageFolder.write, 0
-
-    def write_until_killed(folder: ImageFolder, name: str, image: np.ndarray) -> Path:
-        nonlocal count
-        count += folder.folder.name == "out"
-        if count > at:
-            raise Killed
-        return write_image(folder, name, image)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ImageFolder, "write", write_until_killed)
-        with pytest.raises(Killed):
-            generate(config_for(data), tmp_path / "out", CPU, **options)
+    write_until_killed(monkeypatch, at, config_for(data), tmp_path / "out", **options)
     for name in ("a/.8.png.123.tmp", ".a.mp4.123.tmp", "..a.state.123.tmp", "side_by_side/a/.8.png.123.tmp"):
         if at < 7:
             write(tmp_path / "out" / name, b"half")  # of a write that was killed
@@ -155,6 +161,29 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_files(
     made.clear()
     generate(config_for(data), tmp_path / "out", CPU, **options)
     assert made == []
+
+
+def test_a_killed_run_begins_again_where_its_frames_are_gone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate(config_for(data), tmp_path / "whole", CPU, format="png")
+    write_until_killed(monkeypatch, 5, config_for(data), tmp_path / "out", format="png")
+    (tmp_path / "out/a/9.png").unlink()
+    generate(config_for(data), tmp_path / "out", CPU, format="png")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+def test_broken_frames_are_skipped_and_make_no_video(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(data, tmp_path / "copy")
+    for name in ("a/12.png", "a/13.png", "a/14.png", "d/8.png"):
+        (copy / "images" / name).write_bytes(b"broken")
+    config = config_for(copy, "data.on_error=skip")
+    write_until_killed(monkeypatch, 4, config, tmp_path / "out", format="png")  # what is left of `a` is broken
+    videos = generate(config, tmp_path / "out", CPU, format="png")
+    assert [video.name for video in videos] == ["a.mp4", "c.mp4"]
+    assert len(frames_of(videos[0])) == 4 and not list((tmp_path / "out").rglob("*.state"))
 
 
 @pytest.mark.parametrize("change", ["weights", "seed", "format", "config"])
@@ -245,6 +274,7 @@ def mistakes() -> Iterator[tuple[str, dict[str, Any], str]]:
     yield "vid2vid", {"num_styles": 2}, "no-random-styles"
     yield "vid2vid", {"fps": 0.0}, "wrong-number"
     yield "vid2vid", {"fps": float("nan")}, "wrong-number"
+    yield "vid2vid", {"fps": 1e-4}, "wrong-number"
     yield "vid2vid", {"format": "gif"}, "wrong-format"
     yield "spade", {"side_by_side": True}, "no-videos"
 

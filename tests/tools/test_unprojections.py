@@ -93,6 +93,7 @@ def test_a_pickle_that_would_run_something_is_refused_before_it_does(tmp_path: P
         (b"\x80\x02}q\x00X", "damaged"),
         (b"cos\nsystem\n(S'true'\ntR.", "unsafe-pickle"),
         ([1, 2, 3], "not-points"),
+        (np.arange(3), "not-points"),
         ({1: FLAT}, "not-points"),
         ({"large": FLAT}, "not-points"),
         ({NAME: FLAT[:-1]}, "not-points"),
@@ -133,6 +134,16 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     leftover.write_bytes(b"half")
     assert build_unprojections(tmp_path).known == 1
     assert (kept.stat().st_mtime_ns, lost.read_bytes()) == before and not leftover.exists()
+
+
+def test_images_of_two_resolutions_are_not_mixed(tmp_path: Path) -> None:
+    for key in ("a/1", "a/2"):
+        write(tmp_path, key, {NAME: FLAT, "w3xh2": [0, 0, 1]})
+    build_unprojections(tmp_path)
+    (tmp_path / "unprojections/a/2.png").unlink()
+    with pytest.raises(UserError) as caught:
+        build_unprojections(tmp_path, resolution="w3xh2")
+    assert caught.value.code == "other-resolution" and not (tmp_path / "unprojections/a/2.png").exists()
 
 
 def test_the_command_reads_a_store_and_writes_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

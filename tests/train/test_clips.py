@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -134,6 +135,16 @@ def test_frames_are_joined_to_clips_of_their_sequences() -> None:
     assert seen(FrameJoiner(3), 2) == [[0, 1, 2], *([t, t + 1, t + 2] for t in range(0, 33, 3))]
     assert seen(FrameJoiner(), 2)[:3] == [[0, 1], [1, 2, 3], [3, 4]]
     assert seen(FrameJoiner(), 50) == [[0, 1, 2, 3, 4], list(range(34))]
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_frames_on_both_sides_of_a_broken_one_are_not_joined(size: int) -> None:
+    numbers = torch.tensor([0, 1, 2, 4, 5, 6, 7, 9])
+    joiner, seen = FrameJoiner(), []
+    for part in numbers.split(size):
+        batch = Batch({"frame": part}, {"images": [f"a/{number}" for number in part]})
+        seen += [pair for clip in joiner.add(batch, {"t": part}) for pair in pairwise(clip["t"][0].tolist())]
+    assert seen == [(0, 1), (1, 2), (4, 5), (5, 6), (6, 7)]
 
 
 def test_noise_follows_from_a_frame_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,16 @@ def read_extensions(config: Path) -> dict[str, str]:
 
 
 def read_roots(config: Path) -> tuple[list[Path], str]:
-    """The folders of all splits, from data.*.roots, and the first type of input_image. UserError if there are none."""
+    """The folders of all splits, also of test_data, and the first type of input_image. UserError if there are none."""
     from imagier.config.load import load
+    from imagier.config.own_keys import SECTIONS, SPLITS
     from imagier.errors import UserError
 
     document = load(config)
     roots: list[Path] = []
-    for split in ("train", "val", "test"):
-        listed = document.get(("data", split, "roots"))
+    for section, split in product(SECTIONS, SPLITS):
+        listed = document.get((section, split, "roots"))
+        listed = [listed] if isinstance(listed, str) else listed  # as the reference's configs have it
         roots += [Path(root) for root in listed if isinstance(root, str)] if isinstance(listed, list) else []
     if not roots:
         raise UserError("names no roots of a split", where=f"{config}: data", advice="add them", code="no-roots")

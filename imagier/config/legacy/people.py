@@ -140,8 +140,8 @@ def _rewrite_full_data_ops(document: Document, section: str) -> None:
         elif op == _NORMALIZE:
             given = document.get((section, "for_face_dataset"))
             given = given if isinstance(given, dict) else {}
-            told = {new: given[old] for old, new in _NORMALIZE_KEYS.items() if old in given}
-            document.set((section, "normalize_landmarks"), told, origin)
+            params = {new: given[old] for old, new in _NORMALIZE_KEYS.items() if old in given}
+            document.set((section, "normalize_landmarks"), params, origin)
         elif op != _CONCAT_FEW_SHOT:
             rest.append(op)
     if document.has(key_path):

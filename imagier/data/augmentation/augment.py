@@ -144,10 +144,8 @@ def find_largest_size(sizes: Collection[Size]) -> Size:
 
 def parse_h_w(text: str | int) -> Size:
     """ "h, w" or one number for both -> (h, w) in pixels."""
-    if isinstance(text, int):
-        return text, text
-    numbers = [part.strip() for part in text.split(",")]
-    if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+    numbers = [str(text)] * 2 if isinstance(text, int) else [part.strip() for part in text.split(",")]
+    if len(numbers) != 2 or not all(number.isdecimal() and int(number) > 0 for number in numbers):
         raise UserError(f"expected 'height, width' in pixels, got {text!r}")
     return int(numbers[0]), int(numbers[1])
 

@@ -69,7 +69,7 @@ class Codec(codec.Codec):
         """A file of OpenPose -> 137 x 3, float64: x, y, confidence. UserError for any other content."""
         try:
             people = [_list_points(person) for person in json.loads(file.data)["people"]]
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise wrong_content(file, "a file of OpenPose", describe_error(error)) from error
         if not people:
             return np.zeros((NUM_POINTS, 3))

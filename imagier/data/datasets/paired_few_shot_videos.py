@@ -18,7 +18,7 @@ from imagier.data.augmentation.augment import parse_h_w
 from imagier.data.dataset import DatasetSpec, Key
 from imagier.data.drawing.face import fit_proportions
 from imagier.data.listing.clip_length import ClipLength, check_clip_keys, clip_too_long
-from imagier.data.listing.clips import Arrays, Clip, Clips, Frames, Moment, Playlist, stack
+from imagier.data.listing.clips import Arrays, Clip, Clips, Edit, Frames, Moment, Playlist, stack
 from imagier.data.listing.people import FINDERS, LANDMARKS, CropKind, Parts, check_crop, crop_frames, remove_others
 from imagier.data.sample import Sample
 from imagier.errors import UserError
@@ -256,8 +256,8 @@ class Dataset(dataset.Dataset):
 
     # Of a sample
 
-    def _read(self, clip: Clip, rng: random.Random, edit: Any = None) -> Frames:
-        frames = self.clips.read(clip, rng) if edit is None else self.clips.read(clip, rng, edit)
+    def _read(self, clip: Clip, rng: random.Random, edit: Edit = lambda number, moment: moment) -> Frames:
+        frames = self.clips.read(clip, rng, edit)
         if self.crop != "person":
             return frames
         return dataclasses.replace(frames, arrays=[remove_others(arrays) for arrays in frames.arrays])

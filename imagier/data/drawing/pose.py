@@ -46,6 +46,9 @@ _FACE_CHAINS = (
 )  # fmt: skip
 _FACE_COLOR = (255, 255, 255)
 
+_TALLEST = 4
+"""Longer sides of the image: with a point that is far off by mistake, strokes would take all memory."""
+
 _SURE, _SURE_OF_FACE = 0.01, 0.1
 """Confidence from which a point counts."""
 
@@ -75,7 +78,7 @@ def draw_pose(
     it is left out. What OpenPose was not sure of is not drawn; of hands and faces only whole fingers and features are.
     """
     canvas = np.zeros((*size, channels), np.uint8)
-    for segment in _list_segments(points, basic_points_only, remove_face):
+    for segment in _list_segments(points, _TALLEST * max(size), basic_points_only, remove_face):
         if drops() or not segment.ends[:, 0].all():
             continue
         pixels = trace_curve(segment.ends)
@@ -87,12 +90,15 @@ def draw_pose(
     return canvas
 
 
-def _list_segments(points: np.ndarray, basic_points_only: bool, remove_face: bool) -> Iterator[_Segment]:
-    """All strokes in their order; those of points that are not sure end at x = 0."""
+def _list_segments(points: np.ndarray, tallest: int, basic_points_only: bool, remove_face: bool) -> Iterator[_Segment]:
+    """All strokes in their order; those of points that are not sure end at x = 0.
+
+    tallest: the height of a body, in pixels, up to which its strokes grow.
+    """
     parts = np.split(points, np.cumsum(list(PARTS.values()))[:-1])
     body, face, *hands = parts
     body = np.where(body[:, 2:] > _SURE, body[:, :2], 0)
-    height = int(body[:, 1].max() - body[:, 1].min())
+    height = min(tallest, int(body[:, 1].max() - body[:, 1].min()))
     for number, edge in enumerate(_BODY_EDGES[: _BASIC_EDGES if basic_points_only else None]):
         yield _Segment(body[list(edge)], number, _BODY_COLORS[number], max(1, height // 150), is_body=True)
     if basic_points_only:

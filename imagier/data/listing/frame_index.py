@@ -37,7 +37,10 @@ class FrameIndex:
     """
 
     def __init__(self, source: Source, codecs: Sequence[Codec], videos: OpenVideos) -> None:
-        """videos: keeps some of the files open. UserError if a type lacks a sequence or a frame."""
+        """videos: keeps some of the files open. UserError if a type lacks a sequence or a frame.
+
+        Where values lead to the frame before, no type may have a frame that others lack.
+        """
         self.source = source
         self.codecs = codecs
         self.videos = videos
@@ -52,6 +55,8 @@ class FrameIndex:
         self.keys = Keys(_order_frames(keys))
         """Of all frames of the other types, sequence after sequence, each in the order of its frames."""
         self.sequences = self._find_sequences()
+        if any(codec.leads_to_previous for codec in self.stills):
+            self._check_gaps()
 
     def load(
         self, sequence: SequenceRef, number: int, needed: Callable[[Size], Size] | None = None
@@ -107,6 +112,17 @@ class FrameIndex:
                 if partner is None or partner.length != sequence.length:
                     raise _mismatch(sequence, other, partner, self.where(first, sequence, 0))
         return [runs[sequence.name] for sequence in sequences] if self.stills else sequences
+
+    def _check_gaps(self) -> None:
+        """UserError if a type has a frame that others lack: what leads to the frame before would lead to that one."""
+        known, names = set(self.keys), {sequence.name for sequence in self.sequences}
+        for codec in self.stills:
+            left_out = (key for key in self.source.keys(codec.name) if key not in known and _split(key)[0] in names)
+            for key in left_out:
+                what = f"has no partner {self.source.where(self.stills[0].name, key)}, and the next frame leads to it"
+                where = self.source.where(codec.name, key)
+                advice = "restore that one, or remove the sequence's flow and build it again"
+                raise UserError(what, where=where, advice=advice, code="missing-partner")
 
     def _count_frames(self, input_type: str) -> dict[str, SequenceRef]:
         """The sequences in a type's video files by their names."""

@@ -177,6 +177,17 @@ class Loader:
         """The samples with these indices, in order. A batch holds samples of one run."""
         return self._batches(self._torch_loader(_InOrder(runs, self.batch_size, None)))
 
+    def find_keys(self, run: Iterable[int]) -> Mapping[str, str] | None:
+        """The files of the first of these samples that can be read; None if all are broken, and skipped."""
+        guarded = Guarded(self.dataset, self.on_error)
+        for index in run:
+            read = guarded[0, index]
+            if read.error is not None:
+                raise read.error
+            if read.sample is not None:
+                return read.sample.keys
+        return None
+
     def count_batches(self) -> int:
         """Of `once`."""
         count = sum(-(-len(run) // self.batch_size) for run in self.list_runs())

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
-import tempfile
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from imagier.data.codecs.flow import encode_flow
 from imagier.errors import UserError
-from imagier.tools.demo.emoji import is_taken
 from imagier.tools.demo.recorded import Summary, reuse
+from imagier.tools.demo.set_folder import encode_png, is_taken, make_folder, write_manifest
 from imagier.tools.flow.estimator import Flow
 from imagier.tools.progress import ProgressBar
 
@@ -32,6 +29,7 @@ FRAMES = 120
 AREA = 64
 """Tiles in a row and in a column of a world."""
 MANIFEST = "crafter.json"
+INPUT_TYPES = ("images", "seg_maps", "flow")
 MATERIALS = (
     "outside",
     "water",
@@ -84,11 +82,9 @@ def record(out: Path, *, frames: int, size_px: int, seed: int, progress: Progres
     settings = {"length": frames, "size_px": size_px, "seed": seed}
     _check(size_px)
     if is_taken(out):
-        return reuse(out, MANIFEST, settings)
+        return reuse(out, MANIFEST, settings, INPUT_TYPES)
     counts = {split: max(1, round(share * frames / FRAMES)) for split, share in _SHARES}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-", suffix=".partial") as scratch:
-        made = Path(scratch, out.name)
+    with make_folder(out) as made:
         numbers = [(split, number) for split, count in counts.items() for number in range(count)]
         with progress("walking through the worlds") as update:
             for done, (split, number) in enumerate(numbers, start=1):
@@ -97,11 +93,7 @@ def record(out: Path, *, frames: int, size_px: int, seed: int, progress: Progres
                 update(done, len(numbers))
         of_split = {split: count * FRAMES for split, count in counts.items()}
         about = {**settings, "frames": of_split, "classes": CLASSES}
-        (made / "CREDITS.txt").write_text(_read_credits(), encoding="utf-8")
-        (made / MANIFEST).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        made.rename(out)
+        write_manifest(made, MANIFEST, about, _read_credits())
     return Summary(of_split, is_reused=False)
 
 
@@ -199,14 +191,13 @@ def _find_way(world: Any, player: Any, rng: np.random.Generator) -> deque[str]:
 
 
 def _write(root: Path, sequence: str, views: list[View]) -> None:
-    for folder in ("images", "seg_maps", "flow"):
+    for folder in INPUT_TYPES:
         (root / folder / sequence).mkdir(parents=True)
     for number, view in enumerate(views):
         flow = find_flow(view, views[number - 1]) if number else Flow.unknown(*view.classes.shape)
         name = f"{sequence}/{number:06d}.png"
         for folder, array in (("images", view.image[..., ::-1]), ("seg_maps", view.classes)):
-            done = cv2.imwrite(str(root / folder / name), array)
-            assert done
+            (root / folder / name).write_bytes(encode_png(array))
         (root / "flow" / name).write_bytes(encode_flow(flow.vectors, flow.known))
 
 

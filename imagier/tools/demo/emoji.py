@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import multiprocessing
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +20,7 @@ import numpy.typing as npt
 
 from imagier.errors import UserError
 from imagier.run.workers import count_cores
+from imagier.tools.demo.set_folder import make_folder, write_manifest
 from imagier.tools.progress import Update
 
 Pixels = npt.NDArray[np.uint8]
@@ -208,13 +207,6 @@ def draw_svg(svg: str, size_px: int) -> Pixels:
     return decoded.astype(np.uint8, copy=False)
 
 
-def encode_png(image: Pixels) -> bytes:
-    """H x W or H x W x 3 (BGR), uint8 -> the bytes of a PNG file."""
-    done, png = cv2.imencode(".png", image)
-    assert done
-    return png.tobytes()
-
-
 def write_set(
     out: Path, files: Iterable[tuple[str, bytes]], credit: str, manifest_name: str, manifest: Mapping[str, Any]
 ) -> None:
@@ -222,53 +214,8 @@ def write_set(
 
     Everything is written to a temporary folder next to `out`, which is renamed at the end.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-", suffix=".partial") as scratch:
-        made = Path(scratch, out.name)  # a subfolder, since other users cannot read the temporary folder itself
+    with make_folder(out) as made:
         for name, content in files:
             (made / name).parent.mkdir(parents=True, exist_ok=True)
             (made / name).write_bytes(content)
-        (made / "CREDITS.txt").write_text(credit, encoding="utf-8")
-        (made / manifest_name).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        made.rename(out)
-
-
-def is_taken(out: Path) -> bool:
-    """Whether writing a set to `out` would overwrite anything."""
-    return out.exists() and (not out.is_dir() or any(out.iterdir()))
-
-
-def read_manifest(out: Path, manifest_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of the set in `out`. UserError if it is not such a set or was made with other settings."""
-    if not (out / manifest_name).is_file():
-        raise UserError(
-            f"exists, but is not an OpenMoji data set (no {manifest_name})",
-            where=out,
-            advice="choose another --out",
-            code="not-openmoji",
-        )
-    manifest = json.loads((out / manifest_name).read_text(encoding="utf-8"))
-    for key, wanted in settings.items():
-        if manifest.get(key) != wanted:
-            raise UserError(
-                f"was made with {key} {manifest.get(key)}, not {wanted}",
-                where=out,
-                advice="choose another --out",
-                code="other-settings",
-            )
-    return manifest
-
-
-def check_counts(out: Path, counts: Mapping[str, int]) -> None:
-    """UserError if a folder in `out` does not hold as many images as in `counts` (by path in `out`)."""
-    for folder, count in counts.items():
-        found = sum(1 for _ in (out / folder).rglob("*.png"))
-        if found != count:
-            raise UserError(
-                f"has {found} images instead of {count}",
-                where=out / folder,
-                advice=f"delete {out} and run again",
-                code="incomplete-set",
-            )
+        write_manifest(made, manifest_name, manifest, credit)

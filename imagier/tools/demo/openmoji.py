@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imagier.tools.demo import emoji
+from imagier.tools.demo import emoji, set_folder
 from imagier.tools.demo.emoji import Pixels, find_alike, find_svgs, group_families, hash_to_fraction, strip_tones
 from imagier.tools.progress import Update
 
@@ -81,7 +81,7 @@ def render_openmoji(
     """
     settings = {"size_px": size_px, "val_fraction": val_fraction, "skin_tones": skin_tones}
     emoji.check_settings(size_px, val_fraction)
-    if emoji.is_taken(out):
+    if set_folder.is_taken(out):
         return _reuse(out, settings)
     svgs, version = find_svgs()
     chosen = [svg for svg in svgs if skin_tones or svg.stem == strip_tones(svg.stem)]
@@ -120,8 +120,8 @@ def _draw(path: Path, *, size_px: int) -> Drawing:
     lines = emoji.extract_line_art(svg, str(path))
     return Drawing(
         name=path.stem,
-        line_png=emoji.encode_png(emoji.draw_svg(lines, size_px)[..., 0]),
-        color_png=emoji.encode_png(emoji.draw_svg(svg, size_px)),
+        line_png=set_folder.encode_png(emoji.draw_svg(lines, size_px)[..., 0]),
+        color_png=set_folder.encode_png(emoji.draw_svg(svg, size_px)),
         ink=emoji.draw_thumbnail(lines),
     )
 
@@ -135,8 +135,10 @@ def _list_files(drawings: Sequence[Drawing], val: set[str]) -> Iterator[tuple[st
 
 def _reuse(out: Path, settings: Mapping[str, Any]) -> Summary:
     """The summary of the set in `out`. UserError if it was made with other settings or is incomplete."""
-    manifest = emoji.read_manifest(out, MANIFEST, settings)
+    manifest = set_folder.read_manifest(out, MANIFEST, settings)
     input_types = ("images", "edge_maps")
-    emoji.check_counts(out, {f"{split}/{name}": manifest[split] for split in ("train", "val") for name in input_types})
+    set_folder.check_counts(
+        out, {f"{split}/{name}": manifest[split] for split in ("train", "val") for name in input_types}
+    )
     kept = {key: manifest[key] for key in ("size_px", "version", "train", "val", "left_out")}
     return Summary(out=out, **kept, is_reused=True)

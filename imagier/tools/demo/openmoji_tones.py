@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from imagier.errors import UserError
-from imagier.tools.demo import emoji
+from imagier.tools.demo import emoji, set_folder
 from imagier.tools.demo.emoji import SKIN_TONES, Pixels, find_svgs, group_families, hash_to_fraction
 from imagier.tools.progress import Update
 
@@ -121,7 +121,7 @@ def render_tones(
     """
     settings = {"size_px": size_px, "val_fraction": val_fraction}
     emoji.check_settings(size_px, val_fraction)
-    if emoji.is_taken(out):
+    if set_folder.is_taken(out):
         return _reuse(out, settings)
     svgs, version = find_svgs()
     bases = emoji.draw_all(partial(_draw, size_px=size_px), find_toned(svgs), workers, progress)
@@ -155,7 +155,7 @@ def _draw(files: Mapping[str, Path], *, size_px: int) -> Base:
         svgs[name] = re.sub(YELLOW_SKIN, color, svgs[YELLOW], flags=re.IGNORECASE)
     return Base(
         name=yellow.stem,
-        pngs={tone: emoji.encode_png(emoji.draw_svg(svg, size_px)) for tone, svg in svgs.items()},
+        pngs={tone: set_folder.encode_png(emoji.draw_svg(svg, size_px)) for tone, svg in svgs.items()},
         ink=emoji.draw_thumbnail(emoji.extract_line_art(svgs[YELLOW], str(yellow))),
     )
 
@@ -230,7 +230,7 @@ def _count_by_folder(files: Sequence[tuple[str, bytes]]) -> dict[str, int]:
 
 def _reuse(out: Path, settings: Mapping[str, Any]) -> Summary:
     """The summary of the sets in `out`. UserError if they were made with other settings or are incomplete."""
-    manifest = emoji.read_manifest(out, MANIFEST, settings)
-    emoji.check_counts(out, manifest["counts"])
+    manifest = set_folder.read_manifest(out, MANIFEST, settings)
+    set_folder.check_counts(out, manifest["counts"])
     kept = {key: manifest[key] for key in ("size_px", "version", "train", "val", "counts")}
     return Summary(out=out, **kept, is_reused=True)

@@ -1,13 +1,12 @@
-"""Data sets of recorded videos: what is in a folder that holds one already."""
+"""Data sets of recorded videos: what was recorded, now or before."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagier.errors import UserError
+from imagier.tools.demo.set_folder import check_counts, read_manifest
 
 
 @dataclass(frozen=True)
@@ -19,18 +18,11 @@ class Summary:
     is_reused: bool
 
 
-def reuse(out: Path, manifest: str, settings: Mapping[str, object]) -> Summary:
-    """What is in `out`. UserError if it was made with other settings, or is something else.
+def reuse(out: Path, manifest: str, settings: Mapping[str, object], input_types: Sequence[str]) -> Summary:
+    """What is in `out`. UserError if it was made with other settings, is something else, or lacks frames.
 
-    manifest: the name of the file that tells both: settings, and `frames`.
+    manifest: the name of the file that tells the settings, and `frames`.
     """
-    path = out / manifest
-    if not path.is_file():
-        what = f"exists, but is not such a data set (no {manifest})"
-        raise UserError(what, where=out, advice="choose another --out", code="other-data")
-    about = json.loads(path.read_text(encoding="utf-8"))
-    for key, wanted in settings.items():
-        if about.get(key) != wanted:
-            what = f"was made with {key} {about.get(key)}, not {wanted}"
-            raise UserError(what, where=out, advice="choose another --out", code="other-settings")
-    return Summary(about["frames"], is_reused=True)
+    frames = read_manifest(out, manifest, settings)["frames"]
+    check_counts(out, {f"{split}/{name}": count for split, count in frames.items() for name in input_types})
+    return Summary(frames, is_reused=True)

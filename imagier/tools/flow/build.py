@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -55,22 +55,22 @@ def build_flow(
     sequence of its own.
     Frames that are there are not made again, so that a call continues one that was killed. UserError if it cannot be.
     """
-    made, told = _choose(estimator, root, images)
+    chosen, settings = _choose(estimator, root, images)
     known = dict(extensions or {})
-    if root.is_dir() and detect_store(root, made.input_types) != "folder":
+    if root.is_dir() and detect_store(root, chosen.input_types) != "folder":
         advice = "find the flow of the folder that it was built from, and build it again"
         raise UserError("is no folder of files, but a store", where=root, advice=advice, code="not-a-folder")
-    source = FolderSource(root, {name: known.get(name) or _find_extension(root, name) for name in made.input_types})
-    codecs = [image.Codec(InputType(name=name, ext=source.extension(name))) for name in made.input_types]
+    source = FolderSource(root, {name: known.get(name) or _find_extension(root, name) for name in chosen.input_types})
+    codecs = [image.Codec(InputType(name=name, ext=source.extension(name))) for name in chosen.input_types]
     index = FrameIndex(source, codecs, OpenVideos())
-    _claim(root, {**told, "input_types": list(made.input_types)})
+    _claim(root, {**settings, "input_types": list(chosen.input_types)})
     named = _choose_names(root, index, known)
     paths = [_list_paths(root, named, sequence) for sequence in named.sequences]
-    missing = [[number for number, path in enumerate(each) if not path.is_file()] for each in paths]
+    missing = [_list_missing(each) for each in paths]
     total, left = sum(map(len, paths)), sum(map(len, missing))
     if left:
-        with progress(f"finding flow ({told['estimator']})") as update:
-            job = _Job(root, made, index, _Counter(total - left, total, update))
+        with progress(f"finding flow ({settings['estimator']})") as update:
+            job = _Job(root, chosen, index, _Counter(total - left, total, update))
             job.run(list(zip(index.sequences, paths, missing)), workers)
     return FlowSummary(total, len(paths), total - left)
 
@@ -85,7 +85,7 @@ def _choose(estimator: Literal["dis", "exact"] | RaftFlow, root: Path, images: s
 
 
 class _Counter:
-    """Counts frames over threads, and tells them when to stop."""
+    """Counts frames over threads, which look at `stop` before each."""
 
     def __init__(self, done: int, total: int, update: Update) -> None:
         self.done, self.total, self.update = done, total, update
@@ -165,11 +165,17 @@ def _list_paths(root: Path, named: FrameIndex, sequence: SequenceRef) -> list[Pa
     return [folder / f"{named.name(sequence, number)}.png" for number in range(sequence.length)]
 
 
+def _list_missing(paths: Sequence[Path]) -> list[int]:
+    """The numbers of the frames without flow, and of those after them: the frame before may be a new one."""
+    is_there = [path.is_file() for path in paths]
+    return [number for number in range(len(paths)) if not all(is_there[max(0, number - 1) : number + 1])]
+
+
 def _claim(root: Path, settings: dict[str, object]) -> None:
     """Writes down how the flow of a folder is made. UserError if there is flow that was made in another way."""
     path, folder = root / f"{FLOW}.json", root / FLOW
-    text = json.dumps(settings) + "\n"
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
+    text = (json.dumps(settings) + "\n").encode()
+    if path.is_file() and path.read_bytes() == text:
         return
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(
@@ -179,7 +185,7 @@ def _claim(root: Path, settings: dict[str, object]) -> None:
             code="other-flow",
         )
     with _as_user_error(root), write_atomic(path) as file:
-        file.write(text.encode())
+        file.write(text)
 
 
 def _find_extension(root: Path, input_type: str) -> str:

@@ -19,6 +19,8 @@ DEPTH, CAMERAS = "depth", "cameras"
 UNKNOWN_DEPTH, FAR_DEPTH = 0, 65535
 """Of what moves by itself, and of the sky."""
 
+_SKIES = {"cylinder": True, "sphere": False}
+"""How the files name `Cameras.is_sky_cylinder`."""
 _DIFFERENCE = 0.03
 """Share by which the inverse depth of what is seen in two frames may differ. Something else is rarely as near."""
 
@@ -45,7 +47,9 @@ class Cameras:
             read = json.loads(path.read_text(encoding="utf-8"))
             numbers = {name: float(read[name]) for name in ("fx", "fy", "cx", "cy", "depth_unit")}
             poses = {name: np.array(pose, np.float64).reshape(3, 4) for name, pose in read["camera_to_world"].items()}
-            return cls(**numbers, is_sky_cylinder=read["sky"] == "cylinder", camera_to_world=poses)
+            if not np.isfinite([*numbers.values(), *np.ravel([*poses.values()])]).all():
+                raise ValueError("not finite")
+            return cls(**numbers, is_sky_cylinder=_SKIES[read["sky"]], camera_to_world=poses)
         except OSError as error:
             advice = "exact flow needs the pose of the camera in each frame"
             raise UserError(str(error.strerror), where=path, advice=advice, code="missing-file") from error
@@ -56,7 +60,7 @@ class Cameras:
         """As `read` reads it."""
         numbers = {name: getattr(self, name) for name in ("fx", "fy", "cx", "cy", "depth_unit")}
         poses = {name: pose.tolist() for name, pose in self.camera_to_world.items()}
-        sky = "cylinder" if self.is_sky_cylinder else "sphere"
+        (sky,) = (sky for sky, is_cylinder in _SKIES.items() if is_cylinder == self.is_sky_cylinder)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**numbers, "sky": sky, "camera_to_world": poses}) + "\n", encoding="utf-8")
 
@@ -111,15 +115,15 @@ class Exact:
         self._read = lru_cache(maxsize=64)(Cameras.read)
 
     def estimate(self, frame: Frame, before: Frame) -> Flow:
-        """UserError if the cameras lack a frame, or depth is not of 16 bits."""
+        """UserError if the cameras lack a frame, or depth is not of 16 bits and one size."""
         path = self.root / CAMERAS / f"{frame.sequence}.json"
         cameras = self._read(path)
         for each in (frame, before):
             depth = each.arrays[DEPTH]
             if each.name not in cameras.camera_to_world:
                 raise UserError(f"has no pose of the frame {each.name!r}", where=path, code="missing-pose")
-            if depth.dtype != np.uint16 or depth.shape[2] != 1:
+            if depth.dtype != np.uint16 or depth.shape != (*frame.arrays[DEPTH].shape[:2], 1):
                 where = self.root / DEPTH / each.sequence / each.name
-                raise UserError("depth is one channel of 16 bits", where=where, code="wrong-dtype")
+                raise UserError("depth is one channel of 16 bits, of one size", where=where, code="wrong-dtype")
         now, past = frame.arrays[DEPTH][..., 0], before.arrays[DEPTH][..., 0]
         return cameras.find_flow(frame.name, now, before.name, past)

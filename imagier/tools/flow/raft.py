@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -26,21 +27,22 @@ class RaftFlow:
     def __init__(self, weights: Path | None, device: torch.device) -> None:
         """weights: a file with the names of raft-things.pth; None: that one, in torch's cache.
 
-        UserError if there is none, if it holds something else, or if its name tells another SHA-256.
+        UserError if there is none, if it holds something else, or if its name holds another SHA-256.
         """
         path = find_own_weights(None if weights is None else str(weights), NAME, PAGE, "weights")
         if not path.is_file():
             raise UserError("no such file", where=path, advice=f"get {NAME} from {PAGE}", code="no-weight-file")
         self.sha256 = hash_file(path)
-        told = _HASH_IN_NAME.search(path.stem)
-        if told and not self.sha256.startswith(told[1]):
-            what = f"its SHA-256 is {self.sha256}, not {told[1]}..., as its name says"
+        expected = _HASH_IN_NAME.search(path.stem)
+        if expected and not self.sha256.startswith(expected[1]):
+            what = f"its SHA-256 is {self.sha256}, not {expected[1]}..., as its name says"
             raise UserError(what, where=path, advice="get it again", code="damaged-weights")
         with torch.device("meta"):
             self.network = Raft().eval()
         fit_weights(self.network, read_weights(path), file_key=get_file_key, source=str(path))
         self.network.to(device)
         self.device = device
+        self._lock = Lock()
 
     @torch.no_grad()
     def __call__(self, images: Tensor, others: Tensor) -> Tensor:
@@ -48,4 +50,5 @@ class RaftFlow:
         height, width = images.shape[2:]
         below, right = (max(SMALLEST_PX, -(-side // STRIDE) * STRIDE) - side for side in (height, width))
         padded = [F.pad(each.to(self.device), (0, right, 0, below), mode="replicate") for each in (images, others)]
-        return self.network(*padded)[..., :height, :width].cpu()
+        with self._lock:  # its memory grows with the square of the pixels, and each call takes all of the device
+            return self.network(*padded)[..., :height, :width].cpu()

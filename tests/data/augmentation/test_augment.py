@@ -280,7 +280,7 @@ def test_the_size_of_what_comes_out_is_known_where_it_does_not_depend_on_the_ima
         assert augment(keys, {"a": noise(30, 40)}).images["a"].shape == (*output, 3)
 
 
-@pytest.mark.parametrize("text", ["256", "a, b", "1, 2, 3", "1.5, 2", "-1, 2", ""])
+@pytest.mark.parametrize("text", ["256", "a, b", "1, 2, 3", "1.5, 2", "-1, 2", "0, 2", ""])
 def test_a_size_that_is_none_is_quoted(text: str) -> None:
     with pytest.raises(UserError, match=f"^expected 'height, width' in pixels, got '{text}'$"):
         parse_h_w(text)

@@ -49,6 +49,8 @@ def test_of_several_people_the_first_counts_or_the_tallest_that_is_seen() -> Non
         (b'{"people": [{}]}', "damaged"),
         (b'{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "damaged"),
         (b'{"people": 3}', "damaged"),
+        (b'{"people": [3]}', "damaged"),
+        (json.dumps({"people": [{"pose_keypoints_2d": [1e39] * 75}]}).encode(), "not-finite"),
         (openpose_json(make_person()).replace(b"128.0", b"NaN"), "not-finite"),
     ],
 )
@@ -78,6 +80,14 @@ def test_strokes_are_drawn_where_the_augmented_image_shows_the_person() -> None:
     np.testing.assert_array_equal(strokes, draw_pose(moved, (96, 64), channels=27))
     seen = PARTS.expand(torch.from_numpy(strokes)[None])
     assert seen.shape == (1, 27, 96, 64) and seen.unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("far", [2e4, 1e30])
+def test_a_point_that_is_far_off_widens_no_stroke_without_end(far: float) -> None:
+    person = make_person()
+    person[4, 1] = far
+    strokes = draw_pose(person, (256, 256), channels=27)
+    assert 0 < np.count_nonzero(strokes) < 0.2 * strokes.size
 
 
 def test_strokes_are_dropped_in_training_alone() -> None:

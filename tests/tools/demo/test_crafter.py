@@ -83,6 +83,22 @@ def test_a_folder_has_all_types_and_is_kept(
     record(tmp_path / "again", frames=5, size_px=32, seed=0, progress=show_progress)
     assert {path: (tmp_path / "again" / path.relative_to(folder)).read_bytes() for path in before} == before
     assert main([*words, "--seed", "1"]) == 2
+    next(iter(before)).unlink()
+    assert main(words) == 2 and "instead of" in capsys.readouterr().err
+
+
+def test_the_current_folder_can_be_filled_and_a_damaged_manifest_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "FRAMES", 2)
+    monkeypatch.setattr(demo, "AREA", 16)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    words = ["data", "crafter", "--out", ".", "--frames", "2", "--size", "32"]
+    assert main(words) == 0 and len(list((tmp_path / "here/train/flow").rglob("*.png"))) == 2
+    (tmp_path / "here/crafter.json").write_text("{")
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(words) == 2
 
 
 def test_sizes_that_tiles_do_not_fill_are_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

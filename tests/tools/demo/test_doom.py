@@ -143,7 +143,7 @@ def test_a_map_in_which_nobody_is_has_no_ground(room: DoomMap) -> None:
 @pytest.mark.parametrize(
     ("flags", "place"),
     [
-        (["--size", "20"], "size_px"),
+        (["--size", "20"], "size"),
         (["--minutes", "0"], "minutes"),
         (["--train_maps", "MAP99"], "maps"),
         (["--train_maps", "map01", "--test_maps", "MAP01"], "maps"),

@@ -254,7 +254,7 @@ def test_folder_made_otherwise_or_incomplete_or_foreign_is_refused(make: Callabl
     (made.out / "openmoji.json").unlink()
     with pytest.raises(UserError) as caught:
         make()
-    assert caught.value.code == "not-openmoji"
+    assert caught.value.code == "other-data"
 
 
 @pytest.mark.parametrize("bad", [{"size_px": 8}, {"val_fraction": 1.0}])

@@ -213,7 +213,7 @@ def test_a_folder_made_otherwise_or_incomplete_or_foreign_is_refused(tmp_path: P
     (tmp_path / "other" / "x").touch()
     with pytest.raises(UserError) as caught:
         render_tones(tmp_path / "other")
-    assert caught.value.code == "not-openmoji"
+    assert caught.value.code == "other-data"
 
 
 def test_an_interruption_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,9 +77,35 @@ def test_what_is_there_is_not_made_again(root: Path) -> None:
     leftover = write(root / "flow/right" / f".003.png.{os.getpid()}.tmp", b"half")
     kept = root / "flow/right/001.png"
     modified = kept.stat().st_mtime_ns
-    assert build_flow(root).known == 2 * FRAMES - 1
+    assert build_flow(root).known == 2 * FRAMES - 2  # the next one's flow may have led to another frame
     assert list_files(root) == before
     assert kept.stat().st_mtime_ns == modified and not leftover.exists()
+
+
+def test_flow_leads_to_a_frame_that_is_added_later(root: Path) -> None:
+    build_flow(root)
+    whole, middle = list_files(root), root / "images/right/002.png"
+    (root / "flow/right").rename(root / "old")
+    image = middle.read_bytes()
+    middle.unlink()
+    build_flow(root)
+    assert read(root, "right", 3)[..., 0].min() < -1.5 * SHIFT
+    middle.write_bytes(image)
+    build_flow(root)
+    shutil.rmtree(root / "old")
+    assert list_files(root) == whole
+
+
+def test_flow_that_leads_to_a_frame_that_is_gone_is_refused(root: Path) -> None:
+    build_flow(root)
+    types = {"images": "png", "flow": "png"}
+    codecs = [image.Codec(InputType(name="images", ext="png")), flow.Codec(InputType(name="flow", ext="png"))]
+    assert len(FrameIndex(FolderSource(root, types), codecs, OpenVideos()).sequences) == 2
+    (root / "images/right/002.png").unlink()
+    for order in (codecs, codecs[::-1]):
+        with pytest.raises(UserError) as caught:
+            FrameIndex(FolderSource(root, types), order, OpenVideos())
+        assert caught.value.code == "missing-partner"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -110,6 +137,9 @@ def test_flow_of_another_estimator_is_kept(root: Path) -> None:
     with pytest.raises(UserError) as caught:
         build_flow(root, "exact")
     assert caught.value.code == "other-flow"
+    (root / "flow.json").write_bytes(b"\xff")
+    with pytest.raises(UserError):
+        build_flow(root)
     del before["flow.json"]
     assert before.items() <= list_files(root).items()
 
@@ -181,8 +211,9 @@ def test_the_command_takes_a_folder_or_a_config(
 ) -> None:
     monkeypatch.chdir(root.parent)
     write(root.parent / "clips.yaml", CONFIG.encode())
+    shutil.copytree(root, "other")
     assert main(["data", "build", "flow", "clips.yaml"]) == 0
-    assert "flow of 10 frames in 2 sequences" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("flow of 10 frames in 2 sequences") == 2
     assert main(["data", "build", "flow", "set", "--workers", "1"]) == 0
     assert "10 of them before" in capsys.readouterr().out
     assert main(["data", "build", "flow", "sets"]) == 2
@@ -196,6 +227,7 @@ data:
   - images: {ext: png, num_channels: 3}
   - flow: {ext: png, type: flow}
   input_image: [images]
-  train: {roots: [set]}
-  val: {roots: [set]}
+  train: {roots: set}
+test_data:
+  test: {roots: [set, other]}
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,16 @@ def test_cameras_that_do_not_fit_are_a_line(
     with pytest.raises(UserError) as caught:
         Exact(tmp_path).estimate(*map(make_frame, frames))
     assert (caught.value.code, Path(caught.value.where)) == (code, path)
+
+
+@pytest.mark.parametrize("change", [{"sky": "Cylinder"}, {"fx": math.nan}, {"camera_to_world": {"a": [math.inf] * 12}}])
+def test_cameras_that_would_make_all_flow_unknown_or_wrong_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "walk.json"
+    make_cameras().write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError) as caught:
+        Cameras.read(path)
+    assert caught.value.code == "damaged"
 
 
 def test_depth_of_eight_bits_is_refused(tmp_path: Path) -> None:

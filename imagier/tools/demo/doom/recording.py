@@ -5,15 +5,12 @@ Frames, classes, depth, cameras and exact flow. Training and held-out walks are 
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from imagier.errors import UserError
@@ -22,9 +19,9 @@ from imagier.tools.demo.doom.game import SCREEN_PX, View, find_wad, follow, make
 from imagier.tools.demo.doom.licenses import CREDITS
 from imagier.tools.demo.doom.ray_casting import SKY, Lens, Pose, cast_rays
 from imagier.tools.demo.doom.walks import Ground, find_ground, plan_walk
-from imagier.tools.demo.emoji import is_taken
 from imagier.tools.demo.recorded import Summary, reuse
-from imagier.tools.flow.build import build_flow
+from imagier.tools.demo.set_folder import encode_png, is_taken, make_folder, write_manifest
+from imagier.tools.flow.build import FLOW, build_flow
 from imagier.tools.flow.exact import CAMERAS, DEPTH, FAR_DEPTH, UNKNOWN_DEPTH, Cameras
 from imagier.tools.progress import ProgressBar
 
@@ -40,6 +37,9 @@ NEARNESS = "nearness"
 """255 at the camera, half of it at 64 map units, toward 0 far away; 0 where the depth is not known, or the sky is."""
 POINTS = "unprojections"
 """The point of the world that each pixel shows: x, y and z in map units plus 32768; 0 where the depth is not known."""
+
+INPUT_TYPES = ("images", "seg_maps", DEPTH, NEARNESS, POINTS)
+"""Of which the game gives frames; the flow follows from them."""
 
 _SHARES = (("train", 1.0), ("val", 1 / 5))
 """Lengths of the splits, of that of the training set."""
@@ -75,11 +75,9 @@ def record(
     settings = {"minutes": minutes, "size_px": size_px, "seed": seed, "maps": maps}
     _check(minutes, size_px, maps)
     if is_taken(out):
-        return reuse(out, MANIFEST, settings)
+        return reuse(out, MANIFEST, settings, (*INPUT_TYPES, FLOW))
     counts = {split: max(1, round(share * minutes * 60 * FRAMES_PER_SECOND / FRAMES)) for split, share in _SHARES}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-", suffix=".partial") as scratch:
-        made = Path(scratch, out.name)
+    with make_folder(out) as made:
         with progress("walking through the maps") as update:
             for done, _ in enumerate(_record_all(made, counts, maps, size_px, seed, workers), start=1):
                 update(done, sum(counts.values()))
@@ -87,11 +85,7 @@ def record(
             build_flow(made / split, "exact", workers=workers, progress=progress)
         frames = {split: count * FRAMES for split, count in counts.items()}
         about = {**settings, "frames": frames, "classes": CLASSES, "vizdoom": version("vizdoom")}
-        (made / "CREDITS.txt").write_text(CREDITS.format(version=version("vizdoom")), encoding="utf-8")
-        (made / MANIFEST).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        made.rename(out)
+        write_manifest(made, MANIFEST, about, CREDITS.format(version=version("vizdoom")))
     return Summary(frames, is_reused=False)
 
 
@@ -150,7 +144,7 @@ def _write(root: Path, sequence: str, views: list[View], doom_map: DoomMap, size
     poses = {f"{number:06d}": _make_matrix(view.pose) for number, view in enumerate(views)}
     cameras = Cameras(lens.fx, lens.fy, lens.cx, lens.cy, _DEPTH_UNIT, is_sky_cylinder=True, camera_to_world=poses)
     cameras.write(root / CAMERAS / f"{sequence}.json")
-    for folder in ("images", "seg_maps", DEPTH, NEARNESS, POINTS):
+    for folder in INPUT_TYPES:
         (root / folder / sequence).mkdir(parents=True)
     for name, view in zip(poses, views):
         depth, classes = describe(view, doom_map, lens)
@@ -158,8 +152,7 @@ def _write(root: Path, sequence: str, views: list[View], doom_map: DoomMap, size
         files = {"images": view.image[..., ::-1], "seg_maps": classes, DEPTH: depth, POINTS: points[..., ::-1]}
         files[NEARNESS] = measure_nearness(depth)
         for folder, array in files.items():
-            done = cv2.imwrite(str(root / folder / sequence / f"{name}.png"), array)
-            assert done
+            (root / folder / sequence / f"{name}.png").write_bytes(encode_png(array))
 
 
 def describe(view: View, doom_map: DoomMap, lens: Lens) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +191,7 @@ def _make_matrix(pose: Pose) -> np.ndarray:
 def _check(minutes: float, size_px: int, maps: dict[str, list[str]]) -> None:
     """UserError for settings out of range."""
     if not 32 <= size_px <= SCREEN_PX:
-        raise UserError(f"is {size_px}", where="size_px", advice=f"choose 32 to {SCREEN_PX}", code="out-of-range")
+        raise UserError(f"is {size_px}", where="size", advice=f"choose 32 to {SCREEN_PX}", code="out-of-range")
     if not 0 < minutes <= 600:
         raise UserError(f"is {minutes:g}", where="minutes", advice="choose up to 600", code="out-of-range")
     known = list_maps(find_wad())
