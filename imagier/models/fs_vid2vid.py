@@ -630,14 +630,12 @@ class Recipe(BaseRecipe):
 
         The frame to be made is one of them, moved and mirrored at random together with its label.
         """
-        if not finetune:
-            return None
-        for name, parameter in self.gen.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and name.startswith(_TUNED))
-        return self._tune(batch, rng, finetune_iter)
+        return self._tune(batch, rng, finetune_iter) if finetune else None
 
     def _tune(self, batch: Batch, rng: torch.Generator, count: int) -> Iterator[tuple[str, Losses]]:
         labels, images = batch["few_shot_label"], batch["few_shot_images"]
+        for name, parameter in self.gen.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and name.startswith(_TUNED))
 
         def draw(most: int) -> int:
             return int(torch.randint(most, (), generator=rng, device=rng.device))
@@ -648,7 +646,8 @@ class Recipe(BaseRecipe):
             is_mirrored = draw(2)
             label, image = (torch.roll(x[:, number : number + 1], shifts, dims=(-2, -1)) for x in (labels, images))
             label, image = (x.flip(-1) if is_mirrored else x for x in (label, image))
-            yield from self._learn(Batch({**batch.tensors, "label": label, "images": image}))
+            references = {"few_shot_label": labels, "few_shot_images": images}
+            yield from self._learn(Batch({**references, "label": label, "images": image}))
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         """The first reference, as it is."""

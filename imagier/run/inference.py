@@ -28,6 +28,7 @@ from imagier.nn.resize import to_rgb
 from imagier.recipe import Batch, Recipe, name_in_style
 from imagier.run import build_data, build_training
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
+from imagier.run.fine_tuning import fine_tune
 from imagier.run.image_files import ImageFolder
 from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.paths import check_logdir, no_such_path
@@ -153,12 +154,17 @@ def _write_sequences(
     weights: FoundCheckpoint,
     request: ImageRequest,
 ) -> list[Path]:
+    def fit(sequence: str, frame: Batch) -> Recipe:
+        seeds = (painter.seed, hash_name(sequence))
+        return fine_tune(painter.recipe, experiment.config, weights, frame, seeds, painter.runtime, painter.arguments)
+
     depends_on = [experiment.config.dump(), hash_file(weights.path), str(painter.seed), repr(request)]
     writer = SequenceWriter(
         painter.recipe,
         painter.runtime,
         folder,
         lambda name: (painter.seed, hash_name(name)),
+        fit=fit,
         key="\n".join(depends_on),
         fps=request.fps,
         has_comparison=request.has_comparison,

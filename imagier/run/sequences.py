@@ -8,7 +8,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 import torch
@@ -60,13 +60,15 @@ class SequenceWriter:
         folder: ImageFolder,
         seed: Callable[[str], Sequence[int]],
         *,
+        fit: Callable[[str, Batch], Recipe],
         key: str,
         fps: float,
         has_comparison: bool,
         size_types: Sequence[str],
         brings_back: bool,
     ) -> None:
-        """seed: gives the numbers that all that is random in a frame follows from, by its name.
+        """seed: gives the numbers that all that is random in a frame follows from, by its name. fit: what makes a
+        sequence, by its name and its first prepared frame: the recipe, or one that is fitted to it.
 
         key: a hash of all that the files depend on, beside the sequence. has_comparison: also write inputs, result and
         truth side by side, into COMPARISON. size_types: input types whose files have the size that frames should have;
@@ -79,6 +81,7 @@ class SequenceWriter:
         self.comparison = folder.descend(COMPARISON) if has_comparison else None
         self.folders = [folder] if self.comparison is None else [folder, self.comparison]
         self.seed = seed
+        self.fit = fit
         self.key = key
         self.fps = fps
         self.size_types = size_types
@@ -135,7 +138,12 @@ class SequenceWriter:
     def _roll_out(self, sequence: _Sequence, frames: Iterable[Batch]) -> None:
         known = set(sequence.made)  # broken frames that were skipped make what is left begin too early
         fresh = (self.recipe.prepare(frame) for frame in frames if _name(frame) not in known)
-        made = roll_out(self.recipe, fresh, lambda frame: self.seed(_name(frame)), self.runtime, sequence.state)
+        first = next(fresh, None)
+        if first is None:
+            return
+        recipe = self.fit(sequence.name, first)
+        fresh = chain([first], fresh)
+        made = roll_out(recipe, fresh, lambda frame: self.seed(_name(frame)), self.runtime, sequence.state)
         for frame, outputs, state in made:
             self._write_frame(frame, self.recipe.visualize_frame(outputs)["fake"])
             sequence.made.append(_name(frame))

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from contract.experiment import CPU, batch_of, config_of, train, trainer_of, write_data
+from contract.experiment import CPU, SAMPLES, SIZE, batch_of, config_of, train, trainer_of, write_data
 from torch import Tensor
 
 from imagier.config.check import Config
 from imagier.errors import UserError
 from imagier.recipe import Batch, Recipe
+from imagier.run import RunOptions, generate, sequences
 from imagier.run.fine_tuning import fine_tune
+from imagier.run.image_files import ImageFolder
 from imagier.run.inference import load_recipe
 from imagier.train import checkpoint
 from imagier.train.checkpoint import FoundCheckpoint
+
+
+class Killed(BaseException):
+    """Ends a process in the middle of its work."""
 
 
 class Run:
@@ -24,7 +31,9 @@ class Run:
 
     def __init__(self, folder: Path, *overrides: str) -> None:
         data = write_data(folder / "data")
-        self.config: Config = config_of("fs_vid2vid", data, *overrides)
+        val = f"data.val={{roots: ['{data}'], augmentations: {{resize_h_w: '{SIZE}, {SIZE}'}}}}"
+        clips = ("data.type=paired_few_shot_videos", "data.initial_sequence_length=2")
+        self.config: Config = config_of("fs_vid2vid", data, val, *clips, *overrides)
         trainer = trainer_of(self.config)
         train(trainer, self.config, 5)  # before, spectral norms are far from their values
         path = folder / "run.pt"
@@ -35,6 +44,12 @@ class Run:
 
     def tune(self, **arguments: Any) -> Recipe:
         return fine_tune(self.recipe, self.config, self.weights, self.batch, (0, 1), CPU, arguments)
+
+    def generate(self, folder: Path, *overrides: str) -> dict[str, bytes]:
+        """What inference writes, by its place in the folder."""
+        options = RunOptions(checkpoint=self.weights.path, device="cpu")
+        generate(self.config.to_dict(), folder, options, format="png", overrides=overrides)
+        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +112,30 @@ def test_a_checkpoint_without_discriminators_cannot_be_tuned(run: Run) -> None:
     with pytest.raises(UserError) as caught:
         fine_tune(run.recipe, run.config, weights, run.batch, (0,), CPU, {"finetune": True})
     assert caught.value.code == "missing-player"
+
+
+TUNED = ("inference_args.finetune=true", "inference_args.finetune_iter=2")
+
+
+def test_inference_fits_the_networks_to_each_sequence_and_a_killed_call_ends_with_the_same_files(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "imagier")
+    plain, whole = run.generate(tmp_path / "plain"), run.generate(tmp_path / "whole", *TUNED)
+    told = [line for line in caplog.messages if "fitted" in line]
+    assert [line.partition(":")[0] for line in told] == ["a", "b"]
+    frames = [name for name in whole if name.endswith("png")]
+    assert len(frames) == SAMPLES and all(plain[name] != whole[name] for name in frames)
+    monkeypatch.setattr(sequences, "STATE_EVERY", 2)
+    write_image = ImageFolder.write
+
+    def write_until_killed(folder: ImageFolder, name: str, image: Any) -> Path:
+        if len(list((tmp_path / "killed").rglob("*.png"))) == 3:
+            raise Killed
+        return write_image(folder, name, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFolder, "write", write_until_killed)
+        with pytest.raises(Killed):
+            run.generate(tmp_path / "killed", *TUNED)
+    assert run.generate(tmp_path / "killed", *TUNED) == whole

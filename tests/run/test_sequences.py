@@ -213,6 +213,7 @@ def test_ranks_write_whole_sequences_and_all_together_write_the_same(
             runtime,
             ImageFolder(tmp_path / "out", "png"),
             lambda name: (0, inference.hash_name(name)),
+            fit=lambda name, frame: untrained[0],
             key="",
             fps=15,
             has_comparison=False,
