@@ -93,7 +93,8 @@ class SequenceWriter:
 
         loader: of the frames of the set, of which each block is a sequence.
         """
-        sequences = [self._plan(loader, run) for run in loader.list_runs()]
+        planned = (self._plan(loader, run) for run in loader.list_runs())
+        sequences = [sequence for sequence in planned if sequence is not None]
         waiting = {sequence.name: sequence for sequence in sequences if not self._is_finished(sequence)}
         if len(waiting) < len(sequences):
             logger.info(f"{self.folder.folder}: {len(sequences) - len(waiting)} sequences are there already")
@@ -103,15 +104,18 @@ class SequenceWriter:
             self._remove_temporaries(sequence)
         for name, of_sequence in groupby(frames, key=name_sequence):
             self._roll_out(waiting[name], of_sequence)
-            self._finish(waiting[name])
-        for sequence in waiting.values():
-            if not sequence.left:  # killed between the last frame and the video
-                self._finish(sequence)
+            self._finish(waiting.pop(name))
+        for sequence in waiting.values():  # killed between the last good frame and the video
+            self._finish(sequence)
         return [self._video_path(self.folder, sequence) for sequence in sequences]
 
-    def _plan(self, loader: Loader, run: range) -> _Sequence:
-        """What is left to do for a sequence, by what is on the disk."""
-        name = next(iter(loader.dataset[0, run[0]].keys.values())).rpartition("/")[0]
+    def _plan(self, loader: Loader, run: range) -> _Sequence | None:
+        """What is left to do for a sequence, by what is on the disk; None if none of its frames can be read."""
+        first = loader.read_first(run)
+        if first.sample is None:
+            logger.warning(f"skipped: a sequence, of whose {len(run)} frames none can be read: {first.skipped[0]}")
+            return None
+        name = next(iter(first.sample.keys.values())).rpartition("/")[0]
         key = hashlib.sha256(f"{self.key} {name} {len(run)}".encode("utf-8", "surrogateescape")).hexdigest()
         sequence = _Sequence(name, key, run, [], None)
         path = self._state_path(sequence)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from imagier.config.check import Config
 from imagier.errors import UserError
+from imagier.nn.reference_names import reference_names
 from imagier.recipe import Batch, Recipe
 from imagier.run import RunOptions, generate, sequences
 from imagier.run.fine_tuning import fine_tune
@@ -95,6 +96,16 @@ def test_it_begins_with_the_discriminator_of_the_checkpoint(run: Run) -> None:
     tuned = run.tune(finetune=True, finetune_iter=0)
     assert all(torch.equal(trained[name], x) for name, x in tuned.networks["dis"].state_dict().items())
     assert not any(p.requires_grad for network in tuned.networks.values() for p in network.parameters())
+
+
+def test_it_begins_with_the_discriminator_of_a_checkpoint_of_the_reference(run: Run) -> None:
+    network, trained = run.recipe.networks["dis"], run.weights.state["players"]["dis"]["network"]
+    names = reference_names(trained, network.reference_rules())  # type: ignore[operator]
+    assert names.keys() != set(names.values())
+    old = {"net_G": {}, "net_D": {f"module.{names[name]}": tensor for name, tensor in trained.items()}}
+    weights, arguments = FoundCheckpoint(run.weights.path, old), {"finetune": True, "finetune_iter": 0}
+    tuned = fine_tune(run.recipe, run.config, weights, run.batch, (0, 1), CPU, arguments)
+    assert all(torch.equal(trained[name], x) for name, x in tuned.networks["dis"].state_dict().items())
 
 
 def test_it_is_a_function_of_the_seeds(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,48 @@ def test_what_other_weights_or_options_made_is_made_again(change: str, data: Pat
         config = config_for(data, "data.interpolator=INTER_CUBIC")
     generate(config, tmp_path / "out", run, **options)
     assert (tmp_path / "out/a.mp4").stat().st_mtime_ns > before
+
+
+@pytest.fixture
+def broken(data: Path, tmp_path: Path) -> Path:
+    """Two sequences more: one without a frame that can be read, one whose first and last frames are broken."""
+    folder = Path(shutil.copytree(data, tmp_path / "broken"))
+    for name, numbers in {"b/c": (8, 9, 10), "a": (8, 14)}.items():
+        for number in numbers:
+            write(folder / "seg_maps" / name / f"{number}.png", b"no image")
+    return folder
+
+
+def test_frames_that_cannot_be_read_are_skipped_and_sequences_without_any_other_one(
+    broken: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    videos = generate(config_for(broken, "data.on_error=skip"), tmp_path / "out", CPU, format="png")
+    assert [video.name for video in videos] == ["a.mp4", "d.mp4"]
+    assert len(frames_of(tmp_path / "out/a.mp4")) == 5
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.png")) == sorted(
+        ["8.png", *(f"{number}.png" for number in range(9, 14))]
+    )
+    told = [message for message in caplog.messages if message.startswith("skipped: ")]
+    assert len(told) == 3 and all(any(name in line for line in told) for name in ("b/c/8.png", "a/8.png", "a/14.png"))
+    with pytest.raises(UserError, match=r"a/8\.png"):
+        generate(config_for(broken), tmp_path / "other", CPU, format="png")
+
+
+def test_a_video_is_written_when_what_a_killed_run_left_cannot_be_read(
+    broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(broken, "data.on_error=skip", "data.num_workers=0")
+    (broken / "seg_maps" / "a" / "8.png").write_bytes((broken / "seg_maps" / "a" / "9.png").read_bytes())
+
+    def die(*args: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("imagier.run.mp4.encode_mp4", die)
+        with pytest.raises(Killed):
+            generate(config, tmp_path / "out", CPU, format="png")
+    generate(config, tmp_path / "out", CPU, format="png")
+    assert len(frames_of(tmp_path / "out/a.mp4")) == 6
 
 
 def test_a_comparison_shows_input_result_and_truth(data: Path, tmp_path: Path) -> None:
