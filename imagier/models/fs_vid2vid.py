@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +46,7 @@ from imagier.nn.size_probe import SizeProbe
 from imagier.nn.warp import warp
 from imagier.nn.weight_generator import WEIGHT_GENERATOR_RULES, Generated, HyperParams, WeightGenerator
 from imagier.ranges import Count, Odd, Positive, Several, Share
-from imagier.recipe import Batch, Losses, StepContext
+from imagier.recipe import Batch, InferenceInputs, Losses, StepContext
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -663,6 +663,9 @@ class Recipe(BaseRecipe):
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The last frame of each clip, made from the generated ones before it."""
         return to_rgb(self.generate(batch, rng)["fake_images"])
+
+    def inference_inputs(self, **inference_args: Any) -> InferenceInputs:
+        return InferenceInputs(content=("label",))
 
     def target(self, batch: Batch) -> Tensor:
         return to_rgb(batch["images"][:, -1])

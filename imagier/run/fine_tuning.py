@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def fine_tune(
     recipe: Recipe,
     config: Config,
-    weights: FoundCheckpoint,
+    load_weights: Callable[[], FoundCheckpoint],
     batch: Batch,
     seeds: Sequence[int],
     runtime: Runtime,
@@ -38,8 +38,8 @@ def fine_tune(
     """A copy of a recipe whose generator has learned from a prepared batch; the same recipe if it has nothing to learn.
 
     The copy begins with the recipe's own generator, averaged or not, and with the other networks of the checkpoint.
-    seeds: all that is random follows from them. arguments: the config's `inference_args`. UserError if the checkpoint
-    holds no other networks, or if those that losses use are missing.
+    load_weights: called if it learns. seeds: all that is random follows from them. arguments: the config's
+    `inference_args`. UserError if the checkpoint holds no other networks, or if those that losses use are missing.
     """
     alone = dataclasses.replace(runtime, rank=0, world=1)  # other ranks have other clips
     if recipe.tune(batch, alone.generator(*seeds), **arguments) is None:
@@ -48,7 +48,7 @@ def fine_tune(
     tuned = recipe.with_networks(**{name: copy.deepcopy(network) for name, network in recipe.networks.items()})
     for network in tuned.networks.values():
         network.requires_grad_(True)
-    _load_others(tuned, config, weights)
+    _load_others(tuned, config, load_weights())
     for network in build_training.load_losses(tuned):
         network.to(runtime.device)
     players = {

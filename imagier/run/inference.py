@@ -156,7 +156,9 @@ def _write_sequences(
 ) -> list[Path]:
     def fit(sequence: str, frame: Batch) -> Recipe:
         seeds = (painter.seed, hash_name(sequence))
-        return fine_tune(painter.recipe, experiment.config, weights, frame, seeds, painter.runtime, painter.arguments)
+        return fine_tune(
+            painter.recipe, experiment.config, lambda: weights, frame, seeds, painter.runtime, painter.arguments
+        )
 
     depends_on = [experiment.config.dump(), hash_file(weights.path), str(painter.seed), repr(request)]
     writer = SequenceWriter(

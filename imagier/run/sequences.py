@@ -146,8 +146,8 @@ class SequenceWriter:
         if first is None:
             return
         recipe = self.fit(sequence.name, first)
-        fresh = chain([first], fresh)
-        made = roll_out(recipe, fresh, lambda frame: self.seed(_name(frame)), self.runtime, sequence.state)
+        frames = chain([first], fresh)
+        made = roll_out(recipe, frames, lambda frame: self.seed(_name(frame)), self.runtime, sequence.state)
         for frame, outputs, state in made:
             self._write_frame(frame, self.recipe.visualize_frame(outputs)["fake"])
             sequence.made.append(_name(frame))
