@@ -269,13 +269,13 @@ class TrainedGenerator:
         names = [name for name in types if name in inputs]
         if not names:
             raise self._missing_error(types)
-        data = dataclasses.replace(_restrict(self._data, names), type=CLIPS)
+        data = dataclasses.replace(build_data.select_input_types(self._data, names), type=CLIPS)
         kept, _ = keep_deterministic(self._split.augmentations)
         source = MemorySource(build_data.build_codecs(data), inputs)
         return self._read_source(data, dataclasses.replace(replace_augmentations(self._split, kept), own={}), source)
 
     def _load(self, inputs: Mapping[str, Input], names: Sequence[str], full_size: bool) -> Batch:
-        data = _restrict(self._data, names)
+        data = build_data.select_input_types(self._data, names)
         source = MemorySource(build_data.build_codecs(data), inputs)
         augmentations = keep_resize(self._split.augmentations)
         if full_size:
@@ -336,18 +336,6 @@ class TrainedGenerator:
     @property
     def _known_inputs(self) -> str:
         return f"the config has: {', '.join(self.input_names)}"
-
-
-def _restrict(data: schema.Data, names: Sequence[str]) -> schema.Data:
-    """The data section with these input types alone, as a set of pairs if its own type needs others, too."""
-    given = [{name: options for name, options in entry.items() if name in names} for entry in data.input_types]
-    required = find(schema.DATASET, data.type).required_input_types
-    return dataclasses.replace(
-        data,
-        type=data.type if set(required) <= set(names) else schema.DEFAULT_DATASET,
-        input_types=[entry for entry in given if entry],
-        input_labels=data.input_labels if any(name in data.input_labels for name in names) else [],
-    )
 
 
 def _join_references(frames: Sequence[Batch]) -> dict[str, Tensor]:

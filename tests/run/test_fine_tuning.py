@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,16 @@ def frames_of(run: Run, sequence: str, *types: str) -> Iterator[dict[str, Path]]
     (root,) = run.config.run.data.train.roots if run.config.run.data.train else ()
     for path in sorted(Path(root, types[0], sequence).iterdir()):
         yield {name: Path(root, name, sequence, path.name) for name in types}
+
+
+def test_sequences_of_ones_own_bring_their_references_along(run: Run, tmp_path: Path) -> None:
+    plain, (root,) = run.generate(tmp_path / "plain"), run.config.run.data.val.roots if run.config.run.data.val else ()
+    for name in ("images", "seg_maps"):
+        shutil.copytree(Path(root, name, "b"), tmp_path / "mine" / name / "b")
+    options = RunOptions(checkpoint=run.weights.path, device="cpu")
+    generate(run.config, tmp_path / "out", options, inputs=tmp_path / "mine")
+    made = {path.name: path.read_bytes() for path in (tmp_path / "out" / "b").iterdir()}
+    assert len(made) == 4 and all(plain[f"b/{name}"] == data for name, data in made.items())
 
 
 def test_clips_made_in_python_are_those_of_inference(run: Run, generator: TrainedGenerator, tmp_path: Path) -> None:

@@ -176,6 +176,20 @@ def test_what_other_weights_or_options_made_is_made_again(change: str, data: Pat
     assert (tmp_path / "out/a.mp4").stat().st_mtime_ns > before
 
 
+@pytest.mark.parametrize("has_test_set", [True, False])
+def test_sequences_of_ones_own_need_no_more_than_labels(has_test_set: bool, data: Path, tmp_path: Path) -> None:
+    generate(config_for(data), tmp_path / "whole", CPU, format="png")
+    config = config_for(data) if has_test_set else config_of("vid2vid", data)
+    for name in ("a", "d"):
+        shutil.copytree(data / "seg_maps" / name, tmp_path / "mine" / "seg_maps" / name)
+    videos = generate(config, tmp_path / "out", CPU, inputs=tmp_path / "mine")
+    assert [video.name for video in videos] == ["a.mp4", "d.mp4"]
+    own, all_ = files_of(tmp_path / "out"), files_of(tmp_path / "whole")
+    frames = [name for name in own if name.endswith(".png")]
+    assert len(frames) == LENGTHS["a"] + LENGTHS["d"]
+    assert all(own[name] == all_[name] for name in frames)
+
+
 @pytest.fixture
 def broken(data: Path, tmp_path: Path) -> Path:
     """Two sequences more: one without a frame that can be read, one whose first and last frames are broken."""
@@ -285,7 +299,10 @@ def test_videos_have_a_comment_and_sides_of_an_even_length(tmp_path: Path) -> No
 
 
 def mistakes() -> Iterator[tuple[str, dict[str, Any], str]]:
-    yield "vid2vid", {"inputs": ["here"]}, "no-videos"
+    yield "vid2vid", {"inputs": ["here"]}, "missing-input"
+    yield "vid2vid", {"inputs": ["."]}, "missing-input-type"
+    yield "vid2vid", {"inputs": ["."], "styles": ["."]}, "no-videos"
+    yield "vid2vid", {"inputs": ["."], "full_size": True}, "no-videos"
     yield "vid2vid", {"num_styles": 2}, "no-random-styles"
     yield "vid2vid", {"fps": 0.0}, "wrong-number"
     yield "vid2vid", {"fps": float("nan")}, "wrong-number"
