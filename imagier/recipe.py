@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from imagier.errors import UserError
 
 Losses = dict[str, Tensor]
+Phases = Iterator[tuple[str, Losses]]  # the player of each, by name
 State = dict[str, Tensor]  # what the next frames of clips follow from
+Frames = Iterator[tuple[dict[str, Tensor], State]]  # the generator's outputs for each, and the state after it
 
 FEW_SHOT = "few_shot_"
 """How the names of tensors begin that belong to a clip as a whole: frames for reference."""
@@ -228,7 +230,7 @@ class Recipe(ABC):
             network.train()
 
     @abstractmethod
-    def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
+    def step(self, batch: Batch, ctx: StepContext) -> Phases:
         """Yields (player, losses); the loop updates that player before it asks for the next.
 
         Never yields inside a `with torch.no_grad()`, which would last until the next phase is asked for.
@@ -266,13 +268,10 @@ class Recipe(ABC):
         """Images for a batch, N x 3 x H x W in [-1, 1]."""
 
     def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Everything that the generator returns for a batch, as in training. The batch norms of an average are measured
-        on it."""
+        """All that the generator returns for a batch, as in training; batch norms of an average are measured on it."""
         return {"fake_images": self.sample(batch, rng)}
 
-    def rollout(
-        self, frames: Iterable[Batch], rng: torch.Generator, state: State | None = None
-    ) -> Iterator[tuple[dict[str, Tensor], State]]:
+    def rollout(self, frames: Iterable[Batch], rng: torch.Generator, state: State | None = None) -> Frames:
         """Generates the frames of clips in order, in constant memory; by default each by itself.
 
         frames: prepared batches of N samples x 1 frame, with what belongs to a clip as a whole (FEW_SHOT) in each.
@@ -290,20 +289,17 @@ class Recipe(ABC):
         """
         return list(self.sample(batch, rng))
 
-    def tune(
-        self, batch: Batch, rng: torch.Generator, *args: Any, **inference_args: Any
-    ) -> Iterator[tuple[str, Losses]] | None:
-        """Phases like those of `step` that fit the networks to a prepared batch before images are made of it.
+    def tune(self, batch: Batch, rng: torch.Generator, *args: Any, **inference_args: Any) -> Phases | None:
+        """Phases like those of `step` that fit copies of the networks to a prepared batch before its clip is made.
 
-        Called once, on copies of the networks; it freezes what is not to learn. None: nothing to do.
+        All of these learns but for what the phases freeze. None: nothing to do.
         """
         return None
 
     def infer_names(self, batch: Batch, *args: Any, **inference_args: Any) -> list[str]:
         """Names of the images that `infer` makes of a batch with these arguments, "sequence/name" each.
 
-        A name that comes again in a run is taken for the same image. (A recipe names the arguments that it knows;
-        `*args` stands here for the type checker alone.)
+        A name that comes again in a run is taken for the same image. (`*args` is here for the type checker alone.)
         """
         return next(iter(batch.keys.values()))
 
@@ -337,10 +333,7 @@ class Recipe(ABC):
         return {next(iter(self.domains)): sample}
 
     def real_images(self, batch: Batch) -> dict[str, Tensor]:
-        """The real images that those of each domain should look like, N x 3 x H x W in [-1, 1]; by default the target.
-
-        Sets of both are compared (FD, KD, ...), so that none needs to belong to another one.
-        """
+        """The real images that those of each domain should look like as a set, N x 3 x H x W in [-1, 1]."""
         target = self.target(batch)
         return {} if target is None else {next(iter(self.domains)): target}
 
@@ -359,10 +352,7 @@ class Recipe(ABC):
     def discriminator_logits(
         self, batch: Batch, rng: torch.Generator
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:
-        """Logits of the discriminators for real and for generated images, of any shape: above 0 is "real".
-
-        Shows whether the players are in balance; None for a method without a discriminator.
-        """
+        """Logits of the discriminators, if any, for real and for generated images, of any shape: above 0 is "real"."""
         return None
 
     def warm_start(self, weights: Mapping[str, Tensor]) -> list[str] | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ from imagier.nn.resize import to_rgb
 from imagier.nn.warp import warp
 from imagier.nn.weight_generator import WEIGHT_GENERATOR_RULES, Generated, HyperParams, WeightGenerator
 from imagier.ranges import Count, Odd, Positive, Several, Share
-from imagier.recipe import Batch, Losses, State, StepContext
+from imagier.recipe import Batch, InferenceInputs, Losses, State, StepContext
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -515,14 +515,12 @@ class Recipe(BaseRecipe):
 
         The frame to be made is one of them, moved and mirrored at random together with its label.
         """
-        if not finetune:
-            return None
-        for name, parameter in self.gen.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and name.startswith(_TUNED))
-        return self._tune(batch, rng, finetune_iter)
+        return self._tune(batch, rng, finetune_iter) if finetune else None
 
     def _tune(self, batch: Batch, rng: torch.Generator, count: int) -> Iterator[tuple[str, Losses]]:
         labels, images = batch["few_shot_label"], batch["few_shot_images"]
+        for name, parameter in self.gen.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and name.startswith(_TUNED))
 
         def draw(most: int) -> int:
             return int(torch.randint(most, (), generator=rng, device=rng.device))
@@ -533,7 +531,8 @@ class Recipe(BaseRecipe):
             is_mirrored = draw(2)
             label, image = (torch.roll(x[:, number : number + 1], shifts, dims=(-2, -1)) for x in (labels, images))
             label, image = (x.flip(-1) if is_mirrored else x for x in (label, image))
-            yield from self._learn(Batch({**batch.tensors, "label": label, "images": image}))
+            references = {"few_shot_label": labels, "few_shot_images": images}
+            yield from self._learn(Batch({**references, "label": label, "images": image}))
 
     def baselines(self, batch: Batch) -> dict[str, Tensor]:
         """The first reference, as it is."""
@@ -548,6 +547,9 @@ class Recipe(BaseRecipe):
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The last frame of each clip, made from the generated ones before it."""
         return to_rgb(self.generate(batch, rng)["fake_images"])
+
+    def inference_inputs(self, **inference_args: Any) -> InferenceInputs:
+        return InferenceInputs(content=("label",))
 
     def target(self, batch: Batch) -> Tensor:
         return to_rgb(batch["images"][:, -1])

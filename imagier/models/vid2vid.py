@@ -6,7 +6,7 @@ Wang et al., Video-to-Video Synthesis, 2018; the generator with spatially adapti
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from imagier.nn.label_parts import find_class_map, split_label
 from imagier.nn.poses import PARTS, PoseType, has_densepose, normalize_densepose
 from imagier.nn.resize import to_rgb
 from imagier.ranges import Count, Odd, Positive, Several, Share
-from imagier.recipe import Batch, Losses, State, StepContext
+from imagier.recipe import Batch, InferenceInputs, Losses, State, StepContext
 from imagier.recipe import Recipe as BaseRecipe
 
 _EMBED, _FLOW, _NORM, _IMAGE = EmbedParams(), FlowParams(), MultiSpadeParams(), PatchParams()
@@ -257,6 +257,9 @@ class Recipe(BaseRecipe):
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The last frame of each clip, made from the generated ones before it."""
         return to_rgb(self.generate(batch, rng)["fake_images"])
+
+    def inference_inputs(self, **inference_args: Any) -> InferenceInputs:
+        return InferenceInputs(content=("label",))
 
     def target(self, batch: Batch) -> Tensor:
         return to_rgb(batch["images"][:, -1])

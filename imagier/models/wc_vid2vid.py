@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ from imagier.nn.pretrained import Frozen, OpenPretrained, Pretrained, Pretrained
 from imagier.nn.reference_names import Rules
 from imagier.nn.resize import to_rgb
 from imagier.ranges import Count, NonNegative, Odd, Positive, Several
-from imagier.recipe import Batch, Losses, State, StepContext
+from imagier.recipe import Batch, InferenceInputs, Losses, State, StepContext
 from imagier.recipe import Recipe as BaseRecipe
 
 _EMBED, _FLOW, _NORM = EmbedParams(), FlowParams(), MultiSpadeParams()
@@ -342,6 +342,9 @@ class Recipe(BaseRecipe):
     def sample(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """The last frame of each clip, made from the generated ones before it."""
         return to_rgb(self.generate(batch, rng)["fake_images"])
+
+    def inference_inputs(self, **inference_args: Any) -> InferenceInputs:
+        return InferenceInputs(content=("label", POINTS))
 
     def target(self, batch: Batch) -> Tensor:
         return to_rgb(batch["images"][:, -1])

@@ -52,6 +52,18 @@ def select_validation_data(data: schema.Data) -> schema.Data:
     return dataclasses.replace(data, type=val.type, input_types=val.input_types, input_image=val.input_image)
 
 
+def select_input_types(data: schema.Data, names: Sequence[str]) -> schema.Data:
+    """The data section with these input types alone, as a set of pairs if its own type needs others, too."""
+    given = [{name: options for name, options in entry.items() if name in names} for entry in data.input_types]
+    required = find(schema.DATASET, data.type).required_input_types
+    return dataclasses.replace(
+        data,
+        type=data.type if set(required) <= set(names) else schema.DEFAULT_DATASET,
+        input_types=[entry for entry in given if entry],
+        input_labels=data.input_labels if any(name in data.input_labels for name in names) else [],
+    )
+
+
 def build_dataset(
     data: schema.Data,
     split: schema.Split,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imagier.config.check import Config
 from imagier.recipe import Batch, Losses, Recipe
@@ -17,7 +17,9 @@ from imagier.run import build_training
 from imagier.run.reference_checkpoint import translate_reference
 from imagier.train import checkpoint
 from imagier.train.checkpoint import FoundCheckpoint
+from imagier.train.clips import name_sequence
 from imagier.train.fit_state import fit_state
+from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ logger = logging.getLogger(__name__)
 def fine_tune(
     recipe: Recipe,
     config: Config,
-    weights: FoundCheckpoint,
+    load_weights: Callable[[], FoundCheckpoint],
     batch: Batch,
     seeds: Sequence[int],
     runtime: Runtime,
@@ -36,17 +38,17 @@ def fine_tune(
     """A copy of a recipe whose generator has learned from a prepared batch; the same recipe if it has nothing to learn.
 
     The copy begins with the recipe's own generator, averaged or not, and with the other networks of the checkpoint.
-    seeds: all that is random follows from them. arguments: the config's `inference_args`. UserError if the checkpoint
-    holds no other networks, or if those that losses use are missing.
+    load_weights: called if it learns. seeds: all that is random follows from them. arguments: the config's
+    `inference_args`. UserError if the checkpoint holds no other networks, or if those that losses use are missing.
     """
     alone = dataclasses.replace(runtime, rank=0, world=1)  # other ranks have other clips
+    if recipe.tune(batch, alone.generator(*seeds), **arguments) is None:
+        return recipe
+    logger.info(f"{name_sequence(batch)}: the networks are fitted to it")
     tuned = recipe.with_networks(**{name: copy.deepcopy(network) for name, network in recipe.networks.items()})
     for network in tuned.networks.values():
         network.requires_grad_(True)
-    phases = tuned.tune(batch, alone.generator(*seeds), **arguments)
-    if phases is None:
-        return recipe
-    _load_others(tuned, config, weights)
+    _load_others(tuned, config, load_weights())
     for network in build_training.load_losses(tuned):
         network.to(runtime.device)
     players = {
@@ -55,15 +57,18 @@ def fine_tune(
     }
     alone.seed(*seeds)
     _train(tuned)
-    count = 0
-    for name, losses in _in_precision(phases, alone):
-        players[name].backward(tuned.total(losses))
-        players[name].update()
-        count += 1
-    logger.info(f"{next(iter(batch.keys.values()), ['batch'])[0]}: networks fitted to it in {count} updates")
+    phases = tuned.tune(batch, alone.generator(*seeds), **arguments)
+    norms = [_update(players[name], tuned.total(losses)) for name, losses in _in_precision(phases or iter(()), alone)]
+    if broken := sum(not norm.isfinite() for norm in norms):
+        logger.warning(f"{broken} of {len(norms)} updates are left out, as their gradients were not finite")
     for network in tuned.networks.values():
         network.requires_grad_(False).eval()
     return tuned
+
+
+def _update(player: Player, loss: Tensor) -> Tensor:
+    player.backward(loss)
+    return player.update()
 
 
 def _train(recipe: Recipe) -> None:

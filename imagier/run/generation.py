@@ -85,10 +85,20 @@ def generate(
     experiment, options = read_experiment_of_run(config_or_logdir, options, overrides)
     with open_runtime(options) as runtime:
         experiment.log_notes()
-        if inputs is None:
-            request = ImageRequest(format=format or "jpg", num_styles=num_styles, has_comparison=side_by_side, fps=fps)
+        inputs = [] if inputs is None else [inputs] if isinstance(inputs, str | Path) else list(inputs)
+        is_video = experiment.config.recipe.cls.is_video
+        if is_video and (styles or full_size):
+            where = "styles" if styles else "full_size"
+            raise UserError("has no effect on videos", where=where, advice="leave it out", code="no-videos")
+        if not inputs or is_video:
+            request = ImageRequest(
+                format=format or ("png" if inputs else "jpg"),
+                num_styles=num_styles,
+                has_comparison=side_by_side,
+                fps=fps,
+                inputs=list(map(Path, inputs)),
+            )
             return write_images(experiment, output_dir, options, runtime, request)
-        inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
         folder = ImageFolder(output_dir, format or "png", [_path(each) for each in [*inputs, *styles]])
         painter = _FilePainter(experiment, options, runtime, full_size=full_size)
         return painter.write(folder, inputs, styles, num_styles)
@@ -117,9 +127,6 @@ class _FilePainter:
     def __init__(self, experiment: Experiment, options: RunOptions, runtime: Runtime, *, full_size: bool) -> None:
         """UserError if the weights are not there or do not fit."""
         config = experiment.config
-        if config.recipe.cls.is_video:
-            advice = "name the folder of the sequences as data.test.roots, or as test_data.test.roots"
-            raise UserError("are images, but the method makes videos", where="inputs", advice=advice, code="no-videos")
         self.config = config
         self.seed = STYLE_SEED if options.seed is None else options.seed
         self.runtime = runtime

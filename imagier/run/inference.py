@@ -28,6 +28,7 @@ from imagier.nn.resize import to_rgb
 from imagier.recipe import Batch, Recipe, name_in_style
 from imagier.run import build_data, build_training
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
+from imagier.run.fine_tuning import fine_tune
 from imagier.run.image_files import ImageFolder
 from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.paths import check_logdir, no_such_path
@@ -89,6 +90,8 @@ class ImageRequest:
     """Of a method for clips: also write input, result and truth side by side."""
     fps: float = 15.0
     """Of its videos, frames in a second."""
+    inputs: Sequence[Path] = ()
+    """Of a method for clips: folders to read in place of the roots of the test set."""
 
     def check(self, config: Config) -> None:
         """UserError: what only methods for clips write is wanted of another one, or the fps are out of range."""
@@ -114,7 +117,11 @@ def write_images(
     """
     request.check(experiment.config)
     config, seed = experiment.config, STYLE_SEED if options.seed is None else options.seed
-    data, split = find_test_set(config)
+    data, split = find_test_set(config, or_training=bool(request.inputs))
+    weights = load_weights(experiment, options)
+    recipe = load_recipe(config, weights, runtime)
+    if request.inputs:
+        data, split = _read_inputs(data, split, recipe, request.inputs)
     if options.num_workers is not None:  # `test_data` has a number of its own
         data = dataclasses.replace(data, num_workers=options.num_workers)
     warn_of_many(data.num_workers, runtime)
@@ -124,8 +131,6 @@ def write_images(
         logger.info(f"augmentations left out, as images are made whole and the same every time: {', '.join(left_out)}")
     roots = [Path(root) for root in split.roots if not is_remote(root, split.dataset_type)]
     folder = ImageFolder(output_dir, request.format, roots)
-    weights = load_weights(experiment, options)
-    recipe = load_recipe(config, weights, runtime)
     painter = _Painter(recipe, config, data, request, seed, runtime)
     samples = build_data.build_dataset(data, split, seed=0).for_inference(request.num_styles)
     loader = build_data.build_held_out_loader(config, runtime, data, split, seed=0, samples=samples)
@@ -152,12 +157,19 @@ def _write_sequences(
     weights: FoundCheckpoint,
     request: ImageRequest,
 ) -> list[Path]:
+    def fit(sequence: str, frame: Batch) -> Recipe:
+        seeds = (painter.seed, hash_name(sequence))
+        return fine_tune(
+            painter.recipe, experiment.config, lambda: weights, frame, seeds, painter.runtime, painter.arguments
+        )
+
     depends_on = [experiment.config.dump(), hash_file(weights.path), str(painter.seed), repr(request)]
     writer = SequenceWriter(
         painter.recipe,
         painter.runtime,
         folder,
         lambda name: (painter.seed, hash_name(name)),
+        fit=fit,
         key="\n".join(depends_on),
         fps=request.fps,
         has_comparison=request.has_comparison,
@@ -167,6 +179,20 @@ def _write_sequences(
     videos = writer.write(loader)
     writer.report.log(folder.folder, painter.runtime, "not of", BRING_BACK)
     return videos
+
+
+def _read_inputs(
+    data: schema.Data, split: schema.Split, recipe: Recipe, inputs: Sequence[Path]
+) -> tuple[schema.Data, schema.Split]:
+    """The sections with folders as roots, and the input types that these have, and those that the method needs."""
+    for folder in inputs:
+        if not folder.is_dir():
+            raise no_such_path(folder, "no such folder", code="missing-input")
+    needed = find_types(data, recipe.inference_inputs().content)
+    names = [codec.name for codec in build_data.build_codecs(data)]
+    types = [name for name in names if name in needed or all((folder / name).is_dir() for folder in inputs)]
+    split = dataclasses.replace(split, roots=list(map(str, inputs)), dataset_type=None, is_lmdb=False)
+    return build_data.select_input_types(data, types), split
 
 
 def find_test_set(config: Config, *, or_training: bool = False) -> tuple[schema.Data, schema.Split]:

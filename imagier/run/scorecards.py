@@ -13,7 +13,7 @@ from typing import Any
 
 from imagier.config.check import Component, Config
 from imagier.errors import UserError
-from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
+from imagier.metrics.feature_metric import FeatureSet
 from imagier.metrics.features import hash_file
 from imagier.metrics.metric import AnyMetric
 from imagier.recipe import Recipe
@@ -39,7 +39,7 @@ from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.disk import describe_error
 from imagier.train.hooks import page
 from imagier.train.hooks.evaluations import FOLDER, NEAREST
-from imagier.train.image_rows import SetKey
+from imagier.train.image_rows import SetKey, list_lacking
 from imagier.train.ranks import raise_on_all_ranks
 from imagier.train.runtime import Runtime
 from imagier.train.scoring import GENERATOR, REAL, Measured, Scorer
@@ -124,11 +124,6 @@ def _count_images(sets: Mapping[SetKey, FeatureSet]) -> int | dict[str, int]:
     return next(iter(counts.values()), 0) if len(counts) < 2 else counts
 
 
-def _count_least(real: Mapping[SetKey, int], metric: FeatureMetric) -> int:
-    """How many real images the metric has in the domain with the fewest."""
-    return min((count for (features, _), count in real.items() if features == metric.features), default=0)
-
-
 class _Measurer:
     """Measures one checkpoint after the other."""
 
@@ -200,16 +195,15 @@ class _Measurer:
 
     def _leave_out_what_needs_more(self) -> None:
         """Leaves out metrics for which there are too few real images. UserError if they were asked for, or are all."""
-        real = {key: len(of) for key, of in (self.scorer.real or {}).items()}
-        few = [metric for metric in self.scorer.of_sets if metric.min_images > _count_least(real, metric)]
-        kept = [metric for metric in self.scorer.of_sets if metric not in few]
+        lacking = list_lacking(self.scorer.real or {}, self.scorer.of_sets)
+        few = [metric for metric, _ in lacking]
         if not few:
             return
-        least = ", ".join(f"{metric.name} needs {metric.min_images}" for metric in few)
-        what = f"too few held-out images ({min(real.values())}): {least}"
-        if self.request.metrics is not None or not (kept or self.scorer.pairwise):
-            raise UserError(what, where="data.val", advice="add images, or leave it out", code="too-few-images")
-        logger.info(f"{what}, and is left out")
+        what = "; ".join(line for _, line in lacking)
+        is_all = not self.scorer.pairwise and len(few) == len(self.scorer.of_sets)
+        if self.request.metrics is not None or is_all:
+            raise UserError(what, where="data.val", advice="add some, or leave it out", code="too-few-images")
+        logger.info(f"left out: {what}")
         self.scorer.leave_out(few)
 
     def _measure(self, recipe: Recipe, found: FoundCheckpoint, weights: str, sha256: str) -> Scorecard:

@@ -6,9 +6,9 @@ import hashlib
 import io
 import logging
 import pickle
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 import torch
@@ -60,13 +60,15 @@ class SequenceWriter:
         folder: ImageFolder,
         seed: Callable[[str], Sequence[int]],
         *,
+        fit: Callable[[str, Batch], Recipe],
         key: str,
         fps: float,
         has_comparison: bool,
         size_types: Sequence[str],
         brings_back: bool,
     ) -> None:
-        """seed: gives the numbers that all that is random in a frame follows from, by its name.
+        """seed: gives the numbers that all that is random in a frame follows from, by its name. fit: what makes a
+        sequence, by its name and its first prepared frame: the recipe, or one that is fitted to it.
 
         key: a hash of all that the files depend on, beside the sequence. has_comparison: also write inputs, result and
         truth side by side, into COMPARISON. size_types: input types whose files have the size that frames should have;
@@ -79,6 +81,7 @@ class SequenceWriter:
         self.comparison = folder.descend(COMPARISON) if has_comparison else None
         self.folders = [folder] if self.comparison is None else [folder, self.comparison]
         self.seed = seed
+        self.fit = fit
         self.key = key
         self.fps = fps
         self.size_types = size_types
@@ -90,27 +93,30 @@ class SequenceWriter:
 
         loader: of the frames of the set, of which each block is a sequence.
         """
-        found = [(loader.find_keys(run), run) for run in loader.list_runs()]
-        sequences = [self._plan(keys, run) for keys, run in found if keys is not None]
-        broken = [run for keys, run in found if keys is None]
+        planned = (self._plan(loader, run) for run in loader.list_runs())
+        sequences = [sequence for sequence in planned if sequence is not None]
         waiting = {sequence.name: sequence for sequence in sequences if not self._is_finished(sequence)}
         if len(waiting) < len(sequences):
             logger.info(f"{self.folder.folder}: {len(sequences) - len(waiting)} sequences are there already")
         left = [sequence.left for sequence in waiting.values() if sequence.left]
-        batches = loader.read([*left, *broken])  # which also counts the broken ones
+        batches = loader.read(left)
         frames = (frame for batch in batches for frame in batch.split(len(batch)))
         for sequence in waiting.values():
             self._remove_temporaries(sequence)
         for name, of_sequence in groupby(frames, key=name_sequence):
             self._roll_out(waiting[name], of_sequence)
             self._finish(waiting.pop(name))
-        for sequence in waiting.values():  # killed between the last frame and the video, or the rest is broken
+        for sequence in waiting.values():  # killed between the last good frame and the video
             self._finish(sequence)
         return [self._video_path(self.folder, sequence) for sequence in sequences]
 
-    def _plan(self, keys: Mapping[str, str], run: range) -> _Sequence:
-        """What is left to do for a sequence, by what is on the disk. keys: the files of one of its frames."""
-        name = next(iter(keys.values())).rpartition("/")[0]
+    def _plan(self, loader: Loader, run: range) -> _Sequence | None:
+        """What is left to do for a sequence, by what is on the disk; None if none of its frames can be read."""
+        first = loader.read_first(run)
+        if first.sample is None:
+            logger.warning(f"skipped: a sequence, of whose {len(run)} frames none can be read: {first.skipped[0]}")
+            return None
+        name = next(iter(first.sample.keys.values())).rpartition("/")[0]
         key = hashlib.sha256(f"{self.key} {name} {len(run)}".encode("utf-8", "surrogateescape")).hexdigest()
         sequence = _Sequence(name, key, run, [], None)
         path = self._state_path(sequence)
@@ -140,7 +146,12 @@ class SequenceWriter:
     def _roll_out(self, sequence: _Sequence, frames: Iterable[Batch]) -> None:
         known = set(sequence.made)  # broken frames that were skipped make what is left begin too early
         fresh = (self.recipe.prepare(frame) for frame in frames if _name(frame) not in known)
-        made = roll_out(self.recipe, fresh, lambda frame: self.seed(_name(frame)), self.runtime, sequence.state)
+        first = next(fresh, None)
+        if first is None:
+            return
+        recipe = self.fit(sequence.name, first)
+        frames = chain([first], fresh)
+        made = roll_out(recipe, frames, lambda frame: self.seed(_name(frame)), self.runtime, sequence.state)
         for frame, outputs, state in made:
             self._write_frame(frame, self.recipe.visualize_frame(outputs)["fake"])
             sequence.made.append(_name(frame))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from imagier.config import schema
 from imagier.config.check import KEEP_SIZE, Config
@@ -23,9 +25,10 @@ from imagier.data.codec import Codec
 from imagier.data.loading.loader import Loader
 from imagier.data.sample import image_sizes, load_stored
 from imagier.errors import UserError
-from imagier.recipe import Batch, InferenceInputs, Recipe
+from imagier.recipe import FEW_SHOT, Batch, InferenceInputs, Recipe, State
 from imagier.run import build_data
 from imagier.run.experiment import CONFIG, ConfigSource, read_experiment
+from imagier.run.fine_tuning import fine_tune
 from imagier.run.inference import (
     Painted,
     collect_arguments,
@@ -34,14 +37,29 @@ from imagier.run.inference import (
     infer_alone,
     load_recipe,
     load_weights,
+    should_bring_back,
     to_pixels,
 )
 from imagier.run.memory_source import KEY, Input, MemorySource
 from imagier.run.options import STYLE_SEED, RunOptions, check_seed
 from imagier.run.paths import no_such_path
-from imagier.run.sizes import get_size, get_stored_size, keep_resize, pad_to_multiple, replace_augmentations, resize
+from imagier.run.sizes import (
+    get_size,
+    get_stored_size,
+    keep_deterministic,
+    keep_resize,
+    pad_to_multiple,
+    replace_augmentations,
+    resize,
+)
+from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
+from imagier.train.checkpoint import FoundCheckpoint
+from imagier.train.clips import roll_out
 from imagier.train.runtime import Runtime
+
+CLIPS = "paired_videos"
+"""The data set that reads frames of a caller's."""
 
 
 def load_generator(
@@ -72,20 +90,22 @@ def load_generator(
     runtime = runtimes.start(device, single=True, local_rank=None)
     try:
         with runtimes.restore_torch_state(runtime):
-            recipe = load_recipe(experiment.config, load_weights(experiment, options), runtime)
+            found = load_weights(experiment, options)
+            recipe = load_recipe(experiment.config, found, runtime)
     finally:
         runtimes.stop(runtime)
-    return TrainedGenerator(experiment.config, recipe, runtime)
+    return TrainedGenerator(experiment.config, recipe, runtime, found.path)
 
 
 class TrainedGenerator:
     """A generator with the weights of a checkpoint. `load_generator` makes it."""
 
-    def __init__(self, config: Config, recipe: Recipe, runtime: Runtime) -> None:
-        """recipe: in eval mode, on the device of the runtime."""
+    def __init__(self, config: Config, recipe: Recipe, runtime: Runtime, weights: Path | None = None) -> None:
+        """recipe: in eval mode, on the device of the runtime. weights: the checkpoint, for a method that is tuned."""
         self.config = config
         self._recipe = recipe
         self._runtime = runtime
+        self._weights = weights
         self._data, self._split = find_test_set(config, or_training=True)
 
     @property
@@ -119,6 +139,73 @@ class TrainedGenerator:
         arguments = {**collect_arguments(self._recipe, self.config, seed), **arguments}
         image, _, _ = self.paint(inputs, (seed,), arguments, full_size=full_size)
         return Image.fromarray(to_pixels(image))
+
+    def rollout(
+        self,
+        frames: Iterable[Mapping[str, Input]],
+        *,
+        references: Sequence[Mapping[str, Input]] = (),
+        seed: int = STYLE_SEED,
+        **arguments: Any,
+    ) -> Iterator[Image.Image]:
+        """RGB images of the frames of a clip, in order, each made when it is asked for. For methods that make clips.
+
+        They are resized and cropped as those of the test set, but nothing else is cut out of them.
+
+        frames: the inputs of each, as of a call. references: those of the frames for reference, of a method that wants
+        some. seed: of all that is random. arguments: of the method's `infer`, on top of `inference_args` of the config.
+
+        UserError as of a call; also if the method makes no clips, or wants references.
+        """
+        check_seed(seed)
+        self._check_arguments(arguments)
+        if not self._recipe.is_video:
+            what, advice = "makes no clips", "call the generator on one image after the other"
+            raise UserError(what, where=self.config.trainer.type, advice=advice, code="no-videos")
+        return self._roll_out(frames, references, seed, collect_arguments(self._recipe, self.config, seed) | arguments)
+
+    def _roll_out(
+        self,
+        frames: Iterable[Mapping[str, Input]],
+        references: Sequence[Mapping[str, Input]],
+        seed: int,
+        arguments: Mapping[str, Any],
+    ) -> Iterator[Image.Image]:
+        types = find_types(self._data, self._recipe.inference_inputs(**arguments).content)
+        known = _join_references([self._load_frame(each, list(each)) for each in references])
+        waiting, numbers = deque[Batch](), itertools.count()
+        clip: Iterator[tuple[Batch, dict[str, Tensor], State]] | None = None
+        for inputs in frames:
+            with self._name_missing(), runtimes.restore_torch_state(self._runtime), torch.no_grad():
+                stored = self._load_frame(inputs, types)
+                waiting.append(self._prepare_frame(stored.replace(**known)))
+                if clip is None:
+                    recipe = self._fine_tune(waiting[0], seed, arguments)
+                    ready = iter(waiting.popleft, None)
+                    clip = roll_out(recipe, ready, lambda frame: (seed, next(numbers)), self._runtime)
+                _, outputs, _ = next(clip)
+            image, size = self._recipe.visualize_frame(outputs)["fake"][0], get_stored_size(stored, types)
+            if should_bring_back(self._recipe, self.config) and size is not None:
+                image = resize(image, size)
+            yield Image.fromarray(to_pixels(image))
+
+    def _prepare_frame(self, frame: Batch) -> Batch:
+        try:
+            return self._recipe.prepare(frame)
+        except UserError as error:
+            if error.code != "no-references":
+                raise
+            what = f"missing: {self.config.trainer.type} makes clips of what some frames show"
+            raise UserError(what, where="references", advice="give one or more", code=error.code) from error
+
+    def _fine_tune(self, frame: Batch, seed: int, arguments: Mapping[str, Any]) -> Recipe:
+        """The recipe, fitted to the references of a prepared frame if the arguments say so."""
+
+        def load() -> FoundCheckpoint:
+            assert self._weights is not None
+            return FoundCheckpoint(self._weights, checkpoint.load(self._weights))
+
+        return fine_tune(self._recipe, self.config, load, frame, (seed,), self._runtime, arguments)
 
     @property
     def is_paired(self) -> bool:
@@ -176,15 +263,29 @@ class TrainedGenerator:
         batch = self._load(inputs, together, full_size)
         return dataclasses.replace(batch, tensors={k: v for each in [*others, batch] for k, v in each.tensors.items()})
 
+    def _load_frame(self, inputs: Mapping[str, Input], types: Sequence[str]) -> Batch:
+        """Those of these types as a batch of one frame."""
+        self._check_names(inputs)
+        names = [name for name in types if name in inputs]
+        if not names:
+            raise self._missing_error(types)
+        data = dataclasses.replace(build_data.select_input_types(self._data, names), type=CLIPS)
+        kept, _ = keep_deterministic(self._split.augmentations)
+        source = MemorySource(build_data.build_codecs(data), inputs)
+        return self._read_source(data, dataclasses.replace(replace_augmentations(self._split, kept), own={}), source)
+
     def _load(self, inputs: Mapping[str, Input], names: Sequence[str], full_size: bool) -> Batch:
-        data = _restrict(self._data, names)
+        data = build_data.select_input_types(self._data, names)
         source = MemorySource(build_data.build_codecs(data), inputs)
         augmentations = keep_resize(self._split.augmentations)
         if full_size:
             height, width = _measure(source, build_data.build_codecs(data))
             augmentations = {"resize_h_w": f"{height}, {width}"}
+        return self._read_source(data, replace_augmentations(self._split, augmentations), source)
+
+    def _read_source(self, data: schema.Data, split: schema.Split, source: MemorySource) -> Batch:
         loader = Loader(
-            build_data.build_dataset(data, replace_augmentations(self._split, augmentations), seed=0, stores=[source]),
+            build_data.build_dataset(data, split, seed=0, stores=[source]),
             batch_size=1,
             device=self._runtime.device,
             finish=build_data.build_expander(data, self.config.trainer.channels_last),
@@ -237,16 +338,10 @@ class TrainedGenerator:
         return f"the config has: {', '.join(self.input_names)}"
 
 
-def _restrict(data: schema.Data, names: Sequence[str]) -> schema.Data:
-    """The data section with these input types alone, as a set of pairs if its own type needs others, too."""
-    given = [{name: options for name, options in entry.items() if name in names} for entry in data.input_types]
-    required = find(schema.DATASET, data.type).required_input_types
-    return dataclasses.replace(
-        data,
-        type=data.type if set(required) <= set(names) else schema.DEFAULT_DATASET,
-        input_types=[entry for entry in given if entry],
-        input_labels=data.input_labels if any(name in data.input_labels for name in names) else [],
-    )
+def _join_references(frames: Sequence[Batch]) -> dict[str, Tensor]:
+    """Frames for reference as recipes expect them in a batch."""
+    names = [name for name, tensor in frames[0].tensors.items() if tensor.dim() > 3] if frames else []
+    return {FEW_SHOT + name: torch.cat([frame[name] for frame in frames], dim=1) for name in names}
 
 
 def _measure(source: MemorySource, codecs: Sequence[Codec]) -> Size:

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from imagier.metrics.feature_metric import FeatureSet
+from imagier.metrics.feature_metric import FeatureMetric, FeatureSet
 from imagier.recipe import Batch
 from imagier.train.clips import FrameJoiner
 from imagier.train.runtime import Runtime
@@ -84,6 +84,19 @@ def merge_sets(rows: Mapping[SetKey, ImageRows], runtime: Runtime) -> dict[SetKe
         assert features is not None
         merged[key] = FeatureSet(features, logits, labels), digests
     return merged
+
+
+def list_lacking(
+    real: Mapping[SetKey, FeatureSet], metrics: Sequence[FeatureMetric]
+) -> list[tuple[FeatureMetric, str]]:
+    """The metrics for which there are too few real images, and a line about each. real: those of all ranks."""
+    found = []
+    for metric in metrics:
+        count = min((len(of) for (features, _), of in real.items() if features == metric.features), default=0)
+        if count < metric.min_images:
+            what = f"held-out parts of {CLIP_FRAMES} frames" if metric.takes_clips else "held-out images"
+            found.append((metric, f"{metric.name} needs {metric.min_images} {what}, but there are {count}"))
+    return found
 
 
 def name_samples(batch: Batch, input_type: str | None) -> list[Name]:

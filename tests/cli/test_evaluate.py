@@ -511,10 +511,10 @@ def test_too_few_images_for_what_is_asked_for_are_one_line(
 ) -> None:
     few = keep(Path(shutil.copytree(trained / "data/val", tmp_path / "val")), 1)
     line = refuse(capsys, "--logdir", run, "--metrics", "l1,fd", *COLORS, few)
-    assert "data.val: too few held-out images (1): FD-colors needs 2" in line
+    assert "data.val: FD-colors needs 2 held-out images, but there are 1" in line
     assert measure("--logdir", run, f"metrics=[l1, {{type: fd, features: '{COLORS[1]}'}}]", few) == 0
     assert [list(card.values) for card in cards(run)] == [["L1"]]
-    assert "FD-colors needs 2, and is left out" in capsys.readouterr().out
+    assert "left out: FD-colors needs 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])

@@ -204,6 +204,62 @@ def test_what_other_weights_or_options_made_is_made_again(change: str, data: Pat
     assert (tmp_path / "out/a.mp4").stat().st_mtime_ns > before
 
 
+@pytest.mark.parametrize("has_test_set", [True, False])
+def test_sequences_of_ones_own_need_no_more_than_labels(has_test_set: bool, data: Path, tmp_path: Path) -> None:
+    generate(config_for(data), tmp_path / "whole", CPU, format="png")
+    config = config_for(data) if has_test_set else config_of("vid2vid", data)
+    for name in ("a", "d"):
+        shutil.copytree(data / "seg_maps" / name, tmp_path / "mine" / "seg_maps" / name)
+    videos = generate(config, tmp_path / "out", CPU, inputs=tmp_path / "mine")
+    assert [video.name for video in videos] == ["a.mp4", "d.mp4"]
+    own, all_ = files_of(tmp_path / "out"), files_of(tmp_path / "whole")
+    frames = [name for name in own if name.endswith(".png")]
+    assert len(frames) == LENGTHS["a"] + LENGTHS["d"]
+    assert all(own[name] == all_[name] for name in frames)
+
+
+@pytest.fixture
+def broken(data: Path, tmp_path: Path) -> Path:
+    """Two sequences more: one without a frame that can be read, one whose first and last frames are broken."""
+    folder = Path(shutil.copytree(data, tmp_path / "broken"))
+    for name, numbers in {"b/c": (8, 9, 10), "a": (8, 14)}.items():
+        for number in numbers:
+            write(folder / "seg_maps" / name / f"{number}.png", b"no image")
+    return folder
+
+
+def test_frames_that_cannot_be_read_are_skipped_and_sequences_without_any_other_one(
+    broken: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    videos = generate(config_for(broken, "data.on_error=skip"), tmp_path / "out", CPU, format="png")
+    assert [video.name for video in videos] == ["a.mp4", "d.mp4"]
+    assert len(frames_of(tmp_path / "out/a.mp4")) == 5
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.png")) == sorted(
+        ["8.png", *(f"{number}.png" for number in range(9, 14))]
+    )
+    told = [message for message in caplog.messages if message.startswith("skipped: ")]
+    assert len(told) == 3 and all(any(name in line for line in told) for name in ("b/c/8.png", "a/8.png", "a/14.png"))
+    with pytest.raises(UserError, match=r"a/8\.png"):
+        generate(config_for(broken), tmp_path / "other", CPU, format="png")
+
+
+def test_a_video_is_written_when_what_a_killed_run_left_cannot_be_read(
+    broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(broken, "data.on_error=skip", "data.num_workers=0")
+    (broken / "seg_maps" / "a" / "8.png").write_bytes((broken / "seg_maps" / "a" / "9.png").read_bytes())
+
+    def die(*args: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("imagier.run.mp4.encode_mp4", die)
+        with pytest.raises(Killed):
+            generate(config, tmp_path / "out", CPU, format="png")
+    generate(config, tmp_path / "out", CPU, format="png")
+    assert len(frames_of(tmp_path / "out/a.mp4")) == 6
+
+
 def test_a_comparison_shows_input_result_and_truth(data: Path, tmp_path: Path) -> None:
     generate(config_for(data), tmp_path / "out", CPU, format="png", side_by_side=True)
     sheet, made, truth = (
@@ -242,6 +298,7 @@ def test_ranks_write_whole_sequences_and_all_together_write_the_same(
             runtime,
             ImageFolder(tmp_path / "out", "png"),
             lambda name: (0, inference.hash_name(name)),
+            fit=lambda name, frame: untrained[0],
             key="",
             fps=15,
             has_comparison=False,
@@ -270,7 +327,10 @@ def test_videos_have_a_comment_and_sides_of_an_even_length(tmp_path: Path) -> No
 
 
 def mistakes() -> Iterator[tuple[str, dict[str, Any], str]]:
-    yield "vid2vid", {"inputs": ["here"]}, "no-videos"
+    yield "vid2vid", {"inputs": ["here"]}, "missing-input"
+    yield "vid2vid", {"inputs": ["."]}, "missing-input-type"
+    yield "vid2vid", {"inputs": ["."], "styles": ["."]}, "no-videos"
+    yield "vid2vid", {"inputs": ["."], "full_size": True}, "no-videos"
     yield "vid2vid", {"num_styles": 2}, "no-random-styles"
     yield "vid2vid", {"fps": 0.0}, "wrong-number"
     yield "vid2vid", {"fps": float("nan")}, "wrong-number"

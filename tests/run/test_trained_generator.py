@@ -61,6 +61,12 @@ def test_an_argument_that_the_method_does_not_have_is_named(
     assert (error.value.where, error.value.code) == (name, "unknown-argument")
 
 
+def test_a_method_for_images_makes_no_clips(generator: TrainedGenerator, label: Path) -> None:
+    with pytest.raises(UserError) as error:
+        generator.rollout([{"seg_maps": label}])
+    assert error.value.code == "no-videos"
+
+
 def test_a_seed_that_is_none_is_named(generator: TrainedGenerator, label: Path) -> None:
     with pytest.raises(UserError) as error:
         generator({"seg_maps": label}, seed=-1)

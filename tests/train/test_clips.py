@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -13,10 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from imagier.metrics import fvd, l1, psnr, warp_error
-from imagier.recipe import Batch, Recipe, State
+from imagier.recipe import Batch, Position, Recipe, State
 from imagier.train.clips import FrameJoiner, roll_out
+from imagier.train.hooks.evaluation import Evaluation
+from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.scoring import GENERATOR, REAL, Scorer
+from imagier.train.trainer import Outcome, Progress, Trainer
+from imagier.train.view import View
 
 CPU = Runtime(torch.device("cpu"))
 LENGTHS = {"a": 5, "b/c": 1, "d": 34}
@@ -122,6 +127,31 @@ def test_clips_are_compared_as_sets_in_parts_of_16_frames(size: int) -> None:
     wanted = torch.stack([part.mean(dim=(2, 3)).flatten() for part in expected])
     assert torch.allclose(real.features.sort(dim=0).values, wanted.sort(dim=0).values, atol=2e-3)
     assert len(generated) == 2 and not torch.allclose(real.features, generated.features, atol=1e-3)
+
+
+@pytest.mark.parametrize(("sequences", "count"), [(["a", "b/c"], 0), (["a", "d"], 2)])
+def test_a_score_of_clips_that_is_none_as_sequences_are_too_short_is_named(
+    sequences: list[str], count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    player = Player(nn.Conv2d(3, 3, 1), torch.optim.SGD([torch.zeros(1)]), CPU, schedule=float, by_iteration=True)
+    hook = Evaluation(
+        lambda: batches(3, sequences),
+        None,
+        View(lambda recipe: nullcontext()),
+        lambda record: None,
+        scorer=Scorer([l1.Metric(), fvd.Metric(features="feature_code:first_and_last_colors")], CPU),
+        every=1,
+        every_epochs=1,
+        seed=0,
+    )
+    trainer = Trainer(Summing(), {"gen": player}, CPU, seed=0)
+    for step in (1, 2):
+        hook.after_step(trainer, Progress(step, Position(0, step), False, Outcome.DONE, []))
+    told = [message for message in caplog.messages if "FVD" in message]
+    assert len(told) == (1 if count == 0 else 0)
+    assert all("16 frames" in message for message in told)
+    assert math.isfinite(hook.last[GENERATOR]["L1"])
+    assert math.isfinite(hook.last[GENERATOR].get("FVD-first_and_last_colors", math.nan)) == (count == 2)
 
 
 def test_frames_are_joined_to_clips_of_their_sequences() -> None:

@@ -32,6 +32,7 @@ from imagier.data.loading.faults import (
     TRIES,
     Guarded,
     OnError,
+    Read,
     free_frames,
     too_many_bad_samples,
     translate_worker_errors,
@@ -177,16 +178,20 @@ class Loader:
         """The samples with these indices, in order. A batch holds samples of one run."""
         return self._batches(self._torch_loader(_InOrder(runs, self.batch_size, None)))
 
-    def find_keys(self, run: Iterable[int]) -> Mapping[str, str] | None:
-        """The files of the first of these samples that can be read; None if all are broken, and skipped."""
-        guarded = Guarded(self.dataset, self.on_error)
+    def read_first(self, run: Sequence[int]) -> Read:
+        """The first sample of a run that can be read; without a sample, what is wrong with all of them.
+
+        UserError if one is broken, and none may be skipped.
+        """
+        guarded, skipped = Guarded(self.dataset, self.on_error), []
         for index in run:
             read = guarded[0, index]
             if read.error is not None:
                 raise read.error
+            skipped += read.skipped
             if read.sample is not None:
-                return read.sample.keys
-        return None
+                return Read(read.sample, skipped)
+        return Read(None, skipped)
 
     def count_batches(self) -> int:
         """Of `once`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,13 @@ from imagier.recipe import Batch, Recipe
 from imagier.train.guard import copy_tensors
 from imagier.train.hooks.baselines import ClassErrors
 from imagier.train.hooks.log import Record
+from imagier.train.image_rows import list_lacking
 from imagier.train.runtime import Runtime
 from imagier.train.scoring import GENERATOR, LIVE, REAL, Scorer, Scores
 from imagier.train.trainer import Outcome, Progress, Trainer
 from imagier.train.view import View, collect_averages
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,8 @@ class Evaluation:
             return scores
         self.by_class |= {name: of.by_class for name, of in measured.items()}
         if self._baselines is None:
+            for _, line in list_lacking(self.scorer.real or {}, self.scorer.of_sets):
+                logger.warning(f"no score: {line}")
             baselines = self.scorer.measure_baselines(trainer.recipe, self.batches, self.training)
             self.by_class |= {name: of.by_class for name, of in baselines.items()}
             self._baselines = self.scorer.score_baselines(baselines, measured[GENERATOR], self.seed)
