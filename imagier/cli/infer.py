@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         metavar="PATH",
         help="files, or folders of files, to make images of (default: the test set of the config); for several input "
-        "types a folder that has one for each, or TYPE=DIR for each",
+        "types a folder that has one for each, or TYPE=DIR for each; for videos a folder that has one for each type",
     )
     add(
         "--output_dir",

@@ -67,9 +67,10 @@ def generate(
     many random styles of every input. format: png (the default with `inputs`), jpg (the default without), webp or tiff.
     full_size: with `inputs`, paint at their size and not at the scale of the training.
 
-    A method for clips writes every sequence of its test set as such files, and as <output_dir>/<sequence>.mp4, whose
-    paths are returned. A call that was killed goes on where it was, and leaves out what is finished. side_by_side: also
-    write input, result and truth, into <output_dir>/side_by_side. fps: of the videos.
+    A method for clips writes every sequence of its test set, or of `inputs`, folders with one for each input type, as
+    such files, and as <output_dir>/<sequence>.mp4, whose paths are returned. A call that was killed goes on where it
+    was, and leaves out what is finished. side_by_side: also write input, result and truth, into
+    <output_dir>/side_by_side. fps: of the videos.
 
     UserError for a mistake in any argument.
     """
