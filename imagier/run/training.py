@@ -255,7 +255,7 @@ def _allow_recompiling(options: RunOptions) -> AbstractContextManager[None]:
         return nullcontext()
     from torch._dynamo import config  # slow
 
-    return config.patch(recompile_limit=RECOMPILE_LIMIT)  # type: ignore[no-any-return]
+    return config.patch(recompile_limit=RECOMPILE_LIMIT)
 
 
 @contextmanager
