@@ -153,8 +153,7 @@ def of_length(batch: Batch, length: int) -> Batch:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OF_CLIPS)
 def test_compiled_networks_serve_frames_of_longer_clips_and_learn_the_same(name: str, data: Path) -> None:
-    """The first frames of a clip differ, and a second length tells the compiler that there will be more: then nothing is
-    new to it."""
+    """The first frames of a clip differ, and a second length tells that there will be more: then nothing is new."""
     config = config_of(name, data)
     plain, compiled, batch = trainer_of(config), trainer_of(config), batch_of(config)
     graphs: list[GraphModule] = []
