@@ -153,7 +153,7 @@ def of_length(batch: Batch, length: int) -> Batch:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OF_CLIPS)
 def test_compiled_networks_serve_frames_of_longer_clips_and_learn_the_same(name: str, data: Path) -> None:
-    """They differ only in what the first frames of a clip lack: later ones bring nothing new to the compiler."""
+    """The first frames of a clip differ, and a second length tells that there will be more: then nothing is new."""
     config = config_of(name, data)
     plain, compiled, batch = trainer_of(config), trainer_of(config), batch_of(config)
     graphs: list[GraphModule] = []
@@ -172,7 +172,7 @@ def test_compiled_networks_serve_frames_of_longer_clips_and_learn_the_same(name:
             for one, other in phases:
                 torch.testing.assert_close(one.losses, other.losses)
             counts.append(len(graphs))
-    assert 0 < counts[0] < counts[1] == counts[2] == counts[3]
+    assert 0 < counts[0] < counts[1] and counts[2] == counts[3]
 
 
 def resident_mib() -> float:
