@@ -18,6 +18,8 @@ from imagier.config.descriptions import split_unit
 from imagier.config.find import Kind, find, list_types
 
 _WEIGHTS = ("params",)
+OWN_KEYS = {schema.DATASET: "spec", schema.CODEC: "input_type"}
+"""Kinds whose keys stand beside those of a section, and the argument of their constructors that is that section."""
 
 
 def json_schema() -> dict[str, Any]:
@@ -35,8 +37,9 @@ def json_schema() -> dict[str, Any]:
         for name in list_types(kind):
             model = constructor_model(find(kind, name), kind.beside, facts.get(section, ()))
             adapters[section, name] = adapter(model)
-    for name in list_types(schema.DATASET):
-        adapters["own", name] = adapter(constructor_model(find(schema.DATASET, name), None, ("spec",)))
+    for kind, fact in OWN_KEYS.items():
+        for name in list_types(kind):
+            adapters[kind.class_name, name] = adapter(constructor_model(find(kind, name), None, (fact,)))
     inputs: list[Any] = [(key, "validation", one) for key, one in adapters.items()]
     references, whole = TypeAdapter.json_schemas(inputs, schema_generator=_WithDescriptions)
     definitions = whole["$defs"]
@@ -45,7 +48,9 @@ def json_schema() -> dict[str, Any]:
         of_types = {key[1]: part for key, part in parts.items() if key[0] == section}
         definitions[section] = {"anyOf": [_OF_THE_USER, *_alternatives(kind, of_types)]}
     definitions["metric"]["anyOf"] += [{"enum": list_types(schema.METRIC)}, {"type": "string", "pattern": "\\."}]
-    _add_own_keys(definitions, [part for key, part in parts.items() if key[0] == "own"])
+    for kind, sections in ((schema.DATASET, ("Data", "Split")), (schema.CODEC, ("InputType",))):
+        own = [part for key, part in parts.items() if key[0] == kind.class_name]
+        _add_own_keys(definitions, sections, own)
     root = parts["run"]
     root["properties"]["metrics"]["items"] = {"$ref": "#/$defs/metric"}
     root["properties"]["trainer"] = {"$ref": "#/$defs/trainer", "description": "The method, and how it trains."}
@@ -86,13 +91,12 @@ def _describe(section: dict[str, Any], model: Any) -> dict[str, Any]:
     return section
 
 
-def _add_own_keys(definitions: dict[str, Any], datasets: Sequence[dict[str, Any]]) -> None:
-    """To sections and splits of data the keys of all our data sets; to these and input types those of any class."""
-    own = {key: value for part in datasets for key, value in part.get("properties", {}).items()}
-    for name in ("Data", "Split", "InputType"):
+def _add_own_keys(definitions: dict[str, Any], sections: Sequence[str], components: Sequence[dict[str, Any]]) -> None:
+    """To sections the keys of all our components of a kind, which stand beside theirs, or those of any class."""
+    own = {key: value for part in components for key, value in part.get("properties", {}).items()}
+    for name in sections:
         section = definitions[name]
-        if name != "InputType":
-            section["properties"] = {**own, **section["properties"]}
+        section["properties"] = {**own, **section["properties"]}
         section["properties"]["type"] = {**section["properties"]["type"], "not": _DOTTED}
         definitions[name] = {"anyOf": [section, _OF_THE_USER]}
 

@@ -290,6 +290,8 @@ def test_inference_gets_the_seed_of_the_run_if_it_asks_for_one(
     seen: list[dict[str, int]] = []
 
     class Asking:
+        is_video = False
+
         def infer(self, batch: Batch, rng: torch.Generator, *, seed: int, a2b: bool = True) -> list[torch.Tensor]:
             seen.append({"seed": seed, "a2b": a2b})
             return [torch.zeros(3, 1, 1)] * len(batch)
