@@ -22,13 +22,12 @@ from imagier.losses.perceptual import PerceptualConfig
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, NoNorm, NormActConv, upsample2x
 from imagier.nn.clip_discriminator import ClipDiscriminator, CropParams, PatchParams, TemporalParams
-from imagier.nn.colorize import colorize
 from imagier.nn.conv import WeightNorm, conv2d
 from imagier.nn.few_shot_flow import FewShotFlowNetwork, FewShotFlowParams
 from imagier.nn.frame_generator import MultiSpadeParams, check_sides
 from imagier.nn.hyper import HYPER_SPADE_RULES, HyperResBlock, HyperSpatiallyAdaptiveNorm, Modulation
 from imagier.nn.label_embedder import EmbedParams, LabelEmbedder
-from imagier.nn.label_parts import find_class_map, split_label
+from imagier.nn.label_parts import find_class_map, show_label
 from imagier.nn.norm import MultiSpatiallyAdaptiveNorm, NormParams, norm2d
 from imagier.nn.poses import (
     PARTS,
@@ -384,6 +383,7 @@ class Recipe(BaseRecipe):
             should_remove_face=gen.remove_face_labels,
             has_foreground=has_foreground,
         )
+        self.normalized = label_lengths if self.has_densepose else normalized  # as `prepare` leaves them
         self.memory = max(gen.num_frames - 1, dis.memory)
         self.estimate_flow: FlowEstimator = OnlineDis()
         self.frame_losses = FrameLosses(
@@ -558,8 +558,7 @@ class Recipe(BaseRecipe):
         return find_class_map(batch["label"][:, -1], self.label_lengths, self.one_hot)
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        labels = split_label(batch["label"][:, -1], self.label_lengths)
-        columns = {name: colorize(part) for name, part in labels.items()}
+        columns = show_label(batch["label"][:, -1], self.label_lengths, self.one_hot, self.normalized)
         return {"reference": to_rgb(batch["few_shot_images"][:, 0]), "images": self.target(batch), **columns}
 
     def visualize_frame(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

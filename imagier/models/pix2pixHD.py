@@ -21,7 +21,6 @@ from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_l
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import ConvNormAct, ResBlock, Upsample2x
-from imagier.nn.colorize import colorize
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.instances import (
     Clusters,
@@ -32,7 +31,7 @@ from imagier.nn.instances import (
     segment_means,
     segments,
 )
-from imagier.nn.label_parts import find_class_map, split_label
+from imagier.nn.label_parts import find_class_map, show_label, show_part
 from imagier.nn.norm import Norm, NormParams, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules, reference_names
@@ -642,21 +641,15 @@ class Recipe(BaseRecipe):
         has_classes = any(name in self.one_hot for name in self.label_lengths)
         if self.has_instances or has_classes or list(self.label_lengths.values()) not in ([1], [2], [3], [4]):
             return {}
-        return {f"{name} as they are": self._show_label(name, batch["label"]) for name in self.label_lengths}
+        (name,) = self.label_lengths
+        return {f"{name} as they are": show_part(batch["label"], is_normalized=name in self.normalized)}
 
     def class_map(self, batch: Batch) -> Tensor | None:
         return find_class_map(batch["label"], self.label_lengths, self.one_hot)
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        columns = {"images": to_rgb(batch["images"])}
-        for name, part in split_label(batch["label"], self.label_lengths).items():
-            is_image = name not in self.one_hot and part.shape[1] <= 4
-            columns[name] = self._show_label(name, part) if is_image else colorize(part)
-        return columns
-
-    def _show_label(self, name: str, part: Tensor) -> Tensor:
-        """A part of the label that is an image, N x 3 x H x W in [-1, 1], whatever range the network sees."""
-        return to_rgb(part if name in self.normalized else part * 2 - 1)
+        columns = show_label(batch["label"], self.label_lengths, self.one_hot, self.normalized)
+        return {"images": to_rgb(batch["images"]), **columns}
 
 
 def _paint(gen: Generator, label: Tensor, images: Tensor | None = None) -> dict[str, Tensor]:

@@ -23,9 +23,8 @@ from imagier.losses.kl import gaussian_kl
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, upsample2x
-from imagier.nn.colorize import colorize
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
-from imagier.nn.label_parts import find_class_map, split_label
+from imagier.nn.label_parts import find_class_map, show_label, show_part
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules
@@ -800,21 +799,15 @@ class Recipe(BaseRecipe):
         """The label itself, if it is an image, such as line art."""
         if self.one_hot or list(self.label_lengths.values()) not in ([1], [2], [3], [4]):
             return {}
-        return {f"{name} as they are": self._show_label(name, batch["label"]) for name in self.label_lengths}
+        (name,) = self.label_lengths
+        return {f"{name} as they are": show_part(batch["label"], is_normalized=name in self.normalized)}
 
     def class_map(self, batch: Batch) -> Tensor | None:
         return find_class_map(batch["label"], self.label_lengths, self.one_hot)
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        columns = {"images": to_rgb(batch["images"])}
-        for name, part in split_label(batch["label"], self.label_lengths).items():
-            is_image = name not in self.one_hot and part.shape[1] <= 4
-            columns[name] = self._show_label(name, part) if is_image else colorize(part)
-        return columns
-
-    def _show_label(self, name: str, part: Tensor) -> Tensor:
-        """A part of the label that is an image, N x 3 x H x W in [-1, 1], whatever range the network sees."""
-        return to_rgb(part if name in self.normalized else part * 2 - 1)
+        columns = show_label(batch["label"], self.label_lengths, self.one_hot, self.normalized)
+        return {"images": to_rgb(batch["images"]), **columns}
 
     def inference_inputs(self, **inference_args: Any) -> InferenceInputs:
         if not self.gen.style_dims:

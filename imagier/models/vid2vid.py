@@ -17,12 +17,11 @@ from imagier.losses.frames import LOG_NAMES, FrameLosses
 from imagier.losses.gan import GanMode
 from imagier.losses.perceptual import PerceptualConfig
 from imagier.nn.clip_discriminator import ClipDiscriminator, CropParams, PatchParams, TemporalParams
-from imagier.nn.colorize import colorize
 from imagier.nn.conv import WeightNorm
 from imagier.nn.flow_network import FlowParams
 from imagier.nn.frame_generator import FrameGenerator, MultiSpadeParams
 from imagier.nn.label_embedder import EmbedParams
-from imagier.nn.label_parts import find_class_map, split_label
+from imagier.nn.label_parts import find_class_map, show_label
 from imagier.nn.poses import PARTS, PoseType, has_densepose, normalize_densepose
 from imagier.nn.resize import to_rgb
 from imagier.ranges import Count, Odd, Positive, Several, Share
@@ -182,6 +181,7 @@ class Recipe(BaseRecipe):
             should_remove_face=gen.remove_face_labels,
             has_foreground=has_foreground,
         )
+        self.normalized = label_lengths if self.has_densepose else normalized  # as `prepare` leaves them
         self.memory = max(gen.num_frames - 1, dis.memory)
         self.estimate_flow: FlowEstimator = OnlineDis()
         self.frame_losses = FrameLosses(
@@ -268,8 +268,8 @@ class Recipe(BaseRecipe):
         return find_class_map(batch["label"][:, -1], self.label_lengths, self.one_hot)
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        labels = split_label(batch["label"][:, -1], self.label_lengths)
-        return {"images": self.target(batch), **{name: colorize(part) for name, part in labels.items()}}
+        columns = show_label(batch["label"][:, -1], self.label_lengths, self.one_hot, self.normalized)
+        return {"images": self.target(batch), **columns}
 
     def visualize_frame(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A frame, and what it is made of."""

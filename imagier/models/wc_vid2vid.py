@@ -7,7 +7,7 @@ first made; what is known of a new frame before it is made guides the generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
 from typing import Any, ClassVar
@@ -23,12 +23,11 @@ from imagier.losses.frames import LOG_NAMES, FrameLosses
 from imagier.losses.gan import GanMode
 from imagier.losses.perceptual import PerceptualConfig
 from imagier.nn.clip_discriminator import ClipDiscriminator
-from imagier.nn.colorize import colorize
 from imagier.nn.conv import WeightNorm
 from imagier.nn.flow_network import FlowParams
 from imagier.nn.frame_generator import FrameGenerator, GuidanceParams, MultiSpadeParams
 from imagier.nn.label_embedder import EmbedParams
-from imagier.nn.label_parts import find_class_map, split_label
+from imagier.nn.label_parts import find_class_map, show_label
 from imagier.nn.point_cloud import PointCloud, empty_cloud, paint, render
 from imagier.nn.pretrained import Frozen, OpenPretrained, Pretrained, PretrainedParams
 from imagier.nn.reference_names import Rules
@@ -204,6 +203,7 @@ class Recipe(BaseRecipe):
         dis: ClipDiscriminator,
         label_lengths: Mapping[str, int],
         one_hot: Sequence[str] = (),
+        normalized: Collection[str] = (),
         gan_mode: GanMode = "hinge",
         loss_weight: LossWeights,
         perceptual_loss: PerceptualConfig | None = None,
@@ -213,6 +213,7 @@ class Recipe(BaseRecipe):
     ) -> None:
         """label_lengths: channels of each type in the label, in order.
         one_hot: types with a channel per class.
+        normalized: types in [-1, 1] instead of [0, 1].
         gan_mode: The adversarial loss: hinge (Lim & Ye 2017), least_square (Mao et al. 2017), non_saturated or softplus
             (Goodfellow et al. 2014), wasserstein (Arjovsky et al. 2017).
         loss_weight: Factor of each loss in the total.
@@ -225,6 +226,7 @@ class Recipe(BaseRecipe):
         self.dis = dis
         self.label_lengths = label_lengths
         self.one_hot = one_hot
+        self.normalized = normalized
         self.loss_weight = expand_weights(loss_weight, dis)
         self.check_weights("gan")
         self.perceptual_config = perceptual_loss
@@ -353,8 +355,8 @@ class Recipe(BaseRecipe):
         return find_class_map(batch["label"][:, -1], self.label_lengths, self.one_hot)
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        labels = split_label(batch["label"][:, -1], self.label_lengths)
-        return {"images": self.target(batch), **{name: colorize(part) for name, part in labels.items()}}
+        columns = show_label(batch["label"][:, -1], self.label_lengths, self.one_hot, self.normalized)
+        return {"images": self.target(batch), **columns}
 
     def visualize_frame(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A frame, and what it is made of."""
