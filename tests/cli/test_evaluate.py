@@ -397,10 +397,10 @@ import os, signal, sys
 from imagier.cli import main
 from imagier.run import scorecards
 measure = scorecards._Measurer._measure
-def killed(self, recipe, found, weights):
+def killed(self, recipe, found, *rest):
     if "000000004" in found.path.name:
         os.kill(os.getpid(), signal.SIGKILL)
-    return measure(self, recipe, found, weights)
+    return measure(self, recipe, found, *rest)
 scorecards._Measurer._measure = killed
 sys.exit(main())
 """
