@@ -24,14 +24,14 @@ from imagier.nn.blocks import LEAKY_SLOPE, NoNorm, NormActConv, upsample2x
 from imagier.nn.clip_discriminator import ClipDiscriminator, CropParams, PatchParams, TemporalParams
 from imagier.nn.conv import WeightNorm, conv2d
 from imagier.nn.few_shot_flow import FewShotFlowNetwork, FewShotFlowParams
-from imagier.nn.frame_generator import MultiSpadeParams, check_sides
+from imagier.nn.frame_generator import MultiSpadeParams, append_frame, check_sides
 from imagier.nn.hyper import HYPER_SPADE_RULES, HyperResBlock, HyperSpatiallyAdaptiveNorm, Modulation
 from imagier.nn.label_embedder import EmbedParams, LabelEmbedder
 from imagier.nn.label_parts import find_class_map, show_label
 from imagier.nn.norm import MultiSpatiallyAdaptiveNorm, NormParams, norm2d
 from imagier.nn.poses import (
-    PARTS,
     PoseType,
+    draw_dropped_parts,
     filter_pose_label,
     find_body_parts,
     find_face,
@@ -373,7 +373,6 @@ class Recipe(BaseRecipe):
         self.loss_weight = expand_weights(loss_weight, dis)
         self.check_weights("gan")
         self.perceptual_config = perceptual_loss
-        self.random_drop_prob = random_drop_prob
         self.reuse_gen_output = reuse_gen_output
         self.shows_poses = gen.pose_type is not None
         self.has_densepose = has_densepose(
@@ -383,6 +382,7 @@ class Recipe(BaseRecipe):
             should_remove_face=gen.remove_face_labels,
             has_foreground=has_foreground,
         )
+        self.drop_share = random_drop_prob if self.has_densepose else 0.0
         self.normalized = label_lengths if self.has_densepose else normalized  # as `prepare` leaves them
         self.memory = max(gen.num_frames - 1, dis.memory)
         self.estimate_flow: FlowEstimator = OnlineDis()
@@ -395,7 +395,7 @@ class Recipe(BaseRecipe):
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """The frames of the clips one after the other, each with an update of either player."""
-        dropped = [self._draw_dropped_parts(batch, ctx.rng) for _ in ("label", "few_shot_label")]
+        dropped = [draw_dropped_parts(self.drop_share, ctx.rng) for _ in ("label", "few_shot_label")]
         yield from self._learn(self._prepare(batch, *dropped))
 
     def _learn(self, batch: Batch) -> Iterator[tuple[str, Losses]]:
@@ -432,12 +432,6 @@ class Recipe(BaseRecipe):
         return batch.replace(
             label=label, few_shot_label=normalize_densepose(batch["few_shot_label"], dropped_of_references)
         )
-
-    def _draw_dropped_parts(self, batch: Batch, rng: torch.Generator) -> Tensor | None:
-        """Which parts of the body are removed from all labels of a step, bool [24]."""
-        if not (self.has_densepose and self.random_drop_prob):
-            return None
-        return torch.rand(PARTS, generator=rng, device=batch["label"].device) < self.random_drop_prob
 
     def _make_frame(self, batch: Batch, t: int, past: Sequence[Tensor]) -> dict[str, Tensor]:
         """What the generator makes of a moment. past: generated frames, the oldest first."""
@@ -482,15 +476,12 @@ class Recipe(BaseRecipe):
         frames: prepared batches of N samples x 1 frame, with the references in each. Yields the generator's outputs for
         each and the state after it; a state given begins where that frame ended.
         """
-        before, most = state or {}, self.gen.num_frames - 1
-        for batch in frames:
-            label, references = batch["label"], (batch["few_shot_label"], batch["few_shot_images"])
-            fake = self.gen(label[:, 0], *references, before.get("labels"), before.get("images"))
-            seen = {"labels": label, "images": fake["fake_images"].detach()[:, None]}
-            if before:
-                seen = {name: torch.cat([before[name], new], dim=1) for name, new in seen.items()}
-            before = {name: tensor[:, -most:] for name, tensor in seen.items()}
-            yield fake, before
+        labels, images = (None, None) if state is None else (state["labels"], state["images"])
+        for frame in frames:
+            fake = self.gen(frame["label"][:, 0], frame["few_shot_label"], frame["few_shot_images"], labels, images)
+            labels = append_frame(labels, frame["label"][:, 0], self.gen.num_frames - 1)
+            images = append_frame(images, fake["fake_images"].detach(), self.gen.num_frames - 1)
+            yield fake, {"labels": labels, "images": images}
 
     def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """The generator's outputs for the last frame, made from the generated ones before it."""

@@ -19,10 +19,10 @@ from imagier.losses.perceptual import PerceptualConfig
 from imagier.nn.clip_discriminator import ClipDiscriminator, CropParams, PatchParams, TemporalParams
 from imagier.nn.conv import WeightNorm
 from imagier.nn.flow_network import FlowParams
-from imagier.nn.frame_generator import FrameGenerator, MultiSpadeParams
+from imagier.nn.frame_generator import FrameGenerator, MultiSpadeParams, append_frame
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.label_parts import find_class_map, show_label
-from imagier.nn.poses import PARTS, PoseType, has_densepose, normalize_densepose
+from imagier.nn.poses import PoseType, draw_dropped_parts, has_densepose, normalize_densepose
 from imagier.nn.resize import to_rgb
 from imagier.ranges import Count, Odd, Positive, Several, Share
 from imagier.recipe import Batch, InferenceInputs, Losses, State, StepContext
@@ -172,7 +172,6 @@ class Recipe(BaseRecipe):
         self.loss_weight = expand_weights(loss_weight, dis)
         self.check_weights("gan")
         self.perceptual_config = perceptual_loss
-        self.random_drop_prob = random_drop_prob
         self.reuse_gen_output = reuse_gen_output
         self.has_densepose = has_densepose(
             label_lengths,
@@ -181,6 +180,7 @@ class Recipe(BaseRecipe):
             should_remove_face=gen.remove_face_labels,
             has_foreground=has_foreground,
         )
+        self.drop_share = random_drop_prob if self.has_densepose else 0.0
         self.normalized = label_lengths if self.has_densepose else normalized  # as `prepare` leaves them
         self.memory = max(gen.num_frames - 1, dis.memory)
         self.estimate_flow: FlowEstimator = OnlineDis()
@@ -193,7 +193,7 @@ class Recipe(BaseRecipe):
 
     def step(self, batch: Batch, ctx: StepContext) -> Iterator[tuple[str, Losses]]:
         """The frames of the clips one after the other, each with an update of either player."""
-        batch = self._prepare(batch, self._draw_dropped_parts(batch, ctx.rng))
+        batch = self._prepare(batch, draw_dropped_parts(self.drop_share, ctx.rng))
         past: list[Tensor] = []
         for t in range(batch["images"].shape[1]):
             frame = self.frame_losses.look_at(self.dis, batch.tensors, t, past)
@@ -215,12 +215,6 @@ class Recipe(BaseRecipe):
         check_flow(batch.tensors)
         return batch.replace(label=normalize_densepose(batch["label"], dropped)) if self.has_densepose else batch
 
-    def _draw_dropped_parts(self, batch: Batch, rng: torch.Generator) -> Tensor | None:
-        """Which parts of the body are removed from all labels of a step, bool [24]."""
-        if not (self.has_densepose and self.random_drop_prob):
-            return None
-        return torch.rand(PARTS, generator=rng, device=batch["label"].device) < self.random_drop_prob
-
     def _inputs(self, batch: Batch, t: int, past: Sequence[Tensor]) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """What the generator sees at a moment. past: generated frames, the oldest first."""
         labels, seen = batch["label"], past[-(self.gen.num_frames - 1) :]
@@ -232,16 +226,12 @@ class Recipe(BaseRecipe):
         self, frames: Iterable[Batch], rng: torch.Generator, state: State | None = None
     ) -> Iterator[tuple[dict[str, Tensor], State]]:
         """The frames of clips, each made from the labels and the generated frames before it, which are the state."""
-        count = self.gen.num_frames - 1
+        labels, images = (None, None) if state is None else (state["labels"], state["images"])
         for frame in frames:
-            label = frame["label"][:, -1]
-            labels, images = (None, None) if state is None else (state["labels"], state["images"])
-            fake = self.gen(label, labels, images)
-            latest = {"labels": label[:, None], "images": fake["fake_images"].detach()[:, None]}
-            if state is not None:
-                latest = {name: torch.cat([state[name], latest[name]], dim=1) for name in latest}
-            state = {name: tensor[:, -count:] for name, tensor in latest.items()}
-            yield fake, state
+            fake = self.gen(frame["label"][:, 0], labels, images)
+            labels = append_frame(labels, frame["label"][:, 0], self.gen.num_frames - 1)
+            images = append_frame(images, fake["fake_images"].detach(), self.gen.num_frames - 1)
+            yield fake, {"labels": labels, "images": images}
 
     def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """The generator's outputs for the last frame, made from the generated ones before it."""

@@ -25,7 +25,7 @@ from imagier.losses.perceptual import PerceptualConfig
 from imagier.nn.clip_discriminator import ClipDiscriminator
 from imagier.nn.conv import WeightNorm
 from imagier.nn.flow_network import FlowParams
-from imagier.nn.frame_generator import FrameGenerator, GuidanceParams, MultiSpadeParams
+from imagier.nn.frame_generator import FrameGenerator, GuidanceParams, MultiSpadeParams, append_frame
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.label_parts import find_class_map, show_label
 from imagier.nn.point_cloud import PointCloud, empty_cloud, paint, render
@@ -315,8 +315,8 @@ class Recipe(BaseRecipe):
         if POINTS in now and past.count >= self.gen.start_from:
             cloud = paint(cloud, now[POINTS][:, 0], latest)
         newest = self.gen.num_frames - 1
-        labels, images = _append(past.labels, now["label"], newest), _append(past.images, latest[:, None], newest)
-        return _Past(labels, images, cloud, past.count + 1, past.code)
+        labels = append_frame(past.labels, now["label"][:, 0], newest)
+        return _Past(labels, append_frame(past.images, latest, newest), cloud, past.count + 1, past.code)
 
     def rollout(
         self, frames: Iterable[Batch], rng: torch.Generator, state: State | None = None
@@ -367,11 +367,6 @@ class Recipe(BaseRecipe):
         if "warped_images" in outputs:
             columns |= {"warped": outputs["warped_images"], "painted anew": outputs["fake_occlusion_masks"] * 2 - 1}
         return {name: to_rgb(column) for name, column in columns.items()}
-
-
-def _append(before: Tensor | None, latest: Tensor, count: int) -> Tensor:
-    """The newest frames of N x P x C x H x W and N x 1 x C x H x W."""
-    return latest if before is None else torch.cat([before, latest], dim=1)[:, -count:]
 
 
 def _pack(past: _Past) -> State:

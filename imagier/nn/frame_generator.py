@@ -349,3 +349,9 @@ def _freeze_unused(block: nn.Module) -> None:
     for module in block.modules():
         if isinstance(module, MultiSpatiallyAdaptiveNorm):
             module.of_map[1:].requires_grad_(False)
+
+
+def append_frame(before: Tensor | None, latest: Tensor, count: int) -> Tensor:
+    """The `count` newest of the frames N x P x C x H x W, if there are any, and N x C x H x W after them."""
+    latest = latest[:, None]
+    return latest if before is None else torch.cat([before, latest], dim=1)[:, -count:]

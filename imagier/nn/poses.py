@@ -82,6 +82,11 @@ def has_densepose(
     return True
 
 
+def draw_dropped_parts(share: float, rng: torch.Generator) -> Tensor | None:
+    """Which parts of the body are removed from all labels of a step, bool [24], each with this chance; None for 0."""
+    return torch.rand(PARTS, generator=rng, device=rng.device) < share if share else None
+
+
 def normalize_densepose(label: Tensor, dropped: Tensor | None = None) -> Tensor:
     """A label N x T x L x H x W in [0, 1] -> the same in [-1, 1], its parts spread over the whole range.
 

@@ -35,8 +35,8 @@ def input_type(data: schema.Data, name: str) -> schema.InputType:
 def test_data_sections_of_the_unit_tests_are_accepted_unchanged(tmp_path: Path, name: str) -> None:
     run, notes = config_of(tmp_path, name)
     places = [note.partition(": ")[2].partition(":")[0] for note in notes]
-    told = ["unprojections", "flow_network"] if name == "world" else ["flow_network"]
-    assert [place for place in places if not place.startswith(("trainer.", "gen."))] == told
+    expected = ["unprojections", "flow_network"] if name == "world" else ["flow_network"]
+    assert [place for place in places if not place.startswith(("trainer.", "gen."))] == expected
     assert run.data.keypoint_data_types == []
 
 

@@ -212,8 +212,8 @@ def test_few_shot_vid2vid_reads_what_the_reference_read_and_tells_the_rest(tmp_p
     assert (gen["hyper"].method_to_use_ref_labels, gen["hyper"].attention.num_downsamples) == ("mul", 1)
     assert (gen["activation_norm_params"].kernel_size, gen["flow"].num_blocks, gen["num_frames"]) == (1, 6, 2)
     assert gen["flow"].multi_spade_combine.embed.sep_warp_embed
-    told = [note.partition(": ")[2].partition(":")[0] for note in notes]
-    assert told == ["gen.hyper.kernel_size", "gen.flow.no_flow"]
+    noted = [note.partition(": ")[2].partition(":")[0] for note in notes]
+    assert noted == ["gen.hyper.kernel_size", "gen.flow.no_flow"]
     assert config.players["dis"].cls is fs_vid2vid.Discriminator
     (tmp_path / "dumped.yaml").write_text(config.dump())
     assert read(tmp_path / "dumped.yaml") == (config, [])

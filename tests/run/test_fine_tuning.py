@@ -139,8 +139,8 @@ def test_inference_fits_the_networks_to_each_sequence_and_a_killed_call_ends_wit
 ) -> None:
     caplog.set_level(logging.INFO, "imagier")
     plain, whole = run.generate(tmp_path / "plain"), run.generate(tmp_path / "whole", *TUNED)
-    told = [line for line in caplog.messages if "fitted" in line]
-    assert [line.partition(":")[0] for line in told] == ["a", "b"]
+    messages = [line for line in caplog.messages if "fitted" in line]
+    assert [line.partition(":")[0] for line in messages] == ["a", "b"]
     frames = [name for name in whole if name.endswith("png")]
     assert len(frames) == SAMPLES and all(plain[name] != whole[name] for name in frames)
     monkeypatch.setattr(sequences, "STATE_EVERY", 2)

@@ -237,8 +237,10 @@ def test_frames_that_cannot_be_read_are_skipped_and_sequences_without_any_other_
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.png")) == sorted(
         ["8.png", *(f"{number}.png" for number in range(9, 14))]
     )
-    told = [message for message in caplog.messages if message.startswith("skipped: ")]
-    assert len(told) == 3 and all(any(name in line for line in told) for name in ("b/c/8.png", "a/8.png", "a/14.png"))
+    skipped = [message for message in caplog.messages if message.startswith("skipped: ")]
+    assert len(skipped) == 3 and all(
+        any(name in line for line in skipped) for name in ("b/c/8.png", "a/8.png", "a/14.png")
+    )
     with pytest.raises(UserError, match=r"a/8\.png"):
         generate(config_for(broken), tmp_path / "other", CPU, format="png")
 

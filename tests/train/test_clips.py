@@ -147,9 +147,9 @@ def test_a_score_of_clips_that_is_none_as_sequences_are_too_short_is_named(
     trainer = Trainer(Summing(), {"gen": player}, CPU, seed=0)
     for step in (1, 2):
         hook.after_step(trainer, Progress(step, Position(0, step), False, Outcome.DONE, []))
-    told = [message for message in caplog.messages if "FVD" in message]
-    assert len(told) == (1 if count == 0 else 0)
-    assert all("16 frames" in message for message in told)
+    messages = [message for message in caplog.messages if "FVD" in message]
+    assert len(messages) == (1 if count == 0 else 0)
+    assert all("16 frames" in message for message in messages)
     assert math.isfinite(hook.last[GENERATOR]["L1"])
     assert math.isfinite(hook.last[GENERATOR].get("FVD-first_and_last_colors", math.nan)) == (count == 2)
 
