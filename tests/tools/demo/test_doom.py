@@ -67,7 +67,7 @@ def test_the_maps_of_a_file_are_found(tmp_path: Path) -> None:
 
 def test_rays_end_where_walls_floors_and_ceilings_are(room: DoomMap) -> None:
     # From (300, 500), 40 high, to the west: a wall at x = 0, straight across the view.
-    depth, seen = cast_rays(room, Pose(300, 500, 40, 180), LENS)
+    depth, seen, _ = cast_rays(room, Pose(300, 500, 40, 180), LENS)
     rise = (49.5 - np.arange(100)) / 120
     expected = np.minimum(np.where(rise < 0, 40 / np.maximum(-rise, 1e-9), 88 / np.maximum(rise, 1e-9)), 300)
     np.testing.assert_allclose(depth, np.repeat(expected[:, None], 100, axis=1))
@@ -76,7 +76,7 @@ def test_rays_end_where_walls_floors_and_ceilings_are(room: DoomMap) -> None:
 
 
 def test_behind_an_opening_are_a_step_a_pond_and_the_sky(room: DoomMap) -> None:
-    depth, seen = cast_rays(room, Pose(500, 500, 40, 0), LENS)
+    depth, seen, _ = cast_rays(room, Pose(500, 500, 40, 0), LENS)
     column, rise = 50, (49.5 - np.arange(100)) / 120
     to_line, to_end = 768 - 500, ROOM - 500
     for row, slope in enumerate(rise):
@@ -97,7 +97,7 @@ def test_behind_an_opening_are_a_step_a_pond_and_the_sky(room: DoomMap) -> None:
 
 def test_a_turn_moves_walls_sideways(room: DoomMap) -> None:
     # The corner (0, 0) from (300, 300): 45 degrees to the left of the south wall's foot.
-    depth, _ = cast_rays(room, Pose(300, 300, 40, 225), LENS)
+    depth, _, _ = cast_rays(room, Pose(300, 300, 40, 225), LENS)
     assert depth[49].argmax() in (49, 50)
     np.testing.assert_allclose(depth[49], depth[49, ::-1])
     x = (0 - LENS.cx) / LENS.fx  # the leftmost ray looks to the east of the corner, onto the wall at y = 0

@@ -56,17 +56,22 @@ class DoomMap:
     """S: what happens to whoever stands there; 0: nothing."""
     things: np.ndarray
     """Where players, monsters, items and decorations start, N x 2."""
+    textures: np.ndarray
+    """What covers each of the 6 L + 2 S surfaces, S8: the upper, lower and middle part of the right side of each line,
+    then of its left side; the floor of each sector; its ceiling."""
+    light: np.ndarray
+    """Of each surface: that of the sector it faces, 0 to 1."""
 
 
 def list_maps(wad: Path) -> list[str]:
     """The names of all maps in a WAD file, such as MAP01 or E1M1."""
-    names = [name for name, _, _ in _list_lumps(wad)]
+    names = [name for name, _, _ in list_lumps(wad)]
     return [name for name, following in pairwise(names) if following == "THINGS"]
 
 
 def read_map(wad: Path, name: str) -> DoomMap:
     """A map by its name, which the file must have."""
-    lumps = _list_lumps(wad)
+    lumps = list_lumps(wad)
     first = next(index for index, lump in enumerate(lumps) if lump[0] == name)
     parts = {}
     with wad.open("rb") as file:
@@ -86,13 +91,18 @@ def _connect(parts: dict[str, np.ndarray]) -> DoomMap:
         return np.where(known, sides["sector"][np.where(known, side, 0)].astype(np.int64), NO_SECTOR)
 
     middle = sides["middle"][lines["right"] % len(sides)]
+    right, left = find_sector(lines["right"]), find_sector(lines["left"])
     start, end = points[lines["start"]], points[lines["end"]]
     kept = (start != end).any(axis=1)
+    parts_of_sides = np.stack([sides[part] for part in ("upper", "lower", "middle")], axis=1)
+    of_walls = np.stack([parts_of_sides[lines[side] % len(sides)] for side in ("right", "left")], axis=1)[kept]
+    faced = np.stack([right, left], axis=1)[kept].repeat(3)
+    light = sectors["light"].clip(0, 255) / 255
     return DoomMap(
         start=start[kept],
         end=end[kept],
-        right=find_sector(lines["right"])[kept],
-        left=find_sector(lines["left"])[kept],
+        right=right[kept],
+        left=left[kept],
         is_blocking=((lines["flags"] & _IMPASSABLE) > 0)[kept],
         has_texture=((middle != b"-") & (lines["left"] != _NO_SIDE))[kept],
         special=lines["special"][kept].astype(np.int64),
@@ -102,10 +112,12 @@ def _connect(parts: dict[str, np.ndarray]) -> DoomMap:
         is_liquid=np.array([flat.startswith(_LIQUIDS) for flat in sectors["floor_flat"].tolist()], bool),
         special_sector=sectors["special"].astype(np.int64),
         things=things,
+        textures=np.concatenate([of_walls.ravel(), sectors["floor_flat"], sectors["ceiling_flat"]]),
+        light=np.concatenate([light[faced], light, light]),
     )
 
 
-def _list_lumps(wad: Path) -> list[tuple[str, int, int]]:
+def list_lumps(wad: Path) -> list[tuple[str, int, int]]:
     """Name, offset and length in bytes of everything in a WAD file."""
     with wad.open("rb") as file:
         count, offset = struct.unpack("<4xii", file.read(12))

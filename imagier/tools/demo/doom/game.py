@@ -28,7 +28,7 @@ _OFF_THE_WAY = 24.0
 _SETTLING_FRAMES = 14
 _FLOOR_OR_CEILING = 1
 """In the game's labels; walls and the sky are 0, things are more."""
-_BRIGHTER = (255 * (np.arange(256) / 255) ** (1 / 1.5)).round().astype(np.uint8)
+BRIGHTER = (255 * (np.arange(256) / 255) ** (1 / 1.5)).round().astype(np.uint8)
 """The game is made for dark rooms."""
 _CONSOLE = ("god", "notarget", "movebob 0")
 """Nobody attacks, nobody dies, and the camera does not bob."""
@@ -151,7 +151,7 @@ def _take(game: Any, size_px: int) -> View:
 
     return View(
         pose=Pose(*(float(number) for number in state.game_variables)),
-        image=_BRIGHTER[reduce(np.ascontiguousarray(state.screen_buffer[square]))],
+        image=BRIGHTER[reduce(np.ascontiguousarray(state.screen_buffer[square]))],
         depth=state.depth_buffer[square][np.ix_(centers, centers)],
         things=things[np.ix_(centers, centers)],
         touches_thing=reduce((things > 0).astype(np.float32)) > 0,

@@ -15,6 +15,8 @@ from imagier.tools.demo.doom.doom_map import NO_SECTOR, DoomMap
 SKY, FLOOR, CEILING, WALL, LIQUID = range(5)
 """What pixels show."""
 
+_UPPER, _LOWER, _MIDDLE = range(3)
+"""Parts of a side of a line."""
 _NEAREST = 1e-3
 _AWRY = 37.3
 """A direction in which lines rarely run."""
@@ -50,14 +52,19 @@ class Pose:
         return float(np.cos(angle)), float(np.sin(angle))
 
 
-def cast_rays(doom_map: DoomMap, pose: Pose, lens: Lens) -> tuple[np.ndarray, np.ndarray]:
-    """Depth H x W, along the view, inf where the sky is, and what is seen, H x W, uint8."""
+def cast_rays(doom_map: DoomMap, pose: Pose, lens: Lens) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Depth H x W, along the view, inf where the sky is; what is seen, H x W, uint8; which surface, H x W, -1 for none.
+
+    Surfaces are numbered as `DoomMap.textures` are.
+    """
     hits = _find_hits(doom_map, pose, lens)
     rise = ((lens.cy - np.arange(lens.height)) / lens.fy)[:, None]
     depth, seen = np.full((lens.height, lens.width), np.inf), np.full((lens.height, lens.width), SKY, np.uint8)
+    surface = np.full((lens.height, lens.width), -1)
     is_open = np.ones((lens.height, lens.width), bool)
     floors, ceilings = doom_map.floor - pose.z, doom_map.ceiling - pose.z
-    for distance, near, far in hits:
+    first_floor, first_ceiling = 6 * len(doom_map.start), 6 * len(doom_map.start) + len(doom_map.floor)
+    for distance, near, far, side in hits:
         columns = np.flatnonzero(np.isfinite(distance) & is_open.any(axis=0))
         if not len(columns):
             break
@@ -78,8 +85,12 @@ def cast_rays(doom_map: DoomMap, pose: Pose, lens: Lens) -> tuple[np.ndarray, np
         kinds = np.where(is_floor, ground, np.where(is_ceiling, np.where(sky, SKY, CEILING), WALL))
         ended = is_floor | is_ceiling | is_wall
         seen[:, columns] = np.where(ended, kinds, seen[:, columns])
+        part = np.where(is_solid, _MIDDLE, np.where(is_below, _LOWER, _UPPER))
+        wall = 3 * side[columns] + part
+        found = np.where(is_floor, first_floor + here, np.where(is_ceiling, first_ceiling + here, wall))
+        surface[:, columns] = np.where(ended, found, surface[:, columns])
         is_open[:, columns] = is_left & ~ended
-    return depth, seen
+    return depth, seen, surface
 
 
 def find_sector(doom_map: DoomMap, x: float, y: float) -> int:
@@ -88,8 +99,10 @@ def find_sector(doom_map: DoomMap, x: float, y: float) -> int:
     return int(hits[0][1][0]) if hits else NO_SECTOR
 
 
-def _find_hits(doom_map: DoomMap, pose: Pose, lens: Lens) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """What the ray of each column crosses, nearest first: depth, the sector before it and the one behind it.
+def _find_hits(doom_map: DoomMap, pose: Pose, lens: Lens) -> list[tuple[np.ndarray, ...]]:
+    """What the ray of each column crosses, nearest first: depth, the sector before it, the one behind it, and its side.
+
+    A side is twice the number of its line, plus 1 for the left one.
 
     Each W; a depth of inf where there is nothing more.
     """
@@ -114,5 +127,6 @@ def _find_hits(doom_map: DoomMap, pose: Pose, lens: Lens) -> list[tuple[np.ndarr
     from_right = side_of_start < side_of_end
     right, left = doom_map.right[kept][:, None], doom_map.left[kept][:, None]
     sides = np.where(from_right, right, left), np.where(from_right, left, right)
-    depth, near, far = (np.take_along_axis(each, order, axis=0) for each in (depth, *sides))
-    return list(zip(depth, near, far))
+    side = 2 * kept[:, None] + ~from_right
+    depth, near, far, side = (np.take_along_axis(each, order, axis=0) for each in (depth, *sides, side))
+    return list(zip(depth, near, far, side))

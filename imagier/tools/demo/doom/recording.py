@@ -15,9 +15,10 @@ import numpy as np
 
 from imagier.errors import UserError
 from imagier.tools.demo.doom.doom_map import DoomMap, list_maps, read_map
-from imagier.tools.demo.doom.game import SCREEN_PX, View, find_wad, follow, make_lens, open_game
+from imagier.tools.demo.doom.game import BRIGHTER, SCREEN_PX, View, find_wad, follow, make_lens, open_game
 from imagier.tools.demo.doom.licenses import CREDITS
 from imagier.tools.demo.doom.ray_casting import SKY, Lens, Pose, cast_rays
+from imagier.tools.demo.doom.textures import measure_colors
 from imagier.tools.demo.doom.walks import Ground, find_ground, plan_walk
 from imagier.tools.demo.recorded import Summary, reuse
 from imagier.tools.demo.set_folder import encode_png, is_taken, make_folder, write_manifest
@@ -35,10 +36,12 @@ FRAMES_PER_SECOND = 35
 MANIFEST = "vizdoom.json"
 NEARNESS = "nearness"
 """255 at the camera, half of it at 64 map units, toward 0 far away; 0 where the depth is not known, or the sky is."""
+COLORS = "colors"
+"""The mean color of what covers each wall, floor and ceiling, in the light of its place; things are left out."""
 POINTS = "unprojections"
 """The point of the world that each pixel shows: x, y and z in map units plus 32768; 0 where the depth is not known."""
 
-INPUT_TYPES = ("images", "seg_maps", DEPTH, NEARNESS, POINTS)
+INPUT_TYPES = ("images", "seg_maps", COLORS, DEPTH, NEARNESS, POINTS)
 """Of which the game gives frames; the flow follows from them."""
 
 _SHARES = (("train", 1.0), ("val", 1 / 5))
@@ -65,7 +68,7 @@ def record(
     workers: int = 2,
     progress: ProgressBar,
 ) -> Summary:
-    """Makes out/{train,val}/{images,seg_maps,depth,nearness,unprojections,flow}/<sequence>/<frame>.png, and cameras.
+    """Makes out/{train,val}/{images,seg_maps,colors,depth,nearness,unprojections,flow}/<sequence>/<frame>.png, and cameras.
 
     minutes: of the training set; val has a fifth of it on top. size_px: 32 to 480. workers: threads that write.
     A folder made with the same settings is kept. Every other walk goes back the way it came. The same call makes the
@@ -140,28 +143,29 @@ def _walk(
 
 
 def _write(root: Path, sequence: str, views: list[View], doom_map: DoomMap, size_px: int) -> None:
-    lens = make_lens(size_px)
+    lens, table = make_lens(size_px), BRIGHTER[measure_colors(find_wad(), doom_map).round().astype(np.uint8)]
     poses = {f"{number:06d}": _make_matrix(view.pose) for number, view in enumerate(views)}
     cameras = Cameras(lens.fx, lens.fy, lens.cx, lens.cy, _DEPTH_UNIT, is_sky_cylinder=True, camera_to_world=poses)
     cameras.write(root / CAMERAS / f"{sequence}.json")
     for folder in INPUT_TYPES:
         (root / folder / sequence).mkdir(parents=True)
     for name, view in zip(poses, views):
-        depth, classes = describe(view, doom_map, lens)
+        depth, classes, surface = describe(view, doom_map, lens)
         points = np.nan_to_num(cameras.unproject(depth, name).round() + _ORIGIN).astype(np.uint16)
         files = {"images": view.image[..., ::-1], "seg_maps": classes, DEPTH: depth, POINTS: points[..., ::-1]}
         files[NEARNESS] = measure_nearness(depth)
+        files[COLORS] = np.where(surface[..., None] < 0, 0, table[surface])[..., ::-1]
         for folder, array in files.items():
             (root / folder / sequence / f"{name}.png").write_bytes(encode_png(array))
 
 
-def describe(view: View, doom_map: DoomMap, lens: Lens) -> tuple[np.ndarray, np.ndarray]:
-    """Depth, uint16 in the form of `exact.Cameras`, and classes, uint8, both H x W of the lens.
+def describe(view: View, doom_map: DoomMap, lens: Lens) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Depth, uint16 in the form of `exact.Cameras`, classes, uint8, and surfaces, int, each H x W of the lens.
 
     The rays know the map as it is at the start. Where the game's own depth is another one, because something has moved
     or hangs in the way, the depth is not known.
     """
-    depth, classes = cast_rays(doom_map, view.pose, lens)
+    depth, classes, surface = cast_rays(doom_map, view.pose, lens)
     game_depth = view.depth.astype(float)
     kinds = np.zeros(256, np.uint8)
     for value, category in view.categories.items():
@@ -173,7 +177,7 @@ def describe(view: View, doom_map: DoomMap, lens: Lens) -> tuple[np.ndarray, np.
     units = np.maximum(depth / _DEPTH_UNIT, 1).round()
     is_unknown = view.touches_thing | is_other | (np.isfinite(units) & (units >= FAR_DEPTH))
     stored = np.where(is_unknown, UNKNOWN_DEPTH, np.where(np.isinf(units), FAR_DEPTH, units))
-    return stored.astype(np.uint16), classes
+    return stored.astype(np.uint16), classes, surface
 
 
 def measure_nearness(depth: np.ndarray) -> np.ndarray:
