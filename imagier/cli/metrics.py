@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num_projections", type=parse_positive, metavar="N", help="mind: random lines (default 1000)")
     classes = "mode_coverage: by the folder of an image, or by the network (default labels)"
     add("--classes", choices=("labels", "logits"), help=classes)
+    flow = "warp_error: the exact flow of the real clips, a folder such as mine/val/flow (default: found by DIS)"
+    add("--flow", type=Path, metavar="DIR", help=flow)
     input_type = "of shards and LMDBs: the type of the images (default %(default)s)"
     add("--input_type", default="images", metavar="NAME", help=input_type)
     seed = "draws subsets, lines, and the images of the floor (default %(default)s)"
@@ -58,11 +60,13 @@ def _measure(args: argparse.Namespace) -> int:
 
     if args.real is None or args.fake is None:
         raise UserError("two sets are needed", advice="imagier metrics REAL FAKE", code="missing-sets")
-    given: dict[str, Any] = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    options: dict[str, Any] = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     names = [name.strip() for name in args.metrics.split(",") if name.strip()]
-    metrics = tool.build_metrics(names, args.features, given | {"seed": args.seed})
+    metrics = tool.build_metrics(names, args.features, options | {"seed": args.seed})
     with open_runtime(RunOptions(device=args.device, single_process=True, owns_process=True)) as runtime:
-        how = tool.Measurement(metrics, runtime.device, show_progress, args.input_type, args.weights, args.seed)
+        how = tool.Measurement(
+            metrics, runtime.device, show_progress, args.input_type, args.weights, args.seed, args.flow
+        )
         card = how.measure(args.real, args.fake)
     card.write(Path(args.out))
     print_table(tool.format_card(card))

@@ -14,6 +14,7 @@ from torch import Tensor
 from imagier.data.augmentation.augment import Drawn
 from imagier.data.augmentation.warp import Part, Size
 from imagier.data.decoding.decode import EncodedFile
+from imagier.errors import UserError
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -107,6 +108,8 @@ class Codec(ABC):
                 return np.repeat(stretch(array), 3, axis=2)
     """
 
+    can_normalize: ClassVar[bool] = True
+    """`normalize` has a meaning; where it has none, it is refused."""
     has_pixels: ClassVar[bool] = True
     """Arrays are H x W x C and are resized, cropped and turned; otherwise they are data that lie in such an image."""
     is_drawn: ClassVar[bool] = False
@@ -125,6 +128,9 @@ class Codec(ABC):
     """`decode` takes notice of `file.reduction`."""
 
     def __init__(self, input_type: InputType) -> None:
+        if input_type.normalize and not self.can_normalize:
+            what, where = "has no meaning for this type", f"data.input_types: {input_type.name}: normalize"
+            raise UserError(what, where=where, advice="leave it out", code="no-effect")
         channels = self.num_channels
         self.input_type = input_type if channels is None else replace(input_type, num_channels=channels)
         self.name = input_type.name

@@ -21,7 +21,7 @@ from imagier.data.sources.opening import detect_store, open_local
 from imagier.data.sources.source import Source, one_line
 from imagier.errors import UserError
 from imagier.run.input_files import InputLister
-from imagier.run.paths import no_such_path
+from imagier.run.paths import COMPARISON, no_such_path
 
 _DECODED_AHEAD = 64
 """Images; more would take memory that large ones do not leave."""
@@ -51,7 +51,8 @@ def open_image_set(path: Path, input_type: str) -> list[StoredImage]:
     """All images of a set, sorted by name.
 
     path: a folder that has images or videos in it, or below; shards; an LMDB; or a file. input_type: that of the
-    images, in shards and LMDBs. UserError if there are none.
+    images, in shards and LMDBs. UserError if there are none. What `imagier infer` writes beside frames is not counted
+    a second time: the video of a folder of frames, and comparisons.
     """
     if not path.exists():
         raise no_such_path(path, "no such file or folder", code="missing-input")
@@ -61,8 +62,12 @@ def open_image_set(path: Path, input_type: str) -> list[StoredImage]:
             raise UserError(f"holds no {input_type}", where=path, advice="name its input type", code="no-images")
         return stored
     images: list[StoredImage] = []
-    for name, file in InputLister([input_type], extensions=VIDEOS).list_files([path]):
-        images += _list_file(name.removeprefix("./"), file)
+    listed = InputLister([input_type], extensions=VIDEOS).list_files([path])
+    files = {name.removeprefix("./"): file for name, file in listed}
+    folders = {name.rpartition("/")[0] for name in files}
+    for name, file in files.items():
+        if name not in folders and (name.partition("/")[0] != COMPARISON or folders == {COMPARISON}):
+            images += _list_file(name, file)
     return sorted(images, key=lambda image: image.name)
 
 

@@ -1,10 +1,13 @@
-"""Paths that a caller names: whether they are there, and which was probably meant if not."""
+"""Paths: whether those that a caller names are there, and names of folders that several parts know."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from imagier.errors import UserError, suggest_sibling
+
+COMPARISON = "side_by_side"
+"""The folder of frames and videos that show inputs, result and truth, in that of the results."""
 
 
 def no_such_path(path: Path, what: str, *, where: object = None, code: str) -> UserError:

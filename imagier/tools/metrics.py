@@ -20,7 +20,7 @@ from imagier.metrics.feature_metric import FeatureMetric
 from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import AnyMetric, Metric
 from imagier.nn.backbones.i3d import FRAMES
-from imagier.run.clip_sets import extract_clip_features, group_clips, make_clip_card, score_clips
+from imagier.run.clip_sets import extract_clip_features, group_clips, make_clip_card, open_flow, score_clips
 from imagier.run.comparison import Comparison
 from imagier.run.feature_sets import MeasuredSet, check_finite, extract_features, read_features
 from imagier.run.image_pairs import make_pair_card, measure_pairs, pair_images
@@ -83,6 +83,8 @@ class Measurement:
     weights: str | None = None
     """The file of the network that makes features; None: where it usually lies."""
     seed: int = 0
+    flow: Path | None = None
+    """That of the real clips, as `imagier data build flow` stores it."""
 
     def measure(self, real: Path, fake: Path) -> Card:
         """The card of two sets of images, or of two files of features. UserError if they cannot be measured."""
@@ -95,9 +97,13 @@ class Measurement:
         if self.weights is not None and (all(are_arrays) or not of_sets):
             what = "no network makes features here"
             raise UserError(what, where="weights", advice="leave them out", code="unused-weights")
+        takes_clips = any(metric.takes_clips for metric in self.metrics.values())
+        if self.flow is not None and (all(are_arrays) or not (takes_clips and pairwise)):
+            what = "no metric looks at motion"
+            raise UserError(what, where="flow", advice="leave it out, or measure warp_error", code="unused-flow")
         if all(are_arrays):
             return self._compare_features(real, fake, of_sets, pairwise)
-        if any(metric.takes_clips for metric in self.metrics.values()):
+        if takes_clips:
             return self._compare_clips((real, fake), of_sets, pairwise)
         real_images, fake_images = (open_image_set(path, self.input_type) for path in (real, fake))
         hashes = hash_image_set(real_images), hash_image_set(fake_images)
@@ -179,12 +185,13 @@ class Measurement:
         clips = [group_clips(of_set, str(path)) for of_set, path in zip(images, paths)]
         cards = []
         if direct:
+            flow = None if self.flow is None else open_flow(self.flow)
             scores = []
             for path, of_set in zip(paths, clips):
                 with self.progress(f"clips of {path}") as update:
-                    scores.append(score_clips(of_set, direct, self.device, update))
+                    scores.append(score_clips(of_set, direct, self.device, update, flow))
             names, counts = (str(paths[0]), str(paths[1])), (len(clips[0]), len(clips[1]))
-            cards.append(make_clip_card(scores, direct, counts, names, hashes))
+            cards.append(make_clip_card(scores, direct, counts, names, hashes, flow))
         for extractor, metrics in self._list_spaces(of_sets):
             sets = []
             for path, of_set, fingerprint in zip(paths, clips, hashes):

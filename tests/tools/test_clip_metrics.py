@@ -12,6 +12,7 @@ import torch
 from videos import video
 
 from imagier.cli import main
+from imagier.data.codecs.flow import encode_flow
 from imagier.metrics.warp_error import Metric as WarpError
 
 LAB = """
@@ -87,6 +88,46 @@ def test_videos_are_clips_too() -> None:
             Path(name, f"{seed}.mkv").write_bytes(video(frames(20, seed, flicker)))
     card = measure("real", "fake", "--metrics", "warp_error")
     assert card["values"] == pytest.approx({"warp_error": warp_error(12)}, rel=1e-6)
+
+
+def save_flow(folder: str, count: int = 3, length: int = 20) -> str:
+    """What is at p was at p + (1, 1) in the frame before."""
+    for seed in range(count):
+        Path(folder, f"clip{seed}").mkdir(parents=True)
+        for number in range(length):
+            png = encode_flow(np.ones((32, 32, 2)), np.full((32, 32), number > 0))
+            Path(folder, f"clip{seed}", f"{number}.png").write_bytes(png)
+    return folder
+
+
+def test_with_the_exact_flow_a_clip_that_only_moves_has_no_warp_error() -> None:
+    real, fake, flow = save_clips("real"), save_clips("fake", flicker=12), save_flow("flow")
+    card = measure(real, fake, "--metrics", "warp_error", "--flow", flow)
+    assert card["floor"]["warp_error"] < 1e-12
+    assert card["values"]["warp_error"] == pytest.approx(3 * (12 / 255) ** 2, rel=1e-3)
+    assert "flow_sha256" in card["protocol"]
+
+
+def test_flow_that_cannot_be_used_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    sets = save_clips("real"), save_clips("fake")
+    few = save_flow("few", length=10)
+    assert "no flow is known of clip0/10" in refuse(capsys, *sets, "--metrics", "warp_error", "--flow", few)
+    assert "flow: no metric looks at motion" in refuse(capsys, *sets, "--metrics", "fvd", "--flow", few)
+    assert "is stored in 3 x uint16" in refuse(capsys, *sets, "--metrics", "warp_error", "--flow", "real")
+    for file in Path("few").rglob("*.png"):
+        file.write_bytes(encode_flow(np.ones((16, 16, 2)), np.ones((16, 16), bool)))
+    assert "has 16 x 16 px, the frame has 32 x 32 px" in refuse(capsys, *sets, "--metrics", "warp_error", "--flow", few)
+
+
+def test_what_inference_writes_beside_the_frames_is_not_counted_again() -> None:
+    real, fake = save_clips("real"), save_clips("fake", flicker=12)
+    save_clips("fake/side_by_side", flicker=40)
+    Path("fake/clip0.mkv").write_bytes(video(frames(20, 0, 60)))
+    card = measure(real, fake, "--metrics", "warp_error")
+    assert card["protocol"]["num_fake"] == 3
+    assert card["values"] == pytest.approx({"warp_error": warp_error(12)}, rel=1e-6)
+    alone = measure(real, "fake/side_by_side", "--metrics", "warp_error")
+    assert alone["values"] == pytest.approx({"warp_error": warp_error(40)}, rel=1e-6)
 
 
 def test_fvd_compares_parts_of_16_frames() -> None:

@@ -39,6 +39,7 @@ class Codec(codec.Codec):
 
     num_channels = 3
     holds_ids = True
+    can_normalize = False
     batch_parts: ClassVar[Mapping[str, int]] = {"": 2, "_confidence": 1}
     leads_to_previous = True
 

@@ -29,6 +29,7 @@ class Codec(codec.Codec):
 
     num_channels = 3
     holds_ids = True
+    can_normalize = False
 
     def __init__(self, input_type: InputType, *, cell: Positive = 1) -> None:
         """cell: Side of the cells of the world that count as one point, in the unit of the coordinates; 1: each triple

@@ -145,3 +145,9 @@ def test_the_flow_of_a_part_leads_to_the_same_part_of_the_frame_before(size: tup
     assert np.abs(warp(other, cut) - one)[known].max() < 0.12
     y, x = np.mgrid[:height, :width]
     assert (x + cut[..., 0])[known].max() <= width - 1 and (y + cut[..., 1])[known].min() >= 0
+
+
+def test_normalize_has_no_meaning_and_is_refused() -> None:
+    with pytest.raises(UserError) as caught:
+        Codec(InputType(name="flow", ext="png", normalize=True))
+    assert (caught.value.code, caught.value.where) == ("no-effect", "data.input_types: flow: normalize")

@@ -19,12 +19,28 @@ from imagier.tools.demo.doom import recording
 from imagier.tools.demo.doom.doom_map import NO_SECTOR, DoomMap, list_maps, read_map
 from imagier.tools.demo.doom.ray_casting import CEILING, FLOOR, LIQUID, SKY, WALL, Lens, Pose, cast_rays, find_sector
 from imagier.tools.demo.doom.recording import record
+from imagier.tools.demo.doom.textures import measure_colors
 from imagier.tools.demo.doom.walks import find_ground, plan_walk
 
 LENS = Lens(fx=100, fy=120, cx=49.5, cy=49.5, width=100, height=100)
 ROOM = 1024
 """A room from 0 to ROOM; its part with x > 768 is a yard, open to the sky, with a higher floor of water."""
 HALL, YARD = 0, 1
+
+
+PALETTE = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
+
+
+def make_picture(columns: list[list[tuple[int, list[int]]]], height: int) -> bytes:
+    """A picture of columns of posts, each the row where it begins and the numbers of its colors."""
+    header = 8 + 4 * len(columns)
+    offsets, posts = [], b""
+    for column in columns:
+        offsets.append(header + len(posts))
+        for top, colors in column:
+            posts += bytes([top, len(colors), 0, *colors, 0])
+        posts += b"\xff"
+    return struct.pack("<HHhh", len(columns), height, 0, 0) + struct.pack(f"<{len(columns)}I", *offsets) + posts
 
 
 def make_wad(path: Path, step: int = 16) -> Path:
@@ -40,13 +56,30 @@ def make_wad(path: Path, step: int = 16) -> Path:
             struct.pack("<7H", start, end, 1, 0, 0, side, 0xFFFF) for side, (start, end, _) in enumerate(lines)
         )
         + struct.pack("<7H", 2, 5, 4, 0, 0, 6, 7),
-        "SIDEDEFS": b"".join(struct.pack("<hh8s8s8sH", 0, 0, b"-", b"-", b"-", sector) for sector in sides),
+        "SIDEDEFS": b"".join(
+            struct.pack("<hh8s8s8sH", 0, 0, b"-", b"BRICKS", b"BRICKS" if side < len(lines) else b"-", sector)
+            for side, sector in enumerate(sides)
+        ),
         "VERTEXES": b"".join(struct.pack("<hh", *point) for point in points),
         "SEGS": b"",
         "SSECTORS": b"",
         "NODES": b"",
         "SECTORS": struct.pack("<hh8s8sHHH", 0, 128, b"FLOOR0_1", b"CEIL1_1", 160, 0, 0)
         + struct.pack("<hh8s8sHHH", step, 200, b"FWATER1", b"F_SKY1", 160, 0, 0),
+    }
+    lumps |= {
+        "PLAYPAL": PALETTE.tobytes(),
+        "PNAMES": struct.pack("<i8s8s", 2, b"leftpart", b"HOLEPART"),
+        # A texture of 4 x 2: one picture at its left, another one that begins above it, with a hole, at its right.
+        "TEXTURE1": struct.pack("<2i", 1, 8)
+        + struct.pack("<8s4xhh4xh", b"BRICKS", 4, 2, 2)
+        + struct.pack("<hhh4x", 0, 0, 0)
+        + struct.pack("<hhh4x", 2, -1, 1),
+        "LEFTPART": make_picture([[(0, [1, 2])], [(0, [3, 4])]], 2),
+        "HOLEPART": make_picture([[(0, [99, 5])], [(1, [6, 7])], [(0, [98, 98, 98])]], 3),
+        "FLOOR0_1": bytes([8, 9] * 2048),
+        "CEIL1_1": bytes([10] * 4096),
+        "FWATER1": bytes([11] * 4096),
     }
     directory, data = b"", b""
     for name, content in lumps.items():
@@ -93,6 +126,21 @@ def test_behind_an_opening_are_a_step_a_pond_and_the_sky(room: DoomMap) -> None:
             expected = (WALL, to_end) if at_end <= 200 else (SKY, np.inf)
         assert (seen[row, column], depth[row, column]) == (expected[0], pytest.approx(expected[1])), row
     assert set(np.unique(seen[:, column])) == {SKY, FLOOR, CEILING, WALL, LIQUID}
+
+
+def test_every_pixel_shows_a_surface_in_its_color_and_light(tmp_path: Path) -> None:
+    wad = make_wad(tmp_path / "a.wad")
+    doom_map = read_map(wad, "MAP01")
+    _, seen, surface = cast_rays(doom_map, Pose(500, 500, 40, 0), LENS)
+    found = measure_colors(wad, doom_map)[surface] / 160 * 255
+    bricks = PALETTE[[1, 2, 3, 4, 5, 6, 7]].mean(axis=0)  # without what lies beyond the texture, and without the hole
+    floor = PALETTE[[8, 9]].mean(axis=0)
+    expected = {WALL: bricks, FLOOR: floor, CEILING: PALETTE[10], LIQUID: PALETTE[11], SKY: np.zeros(3)}
+    assert (surface[:, 50] >= 0).all()
+    for kind, color in expected.items():
+        assert (seen == kind).any()
+        np.testing.assert_allclose(found[seen == kind], np.broadcast_to(color, ((seen == kind).sum(), 3)))
+    assert {doom_map.textures[each] for each in np.unique(surface[seen == WALL])} == {b"BRICKS"}
 
 
 def test_a_turn_moves_walls_sideways(room: DoomMap) -> None:
@@ -220,6 +268,19 @@ def test_exact_flow_explains_the_frames(sets: tuple[Path, Path]) -> None:
             still.append(np.abs(past - now)[is_known].mean())
     assert np.mean(known) > 0.7
     assert np.mean(error) < 0.6 * np.mean(still)
+
+
+@pytest.mark.slow
+def test_flat_colors_are_near_those_of_the_frames(sets: tuple[Path, Path]) -> None:
+    errors: dict[str, list[float]] = {"colors": [], "mean color": []}
+    for file in sorted(sets[0].glob("*/images/*/*.png")):
+        image = cv2.imread(str(file)).astype(float)
+        colors = cv2.imread(str(file).replace("/images/", "/colors/"))
+        classes = cv2.imread(str(file).replace("/images/", "/seg_maps/"), cv2.IMREAD_UNCHANGED)
+        is_static = np.isin(classes, (FLOOR, CEILING, WALL, LIQUID))
+        errors["colors"].append(np.abs(colors - image)[is_static].mean())
+        errors["mean color"].append(np.abs(image[is_static].mean(axis=0) - image)[is_static].mean())
+    assert np.mean(errors["colors"]) < 0.9 * np.mean(errors["mean color"])
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def record(
     workers: int = 2,
     progress: ProgressBar,
 ) -> Summary:
-    """Makes out/{train,val}/{images,seg_maps,colors,depth,nearness,unprojections,flow}/<sequence>/<frame>.png, and cameras.
+    """Makes out/{train,val}/<folder>/<sequence>/<frame>.png for INPUT_TYPES and the flow, and cameras.
 
     minutes: of the training set; val has a fifth of it on top. size_px: 32 to 480. workers: threads that write.
     A folder made with the same settings is kept. Every other walk goes back the way it came. The same call makes the
