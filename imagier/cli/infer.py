@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num_styles", type=parse_positive, metavar="K", help="paint every input in so many random styles")
     add("--full_size", action="store_true", help="paint at the size of the input, not at the scale of the training")
     add("--side_by_side", action="store_true", help="of videos, also write input, result and truth side by side")
-    add("--fps", type=float, default=15.0, help="of videos, frames in a second (default %(default)g)")
+    add("--fps", type=float, metavar="N", help="of videos, frames in a second (default 15)")
     add("--seed", type=parse_seed, default=STYLE_SEED, help="seed of random styles (default %(default)s)")
     add_process(parser)
     add("--num_workers", type=int, metavar="N", help="processes that read data (default: num_workers of the data)")

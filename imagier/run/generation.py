@@ -48,7 +48,7 @@ def generate(
     format: str | None = None,
     full_size: bool = False,
     side_by_side: bool = False,
-    fps: float = 15.0,
+    fps: float | None = None,
     overrides: Sequence[str] = (),
 ) -> list[Path]:
     """Writes <output_dir>/<sequence>/<name>.<format> for every input; returns the paths, in order.
@@ -70,7 +70,7 @@ def generate(
     A method for clips writes every sequence of its test set, or of `inputs`, folders with one for each input type, as
     such files, and as <output_dir>/<sequence>.mp4, whose paths are returned. A call that was killed goes on where it
     was, and leaves out what is finished. side_by_side: also write input, result and truth, into
-    <output_dir>/side_by_side. fps: of the videos.
+    <output_dir>/side_by_side. fps: of the videos; by default 15.
 
     UserError for a mistake in any argument.
     """

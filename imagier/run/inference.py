@@ -48,7 +48,7 @@ from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-LEAST_FPS, MOST_FPS = 0.01, 1000
+USUAL_FPS, LEAST_FPS, MOST_FPS = 15.0, 0.01, 1000
 
 BRING_BACK = "; inference_args.keep_original_size=true brings them to it"
 """What people should know of images of another size than their inputs."""
@@ -88,17 +88,18 @@ class ImageRequest:
     """Images of each input: in so many random styles or, of files of styles, in the first so many."""
     has_comparison: bool = False
     """Of a method for clips: also write input, result and truth side by side."""
-    fps: float = 15.0
-    """Of its videos, frames in a second."""
+    fps: float | None = None
+    """Of its videos, frames in a second; None: the usual number."""
     inputs: Sequence[Path] = ()
     """Of a method for clips: folders to read in place of the roots of the test set."""
 
     def check(self, config: Config) -> None:
         """UserError: what only methods for clips write is wanted of another one, or the fps are out of range."""
-        if self.has_comparison and not config.recipe.cls.is_video:
-            what, advice = f"{config.trainer.type} makes no videos", "leave it out"
-            raise UserError(what, where="side_by_side", advice=advice, code="no-videos")
-        if not LEAST_FPS <= self.fps <= MOST_FPS:
+        for name, is_given in (("side_by_side", self.has_comparison), ("fps", self.fps is not None)):
+            if is_given and not config.recipe.cls.is_video:
+                what = f"{config.trainer.type} makes no videos"
+                raise UserError(what, where=name, advice="leave it out", code="no-videos")
+        if self.fps is not None and not LEAST_FPS <= self.fps <= MOST_FPS:
             what = f"is {self.fps}, but must be from {LEAST_FPS} to {MOST_FPS}"
             raise UserError(what, where="fps", code="wrong-number")
 
@@ -171,7 +172,7 @@ def _write_sequences(
         lambda name: (painter.seed, hash_name(name)),
         fit=fit,
         key="\n".join(depends_on),
-        fps=request.fps,
+        fps=USUAL_FPS if request.fps is None else request.fps,
         has_comparison=request.has_comparison,
         size_types=painter.input_types,
         brings_back=painter.brings_back,

@@ -25,7 +25,7 @@ def check_can_encode() -> None:
 
 
 def encode_mp4(file: IO[bytes], frames: Iterable[np.ndarray], fps: float, comment: str) -> None:
-    """Writes frames H x W x 3, uint8, in constant memory. comment: what `read_comment` finds.
+    """Writes frames H x W x 3, uint8, in constant memory. comment: what `read_header` finds.
 
     Sides of an odd length get one more pixel, as colors have half the resolution. All frames must have one size.
     """
@@ -45,17 +45,17 @@ def encode_mp4(file: IO[bytes], frames: Iterable[np.ndarray], fps: float, commen
         container.mux(stream.encode(None))
 
 
-def read_comment(path: Path) -> str:
-    """The comment of a file; empty if there is none, or no such file, or it is no video."""
+def read_header(path: Path) -> tuple[str, int]:
+    """The comment of a file, and how many frames it has; ("", 0) if there is no such file, or it is no video."""
     import av
 
     if not path.is_file():
-        return ""
+        return "", 0
     try:
         with av.open(str(path)) as container:
-            return container.metadata.get("comment", "")
-    except av.FFmpegError:
-        return ""
+            return container.metadata.get("comment", ""), container.streams.video[0].frames
+    except (av.FFmpegError, IndexError):
+        return "", 0
 
 
 def _to_rate(fps: float) -> object:

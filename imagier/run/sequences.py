@@ -139,7 +139,13 @@ class SequenceWriter:
         remove_temporaries(state.parent, state.name)
 
     def _is_finished(self, sequence: _Sequence) -> bool:
-        return all(mp4.read_comment(self._video_path(folder, sequence)) == sequence.key for folder in self.folders)
+        """Whether its videos are there, and no frame of them has been removed since."""
+        for folder in self.folders:
+            key, count = mp4.read_header(self._video_path(folder, sequence))
+            frames = (folder.folder / sequence.name).glob(f"*.{folder.format}")
+            if key != sequence.key or sum(1 for _ in frames) < count:
+                return False
+        return True
 
     def _roll_out(self, sequence: _Sequence, frames: Iterable[Batch]) -> None:
         known = set(sequence.made)  # broken frames that were skipped make what is left begin too early

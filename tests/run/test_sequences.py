@@ -21,7 +21,7 @@ from imagier.errors import UserError
 from imagier.recipe import Recipe
 from imagier.run import RunOptions, build_training, generate, inference, sequences
 from imagier.run.image_files import ImageFolder
-from imagier.run.mp4 import encode_mp4, read_comment
+from imagier.run.mp4 import encode_mp4, read_header
 from imagier.run.sequences import SequenceWriter
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.runtime import Runtime
@@ -173,6 +173,14 @@ def test_a_killed_run_begins_again_where_its_frames_are_gone(
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
+def test_frames_that_were_removed_are_made_again(data: Path, tmp_path: Path) -> None:
+    generate(config_for(data), tmp_path / "out", CPU, format="png")
+    before = files_of(tmp_path / "out")
+    (tmp_path / "out/b/c/9.png").unlink()
+    generate(config_for(data), tmp_path / "out", CPU, format="png")
+    assert files_of(tmp_path / "out") == before
+
+
 def test_broken_frames_are_skipped_and_make_no_video(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,12 +328,12 @@ def test_videos_have_a_comment_and_sides_of_an_even_length(tmp_path: Path) -> No
     frames = [np.full((21, 33, 3), 60 * t, np.uint8) for t in range(4)]
     with (tmp_path / "v.mp4").open("wb") as file:
         encode_mp4(file, iter(frames), 7.5, "that of a test")
-    assert read_comment(tmp_path / "v.mp4") == "that of a test"
+    assert read_header(tmp_path / "v.mp4") == ("that of a test", 4)
     shown = frames_of(tmp_path / "v.mp4")
     assert [frame.shape for frame in shown] == [(22, 34, 3)] * 4
     assert [round(frame.mean() / 60) for frame in shown] == [0, 1, 2, 3]
     (tmp_path / "no.mp4").write_bytes(rng.bytes(100))
-    assert read_comment(tmp_path / "no.mp4") == read_comment(tmp_path / "none.mp4") == ""
+    assert read_header(tmp_path / "no.mp4") == read_header(tmp_path / "none.mp4") == ("", 0)
 
 
 def mistakes() -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -339,6 +347,7 @@ def mistakes() -> Iterator[tuple[str, dict[str, Any], str]]:
     yield "vid2vid", {"fps": 1e-4}, "wrong-number"
     yield "vid2vid", {"format": "gif"}, "wrong-format"
     yield "spade", {"side_by_side": True}, "no-videos"
+    yield "spade", {"fps": 15.0}, "no-videos"
 
 
 @pytest.mark.parametrize(("name", "options", "code"), list(mistakes()), ids=str)
