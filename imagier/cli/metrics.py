@@ -35,8 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num_projections", type=parse_positive, metavar="N", help="mind: random lines (default 1000)")
     classes = "mode_coverage: by the folder of an image, or by the network (default labels)"
     add("--classes", choices=("labels", "logits"), help=classes)
-    flow = "warp_error: the exact flow of the real clips, a folder such as mine/val/flow (default: found by DIS)"
+    flow = "warp_error: the exact flow of the real clips, such as mine/val/flow (default: found by DIS)"
     add("--flow", type=Path, metavar="DIR", help=flow)
+    points = "consistency: the points of the world that the real clips show, such as mine/val/unprojections"
+    add("--unprojections", type=Path, metavar="DIR", help=points)
+    add("--cell", type=parse_positive, metavar="N", help="the side of what counts as one of these points (default 1)")
     input_type = "of shards and LMDBs: the type of the images (default %(default)s)"
     add("--input_type", default="images", metavar="NAME", help=input_type)
     seed = "draws subsets, lines, and the images of the floor (default %(default)s)"
@@ -53,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace) -> int:
     from imagier.errors import UserError
+    from imagier.run.known_frames import INPUT_TYPES, KnownFrames
     from imagier.run.options import RunOptions
     from imagier.run.process import open_runtime
     from imagier.tools import metrics as tool
@@ -61,12 +65,14 @@ def _measure(args: argparse.Namespace) -> int:
     if args.real is None or args.fake is None:
         raise UserError("two sets are needed", advice="imagier metrics REAL FAKE", code="missing-sets")
     options: dict[str, Any] = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    folders = {name: getattr(args, name) for name in INPUT_TYPES if getattr(args, name) is not None}
+    if args.cell is not None and "unprojections" not in folders:
+        raise UserError("there are no points", where="cell", advice="give --unprojections, too", code="unused-flag")
+    known = KnownFrames(folders, args.cell or 1) if folders else None
     names = [name.strip() for name in args.metrics.split(",") if name.strip()]
-    metrics = tool.build_metrics(names, args.features, options | {"seed": args.seed})
+    metrics = tool.build_metrics(names, args.features, options | {"seed": args.seed}, folders)
     with open_runtime(RunOptions(device=args.device, single_process=True, owns_process=True)) as runtime:
-        how = tool.Measurement(
-            metrics, runtime.device, show_progress, args.input_type, args.weights, args.seed, args.flow
-        )
+        how = tool.Measurement(metrics, runtime.device, show_progress, args.input_type, args.weights, args.seed, known)
         card = how.measure(args.real, args.fake)
     card.write(Path(args.out))
     print_table(tool.format_card(card))

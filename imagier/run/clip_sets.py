@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from imagier.data.codec import InputType
-from imagier.data.codecs.flow import Codec, unpack
-from imagier.data.decoding.decode import EncodedFile
 from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureSet
 from imagier.metrics.features import FeatureExtractor
@@ -20,7 +16,8 @@ from imagier.metrics.metric import Metric
 from imagier.nn.backbones.i3d import FRAMES
 from imagier.run.comparison import describe_metrics, describe_program, name_directions, name_values
 from imagier.run.feature_sets import check_finite
-from imagier.run.image_sets import StoredImage, hash_image_set, open_image_set, read_images
+from imagier.run.image_sets import StoredImage, read_images
+from imagier.run.known_frames import KnownFrames
 from imagier.run.workers import count_cores
 from imagier.train.card import Card
 
@@ -47,22 +44,17 @@ def group_clips(images: Sequence[StoredImage], where: str) -> list[Clip]:
     return [sorted(clips[name], key=_order) for name in sorted(clips)]
 
 
-def open_flow(path: Path) -> dict[str, StoredImage]:
-    """The stored flow of a set of clips, by the names of its frames. UserError if there is none."""
-    return {image.name: image for image in open_image_set(path, "flow")}
-
-
 def score_clips(
     clips: Sequence[Clip],
     metrics: Mapping[str, Metric],
     device: torch.device,
     update: Update,
-    flow: Mapping[str, StoredImage] | None = None,
+    known: KnownFrames | None = None,
 ) -> dict[str, float]:
-    """The numbers of metrics that need to know nothing of a clip but its flow, by their names.
+    """The numbers of metrics that look at clips alone, and at what is known of their frames, by their names.
 
-    A long clip comes in parts; the last frame of one is the first of the next. flow: by frame, if it is known.
-    UserError: a damaged image; a frame without flow, or with one of another size.
+    A long clip comes in parts; the last frame of one is the first of the next. UserError: a damaged image; a frame of
+    which it is not known, or in another size.
     """
     measured = {name: metric.fresh(device) for name, metric in metrics.items()}
     for metric in measured.values():
@@ -70,9 +62,9 @@ def score_clips(
     for done, clip in enumerate(clips):
         for number, part in enumerate(_read_parts(clip, FRAMES, device, overlap=1)):
             frames = clip[number * FRAMES :][: len(part)]
-            known = {} if flow is None else _read_flow(frames, flow, part)
+            beside = {} if known is None else known.read(frames, part)
             for metric in measured.values():
-                metric.update(part[None], known)
+                metric.update(part[None], beside)
         update(done + 1, len(clips))
     scores: dict[str, float] = {}
     for name, metric in measured.items():
@@ -106,13 +98,12 @@ def make_clip_card(
     counts: tuple[int, int],
     names: tuple[str, str],
     fingerprints: tuple[str, str],
-    flow: Mapping[str, StoredImage] | None = None,
+    known: KnownFrames | None = None,
 ) -> Card:
     """The card of `score_clips` of the real and of the generated clips: the score of the real ones is the floor.
 
-    counts, names, fingerprints: of the real and of the generated clips. flow: what was known of both.
+    counts, names, fingerprints: of the real and of the generated clips. known: of both.
     """
-    of_flow = {} if flow is None else {"flow_sha256": hash_image_set(list(flow.values()))}
     return Card(
         values=scores[1],
         intervals={},
@@ -123,7 +114,7 @@ def make_clip_card(
             "num_real": counts[0],
             "num_fake": counts[1],
             "real_sha256": fingerprints[0],
-            **of_flow,
+            **({} if known is None else known.describe()),
         },
         subject={"real": names[0], "fake": names[1], "fake_sha256": fingerprints[1]},
         made_by=describe_program(),
@@ -145,25 +136,6 @@ def _read_parts(clip: Clip, size: int, device: torch.device, overlap: int = 0) -
             part = part[size:]
     if len(part) > overlap:
         yield _to_tensor(part, device)
-
-
-def _read_flow(frames: Clip, flow: Mapping[str, StoredImage], images: Tensor) -> dict[str, Tensor]:
-    """The flow of a part of a clip, 1 x T x 2 x H x W, and its confidence, 1 x T x 1 x H x W, on the device."""
-    codec, arrays = Codec(InputType(name="flow", ext="png")), []
-    for frame in frames:
-        stored = flow.get(frame.name)
-        if stored is None:
-            advice = "the frames of a clip have the names of those that its flow was made for"
-            raise UserError(f"no flow is known of {frame.name}", where=frame.where, advice=advice, code="no-flow")
-        with stored.open() as file:
-            array = codec.decode(EncodedFile(file.read(), stored.ext, stored.where))
-        codec.check(array, stored.where)
-        if array.shape[:2] != images.shape[2:]:
-            what = f"has {array.shape[1]} x {array.shape[0]} px, the frame has {images.shape[3]} x {images.shape[2]} px"
-            raise UserError(what, where=stored.where, advice="give flow of the size of the frames", code="other-size")
-        arrays.append(unpack(array))
-    whole = torch.from_numpy(np.stack(arrays)).to(images.device).permute(0, 3, 1, 2)[None]
-    return {"flow": whole[:, :, :2], "flow_confidence": whole[:, :, 2:]}
 
 
 def _to_tensor(frames: Sequence[np.ndarray], device: torch.device) -> Tensor:

@@ -20,11 +20,12 @@ from imagier.metrics.feature_metric import FeatureMetric
 from imagier.metrics.features import FeatureExtractor
 from imagier.metrics.metric import AnyMetric, Metric
 from imagier.nn.backbones.i3d import FRAMES
-from imagier.run.clip_sets import extract_clip_features, group_clips, make_clip_card, open_flow, score_clips
+from imagier.run.clip_sets import extract_clip_features, group_clips, make_clip_card, score_clips
 from imagier.run.comparison import Comparison
 from imagier.run.feature_sets import MeasuredSet, check_finite, extract_features, read_features
 from imagier.run.image_pairs import make_pair_card, measure_pairs, pair_images
 from imagier.run.image_sets import StoredImage, hash_image_set, label_by_folder, open_image_set
+from imagier.run.known_frames import INPUT_TYPES, KnownFrames
 from imagier.run.workers import count_cores
 from imagier.tools.progress import ProgressBar
 from imagier.train.card import Card, compare_protocols, join_cards, read_card
@@ -32,19 +33,19 @@ from imagier.train.feature_cache import open_feature_cache
 
 
 def build_metrics(
-    names: Sequence[str], features: str | None, options: Mapping[str, Any]
+    names: Sequence[str], features: str | None, options: Mapping[str, Any], known: Collection[str] = ()
 ) -> dict[str, FeatureMetric | Metric]:
     """The metrics of these names, with those of the options that each has.
 
-    UserError: a name that is none, or of a metric that needs more than two sets of images; an option that none has, or
-    that its constructor refuses.
+    known: input types that are known of the frames of clips. UserError: a name that is none, or of a metric that needs
+    more than two sets of images; an option that none has, or that its constructor refuses.
     """
     metrics: dict[str, FeatureMetric | Metric] = {}
     used: set[str] = set()
     for name in names:
         cls = find(METRIC, name)
         if not issubclass(cls, FeatureMetric):
-            metrics[name] = _build_direct(cls, name)
+            metrics[name] = _build_direct(cls, name, known)
             continue
         known = [parameter.name for parameter in list_parameters(cls)]
         own = {key: value for key, value in options.items() if key in known}
@@ -62,10 +63,17 @@ def build_metrics(
     return metrics
 
 
-def _build_direct(cls: type[AnyMetric], name: str) -> Metric:
-    """A metric that needs to know nothing about an image but its target, or nothing of a clip. UserError: more."""
-    if issubclass(cls, Metric) and cls.needs == (() if cls.takes_clips else ("targets",)) and not cls.learns:
-        return cls(**check_options(cls, {}))
+def _build_direct(cls: type[AnyMetric], name: str, known: Collection[str]) -> Metric:
+    """A metric that needs to know nothing about an image but its target, or of a clip but these. UserError: more."""
+    if issubclass(cls, Metric) and not cls.learns:
+        if cls.needs == ("targets",) if not cls.takes_clips else set(cls.needs) <= set(known):
+            return cls(**check_options(cls, {}))
+        if cls.takes_clips and set(cls.needs) <= set(INPUT_TYPES):
+            what, advice = (
+                f"{name} needs to know more of clips",
+                f"give {' and '.join(f'--{each}' for each in cls.needs)}",
+            )
+            raise UserError(what, where="metrics", advice=advice, code="not-known")
     what = f"{name} needs to know more of an image than its target"
     advice = "leave it out, or add it to a config's metrics and run imagier evaluate"
     raise UserError(what, where="metrics", advice=advice, code="no-pair-metric")
@@ -83,8 +91,8 @@ class Measurement:
     weights: str | None = None
     """The file of the network that makes features; None: where it usually lies."""
     seed: int = 0
-    flow: Path | None = None
-    """That of the real clips, as `imagier data build flow` stores it."""
+    known: KnownFrames | None = None
+    """What is known of the frames of clips."""
 
     def measure(self, real: Path, fake: Path) -> Card:
         """The card of two sets of images, or of two files of features. UserError if they cannot be measured."""
@@ -98,9 +106,9 @@ class Measurement:
             what = "no network makes features here"
             raise UserError(what, where="weights", advice="leave them out", code="unused-weights")
         takes_clips = any(metric.takes_clips for metric in self.metrics.values())
-        if self.flow is not None and (all(are_arrays) or not (takes_clips and pairwise)):
-            what = "no metric looks at motion"
-            raise UserError(what, where="flow", advice="leave it out, or measure warp_error", code="unused-flow")
+        if self.known is not None and (all(are_arrays) or not (takes_clips and pairwise)):
+            what = "no metric looks at what is known of frames"
+            raise UserError(what, where=", ".join(self.known.names), advice="leave it out", code="unused-flag")
         if all(are_arrays):
             return self._compare_features(real, fake, of_sets, pairwise)
         if takes_clips:
@@ -185,13 +193,12 @@ class Measurement:
         clips = [group_clips(of_set, str(path)) for of_set, path in zip(images, paths)]
         cards = []
         if direct:
-            flow = None if self.flow is None else open_flow(self.flow)
             scores = []
             for path, of_set in zip(paths, clips):
                 with self.progress(f"clips of {path}") as update:
-                    scores.append(score_clips(of_set, direct, self.device, update, flow))
+                    scores.append(score_clips(of_set, direct, self.device, update, self.known))
             names, counts = (str(paths[0]), str(paths[1])), (len(clips[0]), len(clips[1]))
-            cards.append(make_clip_card(scores, direct, counts, names, hashes, flow))
+            cards.append(make_clip_card(scores, direct, counts, names, hashes, self.known))
         for extractor, metrics in self._list_spaces(of_sets):
             sets = []
             for path, of_set, fingerprint in zip(paths, clips, hashes):

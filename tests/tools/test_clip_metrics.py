@@ -13,6 +13,7 @@ from videos import video
 
 from imagier.cli import main
 from imagier.data.codecs.flow import encode_flow
+from imagier.data.codecs.unprojections import encode_points
 from imagier.metrics.warp_error import Metric as WarpError
 
 LAB = """
@@ -108,11 +109,34 @@ def test_with_the_exact_flow_a_clip_that_only_moves_has_no_warp_error() -> None:
     assert "flow_sha256" in card["protocol"]
 
 
+def test_the_consistency_of_folders_is_that_of_points_that_return_after_50_frames() -> None:
+    """The same 60 random frames, twice; the copy is brighter in the second half by 10 of 255."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 200, (60, 8, 8, 3), dtype=np.uint8)
+    for folder, brighter in (("real", 0), ("fake", 10)):
+        shown = [images[t % 50] + np.uint8(brighter * (t >= 50)) for t in range(60)]
+        save_frames(f"{folder}/clip0", shown)
+    Path("points/clip0").mkdir(parents=True)
+    for t in range(60):  # in cells of 4, all pixels show points of their own, the same 50 frames later
+        numbers = 4 * np.arange(1, 65).reshape(8, 8) + t % 4
+        png = encode_points(numbers + (t % 50) * 1000)
+        Path("points/clip0", f"{t}.png").write_bytes(png)
+    words = ["--metrics", "consistency", "--unprojections", "points", "--cell", "4"]
+    card = measure("real", "fake", *words)
+    assert card["floor"]["consistency"] == pytest.approx(0, abs=1e-9)
+    assert card["values"]["consistency"] == pytest.approx(10 / 255, rel=1e-5)
+    assert card["protocol"]["cell"] == 4 and "unprojections_sha256" in card["protocol"]
+
+
 def test_flow_that_cannot_be_used_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     sets = save_clips("real"), save_clips("fake")
     few = save_flow("few", length=10)
+    assert "--unprojections" in refuse(capsys, *sets, "--metrics", "consistency")
+    assert "cell: there are no points" in refuse(capsys, *sets, "--metrics", "warp_error", "--cell", "2")
     assert "no flow is known of clip0/10" in refuse(capsys, *sets, "--metrics", "warp_error", "--flow", few)
-    assert "flow: no metric looks at motion" in refuse(capsys, *sets, "--metrics", "fvd", "--flow", few)
+    assert "flow: no metric looks at what is known of frames" in refuse(
+        capsys, *sets, "--metrics", "fvd", "--flow", few
+    )
     assert "is stored in 3 x uint16" in refuse(capsys, *sets, "--metrics", "warp_error", "--flow", "real")
     for file in Path("few").rglob("*.png"):
         file.write_bytes(encode_flow(np.ones((16, 16, 2)), np.ones((16, 16), bool)))
