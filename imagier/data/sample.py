@@ -39,14 +39,20 @@ def random_source(seed: int, epoch: int, index: int) -> random.Random:
 
 
 def load_stored(
-    source: Source, codecs: Sequence[Codec], key: str, needed: Callable[[Size], Size] | None = None
+    source: Source,
+    codecs: Sequence[Codec],
+    key: str,
+    needed: Callable[[Size], Size] | None = None,
+    person: int = 0,
 ) -> dict[str, Stored]:
     """The files of a sample, decoded and checked, by input type. UserError with the name of a file that is wrong.
 
     needed: given the largest stored height and width of the images, what size is enough of each. JPEGs are then
-    decoded at 1/2, 1/4 or 1/8 of their sides if that leaves them as large.
+    decoded at 1/2, 1/4 or 1/8 of their sides if that leaves them as large. person: as of `EncodedFile`.
     """
     files = {codec.name: EncodedFile.read(source, codec.name, key) for codec in codecs}
+    for file in files.values():
+        file.person = person
     if needed is not None:
         _reduce(files, codecs, needed)
     return {codec.name: codec.load(files[codec.name]) for codec in codecs}

@@ -119,13 +119,15 @@ def test_points_of_a_face_may_have_distances(tmp_path: Path) -> None:
     assert input_type(run.data, "landmarks-dlib68").own["add_distance_transform"] is True
 
 
+@pytest.mark.parametrize("has_distances", [True, False])
+def test_waves_of_a_face_come_with_distances_alone(tmp_path: Path, has_distances: bool) -> None:
+    options = f"{{add_distance_transform: {has_distances}, add_positional_encode: true}}"
+    channels = f"data.input_types.1.landmarks-dlib68.num_channels={35 if has_distances else 1}"
+    run, _ = config_of(tmp_path, "few_shot_face", f"data.for_face_dataset={options}", channels)
+    assert input_type(run.data, "landmarks-dlib68").own["add_positional_encode"] is has_distances
+
+
 REFUSED: list[tuple[str, str, str, str]] = [
-    (
-        "few_shot_face",
-        "data.for_face_dataset={add_positional_encode: true}",
-        "data.for_face_dataset.add_positional_encode",
-        "not-supported",
-    ),
     ("few_shot_face", "data.input_few_shot_labels=[few_shot_images]", "data.input_few_shot_labels", "not-supported"),
     ("few_shot_face", "data.output_h_w=None", "data.crop", "needs-key"),
     ("few_shot_face", "data.output_h_w=big", "data.output_h_w", "not-a-size"),

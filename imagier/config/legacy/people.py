@@ -36,7 +36,7 @@ _OPTIONS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "face_landmarks": (
         "for_face_dataset",
-        {"add_upper_face": "add_upper_face", "add_distance_transform": "add_distance_transform"},
+        {name: name for name in ("add_upper_face", "add_distance_transform", "add_positional_encode")},
     ),
 }
 """The section of options of each codec, and its keys by their old names."""
@@ -110,7 +110,9 @@ def _name_codecs(document: Document, section: str) -> Iterator[tuple[str, str]]:
         document.set((*key_path, "type"), codec, document.origin(key_path))
         around, keys = _OPTIONS[codec]
         given = document.get((section, around))
-        given = given if isinstance(given, dict) else {}
+        given = dict(given) if isinstance(given, dict) else {}
+        if not given.get("add_distance_transform"):
+            given.pop("add_positional_encode", None)  # there, it had no effect then
         for name, value in {**options, **{new: given[old] for old, new in keys.items() if given.get(old)}}.items():
             document.set((*key_path, name), value, document.origin((section, around)))
         yield str(key_path[-1]), codec
@@ -166,9 +168,6 @@ def _drop_options(document: Document, section: str, codecs: set[str], accepts: A
     if "face_landmarks" in codecs and isinstance(options, dict):
         for key in (*_OPTIONS["face_landmarks"][1], *_NORMALIZE_KEYS):
             options.pop(key, None)
-        if options.get("add_positional_encode"):
-            document.refuse((*face, "add_positional_encode"), "this version cannot encode positions in a face")
-        options.pop("add_positional_encode", None)
         if not options:
             document.drop(face)
     pose: KeyPath = (section, "for_pose_dataset")

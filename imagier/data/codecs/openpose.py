@@ -33,7 +33,7 @@ class Codec(codec.Codec):
     """Points of body, face and hands, in the pixels of the image -> strokes in [0, 1].
 
     With 3 channels each stroke has its color. With 27 each has a channel: 24 of the body, left hand, right hand, face.
-    Of several people the first counts, or the largest. No person: no stroke.
+    Of several people the first counts, the one that all_indices.json names, or the largest. No person: no stroke.
     """
 
     has_pixels = False
@@ -73,7 +73,13 @@ class Codec(codec.Codec):
             raise wrong_content(file, "a file of OpenPose", describe_error(error)) from error
         if not people:
             return np.zeros((NUM_POINTS, 3))
-        person = max(people, key=_measure_height) if self.largest_only else people[0]
+        if self.largest_only:
+            people = [max(people, key=_measure_height)]
+        if file.person >= len(people):
+            advice = "correct all_indices.json, which counts from 0"
+            what = f"has no person {file.person}: it shows {len(people)}"
+            raise UserError(what, where=file.where, advice=advice, code="no-person")
+        person = people[file.person]
         check_finite(person, file)
         return person
 

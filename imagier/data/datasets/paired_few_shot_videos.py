@@ -103,7 +103,7 @@ class Dataset(dataset.Dataset):
             check_crop(crop, spec.codecs, "crop")
         if normalize_landmarks is not None:
             check_crop("face", spec.codecs, "normalize_landmarks")
-        self.clips = Clips(spec)
+        self.clips = Clips(spec, has_people=True)
         self.reference_of = None if few_shot_seq_index is None else self._find("few_shot_seq_index", few_shot_seq_index)
         self.reference_frame = few_shot_frame_index
         self.playlist = self._list_driving(driving_seq_index, num_videos_to_test, num_frames_per_video)

@@ -58,6 +58,8 @@ class EncodedFile:
     """What to call it in a message."""
     reduction: int = 1
     """1, 2, 4 or 8: a JPEG may be decoded to sides that are so much smaller, rounded up."""
+    person: int = 0
+    """Which one is meant, where a file shows several people."""
 
     @classmethod
     def read(cls, source: Source, input_type: str, key: str) -> EncodedFile:

@@ -82,14 +82,14 @@ class Frames:
 class Clips:
     """All sequences of a split: those of all roots, of each in the order of their names."""
 
-    def __init__(self, spec: DatasetSpec) -> None:
-        """UserError if a type lacks a sequence or a frame."""
+    def __init__(self, spec: DatasetSpec, *, has_people: bool = False) -> None:
+        """has_people: as of `FrameIndex`. UserError if a type lacks a sequence or a frame."""
         self.spec = spec
         self.augmenter = Augmenter(spec.augmentations, spec.interpolator)
         self.needed = self.augmenter.compute_needed_size if spec.reduced_jpeg else None
         self.max_time_step = spec.augmentations.get("max_time_step", 1)
         videos = OpenVideos()
-        self.roots = [FrameIndex(source, spec.codecs, videos) for source in spec.sources]
+        self.roots = [FrameIndex(source, spec.codecs, videos, has_people=has_people) for source in spec.sources]
         self.sequences = [sequence for root in self.roots for sequence in root.sequences]
         self.root_of = np.repeat(np.arange(len(self.roots)), [len(root.sequences) for root in self.roots])
         self.names = unique_names(sequence.name for sequence in self.sequences)

@@ -13,6 +13,7 @@ from imagier.data.codec import Codec, Stored
 from imagier.data.decoding.video_files import EXTENSIONS, OpenVideos, count_frames
 from imagier.data.listing.pairing import fit_together, list_paired_keys
 from imagier.data.sample import load_stored
+from imagier.data.sources.index import read_people
 from imagier.data.sources.keys import Keys
 from imagier.data.sources.source import Source, sort_frames
 from imagier.errors import UserError
@@ -36,10 +37,13 @@ class FrameIndex:
     with these and with each other by the order of their frames.
     """
 
-    def __init__(self, source: Source, codecs: Sequence[Codec], videos: OpenVideos) -> None:
-        """videos: keeps some of the files open. UserError if a type lacks a sequence or a frame.
+    def __init__(
+        self, source: Source, codecs: Sequence[Codec], videos: OpenVideos, *, has_people: bool = False
+    ) -> None:
+        """videos: keeps some of the files open. has_people: all_indices.json says who is meant, where it is there.
 
-        Where values lead to the frame before, no type may have a frame that others lack.
+        UserError if a type lacks a sequence or a frame, or if that file does not fit. Where values lead to the frame
+        before, no type may have a frame that others lack.
         """
         self.source = source
         self.codecs = codecs
@@ -55,6 +59,8 @@ class FrameIndex:
         self.keys = Keys(_order_frames(keys))
         """Of all frames of the other types, sequence after sequence, each in the order of its frames."""
         self.sequences = self._find_sequences()
+        lengths = {sequence.name: sequence.length for sequence in self.sequences}
+        self.people = read_people(source, lengths) if has_people else {}
         if any(codec.leads_to_previous for codec in self.stills):
             self._check_gaps()
 
@@ -68,7 +74,8 @@ class FrameIndex:
         stored = {}
         if self.stills:
             key = self.keys[sequence.start + number]
-            stored = load_stored(self.source, self.stills, key, None if self.video_keys else needed)
+            person = self.people[sequence.name][number] if sequence.name in self.people else 0
+            stored = load_stored(self.source, self.stills, key, None if self.video_keys else needed, person)
         frames = {
             codec.name: stored[codec.name] if codec.name in stored else self._video_frame(codec, sequence, number)
             for codec in self.codecs

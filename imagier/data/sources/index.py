@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from imagier.data.sources.keys import Keys
-from imagier.data.sources.source import find_bad_key, is_metadata
+from imagier.data.sources.source import Source, find_bad_key, is_metadata, one_line
 from imagier.errors import UserError
 
 FILENAMES = "all_filenames.json"
@@ -18,12 +19,17 @@ FILENAMES = "all_filenames.json"
 METADATA = "metadata.json"
 """{type: extension}"""
 
+PEOPLE = "all_indices.json"
+"""{sequence: [number of the person that is meant, of each file]}, optional."""
+
 _Sequences = dict[str, list[str]]
 """Names of files, without extension, by sequence."""
 
+_FIX = "correct it, or remove it"
 _PAIRED = TypeAdapter(_Sequences)
 _UNPAIRED = TypeAdapter(dict[str, _Sequences])
 _EXTENSIONS = TypeAdapter(dict[str, str])
+_PEOPLE = TypeAdapter(dict[str, list[NonNegativeInt]])
 
 
 def read_index(
@@ -52,6 +58,26 @@ def read_index(
         return dict.fromkeys(input_types, _make_keys(listed, root, next(iter(input_types)), at, advice)), extensions
     root = None if base is None else ""
     return {name: _make_keys(listed[name], root, name, at, advice) for name in input_types}, extensions
+
+
+def read_people(source: Source, lengths: Mapping[str, int]) -> dict[str, list[int]]:
+    """Who is meant in each frame of a folder or an LMDB, by sequence; {} if its root has no such list.
+
+    lengths: of all sequences, in frames. UserError if the list is damaged, or has another length.
+    """
+    path = getattr(source, "root", None)
+    if not isinstance(path, Path) or not (path / PEOPLE).is_file():
+        return {}
+    where = one_line(str(path / PEOPLE))
+    shape = "{sequence: [number from 0 on, of each frame]}"
+    people: dict[str, list[int]] = _validate(
+        _PEOPLE, _parse((path / PEOPLE).read_bytes(), where, _FIX), where, shape, _FIX
+    )
+    for name, numbers in people.items():
+        if name in lengths and len(numbers) != lengths[name]:
+            what = f"names {len(numbers)} people for {name}, which has {lengths[name]} frames"
+            raise UserError(what, where=where, advice=_FIX, code="bad-index")
+    return people
 
 
 def dump_index(sequences: Mapping[str, Any], extensions: Mapping[str, str]) -> dict[str, str]:

@@ -37,6 +37,17 @@ def test_channels_must_be_those_of_the_sketch(channels: int | None, has_distance
     assert caught.value.code == "wrong-channels"
 
 
+def test_waves_need_distances_and_35_channels() -> None:
+    sketch = Codec(
+        InputType(name="f", ext="json", num_channels=35), add_distance_transform=True, add_positional_encode=True
+    )
+    drawn = Augmenter({"resize_h_w": "100, 110"}).draw((200, 220), random.Random(0))
+    assert sketch.augment(Stored(FACE, (200, 220)), drawn).shape == (100, 110, 35)
+    with pytest.raises(UserError) as caught:
+        Codec(InputType(name="f", ext="json", num_channels=21), add_positional_encode=True)
+    assert caught.value.code == "no-effect"
+
+
 def test_the_sketch_is_drawn_where_the_augmented_image_shows_the_face() -> None:
     drawn = Augmenter({"resize_h_w": "100, 110", "center_crop_h_w": "80, 90"}).draw((200, 220), random.Random(0))
     sketch = SKETCH.augment(Stored(FACE, (200, 220)), drawn)

@@ -266,6 +266,41 @@ def test_a_driving_face_gets_the_proportions_of_the_reference(root: Path) -> Non
 # People
 
 
+def save_crowds(root: Path, length: int = 3) -> Dataset:
+    """Frames with a person at the left, and another one of half the size; who is meant, says all_indices.json."""
+    for t in range(length):
+        write(root / "images" / "s" / f"{t}.png", png(np.full((64, 64, 3), t, np.uint8)))
+        write(root / "poses-openpose" / "s" / f"{t}.json", openpose_json(make_person(0.25), make_person(0.125)))
+    poses = openpose.Codec(InputType(name="poses-openpose", ext="json", num_channels=27))
+    kinds = (codec_for(name="images", ext="png", num_channels=3), poses)
+    return dataset(root, kinds, augmentations={"resize_h_w": "64, 64"})
+
+
+def test_the_person_that_a_list_names_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "all_indices.json").write_text('{"s": [1, 0, 1], "another": [0]}')
+    found = save_crowds(tmp_path)
+    lowest = [np.flatnonzero(found[0, t].arrays["poses-openpose"][0].any(axis=(1, 2))).max() for t in range(3)]
+    assert [bool(row > 57) for row in lowest] == [False, True, False]
+    assert np.abs(np.array(lowest) - 31).argmin() in (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ('{"s": [0, 0]}', "bad-index"),
+        ('{"s": [0, -1, 0]}', "bad-index"),
+        ('{"s": 1}', "bad-index"),
+        ("{", "not-json"),
+        ('{"s": [0, 2, 0]}', "no-person"),
+    ],
+)
+def test_a_list_of_people_that_does_not_fit_is_told(tmp_path: Path, text: str, code: str) -> None:
+    (tmp_path / "all_indices.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        save_crowds(tmp_path)[0, 1]
+    assert caught.value.code == code
+
+
 def test_a_person_is_cut_out_and_the_others_are_removed(tmp_path: Path) -> None:
     names = ("images", "pose_maps-densepose", "human_instance_maps")
     for t in range(4):

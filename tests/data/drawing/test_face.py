@@ -40,6 +40,17 @@ def test_distances_are_those_to_each_curve_along_rows_and_columns() -> None:
         assert abs(drawn[y, x, 2] - nearest / 3 / 255) < 1e-6
 
 
+def test_waves_are_ten_octaves_of_the_distance_from_the_upper_lip() -> None:
+    drawn = draw_face(FACE, SIZE, width=1, has_distances=True, has_waves=True)
+    assert drawn.shape == (*SIZE, 35)
+    np.testing.assert_array_equal(drawn[..., :15], draw_face(FACE, SIZE, width=1, has_distances=True))
+    lip = drawn[..., 11] * 255  # the eleventh curve: contour, two brows, three of the nose, four of the eyes, the lip
+    for octave in range(10):
+        angle = np.pi * 2**octave * (lip - 127.5) / 127.5
+        np.testing.assert_allclose(drawn[..., 15 + 2 * octave], np.sin(angle), atol=2e-3)
+        np.testing.assert_allclose(drawn[..., 16 + 2 * octave], np.cos(angle), atol=2e-3)
+
+
 def test_a_face_keeps_itself_as_its_own_reference() -> None:
     video = np.stack([FACE + np.array((t, 2 * t)) for t in range(4)])
     np.testing.assert_allclose(fit_proportions(video, 2 * FACE, momentum=0.9, window=5), video, atol=0.05)
