@@ -15,7 +15,10 @@ from imagier.recipe import FEW_SHOT, Batch
 
 
 class Expander:
-    """Expands each input type and puts the label types together into `label`, in the order of `input_labels`."""
+    """Expands each input type and puts the label types together into `label`, in the order of `input_labels`.
+
+    Those of several parts, such as flow, are there by themselves, too.
+    """
 
     def __init__(self, codecs: Sequence[Codec], input_labels: Sequence[str], *, channels_last: bool = False) -> None:
         """input_labels: by their names in a batch."""
@@ -44,7 +47,7 @@ class Expander:
             prefix, codec = self._find(name)
             if codec is None:
                 ready[name] = tensor
-            elif codec not in self.labels:
+            elif codec not in self.labels or codec.batch_parts:  # flow may be a label, and losses look at it, too
                 ready |= self._name_parts(codec, codec.expand(tensor), prefix)
         for prefix in ("", FEW_SHOT) if self.labels else ():
             if prefix + self.labels[0].name in batch.tensors:

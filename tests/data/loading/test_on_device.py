@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from small_data import codec_for
 from torch import Tensor
 
-from imagier.data.codec import Codec
+from imagier.data.codec import Codec, InputType
+from imagier.data.codecs import flow
 from imagier.data.loading.on_device import Expander
 from imagier.nn.instances import instance_edges, instance_ids
 from imagier.recipe import Batch
@@ -122,6 +123,13 @@ def test_a_label_replaces_its_types_and_all_others_stay() -> None:
     assert ready.keys == STORED.keys
     for name in ("original_h_w", "is_flipped"):
         assert torch.equal(ready[name], STORED[name])
+
+
+def test_flow_that_is_a_label_stays_for_the_losses_that_look_at_it() -> None:
+    stored = torch.arange(24, dtype=torch.float32).reshape(1, 2, 4, 3)
+    ready = Expander([flow.Codec(InputType(name="flow", ext="png"))], ["flow"])(Batch({"flow": stored}))
+    assert set(ready.tensors) == {"label", "flow", "flow_confidence"}
+    torch.testing.assert_close(ready["label"], torch.cat([ready["flow"], ready["flow_confidence"]], dim=1))
 
 
 def test_without_label_types_there_is_no_label() -> None:
