@@ -17,7 +17,19 @@ from imagier.data.codecs.flow import unpack
 from imagier.errors import UserError
 from imagier.tools.demo.doom import recording
 from imagier.tools.demo.doom.doom_map import NO_SECTOR, DoomMap, list_maps, read_map
-from imagier.tools.demo.doom.ray_casting import CEILING, FLOOR, LIQUID, SKY, WALL, Lens, Pose, cast_rays, find_sector
+from imagier.tools.demo.doom.ray_casting import (
+    CEILING,
+    FLOOR,
+    LIQUID,
+    LOWER,
+    SKY,
+    UPPER,
+    WALL,
+    Lens,
+    Pose,
+    cast_rays,
+    find_sector,
+)
 from imagier.tools.demo.doom.recording import record
 from imagier.tools.demo.doom.textures import measure_colors
 from imagier.tools.demo.doom.walks import find_ground, plan_walk
@@ -31,8 +43,8 @@ HALL, YARD = 0, 1
 PALETTE = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
 
 
-def make_picture(columns: list[list[tuple[int, list[int]]]], height: int) -> bytes:
-    """A picture of columns of posts, each the row where it begins and the numbers of its colors."""
+def make_patch(columns: list[list[tuple[int, list[int]]]], height: int) -> bytes:
+    """A patch of columns of posts, each the row where it begins and the numbers of its colors."""
     header = 8 + 4 * len(columns)
     offsets, posts = [], b""
     for column in columns:
@@ -65,7 +77,7 @@ def make_wad(path: Path, step: int = 16) -> Path:
         "SSECTORS": b"",
         "NODES": b"",
         "SECTORS": struct.pack("<hh8s8sHHH", 0, 128, b"FLOOR0_1", b"CEIL1_1", 160, 0, 0)
-        + struct.pack("<hh8s8sHHH", step, 200, b"FWATER1", b"F_SKY1", 160, 0, 0),
+        + struct.pack("<hh8s8sHHH", step, 200, b"FWATER1", b"F_SKY1", 80, 0, 0),
     }
     lumps |= {
         "PLAYPAL": PALETTE.tobytes(),
@@ -75,15 +87,18 @@ def make_wad(path: Path, step: int = 16) -> Path:
         + struct.pack("<8s4xhh4xh", b"BRICKS", 4, 2, 2)
         + struct.pack("<hhh4x", 0, 0, 0)
         + struct.pack("<hhh4x", 2, -1, 1),
-        "LEFTPART": make_picture([[(0, [1, 2])], [(0, [3, 4])]], 2),
-        "HOLEPART": make_picture([[(0, [99, 5])], [(1, [6, 7])], [(0, [98, 98, 98])]], 3),
+        "LEFTPART": make_patch([[(0, [1, 2])], [(0, [3, 4])]], 2),
+        "HOLEPART": make_patch([[(0, [99, 5]), (9, [97])], [(1, [6, 7])], [(0, [98, 98, 98])]], 3),
+        "F_START": b"",
         "FLOOR0_1": bytes([8, 9] * 2048),
         "CEIL1_1": bytes([10] * 4096),
         "FWATER1": bytes([11] * 4096),
+        "LEFTPART ": bytes([12] * 4096),
+        "F_END": b"",
     }
     directory, data = b"", b""
     for name, content in lumps.items():
-        directory += struct.pack("<ii8s", 12 + len(data), len(content), name.encode())
+        directory += struct.pack("<ii8s", 12 + len(data), len(content), name.strip().encode())
         data += content
     path.write_bytes(struct.pack("<4sii", b"PWAD", len(lumps), 12 + len(data)) + data + directory)
     return path
@@ -131,16 +146,36 @@ def test_behind_an_opening_are_a_step_a_pond_and_the_sky(room: DoomMap) -> None:
 def test_every_pixel_shows_a_surface_in_its_color_and_light(tmp_path: Path) -> None:
     wad = make_wad(tmp_path / "a.wad")
     doom_map = read_map(wad, "MAP01")
-    _, seen, surface = cast_rays(doom_map, Pose(500, 500, 40, 0), LENS)
-    found = measure_colors(wad, doom_map)[surface] / 160 * 255
+    depth, seen, surface = cast_rays(doom_map, Pose(500, 500, 40, 0), LENS)
+    found = measure_colors(wad, doom_map)[surface]
     bricks = PALETTE[[1, 2, 3, 4, 5, 6, 7]].mean(axis=0)  # without what lies beyond the texture, and without the hole
     floor = PALETTE[[8, 9]].mean(axis=0)
     expected = {WALL: bricks, FLOOR: floor, CEILING: PALETTE[10], LIQUID: PALETTE[11], SKY: np.zeros(3)}
+    is_yard = (seen == LIQUID) | (depth > 768 - 500)
+    light = np.where(is_yard, 80, 160) / 255
     assert (surface[:, 50] >= 0).all()
     for kind, color in expected.items():
         assert (seen == kind).any()
-        np.testing.assert_allclose(found[seen == kind], np.broadcast_to(color, ((seen == kind).sum(), 3)))
-    assert {doom_map.textures[each] for each in np.unique(surface[seen == WALL])} == {b"BRICKS"}
+        np.testing.assert_allclose(found[seen == kind], light[seen == kind][:, None] * color)
+
+
+def test_a_closed_door_shows_the_part_above_it_and_the_step_below(room: DoomMap) -> None:
+    door = replace(room, ceiling=np.array([128, 16]), floor=np.array([0, 16]), is_sky=np.zeros(2, bool))
+    depth, seen, surface = cast_rays(door, Pose(500, 500, 40, 0), LENS)
+    height = 40 + (49.5 - np.arange(100)) / 120 * (768 - 500)
+    is_wall = (height > 0) & (height < 128)
+    assert (seen[is_wall, 50] == WALL).all() and np.allclose(depth[is_wall, 50], 768 - 500)
+    np.testing.assert_array_equal(surface[is_wall, 50] % 3, np.where(height < 16, LOWER, UPPER)[is_wall])
+
+
+def test_under_the_sky_nothing_is_shut(room: DoomMap) -> None:
+    shut = replace(room, ceiling=np.array([128, 60]), floor=np.array([0, 60]), is_sky=np.ones(2, bool))
+    depth, seen, _ = cast_rays(shut, Pose(500, 500, 40, 0), LENS)
+    height = 40 + (49.5 - np.arange(100)) / 120 * (768 - 500)
+    assert (seen[height > 128, 50] == SKY).all()
+    assert (seen[(height > 0) & (height < 60), 50] == WALL).all()
+    is_over = (height > 60) & (height < 128)
+    assert (seen[is_over, 50] == SKY).all() and np.isinf(depth[is_over, 50]).all()
 
 
 def test_a_turn_moves_walls_sideways(room: DoomMap) -> None:

@@ -27,7 +27,7 @@ _SECTOR = np.dtype(
 _THING = np.dtype([(name, "<i2") for name in ("x", "y", "angle", "type", "flags")])
 _LUMPS = {"THINGS": _THING, "VERTEXES": _VERTEX, "LINEDEFS": _LINE, "SIDEDEFS": _SIDE, "SECTORS": _SECTOR}
 _NO_SIDE, _IMPASSABLE = 0xFFFF, 1
-_SKY = b"F_SKY1"
+SKY_FLAT = b"F_SKY1"
 _LIQUIDS = (b"FWATER", b"SWATER", b"NUKAGE", b"LAVA", b"BLOOD", b"SLIME0")
 
 
@@ -108,7 +108,7 @@ def _connect(parts: dict[str, np.ndarray]) -> DoomMap:
         special=lines["special"][kept].astype(np.int64),
         floor=sectors["floor"].astype(np.float64),
         ceiling=sectors["ceiling"].astype(np.float64),
-        is_sky=sectors["ceiling_flat"] == _SKY,
+        is_sky=sectors["ceiling_flat"] == SKY_FLAT,
         is_liquid=np.array([flat.startswith(_LIQUIDS) for flat in sectors["floor_flat"].tolist()], bool),
         special_sector=sectors["special"].astype(np.int64),
         things=things,

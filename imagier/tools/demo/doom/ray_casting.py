@@ -15,7 +15,7 @@ from imagier.tools.demo.doom.doom_map import NO_SECTOR, DoomMap
 SKY, FLOOR, CEILING, WALL, LIQUID = range(5)
 """What pixels show."""
 
-_UPPER, _LOWER, _MIDDLE = range(3)
+UPPER, LOWER, MIDDLE = range(3)
 """Parts of a side of a line."""
 _NEAREST = 1e-3
 _AWRY = 37.3
@@ -75,8 +75,10 @@ def cast_rays(doom_map: DoomMap, pose: Pose, lens: Lens) -> tuple[np.ndarray, np
         is_floor, is_ceiling = is_left & (height < low), is_left & (height > high)
         is_solid = behind == NO_SECTOR
         low_behind, high_behind = floors[behind], ceilings[behind]
-        is_below = (height < low_behind) | is_solid | (low_behind >= high_behind)
-        is_above = (height > high_behind) & ~(sky & doom_map.is_sky[behind])
+        is_sky_beyond = sky & doom_map.is_sky[behind]
+        is_shut = (low_behind >= high_behind) & ~is_sky_beyond
+        is_below = (height < low_behind) | is_solid | is_shut
+        is_above = (height > high_behind) & ~is_sky_beyond
         is_wall = is_left & ~is_floor & ~is_ceiling & (is_below | is_above)
         with np.errstate(divide="ignore", invalid="ignore"):
             found = np.where(is_floor, low / rise, np.where(is_ceiling & ~sky, high / rise, np.inf))
@@ -85,7 +87,7 @@ def cast_rays(doom_map: DoomMap, pose: Pose, lens: Lens) -> tuple[np.ndarray, np
         kinds = np.where(is_floor, ground, np.where(is_ceiling, np.where(sky, SKY, CEILING), WALL))
         ended = is_floor | is_ceiling | is_wall
         seen[:, columns] = np.where(ended, kinds, seen[:, columns])
-        part = np.where(is_solid, _MIDDLE, np.where(is_below, _LOWER, _UPPER))
+        part = np.where(is_solid, MIDDLE, np.where(height < low_behind, LOWER, UPPER))
         wall = 3 * side[columns] + part
         found = np.where(is_floor, first_floor + here, np.where(is_ceiling, first_ceiling + here, wall))
         surface[:, columns] = np.where(ended, found, surface[:, columns])

@@ -101,8 +101,10 @@ def _record_all(
         for split, count in counts.items():
             for position, name in enumerate(maps[split]):
                 numbers = range(position, count, len(maps[split]))
-                for sequence, views, doom_map in _record_map(name, numbers, split, size_px, seed):
-                    writing.append(pool.submit(_write, out / split, sequence, views, doom_map, size_px))
+                doom_map = read_map(find_wad(), name)
+                colors = BRIGHTER[measure_colors(find_wad(), doom_map).round().astype(np.uint8)]
+                for sequence, views in _record_map(name, doom_map, numbers, split, size_px, seed):
+                    writing.append(pool.submit(_write, out / split, sequence, views, doom_map, colors, size_px))
                     if len(writing) > 2 * workers:
                         writing.popleft().result()
                     yield
@@ -111,12 +113,11 @@ def _record_all(
 
 
 def _record_map(
-    name: str, numbers: range, split: str, size_px: int, seed: int
-) -> Iterator[tuple[str, list[View], DoomMap]]:
+    name: str, doom_map: DoomMap, numbers: range, split: str, size_px: int, seed: int
+) -> Iterator[tuple[str, list[View]]]:
     """The walks of these numbers, by name, each a function of the seed, the split and its number alone."""
     if not numbers:
         return
-    doom_map = read_map(find_wad(), name)
     ground = find_ground(doom_map)
     if ground is None:
         raise UserError(f"{name} has no room to walk", where="maps", advice="name another", code="no-room")
@@ -125,7 +126,7 @@ def _record_map(
             rng = np.random.default_rng([seed, split == "val", number])
             returns = sum(divmod(number, numbers.step)) % 2 == 1  # every other one, in each map and over the maps
             views = _walk(game, ground, name, size_px, rng, returns=returns)
-            yield f"{name.lower()}_{number:04d}{'_back' if returns else ''}", views, doom_map
+            yield f"{name.lower()}_{number:04d}{'_back' if returns else ''}", views
 
 
 def _walk(
@@ -142,8 +143,8 @@ def _walk(
     )
 
 
-def _write(root: Path, sequence: str, views: list[View], doom_map: DoomMap, size_px: int) -> None:
-    lens, table = make_lens(size_px), BRIGHTER[measure_colors(find_wad(), doom_map).round().astype(np.uint8)]
+def _write(root: Path, sequence: str, views: list[View], doom_map: DoomMap, colors: np.ndarray, size_px: int) -> None:
+    lens = make_lens(size_px)
     poses = {f"{number:06d}": _make_matrix(view.pose) for number, view in enumerate(views)}
     cameras = Cameras(lens.fx, lens.fy, lens.cx, lens.cy, _DEPTH_UNIT, is_sky_cylinder=True, camera_to_world=poses)
     cameras.write(root / CAMERAS / f"{sequence}.json")
@@ -154,7 +155,7 @@ def _write(root: Path, sequence: str, views: list[View], doom_map: DoomMap, size
         points = np.nan_to_num(cameras.unproject(depth, name).round() + _ORIGIN).astype(np.uint16)
         files = {"images": view.image[..., ::-1], "seg_maps": classes, DEPTH: depth, POINTS: points[..., ::-1]}
         files[NEARNESS] = measure_nearness(depth)
-        files[COLORS] = np.where(surface[..., None] < 0, 0, table[surface])[..., ::-1]
+        files[COLORS] = np.where(surface[..., None] < 0, 0, colors[surface])[..., ::-1]
         for folder, array in files.items():
             (root / folder / sequence / f"{name}.png").write_bytes(encode_png(array))
 
