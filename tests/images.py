@@ -74,3 +74,6 @@ class Memory:
 
     def extension(self, input_type: str) -> str:
         return "png"
+
+    def read_beside(self, name: str) -> bytes | None:
+        return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from imagier.cli.arguments import add_device, parse_positive, parse_seed, parse_writable_file
 from imagier.cli.tables import print_table
+from imagier.errors import UserError
 from imagier.run import status
 
 DEFAULT = "fd,kd,prdc"
@@ -39,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--flow", type=Path, metavar="DIR", help=flow)
     points = "consistency: the points of the world that the real clips show, such as mine/val/unprojections"
     add("--unprojections", type=Path, metavar="DIR", help=points)
-    add("--cell", type=parse_positive, metavar="N", help="the side of what counts as one of these points (default 1)")
+    cell = "consistency: side of the cells that count as one point, in the unit of the coordinates (default 1)"
+    add("--cell", type=parse_positive, metavar="N", help=cell)
     input_type = "of shards and LMDBs: the type of the images (default %(default)s)"
     add("--input_type", default="images", metavar="NAME", help=input_type)
     seed = "draws subsets, lines, and the images of the floor (default %(default)s)"
@@ -51,11 +53,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table and writes the card; returns the exit status."""
-    return _compare(*args.compare) if args.compare else _measure(args)
+    if not args.compare:
+        return _measure(args)
+    for name in ("flow", "unprojections", "cell"):
+        if getattr(args, name) is not None:
+            raise UserError("cards are compared as they are", where=name, advice="leave it out", code="unused-flag")
+    return _compare(*args.compare)
 
 
 def _measure(args: argparse.Namespace) -> int:
-    from imagier.errors import UserError
     from imagier.run.known_frames import INPUT_TYPES, KnownFrames
     from imagier.run.options import RunOptions
     from imagier.run.process import open_runtime

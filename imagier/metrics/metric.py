@@ -47,6 +47,9 @@ class AnyMetric(ABC):
     the point of the world that each pixel shows, N x 1 x H x W, int64, 0 where unknown.
     """
 
+    uses: Sequence[str] = ()
+    """What else of these it looks at, where it is known."""
+
     takes_clips: ClassVar[bool] = False
     """Whether it is given clips, N x T x 3 x H x W, and not images; what is known of them has T, too. Of a long clip it
     is given parts, which begin with the last frame of the part before.

@@ -29,6 +29,7 @@ class Metric(BaseMetric):
     name = "warp error"
     takes_clips = True
     needs = ()
+    uses = ("targets", "flow", "flow_confidence")
 
     def reset(self, device: torch.device) -> None:
         self.state = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("sum", "count")}

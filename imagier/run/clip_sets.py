@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from imagier.metrics.metric import Metric
 from imagier.nn.backbones.i3d import FRAMES
 from imagier.run.comparison import describe_metrics, describe_program, name_directions, name_values
 from imagier.run.feature_sets import check_finite
-from imagier.run.image_sets import StoredImage, read_images
+from imagier.run.image_sets import StoredImage, order_by_number, read_images
 from imagier.run.known_frames import KnownFrames
 from imagier.run.workers import count_cores
 from imagier.train.card import Card
@@ -41,7 +40,7 @@ def group_clips(images: Sequence[StoredImage], where: str) -> list[Clip]:
             what = f"{frames[0].name!r} is a single image"
             advice = "expected videos, or a folder for the frames of each clip"
             raise UserError(what, where=where, advice=advice, code="no-clips")
-    return [sorted(clips[name], key=_order) for name in sorted(clips)]
+    return [sorted(clips[name], key=lambda image: order_by_number(image.name)) for name in sorted(clips)]
 
 
 def score_clips(
@@ -60,8 +59,7 @@ def score_clips(
     for metric in measured.values():
         metric.load(device)
     for done, clip in enumerate(clips):
-        for number, part in enumerate(_read_parts(clip, FRAMES, device, overlap=1)):
-            frames = clip[number * FRAMES :][: len(part)]
+        for frames, part in _read_parts(clip, FRAMES, device, overlap=1):
             beside = {} if known is None else known.read(frames, part)
             for metric in measured.values():
                 metric.update(part[None], beside)
@@ -82,7 +80,7 @@ def extract_clip_features(
     features: list[Tensor] = []
     for done, clip in enumerate(clips):
         whole = clip[: len(clip) // FRAMES * FRAMES]
-        features += [extractor(part[None])[0].cpu() for part in _read_parts(whole, FRAMES, device)]
+        features += [extractor(part[None])[0].cpu() for _, part in _read_parts(whole, FRAMES, device)]
         update(done + 1, len(clips))
     if not features:
         what = f"no clip has {FRAMES} frames"
@@ -122,9 +120,10 @@ def make_clip_card(
     )
 
 
-def _read_parts(clip: Clip, size: int, device: torch.device, overlap: int = 0) -> Iterator[Tensor]:
-    """T x 3 x H x W in [0, 1], T at most size + overlap. UserError: frames of different sizes."""
+def _read_parts(clip: Clip, size: int, device: torch.device, overlap: int = 0) -> Iterator[tuple[Clip, Tensor]]:
+    """Frames, and their pixels T x 3 x H x W in [0, 1], T at most size + overlap. UserError: other sizes among them."""
     part: list[np.ndarray] = []
+    start = 0
     for frame, pixels in zip(clip, read_images(clip, count_cores())):
         if part and pixels.shape != part[0].shape:
             what = f"has {pixels.shape[1]} x {pixels.shape[0]} px, other frames have {part[0].shape[1]} x "
@@ -132,17 +131,11 @@ def _read_parts(clip: Clip, size: int, device: torch.device, overlap: int = 0) -
             raise UserError(what, where=frame.where, advice="give all frames of a clip one size", code="other-size")
         part.append(pixels)
         if len(part) == size + overlap:
-            yield _to_tensor(part, device)
-            part = part[size:]
+            yield clip[start : start + len(part)], _to_tensor(part, device)
+            part, start = part[size:], start + size
     if len(part) > overlap:
-        yield _to_tensor(part, device)
+        yield clip[start:], _to_tensor(part, device)
 
 
 def _to_tensor(frames: Sequence[np.ndarray], device: torch.device) -> Tensor:
     return torch.from_numpy(np.stack(frames)).to(device).permute(0, 3, 1, 2).float() / 255
-
-
-def _order(image: StoredImage) -> tuple[list[tuple[int, str]], str]:
-    """So that frame 10 comes after frame 9."""
-    parts = re.findall(r"\d+|\D+", image.name.rpartition("/")[2])
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], image.name

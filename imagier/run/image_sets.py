@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,10 +20,12 @@ from imagier.data.decoding.decode import EncodedFile, read_pixels
 from imagier.data.decoding.video_files import EXTENSIONS as VIDEOS
 from imagier.data.decoding.video_files import OpenVideos, count_frames
 from imagier.data.sources.opening import detect_store, open_local
-from imagier.data.sources.source import Source, one_line
+from imagier.data.sources.source import Source, one_line, unique_names
 from imagier.errors import UserError
 from imagier.run.input_files import InputLister
-from imagier.run.paths import COMPARISON, no_such_path
+from imagier.run.paths import COMPARISON, ROOT_NAME, no_such_path
+
+logger = logging.getLogger(__name__)
 
 _DECODED_AHEAD = 64
 """Images; more would take memory that large ones do not leave."""
@@ -62,13 +66,19 @@ def open_image_set(path: Path, input_type: str) -> list[StoredImage]:
             raise UserError(f"holds no {input_type}", where=path, advice="name its input type", code="no-images")
         return stored
     images: list[StoredImage] = []
-    listed = InputLister([input_type], extensions=VIDEOS).list_files([path])
-    files = {name.removeprefix("./"): file for name, file in listed}
-    folders = {name.rpartition("/")[0] for name in files}
-    for name, file in files.items():
-        if name not in folders and (name.partition("/")[0] != COMPARISON or folders == {COMPARISON}):
-            images += _list_file(name, file)
+    files = InputLister([input_type], extensions=VIDEOS).list_files([path])
+    if path.is_dir():
+        kept = _leave_out_copies([file for _, file in files], path)
+        files = list(zip(unique_names(file.relative_to(path).with_suffix("").as_posix() for file in kept), kept))
+    for name, file in files:
+        images += _list_file(name.removeprefix("./"), file)
     return sorted(images, key=lambda image: image.name)
+
+
+def order_by_number(name: str) -> tuple[list[tuple[int, str]], str]:
+    """A key that sorts the frames of a clip: frame 10 comes after frame 9."""
+    parts = re.findall(r"\d+|\D+", name.rpartition("/")[2])
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
 def read_images(images: Sequence[StoredImage], num_threads: int) -> Iterator[np.ndarray]:
@@ -112,6 +122,24 @@ def hash_image_set(images: Sequence[StoredImage]) -> str:
                 hashed[image.where] = hashlib.sha256(file.read()).digest()
         whole.update(image.name.encode("utf-8", "surrogateescape") + b"\0" + hashed[image.where])
     return whole.hexdigest()
+
+
+def _leave_out_copies(files: Sequence[Path], root: Path) -> list[Path]:
+    """All but what `imagier infer` writes beside the frames of videos."""
+    within = {file: file.relative_to(root) for file in files}
+    images = {path.parent for path in within.values() if path.suffix.removeprefix(".").lower() not in VIDEOS}
+    has_results = any(path.parts[0] != COMPARISON for path in within.values())
+
+    def is_copy(path: Path) -> bool:
+        if path.parts[0] == COMPARISON and has_results:
+            return True
+        is_video = path.suffix.removeprefix(".").lower() in VIDEOS
+        return is_video and (path.with_suffix("") in images or (path == Path(f"{ROOT_NAME}.mp4") and Path() in images))
+
+    kept = [file for file in files if not is_copy(within[file])]
+    if len(kept) < len(files):
+        logger.info(f"{root}: left out {len(files) - len(kept)} files that show the same frames again")
+    return kept
 
 
 def _list_store(source: Source, input_type: str) -> list[StoredImage]:

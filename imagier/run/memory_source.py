@@ -49,6 +49,9 @@ class MemorySource:
     def where(self, input_type: str, key: str) -> str:
         return input_type
 
+    def read_beside(self, name: str) -> bytes | None:
+        return None
+
     def extension(self, input_type: str) -> str:
         return self._files[input_type][0]
 

@@ -9,6 +9,9 @@ from imagier.errors import UserError, suggest_sibling
 COMPARISON = "side_by_side"
 """The folder of frames and videos that show inputs, result and truth, in that of the results."""
 
+ROOT_NAME = "video"
+"""The name of a sequence whose frames lie in no folder."""
+
 
 def no_such_path(path: Path, what: str, *, where: object = None, code: str) -> UserError:
     """The error for a path that is not there. where: how to call it, if not by itself."""

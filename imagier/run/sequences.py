@@ -18,7 +18,7 @@ from imagier.data.loading.loader import Loader
 from imagier.recipe import Batch, Recipe, State
 from imagier.run import mp4
 from imagier.run.image_files import ImageFolder
-from imagier.run.paths import COMPARISON
+from imagier.run.paths import COMPARISON, ROOT_NAME
 from imagier.run.sizes import SizeReport, get_stored_size, resize
 from imagier.train.clips import name_sequence, roll_out
 from imagier.train.disk import remove_temporaries
@@ -29,9 +29,6 @@ logger = logging.getLogger(__name__)
 
 STATE_EVERY = 25
 """Frames between two states on the disk, from which a killed run goes on."""
-
-ROOT_NAME = "video"
-"""The name of a sequence whose frames lie in no folder."""
 
 
 @dataclass

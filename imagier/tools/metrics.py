@@ -47,11 +47,15 @@ def build_metrics(
         if not issubclass(cls, FeatureMetric):
             metrics[name] = _build_direct(cls, name, known)
             continue
-        known = [parameter.name for parameter in list_parameters(cls)]
-        own = {key: value for key, value in options.items() if key in known}
+        its_own = [parameter.name for parameter in list_parameters(cls)]
+        own = {key: value for key, value in options.items() if key in its_own}
         used |= own.keys()
         own |= {} if features is None else {"features": features}
         metrics[name] = cls(**check_options(cls, own))
+    for name in known:
+        if not any(name in (*metric.needs, *metric.uses) for metric in metrics.values()):
+            what = f"none of {', '.join(names)} looks at it"
+            raise UserError(what, where=name, advice="leave it out, or add such a metric", code="unused-flag")
     if not metrics:
         raise UserError("no metric", where="metrics", advice="name some, such as fd or psnr", code="no-metrics")
     for key in options.keys() - used - {"seed"}:
@@ -68,12 +72,10 @@ def _build_direct(cls: type[AnyMetric], name: str, known: Collection[str]) -> Me
     if issubclass(cls, Metric) and not cls.learns:
         if cls.needs == ("targets",) if not cls.takes_clips else set(cls.needs) <= set(known):
             return cls(**check_options(cls, {}))
-        if cls.takes_clips and set(cls.needs) <= set(INPUT_TYPES):
-            what, advice = (
-                f"{name} needs to know more of clips",
-                f"give {' and '.join(f'--{each}' for each in cls.needs)}",
-            )
-            raise UserError(what, where="metrics", advice=advice, code="not-known")
+        missing = [need for need in cls.needs if need not in known]
+        if cls.takes_clips and set(missing) <= set(INPUT_TYPES):
+            advice = f"give {' and '.join(f'--{need}' for need in missing)}"
+            raise UserError(f"{name} needs {' and '.join(missing)}", where="metrics", advice=advice, code="not-known")
     what = f"{name} needs to know more of an image than its target"
     advice = "leave it out, or add it to a config's metrics and run imagier evaluate"
     raise UserError(what, where="metrics", advice=advice, code="no-pair-metric")
@@ -106,9 +108,6 @@ class Measurement:
             what = "no network makes features here"
             raise UserError(what, where="weights", advice="leave them out", code="unused-weights")
         takes_clips = any(metric.takes_clips for metric in self.metrics.values())
-        if self.known is not None and (all(are_arrays) or not (takes_clips and pairwise)):
-            what = "no metric looks at what is known of frames"
-            raise UserError(what, where=", ".join(self.known.names), advice="leave it out", code="unused-flag")
         if all(are_arrays):
             return self._compare_features(real, fake, of_sets, pairwise)
         if takes_clips:

@@ -15,6 +15,7 @@ from imagier.cli import main
 from imagier.data.codecs.flow import encode_flow
 from imagier.data.codecs.unprojections import encode_points
 from imagier.metrics.warp_error import Metric as WarpError
+from imagier.run.image_sets import open_image_set
 
 LAB = """
 def colors(clips):
@@ -131,16 +132,41 @@ def test_the_consistency_of_folders_is_that_of_points_that_return_after_50_frame
 def test_flow_that_cannot_be_used_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     sets = save_clips("real"), save_clips("fake")
     few = save_flow("few", length=10)
+    assert "warp_error looks at it" in refuse(capsys, *sets, "--metrics", "warp_error", "--unprojections", few)
+    assert "flow: cards are compared" in refuse(capsys, "--compare", "a.json", "b.json", "--flow", few)
     assert "--unprojections" in refuse(capsys, *sets, "--metrics", "consistency")
     assert "cell: there are no points" in refuse(capsys, *sets, "--metrics", "warp_error", "--cell", "2")
-    assert "no flow is known of clip0/10" in refuse(capsys, *sets, "--metrics", "warp_error", "--flow", few)
-    assert "flow: no metric looks at what is known of frames" in refuse(
-        capsys, *sets, "--metrics", "fvd", "--flow", few
-    )
+    assert "has no flow in few" in refuse(capsys, *sets, "--metrics", "warp_error", "--flow", few)
+    assert "flow: none of fvd looks at it" in refuse(capsys, *sets, "--metrics", "fvd", "--flow", few)
     assert "is stored in 3 x uint16" in refuse(capsys, *sets, "--metrics", "warp_error", "--flow", "real")
     for file in Path("few").rglob("*.png"):
         file.write_bytes(encode_flow(np.ones((16, 16, 2)), np.ones((16, 16), bool)))
     assert "has 16 x 16 px, the frame has 32 x 32 px" in refuse(capsys, *sets, "--metrics", "warp_error", "--flow", few)
+
+
+def test_flow_does_not_lead_past_a_frame_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    sets = save_clips("real"), save_clips("fake")
+    Path("fake/clip1/10.png").unlink()
+    err = refuse(capsys, *sets, "--metrics", "warp_error", "--flow", save_flow("flow"))
+    assert err.startswith("fake/clip1/11.png: the frame before it, clip1/10, is missing")
+
+
+def test_an_image_beside_a_folder_of_its_name_counts(tmp_path: Path) -> None:
+    save_frames("set/a", frames(3, 0))
+    save_frames("set/only/side_by_side/b", frames(2, 1))
+    cv2.imwrite("set/a.png", frames(1, 2)[0])
+    Path("set/a.mkv").write_bytes(video(frames(3, 0)))
+    assert [image.name for image in open_image_set(Path("set"), "images")] == [
+        "a", "a/0", "a/1", "a/2", "only/side_by_side/b/0", "only/side_by_side/b/1",
+    ]  # fmt: skip
+    save_frames("alone/side_by_side/b", frames(2, 1))
+    assert len(open_image_set(Path("alone"), "images")) == 2
+
+
+def test_the_video_of_frames_without_a_folder_is_not_counted() -> None:
+    save_frames("set", frames(3, 0))
+    Path("set/video.mp4").write_bytes(video(frames(3, 0)))
+    assert len(open_image_set(Path("set"), "images")) == 3
 
 
 def test_what_inference_writes_beside_the_frames_is_not_counted_again() -> None:

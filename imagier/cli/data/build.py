@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from imagier.cli.arguments import add_device, parse_positive, parse_writable_folder
 from imagier.cli.data.files import add_files, list_unused_flags, read_extensions, read_keys, read_roots
+from imagier.data.sources.index import PEOPLE
 from imagier.tools.progress import show_progress
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from imagier.tools.flow.raft import RaftFlow
     from imagier.tools.stores.engine import Writer
     from imagier.tools.stores.plan import Plan
-
-_INDICES = "all_indices.json"
-"""Numbers of the objects in each frame of a video, which some data sets have beside their files."""
-
 
 _WHAT = {
     "lmdb": "pack many files into one LMDB",
@@ -160,7 +157,7 @@ def _run_store(args: argparse.Namespace) -> int:
     source = open_local(args.data_root, extensions)
     listed = read_keys(args.input_list, extensions) if args.input_list else None
     planned = make_plan(source, list(extensions), paired=args.paired, remove_missing=args.remove_missing, only=listed)
-    indices = args.data_root / _INDICES
+    indices = args.data_root / PEOPLE
     built = build(
         source,
         planned,

@@ -71,15 +71,16 @@ class Codec(codec.Codec):
             people = [_list_points(person) for person in json.loads(file.data)["people"]]
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise wrong_content(file, "a file of OpenPose", describe_error(error)) from error
-        if not people:
+        if file.person and self.largest_only:
+            what = f"all_indices.json means person {file.person}, but largest_only the largest"
+            raise UserError(what, where=file.where, advice="leave one of the two out", code="two-people")
+        if not people and not file.person:
             return np.zeros((NUM_POINTS, 3))
-        if self.largest_only:
-            people = [max(people, key=_measure_height)]
         if file.person >= len(people):
             advice = "correct all_indices.json, which counts from 0"
             what = f"has no person {file.person}: it shows {len(people)}"
             raise UserError(what, where=file.where, advice=advice, code="no-person")
-        person = people[file.person]
+        person = max(people, key=_measure_height) if self.largest_only else people[file.person]
         check_finite(person, file)
         return person
 

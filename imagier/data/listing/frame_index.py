@@ -59,8 +59,7 @@ class FrameIndex:
         self.keys = Keys(_order_frames(keys))
         """Of all frames of the other types, sequence after sequence, each in the order of its frames."""
         self.sequences = self._find_sequences()
-        lengths = {sequence.name: sequence.length for sequence in self.sequences}
-        self.people = read_people(source, lengths) if has_people else {}
+        self.people = read_people(source, keys) if has_people and keys else {}
         if any(codec.leads_to_previous for codec in self.stills):
             self._check_gaps()
 
@@ -74,8 +73,8 @@ class FrameIndex:
         stored = {}
         if self.stills:
             key = self.keys[sequence.start + number]
-            person = self.people[sequence.name][number] if sequence.name in self.people else 0
-            stored = load_stored(self.source, self.stills, key, None if self.video_keys else needed, person)
+            needed = None if self.video_keys else needed
+            stored = load_stored(self.source, self.stills, key, needed, self.people.get(key, 0))
         frames = {
             codec.name: stored[codec.name] if codec.name in stored else self._video_frame(codec, sequence, number)
             for codec in self.codecs

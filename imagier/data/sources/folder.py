@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from imagier.data.sources.source import describe_unused, find_bad_key, is_metadata, is_same_format, one_line
+from imagier.data.sources.source import (
+    describe_unused,
+    find_bad_key,
+    is_metadata,
+    is_same_format,
+    one_line,
+    read_if_there,
+)
 from imagier.errors import UserError, suggest_sibling
 
 logger = logging.getLogger(__name__)
@@ -84,6 +91,9 @@ class FolderSource:
 
     def where(self, input_type: str, key: str) -> str:
         return one_line(str(Path(self._path(input_type, key))))
+
+    def read_beside(self, name: str) -> bytes | None:
+        return read_if_there(self.root / name)
 
     def extension(self, input_type: str) -> str:
         return self.extensions[input_type].lower()

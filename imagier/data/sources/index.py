@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from imagier.data.sources.keys import Keys
-from imagier.data.sources.source import Source, find_bad_key, is_metadata, one_line
+from imagier.data.sources.source import Source, find_bad_key, is_metadata
 from imagier.errors import UserError
 
 FILENAMES = "all_filenames.json"
@@ -20,7 +19,7 @@ METADATA = "metadata.json"
 """{type: extension}"""
 
 PEOPLE = "all_indices.json"
-"""{sequence: [number of the person that is meant, of each file]}, optional."""
+"""{sequence: [number of the object, such as a person, that is meant in each file]}, optional."""
 
 _Sequences = dict[str, list[str]]
 """Names of files, without extension, by sequence."""
@@ -60,24 +59,29 @@ def read_index(
     return {name: _make_keys(listed[name], root, name, at, advice) for name in input_types}, extensions
 
 
-def read_people(source: Source, lengths: Mapping[str, int]) -> dict[str, list[int]]:
-    """Who is meant in each frame of a folder or an LMDB, by sequence; {} if its root has no such list.
+def read_people(source: Source, keys: Iterable[str]) -> dict[str, int]:
+    """Who is meant in each frame, by its key; {} if the root of a source has no such list.
 
-    lengths: of all sequences, in frames. UserError if the list is damaged, or has another length.
+    keys: those of all frames, in the order of the source, which is that of the list. UserError if the list is damaged,
+    or does not fit.
     """
-    path = getattr(source, "root", None)
-    if not isinstance(path, Path) or not (path / PEOPLE).is_file():
+    data = source.read_beside(PEOPLE)
+    if data is None:
         return {}
-    where = one_line(str(path / PEOPLE))
     shape = "{sequence: [number from 0 on, of each frame]}"
-    people: dict[str, list[int]] = _validate(
-        _PEOPLE, _parse((path / PEOPLE).read_bytes(), where, _FIX), where, shape, _FIX
-    )
+    people: dict[str, list[int]] = _validate(_PEOPLE, _parse(data, PEOPLE, _FIX), PEOPLE, shape, _FIX)
+    sequences: dict[str, list[str]] = {}
+    for key in keys:
+        sequences.setdefault(key.rpartition("/")[0], []).append(key)
+    if sequences.keys().isdisjoint(people):
+        what = f"names no sequence that is there, such as {next(iter(sequences))!r}"
+        raise UserError(what, where=PEOPLE, advice=_FIX, code="bad-index")
     for name, numbers in people.items():
-        if name in lengths and len(numbers) != lengths[name]:
-            what = f"names {len(numbers)} people for {name}, which has {lengths[name]} frames"
-            raise UserError(what, where=where, advice=_FIX, code="bad-index")
-    return people
+        if name in sequences and len(numbers) != len(sequences[name]):
+            what = f"names {len(numbers)} people for {name}, which has {len(sequences[name])} frames"
+            raise UserError(what, where=PEOPLE, advice=_FIX, code="bad-index")
+    listed = [(name, numbers) for name, numbers in people.items() if name in sequences]
+    return {key: number for name, numbers in listed for key, number in zip(sequences[name], numbers)}
 
 
 def dump_index(sequences: Mapping[str, Any], extensions: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from imagier.data.sources.index import FILENAMES, METADATA, read_index
 from imagier.data.sources.keys import Keys
-from imagier.data.sources.source import one_line, whole_sequence
+from imagier.data.sources.source import one_line, read_if_there, whole_sequence
 from imagier.errors import UserError
 
 DATA = "data.mdb"
@@ -70,6 +70,9 @@ class LmdbSource:
 
     def where(self, input_type: str, key: str) -> str:
         return one_line(f"{self.root / input_type / DATA}[{key}]")
+
+    def read_beside(self, name: str) -> bytes | None:
+        return read_if_there(self.root / name)
 
     def extension(self, input_type: str) -> str:
         return self.extensions[input_type].lower()

@@ -84,6 +84,9 @@ class ObjectStoreSource:
     def where(self, input_type: str, key: str) -> str:
         return self.folder.where(self._name(input_type, key))
 
+    def read_beside(self, name: str) -> bytes | None:
+        return self.folder.store.read(name) if name in self.folder.store.list_objects() else None
+
     def extension(self, input_type: str) -> str:
         return self.extensions[input_type].lower()
 

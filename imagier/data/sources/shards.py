@@ -71,6 +71,9 @@ class ShardsSource:
         field = self._spellings[input_type].get(key) or self._fields[input_type]
         return f"{self.files.where(shard)}[{one_line(member_name(key, field))}]"
 
+    def read_beside(self, name: str) -> bytes | None:
+        return self.files.read(name, 0, self.files.size(name)) if name in self.files.names() else None
+
     def extension(self, input_type: str) -> str:
         return self._fields[input_type].rpartition(".")[2].lower()
 

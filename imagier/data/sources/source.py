@@ -6,7 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import BinaryIO, Protocol
+
+from imagier.errors import UserError
 
 
 class Source(Protocol):
@@ -51,6 +54,9 @@ class Source(Protocol):
             def extension(self, input_type):
                 return self.extensions[input_type]
 
+            def read_beside(self, name):
+                return None
+
             def select(self, column, condition, *values):
                 with closing(sqlite3.connect(self.path)) as database:
                     return database.execute(f"SELECT {column} FROM files WHERE {condition}", values).fetchall()
@@ -86,6 +92,18 @@ class Source(Protocol):
     def extension(self, input_type: str) -> str:
         """The format of the files: lower case, without a dot."""
         ...
+
+    def read_beside(self, name: str) -> bytes | None:
+        """A file of the root, beside the input types, such as all_indices.json; None if there is no such file."""
+        ...
+
+
+def read_if_there(path: Path) -> bytes | None:
+    """The content of a file; None if there is no such file. UserError if it cannot be read."""
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        raise UserError(str(error.strerror), where=one_line(str(path)), code="unreadable-file") from error
 
 
 def unique_names(keys: Iterable[str]) -> list[str]:
