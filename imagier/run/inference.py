@@ -48,7 +48,7 @@ from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-USUAL_FPS, LEAST_FPS, MOST_FPS = 15.0, 0.01, 1000
+DEFAULT_FPS, LEAST_FPS, MOST_FPS = 15.0, 0.01, 1000
 
 BRING_BACK = "; inference_args.keep_original_size=true brings them to it"
 """What people should know of images of another size than their inputs."""
@@ -89,7 +89,7 @@ class ImageRequest:
     has_comparison: bool = False
     """Of a method for clips: also write input, result and truth side by side."""
     fps: float | None = None
-    """Of its videos, frames in a second; None: the usual number."""
+    """Of its videos, frames in a second; None: DEFAULT_FPS."""
     inputs: Sequence[Path] = ()
     """Of a method for clips: folders to read in place of the roots of the test set."""
 
@@ -100,8 +100,7 @@ class ImageRequest:
                 what = f"{config.trainer.type} makes no videos"
                 raise UserError(what, where=name, advice="leave it out", code="no-videos")
         if self.fps is not None and not LEAST_FPS <= self.fps <= MOST_FPS:
-            what = f"is {self.fps}, but must be from {LEAST_FPS} to {MOST_FPS}"
-            raise UserError(what, where="fps", code="wrong-number")
+            raise UserError(f"is {self.fps}", where="fps", advice=f"{LEAST_FPS} to {MOST_FPS}", code="wrong-number")
 
 
 @torch.no_grad()
@@ -164,6 +163,7 @@ def _write_sequences(
             painter.recipe, experiment.config, lambda: weights, frame, seeds, painter.runtime, painter.arguments
         )
 
+    request = dataclasses.replace(request, fps=request.fps or DEFAULT_FPS)
     depends_on = [experiment.config.dump(), hash_file(weights.path), str(painter.seed), repr(request)]
     writer = SequenceWriter(
         painter.recipe,
@@ -172,7 +172,7 @@ def _write_sequences(
         lambda name: (painter.seed, hash_name(name)),
         fit=fit,
         key="\n".join(depends_on),
-        fps=USUAL_FPS if request.fps is None else request.fps,
+        fps=request.fps or DEFAULT_FPS,
         has_comparison=request.has_comparison,
         size_types=painter.input_types,
         brings_back=painter.brings_back,

@@ -120,7 +120,7 @@ def test_points_of_a_face_may_have_distances(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("has_distances", [True, False])
-def test_waves_of_a_face_come_with_distances_alone(tmp_path: Path, has_distances: bool) -> None:
+def test_the_positional_encoding_of_a_face_comes_with_distances_alone(tmp_path: Path, has_distances: bool) -> None:
     options = f"{{add_distance_transform: {has_distances}, add_positional_encode: true}}"
     channels = f"data.input_types.1.landmarks-dlib68.num_channels={35 if has_distances else 1}"
     run, _ = config_of(tmp_path, "few_shot_face", f"data.for_face_dataset={options}", channels)

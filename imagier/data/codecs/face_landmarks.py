@@ -11,7 +11,7 @@ from imagier.data.codec import InputType, Stored
 from imagier.data.codecs.image import as_rgb, scale_values
 from imagier.data.codecs.keypoints import draw_dots, read_points, wrong_content
 from imagier.data.decoding.decode import EncodedFile
-from imagier.data.drawing.face import NUM_CHAINS, NUM_POINTS, NUM_WAVES, draw_face
+from imagier.data.drawing.face import NUM_CHAINS, NUM_ENCODED, NUM_POINTS, draw_face
 from imagier.errors import UserError
 
 _ROWS_PER_STROKE_PX = 256
@@ -21,7 +21,7 @@ class Codec(codec.Codec):
     """A JSON list of 68 points [x, y], in the pixels of the image -> curves of 0 and 1.
 
     Contour, brows, nose, eyes and mouth, in one channel. With distances there are 14 channels more, one for each curve,
-    and with waves 20 more.
+    and with positional encoding 20 more.
     """
 
     has_pixels = False
@@ -37,15 +37,16 @@ class Codec(codec.Codec):
     ) -> None:
         """add_upper_face: Complete the contour above the eyes.
         add_distance_transform: Add a channel for each curve, with the distance from it.
-        add_positional_encode: With add_distance_transform: add 20 channels, the distance from the upper lip as waves.
+        add_positional_encode: With add_distance_transform: add 20 channels, sine and cosine of the distance from the
+            upper lip at 10 frequencies.
 
-        UserError unless the number of channels is 1, 15 with distances, or 35 with waves.
+        UserError unless the number of channels is 1, 15 with distances, or 35 with positional encoding.
         """
         super().__init__(input_type)
         if add_positional_encode and not add_distance_transform:
             what, advice = "has no effect without add_distance_transform", "add that key, or leave this one out"
             raise UserError(what, where=f"{input_type.name}: add_positional_encode", advice=advice, code="no-effect")
-        channels = 1 + NUM_CHAINS * add_distance_transform + NUM_WAVES * add_positional_encode
+        channels = 1 + NUM_CHAINS * add_distance_transform + NUM_ENCODED * add_positional_encode
         if input_type.num_channels != channels:
             what = f"the sketch has {channels} channels, not {input_type.num_channels}"
             raise UserError(what, where=input_type.name, advice="correct num_channels", code="wrong-channels")
@@ -68,11 +69,11 @@ class Codec(codec.Codec):
             width=max(1, drawn.resized[0] // _ROWS_PER_STROKE_PX),
             add_upper_face=self.add_upper_face,
             has_distances=self.add_distance_transform,
-            has_waves=self.add_positional_encode,
+            has_positional_encoding=self.add_positional_encode,
         )
 
     def expand(self, stored: Tensor) -> Tensor:
-        """Curves of 0 and 1, or -1 and 1 with `normalize`."""
+        """Curves of 0 and 1, distances in [0, 1], positional encoding in [-1, 1]; with `normalize` each x as 2 x - 1."""
         return scale_values(stored, self.input_type)
 
     def to_rgb(self, array: np.ndarray, canvas: np.ndarray | None = None) -> np.ndarray:

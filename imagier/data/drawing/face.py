@@ -18,7 +18,7 @@ _UPPER = 15
 """Points that complete the contour above the eyes."""
 
 _UPPER_LIP = tuple(range(48, 55))
-"""The only part whose waves the reference keeps."""
+"""The only part whose positional encoding the reference keeps."""
 
 _CONTOUR, _CLOSED_CONTOUR = tuple(range(17)), (*range(17), *range(NUM_POINTS, NUM_POINTS + _UPPER), 0)
 _FEATURES = (
@@ -31,7 +31,7 @@ _FEATURES = (
 NUM_CHAINS = 1 + len(_FEATURES)
 
 OCTAVES = 10
-NUM_WAVES = 2 * OCTAVES
+NUM_ENCODED = 2 * OCTAVES
 
 _FARTHEST = 255 * 3
 """A distance from which on all are alike. [pixels]"""
@@ -53,36 +53,36 @@ def draw_face(
     width: int,
     add_upper_face: bool = False,
     has_distances: bool = False,
-    has_waves: bool = False,
+    has_positional_encoding: bool = False,
 ) -> np.ndarray:
-    """68 points x, y -> a sketch, H x W x 1, 0 or 1, float32; with distances H x W x 15; with waves 20 channels more.
+    """68 points x, y -> a sketch, H x W x 1, 0 or 1, float32; with distances H x W x 15.
 
-    size: height and width. width: of the strokes, in half pixels. add_upper_face: the contour of the face is mirrored
-    above it. has_distances: how far each of the 14 curves is away, along rows and columns, 1 for 765 px or more.
-    has_waves: the distance from the outer upper lip as sines and cosines, from -1 to 1, of 10 wavelengths, each half of
-    the one before.
+    Positional encoding adds 20 channels. size: height and width. width: of the strokes, in half pixels. add_upper_face:
+    the contour of the face is mirrored above it. has_distances: how far each of the 14 curves is away, along rows and
+    columns, 1 for 765 px or more. has_positional_encoding: sine and cosine of the distance from the outer upper lip, at
+    10 frequencies, each twice the one before.
     """
     chains = (_CONTOUR, *_FEATURES)
     if add_upper_face:
         points = np.concatenate([points[:, :2], _mirror_contour(points)])
         chains = (_CLOSED_CONTOUR, *_FEATURES)
-    sketch, layers, waves = np.zeros((*size, 1), np.uint8), list[np.ndarray](), list[np.ndarray]()
+    sketch, layers, encoded = np.zeros((*size, 1), np.uint8), list[np.ndarray](), list[np.ndarray]()
     for chain in chains:
         alone = np.zeros_like(sketch)
         for piece in split_chain(chain, 3):
             draw_stroke(alone, trace_curve(points[list(piece), :2]), width, (255,))
         sketch |= alone
-        if has_distances or (has_waves and chain == _UPPER_LIP):
+        if has_distances or (has_positional_encoding and chain == _UPPER_LIP):
             away = cv2.distanceTransform(255 - alone, cv2.DIST_L1, cv2.DIST_MASK_3).clip(max=_FARTHEST) / _FARTHEST
             layers += [away[..., None]] if has_distances else []
-            waves += [_encode(away)] if has_waves and chain == _UPPER_LIP else []
-    return np.concatenate([sketch / 255, *layers, *waves], axis=2, dtype=np.float32)
+            encoded += [_encode(away)] if has_positional_encoding and chain == _UPPER_LIP else []
+    return np.concatenate([sketch / 255, *layers, *encoded], axis=2, dtype=np.float32)
 
 
 def _encode(shares: np.ndarray) -> np.ndarray:
     """H x W, from 0 to 1 -> sine and cosine of each octave, one after the other, H x W x 20."""
     angles = np.pi * (2 * shares[..., None] - 1) * 2.0 ** np.arange(OCTAVES)
-    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(*shares.shape, NUM_WAVES)
+    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(*shares.shape, NUM_ENCODED)
 
 
 def _mirror_contour(points: np.ndarray) -> np.ndarray:

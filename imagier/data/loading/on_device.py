@@ -36,7 +36,8 @@ class Expander:
         return lengths
 
     def __call__(self, batch: Batch) -> Batch:
-        """Images N x ... x H x W x C as stored -> float32 N x ... x C x H x W; `label` replaces what makes it up.
+        """Images N x ... x H x W x C as stored -> float32 N x ... x C x H x W; `label` replaces what makes it up,
+        but for types of several parts.
 
         Of frames for reference the names begin with FEW_SHOT: `few_shot_images`, `few_shot_label`.
 

@@ -37,7 +37,7 @@ def test_channels_must_be_those_of_the_sketch(channels: int | None, has_distance
     assert caught.value.code == "wrong-channels"
 
 
-def test_waves_need_distances_and_35_channels() -> None:
+def test_positional_encoding_needs_distances_and_35_channels() -> None:
     sketch = Codec(
         InputType(name="f", ext="json", num_channels=35), add_distance_transform=True, add_positional_encode=True
     )

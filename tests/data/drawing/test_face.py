@@ -40,8 +40,8 @@ def test_distances_are_those_to_each_curve_along_rows_and_columns() -> None:
         assert abs(drawn[y, x, 2] - nearest / 3 / 255) < 1e-6
 
 
-def test_waves_are_ten_octaves_of_the_distance_from_the_upper_lip() -> None:
-    drawn = draw_face(FACE, SIZE, width=1, has_distances=True, has_waves=True)
+def test_the_positional_encoding_is_ten_octaves_of_the_distance_from_the_upper_lip() -> None:
+    drawn = draw_face(FACE, SIZE, width=1, has_distances=True, has_positional_encoding=True)
     assert drawn.shape == (*SIZE, 35)
     np.testing.assert_array_equal(drawn[..., :15], draw_face(FACE, SIZE, width=1, has_distances=True))
     lip = drawn[..., 11] * 255  # the eleventh curve: contour, two brows, three of the nose, four of the eyes, the lip
