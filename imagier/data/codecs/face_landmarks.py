@@ -73,7 +73,7 @@ class Codec(codec.Codec):
         )
 
     def expand(self, stored: Tensor) -> Tensor:
-        """Curves of 0 and 1, distances in [0, 1], positional encoding in [-1, 1]; with `normalize` each x as 2 x - 1."""
+        """Curves of 0 and 1, distances in [0, 1], positional encoding in [-1, 1]; with `normalize`: 2 x - 1."""
         return scale_values(stored, self.input_type)
 
     def to_rgb(self, array: np.ndarray, canvas: np.ndarray | None = None) -> np.ndarray:
