@@ -1,4 +1,4 @@
-"""docs/methods.md: its tables say what the cards of `imagier evaluate` say, for every config of ours."""
+"""docs/methods.md: its tables say what the cards of `imagier evaluate` and `imagier metrics` say, for every config."""
 
 from __future__ import annotations
 
@@ -68,3 +68,42 @@ def test_scores_of_one_data_set_have_one_protocol() -> None:
     for one, other in [("spade", "pix2pixHD"), ("funit", "coco_funit")]:
         size = "openmoji64" if one == "spade" else "openmoji_tones64"
         assert hashes[f"{one}/{size}"] == hashes[f"{other}/{size}"]
+
+
+# Videos
+
+VIDEO_CONFIGS = {
+    path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in ROOT.glob("configs/*/vizdoom*.yaml")
+}
+CLIP_SCORES = ("warp_error", "consistency")
+INPUT, REAL = "the flat colors themselves", "the real videos"
+
+
+def video_card(config: str, kind: str) -> Card:
+    name = "colors_vizdoom64" if config == INPUT else config.replace("/", "_")
+    return read_card(ROOT / "docs/cards" / f"{name}_{kind}.json")
+
+
+def test_scores_of_videos_are_those_of_the_cards() -> None:
+    rows = read_table("videos of")
+    for config, *cells in (row[:6] for row in rows):
+        if config == REAL:
+            images, clips = video_card(INPUT, "images").floor, video_card(INPUT, "clips").floor
+            assert cells == ["-", "-", f"{images['kd']:.3g}", *(f"{clips[name]:.3g}" for name in CLIP_SCORES)]
+            continue
+        images, clips = (video_card(config, kind).values for kind in ("images", "clips"))
+        assert cells == [
+            *(f"{images[name]:.3g}" for name in ("l1", "psnr", "kd")),
+            *(f"{clips[name]:.3g}" for name in CLIP_SCORES),
+        ]
+    assert {row[0] for row in rows} == {INPUT, REAL} | VIDEO_CONFIGS
+
+
+def test_scores_of_videos_have_one_protocol() -> None:
+    for kind in ("images", "clips"):
+        assert len({video_card(config, kind).protocol_hash for config in {INPUT} | VIDEO_CONFIGS}) == 1
+
+
+def test_vid2vid_flickers_less_than_single_frames_do() -> None:
+    single, video = (video_card(f"{name}/vizdoom64", "clips").values["warp_error"] for name in ("spade", "vid2vid"))
+    assert video < single / 2
