@@ -171,10 +171,24 @@ class Player:
         own = zip(self.optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True)
         groups = [{**group, "params": old["params"]} for group, old in own]
         self.optimizer.load_state_dict({**saved, "param_groups": groups})
+        _lay_out_moments(self.optimizer)
         if self.scaler is not None and "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and "average" in state:
             self.average.load_state_dict(state["average"])
+
+
+def _lay_out_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Gives what an optimizer remembers of each weight the strides of that weight.
+
+    Loaded tensors keep those of the run that saved them, and its channels_last may have been another one. Torch's fused
+    kernels go through weight, gradient and moments in the order of their memory, whatever the strides (torch 2.13).
+    """
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                state[name] = torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)
+                assert state[name].stride() == weight.stride()
 
 
 def _do_nothing() -> None:

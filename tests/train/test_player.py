@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,53 @@ def test_a_continued_run_follows_the_options_of_its_config_with_the_moments_of_i
     second.update()
     (moments,) = second.optimizer.state.values()
     assert moments["exp_avg"].item() == pytest.approx(0.5 * (0.1 * 2.0) + 0.5 * 4.0)
+
+
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adam": {"betas": [0.5, 0.99]},
+    "fromage": {},
+    "madam": {"scale": 3.0},
+    "AdamW": {"fused": True},
+    "SGD": {"momentum": 0.9},
+    "RMSprop": {"momentum": 0.5, "centered": True},
+    "NAdam": {},
+    "Adagrad": {},
+}
+
+
+@pytest.mark.parametrize("before", [torch.contiguous_format, torch.channels_last], ids=["from rows", "from channels"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_run_continues_alike_in_another_memory_format(name: str, before: torch.memory_format, tmp_path: Path) -> None:
+    """Three steps, a checkpoint, and three more, in the same and in the other format."""
+    options = {"type": name, "lr": 0.01, **OPTIMIZERS[name]}
+    config, _ = read(write(tmp_path), f"gen_opt={json.dumps(options)}")
+    grads = [torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(seed)) for seed in range(6)]
+
+    def build(memory_format: torch.memory_format) -> Player:
+        torch.manual_seed(0)
+        network = nn.Conv2d(3, 5, 3, bias=False).to(memory_format=memory_format)
+        made = build_optimizer(config.optimizers["gen"], network, "gen_opt")
+        return Player(network, made, CPU, schedule=schedule.Constant(), by_iteration=False)
+
+    def train(tested: Player, some: list[Tensor]) -> None:
+        for grad in some:
+            (weight,) = tested.params
+            weight.grad = torch.empty_like(weight).copy_(grad)  # as autograd lays it
+            tested.update()
+
+    first = build(before)
+    train(first, grads[:3])
+    saved = copy.deepcopy(first.state_dict())
+    ends = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        continued = build(memory_format)
+        continued.load_state_dict(copy.deepcopy(saved))
+        for state in continued.optimizer.state.values():
+            moments = [each for each in state.values() if isinstance(each, Tensor) and each.dim() == 4]
+            assert all(each.stride() == continued.params[0].stride() for each in moments)
+        train(continued, grads[3:])
+        ends.append(continued.params[0].detach())
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-7)
 
 
 def partly_frozen() -> nn.Sequential:
