@@ -173,11 +173,12 @@ def test_a_killed_run_begins_again_where_its_frames_are_gone(
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
-def test_frames_that_were_removed_are_made_again(data: Path, tmp_path: Path) -> None:
-    generate(config_for(data), tmp_path / "out", CPU, format="png")
+@pytest.mark.parametrize("removed", ["b/c/9.png", "side_by_side/a/9.png", "d.mp4"])
+def test_files_that_were_removed_are_made_again(removed: str, data: Path, tmp_path: Path) -> None:
+    generate(config_for(data), tmp_path / "out", CPU, format="png", side_by_side=True)
     before = files_of(tmp_path / "out")
-    (tmp_path / "out/b/c/9.png").unlink()
-    generate(config_for(data), tmp_path / "out", CPU, format="png")
+    (tmp_path / "out" / removed).unlink()
+    generate(config_for(data), tmp_path / "out", CPU, format="png", side_by_side=True)
     assert files_of(tmp_path / "out") == before
 
 
