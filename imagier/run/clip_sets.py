@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagier.data.sources.source import sort_frames
 from imagier.errors import UserError
 from imagier.metrics.feature_metric import FeatureSet
 from imagier.metrics.features import FeatureExtractor
@@ -15,7 +16,7 @@ from imagier.metrics.metric import Metric
 from imagier.nn.backbones.i3d import FRAMES
 from imagier.run.comparison import describe_metrics, describe_program, name_directions, name_values
 from imagier.run.feature_sets import check_finite
-from imagier.run.image_sets import StoredImage, order_by_number, read_images
+from imagier.run.image_sets import StoredImage, read_images
 from imagier.run.known_frames import KnownFrames
 from imagier.run.workers import count_cores
 from imagier.train.card import Card
@@ -40,7 +41,8 @@ def group_clips(images: Sequence[StoredImage], where: str) -> list[Clip]:
             what = f"{frames[0].name!r} is a single image"
             advice = "expected videos, or a folder for the frames of each clip"
             raise UserError(what, where=where, advice=advice, code="no-clips")
-    return [sorted(clips[name], key=lambda image: order_by_number(image.name)) for name in sorted(clips)]
+    frames_of = {name: {image.name: image for image in frames} for name, frames in sorted(clips.items())}
+    return [[frames[each] for each in sort_frames(list(frames))] for frames in frames_of.values()]
 
 
 def score_clips(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -75,12 +74,6 @@ def open_image_set(path: Path, input_type: str) -> list[StoredImage]:
     return sorted(images, key=lambda image: image.name)
 
 
-def order_by_number(name: str) -> tuple[list[tuple[int, str]], str]:
-    """A key that sorts the frames of a clip: frame 10 comes after frame 9."""
-    parts = re.findall(r"\d+|\D+", name.rpartition("/")[2])
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
-
-
 def read_images(images: Sequence[StoredImage], num_threads: int) -> Iterator[np.ndarray]:
     """The pixels of the images, in order; decoded ahead by threads. UserError at the first one that is damaged."""
     videos = OpenVideos()
@@ -127,19 +120,24 @@ def hash_image_set(images: Sequence[StoredImage]) -> str:
 def _leave_out_copies(files: Sequence[Path], root: Path) -> list[Path]:
     """All but what `imagier infer` writes beside the frames of videos."""
     within = {file: file.relative_to(root) for file in files}
-    images = {path.parent for path in within.values() if path.suffix.removeprefix(".").lower() not in VIDEOS}
+    images = {path.parent for path in within.values() if not _is_video(path)}
     has_results = any(path.parts[0] != COMPARISON for path in within.values())
 
     def is_copy(path: Path) -> bool:
         if path.parts[0] == COMPARISON and has_results:
             return True
-        is_video = path.suffix.removeprefix(".").lower() in VIDEOS
-        return is_video and (path.with_suffix("") in images or (path == Path(f"{ROOT_NAME}.mp4") and Path() in images))
+        return _is_video(path) and (
+            path.with_suffix("") in images or (path == Path(f"{ROOT_NAME}.mp4") and Path() in images)
+        )
 
     kept = [file for file in files if not is_copy(within[file])]
     if len(kept) < len(files):
         logger.info(f"{root}: left out {len(files) - len(kept)} files that show the same frames again")
     return kept
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.removeprefix(".").lower() in VIDEOS
 
 
 def _list_store(source: Source, input_type: str) -> list[StoredImage]:

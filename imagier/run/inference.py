@@ -100,7 +100,7 @@ class ImageRequest:
                 what = f"{config.trainer.type} makes no videos"
                 raise UserError(what, where=name, advice="leave it out", code="no-videos")
         if self.fps is not None and not LEAST_FPS <= self.fps <= MOST_FPS:
-            raise UserError(f"is {self.fps}", where="fps", advice=f"{LEAST_FPS} to {MOST_FPS}", code="wrong-number")
+            raise UserError(f"is {self.fps}, not {LEAST_FPS} to {MOST_FPS}", where="fps", code="wrong-number")
 
 
 @torch.no_grad()
@@ -163,8 +163,8 @@ def _write_sequences(
             painter.recipe, experiment.config, lambda: weights, frame, seeds, painter.runtime, painter.arguments
         )
 
-    request = dataclasses.replace(request, fps=request.fps or DEFAULT_FPS)
-    depends_on = [experiment.config.dump(), hash_file(weights.path), str(painter.seed), repr(request)]
+    asked = repr(dataclasses.replace(request, fps=(fps := request.fps or DEFAULT_FPS)))
+    depends_on = [experiment.config.dump(), hash_file(weights.path), str(painter.seed), asked]
     writer = SequenceWriter(
         painter.recipe,
         painter.runtime,
@@ -172,7 +172,7 @@ def _write_sequences(
         lambda name: (painter.seed, hash_name(name)),
         fit=fit,
         key="\n".join(depends_on),
-        fps=request.fps or DEFAULT_FPS,
+        fps=fps,
         has_comparison=request.has_comparison,
         size_types=painter.input_types,
         brings_back=painter.brings_back,

@@ -14,9 +14,10 @@ from imagier.data.codec import Codec, InputType
 from imagier.data.codecs import flow, unprojections
 from imagier.data.decoding.decode import EncodedFile
 from imagier.data.loading.on_device import Expander
+from imagier.data.sources.source import sort_frames
 from imagier.errors import UserError
 from imagier.recipe import Batch
-from imagier.run.image_sets import StoredImage, hash_image_set, open_image_set, order_by_number
+from imagier.run.image_sets import StoredImage, hash_image_set, open_image_set
 
 INPUT_TYPES = ("flow", "unprojections")
 
@@ -34,10 +35,10 @@ class KnownFrames:
         self.cell = cell
         self._codecs = [made[name] for name in folders]
         self._stored = {name: {image.name: image for image in open_image_set(folders[name], name)} for name in folders}
-        ordered = sorted(
-            self._stored.get("flow", ()), key=lambda name: (name.rpartition("/")[0], order_by_number(name))
-        )
-        self._leads_to = {name: before for before, name in pairwise(ordered)}
+        sequences: dict[str, list[str]] = {}
+        for name in self._stored.get("flow", ()):
+            sequences.setdefault(name.rpartition("/")[0], []).append(name)
+        self._leads_to = {name: before for names in sequences.values() for before, name in pairwise(sort_frames(names))}
 
     def describe(self) -> dict[str, object]:
         """What a card says of it."""

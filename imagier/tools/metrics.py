@@ -107,10 +107,9 @@ class Measurement:
         if self.weights is not None and (all(are_arrays) or not of_sets):
             what = "no network makes features here"
             raise UserError(what, where="weights", advice="leave them out", code="unused-weights")
-        takes_clips = any(metric.takes_clips for metric in self.metrics.values())
         if all(are_arrays):
             return self._compare_features(real, fake, of_sets, pairwise)
-        if takes_clips:
+        if any(metric.takes_clips for metric in self.metrics.values()):
             return self._compare_clips((real, fake), of_sets, pairwise)
         real_images, fake_images = (open_image_set(path, self.input_type) for path in (real, fake))
         hashes = hash_image_set(real_images), hash_image_set(fake_images)

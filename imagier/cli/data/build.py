@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 from imagier.cli.arguments import add_device, parse_positive, parse_writable_folder
 from imagier.cli.data.files import add_files, list_unused_flags, read_extensions, read_keys, read_roots
-from imagier.data.sources.index import PEOPLE
 from imagier.tools.progress import show_progress
 
 if TYPE_CHECKING:
@@ -142,6 +141,7 @@ def _choose_estimator(args: argparse.Namespace, device: torch.device) -> Literal
 
 
 def _run_store(args: argparse.Namespace) -> int:
+    from imagier.data.sources.index import PEOPLE
     from imagier.data.sources.opening import open_local
     from imagier.errors import UserError
     from imagier.tools.stores.engine import build

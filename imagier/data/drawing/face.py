@@ -59,24 +59,25 @@ def draw_face(
 
     Positional encoding adds 20 channels. size: height and width. width: of the strokes, in half pixels. add_upper_face:
     the contour of the face is mirrored above it. has_distances: how far each of the 14 curves is away, along rows and
-    columns, 1 for 765 px or more. has_positional_encoding: sine and cosine of the distance from the outer upper lip, at
-    10 frequencies, each twice the one before.
+    columns, 1 for 765 px or more. has_positional_encoding: of the distance from the upper lip,
+    which needs distances, sine and cosine at 10 frequencies, each twice the one before.
     """
     chains = (_CONTOUR, *_FEATURES)
     if add_upper_face:
         points = np.concatenate([points[:, :2], _mirror_contour(points)])
         chains = (_CLOSED_CONTOUR, *_FEATURES)
-    sketch, layers, encoded = np.zeros((*size, 1), np.uint8), list[np.ndarray](), list[np.ndarray]()
+    sketch, layers = np.zeros((*size, 1), np.uint8), list[np.ndarray]()
     for chain in chains:
         alone = np.zeros_like(sketch)
         for piece in split_chain(chain, 3):
             draw_stroke(alone, trace_curve(points[list(piece), :2]), width, (255,))
         sketch |= alone
-        if has_distances or (has_positional_encoding and chain == _UPPER_LIP):
-            away = cv2.distanceTransform(255 - alone, cv2.DIST_L1, cv2.DIST_MASK_3).clip(max=_FARTHEST) / _FARTHEST
-            layers += [away[..., None]] if has_distances else []
-            encoded += [_encode(away)] if has_positional_encoding and chain == _UPPER_LIP else []
-    return np.concatenate([sketch / 255, *layers, *encoded], axis=2, dtype=np.float32)
+        if has_distances:
+            away = cv2.distanceTransform(255 - alone, cv2.DIST_L1, cv2.DIST_MASK_3)
+            layers.append(away.clip(max=_FARTHEST)[..., None] / _FARTHEST)
+    if has_positional_encoding:
+        layers.append(_encode(layers[chains.index(_UPPER_LIP)][..., 0]))
+    return np.concatenate([sketch / 255, *layers], axis=2, dtype=np.float32)
 
 
 def _encode(shares: np.ndarray) -> np.ndarray:

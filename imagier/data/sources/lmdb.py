@@ -78,14 +78,11 @@ class LmdbSource:
         return self.extensions[input_type].lower()
 
     def _read_list(self, name: str) -> bytes:
-        try:
-            return (self.root / name).read_bytes()
-        except FileNotFoundError as error:
+        data = self.read_beside(name)
+        if data is None:
             where = one_line(str(self.root))
-            raise UserError(f"no {name}: no LMDB store", where=where, advice=_ADVICE, code="missing-index") from error
-        except OSError as error:
-            where = one_line(str(self.root / name))
-            raise UserError(str(error.strerror), where=where, code="unreadable-file") from error
+            raise UserError(f"no {name}: no LMDB store", where=where, advice=_ADVICE, code="missing-index")
+        return data
 
 
 class _Environment:

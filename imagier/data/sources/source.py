@@ -101,7 +101,9 @@ class Source(Protocol):
 def read_if_there(path: Path) -> bytes | None:
     """The content of a file; None if there is no such file. UserError if it cannot be read."""
     try:
-        return path.read_bytes() if path.is_file() else None
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise UserError(str(error.strerror), where=one_line(str(path)), code="unreadable-file") from error
 

@@ -82,7 +82,7 @@ def make_wad(path: Path, step: int = 16) -> Path:
     lumps |= {
         "PLAYPAL": PALETTE.tobytes(),
         "PNAMES": struct.pack("<i8s8s", 2, b"leftpart", b"HOLEPART"),
-        # A texture of 4 x 2: one picture at its left, another one that begins above it, with a hole, at its right.
+        # A texture of 4 x 2: one patch at its left, another one that begins above it, with a hole, at its right.
         "TEXTURE1": struct.pack("<2i", 1, 8)
         + struct.pack("<8s4xhh4xh", b"BRICKS", 4, 2, 2)
         + struct.pack("<hhh4x", 0, 0, 0)

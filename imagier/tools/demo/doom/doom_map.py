@@ -62,6 +62,11 @@ class DoomMap:
     light: np.ndarray
     """Of each surface: that of the sector it faces, 0 to 1."""
 
+    @property
+    def first_floor(self) -> int:
+        """The number of the first surface that is a floor: how many parts of walls there are."""
+        return len(self.textures) - 2 * len(self.floor)
+
 
 def list_maps(wad: Path) -> list[str]:
     """The names of all maps in a WAD file, such as MAP01 or E1M1."""
@@ -90,7 +95,6 @@ def _connect(parts: dict[str, np.ndarray]) -> DoomMap:
         known = side != _NO_SIDE
         return np.where(known, sides["sector"][np.where(known, side, 0)].astype(np.int64), NO_SECTOR)
 
-    middle = sides["middle"][lines["right"] % len(sides)]
     right, left = find_sector(lines["right"]), find_sector(lines["left"])
     start, end = points[lines["start"]], points[lines["end"]]
     kept = (start != end).any(axis=1)
@@ -104,7 +108,7 @@ def _connect(parts: dict[str, np.ndarray]) -> DoomMap:
         right=right[kept],
         left=left[kept],
         is_blocking=((lines["flags"] & _IMPASSABLE) > 0)[kept],
-        has_texture=((middle != b"-") & (lines["left"] != _NO_SIDE))[kept],
+        has_texture=(of_walls[:, 0, 2] != b"-") & (left[kept] != NO_SECTOR),
         special=lines["special"][kept].astype(np.int64),
         floor=sectors["floor"].astype(np.float64),
         ceiling=sectors["ceiling"].astype(np.float64),

@@ -63,7 +63,7 @@ def cast_rays(doom_map: DoomMap, pose: Pose, lens: Lens) -> tuple[np.ndarray, np
     surface = np.full((lens.height, lens.width), -1)
     is_open = np.ones((lens.height, lens.width), bool)
     floors, ceilings = doom_map.floor - pose.z, doom_map.ceiling - pose.z
-    first_floor, first_ceiling = 6 * len(doom_map.start), 6 * len(doom_map.start) + len(doom_map.floor)
+    first_floor, first_ceiling = doom_map.first_floor, doom_map.first_floor + len(doom_map.floor)
     for distance, near, far, side in hits:
         columns = np.flatnonzero(np.isfinite(distance) & is_open.any(axis=0))
         if not len(columns):

@@ -101,6 +101,8 @@ def _record_all(
         for split, count in counts.items():
             for position, name in enumerate(maps[split]):
                 numbers = range(position, count, len(maps[split]))
+                if not numbers:
+                    continue
                 doom_map = read_map(find_wad(), name)
                 colors = BRIGHTER[measure_colors(find_wad(), doom_map).round().astype(np.uint8)]
                 for sequence, views in _record_map(name, doom_map, numbers, split, size_px, seed):
@@ -116,8 +118,6 @@ def _record_map(
     name: str, doom_map: DoomMap, numbers: range, split: str, size_px: int, seed: int
 ) -> Iterator[tuple[str, list[View]]]:
     """The walks of these numbers, by name, each a function of the seed, the split and its number alone."""
-    if not numbers:
-        return
     ground = find_ground(doom_map)
     if ground is None:
         raise UserError(f"{name} has no room to walk", where="maps", advice="name another", code="no-room")

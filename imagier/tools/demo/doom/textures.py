@@ -35,8 +35,7 @@ def measure_colors(wad: Path, doom_map: DoomMap) -> np.ndarray:
     places = {
         (flats_from < number < flats_to, name): place for number, (name, *place) in reversed(list(enumerate(lumps)))
     }
-    first_flat = 6 * len(doom_map.start)
-    of_walls, of_flats = doom_map.textures[:first_flat].tolist(), doom_map.textures[first_flat:].tolist()
+    of_walls, of_flats = (each.tolist() for each in np.split(doom_map.textures, [doom_map.first_floor]))
     with wad.open("rb") as file:
 
         def read(name: str, *, is_flat: bool = False) -> bytes:
