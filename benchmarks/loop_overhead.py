@@ -133,7 +133,7 @@ def main() -> None:
 
     config = config_of(CONFIG)
     assert config.run.data.train is not None
-    batch = batch_of(config, config.run.data.train.batch_size, 64)
+    batch = batch_of(config, config.run.data.train.batch_size)
     runs = {
         "imagier": fitting(trainer_of(config), batch, STEPS),
         "by hand": repeated(spade_by_hand(batch), STEPS),

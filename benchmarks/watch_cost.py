@@ -30,7 +30,7 @@ def main() -> None:
     start(args.threads)
     config = config_of(CONFIG)
     assert config.run.data.train is not None
-    batch = batch_of(config, config.run.data.train.batch_size, 64)
+    batch = batch_of(config, config.run.data.train.batch_size)
 
     plain, guarded = trainer_of(config), trainer_of(config)
     guarded.guard = Guard(guarded.players, guarded.runtime)
@@ -40,7 +40,7 @@ def main() -> None:
     print(f"{HERE.name}: {step_s * 1e3:.1f} ms a step")
     print(f"guarded against plain: {ratio(seconds['guarded'], seconds['plain'])}")
 
-    few = batch_of(config, FEW, 64)
+    few = batch_of(config, FEW)
     view = View(lambda averaged: view.use_live_weights(plain))  # type: ignore[arg-type, return-value]
     players = list(plain.players)
     monitor = Health(lambda: few, few, lambda: [batch], view, print, players=players, every=HEALTH_EVERY, seed=0)

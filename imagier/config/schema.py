@@ -151,6 +151,11 @@ class Trainer:
     other GPUs, else fp32."""
     channels_last: bool = False
     """Keep images as N x H x W x C in memory; faster on most devices."""
+    winograd: bool = True
+    """fp32 on CPUs: compute wide convolutions of 3 x 3 and 5 x 5 kernels by Winograd's algorithm where that is faster.
+    Its rounding errors are about 5 times larger. Not with reference_order."""
+    subpixel: bool = True
+    """On CPUs: compute a convolution after a nearest doubling as a smaller one before it. Not with reference_order."""
     accumulate: Positive = 1
     """Batches whose gradients are added up before an update. [batches]"""
     on_nonfinite: Literal["skip", "rollback", "stop"] = "skip"

@@ -18,13 +18,13 @@ from imagier.alternate import Updates, alternate
 from imagier.errors import UserError
 from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, ResBlock, upsample2x
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, ResBlock
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.diff_augment import augment, check_policy
 from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
 from imagier.nn.norm import AdaptiveNorm, NormParams, norm2d
 from imagier.nn.reference_names import Rules
-from imagier.nn.resize import round_to_multiple, to_rgb
+from imagier.nn.resize import round_to_multiple, to_rgb, upsample2x
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Positive
 from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, name_in_style
@@ -141,13 +141,21 @@ class Decoder(nn.Module):
         def block() -> ResBlock:
             return ResBlock(channels, channels, norm=norm, act=nn.ReLU, padding_mode="reflect", weight_norm=weight_norm)
 
-        def layer(inputs: int, outputs: int, kernel: int) -> ConvNormAct:
-            conv = conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect", weight_norm=weight_norm)
+        def layer(inputs: int, outputs: int, kernel: int, upsample: bool = False) -> ConvNormAct:
+            conv = conv2d(
+                inputs,
+                outputs,
+                kernel,
+                padding=kernel // 2,
+                padding_mode="reflect",
+                weight_norm=weight_norm,
+                upsample=upsample,
+            )
             return ConvNormAct(conv, norm(outputs), nn.ReLU())
 
         def up_block(inputs: int) -> UpBlock:
             half = inputs // 2
-            return UpBlock(layer(inputs, half, 5), layer(half, half, 5), layer(inputs, half, 1))
+            return UpBlock(layer(inputs, half, 5), layer(half, half, 5, upsample=True), layer(inputs, half, 1))
 
         to_image = conv2d(channels // 2**num_upsamples, image_channels, 7, padding=3, padding_mode="reflect")
         self.blocks = nn.ModuleList(
@@ -169,7 +177,10 @@ class Decoder(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual block that doubles the size and halves the width; both of its branches end in a ReLU."""
+    """Residual block that doubles the size and halves the width; both of its branches end in a ReLU.
+
+    The convolution of block_1 doubles the size.
+    """
 
     def __init__(self, block_0: ConvNormAct, block_1: ConvNormAct, shortcut: ConvNormAct) -> None:
         super().__init__()
@@ -180,7 +191,7 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """N x c x h x w, N x code_dims -> N x c/2 x 2h x 2w."""
         # A 1 x 1 convolution, an instance norm and a ReLU commute with the doubling, and cost less before it.
-        return upsample2x(self.shortcut(x, code)) + self.block_1(upsample2x(self.block_0(x, code)), code)
+        return upsample2x(self.shortcut(x, code)) + self.block_1(self.block_0(x, code), code)
 
 
 class Discriminator(nn.Module):

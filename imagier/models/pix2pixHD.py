@@ -20,7 +20,7 @@ from imagier.losses.feature_matching import feature_matching
 from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss, relativistic_logits
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import ConvNormAct, ResBlock, Upsample2x
+from imagier.nn.blocks import ConvNormAct, ResBlock, build_up_layers
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.instances import (
     Clusters,
@@ -250,7 +250,9 @@ class _Parts:
     weight_norm: WeightNorm
     padding_mode: PaddingMode
 
-    def layer(self, inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> ConvNormAct:
+    def layer(
+        self, inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1, upsample: bool = False
+    ) -> ConvNormAct:
         """Convolution, norm, ReLU."""
         conv = conv2d(
             inputs,
@@ -260,6 +262,7 @@ class _Parts:
             padding=kernel_size // 2,
             padding_mode=self.padding_mode,
             weight_norm=self.weight_norm,
+            upsample=upsample,
         )
         return ConvNormAct(conv, self.make_norm(outputs), nn.ReLU(inplace=True))
 
@@ -284,8 +287,7 @@ class _Parts:
 
     def up(self, widths: Sequence[int]) -> list[nn.Module]:
         """Upsampling layers from each width to the next."""
-        pairs = [(Upsample2x(), self.layer(inputs, outputs)) for inputs, outputs in pairwise(widths)]
-        return [layer for pair in pairs for layer in pair]
+        return build_up_layers(widths, self.layer)
 
     def output_layer(self, inputs: int, outputs: int) -> ConvNormAct:
         """Features to values in (-1, 1), without norms."""

@@ -22,13 +22,13 @@ from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_l
 from imagier.losses.kl import gaussian_kl
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, upsample2x
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
 from imagier.nn.label_parts import find_class_map, show_label, show_part
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules
-from imagier.nn.resize import round_to_multiple, to_rgb
+from imagier.nn.resize import round_to_multiple, to_rgb, upsample2x
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Odd, Positive, PositiveFloat, Share
 from imagier.recipe import Batch, InferenceInputs, Losses, StepContext
@@ -306,10 +306,10 @@ class _Parts:
         between = self.conditional_conv(middle, middle) if is_styled else None
         return Stage(SpadeBlock(inputs, middle, self), between, SpadeBlock(middle, outputs, self))
 
-    def image(self, inputs: int) -> NormActConv:
-        """Features to an image, before the tanh."""
+    def image(self, inputs: int, *, upsample: bool = False) -> NormActConv:
+        """Features to an image, before the tanh; of twice the size if `upsample`."""
         inputs += self.label_channels * self.should_append_label
-        conv = conv2d(inputs, self.image_channels, 5, padding=2, weight_norm=self.weight_norm)
+        conv = conv2d(inputs, self.image_channels, 5, padding=2, weight_norm=self.weight_norm, upsample=upsample)
         return NormActConv(NoNorm(), nn.LeakyReLU(LEAKY_SLOPE), conv)
 
 
@@ -334,7 +334,8 @@ class Decoder(nn.Module):
         self.head_2 = SpadeBlock(16 * f, 16 * f, parts)
         widths = [(16 * f, 8 * f, 8 * f), (8 * f, 4 * f, 4 * f), (4 * f, 4 * f, 2 * f)]
         self.up = nn.ModuleList(parts.stage(*of_stage, is_styled=True) for of_stage in widths)
-        self.to_image = nn.ModuleDict({"256": parts.image(2 * f)})
+        self.is_doubled_last = not num_enhancers and not parts.should_append_label
+        self.to_image = nn.ModuleDict({"256": parts.image(2 * f, upsample=self.is_doubled_last)})
         for level, inputs in zip(range(num_enhancers), (2 * f, f)):
             self.up.append(parts.stage(inputs, inputs // 2, inputs // 2, is_styled=False))
             self.to_image[str(512 * 2**level)] = parts.image(inputs // 2)
@@ -350,7 +351,8 @@ class Decoder(nn.Module):
         for stage in stages[:3]:
             x = stage(upsample2x(x), code, maps)
         first, *finer = self.to_image.values()
-        x = upsample2x(x)
+        if not self.is_doubled_last:
+            x = upsample2x(x)
         image = first(self._append_label(x, maps), None)
         for stage, to_image in zip(stages[3:], finer):
             x = upsample2x(stage(x, None, maps))

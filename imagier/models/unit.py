@@ -18,7 +18,7 @@ from imagier.errors import UserError
 from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import ConvNormAct, Nonlinearity, NoNorm, Order, ResBlock, Upsample2x, nonlinearity
+from imagier.nn.blocks import ConvNormAct, Nonlinearity, NoNorm, Order, ResBlock, UpsampledByNext, nonlinearity
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.domain_discriminators import DomainDiscriminators, PatchOptions, ResidualOptions
 from imagier.nn.encoders import ContentEncoder
@@ -209,8 +209,10 @@ class Decoder(nn.Module):
         layers = [block() for _ in range(num_res_blocks)]
         width = in_channels
         for _ in range(num_upsamples):
-            conv = conv2d(width, width // 2, 5, padding=2, padding_mode="reflect", weight_norm=weight_norm)
-            layers += [Upsample2x(), ConvNormAct(conv, norm(width // 2), nn.ReLU(), has_noise=has_noise)]
+            conv = conv2d(
+                width, width // 2, 5, padding=2, padding_mode="reflect", weight_norm=weight_norm, upsample=True
+            )
+            layers += [UpsampledByNext(), ConvNormAct(conv, norm(width // 2), nn.ReLU(), has_noise=has_noise)]
             width //= 2
         last = conv2d(width, image_channels, 7, padding=3, padding_mode="reflect")
         self.layers = nn.ModuleList([*layers, ConvNormAct(last, NoNorm(), nonlinearity(output))])

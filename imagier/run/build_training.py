@@ -18,6 +18,7 @@ from imagier.config.check import Component, Config
 from imagier.data.loading.loader import Loader
 from imagier.errors import UserError
 from imagier.nn.average import ModelAverage, reestimate_batch_norm
+from imagier.nn.conv import choose_algorithms
 from imagier.nn.init import initialize
 from imagier.recipe import Recipe
 from imagier.run import build_data
@@ -100,6 +101,12 @@ def _refuse_lazy(network: nn.Module, player: str) -> None:
 def _place(network: nn.Module, config: Config, runtime: Runtime) -> None:
     memory_format = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     network.to(runtime.device).to(memory_format=memory_format)  # type: ignore[call-overload]
+    is_as_reference = config.recipe.options.get("reference_order", False)
+    choose_algorithms(
+        network,
+        has_winograd=config.trainer.winograd and not is_as_reference,
+        has_subpixel=config.trainer.subpixel and not is_as_reference,
+    )
 
 
 def _build(component: Component, section: str, known: Mapping[str, Any]) -> Any:
