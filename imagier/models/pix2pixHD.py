@@ -31,6 +31,7 @@ from imagier.nn.instances import (
     segment_means,
     segments,
 )
+from imagier.nn.joint import Call, run_in_turn, run_jointly
 from imagier.nn.label_parts import find_class_map, show_label, show_part
 from imagier.nn.norm import Norm, NormParams, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
@@ -500,6 +501,7 @@ class Recipe(BaseRecipe):
                 code="instances-not-last",
             )
         self.has_before_checkpoint = gen.encoder is not None
+        self.run = run_in_turn if reference_order else run_jointly
         self.updates = Updates(dis_step, gen_step, can_share_forward=not reference_order)
         self.loss_weight = asdict(loss_weight)
         if dis_step:
@@ -559,9 +561,13 @@ class Recipe(BaseRecipe):
     def discriminate(self, batch: Batch, fake: Tensor, *, should_learn_from_real: bool) -> dict[str, Any]:
         """Scores and features of real and generated images; of real ones with a graph if should_learn_from_real."""
         with self.dis_sizes.explain(label=batch["label"], images=batch["images"]):
-            fake_outputs, fake_features = self.dis(batch["label"], fake)
-            with torch.set_grad_enabled(should_learn_from_real):
-                real_outputs, real_features = self.dis(batch["label"], batch["images"])
+            calls: list[Call] = [(self.dis, (batch["label"], images)) for images in (fake, batch["images"])]
+            if should_learn_from_real:
+                (fake_outputs, fake_features), (real_outputs, real_features) = self.run(calls)
+            else:
+                fake_outputs, fake_features = self.dis(*calls[0][1])
+                with torch.no_grad():
+                    real_outputs, real_features = self.dis(*calls[1][1])
         return {
             "real_outputs": real_outputs,
             "real_features": real_features,

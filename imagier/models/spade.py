@@ -24,6 +24,7 @@ from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
+from imagier.nn.joint import Call, run_in_turn, run_jointly
 from imagier.nn.label_parts import find_class_map, show_label, show_part
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
@@ -695,6 +696,7 @@ class Recipe(BaseRecipe):
         self.label_lengths = label_lengths
         self.one_hot = one_hot
         self.normalized = normalized
+        self.run = run_in_turn if reference_order else run_jointly
         self.updates = Updates(dis_step, gen_step, can_share_forward=not reference_order)
         self.loss_weight = asdict(loss_weight)
         if dis_step:
@@ -745,9 +747,13 @@ class Recipe(BaseRecipe):
         """Scores and features of real and generated images; of real ones with a graph if should_learn_from_real."""
         label, channels = _partial_label(batch)
         with self.dis_sizes.explain(label=batch["label"], images=batch["images"]):
-            with torch.set_grad_enabled(should_learn_from_real):
-                real_outputs, real_features = self.dis(label, batch["images"], channels)
-            fake_outputs, fake_features = self.dis(label, fake, channels)
+            calls: list[Call] = [(self.dis, (label, images)) for images in (batch["images"], fake)]
+            if should_learn_from_real:
+                (real_outputs, real_features), (fake_outputs, fake_features) = self.run(calls, channels=channels)
+            else:
+                with torch.no_grad():
+                    real_outputs, real_features = self.dis(*calls[0][1], channels)
+                fake_outputs, fake_features = self.dis(*calls[1][1], channels)
         return {
             "real_outputs": real_outputs,
             "real_features": real_features,
