@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import platform
 import statistics
 import time
@@ -111,11 +113,37 @@ def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int, warmup: i
     return seconds
 
 
-def ratio(one: Sequence[float], other: Sequence[float]) -> str:
+def ratio(one: Sequence[float], other: Sequence[float]) -> float:
+    """Median of the ratios round by round."""
+    return statistics.median(a / b for a, b in zip(one, other))
+
+
+def describe_ratio(one: Sequence[float], other: Sequence[float]) -> str:
     """Median of the ratios round by round, with the quartiles."""
     ratios = sorted(a / b for a, b in zip(one, other))
     low, middle, high = statistics.quantiles(ratios, n=4)
     return f"{middle:.3f} (quartiles {low:.3f} to {high:.3f}, {len(ratios)} rounds)"
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds the option of collect.py."""
+    parser.add_argument("--json", type=Path, help="write the ratios here, too; more is better")
+
+
+def write_ratios(path: Path | None, ratios: Mapping[str, float]) -> None:
+    """Writes them as JSON, if a path was given."""
+    if path is not None:
+        path.write_text(json.dumps(ratios, indent=1) + "\n")
+
+
+def describe_machine() -> dict[str, str | int | float]:
+    """What the figures depend on: processor, threads, torch, and the measured peak."""
+    return {
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "peak_gflops": round(measure_peak(), 1),
+    }
 
 
 def processor() -> str:

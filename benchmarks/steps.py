@@ -8,7 +8,6 @@ waits while another one computes; so its peak memory is its own, and a slow mome
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import HERE, batch_of, config_of, measure_peak, processor, start, trainer_of
+from common import HERE, add_json, batch_of, config_of, measure_peak, ratio, start, trainer_of, write_ratios
 from torch.utils.flop_counter import FlopCounterMode
 
 from imagier.train.runtime import choose_precision
@@ -49,7 +48,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--ablate", action="store_true", help="which algorithm saves what, instead of the layouts")
-    parser.add_argument("--json", type=Path, help="write the results here, too")
+    add_json(parser)
     parser.add_argument("--worker", nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -58,14 +57,14 @@ def main() -> None:
     start(args.threads)
     peak = measure_peak()
     print(f"measured peak: {peak:.0f} GFLOPS in fp32")
-    found = {method: measure(method, args, peak) for method in args.methods}
-    if args.json:
-        facts = {"processor": processor(), "threads": args.threads, "torch": torch.__version__, "peak_gflops": peak}
-        args.json.write_text(json.dumps({**facts, "steps": found}, indent=1) + "\n")
+    ratios: dict[str, float] = {}
+    for method in args.methods:
+        ratios |= {f"{method}, {name}": ratio for name, ratio in measure(method, args, peak).items()}
+    write_ratios(args.json, ratios)
 
 
-def measure(method: str, args: argparse.Namespace, peak: float) -> dict[str, dict[str, float]]:
-    """Times all variants of a method in turns, and prints them."""
+def measure(method: str, args: argparse.Namespace, peak: float) -> dict[str, float]:
+    """Times all variants of a method in turns, and prints them; how many times faster than the base each one is."""
     variants = ABLATED if args.ablate else VARIANTS
     if choose_precision("auto", True, torch.device("cpu"))[0] != "bf16":
         variants = {name: words for name, words in variants.items() if words[0] != "bf16"}
@@ -79,15 +78,14 @@ def measure(method: str, args: argparse.Namespace, peak: float) -> dict[str, dic
         for is_base in (True, False)
     }
     print(f"\n{method}\n{'':28}{'s':>8}{'ratio':>8}{'GiB':>7}{'of peak':>9}")
-    found = {}
+    found: dict[str, float] = {}
     for name, worker in workers.items():
         rounds = seconds[name][1:]  # the first warms up
-        ratio = statistics.median(base / own for base, own in zip(seconds[BASE][1:], rounds))
+        found[name] = ratio(seconds[BASE][1:], rounds)
         second, memory = statistics.median(rounds), _ask(worker, "memory")
         worker.communicate("end\n")
         gflop = gflops[name == BASE]
-        found[name] = {"seconds": second, "ratio": ratio, "GiB": memory, "share": gflop / second / peak}
-        print(f"{name:28}{second:8.3f}{ratio:8.2f}{memory:7.2f}{gflop / second / peak:9.0%}", flush=True)
+        print(f"{name:28}{second:8.3f}{found[name]:8.2f}{memory:7.2f}{gflop / second / peak:9.0%}", flush=True)
     return found
 
 

@@ -10,7 +10,18 @@ import argparse
 import statistics
 import time
 
-from common import HERE, batch_of, config_of, interleaved, ratio, start, trainer_of
+from common import (
+    HERE,
+    add_json,
+    batch_of,
+    config_of,
+    describe_ratio,
+    interleaved,
+    ratio,
+    start,
+    trainer_of,
+    write_ratios,
+)
 from loop_overhead import CONFIG, fitting
 
 from imagier.run.hooks import FEW, HEALTH_EVERY
@@ -26,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30)
+    add_json(parser)
     args = parser.parse_args()
     start(args.threads)
     config = config_of(CONFIG)
@@ -38,7 +50,8 @@ def main() -> None:
     seconds = interleaved(runs, args.rounds)
     step_s = statistics.median(seconds["plain"]) / STEPS
     print(f"{HERE.name}: {step_s * 1e3:.1f} ms a step")
-    print(f"guarded against plain: {ratio(seconds['guarded'], seconds['plain'])}")
+    print(f"guarded against plain: {describe_ratio(seconds['guarded'], seconds['plain'])}")
+    write_ratios(args.json, {"plain / guarded": ratio(seconds["plain"], seconds["guarded"])})
 
     few = batch_of(config, FEW)
     view = View(lambda averaged: view.use_live_weights(plain))  # type: ignore[arg-type, return-value]
