@@ -29,8 +29,21 @@ def start_processes(parts: Sequence[object]) -> Iterator[None]:
     # A new process runs the script of this one again, to have its classes, and so would start a second run if the
     # script has no `if __name__ == "__main__"`. Hence it does so only if the parts hold something of the script.
     needs_script = max(b"__main__" in _pickle(part) for part in parts)  # not any(): each is tried
-    with nullcontext() if needs_script else _hide_script():
+    with nullcontext() if needs_script else hide_script():
         yield
+
+
+@contextmanager
+def hide_script() -> Iterator[None]:
+    """While this is open, `multiprocessing` does not find the script that Python was started with."""
+    main = sys.modules["__main__"]
+    hidden: dict[str, object] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
 
 
 def _pickle(part: object) -> bytes:
@@ -56,16 +69,3 @@ class _Rehearsal:
         return descriptor
 
     DupFd = duplicate_for_child
-
-
-@contextmanager
-def _hide_script() -> Iterator[None]:
-    """While this is open, `multiprocessing` does not find the script that Python was started with."""
-    main = sys.modules["__main__"]
-    hidden: dict[str, object] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
-    main.__spec__ = None
-    vars(main).pop("__file__", None)
-    try:
-        yield
-    finally:
-        vars(main).update(hidden)
