@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints a table and the keys that win, writes them; returns the exit status."""
     from imagier.run.options import RunOptions
-    from imagier.run.tuning import check_target, tune, write_tuned
+    from imagier.run.tuning import TIME_IS_OVER, check_target, tune, write_tuned
 
     if args.write is not None:
         check_target(args.config, args.overrides, args.write, overwrite=args.overwrite)
@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     print("losses, gradients: how far those of the first iteration are from fp32, relatively")
     for skipped in result.skipped:
         print(f"not tried: {skipped.name}: {skipped.why}")
+    if any(skipped.why == TIME_IS_OVER for skipped in result.skipped):
+        print("for the rest, give it more --minutes")
     _print_winners(result)
     if args.write is not None:
         words = [*args.overrides, *result.words]

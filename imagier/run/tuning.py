@@ -19,7 +19,7 @@ from imagier.errors import RunError, UserError
 from imagier.run.experiment import ConfigSource, read_experiment
 from imagier.run.options import RunOptions
 from imagier.run.tuning_attempt import Attempt, Failed, First, Setup
-from imagier.run.tuning_rungs import RUNGS, Best, Change, Rung, Skipped, Tries
+from imagier.run.tuning_rungs import RUNGS, Best, Change, Ratio, Rung, Skipped, Tries
 from imagier.train.disk import write_atomic
 from imagier.train.memory import count_free_bytes
 
@@ -43,9 +43,6 @@ TIME_IS_OVER = "the time was over"
 AS_IT_IS = Change("as it is")
 
 Verdict = Literal["kept", "", "offered", "not finite"]
-
-Ratio = tuple[float, float, float]
-"""Median, lower and upper quartile."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +207,7 @@ class _Ladder:
         """end: when the rounds should be over, if there were enough of them."""
         config = read_experiment(self.source, RunOptions(), [*self.given, *self.words]).config
         tries = rung(Best(config, self.best.first))
-        ratio: float | None = None
+        ratio: Ratio | None = None
         while (change := _send(tries, ratio)) is not None:
             ratio = None
             if isinstance(change, Skipped):
@@ -224,7 +221,7 @@ class _Ladder:
             runner.close()
         del self.runners[1:]
 
-    def _try(self, change: Change, end: float) -> float:
+    def _try(self, change: Change, end: float) -> Ratio:
         """Races a change against the best; returns how many times as fast it is. Failed if it cannot be."""
         standard = self.runners[-1]
         turn_s = max(TURN_S, standard.step_s) * max(1.0, change.growth)
@@ -236,12 +233,12 @@ class _Ladder:
         except BaseException:
             runner.close()
             raise
-        low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive")
-        is_faster = low > 1 and ratio >= MARGIN and runner.is_finite
+        low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        is_faster = low > 1 and median >= MARGIN and runner.is_finite
         verdict: Verdict = (
             "offered" if change.role == "offer" else "kept" if is_faster and change.role == "candidate" else ""
         )
-        self._add_row(change.name, runner, (ratio, low, high), verdict if runner.is_finite else "not finite")
+        self._add_row(change.name, runner, (median, low, high), verdict if runner.is_finite else "not finite")
         if verdict == "kept":
             self.words += change.words
             self.compile |= change.compile
@@ -251,7 +248,7 @@ class _Ladder:
             self.runners.append(runner)
         else:
             runner.close()
-        return ratio
+        return median, low, high
 
     def _race(self, standard: _Runner, runner: _Runner, has_loader: bool, end: float) -> list[float]:
         """Images a second by those of the standard, in each round. They take turns, so that a slow moment hits both."""
@@ -334,7 +331,7 @@ class _Ladder:
             runner.close()
 
 
-def _send(tries: Tries, ratio: float | None) -> Change | Skipped | None:
+def _send(tries: Tries, ratio: Ratio | None) -> Change | Skipped | None:
     """What is tried next; None: nothing."""
     try:
         return tries.send(ratio)
