@@ -3,6 +3,8 @@
 Makes a set of 640 x 480 JPEG images with label maps of 183 classes and edge maps (PNG), as a folder, an LMDB and tar
 shards in a temporary folder, and serves 256 x 256 crops of it. All runs take turns; rates are medians, and ratios
 medians of the ratios round by round. `--memory`: what worker processes hold over three epochs of 200,000 samples.
+`--latency`: four workers and a store that takes 50 ms for each object. Their cores are simulated: a sample is decoded
+by sleeping, so that these figures do not depend on the machine.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,11 +33,16 @@ from torch.utils.data import DataLoader
 from imagier.cli import main
 from imagier.data.codec import InputType
 from imagier.data.codecs import class_map, image
+from imagier.data.dataset import Dataset as AnyDataset
 from imagier.data.dataset import DatasetSpec
 from imagier.data.datasets.paired_images import Dataset
+from imagier.data.loading import read_ahead
 from imagier.data.loading.collate import collate
 from imagier.data.loading.faults import Guarded, OnError
 from imagier.data.loading.loader import Loader
+from imagier.data.sample import Sample
+from imagier.data.sources.remote import RemoteFolder
+from imagier.data.sources.turns import Turns
 from imagier.recipe import Position
 from imagier.run import build_data
 from imagier.train.runtime import Runtime
@@ -56,11 +63,15 @@ def run() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--memory", action="store_true", help="the memory of workers over three epochs, instead")
     parser.add_argument("--workers", type=int, default=2, help="--memory: how many (default 2)")
+    parser.add_argument("--latency", action="store_true", help="a store that answers late, instead")
     args = parser.parse_args()
     start(threads=1)
     cv2.setNumThreads(0)
     if args.memory:
         memory(args.workers)
+        return
+    if args.latency:
+        latency(args.rounds)
         return
     print(f"load of the machine over the last minute: {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
@@ -211,6 +222,94 @@ def endless(plain: Plain) -> Iterator[object]:
     loader = DataLoader(plain, batch_size=BATCH, num_workers=1, persistent_workers=True, shuffle=True)
     while True:
         yield from loader
+
+
+# Latency
+
+LATENCY_S = 0.05
+WARM_UP_S, MEASURED_S = 2.0, 3.0
+DECODING_S = 1 / 220
+"""Processor time of a sample, from the table above."""
+
+
+class Late:
+    """A store that takes its time for each object."""
+
+    path = address = "late"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def connect(self) -> bool:
+        return True
+
+    def read(self, name: str) -> bytes:
+        time.sleep(self.seconds)
+        return b"1"
+
+
+class Simulated(AnyDataset):
+    """Samples of three objects each, whose decoding takes a core that this machine need not have."""
+
+    def __init__(self, folder: RemoteFolder, turns: Turns | None) -> None:
+        super().__init__(DatasetSpec(sources=[], codecs=[], augmentations={}, turns=turns))
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return 10**6
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        for kind in KINDS:
+            self.folder.fetch(f"{kind}/{key[1]}")
+        time.sleep(DECODING_S)
+        return Sample({"images": np.zeros((CROP, CROP, 3), np.uint8)}, {"images": str(key[1])})
+
+    def load(self, index: int) -> dict[str, np.ndarray]:
+        return self[0, index].arrays
+
+
+def latency(rounds: int, num_workers: int = 4) -> None:
+    """Prints the samples a second of each way to read, beside those of a store that answers at once."""
+    none = "answers at once"
+    streams = {none: late_stream(0.0, 64, num_workers)}
+    streams |= {f"50 ms, {depth} at once in a worker": late_stream(LATENCY_S, depth, num_workers) for depth in DEPTHS}
+    rates: dict[str, list[float]] = {name: [] for name in streams}
+    for _ in range(rounds):
+        for name, make in streams.items():
+            stream = make()
+            take_for(stream, WARM_UP_S)  # what was made ahead at the start is used up
+            rates[name].append(take_for(stream, MEASURED_S))
+            stream.close()
+    print(f"{num_workers} workers, three objects a sample, decoding {DECODING_S * 1000:.1f} ms, {rounds} rounds")
+    for name, each in rates.items():
+        share = statistics.median(a / b for a, b in zip(each, rates[none]))
+        print(f"  {name:28} {statistics.median(each):7.1f} samples/s   of a store that {none} {share:5.2f}")
+
+
+def take_for(stream: Iterator[object], seconds: float) -> float:
+    """Takes batches for so long; returns the samples a second."""
+    begin, samples = time.perf_counter(), 0
+    while time.perf_counter() < begin + seconds:
+        samples += taken(stream, 1)
+    return samples / (time.perf_counter() - begin)
+
+
+DEPTHS = (1, 8, 16, 32, 64, 128)
+"""Samples that a worker makes at once; a run: 64."""
+
+
+def late_stream(seconds: float, depth: int, num_workers: int) -> Callable[[], Generator[object, None, None]]:
+    """Begins to read. depth: samples that a worker makes at once; 1: one after the other, as from a local disk."""
+
+    def make() -> Generator[object, None, None]:
+        turns = Turns() if depth > 1 else None
+        read_ahead.THREADS = depth
+        data = Simulated(RemoteFolder(Late(seconds), turns=turns), turns)  # type: ignore[arg-type]
+        device = torch.device("cpu")
+        loader = Loader(data, BATCH, device=device, finish=lambda batch: batch, num_workers=num_workers)
+        yield from loader.stream(Position())
+
+    return make
 
 
 # Memory

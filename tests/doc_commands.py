@@ -39,6 +39,7 @@ OTHERS = {"aws", "docker", "ffmpeg", "git", "sha256sum", "source", "pytest", "py
 SLOW = [
     ["submit"],
     ["verify-resume"],
+    ["tune"],
     ["convert"],
     ["data", "openmoji"],
     ["data", "openmoji-tones"],

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train the networks of a config",
     "submit": "queue a training on a cluster",
     "verify-resume": "prove that a run resumes exactly where it was stopped",
+    "tune": "find out what makes a training fast on this machine",
     "infer": "write an image for every input",
     "evaluate": "score checkpoints of a run on its held-out set",
     "metrics": "measure how far generated images are from real ones",

@@ -28,6 +28,7 @@ FLAGS = {
     "num_styles": "--num_styles",
     "num_subsets": "--num_subsets",
     "num_workers": "--num_workers",
+    "overwrite": "--overwrite",
     "resume=False": "--resume 0",
     "resume=True": "--resume 1",
     "seed": "--seed",
@@ -37,6 +38,7 @@ FLAGS = {
     "subset_size": "--subset_size",
     "wandb": "--wandb",
     "weights": "--weights",
+    "write": "--write",
 }
 """Options of functions in `run`, and in errors also their values, with the flags that set them."""
 

@@ -117,8 +117,13 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Document:
         raise _error(
             f"cannot read the config: {reason}", where=path, advice=advice, code="unreadable-config"
         ) from error
-    tree, origins = _parse(text, str(path))
-    document = Document(str(path), tree, origins)
+    return load_text(text, str(path), overrides)
+
+
+def load_text(text: str, name: str, overrides: Sequence[str] = ()) -> Document:
+    """What `load` returns, of the text of a file that is called so. ConfigError if it cannot be read."""
+    tree, origins = _parse(text, name)
+    document = Document(name, tree, origins)
     for override in overrides:
         _apply(document, override)
     return document
@@ -254,10 +259,17 @@ def _compose(text: str, name: str) -> tuple[Any, dict[KeyPath, str]]:
         if node is None:
             return {}, origins
         _note_lines(loader, node, (), name, origins, set())
-        return loader.construct_document(node), origins
+        return _copy(loader.construct_document(node)), origins
     except RecursionError:
         what = "a section contains itself, or is nested too deeply"
         raise yaml.MarkedYAMLError(problem=what) from None
+
+
+def _copy(value: Any) -> Any:
+    """A value in which no section is in two places, as an alias brings it: a change there would be one here, too."""
+    if isinstance(value, dict):
+        return {key: _copy(child) for key, child in value.items()}
+    return [_copy(child) for child in value] if isinstance(value, list) else value
 
 
 def _explain(error: yaml.YAMLError, text: str) -> tuple[int, str]:

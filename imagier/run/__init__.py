@@ -1,13 +1,15 @@
-"""Train, generate and evaluate from Python. Nothing here needs a command line, and nothing prints.
+"""Train, tune, generate and evaluate from Python. Nothing here needs a command line, and nothing prints.
 
 | name | what it is |
 |---|---|
 | `train(config, options)` | trains the networks of a config; returns a `TrainResult` |
+| `tune(config, options)` | finds out what makes a training fast on this machine; returns a `TuneResult` |
 | `generate(config_or_logdir, output_dir, options)` | writes images for the test set, or for your own files |
 | `evaluate(config_or_logdir, options)` | scores a checkpoint on the held-out set |
 | `load_generator(logdir_or_checkpoint)` | a `TrainedGenerator`: call it with inputs, get images |
 | `RunOptions` | what a caller asks of a run, beside its config |
 | `TrainResult` | what came of a training |
+| `TuneResult` | what was tried, how fast it was, and which keys won |
 | `TrainedGenerator` | a generator with its averaged weights, ready to use |
 
 What goes on is logged by the loggers `imagier.*`; `logging.basicConfig(level=logging.INFO)` shows it. Importing this
@@ -25,8 +27,19 @@ if TYPE_CHECKING:
     from imagier.run.options import RunOptions
     from imagier.run.trained_generator import TrainedGenerator, load_generator
     from imagier.run.training import TrainResult, train
+    from imagier.run.tuning import TuneResult, tune
 
-__all__ = ["RunOptions", "TrainResult", "TrainedGenerator", "evaluate", "generate", "load_generator", "train"]
+__all__ = [
+    "RunOptions",
+    "TrainResult",
+    "TrainedGenerator",
+    "TuneResult",
+    "evaluate",
+    "generate",
+    "load_generator",
+    "train",
+    "tune",
+]
 
 _HOMES = {
     "RunOptions": "options",
@@ -36,6 +49,8 @@ _HOMES = {
     "generate": "generation",
     "load_generator": "trained_generator",
     "train": "training",
+    "TuneResult": "tuning",
+    "tune": "tuning",
 }
 """The file of each name."""
 

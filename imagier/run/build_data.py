@@ -19,6 +19,7 @@ from imagier.data.sources.disk_cache import open_cache
 from imagier.data.sources.object_store import is_remote, open_remote
 from imagier.data.sources.opening import open_local
 from imagier.data.sources.source import Source
+from imagier.data.sources.turns import Turns
 from imagier.errors import UserError
 from imagier.run.workers import choose_workers, warn_of_many
 from imagier.train.runtime import Runtime
@@ -79,8 +80,11 @@ def build_dataset(
     training. of_training: further fields of the spec.
     """
     cls = find(schema.DATASET, data.type)
+    is_waited_for = stores is None and any(is_remote(root, _find_store(split)) for root in split.roots)
+    turns = Turns() if is_waited_for else None
     spec = DatasetSpec(
-        sources=open_sources(data, split) if stores is None else stores,
+        sources=open_sources(data, split, turns) if stores is None else stores,
+        turns=turns,
         codecs=build_codecs(data),
         augmentations=split.augmentations,
         interpolator=data.interpolator,
@@ -93,10 +97,10 @@ def build_dataset(
     return cls(spec, **split.own)
 
 
-def open_sources(data: schema.Data, split: schema.Split) -> list[Source]:
-    """The stores of a split's files, one a root. UserError if one is not there."""
+def open_sources(data: schema.Data, split: schema.Split, turns: Turns | None = None) -> list[Source]:
+    """The stores of a split's files, one a root. UserError if one is not there. turns: as of `DatasetSpec`."""
     extensions = {name: options.ext or "" for entry in data.input_types for name, options in entry.items()}
-    store = split.dataset_type or ("lmdb" if split.is_lmdb else None)
+    store = _find_store(split)
     cache = open_cache(data.cache.root, int(data.cache.size_GB * 1e9)) if data.cache else None
     return [
         open_remote(
@@ -106,11 +110,16 @@ def open_sources(data: schema.Data, split: schema.Split) -> list[Source]:
             credentials_file=data.aws_credentials_file,
             storage_options=data.storage_options,
             cache=cache,
+            turns=turns,
         )
         if is_remote(root, store)
         else open_local(root, extensions, store)
         for root in split.roots
     ]
+
+
+def _find_store(split: schema.Split) -> str | None:
+    return split.dataset_type or ("lmdb" if split.is_lmdb else None)
 
 
 def build_expander(data: schema.Data, channels_last: bool) -> Expander:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from imagier.config.check import Config
 from imagier.errors import RunError, UserError
+from imagier.recipe import Recipe
 from imagier.run.class_names import check_class_names
 from imagier.run.config_changes import FOLDER, list_changes, write_config
 from imagier.run.dry_run import dry_run
@@ -112,13 +113,12 @@ def _run_in(
     logdir: Path, config: Config, options: RunOptions, runtime: Runtime, held_out_batches: int | None
 ) -> tuple[Session, Hooks]:
     plan, found = ResumePlan.resolve(options, logdir, runtime)
-    with _log_what_an_abort_kept(options, plan), _allow_recompiling(options):
+    with _log_what_an_abort_kept(options, plan), allow_recompiling(options.compile):
         session = build_session(config, options, plan, runtime, held_out_batches)
         trainer = session.trainer
         announce(session)
         if options.compile:
-            for network in trainer.recipe.networks.values():
-                network.compile()
+            compile_networks(trainer.recipe)
         changes = [] if plan.checkpoint is None else list_changes(plan.checkpoint.parent, config)
         extras = plan.restore(trainer, found, changes, strict=config.trainer.strict_resume)
         trainer.position = session.training.fit_position(trainer.position)
@@ -250,8 +250,15 @@ def _log_outcome(session: Session, hooks: Hooks) -> None:
     logger.info(f"finished at iteration {step:,}{see}")
 
 
-def _allow_recompiling(options: RunOptions) -> AbstractContextManager[None]:
-    if not options.compile:
+def compile_networks(recipe: Recipe) -> None:
+    """Lets torch compile the networks when they are first used."""
+    for network in recipe.networks.values():
+        network.compile()
+
+
+def allow_recompiling(is_compiled: bool) -> AbstractContextManager[None]:
+    """While this is open, the same code may be compiled as often as networks of ours need it."""
+    if not is_compiled:
         return nullcontext()
     from torch._dynamo import config  # slow
 

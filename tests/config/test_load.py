@@ -316,3 +316,12 @@ def test_what_is_dumped_is_read_back_as_it_was(tmp_path: Path) -> None:
 def test_a_config_in_python_may_hold_paths_and_other_dictionaries() -> None:
     document = load_mapping(OrderedDict(data={"train": OrderedDict(roots=[Path("a") / "b"])}))
     assert document.tree == {"data": {"train": {"roots": ["a/b"]}}}
+
+
+def test_an_override_changes_one_place_of_two_that_are_written_once(tmp_path: Path) -> None:
+    text = "a: &x\n  k: {l: 1}\nb: *x\nc: [*x]\n"
+    assert loaded(tmp_path, text, "b.k.l=2").tree == {
+        "a": {"k": {"l": 1}},
+        "b": {"k": {"l": 2}},
+        "c": [{"k": {"l": 1}}],
+    }

@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -38,7 +37,8 @@ from imagier.data.loading.faults import (
     translate_worker_errors,
 )
 from imagier.data.loading.order import plan, share, shuffle_in_blocks, shuffle_indices
-from imagier.data.loading.start_methods import start_processes
+from imagier.data.loading.read_ahead import LookingAhead, ReadAhead
+from imagier.data.loading.start_methods import mute_advice, start_processes
 from imagier.errors import RunError
 from imagier.recipe import Batch, Position
 
@@ -258,11 +258,11 @@ class Loader:
         return shuffle_indices(len(self.dataset), self.seed, epoch)
 
     def _torch_loader(self, keys: Iterable[list[Key]], persistent_workers: bool = False) -> DataLoader:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This DataLoader will create")  # run/workers.py tells it in a line
+        guarded, turns = Guarded(self.dataset, self.on_error), self.dataset.spec.turns
+        with mute_advice():
             return DataLoader(
-                Guarded(self.dataset, self.on_error),
-                batch_sampler=keys,
+                guarded if turns is None else ReadAhead(guarded, turns),
+                batch_sampler=keys if turns is None else LookingAhead(keys, self.num_workers),  # type: ignore[arg-type]
                 num_workers=self.num_workers,
                 collate_fn=collate,
                 worker_init_fn=partial(_start_worker, os.getpid()),

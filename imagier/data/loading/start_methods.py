@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from multiprocessing.context import set_spawning_popen
@@ -22,15 +23,37 @@ def start_processes(parts: Sequence[object]) -> Iterator[None]:
     """
     method = multiprocessing.get_start_method()
     if method == "fork" or not parts:
-        yield
+        with mute_advice():
+            yield
         return
     if method == "forkserver":  # the server imports this once, and not each process again
         multiprocessing.set_forkserver_preload(["imagier.data.loading.loader"])
     # A new process runs the script of this one again, to have its classes, and so would start a second run if the
     # script has no `if __name__ == "__main__"`. Hence it does so only if the parts hold something of the script.
     needs_script = max(b"__main__" in _pickle(part) for part in parts)  # not any(): each is tried
-    with nullcontext() if needs_script else _hide_script():
+    with nullcontext() if needs_script else hide_script(), mute_advice():
         yield
+
+
+@contextmanager
+def mute_advice() -> Iterator[None]:
+    """While this is open, torch does not say that workers are more than cores: run/workers.py does, in a line."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        yield
+
+
+@contextmanager
+def hide_script() -> Iterator[None]:
+    """While this is open, `multiprocessing` does not find the script that Python was started with."""
+    main = sys.modules["__main__"]
+    hidden: dict[str, object] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
 
 
 def _pickle(part: object) -> bytes:
@@ -56,16 +79,3 @@ class _Rehearsal:
         return descriptor
 
     DupFd = duplicate_for_child
-
-
-@contextmanager
-def _hide_script() -> Iterator[None]:
-    """While this is open, `multiprocessing` does not find the script that Python was started with."""
-    main = sys.modules["__main__"]
-    hidden: dict[str, object] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
-    main.__spec__ = None
-    vars(main).pop("__file__", None)
-    try:
-        yield
-    finally:
-        vars(main).update(hidden)

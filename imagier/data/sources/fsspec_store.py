@@ -140,6 +140,9 @@ class FsspecStore:
     def where(self, name: str) -> str:
         return one_line(f"{hide_passwords(self.root)}/{name}")
 
+    def connect(self) -> bool:
+        return bool(self._connect().filesystem.async_impl)  # others may keep one connection, which threads would mix up
+
     def list_objects(self) -> dict[str, ObjectStat]:
         def list_folder(connection: _Connection) -> dict[str, ObjectStat | None]:
             connection.filesystem.invalidate_cache()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 from imagier.data.sources.disk_cache import DiskCache
 from imagier.data.sources.retry import TRANSIENT_STATUS, Failure
+from imagier.data.sources.turns import Turns
 from imagier.errors import UserError
 
 CONNECT_S, READ_S = 10, 30
 """A request is repeated if the server does not answer within these times."""
+MOST_CONNECTIONS = 64
+"""Of a process: it waits for so many objects at once at most."""
 _CHUNK_BYTES = 2**24
 """Bytes of a large object that are requested at a time."""
 
@@ -44,6 +48,10 @@ class ObjectStore(Protocol):
         """The root within its bucket or host, without slashes at its ends."""
         ...
 
+    def connect(self) -> bool:
+        """Opens what this process reads by, if it is not open. Returns whether threads may read at once."""
+        ...
+
     def list_objects(self) -> dict[str, ObjectStat]:
         """The objects directly below the root, sorted by name. UserError if there are none."""
         ...
@@ -64,9 +72,11 @@ class ObjectStore(Protocol):
 class RemoteFolder:
     """The objects directly below a root. Deeper ones ("images/a/1.png") can be fetched, but not read in parts."""
 
-    def __init__(self, store: ObjectStore, cache: DiskCache | None = None) -> None:
+    def __init__(self, store: ObjectStore, cache: DiskCache | None = None, turns: Turns | None = None) -> None:
+        """turns: handed on while objects are fetched."""
         self.store = store
         self.cache = cache
+        self.turns = turns or Turns()
         self._address = store.address if cache is not None else ""
 
     def names(self) -> list[str]:
@@ -83,6 +93,10 @@ class RemoteFolder:
 
     def fetch(self, name: str) -> bytes:
         """All bytes of an object, from the cache if it has them; assumes that objects do not change."""
+        with self._wait():
+            return self._fetch(name)
+
+    def _fetch(self, name: str) -> bytes:
         if self.cache is None:
             return self.store.read(name)
         entry = f"{self._address}{name}"
@@ -101,12 +115,20 @@ class RemoteFolder:
         length = max(0, min(length, stat.size - offset))
         if length == 0:
             return b""
+        with self._wait():
+            return self._read(name, offset, length, stat)
+
+    def _read(self, name: str, offset: int, length: int, stat: ObjectStat) -> bytes:
         if self.cache is not None:
             entry = f"{self._address}{name} {stat.version}"
             data = self.cache.get_part(entry, stat.size, offset, length, lambda: self._fetch_chunks(name, stat))
             if data is not None:
                 return data
         return self.store.read_range(name, offset, length, stat)
+
+    def _wait(self) -> AbstractContextManager[None]:
+        """In this, other threads may go on. It is open around locks, too: who holds one may not wait for a turn."""
+        return self.turns.hand_on() if self.store.connect() else nullcontext()
 
     def _fetch_chunks(self, name: str, stat: ObjectStat) -> Iterator[bytes]:
         for start in range(0, stat.size, _CHUNK_BYTES):

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from imagier.data.sources.remote import CONNECT_S, READ_S, ObjectStat, explain_status, no_objects
+from imagier.data.sources.remote import CONNECT_S, MOST_CONNECTIONS, READ_S, ObjectStat, explain_status, no_objects
 from imagier.data.sources.retry import (
     DEFAULT_POLICY,
     Failure,
@@ -103,6 +103,10 @@ class S3Store:
     def where(self, name: str) -> str:
         return one_line(f"{SCHEME}{self.bucket}/{self._key(name)}")
 
+    def connect(self) -> bool:
+        self._connect()
+        return True  # clients of boto3 may be shared by threads
+
     def list_objects(self) -> dict[str, ObjectStat]:
         prefix = self._key("")
 
@@ -169,7 +173,12 @@ class S3Store:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
 
-        options = Config(connect_timeout=CONNECT_S, read_timeout=READ_S, retries={"total_max_attempts": 1})
+        options = Config(
+            connect_timeout=CONNECT_S,
+            read_timeout=READ_S,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=MOST_CONNECTIONS,
+        )
         try:  # a new session, because making a client is not thread-safe
             return _session_class()().client("s3", config=options, **self._arguments)
         except (ValueError, BotoCoreError) as error:
