@@ -9,6 +9,7 @@ import math
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -85,6 +86,10 @@ class Config:
 
     def dump(self) -> str:
         """`to_dict` as YAML."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         return dump(self.to_dict())
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -19,7 +20,19 @@ DECAY = 0.999
 """Madam: weight of the past in the mean square of the gradient."""
 
 
-class Adam(torch.optim.Adam):
+class UncompiledOptimizer(Optimizer):
+    """An optimizer whose bookkeeping is plain Python, as the functions of torch are below their wrappers.
+
+    The wrappers hide them from torch's compiler, and import it for that, which takes more than a second.
+    """
+
+    add_param_group = unwrap(Optimizer.add_param_group)
+    zero_grad = unwrap(Optimizer.zero_grad)
+    state_dict = unwrap(Optimizer.state_dict)
+    load_state_dict = unwrap(Optimizer.load_state_dict)
+
+
+class Adam(UncompiledOptimizer, torch.optim.Adam):
     """Adam (Kingma & Ba 2015) without momentum by default, as is usual for GANs, in one fused kernel."""
 
     def __init__(
@@ -35,8 +48,10 @@ class Adam(torch.optim.Adam):
         """
         super().__init__(params, lr=lr, betas=betas, eps=eps, fused=True)
 
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
 
-class Fromage(Optimizer):
+
+class Fromage(UncompiledOptimizer):
     """Moves each tensor by `lr` times its own norm, whatever the size of its gradient (Bernstein et al. 2020, "On the
     distance").
 
@@ -64,7 +79,7 @@ class Fromage(Optimizer):
         return loss
 
 
-class Madam(Optimizer):
+class Madam(UncompiledOptimizer):
     """Multiplies each weight by exp(+-lr times its normalized gradient) (Bernstein et al. 2020, "Learning
     compositional functions via multiplicative weight updates"): signs never change, and a weight of 0 stays 0.
     """
