@@ -172,7 +172,7 @@ class _Checker:
         run = self._check_run(names)
         if recipe is not None:
             shared = {_optimizer_section(name): one.shared for name, one in optimizers.items() if one is not None}
-            self.mistakes += check_players(names, shared, recipe.shared.model_average_config)
+            self.mistakes += check_players(names, shared, recipe.shared)
         if run is None or recipe is None or None in (*players.values(), *optimizers.values()):
             return None
         return Config(run, recipe, typing.cast(Any, players), typing.cast(Any, optimizers))

@@ -171,6 +171,8 @@ class Decoder(nn.Module):
 class UpBlock(nn.Module):
     """Residual block that doubles the size and halves the width; both of its branches end in a ReLU."""
 
+    is_block = True
+
     def __init__(self, block_0: ConvNormAct, block_1: ConvNormAct, shortcut: ConvNormAct) -> None:
         super().__init__()
         self.block_0 = block_0
