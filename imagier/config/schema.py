@@ -158,6 +158,9 @@ class Trainer:
     """On CPUs: compute a convolution after a nearest doubling as a smaller one before it. Not with reference_order."""
     accumulate: Positive = 1
     """Batches whose gradients are added up before an update. [batches]"""
+    checkpoint_activations: list[str] = field(default_factory=list)
+    """Players whose networks keep only the inputs of their blocks, and compute the rest again for the gradient: less
+    memory, more time, the same results."""
     on_nonfinite: Literal["skip", "rollback", "stop"] = "skip"
     """What follows a gradient that is not finite; it is never applied. skip: continue; rollback: continue from the last
     checkpoint with other data; stop: end the run."""

@@ -185,6 +185,8 @@ class UpBlock(nn.Module):
     The convolution of block_1 doubles the size.
     """
 
+    is_block = True
+
     def __init__(self, block_0: ConvNormAct, block_1: ConvNormAct, shortcut: ConvNormAct) -> None:
         super().__init__()
         self.block_0 = block_0

@@ -390,6 +390,8 @@ class Stage(nn.Module):
 class SpadeBlock(nn.Module):
     """Residual block with SPADE norms (Park et al. 2019, figure 4)."""
 
+    is_block = True
+
     def __init__(self, inputs: int, outputs: int, parts: _Parts) -> None:
         super().__init__()
         hidden = min(inputs, outputs)

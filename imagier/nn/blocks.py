@@ -47,6 +47,8 @@ class Noise(nn.Module):
 class ConvNormAct(nn.Module):
     """Convolution, norm, nonlinearity."""
 
+    is_block = True  # for recompute.py, as in all others
+
     def __init__(self, conv: nn.Module, norm: nn.Module, act: nn.Module, *, has_noise: bool = False) -> None:
         super().__init__()
         self.conv = conv
@@ -61,6 +63,8 @@ class ConvNormAct(nn.Module):
 
 class NormActConv(nn.Module):
     """Norm, nonlinearity, convolution."""
+
+    is_block = True
 
     def __init__(self, norm: nn.Module, act: nn.Module, conv: nn.Module, *, has_noise: bool = False) -> None:
         super().__init__()
@@ -104,6 +108,8 @@ class ResBlock(nn.Module):
 
     The norms must take a condition if it is given one.
     """
+
+    is_block = True
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from imagier.errors import UserError
 from imagier.nn.average import ModelAverage, reestimate_batch_norm
 from imagier.nn.conv import choose_algorithms
 from imagier.nn.init import initialize
+from imagier.nn.recompute import recompute_blocks
 from imagier.recipe import Recipe
 from imagier.run import build_data
 from imagier.run.pretrained import open_pretrained
@@ -41,6 +42,10 @@ def build_recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> R
         initialize(network, init.type, init.gain, init.bias.gain if init.bias else None)
     for network in (*recipe.networks.values(), *load_losses(recipe)):
         _place(network, config, runtime)
+    for name in config.trainer.checkpoint_activations:
+        if not recompute_blocks(recipe.networks[name]):
+            what = f"the network of {name} has no blocks: modules with `is_block = True`"
+            raise UserError(what, where="trainer.checkpoint_activations", advice="mark some", code="no-blocks")
     return recipe
 
 
