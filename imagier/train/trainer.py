@@ -195,7 +195,7 @@ class Trainer:
                 raise self._refuse(what, advice, "phases-differ")
             player = name
             if name is not None:
-                found.append(self._backward(number, name, losses))
+                found.append(self._backward(number, name, losses, is_last=index == len(parts) - 1))
         return None if player is None else (player, _average_losses(found))
 
     @property
@@ -206,15 +206,18 @@ class Trainer:
     def _refuse(self, what: str, advice: str, code: str) -> UserError:
         return UserError(what, where=self._step_name, advice=advice, code=code)
 
-    def _backward(self, number: int, name: str, losses: Losses) -> Losses:
-        """Backpropagates the weighted sum of a player's losses; returns them, detached, with their `total`."""
+    def _backward(self, number: int, name: str, losses: Losses, *, is_last: bool) -> Losses:
+        """Backpropagates the weighted sum of a player's losses; returns them, detached, with their `total`.
+
+        is_last: of the parts of the batch.
+        """
         total = self.recipe.total(losses)
         if not total.requires_grad:
             raise self._refuse(
                 f"the losses of {name} depend on no weights", "compute them with gradients", "no-gradient"
             )
         with self._measure("backward", number, name):
-            self.players[name].backward(total / self.accumulate)
+            self.players[name].backward(total / self.accumulate, is_last=is_last)
         return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
 
     def _measure(self, part: str, number: int, player: str = "") -> AbstractContextManager[None]:

@@ -15,7 +15,7 @@ from small_config import read, write
 from torch import Tensor, nn
 
 from imagier.config.find import find
-from imagier.config.schema import SCHEDULE
+from imagier.config.schema import OPTIMIZER, SCHEDULE
 from imagier.errors import UserError
 from imagier.run.build_training import build_optimizer
 from imagier.train import schedule
@@ -197,6 +197,37 @@ def test_a_run_continues_alike_in_another_memory_format(name: str, before: torch
         train(continued, grads[3:])
         ends.append(continued.params[0].detach())
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-7)
+
+
+class NeverWaits(Runtime):
+    """On the CPU as on an accelerator, whose numbers the process does not read."""
+
+    @property
+    def is_asynchronous(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("bad", [float("nan"), 1e3], ids=["not finite", "too large"])
+def test_a_bad_gradient_moves_neither_weights_nor_moments_and_nobody_waits_to_know(name: str, bad: float) -> None:
+    options = {"lr": 0.01, **OPTIMIZERS[name]}
+
+    def train(runtime: Runtime, gradients: list[float]) -> list[Tensor]:
+        network = Parameters([torch.tensor([1.0, -2.0])])
+        made = find(OPTIMIZER, name)(network.parameters(), **options)
+        sizes = {"clip_grad_norm": 10.0, "skip_large_grads": True}
+        tested = Player(network, made, runtime, schedule=schedule.Constant(), by_iteration=False, **sizes)
+        for gradient in gradients:
+            network.tensors[0].grad = torch.tensor([1.0, gradient])
+            tested.update()
+        steps = {"step", "mu_product"}  # counted on the host
+        state = [value for of in made.state.values() for key, value in of.items() if key not in steps]
+        return [network.tensors[0].detach(), *(value for value in state if isinstance(value, Tensor))]
+
+    expected = train(CPU, [2.0, 3.0])
+    for found, known in zip(train(NeverWaits(CPU.device), [2.0, 3.0, bad]), expected, strict=True):
+        assert torch.equal(found, known)
+    assert torch.equal(train(NeverWaits(CPU.device), [bad])[0], torch.tensor([1.0, -2.0])), "not the first time either"
 
 
 def partly_frozen() -> nn.Sequential:
