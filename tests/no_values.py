@@ -99,5 +99,7 @@ def let_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_values(batch: Batch) -> Batch:
-    """The batch on that device."""
-    return Batch({name: torch.empty_like(x, device=DEVICE) for name, x in batch.tensors.items()}, batch.keys)
+    """The batch on that device, but for what stays on the host."""
+    present = {"label_present": batch["label_present"]} if "label_present" in batch else {}
+    moved = {name: torch.empty_like(x, device=DEVICE) for name, x in batch.tensors.items() if name not in present}
+    return Batch({**moved, **present}, batch.keys)

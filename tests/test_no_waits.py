@@ -14,6 +14,7 @@ from contract.experiment import EXPERIMENTS, batch_of, config_of, trainer_of, wr
 from no_values import DEVICE, NoValues, let_kernels_run, note_copies_from_host, without_values
 
 from imagier.losses import flow
+from imagier.models import spade
 from imagier.recipe import Position
 from imagier.train import guard as guards
 from imagier.train.guard import Guard
@@ -69,6 +70,17 @@ def test_a_step_of_every_method_waits_for_nothing(name: str, data: Path) -> None
     copies, phases = train(data, name)
     assert copies == []
     assert phases and all(phase.gradient_norm.device == DEVICE for phase in phases)
+
+
+def test_the_label_channels_that_occur_are_known_without_waiting(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader's workers have found them."""
+    monkeypatch.setattr(spade, "MANY_CHANNELS", 2)
+    find, seen = spade._partial_label, []
+    monkeypatch.setattr(spade, "_partial_label", lambda batch: seen.append(find(batch)) or seen[-1])
+    copies, phases = train(data, "spade", "data.one_hot_num_classes={seg_maps: 30}")
+    assert copies == [] and len(phases) == 2
+    assert {channels.device for _, channels in seen} == {DEVICE}
+    assert {(maps.shape[1], len(channels)) for maps, channels in seen} == {(8, 8)}, "not 30, of which 4 occur"
 
 
 @pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)

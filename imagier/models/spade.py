@@ -40,6 +40,9 @@ DISCRIMINATOR_MULTIPLE = 32
 MANY_CHANNELS = 16
 """From this number of label channels on it pays to find out which of them are 0 everywhere."""
 
+CHANNEL_MULTIPLE = 8
+"""On an accelerator the number of channels that are left is rounded up to a multiple of this."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpadeNormParams:
@@ -870,12 +873,12 @@ def _attributes(batch: Batch) -> Tensor:
 
 
 def _mark_present_channels(batch: Batch) -> Batch:
-    """Adds `label_present` N x L: which label channels of each sample are not 0. Of many classes, few are present.
+    """Adds `label_present` N x L, on the CPU: which label channels of each sample are not 0, if the loader has not.
 
-    Not on an accelerator, where it would force a synchronization.
+    Of many classes, few are present. Not on an accelerator, which would have to be waited for.
     """
     label = batch["label"]
-    if not label.is_cpu or label.shape[1] < MANY_CHANNELS:
+    if "label_present" in batch or not label.is_cpu or label.shape[1] < MANY_CHANNELS:
         return batch
     return batch.replace(label_present=(label != 0).flatten(2).any(dim=2))
 
@@ -885,9 +888,13 @@ def _partial_label(batch: Batch) -> PartialMap:
 
     Convolutions over it give the same numbers at a fraction of the cost.
     """
-    if "label_present" not in batch:
-        return PartialMap(batch["label"], None)
+    label = batch["label"]
+    if "label_present" not in batch or label.shape[1] < MANY_CHANNELS:
+        return PartialMap(label, None)
     present = batch["label_present"].any(dim=0)
     present[0] |= ~present.any()  # convolutions need at least one input channel
-    channels = present.nonzero()[:, 0]
-    return PartialMap(batch["label"].index_select(1, channels), channels)
+    if not label.is_cpu:  # kernels there are chosen anew for every number of channels, and are made for multiples
+        more = -int(present.sum()) % CHANNEL_MULTIPLE
+        present[(~present).nonzero()[:more, 0]] = True
+    channels = present.nonzero()[:, 0].to(label.device, non_blocking=True)
+    return PartialMap(label.index_select(1, channels), channels)
