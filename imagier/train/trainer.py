@@ -17,6 +17,7 @@ from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.train.guard import Guard
 from imagier.train.phase import Phase, check_phase, name_range
 from imagier.train.player import Player
+from imagier.train.ranks import LateMax
 from imagier.train.runtime import Runtime
 
 
@@ -63,7 +64,11 @@ class Hook(Protocol):
 
 
 class Stop(Protocol):
-    """Decides, from the iterations and epochs done, whether the run continues."""
+    """Decides, from the iterations and epochs done, whether the run continues.
+
+    DONE follows from these alone, whatever else happens, so that all ranks know it at the same time. What else a rank
+    asks for counts on all of them one step later.
+    """
 
     def __call__(self, step: int, epoch: int) -> Outcome: ...
 
@@ -114,7 +119,8 @@ class Trainer:
         NonFinite (guard.py) if numbers are not finite and the guard's policy is not to continue.
         """
         progress = None
-        self.outcome = self._agree(stop)
+        asked = LateMax(self.runtime)
+        self.outcome = self._agree(stop, asked)
         batches = iter(stream)
         self.recipe.train()
         while self.outcome < Outcome.DONE:
@@ -125,7 +131,7 @@ class Trainer:
             self.step += 1
             if self.guard is not None:
                 self.guard.check(self.step, begun, batch, phases)
-            self.outcome = self._agree(stop)
+            self.outcome = self._agree(stop, asked)
             progress = Progress(self.step, position, position.epoch > begun.epoch, self.outcome, phases)
             for hook in self.hooks:
                 hook.after_step(self, progress)
@@ -141,8 +147,9 @@ class Trainer:
         if self.guard is not None:
             self.guard.settle()
 
-    def _agree(self, stop: Stop) -> Outcome:
-        return Outcome(self.runtime.all_reduce_max(stop(self.step, self.position.epoch)))
+    def _agree(self, stop: Stop, asked: LateMax) -> Outcome:
+        own = stop(self.step, self.position.epoch)
+        return own if own is Outcome.DONE else Outcome(asked(own))
 
     def train_step(self, batch: Batch) -> list[Phase]:
         """One iteration; returns its phases, in order.
