@@ -24,11 +24,20 @@ from imagier.train.runtime import Runtime
 DEVICE = torch.device("meta")
 
 
+_LIBRARY = torch.library.Library("aten", "IMPL", "Meta")
+for _name in ("_fused_adam_.tensor_lr", "_fused_adamw_.tensor_lr", "_fused_sgd_", "_fused_adagrad_"):
+    _LIBRARY.impl(_name, lambda *args, **options: None)  # torch has none for this device
+
+
 class NoValues(Runtime):
     """A process on that device, as on an accelerator. Its random numbers have no values either."""
 
     def __init__(self) -> None:
         super().__init__(DEVICE)
+
+    @property
+    def captures_graphs(self) -> bool:
+        return True
 
     def generator(self, *numbers: int) -> torch.Generator:
         return torch.Generator().manual_seed(0)
@@ -91,8 +100,9 @@ def _describe(function: object) -> str:
 
 
 def let_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optimizers take this device for one of those that have their fused and capturable kernels."""
-    for name in ("_get_fused_kernels_supported_devices", "_get_capturable_supported_devices"):
+    """Optimizers take this device for one of those that have their kernels."""
+    for kind in ("fused_kernels", "foreach_kernels", "capturable"):
+        name = f"_get_{kind}_supported_devices"
         for module in [module for key, module in sys.modules.items() if key.startswith(("torch.optim", "torch.utils"))]:
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, lambda *args, **options: [DEVICE.type])

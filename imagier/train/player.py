@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.train.gradients import GradientAverage
+from imagier.train.optim import keep_on_device
 from imagier.train.runtime import Runtime
 
 Schedule = Callable[[int], float]
@@ -61,6 +62,9 @@ class Player:
         self.before_move: Callable[[], object] = _do_nothing
         """Called by every update before it changes what `list_moving_tensors` returns: it may still be being copied."""
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self._lrs = list(self._base_lrs)
+        if runtime.captures_graphs:
+            keep_on_device(optimizer, runtime.device)
 
     @property
     def params(self) -> list[nn.Parameter]:
@@ -70,7 +74,7 @@ class Player:
     @property
     def lr(self) -> float:
         """The learning rate in force (of the first group)."""
-        return self.optimizer.param_groups[0]["lr"]
+        return self._lrs[0]
 
     def lr_at(self, time: int) -> float:
         """The learning rate (of the first group) after so many iterations, or epochs if its schedule counts these."""
@@ -83,8 +87,12 @@ class Player:
         if not 0 <= factor < math.inf:
             what = f"makes the learning rate {factor} times itself after {time} {unit}"
             raise UserError(what, where="lr_policy", advice="it must be finite, 0 or more", code="wrong-rate")
-        for group, base in zip(self.optimizer.param_groups, self._base_lrs):
-            group["lr"] = base * factor
+        before, self._lrs = self._lrs, [base * factor for base in self._base_lrs]
+        for group, lr, old in zip(self.optimizer.param_groups, self._lrs, before):
+            if not isinstance(group["lr"], Tensor):
+                group["lr"] = lr
+            elif lr != old:
+                group["lr"].fill_(lr)
 
     def backward(self, loss: Tensor, *, is_last: bool = False) -> None:
         """Adds the gradient of a scalar to those of this player's parameters, and to no others.
@@ -177,7 +185,12 @@ class Player:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to continue bit for bit."""
-        state: dict[str, Any] = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        optimizer = self.optimizer.state_dict()
+        groups = [{**group, "lr": lr} for group, lr in zip(optimizer["param_groups"], self._lrs)]  # numbers anywhere
+        state: dict[str, Any] = {
+            "network": self.network.state_dict(),
+            "optimizer": {**optimizer, "param_groups": groups},
+        }
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
         if self.average is not None:

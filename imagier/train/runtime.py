@@ -64,6 +64,11 @@ class Runtime:
         """Whether the device computes while the process continues, so that reading a result means waiting."""
         return self.device.type != "cpu"
 
+    @property
+    def captures_graphs(self) -> bool:
+        """Whether the device can replay what it once did (CUDA graphs), with numbers that lie in its own memory."""
+        return self.device.type == "cuda"
+
     def to_host_async(self, values: Tensor) -> Callable[[], list[float]]:
         """Starts to copy a tensor [n] to the host. The result waits for the copy, no longer, and returns the values."""
         if self.device.type != "cuda":
@@ -104,7 +109,11 @@ class Runtime:
 
     def generator(self, *numbers: int) -> torch.Generator:
         """A source of random numbers on the device that depends only on `numbers` and on this rank."""
-        return torch.Generator(self.device).manual_seed(derive_seed(*numbers, self.rank))
+        return self.reseed(torch.Generator(self.device), *numbers)
+
+    def reseed(self, rng: torch.Generator, *numbers: int) -> torch.Generator:
+        """Makes a source give what a new one of these numbers would give; returns it."""
+        return rng.manual_seed(derive_seed(*numbers, self.rank))
 
     def seed(self, *numbers: int) -> None:
         """Seeds the device's global source, for layers that draw from it (dropout), by `numbers` and this rank."""

@@ -108,6 +108,8 @@ class Trainer:
         self.hooks = hooks
         self.clock = clock
         self.guard = guard
+        self._rng = runtime.generator(seed)
+        """The one source of all steps: a graph that draws from it must know it beforehand."""
         self.step = 0
         self.position = Position()
         self.outcome = Outcome.GO_ON
@@ -166,7 +168,7 @@ class Trainer:
     def gradients(self, batch: Batch, step: int, epoch: int) -> Iterator[tuple[str, Losses]]:
         """Player and losses of each phase of the iteration after `step` others, once the player has its gradients."""
         self.runtime.seed(self.seed, step)
-        ctx = StepContext(step, epoch, self.runtime.generator(self.seed, step), self.accumulate)
+        ctx = StepContext(step, epoch, self.runtime.reseed(self._rng, self.seed, step), self.accumulate)
         for player in self.players.values():
             player.set_time(epoch, step)
         parts = [self._phases(self.recipe.step(part, ctx)) for part in batch.split(self.accumulate)]
