@@ -72,6 +72,7 @@ def build_session(
     """
     cudnn, trainer = config.run.cudnn, config.trainer
     runtimes.set_cudnn(deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
+    runtimes.set_tf32(trainer.tf32)
     log_precision(config, runtime)
     training, held_out = _build_loaders(config, runtime, plan.seed, held_out_batches)
     check_data(config, runtime, training, held_out)

@@ -117,7 +117,7 @@ def _run_in(
         trainer = session.trainer
         announce(session)
         if options.compile:
-            for network in trainer.recipe.networks.values():
+            for network in (*trainer.recipe.networks.values(), *trainer.recipe.loss_networks):
                 network.compile()
         changes = [] if plan.checkpoint is None else list_changes(plan.checkpoint.parent, config)
         extras = plan.restore(trainer, found, changes, strict=config.trainer.strict_resume)

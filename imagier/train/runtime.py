@@ -318,9 +318,10 @@ def choose_precision(asked: str, amp: bool, device: torch.device) -> tuple[Preci
 
 @contextmanager
 def restore_torch_state(runtime: Runtime) -> Iterator[None]:
-    """After this context torch's random sources and cudnn's flags are as before it."""
-    cudnn = torch.backends.cudnn
+    """After this context torch's random sources, cudnn's flags and the permission for TF32 are as before it."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     flags = cudnn.deterministic, cudnn.benchmark
+    tf32 = cudnn.allow_tf32, matmul.allow_tf32
     of_cpu = torch.get_rng_state()
     of_cuda = torch.cuda.get_rng_state(runtime.device) if runtime.device.type == "cuda" else None
     of_mps = torch.mps.get_rng_state() if runtime.device.type == "mps" else None
@@ -328,6 +329,7 @@ def restore_torch_state(runtime: Runtime) -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark = flags
+        cudnn.allow_tf32, matmul.allow_tf32 = tf32
         torch.set_rng_state(of_cpu)
         if of_cuda is not None:
             torch.cuda.set_rng_state(of_cuda, runtime.device)
@@ -339,6 +341,15 @@ def set_cudnn(*, deterministic: bool, benchmark: bool) -> None:
     """The config's section `cudnn`."""
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = benchmark
+
+
+def set_tf32(allowed: bool) -> None:
+    """The config's `trainer.tf32`.
+
+    Not by torch's newer `fp32_precision`: once that is set, reading these flags raises, and torch.compile reads them
+    (torch 2.13).
+    """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def derive_seed(*numbers: int) -> int:
