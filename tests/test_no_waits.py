@@ -12,6 +12,7 @@ import pytest
 import torch
 from contract.experiment import EXPERIMENTS, batch_of, config_of, trainer_of, write_data
 from no_values import DEVICE, NoValues, let_kernels_run, note_copies_from_host, without_values
+from torch import nn
 
 from imagier.losses import flow
 from imagier.models import spade
@@ -20,6 +21,7 @@ from imagier.train import guard as guards
 from imagier.train.guard import Guard
 from imagier.train.hooks.log import Log
 from imagier.train.phase import Phase
+from imagier.train.player import Player
 from imagier.train.trainer import Outcome, Progress
 
 CAPTURABLE = ("adam", "adamw", "adamax", "nadam", "radam", "rmsprop", "adadelta", "asgd")
@@ -131,3 +133,21 @@ def test_copies_from_the_host_that_would_wait_are_noted_here(write: Any, waits: 
     with note_copies_from_host() as copies:
         write(torch.ones(3, device=DEVICE))
     assert bool(copies) == waits
+
+
+@pytest.mark.parametrize("skips", [False, True])
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_a_loss_scaler_waits_for_nothing(is_fused: bool, skips: bool) -> None:
+    network = nn.Linear(2, 1, device=DEVICE)
+    made = torch.optim.AdamW(network.parameters(), fused=is_fused)
+    scaler = torch.amp.GradScaler(DEVICE.type)
+    sizes = {"clip_grad_norm": 1.0, "skip_large_grads": skips}
+    player = Player(
+        network, made, NoValues(), schedule=lambda step: 0.5, by_iteration=True, scaler=scaler, average=None, **sizes
+    )
+    for step in range(3):
+        player.set_time(0, step)
+        player.backward(network(torch.ones(3, 2, device=DEVICE)).mean())
+        with note_copies_from_host() as copies:
+            assert player.update().device == DEVICE
+    assert copies == []
