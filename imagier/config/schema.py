@@ -149,6 +149,9 @@ class Trainer:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Numbers that networks compute in. auto follows amp_config.enabled: bf16 where the device is faster in it, fp16 on
     other GPUs, else fp32."""
+    tf32: bool = True
+    """On NVIDIA GPUs that can, convolutions and products of matrices in fp32 take only 10 bits of what they multiply
+    (TF32); sums and all else stay fp32."""
     channels_last: bool = False
     """Keep images as N x H x W x C in memory; faster on most devices."""
     winograd: bool = True

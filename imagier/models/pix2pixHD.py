@@ -361,7 +361,7 @@ class FeatureEncoder(nn.Module):
     def examples(self, images: Tensor, instances: Tensor) -> tuple[Tensor, Tensor]:
         """Classes [R] and feature vectors R x M of all objects that are large enough; inputs as in `forward`."""
         found = segments(instances)
-        looks, sizes = segment_means(self.layers(images), found)
+        looks, sizes = segment_means(self.layers(images), found.numbers, len(found.ids))
         large = sizes > SMALLEST_SHARE * instances[0].numel()
         return self._classes(found.ids).expand_as(large)[large], looks.movedim(1, 2)[large]
 
@@ -379,7 +379,7 @@ class FeatureEncoder(nn.Module):
             )
         found = segments(instances)
         classes = self._classes(found.ids).expand(len(instances), -1)
-        return paint_segments(self.clusters.draw(classes, rng).movedim(1, 2), found)
+        return paint_segments(self.clusters.draw(classes, rng).movedim(1, 2), found.numbers)
 
     def _classes(self, ids: Tensor) -> Tensor:
         if not self.is_cityscapes:

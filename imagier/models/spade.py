@@ -26,6 +26,7 @@ from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
 from imagier.nn.joint import Call, run_in_turn, run_jointly
 from imagier.nn.label_parts import find_class_map, show_label, show_part
+from imagier.nn.label_pyramid import LabelPyramid
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules
@@ -40,6 +41,9 @@ DISCRIMINATOR_MULTIPLE = 32
 
 MANY_CHANNELS = 16
 """From this number of label channels on it pays to find out which of them are 0 everywhere."""
+
+CHANNEL_MULTIPLE = 8
+"""On an accelerator the number of channels that are left is rounded up to a multiple of this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -438,36 +442,6 @@ class PositionalChannels(nn.Module):
         size = like.shape[-2:]
         grid = self.grid if size == (16, 16) else F.interpolate(self.grid, size=size, mode="bicubic")
         return grid.to(like.dtype).expand(len(like), -1, -1, -1)
-
-
-class LabelPyramid(nn.Module):
-    """Features of a label map at every size, with context passed down from the coarsest (Lin et al. 2017)."""
-
-    def __init__(self, label_channels: int, width: int, *, num_halvings: int) -> None:
-        super().__init__()
-        widths = [min(width * 2**level, 4 * width) for level in range(num_halvings + 1)]
-
-        def layer(inputs: int, outputs: int, stride: int = 1) -> ConvNormAct:
-            conv = conv2d(inputs, outputs, 3, stride=stride, padding=1)
-            return ConvNormAct(conv, norm2d("instance", outputs), nn.LeakyReLU(LEAKY_SLOPE))
-
-        first = conv2d(label_channels, width, 3, padding=1)
-        self.first = ConvNormAct(first, nn.Identity(), nn.LeakyReLU(LEAKY_SLOPE))
-        self.down = nn.ModuleList(layer(inputs, outputs, 2) for inputs, outputs in pairwise(widths))
-        self.context = nn.Sequential(layer(widths[-1], widths[-1]), layer(widths[-1], widths[-1]))
-        self.lateral = nn.ModuleList(conv2d(inputs, width, 1) for inputs in widths)
-        self.merge = nn.ModuleList(layer(width, width) for _ in widths[1:])
-
-    def forward(self, label: Tensor, channels: Tensor | None) -> list[Tensor]:
-        """N x L x H x W -> features N x width x h x w at full size, half, and so on; sides must be divisible."""
-        features = [self.first(label, channels=channels)]
-        for down in self.down:
-            features.append(down(features[-1]))
-        features[-1] = self.context(features[-1])
-        features = [lateral(x) for lateral, x in zip(self.lateral, features)]
-        for level in reversed(range(len(self.merge))):
-            features[level] = self.merge[level](features[level] + upsample2x(features[level + 1]))
-        return features
 
 
 class LabelMaps:
@@ -880,12 +854,12 @@ def _attributes(batch: Batch) -> Tensor:
 
 
 def _mark_present_channels(batch: Batch) -> Batch:
-    """Adds `label_present` N x L: which label channels of each sample are not 0. Of many classes, few are present.
+    """Adds `label_present` N x L, on the CPU: which label channels of each sample are not 0, if the loader has not.
 
-    Not on an accelerator, where it would force a synchronization.
+    Of many classes, few are present. Not on an accelerator, which would have to be waited for.
     """
     label = batch["label"]
-    if not label.is_cpu or label.shape[1] < MANY_CHANNELS:
+    if "label_present" in batch or not label.is_cpu or label.shape[1] < MANY_CHANNELS:
         return batch
     return batch.replace(label_present=(label != 0).flatten(2).any(dim=2))
 
@@ -895,9 +869,13 @@ def _partial_label(batch: Batch) -> PartialMap:
 
     Convolutions over it give the same numbers at a fraction of the cost.
     """
-    if "label_present" not in batch:
-        return PartialMap(batch["label"], None)
+    label = batch["label"]
+    if "label_present" not in batch or label.shape[1] < MANY_CHANNELS:
+        return PartialMap(label, None)
     present = batch["label_present"].any(dim=0)
     present[0] |= ~present.any()  # convolutions need at least one input channel
-    channels = present.nonzero()[:, 0]
-    return PartialMap(batch["label"].index_select(1, channels), channels)
+    if not label.is_cpu:  # kernels there are chosen anew for every number of channels, and are made for multiples
+        more = -int(present.sum()) % CHANNEL_MULTIPLE
+        present[(~present).nonzero()[:more, 0]] = True
+    channels = present.nonzero()[:, 0].to(label.device, non_blocking=True)
+    return PartialMap(label.index_select(1, channels), channels)

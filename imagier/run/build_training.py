@@ -52,9 +52,10 @@ def build_recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> R
 def load_losses(recipe: Recipe) -> Sequence[nn.Module]:
     """The networks that the losses of a recipe use, with their weights. UserError if these are missing."""
     try:
-        return recipe.load_losses()
+        recipe.loss_networks = recipe.load_losses()
     except UserError as error:
         raise error.at("trainer") from error
+    return recipe.loss_networks
 
 
 def build_weightless_recipe(config: Config, **known: Any) -> Recipe:

@@ -259,6 +259,17 @@ class Madam(Uncompiled, Optimizer):
         return state
 
 
+def keep_on_device(optimizer: Optimizer, device: torch.device) -> None:
+    """Lets an optimizer of torch that can be part of a graph (`capturable`) read its rate and count its steps there.
+
+    So a new rate is no other graph, and nothing of a step needs the host.
+    """
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = True
+            group["lr"] = torch.tensor(group["lr"], device=device)
+
+
 def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
     params = [param for param in group["params"] if param.grad is not None]
     return params, [param.grad for param in params]
