@@ -84,18 +84,35 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Weight of any shape -> its spectral norm, a scalar that is differentiable in the weight."""
         with full_precision(weight):  # half precision spoils the power iteration
-            return self._iterate(weight.flatten(1)) if self.training else self.current(weight)
+            return self._iterate(weight) if self.training else self.current(weight)
 
     def current(self, weight: Tensor) -> Tensor:
         """The spectral norm of a weight by the stored singular vectors, without a power iteration."""
         # Copies, because a later forward overwrites u and v before this one's backward has used them.
-        return self.u.clone() @ (weight.flatten(1) @ self.v.clone())
+        if not _is_channels_last(weight):
+            return self.u.clone() @ (weight.flatten(1) @ self.v.clone())
+        return self.u.clone() @ (weight.permute(0, 2, 3, 1).flatten(1) @ self._v_of_channels_last(weight).flatten())
 
-    def _iterate(self, matrix: Tensor) -> Tensor:
+    def _iterate(self, weight: Tensor) -> Tensor:
+        iterate = _opaque_power_iteration if torch.compiler.is_compiling() else _power_iteration
+        is_turned = _is_channels_last(weight)
+        matrix = (weight.permute(0, 2, 3, 1) if is_turned else weight).flatten(1)  # never a copy
         with torch.no_grad():
-            iterate = _opaque_power_iteration if torch.compiler.is_compiling() else _power_iteration
-            u, v = iterate(matrix.detach(), self.u, self.v)
+            stored = self._v_of_channels_last(weight) if is_turned else self.v
+            moving = stored.flatten()  # a copy if turned
+            u, v = iterate(matrix.detach(), self.u, moving)
+            if is_turned:
+                stored.copy_(moving.view_as(stored))
         return u @ (matrix @ v)
+
+    def _v_of_channels_last(self, weight: Tensor) -> Tensor:
+        """v as rows x columns x channels of a convolution's weight, a view."""
+        return self.v.view(weight.shape[1:]).permute(1, 2, 0)
+
+
+def _is_channels_last(weight: Tensor) -> bool:
+    """Whether a convolution's weight lies in memory so that `flatten(1)` would copy it."""
+    return weight.dim() == 4 and not weight.is_contiguous()
 
 
 def _power_iteration(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -301,6 +301,20 @@ def test_a_convolution_of_single_pixels_with_a_stride_is_that_of_torch(
     torch.testing.assert_close(of_found, of_expected)
 
 
+def test_a_spectral_norm_is_the_same_in_channels_last() -> None:
+    layer = conv2d(4, 6, 3, weight_norm="spectral")
+    turned = copy.deepcopy(layer).to(memory_format=torch.channels_last)
+    assert not turned.weight.is_contiguous()
+    x = torch.randn(2, 4, 5, 5)
+    for _ in range(2):
+        expected, found = layer(x), turned(x)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(turned.state_dict(), layer.state_dict())
+        of_both = [torch.autograd.grad(y.square().sum(), one.weight) for y, one in ((expected, layer), (found, turned))]
+        torch.testing.assert_close(*of_both)
+    torch.testing.assert_close(turned.eval()(x), layer.eval()(x))
+
+
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
 @pytest.mark.parametrize("weight_norm", ["none", "spectral", "weight"])
 @pytest.mark.parametrize(("size", "upsample"), [(3, False), (5, False), (3, True), (5, True)])
