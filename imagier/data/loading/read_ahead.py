@@ -74,7 +74,8 @@ class ReadAhead(torch.utils.data.Dataset):
         self._made: dict[Key, Future[Read]] = {}
         self._waiting: deque[Key] = deque()
         self._threads = 0
-        self._most_ahead = THREADS
+        self._most_ahead = 0
+        """So many samples; none before it is known how large they are."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ReadAhead, (self.guarded, self.turns)
@@ -96,7 +97,8 @@ class ReadAhead(torch.utils.data.Dataset):
         with self._lock:  # or it would hold them until it is asked again
             self._made = {key: made for key, made in self._made.items() if made not in mine}
         for sample in (read.sample for read in reads if read.sample is not None):
-            self._most_ahead = min(THREADS, MOST_BYTES // sum(array.nbytes for array in sample.arrays.values()))
+            size = sum(array.nbytes for array in sample.arrays.values())
+            self._most_ahead = min(THREADS, MOST_BYTES // max(1, size))
         return reads
 
     def _work(self) -> None:

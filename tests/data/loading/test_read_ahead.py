@@ -116,7 +116,9 @@ def objects(count: int) -> dict[str, bytes]:
 
 
 def ahead_of(dataset: Fetched, on_error: OnError = OnError.RAISE) -> ReadAhead:
-    return ReadAhead(Guarded(dataset, on_error), dataset.turns)
+    ahead = ReadAhead(Guarded(dataset, on_error), dataset.turns)
+    ahead._most_ahead = read_ahead.THREADS  # as after a batch of small samples
+    return ahead
 
 
 def keys(start: int, end: int) -> list[tuple[int, int]]:
@@ -186,7 +188,10 @@ def test_no_more_threads_wait_than_are_allowed(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_samples_ahead_are_as_many_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    ahead = ahead_of(Fetched(Store(objects(64))))
+    dataset = Fetched(Store(objects(64)))
+    ahead = ReadAhead(Guarded(dataset, OnError.RAISE), dataset.turns)
+    ahead.__getitems__(Asked(keys(0, 2), keys(2, 4)))
+    assert list(ahead._made) == [] and ahead._most_ahead == read_ahead.THREADS, "the size was not known"
     monkeypatch.setattr(read_ahead, "MOST_BYTES", 5)  # of two bytes each
     ahead.__getitems__(Asked(keys(32, 40), ()))
     ahead.__getitems__(Asked(keys(40, 44), keys(44, 64)))
