@@ -24,6 +24,8 @@ VARIANTS = {
     "fp32": ["fp32"],
     "fp32, channels last": ["fp32", "trainer.channels_last=true"],
     "bf16, channels last": ["bf16", "trainer.channels_last=true"],
+    "fp32, generator recomputed": ["fp32", "trainer.checkpoint_activations=[gen]"],
+    "fp32, moments in bf16": ["fp32", "gen_opt.moments=bf16", "dis_opt.moments=bf16"],
 }
 
 
