@@ -118,6 +118,7 @@ class Player:
             if self.scaler is not None:
                 self.scaler.update()
         self.drop_gradients()
+        del gradients  # or the average would need its memory on top of theirs
         if self.average is not None:
             self.average.update()
         return norm
