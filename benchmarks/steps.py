@@ -32,6 +32,13 @@ VARIANTS = {
     "bf16": ["bf16"],
     "bf16, channels last": ["bf16", "trainer.channels_last=true"],
 }
+SMALL = {
+    BASE: VARIANTS[BASE],
+    "fp32": VARIANTS["fp32"],
+    "generator recomputed": ["fp32", "trainer.checkpoint_activations=[gen]"],
+    "moments in bf16": ["fp32", "gen_opt.moments=bf16", "dis_opt.moments=bf16"],
+    "both": ["fp32", "trainer.checkpoint_activations=[gen]", "gen_opt.moments=bf16", "dis_opt.moments=bf16"],
+}
 ABLATED = {
     BASE: VARIANTS[BASE],
     "direct convolutions": ["fp32", "trainer.winograd=false", "trainer.subpixel=false"],

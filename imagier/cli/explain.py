@@ -7,6 +7,8 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagier.cli.imports import import_quickly
+
 if TYPE_CHECKING:
     from imagier.config.describe import Key
     from imagier.config.load import Document
@@ -24,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the explanation; returns the exit status."""
+    with import_quickly():  # of whatever the key needs
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     if args.markdown:
         from imagier.tools.keys_page import render_page
 

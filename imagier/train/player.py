@@ -135,6 +135,7 @@ class Player:
             if self.scaler is not None:
                 self.scaler.update()  # by what `unscale_` found
         self.drop_gradients()
+        del gradients  # or the average would need its memory on top of theirs
         if self.average is not None:
             self.average.update()
         return norm

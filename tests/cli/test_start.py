@@ -65,6 +65,23 @@ def test_no_method_and_no_optimizer_of_ours_loads_a_slow_package(tmp_path: Path)
     assert loaded == ["loaded:"] * (len(EXPERIMENTS) + 2)
 
 
+OTHERS = f"""
+import sys
+from imagier.cli import main
+main(sys.argv[1:])
+{PRINT}
+print("loaded:", *[name for name in ("boto3", "jinja2", "torchmetrics") if name in sys.modules])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["explain", "gen.num_filters"], ["data", "check", "--quick"]])
+def test_commands_load_no_slow_package_that_they_do_not_need(words: list[str], tmp_path: Path) -> None:
+    config = tiny.write_config(tmp_path / "tiny.yaml", tiny.write_data(tmp_path / "data"))
+    own = [str(config)] if "check" in words else []
+    assert run(OTHERS, *words, *own, cwd=tmp_path) == ["loaded:", "loaded:"]
+
+
 def test_no_garbage_is_looked_for_during_imports_alone() -> None:
     before = gc.isenabled()
     with pytest.raises(ImportError), import_quickly():

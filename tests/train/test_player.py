@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -332,3 +333,18 @@ def test_a_schedule_of_the_users_makes_no_rate_that_no_training_can_have(factor:
     with pytest.raises(UserError) as error:
         tested.set_time(0, 0)
     assert (error.value.where, error.value.code) == ("lr_policy", "wrong-rate")
+
+
+def test_gradients_are_gone_before_the_average_needs_memory() -> None:
+    class Watching:
+        network, gone = nn.Linear(1, 1), False
+
+        def update(self) -> None:
+            self.gone = gradient() is None
+
+    average = Watching()
+    tested = player(nn.Linear(1, 1), average=average)
+    tested.backward(tested.network(torch.ones(1, 1)).sum())
+    gradient = weakref.ref(tested.params[0].grad)
+    tested.update()
+    assert average.gone

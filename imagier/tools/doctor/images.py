@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
-import jinja2
 import numpy as np
 
 from imagier.data.codec import Codec
+
+if TYPE_CHECKING:
+    import jinja2
 
 _PNG_UP_TO_PX = 128
 
@@ -29,6 +32,8 @@ class PageImage:
 
 def load_template(name: str) -> jinja2.Template:
     """Loads a template of the pages."""
+    import jinja2  # not needed without a page
+
     pages = jinja2.PackageLoader("imagier.tools.doctor", "pages")
     return jinja2.Environment(autoescape=True, loader=pages, trim_blocks=True, lstrip_blocks=True).get_template(name)
 
