@@ -42,9 +42,6 @@ DISCRIMINATOR_MULTIPLE = 32
 MANY_CHANNELS = 16
 """From this number of label channels on it pays to find out which of them are 0 everywhere."""
 
-CHANNEL_MULTIPLE = 8
-"""On an accelerator the number of channels that are left is rounded up to a multiple of this."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SpadeNormParams:
@@ -874,8 +871,7 @@ def _partial_label(batch: Batch) -> PartialMap:
         return PartialMap(label, None)
     present = batch["label_present"].any(dim=0)
     present[0] |= ~present.any()  # convolutions need at least one input channel
-    if not label.is_cpu:  # kernels there are chosen anew for every number of channels, and are made for multiples
-        more = -int(present.sum()) % CHANNEL_MULTIPLE
-        present[(~present).nonzero()[:more, 0]] = True
+    if not label.is_cpu:  # kernels there are chosen anew for every number of channels, and are made for multiples of 8
+        present[(~present).nonzero()[: -int(present.sum()) % 8, 0]] = True
     channels = present.nonzero()[:, 0].to(label.device, non_blocking=True)
     return PartialMap(label.index_select(1, channels), channels)
