@@ -1,6 +1,6 @@
 """Seconds and memory of an iteration of every method, in its order of computation and in the reference's, in turns.
 
-`python benchmarks/steps.py [METHOD ...] [--rounds 5] [--ablate] [--json FILE]`. The networks are as large as in the
+`python benchmarks/steps.py [METHOD ...] [--rounds 5] [--variants small]`. The networks are as large as in the
 papers (benchmarks/sizes), on noise, with a VGG-19 of random weights. Each variant runs in a process of its own, which
 waits while another one computes; so its peak memory is its own, and a slow moment of the machine hits all.
 """
@@ -25,7 +25,7 @@ from imagier.train.runtime import choose_precision
 
 METHODS = ("spade", "pix2pixHD", "unit", "munit", "funit", "coco_funit")
 BASE = "reference order, fp32"
-VARIANTS = {
+FAST = {
     BASE: ["fp32", "trainer.reference_order=true"],
     "fp32": ["fp32"],
     "fp32, channels last": ["fp32", "trainer.channels_last=true"],
@@ -33,19 +33,21 @@ VARIANTS = {
     "bf16, channels last": ["bf16", "trainer.channels_last=true"],
 }
 SMALL = {
-    BASE: VARIANTS[BASE],
-    "fp32": VARIANTS["fp32"],
+    BASE: FAST[BASE],
+    "fp32": FAST["fp32"],
     "generator recomputed": ["fp32", "trainer.checkpoint_activations=[gen]"],
     "moments in bf16": ["fp32", "gen_opt.moments=bf16", "dis_opt.moments=bf16"],
     "both": ["fp32", "trainer.checkpoint_activations=[gen]", "gen_opt.moments=bf16", "dis_opt.moments=bf16"],
 }
 ABLATED = {
-    BASE: VARIANTS[BASE],
+    BASE: FAST[BASE],
     "direct convolutions": ["fp32", "trainer.winograd=false", "trainer.subpixel=false"],
     "without Winograd": ["fp32", "trainer.winograd=false"],
     "without sub-pixels": ["fp32", "trainer.subpixel=false"],
-    "fp32": VARIANTS["fp32"],
+    "fp32": FAST["fp32"],
 }
+VARIANTS_OF = {"fast": FAST, "small": SMALL, "algorithms": ABLATED}
+"""Layouts and precisions; what saves memory; which algorithm saves what."""
 
 
 def main() -> None:
@@ -54,7 +56,7 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", default=METHODS, metavar="METHOD", help=f"of {', '.join(METHODS)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--ablate", action="store_true", help="which algorithm saves what, instead of the layouts")
+    parser.add_argument("--variants", choices=VARIANTS_OF, default="fast", help="(default: fast)")
     add_json(parser)
     parser.add_argument("--worker", nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -66,13 +68,13 @@ def main() -> None:
     print(f"measured peak: {peak:.0f} GFLOPS in fp32")
     ratios: dict[str, float] = {}
     for method in args.methods:
-        ratios |= {f"{method}, {name}": ratio for name, ratio in measure(method, args, peak).items()}
+        ratios |= {f"{method}, {name}": gain for name, gain in measure(method, args, peak).items()}
     write_ratios(args.json, ratios)
 
 
 def measure(method: str, args: argparse.Namespace, peak: float) -> dict[str, float]:
     """Times all variants of a method in turns, and prints them; how many times faster than the base each one is."""
-    variants = ABLATED if args.ablate else VARIANTS
+    variants = VARIANTS_OF[args.variants]
     if choose_precision("auto", True, torch.device("cpu"))[0] != "bf16":
         variants = {name: words for name, words in variants.items() if words[0] != "bf16"}
     workers = {name: _start_worker(method, words, args.threads) for name, words in variants.items()}
