@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo as dynamo
 from torch import Tensor, nn
 
 from imagier.config.check import Config
 from imagier.config.read import read
 from imagier.recipe import Batch
 from imagier.run import build_data, build_training
+from imagier.run.training import RECOMPILE_LIMIT
 from imagier.train import runtime as runtimes
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
@@ -148,6 +150,7 @@ def measure(size: str, mode: Mode, args: argparse.Namespace) -> dict[str, Any]:
         trainer = build_trainer(config, runtime)
     step, images = make_step(trainer, config)
     if mode.compile:
+        dynamo.config.recompile_limit = RECOMPILE_LIMIT
         for network in (*trainer.recipe.networks.values(), *trainer.recipe.loss_networks):
             network.compile(**({"backend": "eager"} if args.smoke else {}))
     begin = time.perf_counter()

@@ -25,6 +25,11 @@ class LateMax:
         before, self._before = self._before, found
         return (found if before is None or self.runtime.world == 1 else before)()
 
+    def settle(self) -> None:
+        """Waits for what is still under way, so that no rank leaves while another one is answering."""
+        if self._before is not None:
+            self._before()
+
 
 @contextmanager
 def raise_on_all_ranks(runtime: Runtime) -> Iterator[None]:

@@ -137,6 +137,7 @@ class Trainer:
             progress = Progress(self.step, position, position.epoch > begun.epoch, self.outcome, phases)
             for hook in self.hooks:
                 hook.after_step(self, progress)
+        asked.settle()
         self.settle()
         for hook in self.hooks:
             hook.after_fit(self, progress)
