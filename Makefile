@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 SIZE := 64
 DATA := data/openmoji$(SIZE)
 
-.PHONY: train test test-all check format clean
+.PHONY: train test test-all bench check format clean
 
 train: $(READY) $(DATA)/openmoji.json
 	$(BIN)/python train.py --config configs/spade/openmoji$(SIZE).yaml --logdir logs/openmoji$(SIZE)
@@ -17,6 +17,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PYTEST) -m "slow or not slow" --durations=20
+
+bench: $(READY)
+	$(BIN)/python benchmarks/collect.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import platform
 import statistics
 import time
@@ -26,7 +28,7 @@ def start(threads: int) -> None:
     """Prepares the process as a training does, and says what it runs on."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    print(f"{_processor()}, {threads} threads, torch {torch.__version__}")
+    print(f"{processor()}, {threads} threads, torch {torch.__version__}")
 
 
 def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -44,39 +46,57 @@ def trainer_of(config: Config, precision: Precision = "fp32") -> Trainer:
     return Trainer(recipe, players, runtime, seed=0, accumulate=config.trainer.accumulate)
 
 
-def batch_of(config: Config, rows: int, size: int, regions: int = 40, classes: int = 20) -> Batch:
-    """A batch as the loader would give it: noise as images, and label maps of `regions` cells of `classes` classes.
+def batch_of(config: Config, rows: int | None = None, size: tuple[int, int] | None = None) -> Batch:
+    """A batch as the loader would give it: noise as images, and label maps of 40 cells of 20 classes.
 
-    Raw label channels (edges) are 0 or 1, one pixel in twenty being 1.
+    rows, size (height, width): as the config trains, if None. Raw label channels (edges) are 0 or 1, one pixel in
+    twenty being 1.
     """
     rng = torch.Generator().manual_seed(0)
     data = config.run.data
-    layers = []
+    assert data.train is not None
+    rows = rows or data.train.batch_size
+    size = size or build_data.collect_facts(data, data.train)["crop_h_w"]
     expander = build_data.build_expander(data, config.trainer.channels_last)
-    one_hot = {kind.name: kind.num_classes for kind in build_data.build_codecs(data)}
+    one_hot = {codec.name: codec.num_classes for codec in build_data.build_codecs(data)}
+    layers = []
     for name, channels in expander.label_lengths.items():
         if one_hot[name] is None:
-            layers.append((torch.rand(rows, channels, size, size, generator=rng) < 0.05).float())
+            layers.append((torch.rand(rows, channels, *size, generator=rng) < 0.05).float())
         else:
-            layers.append(_cells(rows, channels, size, regions, classes, rng))
-    tensors: dict[str, Tensor] = {
-        "label": torch.cat(layers, dim=1),
-        "images": torch.rand(rows, 3, size, size, generator=rng) * 2 - 1,
-    }
+            layers.append(_cells(rows, channels, size, rng))
+    images = ["images"] if layers else [name for entry in data.input_types for name in entry]
+    tensors = {name: torch.rand(rows, 3, *size, generator=rng) * 2 - 1 for name in images}
+    if layers:
+        tensors["label"] = torch.cat(layers, dim=1)
     if config.trainer.channels_last:
-        tensors = {k: v.contiguous(memory_format=torch.channels_last) for k, v in tensors.items()}
-    return Batch(tensors)
+        tensors = {name: x.contiguous(memory_format=torch.channels_last) for name, x in tensors.items()}
+    classes = {name.replace("images", "labels"): torch.zeros(rows, dtype=torch.long) for name in images}
+    return Batch(tensors | classes)
 
 
-def _cells(rows: int, channels: int, size: int, regions: int, classes: int, rng: torch.Generator) -> Tensor:
-    """One-hot maps of the nearest of some random points, N x channels x size x size."""
-    points = torch.rand(rows, regions, 2, generator=rng) * size
-    of_point = torch.randint(0, min(classes, channels), (rows, regions), generator=rng) * (channels // classes or 1)
-    line = torch.arange(float(size))
-    grid = torch.stack(torch.meshgrid(line, line, indexing="ij"), dim=-1)
+def _cells(rows: int, channels: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
+    """One-hot maps of the nearest of some random points, N x channels x H x W."""
+    regions, classes = 40, min(20, channels)
+    points = torch.rand(rows, regions, 2, generator=rng) * torch.tensor(size)
+    of_point = torch.randint(0, classes, (rows, regions), generator=rng) * (channels // 20 or 1)
+    lines = [torch.arange(float(side)) for side in size]
+    grid = torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1)
     nearest = (grid[None, None] - points[:, :, None, None]).square().sum(-1).argmin(dim=1)
-    maps = torch.gather(of_point, 1, nearest.flatten(1)).view(rows, 1, size, size).clamp(max=channels - 1)
-    return torch.zeros(rows, channels, size, size).scatter_(1, maps, 1.0)
+    maps = torch.gather(of_point, 1, nearest.flatten(1)).view(rows, 1, *size).clamp(max=channels - 1)
+    return torch.zeros(rows, channels, *size).scatter_(1, maps, 1.0)
+
+
+def measure_peak() -> float:
+    """The most that this machine does in float32, of a matrix product and of a convolution. [GFLOPS]"""
+    matrix = torch.randn(2048, 2048)
+    x, weight = torch.randn(1, 256, 64, 64), torch.randn(256, 256, 3, 3)
+    runs = {
+        2 * 2048**3: lambda: matrix @ matrix,
+        2 * 256**2 * 64**2 * 9: lambda: torch.nn.functional.conv2d(x, weight, padding=1),
+    }
+    with torch.no_grad():
+        return max(flop / min(interleaved({"": run}, 10)[""]) for flop, run in runs.items()) / 1e9
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
@@ -93,14 +113,41 @@ def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int, warmup: i
     return seconds
 
 
-def ratio(one: Sequence[float], other: Sequence[float]) -> str:
+def ratio(one: Sequence[float], other: Sequence[float]) -> float:
+    """Median of the ratios round by round."""
+    return statistics.median(a / b for a, b in zip(one, other))
+
+
+def describe_ratio(one: Sequence[float], other: Sequence[float]) -> str:
     """Median of the ratios round by round, with the quartiles."""
     ratios = sorted(a / b for a, b in zip(one, other))
     low, middle, high = statistics.quantiles(ratios, n=4)
     return f"{middle:.3f} (quartiles {low:.3f} to {high:.3f}, {len(ratios)} rounds)"
 
 
-def _processor() -> str:
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds the option of collect.py."""
+    parser.add_argument("--json", type=Path, help="write the ratios here, too; more is better")
+
+
+def write_ratios(path: Path | None, ratios: Mapping[str, float]) -> None:
+    """Writes them as JSON, if a path was given."""
+    if path is not None:
+        path.write_text(json.dumps(ratios, indent=1) + "\n")
+
+
+def describe_machine() -> dict[str, str | int | float]:
+    """What the figures depend on: processor, threads, torch, and the measured peak."""
+    return {
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "peak_gflops": round(measure_peak(), 1),
+    }
+
+
+def processor() -> str:
+    """What the machine computes on."""
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

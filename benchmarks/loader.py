@@ -47,7 +47,7 @@ from imagier.recipe import Position
 from imagier.run import build_data
 from imagier.train.runtime import Runtime
 
-CONFIG = HERE / "spade_reference_size.yaml"
+CONFIG = HERE / "sizes" / "spade.yaml"
 KINDS = ("images", "seg_maps", "edge_maps")
 SAMPLES = 64
 BATCH = 8

@@ -13,7 +13,18 @@ from itertools import count
 
 import torch
 import torch.nn.functional as F
-from common import HERE, batch_of, config_of, interleaved, ratio, start, trainer_of
+from common import (
+    HERE,
+    add_json,
+    batch_of,
+    config_of,
+    describe_ratio,
+    interleaved,
+    ratio,
+    start,
+    trainer_of,
+    write_ratios,
+)
 from torch import Tensor, nn
 
 from imagier.losses.feature_matching import feature_matching
@@ -128,12 +139,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=40)
+    add_json(parser)
     args = parser.parse_args()
     start(args.threads)
 
     config = config_of(CONFIG)
     assert config.run.data.train is not None
-    batch = batch_of(config, config.run.data.train.batch_size, 64)
+    batch = batch_of(config, config.run.data.train.batch_size)
     runs = {
         "imagier": fitting(trainer_of(config), batch, STEPS),
         "by hand": repeated(spade_by_hand(batch), STEPS),
@@ -142,7 +154,8 @@ def main() -> None:
     for name, taken in seconds.items():
         milliseconds = statistics.median(taken) / STEPS * 1e3
         print(f"SPADE 64 x 64, batch {len(batch)}, {name}: {milliseconds:.1f} ms a step")
-    print(f"ratio: {ratio(seconds['imagier'], seconds['by hand'])}")
+    print(f"ratio: {describe_ratio(seconds['imagier'], seconds['by hand'])}")
+    write_ratios(args.json, {"by hand / Imagier": ratio(seconds["by hand"], seconds["imagier"])})
 
     tiny = Batch({"x": torch.ones(1, 1)})
     recipe = OneLayer()

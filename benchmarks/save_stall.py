@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from common import ratio, start
+from common import add_json, describe_ratio, ratio, start, write_ratios
 from torch import Tensor, nn
 
 from imagier.recipe import Batch, Losses, Recipe, StepContext
@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="a folder on the disk in question (default: that of temporary files)"
     )
+    add_json(parser)
     args = parser.parse_args()
     start(args.threads)
     trainer = trainer_of(args.parameters)
@@ -144,7 +145,8 @@ def main() -> None:
         seconds = stalls(trainer, batch, Path(folder), args.rounds)
         for name, taken in seconds.items():
             print(f"{name}: {statistics.median(taken) * 1e3:.0f} ms (first {taken[0] * 1e3:.0f} ms)")
-        print(f"{BEHIND} / {PLAIN}: {ratio(seconds[BEHIND], seconds[PLAIN])}")
+        print(f"{BEHIND} / {PLAIN}: {describe_ratio(seconds[BEHIND], seconds[PLAIN])}")
+        write_ratios(args.json, {f"{PLAIN} / {BEHIND}": ratio(seconds[PLAIN], seconds[BEHIND])})
         for name, spent in processor_s(trainer, Path(folder), args.rounds).items():
             print(f"processor time of one save, {name}: {spent:.2f} s")
     print("hashes, GB/s: " + ", ".join(f"{name} {speed:.2f}" for name, speed in hashing().items()))

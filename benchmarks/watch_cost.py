@@ -10,7 +10,18 @@ import argparse
 import statistics
 import time
 
-from common import HERE, batch_of, config_of, interleaved, ratio, start, trainer_of
+from common import (
+    HERE,
+    add_json,
+    batch_of,
+    config_of,
+    describe_ratio,
+    interleaved,
+    ratio,
+    start,
+    trainer_of,
+    write_ratios,
+)
 from loop_overhead import CONFIG, fitting
 
 from imagier.run.hooks import FEW, HEALTH_EVERY
@@ -26,11 +37,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30)
+    add_json(parser)
     args = parser.parse_args()
     start(args.threads)
     config = config_of(CONFIG)
     assert config.run.data.train is not None
-    batch = batch_of(config, config.run.data.train.batch_size, 64)
+    batch = batch_of(config, config.run.data.train.batch_size)
 
     plain, guarded = trainer_of(config), trainer_of(config)
     guarded.guard = Guard(guarded.players, guarded.runtime)
@@ -38,9 +50,10 @@ def main() -> None:
     seconds = interleaved(runs, args.rounds)
     step_s = statistics.median(seconds["plain"]) / STEPS
     print(f"{HERE.name}: {step_s * 1e3:.1f} ms a step")
-    print(f"guarded against plain: {ratio(seconds['guarded'], seconds['plain'])}")
+    print(f"guarded against plain: {describe_ratio(seconds['guarded'], seconds['plain'])}")
+    write_ratios(args.json, {"plain / guarded": ratio(seconds["plain"], seconds["guarded"])})
 
-    few = batch_of(config, FEW, 64)
+    few = batch_of(config, FEW)
     view = View(lambda averaged: view.use_live_weights(plain))  # type: ignore[arg-type, return-value]
     players = list(plain.players)
     monitor = Health(lambda: few, few, lambda: [batch], view, print, players=players, every=HEALTH_EVERY, seed=0)

@@ -204,6 +204,9 @@ class Recipe(ABC):
     data_keys: ClassVar[Sequence[str]] = ()
     """Keys that the data set reads, too, as fields of its `DatasetSpec`: when the clips of a video method grow."""
 
+    loss_networks: Sequence[nn.Module] = ()
+    """What `load_losses` has returned, once a training has called it."""
+
     has_before_checkpoint: bool = False
     """Whether `before_checkpoint` has something to do."""
 

@@ -109,7 +109,9 @@ def exported(player: Player) -> tuple[dict, dict]:
     order = parameters_of(player.network, live)
     ours = [names[name] for name, _ in player.network.named_parameters()]
     state = player.optimizer.state_dict()
-    moments = {order.index(name): state["state"][index] for index, name in enumerate(ours) if index in state["state"]}
+    moments = {}
+    for index, kept in state["state"].items():  # torch's Adam has a running mean also without momentum
+        moments[order.index(ours[index])] = {"exp_avg": torch.zeros_like(kept["exp_avg_sq"]), **kept}
     group = {**state["param_groups"][0], "params": list(range(len(order)))}
     return wrapped(live, average, num_updates), {"state": moments, "param_groups": [group]}
 

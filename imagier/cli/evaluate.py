@@ -16,6 +16,7 @@ from imagier.cli.arguments import (
     read_process_options,
     take_config,
 )
+from imagier.cli.imports import import_quickly
 from imagier.cli.tables import print_table
 from imagier.run import status
 from imagier.run.options import RunOptions
@@ -63,9 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the scores and writes a card for each checkpoint; returns the exit status."""
     from imagier.errors import UserError
-    from imagier.run.build_scorer import name_metrics
-    from imagier.run.scorecards import EvaluationRequest, measure_checkpoints
-    from imagier.tools.progress import show_progress
+
+    with import_quickly():
+        from imagier.run.build_scorer import name_metrics
+        from imagier.run.scorecards import EvaluationRequest, measure_checkpoints
+        from imagier.tools.progress import show_progress
 
     take_config(args)
     folder = args.logdir if args.all else args.checkpoint_logdir

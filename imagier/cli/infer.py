@@ -16,6 +16,7 @@ from imagier.cli.arguments import (
     read_process_options,
     take_config,
 )
+from imagier.cli.imports import import_quickly
 from imagier.run import status
 from imagier.run.options import STYLE_SEED, RunOptions
 
@@ -61,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the images; returns the exit status."""
-    from imagier.run.generation import generate
+    with import_quickly():
+        from imagier.run.generation import generate
 
     take_config(args)
     inputs, overrides = _split_overrides(args.input)

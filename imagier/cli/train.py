@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from imagier.cli.arguments import add_process, parse_seed, parse_writable_folder, read_process_options, take_config
+from imagier.cli.imports import import_quickly
 from imagier.run import status
 from imagier.run.log_lines import watch_outputs
 from imagier.run.options import TRAIN_SEED, RunOptions
@@ -86,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
 
         return status.DONE if debug(args.config, options, overrides=args.overrides) else status.FAILED
 
-    from imagier.run.training import train
+    with import_quickly():
+        from imagier.run.training import train
 
     # What a dry run prints is its result.
     with nullcontext() if args.dry_run else watch_outputs(is_vital=False):

@@ -9,6 +9,7 @@ import math
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -85,6 +86,10 @@ class Config:
 
     def dump(self) -> str:
         """`to_dict` as YAML."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         return dump(self.to_dict())
 
 
@@ -167,7 +172,7 @@ class _Checker:
         run = self._check_run(names)
         if recipe is not None:
             shared = {_optimizer_section(name): one.shared for name, one in optimizers.items() if one is not None}
-            self.mistakes += check_players(names, shared, recipe.shared.model_average_config)
+            self.mistakes += check_players(names, shared, recipe.shared)
         if run is None or recipe is None or None in (*players.values(), *optimizers.values()):
             return None
         return Config(run, recipe, typing.cast(Any, players), typing.cast(Any, optimizers))

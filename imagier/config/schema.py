@@ -149,10 +149,21 @@ class Trainer:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Numbers that networks compute in. auto follows amp_config.enabled: bf16 where the device is faster in it, fp16 on
     other GPUs, else fp32."""
+    tf32: bool = True
+    """On NVIDIA GPUs that can, convolutions and products of matrices in fp32 take only 10 bits of what they multiply
+    (TF32); sums and all else stay fp32."""
     channels_last: bool = False
     """Keep images as N x H x W x C in memory; faster on most devices."""
+    winograd: bool = True
+    """fp32 on CPUs: compute wide convolutions of 3 x 3 and 5 x 5 kernels by Winograd's algorithm where that is faster.
+    Its rounding errors are about 5 times larger. Not with reference_order."""
+    subpixel: bool = True
+    """On CPUs: compute a convolution after a nearest doubling as a smaller one before it. Not with reference_order."""
     accumulate: Positive = 1
     """Batches whose gradients are added up before an update. [batches]"""
+    checkpoint_activations: list[str] = field(default_factory=list)
+    """Players whose networks keep only the inputs of their blocks, and compute the rest again for the gradient: less
+    memory, more time, the same results."""
     on_nonfinite: Literal["skip", "rollback", "stop"] = "skip"
     """What follows a gradient that is not finite; it is never applied. skip: continue; rollback: continue from the last
     checkpoint with other data; stop: end the run."""

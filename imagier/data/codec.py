@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 
 from imagier.data.augmentation.augment import Drawn
@@ -175,6 +176,14 @@ class Codec(ABC):
     def write_label(self, stored: Tensor, part: Tensor) -> None:
         """Writes what `expand` gives into its part of the label, N x ... x `channels` x H x W, which is zero."""
         part.copy_(self.expand(stored))
+
+    def find_present(self, stored: Tensor) -> Tensor:
+        """Which channels of its part of the label may hold other values than 0, N x `channels`, bool.
+
+        stored: as for `expand`, where it was read.
+        """
+        assert self.channels is not None
+        return torch.ones(len(stored), self.channels, dtype=torch.bool)
 
     @abstractmethod
     def to_rgb(self, array: np.ndarray, canvas: np.ndarray | None = None) -> np.ndarray:

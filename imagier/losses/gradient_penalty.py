@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from imagier.nn.precision import full_precision
+from imagier.nn.recompute import keep_activations
 
 Scores = Callable[..., Sequence[Tensor]]
 """(discriminator, images, *conditions) -> scores of any shape N x ..., one tensor per scale."""
@@ -39,7 +40,7 @@ def gradient_penalty(
         outputs = functional_call(call, (weights, buffers), (image, *others))
         return torch.stack([x.flatten(1).mean(dim=1) for x in outputs]).mean(dim=0).sum()
 
-    with full_precision(images):
+    with full_precision(images), keep_activations(discriminator):
         gradient = torch.func.grad(sum_score)(image)
     return gradient.square().flatten(1).sum(dim=1).mean() / 2
 

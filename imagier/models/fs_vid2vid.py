@@ -20,7 +20,7 @@ from imagier.losses.frames import LOG_NAMES, Frame, FrameLosses, mask_by
 from imagier.losses.gan import GanMode
 from imagier.losses.perceptual import PerceptualConfig
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import LEAKY_SLOPE, NoNorm, NormActConv, upsample2x
+from imagier.nn.blocks import LEAKY_SLOPE, NoNorm, NormActConv
 from imagier.nn.clip_discriminator import ClipDiscriminator, CropParams, PatchParams, TemporalParams
 from imagier.nn.conv import WeightNorm, conv2d
 from imagier.nn.few_shot_flow import FewShotFlowNetwork, FewShotFlowParams
@@ -40,7 +40,7 @@ from imagier.nn.poses import (
     normalize_densepose,
 )
 from imagier.nn.reference_names import Rules
-from imagier.nn.resize import to_rgb
+from imagier.nn.resize import to_rgb, upsample2x
 from imagier.nn.warp import warp
 from imagier.nn.weight_generator import WEIGHT_GENERATOR_RULES, Generated, HyperParams, WeightGenerator
 from imagier.ranges import Count, Odd, Positive, Several, Share

@@ -18,13 +18,14 @@ from imagier.alternate import Updates, alternate
 from imagier.errors import UserError
 from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, ResBlock, upsample2x
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, ResBlock
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.diff_augment import augment, check_policy
 from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
+from imagier.nn.joint import Call, Run, run_in_turn, run_jointly
 from imagier.nn.norm import AdaptiveNorm, NormParams, norm2d
 from imagier.nn.reference_names import Rules
-from imagier.nn.resize import round_to_multiple, to_rgb
+from imagier.nn.resize import round_to_multiple, to_rgb, upsample2x
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Positive
 from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, name_in_style
@@ -96,22 +97,24 @@ class Generator(nn.Module):
         )
         self.mlp = style_mlp(style_dims, num_filters_mlp, num_mlp_blocks)
 
-    def forward(self, images_content: Tensor, images_style: Tensor, *, recon: bool = True) -> dict[str, Tensor]:
+    def forward(
+        self, images_content: Tensor, images_style: Tensor, *, recon: bool = True, run: Run = run_in_turn
+    ) -> dict[str, Tensor]:
         """Two images N x C x H x W in [-1, 1] (their sizes may differ) -> images in (-1, 1).
 
         `images_trans` is the content in the style of `images_style`; `images_recon`, if wanted, in its own. Both have
-        the size of `images_content`, its sides rounded down to `size_multiple`.
+        the size of `images_content`, its sides rounded down to `size_multiple`. run: how a network sees several images.
         """
         content = self.content_encoder(images_content)
-        own_style = self.style_encoder(images_content) if recon else None
-        made = {"images_trans": self.decode(content, self.style_encoder(images_style))}
-        if own_style is not None:
-            made["images_recon"] = self.decode(content, own_style)
-        return made
+        if not recon:
+            return {"images_trans": self.decoder(content, self.code(content, self.style_encoder(images_style)))}
+        own, given = run([(self.style_encoder, (images,)) for images in (images_content, images_style)])
+        decodings: list[Call] = [(self.decoder, (content, self.code(content, style))) for style in (given, own)]
+        return dict(zip(("images_trans", "images_recon"), run(decodings)))
 
-    def decode(self, content: Tensor, style: Tensor) -> Tensor:
-        """Content N x c x h x w and style N x style_dims x 1 x 1 -> image N x C x H x W in (-1, 1)."""
-        return self.decoder(content, self.mlp(style))
+    def code(self, content: Tensor, style: Tensor) -> Tensor:
+        """Content N x c x h x w and style N x style_dims x 1 x 1 -> the code of the decoder's norms."""
+        return self.mlp(style)
 
     def reference_rules(self) -> Rules:
         """Rules that map our state-dict names to the reference's (nn/reference_names.py)."""
@@ -141,13 +144,21 @@ class Decoder(nn.Module):
         def block() -> ResBlock:
             return ResBlock(channels, channels, norm=norm, act=nn.ReLU, padding_mode="reflect", weight_norm=weight_norm)
 
-        def layer(inputs: int, outputs: int, kernel: int) -> ConvNormAct:
-            conv = conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect", weight_norm=weight_norm)
+        def layer(inputs: int, outputs: int, kernel: int, upsample: bool = False) -> ConvNormAct:
+            conv = conv2d(
+                inputs,
+                outputs,
+                kernel,
+                padding=kernel // 2,
+                padding_mode="reflect",
+                weight_norm=weight_norm,
+                upsample=upsample,
+            )
             return ConvNormAct(conv, norm(outputs), nn.ReLU())
 
         def up_block(inputs: int) -> UpBlock:
             half = inputs // 2
-            return UpBlock(layer(inputs, half, 5), layer(half, half, 5), layer(inputs, half, 1))
+            return UpBlock(layer(inputs, half, 5), layer(half, half, 5, upsample=True), layer(inputs, half, 1))
 
         to_image = conv2d(channels // 2**num_upsamples, image_channels, 7, padding=3, padding_mode="reflect")
         self.blocks = nn.ModuleList(
@@ -169,7 +180,12 @@ class Decoder(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual block that doubles the size and halves the width; both of its branches end in a ReLU."""
+    """Residual block that doubles the size and halves the width; both of its branches end in a ReLU.
+
+    The convolution of block_1 doubles the size.
+    """
+
+    is_block = True
 
     def __init__(self, block_0: ConvNormAct, block_1: ConvNormAct, shortcut: ConvNormAct) -> None:
         super().__init__()
@@ -180,7 +196,7 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """N x c x h x w, N x code_dims -> N x c/2 x 2h x 2w."""
         # A 1 x 1 convolution, an instance norm and a ReLU commute with the doubling, and cost less before it.
-        return upsample2x(self.shortcut(x, code)) + self.block_1(upsample2x(self.block_0(x, code)), code)
+        return upsample2x(self.shortcut(x, code)) + self.block_1(self.block_0(x, code), code)
 
 
 class Discriminator(nn.Module):
@@ -251,7 +267,9 @@ class FewShotGenerator(Protocol):
     size_multiple: int
     """Contents whose sides are multiples of this keep their size."""
 
-    def __call__(self, images_content: Tensor, images_style: Tensor, *, recon: bool = True) -> dict[str, Tensor]: ...
+    def __call__(
+        self, images_content: Tensor, images_style: Tensor, *, recon: bool = True, run: Run = run_in_turn
+    ) -> dict[str, Tensor]: ...
 
 
 class Recipe(BaseRecipe):
@@ -296,6 +314,7 @@ class Recipe(BaseRecipe):
         self.loss_weight = asdict(loss_weight)
         self.aug_policy = aug_policy
         self.reference_order = reference_order
+        self.run = run_in_turn if reference_order else run_jointly
         self.updates = Updates(dis_step, gen_step, can_share_forward=not reference_order)
         if dis_step:
             self.check_weights("gan")
@@ -326,7 +345,7 @@ class Recipe(BaseRecipe):
         _require(batch, "images_content", "images_style")
         content, style = batch["images_content"], batch["images_style"]
         with self.gen_sizes.explain(images_content=content, images_style=style):
-            return self.gen(content, style, recon=recon)
+            return self.gen(content, style, recon=recon, run=self.run)
 
     def prepare(self, batch: Batch) -> Batch:
         """Resizes images (bicubic) to sides that the generator gives back unchanged."""
@@ -341,19 +360,24 @@ class Recipe(BaseRecipe):
 
         `recon` is given for the generator's losses; then the real image's have no graph.
         """
+        fake, real = (trans, batch["labels_style"]), (style, batch["labels_style"])
+        found = {}
         with self.dis_sizes.explain(images_content=trans, images_style=style):
-            fake_out, fake_features = self.dis(trans, batch["labels_style"])
-            with torch.set_grad_enabled(recon is None):
-                real_out, real_features = self.dis(style, batch["labels_style"])
-        verdict = {
-            "fake_out_trans": fake_out,
-            "fake_features_trans": fake_features,
-            "real_out_style": real_out,
-            "real_features_style": real_features,
+            if recon is None:
+                found["fake", "trans"], found["real", "style"] = self.run([(self.dis, fake), (self.dis, real)])
+            else:
+                of_recon = (recon, batch["labels_content"])
+                # In the reference the real image comes second, which matters for spectral norms.
+                made = [] if self.reference_order else self.run([(self.dis, fake), (self.dis, of_recon)])
+                found["fake", "trans"] = made[0] if made else self.dis(*fake)
+                with torch.no_grad():
+                    found["real", "style"] = self.dis(*real)
+                found["fake", "recon"] = made[1] if made else self.dis(*of_recon)
+        return {
+            f"{kind}_{name}_{image}": value
+            for (kind, image), scores in found.items()
+            for name, value in zip(("out", "features"), scores)
         }
-        if recon is not None:
-            verdict["fake_out_recon"], verdict["fake_features_recon"] = self.dis(recon, batch["labels_content"])
-        return verdict
 
     def dis_losses(self, batch: Batch, fake: dict[str, Tensor], rng: torch.Generator) -> Losses:
         """The losses of the discriminator, which reconstructions are no part of."""

@@ -25,6 +25,7 @@ from imagier.nn.conv import PaddingMode, WeightNorm
 from imagier.nn.diff_augment import augment, check_policy
 from imagier.nn.domain_discriminators import DomainDiscriminators, PatchOptions, ResidualOptions
 from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
+from imagier.nn.joint import Call, Run, run_in_turn, run_jointly
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, norm2d
 from imagier.nn.precision import full_precision
 from imagier.nn.reference_names import Rules
@@ -200,6 +201,7 @@ class Generator(nn.Module):
         latent_recon: bool = True,
         cycle_recon: bool = True,
         within_latent_recon: bool = False,
+        run: Run = run_in_turn,
     ) -> dict[str, Tensor]:
         """Images of both domains, N x C x H x W in [-1, 1] -> codes and images by name.
 
@@ -207,18 +209,21 @@ class Generator(nn.Module):
         image of x as one of y, in the style `style_y_rand`: the given random_y, or else that of the other image
         (linear without an `output_nonlinearity`, so it may leave [-1, 1]). With image_recon also `images_xx`; with
         latent_recon or cycle_recon `content_xy` and `style_xy`, the codes of `images_xy`; with within_latent_recon
-        those of `images_xx`; with cycle_recon `images_xyx`, in its own style.
+        those of `images_xx`; with cycle_recon `images_xyx`, in its own style. run: how a network sees
+        several images.
         """
         a, b = self.autoencoder_a, self.autoencoder_b
         content_a, style_a = a.encode(images_a)
         content_b, style_b = b.encode(images_b)
         out = {"content_a": content_a, "content_b": content_b, "style_a": style_a, "style_b": style_b}
-        if image_recon:
-            out["images_aa"], out["images_bb"] = a.decode(content_a, style_a), b.decode(content_b, style_b)
         out["style_a_rand"] = style_a if random_a is None else random_a
         out["style_b_rand"] = style_b if random_b is None else random_b
-        out["images_ba"] = a.decode(content_b, out["style_a_rand"])
-        out["images_ab"] = b.decode(content_a, out["style_b_rand"])
+        translations = [a.decoding(content_b, out["style_a_rand"]), b.decoding(content_a, out["style_b_rand"])]
+        if image_recon:
+            images = run([a.decoding(content_a, style_a), b.decoding(content_b, style_b), *translations])
+            out |= dict(zip(("images_aa", "images_bb", "images_ba", "images_ab"), images))
+        else:
+            out["images_ba"], out["images_ab"] = run(translations)
         if latent_recon or cycle_recon:
             out["content_ba"], out["style_ba"] = a.encode(out["images_ba"])
             out["content_ab"], out["style_ab"] = b.encode(out["images_ab"])
@@ -273,6 +278,10 @@ class Autoencoder(nn.Module):
     def decode(self, content: Tensor, style: Tensor) -> Tensor:
         """N x C' x h x w, N x latent_dim x 1 x 1 -> N x C x H x W."""
         return self.decoder(content, self.mlp(style))
+
+    def decoding(self, content: Tensor, style: Tensor) -> Call:
+        """`decode` as a call of the decoder, for `Run`."""
+        return self.decoder, (content, self.mlp(style))
 
 
 class Discriminator(DomainDiscriminators):
@@ -412,6 +421,7 @@ class Recipe(BaseRecipe):
         self.gan_recon = gan_recon
         self.aug_policy = aug_policy
         self.reference_order = reference_order
+        self.run = run_in_turn if reference_order else run_jointly
         self.perceptual_config = perceptual_loss
         self.perceptual: PerceptualLoss | None = None
 
@@ -469,12 +479,12 @@ class Recipe(BaseRecipe):
         images = (batch["images_a"], batch["images_b"])
         styles = [self.gen.random_style(of_domain, rng) for of_domain in images] if random_style else []
         with self.gen_sizes.explain(images_a=images[0], images_b=images[1]):
-            return self.gen(*images, *styles, **flags)
+            return self.gen(*images, *styles, **flags, run=self.run)
 
     def discriminate(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
         """Scores and features of images by direction (DomainDiscriminators)."""
         with self.dis_sizes.explain(**{f"images_{way}": x for way, x in images.items()}):
-            return self.dis(images)
+            return self.dis(images, run=self.run)
 
     def dis_losses(self, batch: Batch, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
         """The losses of the discriminators."""
@@ -509,7 +519,7 @@ class Recipe(BaseRecipe):
         directions.
         """
         ways = ("a", "b", "ab", "ba")
-        again = self.dis({way: random_shift(images[way].flip(3), rng) for way in ways})
+        again = self.dis({way: random_shift(images[way].flip(3), rng) for way in ways}, run=self.run)
         return torch.stack([_distance(again[f"fea_{way}"], verdict[f"fea_{way}"]) for way in ways]).sum()
 
     def gen_losses(self, batch: Batch, fake: Mapping[str, Tensor], rng: torch.Generator) -> Losses:

@@ -20,7 +20,7 @@ from imagier.losses.feature_matching import feature_matching
 from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss, relativistic_logits
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import ConvNormAct, ResBlock, Upsample2x
+from imagier.nn.blocks import ConvNormAct, ResBlock, build_up_layers
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.instances import (
     Clusters,
@@ -31,6 +31,7 @@ from imagier.nn.instances import (
     segment_means,
     segments,
 )
+from imagier.nn.joint import Call, run_in_turn, run_jointly
 from imagier.nn.label_parts import find_class_map, show_label, show_part
 from imagier.nn.norm import Norm, NormParams, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
@@ -250,7 +251,9 @@ class _Parts:
     weight_norm: WeightNorm
     padding_mode: PaddingMode
 
-    def layer(self, inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> ConvNormAct:
+    def layer(
+        self, inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1, upsample: bool = False
+    ) -> ConvNormAct:
         """Convolution, norm, ReLU."""
         conv = conv2d(
             inputs,
@@ -260,6 +263,7 @@ class _Parts:
             padding=kernel_size // 2,
             padding_mode=self.padding_mode,
             weight_norm=self.weight_norm,
+            upsample=upsample,
         )
         return ConvNormAct(conv, self.make_norm(outputs), nn.ReLU(inplace=True))
 
@@ -284,8 +288,7 @@ class _Parts:
 
     def up(self, widths: Sequence[int]) -> list[nn.Module]:
         """Upsampling layers from each width to the next."""
-        pairs = [(Upsample2x(), self.layer(inputs, outputs)) for inputs, outputs in pairwise(widths)]
-        return [layer for pair in pairs for layer in pair]
+        return build_up_layers(widths, self.layer)
 
     def output_layer(self, inputs: int, outputs: int) -> ConvNormAct:
         """Features to values in (-1, 1), without norms."""
@@ -358,7 +361,7 @@ class FeatureEncoder(nn.Module):
     def examples(self, images: Tensor, instances: Tensor) -> tuple[Tensor, Tensor]:
         """Classes [R] and feature vectors R x M of all objects that are large enough; inputs as in `forward`."""
         found = segments(instances)
-        looks, sizes = segment_means(self.layers(images), found)
+        looks, sizes = segment_means(self.layers(images), found.numbers, len(found.ids))
         large = sizes > SMALLEST_SHARE * instances[0].numel()
         return self._classes(found.ids).expand_as(large)[large], looks.movedim(1, 2)[large]
 
@@ -376,7 +379,7 @@ class FeatureEncoder(nn.Module):
             )
         found = segments(instances)
         classes = self._classes(found.ids).expand(len(instances), -1)
-        return paint_segments(self.clusters.draw(classes, rng).movedim(1, 2), found)
+        return paint_segments(self.clusters.draw(classes, rng).movedim(1, 2), found.numbers)
 
     def _classes(self, ids: Tensor) -> Tensor:
         if not self.is_cityscapes:
@@ -498,6 +501,7 @@ class Recipe(BaseRecipe):
                 code="instances-not-last",
             )
         self.has_before_checkpoint = gen.encoder is not None
+        self.run = run_in_turn if reference_order else run_jointly
         self.updates = Updates(dis_step, gen_step, can_share_forward=not reference_order)
         self.loss_weight = asdict(loss_weight)
         if dis_step:
@@ -557,9 +561,13 @@ class Recipe(BaseRecipe):
     def discriminate(self, batch: Batch, fake: Tensor, *, should_learn_from_real: bool) -> dict[str, Any]:
         """Scores and features of real and generated images; of real ones with a graph if should_learn_from_real."""
         with self.dis_sizes.explain(label=batch["label"], images=batch["images"]):
-            fake_outputs, fake_features = self.dis(batch["label"], fake)
-            with torch.set_grad_enabled(should_learn_from_real):
-                real_outputs, real_features = self.dis(batch["label"], batch["images"])
+            calls: list[Call] = [(self.dis, (batch["label"], images)) for images in (fake, batch["images"])]
+            if should_learn_from_real:
+                (fake_outputs, fake_features), (real_outputs, real_features) = self.run(calls)
+            else:
+                fake_outputs, fake_features = self.dis(*calls[0][1])
+                with torch.no_grad():
+                    real_outputs, real_features = self.dis(*calls[1][1])
         return {
             "real_outputs": real_outputs,
             "real_features": real_features,

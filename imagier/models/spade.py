@@ -22,13 +22,15 @@ from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_l
 from imagier.losses.kl import gaussian_kl
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv, upsample2x
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
+from imagier.nn.joint import Call, run_in_turn, run_jointly
 from imagier.nn.label_parts import find_class_map, show_label, show_part
+from imagier.nn.label_pyramid import LabelPyramid
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules
-from imagier.nn.resize import round_to_multiple, to_rgb
+from imagier.nn.resize import round_to_multiple, to_rgb, upsample2x
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Odd, Positive, PositiveFloat, Share
 from imagier.recipe import Batch, InferenceInputs, Losses, StepContext
@@ -39,6 +41,9 @@ DISCRIMINATOR_MULTIPLE = 32
 
 MANY_CHANNELS = 16
 """From this number of label channels on it pays to find out which of them are 0 everywhere."""
+
+CHANNEL_MULTIPLE = 8
+"""On an accelerator the number of channels that are left is rounded up to a multiple of this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,10 +311,10 @@ class _Parts:
         between = self.conditional_conv(middle, middle) if is_styled else None
         return Stage(SpadeBlock(inputs, middle, self), between, SpadeBlock(middle, outputs, self))
 
-    def image(self, inputs: int) -> NormActConv:
-        """Features to an image, before the tanh."""
+    def image(self, inputs: int, *, upsample: bool = False) -> NormActConv:
+        """Features to an image, before the tanh; of twice the size if `upsample`."""
         inputs += self.label_channels * self.should_append_label
-        conv = conv2d(inputs, self.image_channels, 5, padding=2, weight_norm=self.weight_norm)
+        conv = conv2d(inputs, self.image_channels, 5, padding=2, weight_norm=self.weight_norm, upsample=upsample)
         return NormActConv(NoNorm(), nn.LeakyReLU(LEAKY_SLOPE), conv)
 
 
@@ -334,7 +339,8 @@ class Decoder(nn.Module):
         self.head_2 = SpadeBlock(16 * f, 16 * f, parts)
         widths = [(16 * f, 8 * f, 8 * f), (8 * f, 4 * f, 4 * f), (4 * f, 4 * f, 2 * f)]
         self.up = nn.ModuleList(parts.stage(*of_stage, is_styled=True) for of_stage in widths)
-        self.to_image = nn.ModuleDict({"256": parts.image(2 * f)})
+        self.is_doubled_last = not num_enhancers and not parts.should_append_label
+        self.to_image = nn.ModuleDict({"256": parts.image(2 * f, upsample=self.is_doubled_last)})
         for level, inputs in zip(range(num_enhancers), (2 * f, f)):
             self.up.append(parts.stage(inputs, inputs // 2, inputs // 2, is_styled=False))
             self.to_image[str(512 * 2**level)] = parts.image(inputs // 2)
@@ -350,7 +356,8 @@ class Decoder(nn.Module):
         for stage in stages[:3]:
             x = stage(upsample2x(x), code, maps)
         first, *finer = self.to_image.values()
-        x = upsample2x(x)
+        if not self.is_doubled_last:
+            x = upsample2x(x)
         image = first(self._append_label(x, maps), None)
         for stage, to_image in zip(stages[3:], finer):
             x = upsample2x(stage(x, None, maps))
@@ -386,6 +393,8 @@ class Stage(nn.Module):
 
 class SpadeBlock(nn.Module):
     """Residual block with SPADE norms (Park et al. 2019, figure 4)."""
+
+    is_block = True
 
     def __init__(self, inputs: int, outputs: int, parts: _Parts) -> None:
         super().__init__()
@@ -433,36 +442,6 @@ class PositionalChannels(nn.Module):
         size = like.shape[-2:]
         grid = self.grid if size == (16, 16) else F.interpolate(self.grid, size=size, mode="bicubic")
         return grid.to(like.dtype).expand(len(like), -1, -1, -1)
-
-
-class LabelPyramid(nn.Module):
-    """Features of a label map at every size, with context passed down from the coarsest (Lin et al. 2017)."""
-
-    def __init__(self, label_channels: int, width: int, *, num_halvings: int) -> None:
-        super().__init__()
-        widths = [min(width * 2**level, 4 * width) for level in range(num_halvings + 1)]
-
-        def layer(inputs: int, outputs: int, stride: int = 1) -> ConvNormAct:
-            conv = conv2d(inputs, outputs, 3, stride=stride, padding=1)
-            return ConvNormAct(conv, norm2d("instance", outputs), nn.LeakyReLU(LEAKY_SLOPE))
-
-        first = conv2d(label_channels, width, 3, padding=1)
-        self.first = ConvNormAct(first, nn.Identity(), nn.LeakyReLU(LEAKY_SLOPE))
-        self.down = nn.ModuleList(layer(inputs, outputs, 2) for inputs, outputs in pairwise(widths))
-        self.context = nn.Sequential(layer(widths[-1], widths[-1]), layer(widths[-1], widths[-1]))
-        self.lateral = nn.ModuleList(conv2d(inputs, width, 1) for inputs in widths)
-        self.merge = nn.ModuleList(layer(width, width) for _ in widths[1:])
-
-    def forward(self, label: Tensor, channels: Tensor | None) -> list[Tensor]:
-        """N x L x H x W -> features N x width x h x w at full size, half, and so on; sides must be divisible."""
-        features = [self.first(label, channels=channels)]
-        for down in self.down:
-            features.append(down(features[-1]))
-        features[-1] = self.context(features[-1])
-        features = [lateral(x) for lateral, x in zip(self.lateral, features)]
-        for level in reversed(range(len(self.merge))):
-            features[level] = self.merge[level](features[level] + upsample2x(features[level + 1]))
-        return features
 
 
 class LabelMaps:
@@ -693,6 +672,7 @@ class Recipe(BaseRecipe):
         self.label_lengths = label_lengths
         self.one_hot = one_hot
         self.normalized = normalized
+        self.run = run_in_turn if reference_order else run_jointly
         self.updates = Updates(dis_step, gen_step, can_share_forward=not reference_order)
         self.loss_weight = asdict(loss_weight)
         if dis_step:
@@ -743,9 +723,13 @@ class Recipe(BaseRecipe):
         """Scores and features of real and generated images; of real ones with a graph if should_learn_from_real."""
         label, channels = _partial_label(batch)
         with self.dis_sizes.explain(label=batch["label"], images=batch["images"]):
-            with torch.set_grad_enabled(should_learn_from_real):
-                real_outputs, real_features = self.dis(label, batch["images"], channels)
-            fake_outputs, fake_features = self.dis(label, fake, channels)
+            calls: list[Call] = [(self.dis, (label, images)) for images in (batch["images"], fake)]
+            if should_learn_from_real:
+                (real_outputs, real_features), (fake_outputs, fake_features) = self.run(calls, channels=channels)
+            else:
+                with torch.no_grad():
+                    real_outputs, real_features = self.dis(*calls[0][1], channels)
+                fake_outputs, fake_features = self.dis(*calls[1][1], channels)
         return {
             "real_outputs": real_outputs,
             "real_features": real_features,
@@ -870,12 +854,12 @@ def _attributes(batch: Batch) -> Tensor:
 
 
 def _mark_present_channels(batch: Batch) -> Batch:
-    """Adds `label_present` N x L: which label channels of each sample are not 0. Of many classes, few are present.
+    """Adds `label_present` N x L, on the CPU: which label channels of each sample are not 0, if the loader has not.
 
-    Not on an accelerator, where it would force a synchronization.
+    Of many classes, few are present. Not on an accelerator, which would have to be waited for.
     """
     label = batch["label"]
-    if not label.is_cpu or label.shape[1] < MANY_CHANNELS:
+    if "label_present" in batch or not label.is_cpu or label.shape[1] < MANY_CHANNELS:
         return batch
     return batch.replace(label_present=(label != 0).flatten(2).any(dim=2))
 
@@ -885,9 +869,13 @@ def _partial_label(batch: Batch) -> PartialMap:
 
     Convolutions over it give the same numbers at a fraction of the cost.
     """
-    if "label_present" not in batch:
-        return PartialMap(batch["label"], None)
+    label = batch["label"]
+    if "label_present" not in batch or label.shape[1] < MANY_CHANNELS:
+        return PartialMap(label, None)
     present = batch["label_present"].any(dim=0)
     present[0] |= ~present.any()  # convolutions need at least one input channel
-    channels = present.nonzero()[:, 0]
-    return PartialMap(batch["label"].index_select(1, channels), channels)
+    if not label.is_cpu:  # kernels there are chosen anew for every number of channels, and are made for multiples
+        more = -int(present.sum()) % CHANNEL_MULTIPLE
+        present[(~present).nonzero()[:more, 0]] = True
+    channels = present.nonzero()[:, 0].to(label.device, non_blocking=True)
+    return PartialMap(label.index_select(1, channels), channels)

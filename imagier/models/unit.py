@@ -18,10 +18,11 @@ from imagier.errors import UserError
 from imagier.losses.gan import GanMode, center_logits, dis_fake_loss, dis_real_loss, gen_loss
 from imagier.losses.perceptual import PerceptualConfig, PerceptualLoss
 from imagier.losses.pixel import l1
-from imagier.nn.blocks import ConvNormAct, Nonlinearity, NoNorm, Order, ResBlock, Upsample2x, nonlinearity
+from imagier.nn.blocks import ConvNormAct, Nonlinearity, NoNorm, Order, ResBlock, UpsampledByNext, nonlinearity
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
 from imagier.nn.domain_discriminators import DomainDiscriminators, PatchOptions, ResidualOptions
 from imagier.nn.encoders import ContentEncoder
+from imagier.nn.joint import Call, Run, run_in_turn, run_jointly
 from imagier.nn.norm import Norm, norm2d
 from imagier.nn.reference_names import Rules
 from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
@@ -124,20 +125,30 @@ class Generator(nn.Module):
         self.autoencoder_b = autoencoder()
 
     def forward(
-        self, images_a: Tensor, images_b: Tensor, *, image_recon: bool = True, cycle_recon: bool = True
+        self,
+        images_a: Tensor,
+        images_b: Tensor,
+        *,
+        image_recon: bool = True,
+        cycle_recon: bool = True,
+        run: Run = run_in_turn,
     ) -> dict[str, Tensor]:
         """Images of both domains, N x C x H x W in [-1, 1] -> codes and images by name.
 
         `content_x`: code of an image of x, N x C' x h x w; `images_xy`: an image of x as one of y (linear without an
         `output_nonlinearity`, so it may leave [-1, 1]). With image_recon also `images_xx`, with cycle_recon
-        `content_xy`, the code of `images_xy`, and `images_xyx`.
+        `content_xy`, the code of `images_xy`, and `images_xyx`. run: how a network sees several images.
         """
         a, b = self.autoencoder_a, self.autoencoder_b
         content_a, content_b = a.encode(images_a), b.encode(images_b)
         out = {"content_a": content_a, "content_b": content_b}
         if image_recon:
-            out["images_aa"], out["images_bb"] = a.decode(content_a), b.decode(content_b)
-        out["images_ba"], out["images_ab"] = a.decode(content_b), b.decode(content_a)
+            own: list[Call] = [(a.decoder, (content_a,)), (b.decoder, (content_b,))]
+            others: list[Call] = [(a.decoder, (content_b,)), (b.decoder, (content_a,))]
+            images = run([*own, *others])
+            out |= dict(zip(("images_aa", "images_bb", "images_ba", "images_ab"), images))
+        else:
+            out["images_ba"], out["images_ab"] = a.decode(content_b), b.decode(content_a)
         if cycle_recon:
             out["content_ba"], out["content_ab"] = a.encode(out["images_ba"]), b.encode(out["images_ab"])
             out["images_aba"], out["images_bab"] = a.decode(out["content_ab"]), b.decode(out["content_ba"])
@@ -209,8 +220,10 @@ class Decoder(nn.Module):
         layers = [block() for _ in range(num_res_blocks)]
         width = in_channels
         for _ in range(num_upsamples):
-            conv = conv2d(width, width // 2, 5, padding=2, padding_mode="reflect", weight_norm=weight_norm)
-            layers += [Upsample2x(), ConvNormAct(conv, norm(width // 2), nn.ReLU(), has_noise=has_noise)]
+            conv = conv2d(
+                width, width // 2, 5, padding=2, padding_mode="reflect", weight_norm=weight_norm, upsample=True
+            )
+            layers += [UpsampledByNext(), ConvNormAct(conv, norm(width // 2), nn.ReLU(), has_noise=has_noise)]
             width //= 2
         last = conv2d(width, image_channels, 7, padding=3, padding_mode="reflect")
         self.layers = nn.ModuleList([*layers, ConvNormAct(last, NoNorm(), nonlinearity(output))])
@@ -343,6 +356,7 @@ class Recipe(BaseRecipe):
         if dis_step:
             self.check_weights("gan/a", "gan/b")
         self.cycle_recon = self._has_weight("cycle_recon", "cycle_recon_aba", "cycle_recon_bab")
+        self.run = run_in_turn if reference_order else run_jointly
         self.image_recon = self._has_weight("image_recon") or reference_order  # the reference logs it at any weight
         self.perceptual_config = perceptual_loss
         self.perceptual: PerceptualLoss | None = None
@@ -382,7 +396,7 @@ class Recipe(BaseRecipe):
         """The generator's outputs for `images_a` and `images_b`. Nothing here is random except for `apply_noise`."""
         a, b = batch["images_a"], batch["images_b"]
         with self.gen_sizes.explain(images_a=a, images_b=b):
-            return self.gen(a, b, image_recon=image_recon, cycle_recon=cycle_recon)
+            return self.gen(a, b, image_recon=image_recon, cycle_recon=cycle_recon, run=self.run)
 
     def _translate(self, images: Tensor, *, a2b: bool) -> Tensor:
         with self.gen_sizes.explain(**{"images_a" if a2b else "images_b": images}):
@@ -391,7 +405,7 @@ class Recipe(BaseRecipe):
     def discriminate(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
         """Scores and features of images by direction (DomainDiscriminators)."""
         with self.dis_sizes.explain(**{f"images_{way}": x for way, x in images.items()}):
-            return self.dis(images)
+            return self.dis(images, run=self.run)
 
     def dis_losses(self, batch: Batch, fake: Mapping[str, Tensor]) -> Losses:
         """The losses of the discriminators."""

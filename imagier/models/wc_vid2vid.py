@@ -8,7 +8,7 @@ first made; what is known of a new frame before it is made guides the generator.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ from imagier.nn.flow_network import FlowParams
 from imagier.nn.frame_generator import FrameGenerator, GuidanceParams, MultiSpadeParams, append_frame
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.label_parts import find_class_map, show_label
-from imagier.nn.point_cloud import PointCloud, empty_cloud, paint, render
+from imagier.nn.point_cloud import PointCloud, compact, empty_cloud, paint, render
 from imagier.nn.pretrained import Frozen, OpenPretrained, Pretrained, PretrainedParams
 from imagier.nn.reference_names import Rules
 from imagier.nn.resize import to_rgb
@@ -328,6 +328,7 @@ class Recipe(BaseRecipe):
             before = self._begin(now, rng) if past is None else past
             fake = self._generate(now, before)
             past = self._follow(before, now, fake)
+            past = replace(past, cloud=compact(past.cloud))
             yield fake, _pack(past)
 
     def generate(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:

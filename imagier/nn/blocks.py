@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.nn.conv import PaddingMode, WeightNorm, conv2d
@@ -47,6 +47,8 @@ class Noise(nn.Module):
 class ConvNormAct(nn.Module):
     """Convolution, norm, nonlinearity."""
 
+    is_block = True  # for recompute.py, as in all others
+
     def __init__(self, conv: nn.Module, norm: nn.Module, act: nn.Module, *, has_noise: bool = False) -> None:
         super().__init__()
         self.conv = conv
@@ -61,6 +63,8 @@ class ConvNormAct(nn.Module):
 
 class NormActConv(nn.Module):
     """Norm, nonlinearity, convolution."""
+
+    is_block = True
 
     def __init__(self, norm: nn.Module, act: nn.Module, conv: nn.Module, *, has_noise: bool = False) -> None:
         super().__init__()
@@ -82,17 +86,17 @@ class NoNorm(nn.Module):
         return x
 
 
-class Upsample2x(nn.Module):
-    """`upsample2x` as a layer, which ignores a condition."""
-
-    def forward(self, x: Tensor, *condition: Any) -> Tensor:
-        """N x C x H x W -> N x C x 2H x 2W."""
-        return upsample2x(x)
+class UpsampledByNext(NoNorm):
+    """Does nothing: the convolution after it doubles the size. The names of weights count this layer."""
 
 
-def upsample2x(x: Tensor) -> Tensor:
-    """N x C x H x W -> N x C x 2H x 2W, by nearest neighbor."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+def build_up_layers(widths: Sequence[int], layer: Callable[..., nn.Module]) -> list[nn.Module]:
+    """Layers from each width to the next, doubling the size each; as two modules each, by which weights are named.
+
+    layer: constructs a layer of two widths, and `upsample`.
+    """
+    pairs = [(UpsampledByNext(), layer(inputs, outputs, upsample=True)) for inputs, outputs in pairwise(widths)]
+    return [module for pair in pairs for module in pair]
 
 
 Order = Literal["CNACNA", "CNACN", "NACNAC"]
@@ -104,6 +108,8 @@ class ResBlock(nn.Module):
 
     The norms must take a condition if it is given one.
     """
+
+    is_block = True
 
     def __init__(
         self,

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as reparametrize_weight
 
 from imagier.errors import UserError
+from imagier.nn import winograd
 from imagier.nn.precision import full_precision
+from imagier.nn.resize import upsample2x
+from imagier.nn.upsampled_conv import upsampled_conv2d
 
 WeightNorm = Literal["none", "spectral", "weight"]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -26,8 +29,12 @@ def conv2d(
     bias: bool = True,
     padding_mode: PaddingMode = "zeros",
     weight_norm: WeightNorm = "none",
+    upsample: bool = False,
 ) -> Conv2d:
-    """A 2-d convolution, N x in x H x W -> N x out x H' x W', with the given norm on its weight."""
+    """A 2-d convolution, N x in x H x W -> N x out x H' x W', with the given norm on its weight.
+
+    upsample: of the input doubled by nearest neighbor.
+    """
     check_width(in_channels, out_channels)
     layer_type = SpectralConv2d if weight_norm == "spectral" else Conv2d
     layer = layer_type(
@@ -39,6 +46,7 @@ def conv2d(
         bias=bias,
         padding_mode=padding_mode if padding else "zeros",  # without padding, torch would still copy the input
     )
+    layer.upsample = upsample
     return reparametrize_weight(layer) if weight_norm == "weight" else layer
 
 
@@ -76,18 +84,35 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Weight of any shape -> its spectral norm, a scalar that is differentiable in the weight."""
         with full_precision(weight):  # half precision spoils the power iteration
-            return self._iterate(weight.flatten(1)) if self.training else self.current(weight)
+            return self._iterate(weight) if self.training else self.current(weight)
 
     def current(self, weight: Tensor) -> Tensor:
         """The spectral norm of a weight by the stored singular vectors, without a power iteration."""
         # Copies, because a later forward overwrites u and v before this one's backward has used them.
-        return self.u.clone() @ (weight.flatten(1) @ self.v.clone())
+        if not _is_channels_last(weight):
+            return self.u.clone() @ (weight.flatten(1) @ self.v.clone())
+        return self.u.clone() @ (weight.permute(0, 2, 3, 1).flatten(1) @ self._v_of_channels_last(weight).flatten())
 
-    def _iterate(self, matrix: Tensor) -> Tensor:
+    def _iterate(self, weight: Tensor) -> Tensor:
+        iterate = _opaque_power_iteration if torch.compiler.is_compiling() else _power_iteration
+        is_turned = _is_channels_last(weight)
+        matrix = (weight.permute(0, 2, 3, 1) if is_turned else weight).flatten(1)  # never a copy
         with torch.no_grad():
-            iterate = _opaque_power_iteration if torch.compiler.is_compiling() else _power_iteration
-            u, v = iterate(matrix.detach(), self.u, self.v)
+            stored = self._v_of_channels_last(weight) if is_turned else self.v
+            moving = stored.flatten()  # a copy if turned
+            u, v = iterate(matrix.detach(), self.u, moving)
+            if is_turned:
+                stored.copy_(moving.view_as(stored))
         return u @ (matrix @ v)
+
+    def _v_of_channels_last(self, weight: Tensor) -> Tensor:
+        """v as rows x columns x channels of a convolution's weight, a view."""
+        return self.v.view(weight.shape[1:]).permute(1, 2, 0)
+
+
+def _is_channels_last(weight: Tensor) -> bool:
+    """Whether a convolution's weight lies in memory so that `flatten(1)` would copy it."""
+    return weight.dim() == 4 and not weight.is_contiguous()
 
 
 def _power_iteration(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,6 +139,13 @@ def _(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 class Conv2d(nn.Conv2d):
     """A convolution that can be given a subset of its input channels if the others are 0."""
 
+    upsample = False
+    """Convolve the input doubled by nearest neighbor."""
+    has_winograd = False
+    """Take Winograd's algorithm where it is faster."""
+    has_subpixel = False
+    """With `upsample`: convolve before the doubling where that is faster."""
+
     def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
         """N x in x H x W -> N x out x H' x W'; with `channels` [K], x is N x K x H x W and holds only those."""
         return self._conv_forward(x, _select(self.weight, channels), self.bias)
@@ -123,7 +155,38 @@ class Conv2d(nn.Conv2d):
             # The same. Its backward in channels_last corrupts the memory of CPUs (torch 2.13).
             rows, columns = self.stride
             return F.conv2d(x[..., ::rows, ::columns], weight, bias)
+        if self.upsample:
+            if self.has_subpixel and self._keeps_size and x.is_cpu:
+                y = upsampled_conv2d(x, weight, padding_mode=self.padding_mode, convolve=self._convolve)
+                return _add_bias(y, bias)
+            x = upsample2x(x)
+        padding = self.kernel_size[0] // 2
+        if self.has_winograd and self._keeps_size and winograd.should_use_winograd(x, weight, padding):
+            if self.padding_mode != "zeros":
+                x, padding = F.pad(x, self._reversed_padding_repeated_twice, self.padding_mode), 0
+            return _add_bias(winograd.conv2d(x, weight, padding), bias)
         return super()._conv_forward(x, weight, bias)
+
+    @property
+    def _keeps_size(self) -> bool:
+        rows, columns = self.kernel_size
+        return (
+            rows == columns == 2 * int(self.padding[0]) + 1
+            and self.stride == self.dilation == (1, 1)
+            and self.groups == 1
+        )
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.has_winograd and winograd.should_use_winograd(x, weight, 0):
+            return winograd.conv2d(x, weight)
+        return F.conv2d(x, weight)
+
+
+def choose_algorithms(network: nn.Module, *, has_winograd: bool, has_subpixel: bool) -> None:
+    """Which algorithms all convolutions of a network may take, beside the direct one."""
+    for module in network.modules():
+        if isinstance(module, Conv2d):
+            module.has_winograd, module.has_subpixel = has_winograd, has_subpixel
 
 
 class SpectralConv2d(Conv2d):
@@ -139,8 +202,7 @@ class SpectralConv2d(Conv2d):
         if weight[0].numel() < x[:, 0].numel():
             return self._conv_forward(x, weight / norm, self.bias)
         # The same result, dividing the smaller of the two: in deep layers there are more weights than outputs.
-        y = self._conv_forward(x, weight, None) / norm
-        return y if self.bias is None else y + self.bias[:, None, None].to(y.dtype)  # half precision stays so
+        return _add_bias(self._conv_forward(x, weight, None) / norm, self.bias)
 
     @torch.no_grad()
     def fold(self) -> Conv2d:
@@ -154,6 +216,7 @@ class SpectralConv2d(Conv2d):
             bias=self.bias is not None,
             padding_mode=self.padding_mode,
         )
+        plain.upsample, plain.has_winograd, plain.has_subpixel = self.upsample, self.has_winograd, self.has_subpixel
         return _take_over(plain, self, self.spectral)
 
 
@@ -171,6 +234,10 @@ class SpectralLinear(nn.Linear):
     def fold(self) -> nn.Linear:
         """A plain linear layer that holds the normalized weight."""
         return _take_over(nn.Linear(self.in_features, self.out_features, self.bias is not None), self, self.spectral)
+
+
+def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    return y if bias is None else y + bias[:, None, None].to(y.dtype)  # half precision stays so
 
 
 def _select(weight: Tensor, channels: Tensor | None) -> Tensor:

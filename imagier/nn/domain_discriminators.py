@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.nn.conv import PaddingMode, WeightNorm
+from imagier.nn.joint import Run, run_in_turn
 from imagier.nn.norm import Norm
 from imagier.nn.patch import MultiScalePatchDiscriminator
 from imagier.nn.reference_names import Rules
@@ -87,17 +88,17 @@ class DomainDiscriminators(nn.Module):
         self.discriminator_a = discriminator()
         self.discriminator_b = discriminator()
 
-    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Any]:
+    def forward(self, images: Mapping[str, Tensor], *, run: Run = run_in_turn) -> dict[str, Any]:
         """Images N x C x H x W in [-1, 1] by direction -> scores "out_<direction>" and features "fea_<direction>".
 
         The direction names the source and the target domain: "a" is a real image, "ba" a translation from b to a, "aa"
         a reconstruction. Its last letter is the domain of the discriminator. Scores are per scale, features per scale
-        and layer.
+        and layer. run: how a discriminator sees several images.
         """
+        ways = [way for way in ORDER if way in images]
         verdict: dict[str, Any] = {}
-        for way in ORDER:
-            if way in images:
-                verdict[f"out_{way}"], verdict[f"fea_{way}"] = self.of_domain(way[-1])(images[way])
+        for way, found in zip(ways, run([(self.of_domain(way[-1]), (images[way],)) for way in ways])):
+            verdict[f"out_{way}"], verdict[f"fea_{way}"] = found
         return verdict
 
     def of_domain(self, domain: str) -> nn.Module:

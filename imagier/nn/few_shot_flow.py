@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, ResBlock, Upsample2x
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, ResBlock, build_up_layers
 from imagier.nn.conv import WeightNorm, conv2d
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.norm import Norm, norm2d
@@ -82,9 +83,9 @@ class FewShotFlowNetwork(nn.Module):
         def act() -> nn.Module:
             return nn.LeakyReLU(LEAKY_SLOPE)
 
-        def layer(inputs: int, outputs: int, stride: int = 1) -> ConvNormAct:
-            padding, weight_norm = p.kernel_size // 2, p.weight_norm_type
-            conv = conv2d(inputs, outputs, p.kernel_size, stride=stride, padding=padding, weight_norm=weight_norm)
+        def layer(inputs: int, outputs: int, **options: Any) -> ConvNormAct:
+            padding = p.kernel_size // 2
+            conv = conv2d(inputs, outputs, p.kernel_size, padding=padding, weight_norm=p.weight_norm_type, **options)
             return ConvNormAct(conv, norm(outputs), act())
 
         def block() -> ResBlock:
@@ -93,11 +94,10 @@ class FewShotFlowNetwork(nn.Module):
                 deepest, deepest, norm=norm, act=act, order="NACNAC", kernel_size=kernel, weight_norm=weight_norm
             )
 
-        halvings = [layer(inputs, outputs, 2) for inputs, outputs in pairwise(widths)]
+        halvings = [layer(inputs, outputs, stride=2) for inputs, outputs in pairwise(widths)]
         self.down_flow = nn.Sequential(layer(in_channels, widths[0]), *halvings)
         self.res_flow = nn.Sequential(*(block() for _ in range(p.num_blocks)))
-        doublings = [(Upsample2x(), layer(inputs, outputs)) for inputs, outputs in pairwise(widths[::-1])]
-        self.up_flow = nn.Sequential(*(module for doubling in doublings for module in doubling))
+        self.up_flow = nn.Sequential(*build_up_layers(widths[::-1], layer))
         self.up_mask = copy.deepcopy(self.up_flow) if p.sep_up_mask else None
         self.conv_flow = conv2d(widths[0], 2, p.kernel_size, padding=p.kernel_size // 2)
         self.conv_mask = conv2d(widths[0], 1, p.kernel_size, padding=p.kernel_size // 2)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 
-from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, ResBlock, Upsample2x
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, ResBlock, build_up_layers
 from imagier.nn.conv import WeightNorm, conv2d
 from imagier.nn.label_embedder import EmbedParams
 from imagier.nn.norm import Norm, norm2d
@@ -66,14 +67,13 @@ class FlowNetwork(nn.Module):
         def act() -> nn.Module:
             return nn.LeakyReLU(LEAKY_SLOPE)
 
-        def layer(inputs: int, outputs: int, stride: int = 1) -> ConvNormAct:
+        def layer(inputs: int, outputs: int, **options: Any) -> ConvNormAct:
             padding = p.kernel_size // 2
-            weight_norm = p.weight_norm_type
-            conv = conv2d(inputs, outputs, p.kernel_size, stride=stride, padding=padding, weight_norm=weight_norm)
+            conv = conv2d(inputs, outputs, p.kernel_size, padding=padding, weight_norm=p.weight_norm_type, **options)
             return ConvNormAct(conv, norm(outputs), act())
 
         def encoder(inputs: int) -> nn.Sequential:
-            halvings = [layer(of_input, of_output, 2) for of_input, of_output in pairwise(widths)]
+            halvings = [layer(of_input, of_output, stride=2) for of_input, of_output in pairwise(widths)]
             return nn.Sequential(layer(inputs, widths[0]), *halvings)
 
         def block() -> ResBlock:
@@ -84,8 +84,7 @@ class FlowNetwork(nn.Module):
         self.down_lbl = encoder(label_channels * num_frames)
         self.down_img = encoder(image_channels * (num_frames - 1))
         self.res_flow = nn.Sequential(*(block() for _ in range(p.num_res_blocks)))
-        doublings = [(Upsample2x(), layer(inputs, outputs)) for inputs, outputs in pairwise(widths[::-1])]
-        self.up_flow = nn.Sequential(*(module for doubling in doublings for module in doubling))
+        self.up_flow = nn.Sequential(*build_up_layers(widths[::-1], layer))
         self.conv_flow = conv2d(widths[0], 2, p.kernel_size, padding=p.kernel_size // 2)
         self.conv_mask = conv2d(widths[0], 1, p.kernel_size, padding=p.kernel_size // 2)
 

@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagier.errors import UserError
-from imagier.nn.blocks import LEAKY_SLOPE, NoNorm, NormActConv, ResBlock, upsample2x
+from imagier.nn.blocks import LEAKY_SLOPE, NoNorm, NormActConv, ResBlock
 from imagier.nn.conv import WeightNorm, conv2d, linear
 from imagier.nn.flow_network import CombineParams, FlowNetwork, FlowParams
 from imagier.nn.label_embedder import EmbedParams, LabelEmbedder
 from imagier.nn.norm import MULTI_SPADE_RULES, MultiSpatiallyAdaptiveNorm, Norm, NormParams, norm2d
 from imagier.nn.poses import PoseType, filter_pose_label
 from imagier.nn.reference_names import Rules
+from imagier.nn.resize import upsample2x
 from imagier.nn.warp import warp
 from imagier.ranges import Count, Odd
 

@@ -51,6 +51,8 @@ class HyperConv2d(nn.Module):
 class HyperConvNormAct(nn.Module):
     """Convolution with generated weights, norm, nonlinearity."""
 
+    is_block = True
+
     def __init__(self, norm: nn.Module, act: nn.Module, *, stride: int = 1) -> None:
         super().__init__()
         self.conv = HyperConv2d(stride=stride)
@@ -133,6 +135,8 @@ class _Layer(nn.Module):
 
 class HyperResBlock(nn.Module):
     """x + f(x) with two layers in f, and one on x where the width changes."""
+
+    is_block = True
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from imagier.nn.average import NotAveraged
@@ -55,32 +56,41 @@ def segments(instances: Tensor) -> Segments:
     return Segments(*instances.unique(return_inverse=True))
 
 
-def segment_means(x: Tensor, found: Segments) -> tuple[Tensor, Tensor]:
+def segment_means(x: Tensor, numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Features N x C x H x W -> mean N x C x S and number of pixels N x S of each segment; both 0 if it has none.
 
-    Half precision is summed in float32.
+    numbers: the segment of every pixel, N x 1 x H x W; count: S. Half precision is summed in float32.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2)
-    numbers = found.numbers.flatten(2)
-    shape = (len(x), 1, len(found.ids))
-    sizes = numbers.new_zeros(shape).scatter_add(2, numbers, torch.ones_like(numbers))
-    sums = x.new_zeros(len(x), x.shape[1], shape[2]).scatter_add(2, numbers.expand(-1, x.shape[1], -1), x)
+    numbers = numbers.flatten(2)
+    sizes = numbers.new_zeros(len(x), 1, count).scatter_add(2, numbers, torch.ones_like(numbers))
+    sums = x.new_zeros(len(x), x.shape[1], count).scatter_add(2, numbers.expand(-1, x.shape[1], -1), x)
     return sums / sizes.clamp(min=1), sizes[:, 0]
 
 
-def paint_segments(values: Tensor, found: Segments) -> Tensor:
-    """One value per segment, N x C x S -> N x C x H x W."""
-    numbers = found.numbers.flatten(2).expand(-1, values.shape[1], -1)
-    return values.gather(2, numbers).unflatten(2, found.numbers.shape[-2:])
+def paint_segments(values: Tensor, numbers: Tensor) -> Tensor:
+    """One value per segment, N x C x S -> N x C x H x W. numbers: the segment of every pixel, N x 1 x H x W."""
+    flat = numbers.flatten(2).expand(-1, values.shape[1], -1)
+    return values.gather(2, flat).unflatten(2, numbers.shape[-2:])
 
 
 def average_by_instance(x: Tensor, instances: Tensor) -> Tensor:
     """Replaces every pixel by the mean over its instance in its sample (section 3.4: instance-wise average pooling).
 
-    Features N x C x H x W, instance maps N x 1 x H x W of integers -> N x C x H x W.
+    Features N x C x H x W, instance maps N x 1 x H x W of integers -> N x C x H x W. Waits for no device.
     """
-    found = segments(instances)
-    return paint_segments(segment_means(x, found)[0], found)
+    numbers = _number_each(instances)
+    return paint_segments(segment_means(x, numbers, instances[0].numel())[0], numbers)
+
+
+def _number_each(instances: Tensor) -> Tensor:
+    """Instance maps N x 1 x H x W of integers -> the same with the ids of each map numbered from 0 on.
+
+    How many there are is not asked for: of another device that would be known only after a wait.
+    """
+    ids, order = instances.flatten(1).sort(dim=1)
+    is_next = F.pad(ids[:, 1:] != ids[:, :-1], (1, 0))
+    return torch.empty_like(order).scatter_(1, order, is_next.cumsum(dim=1)).view(instances.shape)
 
 
 class Clusters(NotAveraged):

@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, upsample2x
+from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct
 from imagier.nn.conv import WeightNorm, conv2d
 from imagier.nn.hyper import HyperConvNormAct, Weights
 from imagier.nn.norm import Norm, norm2d
+from imagier.nn.resize import upsample2x
 from imagier.ranges import Count, Odd, Positive
 
 

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 _NUMBERS = 1 << 49
+_NO_POINT = (1 << 63) - 1
 
 
 class PointCloud(NamedTuple):
     """The points that have a color, of all samples of a batch. A color never changes."""
 
     points: Tensor
-    """P, int64, ascending: the number of a point plus 2^49 times that of its sample."""
+    """P, int64, ascending: the number of a point plus 2^49 times that of its sample. Of equal ones the first counts;
+    those of the largest number are no points."""
     colors: Tensor
     """P x 3, uint8."""
 
@@ -38,7 +40,8 @@ def render(cloud: PointCloud, points: Tensor) -> Tensor:
     ids = _derive_ids(points)
     is_known, index = _find(cloud, ids)
     colors = ids.new_zeros(*ids.shape, 3, dtype=torch.uint8)
-    colors[is_known] = cloud.colors[index[is_known]]
+    if len(cloud.points):
+        colors = cloud.colors[index].where(is_known[..., None], colors)
     image = (colors.movedim(-1, 1).float() / 255 - 0.5) * 2
     return torch.cat([image, is_known[:, None].to(image.dtype)], dim=1)
 
@@ -46,18 +49,24 @@ def render(cloud: PointCloud, points: Tensor) -> Tensor:
 def paint(cloud: PointCloud, points: Tensor, images: Tensor) -> PointCloud:
     """The cloud with colors for all points that had none and are seen in an image N x 3 x H x W in [-1, 1].
 
-    A point that several pixels show gets the color of the last of them, row by row.
+    A point that several pixels show gets the color of the last of them, row by row. The cloud grows by as many entries
+    as there are pixels: to ask how many are new would be to wait for the device. See `compact`.
     """
     ids = _derive_ids(points)
     is_new = (points[:, 0] > 0) & ~_find(cloud, ids)[0]
     stored = ((images.detach().float() + 1) / 2 * 255).nan_to_num().clamp(0, 255).to(torch.uint8)  # cut, as before
-    found, index = ids[is_new].unique(return_inverse=True)
-    order = torch.arange(len(index), device=index.device)
-    last = torch.zeros_like(found).scatter_reduce(0, index, order, "amax")
-    every = torch.cat([cloud.points, found])
-    order = every.argsort()
-    colors = torch.cat([cloud.colors, stored.movedim(1, -1)[is_new][last]])
-    return PointCloud(every[order], colors[order])
+    latest_first = ids.where(is_new, _NO_POINT).flatten().flip(0)
+    found, order = torch.cat([cloud.points, latest_first]).sort(stable=True)
+    colors = torch.cat([cloud.colors, stored.movedim(1, -1).flatten(0, 2).flip(0)])
+    return PointCloud(found, colors[order])
+
+
+def compact(cloud: PointCloud) -> PointCloud:
+    """The same cloud with each point once, in the memory that it needs; waits for the device."""
+    is_first = torch.ones_like(cloud.points, dtype=torch.bool)
+    is_first[1:] = cloud.points[1:] != cloud.points[:-1]
+    is_first &= cloud.points != _NO_POINT
+    return PointCloud(cloud.points[is_first], cloud.colors[is_first])
 
 
 def _derive_ids(points: Tensor) -> Tensor:

@@ -95,8 +95,9 @@ def normalize_densepose(label: Tensor, dropped: Tensor | None = None) -> Tensor:
     dense, others = label[:, :, :3], label[:, :, 3:]
     part = dense[:, :, 2:] * 255
     if dropped is not None:
-        for number in (dropped.nonzero()[:, 0] + 1).tolist():
-            dense = torch.where((part - number).abs() < 0.1, 0.0, dense)
+        number = part.nan_to_num().round().clamp(0, PARTS)
+        is_dropped = F.pad(dropped, (1, 0))[number.long()]  # part 0 is the background
+        dense = torch.where(is_dropped & ((part - number).abs() < 0.1), 0.0, dense)
     spread = torch.cat([dense[:, :, :2], dense[:, :, 2:] * (255 / PARTS), others], dim=2)
     return spread * 2 - 1
 

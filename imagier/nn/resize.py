@@ -26,6 +26,11 @@ def round_to_multiple(tensors: Mapping[str, Tensor], names: Iterable[str], multi
     return resized
 
 
+def upsample2x(x: Tensor) -> Tensor:
+    """N x C x H x W -> N x C x 2H x 2W, by nearest neighbor."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
 def to_rgb(images: Tensor) -> Tensor:
     """N x C x H x W in [-1, 1] -> N x 3 x H x W, float32, clamped to [-1, 1]: as people see them.
 

@@ -17,14 +17,12 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
     """
     with full_precision(images):
         flow = flow.to(torch.promote_types(flow.dtype, torch.float32))
-        sides = [max(size - 1, 1) for size in flow.shape[:1:-1]]  # width, height
+        # Width and height; a tensor of a list would be a copy from the host, which a process waits for.
+        sides = torch.stack([flow.new_full((), max(size - 1, 1)) for size in flow.shape[:1:-1]])
         columns, rows = (
             torch.linspace(-1, 1, size, dtype=flow.dtype, device=flow.device) for size in flow.shape[:1:-1]
         )
-        grid = (
-            torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
-            + flow * (2 / flow.new_tensor(sides))[:, None, None]
-        )
+        grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy")) + flow * (2 / sides)[:, None, None]
         is_lost = grid.isnan()  # with these, torch 2.13 ends the process in the backward pass on a CPU
         grid = grid.masked_fill(is_lost, 0).movedim(1, -1)
         moved = F.grid_sample(images.to(flow.dtype), grid, mode="bilinear", padding_mode="border", align_corners=True)

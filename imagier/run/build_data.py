@@ -143,11 +143,12 @@ def build_train_loader(
     )
     _check_classes(data, samples)
     warn_of_many(data.num_workers, runtime)
+    expander = build_expander(data, config.trainer.channels_last)
     loader = Loader(
         samples,
         batch_size,
         device=runtime.device,
-        finish=build_expander(data, config.trainer.channels_last),
+        finish=expander,
         seed=seed,
         shuffle=True,
         blocks=samples.blocks if data.train.shuffle == "shards" else None,
@@ -155,6 +156,7 @@ def build_train_loader(
         num_workers=choose_workers(data.num_workers, runtime),
         pin_memory=runtime.pins_memory,
         copier=runtime.make_copy_stream(),
+        find_present=expander.find_present,
         rank=runtime.rank,
         world=runtime.world,
     )

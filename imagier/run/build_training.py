@@ -18,7 +18,9 @@ from imagier.config.check import Component, Config
 from imagier.data.loading.loader import Loader
 from imagier.errors import UserError
 from imagier.nn.average import ModelAverage, reestimate_batch_norm
+from imagier.nn.conv import choose_algorithms
 from imagier.nn.init import initialize
+from imagier.nn.recompute import recompute_blocks
 from imagier.recipe import Recipe
 from imagier.run import build_data
 from imagier.run.pretrained import open_pretrained
@@ -40,15 +42,20 @@ def build_recipe(config: Config, runtime: Runtime, seed: int, **known: Any) -> R
         initialize(network, init.type, init.gain, init.bias.gain if init.bias else None)
     for network in (*recipe.networks.values(), *load_losses(recipe)):
         _place(network, config, runtime)
+    for name in config.trainer.checkpoint_activations:
+        if not recompute_blocks(recipe.networks[name]):
+            what = f"the network of {name} has no blocks: modules with `is_block = True`"
+            raise UserError(what, where="trainer.checkpoint_activations", advice="mark some", code="no-blocks")
     return recipe
 
 
 def load_losses(recipe: Recipe) -> Sequence[nn.Module]:
     """The networks that the losses of a recipe use, with their weights. UserError if these are missing."""
     try:
-        return recipe.load_losses()
+        recipe.loss_networks = recipe.load_losses()
     except UserError as error:
         raise error.at("trainer") from error
+    return recipe.loss_networks
 
 
 def build_weightless_recipe(config: Config, **known: Any) -> Recipe:
@@ -100,6 +107,12 @@ def _refuse_lazy(network: nn.Module, player: str) -> None:
 def _place(network: nn.Module, config: Config, runtime: Runtime) -> None:
     memory_format = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     network.to(runtime.device).to(memory_format=memory_format)  # type: ignore[call-overload]
+    is_as_reference = config.recipe.options.get("reference_order", False)
+    choose_algorithms(
+        network,
+        has_winograd=config.trainer.winograd and not is_as_reference,
+        has_subpixel=config.trainer.subpixel and not is_as_reference,
+    )
 
 
 def _build(component: Component, section: str, known: Mapping[str, Any]) -> Any:

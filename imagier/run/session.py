@@ -71,7 +71,11 @@ def build_session(
     held_out_batches: evaluate on this many batches instead of on the whole held-out set.
     """
     cudnn, trainer = config.run.cudnn, config.trainer
+    if options.compile and trainer.checkpoint_activations:
+        advice = "leave it out, or --compile"
+        raise UserError("is not compiled", where="trainer.checkpoint_activations", advice=advice, code="not-compiled")
     runtimes.set_cudnn(deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
+    runtimes.set_tf32(trainer.tf32)
     log_precision(config, runtime)
     training, held_out = _build_loaders(config, runtime, plan.seed, held_out_batches)
     check_data(config, runtime, training, held_out)

@@ -252,7 +252,7 @@ def _log_outcome(session: Session, hooks: Hooks) -> None:
 
 def compile_networks(recipe: Recipe) -> None:
     """Lets torch compile the networks when they are first used."""
-    for network in recipe.networks.values():
+    for network in (*recipe.networks.values(), *recipe.loss_networks):
         network.compile()
 
 

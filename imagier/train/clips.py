@@ -32,7 +32,7 @@ def roll_out(
         waiting.append(frame)
         numbers = seed(frame)
         same.seed(*numbers)  # for layers that draw noise of their own
-        rng.set_state(same.generator(*numbers).get_state())
+        same.reseed(rng, *numbers)
         with torch.no_grad(), runtime.autocast():
             outputs, state = next(rollout)
         yield frame, outputs, state

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from imagier.errors import UserError
+from imagier.train.gradients import GradientAverage
+from imagier.train.optim import keep_on_device
 from imagier.train.runtime import Runtime
 
 Schedule = Callable[[int], float]
@@ -56,9 +58,13 @@ class Player:
         self.scaler = scaler
         self.average = average
         self._loss: Tensor | None = None
+        self._over_ranks = GradientAverage(runtime)
         self.before_move: Callable[[], object] = _do_nothing
         """Called by every update before it changes what `list_moving_tensors` returns: it may still be being copied."""
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self._lrs = list(self._base_lrs)
+        if runtime.captures_graphs:
+            keep_on_device(optimizer, runtime.device)
 
     @property
     def params(self) -> list[nn.Parameter]:
@@ -68,7 +74,7 @@ class Player:
     @property
     def lr(self) -> float:
         """The learning rate in force (of the first group)."""
-        return self.optimizer.param_groups[0]["lr"]
+        return self._lrs[0]
 
     def lr_at(self, time: int) -> float:
         """The learning rate (of the first group) after so many iterations, or epochs if its schedule counts these."""
@@ -81,16 +87,26 @@ class Player:
         if not 0 <= factor < math.inf:
             what = f"makes the learning rate {factor} times itself after {time} {unit}"
             raise UserError(what, where="lr_policy", advice="it must be finite, 0 or more", code="wrong-rate")
-        for group, base in zip(self.optimizer.param_groups, self._base_lrs):
-            group["lr"] = base * factor
+        before, self._lrs = self._lrs, [base * factor for base in self._base_lrs]
+        for group, lr, old in zip(self.optimizer.param_groups, self._lrs, before):
+            if not isinstance(group["lr"], Tensor):
+                group["lr"] = lr
+            elif lr != old:
+                group["lr"].fill_(lr)
 
-    def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of a scalar to those of this player's parameters, and to no others."""
+    def backward(self, loss: Tensor, *, is_last: bool = False) -> None:
+        """Adds the gradient of a scalar to those of this player's parameters, and to no others.
+
+        is_last: no other one is added before the update, so that ranks may average gradients while this computes.
+        """
         value = loss.detach().float().reshape(1)
         self._loss = value if self._loss is None else self._loss + value
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        if params := self.params:
+        params = self.params
+        if is_last:
+            self._over_ranks.begin(params, self._loss)
+        if params:
             loss.backward(inputs=params)
 
     def update(self) -> Tensor:
@@ -100,23 +116,24 @@ class Player:
         finite, NaN if the loss was not (its gradient may be finite all the same). Neither moves the weights.
         """
         params = self.params
-        losses = [self._loss.clone()] if self._loss is not None else []
-        self.runtime.average_gradients(params, losses)
+        loss = self._over_ranks.finish(params, self._loss)
         gradients = [p.grad for p in params if p.grad is not None]
         if self.scaler is not None and gradients:
-            for loss in losses:  # the scaler looks at gradients alone
+            if loss is not None:  # the scaler looks at gradients alone
                 gradients[0].masked_fill_(~loss.isfinite(), math.nan)
             self.scaler.unscale_(self.optimizer)
         size = nn.utils.get_total_norm(gradients).float().nan_to_num(nan=math.inf, posinf=math.inf)
-        norm = size + sum(0 * loss.sum() for loss in losses)
+        norm = size if loss is None else size + 0 * loss.sum()
         if self.clip_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(params, self.clip_grad_norm, norm)
         self.before_move()
         if gradients:  # of losses that do not depend on its weights there are none: health.py notices
-            if not (self.skip_large_grads and self._is_too_large(norm)):
-                self._step(norm)
+            is_bad = ~norm.isfinite()
+            if self.skip_large_grads and self.clip_grad_norm is not None:
+                is_bad |= norm > self.clip_grad_norm
+            self._step(is_bad)
             if self.scaler is not None:
-                self.scaler.update()
+                self.scaler.update()  # by what `unscale_` found
         self.drop_gradients()
         if self.average is not None:
             self.average.update()
@@ -125,24 +142,34 @@ class Player:
     def drop_gradients(self) -> None:
         """Discards what `backward` has accumulated."""
         self._loss = None
+        self._over_ranks.discard()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _is_too_large(self, norm: Tensor) -> bool:
-        """For `skip_large_grads`; waits for the device. False for an overflow, which the scaler skips and counts."""
-        assert self.clip_grad_norm is not None
-        overflow = self.scaler is not None and not math.isfinite(norm)
-        return not overflow and not float(norm) <= self.clip_grad_norm
+    def _step(self, is_bad: Tensor) -> None:
+        """The optimizer's step, or none if the gradient is bad, a scalar on the device that nobody waits for."""
+        if self.optimizer.defaults.get("fused"):
+            # As torch's own loss scaler does: the kernel reads this number.
+            self.optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif self.runtime.is_asynchronous:
+            self._step_or_undo(is_bad)
+        elif not is_bad:
+            self.optimizer.step()
 
-    def _step(self, norm: Tensor) -> None:
-        """The optimizer's step, if the gradient is finite."""
-        if self.scaler is not None:
-            self.scaler.step(self.optimizer)
-        elif self.optimizer.defaults.get("fused"):
-            # As torch's own loss scaler does: the kernel reads this number, and nobody waits for the device.
-            self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
-            self.optimizer.step()
-        elif math.isfinite(norm):
-            self.optimizer.step()
+    @torch.no_grad()
+    def _step_or_undo(self, is_bad: Tensor) -> None:
+        """A step that is undone if the gradient is bad; meanwhile weights and moments are in memory twice.
+
+        Moments that begin with a bad gradient begin with 0 instead; what an optimizer counts on the host goes on.
+        """
+        params = self.params
+        for gradient in (p.grad for p in params if p.grad is not None):
+            gradient.masked_fill_(is_bad, 0)
+        moving = [x for x in (*params, *self._list_moments()) if x.device == is_bad.device]
+        before = [x.clone() for x in moving]
+        self.optimizer.step()
+        for now, old in zip(moving, before):
+            now.copy_(torch.where(is_bad, old, now))
 
     def named_networks(self) -> dict[str, nn.Module]:
         """The network, and that of its average if it keeps one, by "network" and "average"."""
@@ -150,13 +177,20 @@ class Player:
 
     def list_moving_tensors(self) -> list[Tensor]:
         """What only `update` changes: the weights, their moments, and the weights of the average."""
-        moments = [value for of in self.optimizer.state.values() for value in of.values() if isinstance(value, Tensor)]
         average = [] if self.average is None else list(self.average.network.parameters())
-        return [*self.params, *moments, *average]
+        return [*self.params, *self._list_moments(), *average]
+
+    def _list_moments(self) -> list[Tensor]:
+        return [value for of in self.optimizer.state.values() for value in of.values() if isinstance(value, Tensor)]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to continue bit for bit."""
-        state: dict[str, Any] = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        optimizer = self.optimizer.state_dict()
+        groups = [{**group, "lr": lr} for group, lr in zip(optimizer["param_groups"], self._lrs)]  # numbers anywhere
+        state: dict[str, Any] = {
+            "network": self.network.state_dict(),
+            "optimizer": {**optimizer, "param_groups": groups},
+        }
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
         if self.average is not None:

@@ -23,7 +23,6 @@ T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_BUCKET_BYTES = 25 * 2**20
 
 _LOST_CONTACT = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL")
 """Words by which errors of the communication with other ranks are recognized."""
@@ -43,6 +42,8 @@ class Runtime:
     local_rank: int = 0
     control: dist.ProcessGroup | None = None
     """Group for decisions, always on the CPU, so that agreeing never waits for an accelerator."""
+    gradients: dist.ProcessGroup | None = None
+    """Group for gradients, which may overtake what else is sent between devices."""
     owns_process_group: bool = False
     """Whether `start` joined torch's default process group, so that `stop` has to leave it."""
     previous_gpu: int = 0
@@ -62,6 +63,11 @@ class Runtime:
     def is_asynchronous(self) -> bool:
         """Whether the device computes while the process continues, so that reading a result means waiting."""
         return self.device.type != "cpu"
+
+    @property
+    def captures_graphs(self) -> bool:
+        """Whether the device can replay what it once did (CUDA graphs), with numbers that lie in its own memory."""
+        return self.device.type == "cuda"
 
     def to_host_async(self, values: Tensor) -> Callable[[], list[float]]:
         """Starts to copy a tensor [n] to the host. The result waits for the copy, no longer, and returns the values."""
@@ -103,7 +109,11 @@ class Runtime:
 
     def generator(self, *numbers: int) -> torch.Generator:
         """A source of random numbers on the device that depends only on `numbers` and on this rank."""
-        return torch.Generator(self.device).manual_seed(derive_seed(*numbers, self.rank))
+        return self.reseed(torch.Generator(self.device), *numbers)
+
+    def reseed(self, rng: torch.Generator, *numbers: int) -> torch.Generator:
+        """Makes a source give what a new one of these numbers would give; returns it."""
+        return rng.manual_seed(derive_seed(*numbers, self.rank))
 
     def seed(self, *numbers: int) -> None:
         """Seeds the device's global source, for layers that draw from it (dropout), by `numbers` and this rank."""
@@ -117,11 +127,20 @@ class Runtime:
 
     def all_reduce_max(self, value: int) -> int:
         """The largest value of all ranks, on every rank."""
+        return self.all_reduce_max_async(value)()
+
+    def all_reduce_max_async(self, value: int) -> Callable[[], int]:
+        """Begins to find the largest value of all ranks; what it returns waits for it."""
         if self.world == 1:
-            return value
+            return lambda: value
         shared = torch.tensor([value])
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self.control)
-        return int(shared.item())
+        work = dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self.control, async_op=True)
+
+        def wait() -> int:
+            work.wait()
+            return int(shared.item())
+
+        return wait
 
     def all_reduce_sum(self, value: int) -> int:
         """The sum of the values of all ranks, on every rank."""
@@ -162,35 +181,6 @@ class Runtime:
         if self.world > 1:
             dist.all_gather_object(values, value, group=self.control)
         return values
-
-    def average_gradients(self, parameters: Sequence[Tensor], others: Sequence[Tensor] = ()) -> None:
-        """Replaces gradients, and other tensors that are sent with them, by their mean over all ranks.
-
-        A parameter without a gradient on this rank, but with one on another, counts as 0 here; one without a gradient
-        on any rank keeps none. (Which have one is sent with the gradients, and read only if some are missing.)
-        """
-        if self.world == 1 or not (parameters or others):
-            return
-        present = [p.grad is not None for p in parameters]
-        for p in parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        gradients = [*(p.grad for p in parameters if p.grad is not None), *others]
-        marks = gradients[0].new_tensor([*present, True])  # an empty tensor is no message
-        works = [dist.all_reduce(marks, async_op=True)]
-        buckets = _split_into_buckets(gradients)
-        flats = [torch.cat([g.flatten() for g in bucket]) for bucket in buckets]
-        works += [dist.all_reduce(flat, async_op=True) for flat in flats]
-        for work in works:
-            work.wait()
-        for bucket, flat in zip(buckets, flats):
-            flat /= self.world
-            pieces = flat.split([g.numel() for g in bucket])
-            torch._foreach_copy_(bucket, [piece.view_as(g) for piece, g in zip(pieces, bucket)])
-        if not all(present):
-            for p, count in zip(parameters, marks.tolist()):
-                if count == 0:
-                    p.grad = None
 
     def synchronize(self) -> None:
         """Waits until the device has done everything it has been given."""
@@ -260,6 +250,7 @@ def start(device: str, *, single: bool, local_rank: int | None) -> Runtime:
             _join(runtime, launch)
         is_on_cpu = dist.get_backend() == "gloo"
         runtime.control = dist.group.WORLD if is_on_cpu else dist.new_group(backend="gloo")
+        runtime.gradients = dist.new_group()
     return runtime
 
 
@@ -287,16 +278,18 @@ def stop(runtime: Runtime) -> None:
     """Undoes `start`: leaves the process groups that it joined, and gives the current GPU back."""
     if runtime.device.type == "cuda":
         torch.cuda.set_device(runtime.previous_gpu)
-    group, runtime.control = runtime.control, None
+    groups = [group for group in (runtime.control, runtime.gradients) if group is not None]
+    runtime.control = runtime.gradients = None
     if runtime.owns_process_group:
         dist.destroy_process_group()
-    elif group is not None and group is not dist.group.WORLD:
-        dist.destroy_process_group(group)
-    if group is not None:
-        # A thread of the group may still hold its last operation, and with it the group, whose end in a thread of its
-        # own aborts the process. So does one that outlives the interpreter. Hence it ends here, a moment later.
+    else:
+        for group in groups:
+            if group is not dist.group.WORLD:
+                dist.destroy_process_group(group)
+    if groups:
+        # A thread of a group may still hold its last operation, and with it the group, whose end in a thread of its
+        # own aborts the process. So does one that outlives the interpreter. Hence they end here, a moment later.
         time.sleep(LAST_OPERATION_S)
-        del group
 
 
 def is_lost_contact(error: RuntimeError) -> bool:
@@ -325,9 +318,10 @@ def choose_precision(asked: str, amp: bool, device: torch.device) -> tuple[Preci
 
 @contextmanager
 def restore_torch_state(runtime: Runtime) -> Iterator[None]:
-    """After this context torch's random sources and cudnn's flags are as before it."""
-    cudnn = torch.backends.cudnn
+    """After this context torch's random sources, cudnn's flags and the permission for TF32 are as before it."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     flags = cudnn.deterministic, cudnn.benchmark
+    tf32 = cudnn.allow_tf32, matmul.allow_tf32
     of_cpu = torch.get_rng_state()
     of_cuda = torch.cuda.get_rng_state(runtime.device) if runtime.device.type == "cuda" else None
     of_mps = torch.mps.get_rng_state() if runtime.device.type == "mps" else None
@@ -335,6 +329,7 @@ def restore_torch_state(runtime: Runtime) -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark = flags
+        cudnn.allow_tf32, matmul.allow_tf32 = tf32
         torch.set_rng_state(of_cpu)
         if of_cuda is not None:
             torch.cuda.set_rng_state(of_cuda, runtime.device)
@@ -346,6 +341,15 @@ def set_cudnn(*, deterministic: bool, benchmark: bool) -> None:
     """The config's section `cudnn`."""
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = benchmark
+
+
+def set_tf32(allowed: bool) -> None:
+    """The config's `trainer.tf32`.
+
+    Not by torch's newer `fp32_precision`: once that is set, reading these flags raises, and torch.compile reads them
+    (torch 2.13).
+    """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def derive_seed(*numbers: int) -> int:
@@ -382,16 +386,3 @@ def _has_bf16(device: torch.device) -> bool:
 
 def _cpu_name() -> str:
     return f"{platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def _split_into_buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    buckets: list[list[Tensor]] = [[]]
-    size = 0
-    for tensor in tensors:
-        bytes_ = tensor.numel() * tensor.element_size()
-        if buckets[-1] and (size + bytes_ > _BUCKET_BYTES or tensor.dtype != buckets[-1][0].dtype):
-            buckets.append([])
-            size = 0
-        buckets[-1].append(tensor)
-        size += bytes_
-    return buckets

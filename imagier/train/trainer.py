@@ -17,6 +17,7 @@ from imagier.recipe import Batch, Losses, Position, Recipe, StepContext
 from imagier.train.guard import Guard
 from imagier.train.phase import Phase, check_phase, name_range
 from imagier.train.player import Player
+from imagier.train.ranks import LateMax
 from imagier.train.runtime import Runtime
 
 
@@ -63,7 +64,11 @@ class Hook(Protocol):
 
 
 class Stop(Protocol):
-    """Decides, from the iterations and epochs done, whether the run continues."""
+    """Decides, from the iterations and epochs done, whether the run continues.
+
+    DONE follows from these alone, whatever else happens, so that all ranks know it at the same time. What else a rank
+    asks for counts on all of them one step later.
+    """
 
     def __call__(self, step: int, epoch: int) -> Outcome: ...
 
@@ -103,6 +108,8 @@ class Trainer:
         self.hooks = hooks
         self.clock = clock
         self.guard = guard
+        self._rng = runtime.generator(seed)
+        """The one source of all steps: a graph that draws from it must know it beforehand."""
         self.step = 0
         self.position = Position()
         self.outcome = Outcome.GO_ON
@@ -114,7 +121,8 @@ class Trainer:
         NonFinite (guard.py) if numbers are not finite and the guard's policy is not to continue.
         """
         progress = None
-        self.outcome = self._agree(stop)
+        asked = LateMax(self.runtime)
+        self.outcome = self._agree(stop, asked)
         batches = iter(stream)
         self.recipe.train()
         while self.outcome < Outcome.DONE:
@@ -125,7 +133,7 @@ class Trainer:
             self.step += 1
             if self.guard is not None:
                 self.guard.check(self.step, begun, batch, phases)
-            self.outcome = self._agree(stop)
+            self.outcome = self._agree(stop, asked)
             progress = Progress(self.step, position, position.epoch > begun.epoch, self.outcome, phases)
             for hook in self.hooks:
                 hook.after_step(self, progress)
@@ -141,8 +149,9 @@ class Trainer:
         if self.guard is not None:
             self.guard.settle()
 
-    def _agree(self, stop: Stop) -> Outcome:
-        return Outcome(self.runtime.all_reduce_max(stop(self.step, self.position.epoch)))
+    def _agree(self, stop: Stop, asked: LateMax) -> Outcome:
+        own = stop(self.step, self.position.epoch)
+        return own if own is Outcome.DONE else Outcome(asked(own))
 
     def train_step(self, batch: Batch) -> list[Phase]:
         """One iteration; returns its phases, in order.
@@ -159,7 +168,7 @@ class Trainer:
     def gradients(self, batch: Batch, step: int, epoch: int) -> Iterator[tuple[str, Losses]]:
         """Player and losses of each phase of the iteration after `step` others, once the player has its gradients."""
         self.runtime.seed(self.seed, step)
-        ctx = StepContext(step, epoch, self.runtime.generator(self.seed, step), self.accumulate)
+        ctx = StepContext(step, epoch, self.runtime.reseed(self._rng, self.seed, step), self.accumulate)
         for player in self.players.values():
             player.set_time(epoch, step)
         parts = [self._phases(self.recipe.step(part, ctx)) for part in batch.split(self.accumulate)]
@@ -195,7 +204,7 @@ class Trainer:
                 raise self._refuse(what, advice, "phases-differ")
             player = name
             if name is not None:
-                found.append(self._backward(number, name, losses))
+                found.append(self._backward(number, name, losses, is_last=index == len(parts) - 1))
         return None if player is None else (player, _average_losses(found))
 
     @property
@@ -206,15 +215,18 @@ class Trainer:
     def _refuse(self, what: str, advice: str, code: str) -> UserError:
         return UserError(what, where=self._step_name, advice=advice, code=code)
 
-    def _backward(self, number: int, name: str, losses: Losses) -> Losses:
-        """Backpropagates the weighted sum of a player's losses; returns them, detached, with their `total`."""
+    def _backward(self, number: int, name: str, losses: Losses, *, is_last: bool) -> Losses:
+        """Backpropagates the weighted sum of a player's losses; returns them, detached, with their `total`.
+
+        is_last: of the parts of the batch.
+        """
         total = self.recipe.total(losses)
         if not total.requires_grad:
             raise self._refuse(
                 f"the losses of {name} depend on no weights", "compute them with gradients", "no-gradient"
             )
         with self._measure("backward", number, name):
-            self.players[name].backward(total / self.accumulate)
+            self.players[name].backward(total / self.accumulate, is_last=is_last)
         return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
 
     def _measure(self, part: str, number: int, player: str = "") -> AbstractContextManager[None]:

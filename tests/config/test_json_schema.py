@@ -17,7 +17,7 @@ from imagier.config.legacy.translate import translate_legacy
 from imagier.config.load import dump, load
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = [ROOT / "benchmarks" / "spade_reference_size.yaml", *sorted((ROOT / "configs").rglob("*.yaml"))]
+CONFIGS = [*sorted((ROOT / "benchmarks" / "sizes").glob("*.yaml")), *sorted((ROOT / "configs").rglob("*.yaml"))]
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ def test_the_content_encoder_also_learns_through_the_code() -> None:
     content = gen.content_encoder(make_images()[0]).detach().requires_grad_()
     codes: list[Tensor] = []
     gen.mlp.register_forward_hook(lambda *args: codes.append(args[-1]))
-    gen.decode(content, gen.style_encoder(make_images()[1]))
+    gen.code(content, gen.style_encoder(make_images()[1]))
     assert torch.autograd.grad(codes[0].sum(), content)[0].any()
 
 

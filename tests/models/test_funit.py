@@ -216,8 +216,9 @@ def test_the_discriminator_sees_translation_real_image_and_for_the_generator_the
     phases = [player for player, _ in made.step(given, moment())]
     trans, real, recon = fake["images_trans"], given["images_style"], fake["images_recon"]
     style, content = given["labels_style"], given["labels_content"]
-    expected = [(trans, style), (real, style), (trans, style), (real, style), (recon, content)]
-    torch.testing.assert_close(seen, expected)
+    in_turn = [(trans, style), (real, style), (trans, style), (real, style), (recon, content)]
+    both = [(torch.cat([trans, other]), torch.cat([style, of])) for other, of in ((real, style), (recon, content))]
+    torch.testing.assert_close(seen, in_turn if reference_order else [*both, (real, style)])
     assert phases == ["dis", "gen"]
 
 
@@ -230,12 +231,12 @@ def test_diff_augment_changes_what_the_discriminator_sees_real_before_fake_and_s
     draws = rng()
     made.dis_losses(given, fake, rng())
     real = augment(given["images_style"], policy, draws)
-    torch.testing.assert_close([x for x, _ in seen], [augment(fake["images_trans"], policy, draws), real])
+    torch.testing.assert_close(seen[0][0], torch.cat([augment(fake["images_trans"], policy, draws), real]))
     seen.clear()
     draws = rng()
     losses = made.gen_losses(given, fake, rng())
     trans, recon = (augment(fake[name], policy, draws) for name in ("images_trans", "images_recon"))
-    torch.testing.assert_close([x for x, _ in seen], [trans, given["images_style"], recon])
+    torch.testing.assert_close([x for x, _ in seen], [torch.cat([trans, recon]), given["images_style"]])
     torch.testing.assert_close(losses["image_recon"], F.l1_loss(fake["images_recon"], given["images_content"]))
 
 
@@ -284,7 +285,7 @@ def learned(made: Recipe, given: Batch) -> tuple[dict[str, Losses], list[Tensor]
 
 
 def test_one_forward_or_two_is_the_same_where_the_generator_has_no_memory() -> None:
-    gen, dis = generator(), discriminator()
+    gen, dis = generator(), discriminator(weight_norm_type="none")  # spectral norms would step once for two images
     given = batch()
     default = learned(recipe(copy.deepcopy(gen), copy.deepcopy(dis)), given)
     reference = learned(recipe(gen, dis, reference_order=True), given)
@@ -294,9 +295,9 @@ def test_one_forward_or_two_is_the_same_where_the_generator_has_no_memory() -> N
 @pytest.mark.parametrize(
     ("options", "contents", "decodings"),
     [
-        ({}, 1, 2),
+        ({}, 1, 1),
         ({"reference_order": True}, 2, 4),  # the reference also reconstructs for the discriminator, which does not look
-        ({"dis_step": 2}, 3, 4),
+        ({"dis_step": 2}, 3, 3),
         ({"dis_step": 2, "reference_order": True}, 3, 6),
     ],
     ids=str,
@@ -345,7 +346,7 @@ def test_all_losses_of_half_precision_are_float32_and_finite() -> None:
 def test_inferred_images_are_translations_in_the_original_sizes_of_their_contents() -> None:
     made = recipe()
     given = batch(2, 16, 24)
-    translated = made.generate(given, rng())["images_trans"]
+    translated = made.generate(given, rng(), recon=False)["images_trans"]
     assert torch.equal(torch.stack(made.infer(given, rng())), translated)
     sized = given.replace(original_h_w=torch.tensor([[20, 31], [8, 24]]))
     images = made.infer(sized, rng())

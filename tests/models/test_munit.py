@@ -538,21 +538,26 @@ def test_one_forward_or_two_is_the_same_for_the_same_styles_where_no_layer_has_a
 
 
 @pytest.mark.parametrize(
-    ("options", "weights", "encoder", "decoder", "discriminator"),
+    ("options", "weights", "encoder", "styles", "decoder", "discriminator"),
     [
-        ({"reference_order": True}, {}, 1 + 2, 1 + 3, 2 + 1),
-        ({"reference_order": True}, {"style_recon_within": 1.0}, 1 + 3, 1 + 3, 2 + 1),
-        ({"reference_order": True}, {"cycle_recon": 0.0}, 1 + 2, 1 + 2, 2 + 1),
-        ({"reference_order": True}, {"cycle_recon": 0.0, "image_recon": 0.0}, 1 + 2, 1 + 1, 2 + 1),
-        ({"reference_order": True, "gan_recon": True}, {}, 1 + 2, 2 + 3, 3 + 2),
-        ({"reference_order": True}, {"consistency_reg": 1.0}, 1 + 2, 1 + 3, 4 + 1),
-        ({}, {}, 2, 3, 3),
-        ({"gan_recon": True}, {}, 2, 3, 2 + 2),
-        ({}, {"style_recon": 0.0, "content_recon": 0.0, "cycle_recon": 0.0}, 1, 2, 3),
+        ({"reference_order": True}, {}, 1 + 2, 1 + 3, 1 + 3, 2 + 1),
+        ({"reference_order": True}, {"style_recon_within": 1.0}, 1 + 3, 1 + 3, 1 + 3, 2 + 1),
+        ({"reference_order": True}, {"cycle_recon": 0.0}, 1 + 2, 1 + 2, 1 + 2, 2 + 1),
+        ({"reference_order": True}, {"cycle_recon": 0.0, "image_recon": 0.0}, 1 + 2, 1 + 1, 1 + 1, 2 + 1),
+        ({"reference_order": True, "gan_recon": True}, {}, 1 + 2, 2 + 3, 2 + 3, 3 + 2),
+        ({"reference_order": True}, {"consistency_reg": 1.0}, 1 + 2, 1 + 3, 1 + 3, 4 + 1),
+        ({}, {}, 2, 3, 2, 1 + 1),
+        ({"gan_recon": True}, {}, 2, 3, 2, 1 + 1),
+        ({}, {"style_recon": 0.0, "content_recon": 0.0, "cycle_recon": 0.0}, 1, 2, 1, 1 + 1),
     ],
 )
 def test_each_network_runs_as_often_as_told(
-    options: dict[str, bool], weights: dict[str, float], encoder: int, decoder: int, discriminator: int
+    options: dict[str, bool],
+    weights: dict[str, float],
+    encoder: int,
+    styles: int,
+    decoder: int,
+    discriminator: int,
 ) -> None:
     made = recipe(loss_weight=weighing(**weights), **options)
     counts: dict[str, list[None]] = {}
@@ -566,7 +571,7 @@ def test_each_network_runs_as_often_as_told(
         autoencoder = getattr(made.gen, f"autoencoder_{domain}")
         for part in ("style_encoder", "content_encoder", "decoder", "mlp"):
             count(f"{part}_{domain}", getattr(autoencoder, part))
-            expected[f"{part}_{domain}"] = encoder if part.endswith("encoder") else decoder
+            expected[f"{part}_{domain}"] = {"decoder": decoder, "mlp": styles}.get(part, encoder)
         count(f"discriminator_{domain}", made.dis.of_domain(domain))
         expected[f"discriminator_{domain}"] = discriminator
     learned(made, batch())

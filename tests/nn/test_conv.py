@@ -11,7 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagier.nn.conv import Conv2d, SpectralConv2d, SpectralLinear, SpectralNorm, WeightNorm, conv2d, linear
+from imagier.nn import winograd
+from imagier.nn.average import fold_spectral_norm
+from imagier.nn.conv import (
+    Conv2d,
+    PaddingMode,
+    SpectralConv2d,
+    SpectralLinear,
+    SpectralNorm,
+    WeightNorm,
+    choose_algorithms,
+    conv2d,
+    linear,
+)
 
 Layer = SpectralConv2d | SpectralLinear
 Hook = Callable[..., nn.Module]
@@ -287,3 +299,44 @@ def test_a_convolution_of_single_pixels_with_a_stride_is_that_of_torch(
         torch.autograd.grad(y.square().sum(), x, retain_graph=True) for y in (found, expected)
     )
     torch.testing.assert_close(of_found, of_expected)
+
+
+def test_a_spectral_norm_is_the_same_in_channels_last() -> None:
+    layer = conv2d(4, 6, 3, weight_norm="spectral")
+    turned = copy.deepcopy(layer).to(memory_format=torch.channels_last)
+    assert not turned.weight.is_contiguous()
+    x = torch.randn(2, 4, 5, 5)
+    for _ in range(2):
+        expected, found = layer(x), turned(x)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(turned.state_dict(), layer.state_dict())
+        of_both = [torch.autograd.grad(y.square().sum(), one.weight) for y, one in ((expected, layer), (found, turned))]
+        torch.testing.assert_close(*of_both)
+    torch.testing.assert_close(turned.eval()(x), layer.eval()(x))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+@pytest.mark.parametrize("weight_norm", ["none", "spectral", "weight"])
+@pytest.mark.parametrize(("size", "upsample"), [(3, False), (5, False), (3, True), (5, True)])
+def test_other_algorithms_give_what_the_direct_one_gives(
+    size: int, upsample: bool, weight_norm: WeightNorm, mode: PaddingMode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "should_use_winograd", lambda x, weight, padding: True)
+    options = {"padding": size // 2, "padding_mode": mode, "weight_norm": weight_norm, "upsample": upsample}
+    layer = conv2d(4, 6, size, **options).eval()
+    x = torch.randn(2, 4, 9, 12)
+    expected = layer(x)
+    assert expected.shape == (2, 6, 9 * (1 + upsample), 12 * (1 + upsample))
+    choose_algorithms(nn.Sequential(layer), has_winograd=True, has_subpixel=True)
+    torch.testing.assert_close(layer(x), expected, atol=1e-11, rtol=0)
+    some = torch.tensor([0, 3])
+    if weight_norm != "weight":
+        others = torch.zeros_like(x).index_copy(1, some, x[:, some])
+        torch.testing.assert_close(layer(x[:, some], some), layer(others), atol=1e-11, rtol=0)
+
+
+def test_an_average_takes_the_algorithms_of_its_source() -> None:
+    source = nn.Sequential(conv2d(2, 2, 3, padding=1, weight_norm="spectral", upsample=True))
+    choose_algorithms(source, has_winograd=True, has_subpixel=False)
+    (folded,) = fold_spectral_norm(source)
+    assert (folded.upsample, folded.has_winograd, folded.has_subpixel) == (True, True, False)

@@ -117,7 +117,7 @@ def test_gradients_of_the_mean_agree_with_finite_differences() -> None:
 
 def test_what_is_constant_on_instances_stays_as_it_is() -> None:
     found = segments(maps())
-    x = paint_segments(torch.randn(3, 2, len(found.ids), dtype=torch.float64), found)
+    x = paint_segments(torch.randn(3, 2, len(found.ids), dtype=torch.float64), found.numbers)
     torch.testing.assert_close(average_by_instance(x, found.ids[found.numbers]), x)
 
 
@@ -126,14 +126,15 @@ def test_segments_number_the_ids_of_all_maps_and_their_sizes_count_pixels() -> N
     found = segments(instances)
     assert torch.equal(found.ids[found.numbers], instances)
     assert torch.equal(found.ids, instances.unique())
-    _, sizes = segment_means(torch.zeros(3, 1, 6, 8), found)
+    _, sizes = segment_means(torch.zeros(3, 1, 6, 8), found.numbers, len(found.ids))
     expected = torch.stack([(instances == number).sum(dim=(1, 2, 3)) for number in found.ids], dim=1)
     assert torch.equal(sizes, expected)
 
 
 def test_the_mean_of_an_instance_that_a_sample_lacks_is_0() -> None:
     instances = torch.tensor([3, 8]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
-    means, sizes = segment_means(torch.ones(2, 5, 2, 2), segments(instances))
+    found = segments(instances)
+    means, sizes = segment_means(torch.ones(2, 5, 2, 2), found.numbers, len(found.ids))
     assert torch.equal(means[:, 0], torch.eye(2))
     assert torch.equal(sizes, 4 * torch.eye(2, dtype=torch.int64))
 

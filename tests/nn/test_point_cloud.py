@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from imagier.nn.point_cloud import empty_cloud, paint, render
+from imagier.nn.point_cloud import compact, empty_cloud, paint, render
 
 CPU = torch.device("cpu")
 
@@ -36,7 +36,8 @@ def as_table_sees(image: torch.Tensor) -> np.ndarray:
     return np.floor(values).astype(np.uint8)
 
 
-def test_points_keep_their_first_color_each_sample_for_itself() -> None:
+@pytest.mark.parametrize("is_compact", [False, True])
+def test_points_keep_their_first_color_each_sample_for_itself(is_compact: bool) -> None:
     rng = np.random.default_rng(0)
     height, width, count = 5, 7, 20
     tables, cloud = [Table(count + 1) for _ in range(3)], empty_cloud(CPU)
@@ -45,19 +46,20 @@ def test_points_keep_their_first_color_each_sample_for_itself() -> None:
         images = torch.from_numpy(rng.uniform(-1.2, 1.2, (3, 3, height, width))).float()
         rendered = render(cloud, points)
         cloud = paint(cloud, points, images)
+        cloud = compact(cloud) if is_compact else cloud
         for table, of_sample, image, found in zip(tables, points[:, 0].tolist(), images, rendered):
             rows = [(i, j, of_sample[i][j]) for i in range(height) for j in range(width) if of_sample[i][j]]
             expected = table.render(rows, (height, width))
             shown = torch.cat([(found[:3] / 2 + 0.5) * 255, found[3:] * 255]).round().movedim(0, -1).numpy()
             np.testing.assert_array_equal(shown, expected)
             table.update(as_table_sees(image), rows)
-    assert sum(table.seen.sum() for table in tables) == len(cloud.points) > 40
+    assert sum(table.seen.sum() for table in tables) == len(compact(cloud).points) > 40
 
 
 def test_colors_are_cut_to_8_bits_and_not_rounded() -> None:
     points = torch.ones(1, 1, 1, 1, dtype=torch.int64)
     cloud = paint(empty_cloud(CPU), points, torch.full((1, 3, 1, 1), 0.9999))
-    assert cloud.colors.tolist() == [[254, 254, 254]]
+    assert compact(cloud).colors.tolist() == [[254, 254, 254]]
     torch.testing.assert_close(render(cloud, points)[0, :, 0, 0], torch.tensor([*[(254 / 255 - 0.5) * 2] * 3, 1.0]))
 
 

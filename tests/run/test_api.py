@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,11 +22,15 @@ import pytest
 import tiny
 import torch
 import torch.distributed as dist
+from formula_vgg import write_formula_vgg19
 from logs import logged
+from torch import nn
 
 import imagier
 from imagier.config.read import read
 from imagier.errors import UserError
+from imagier.losses.perceptual import PerceptualLoss
+from imagier.models import spade
 from imagier.run import RunOptions, TrainResult, evaluate, generate, train
 from imagier.train.checkpoint import load
 from imagier.train.hooks.console import Console
@@ -169,6 +174,7 @@ STATES: dict[str, Callable[[], object]] = {
     "signal handlers": signal_handlers,
     "logging": loggers,
     "cudnn": lambda: (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark),
+    "TF32": lambda: (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32),
     "deterministic algorithms": torch.are_deterministic_algorithms_enabled,
     "process group": dist.is_initialized,
     "random state of torch": lambda: torch.get_rng_state().tolist(),
@@ -184,6 +190,7 @@ STATES: dict[str, Callable[[], object]] = {
     "environment": lambda: dict(os.environ),
     "folder": Path.cwd,
 }
+assert not torch.backends.cuda.matmul.allow_tf32, "a run has another value"
 CUDNN = {"deterministic": True, "benchmark": True}  # what no process has from the start
 
 
@@ -351,3 +358,35 @@ def test_what_cannot_be_scored_is_named(finished: TrainResult, data: Path, tmp_p
     with pytest.raises(UserError) as error:
         evaluate(tiny.config(data), RunOptions(device="cpu"))
     assert error.value.code == "missing-checkpoint"
+
+
+def test_generator_discriminator_and_the_network_of_the_perceptual_loss_are_compiled(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda network: compiled.append(network))
+    config = tiny.config(data, max_iter=1)
+    weights = write_formula_vgg19(tmp_path / "vgg19.pth", "relu_1_1")
+    loss = {"mode": "vgg19", "layers": "relu_1_1", "weights": 1.0, "weights_path": str(weights)}
+    config["trainer"] |= {"perceptual_loss": loss}
+    config["trainer"]["loss_weight"] |= {"perceptual": 1.0}
+    train(config, RunOptions(logdir=tmp_path / "run", device="cpu", compile=True))
+    assert list(map(type, compiled)) == [spade.Generator, spade.Discriminator, PerceptualLoss]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tf32_is_allowed_during_a_run_as_its_config_says(
+    allowed: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    step = spade.Recipe.step
+
+    def watched(*args: Any) -> Any:
+        seen.append(STATES["TF32"]())
+        return step(*args)
+
+    monkeypatch.setattr(spade.Recipe, "step", watched)
+    config = tiny.config(data, max_iter=1)
+    config["trainer"]["tf32"] = allowed
+    train(config, RunOptions(logdir=tmp_path / "run", device="cpu"))
+    assert set(seen) == {(allowed, allowed)}

@@ -23,6 +23,7 @@ from imagier.recipe import Batch, Losses, Recipe, StepContext
 from imagier.run import build_training
 from imagier.train import runtime as runtimes
 from imagier.train import schedule
+from imagier.train.gradients import GradientAverage
 from imagier.train.player import Player
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
@@ -163,8 +164,8 @@ def main() -> None:
         torch.save({"state": state, "digest": digest(state)}, folder / f"{name}_{runtime.rank}.pt")
     rows = [runtime.all_gather(own_rows(runtime.rank + more)) for more in (0, 1)]
     loss = torch.tensor([float(runtime.rank)])
-    runtime.average_gradients([], [loss])
-    torch.save({"rows": rows, "loss": loss}, folder / f"gathered_{runtime.rank}.pt")
+    mean = GradientAverage(runtime).finish([], loss)
+    torch.save({"rows": rows, "loss": mean}, folder / f"gathered_{runtime.rank}.pt")
     for samples in CALIBRATED:
         torch.save(calibrated(runtime, samples), folder / f"calibrated{samples}_{runtime.rank}.pt")
     runtimes.stop(runtime)

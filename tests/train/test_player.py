@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from small_config import read, write
 from torch import Tensor, nn
 
 from imagier.config.find import find
-from imagier.config.schema import SCHEDULE
+from imagier.config.schema import OPTIMIZER, SCHEDULE
 from imagier.errors import UserError
 from imagier.run.build_training import build_optimizer
 from imagier.train import schedule
@@ -197,6 +199,82 @@ def test_a_run_continues_alike_in_another_memory_format(name: str, before: torch
         train(continued, grads[3:])
         ends.append(continued.params[0].detach())
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-7)
+
+
+class NeverWaits(Runtime):
+    """On the CPU as on an accelerator, whose numbers the process does not read."""
+
+    @property
+    def is_asynchronous(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("bad", [float("nan"), 1e3], ids=["not finite", "too large"])
+def test_a_bad_gradient_moves_neither_weights_nor_moments_and_nobody_waits_to_know(name: str, bad: float) -> None:
+    options = {"lr": 0.01, **OPTIMIZERS[name]}
+
+    def train(runtime: Runtime, gradients: list[float]) -> list[Tensor]:
+        network = Parameters([torch.tensor([1.0, -2.0])])
+        made = find(OPTIMIZER, name)(network.parameters(), **options)
+        sizes = {"clip_grad_norm": 10.0, "skip_large_grads": True}
+        tested = Player(network, made, runtime, schedule=schedule.Constant(), by_iteration=False, **sizes)
+        for gradient in gradients:
+            network.tensors[0].grad = torch.tensor([1.0, gradient])
+            tested.update()
+        steps = {"step", "mu_product"}  # counted on the host
+        state = [value for of in made.state.values() for key, value in of.items() if key not in steps]
+        return [network.tensors[0].detach(), *(value for value in state if isinstance(value, Tensor))]
+
+    expected = train(CPU, [2.0, 3.0])
+    for found, known in zip(train(NeverWaits(CPU.device), [2.0, 3.0, bad]), expected, strict=True):
+        assert torch.equal(found, known)
+    assert torch.equal(train(NeverWaits(CPU.device), [bad])[0], torch.tensor([1.0, -2.0])), "not the first time either"
+
+
+class Captures(NeverWaits):
+    """On the CPU as on a GPU, where rates and counts lie in the memory of the device."""
+
+    @property
+    def captures_graphs(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adamax", "nadam", "radam", "rmsprop", "adadelta", "SGD", "madam"])
+def test_a_rate_on_the_device_gives_the_same_weights_and_checkpoints_with_plain_numbers(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [module for key, module in sys.modules.items() if key.startswith(("torch.optim", "torch.utils"))]:
+        if hasattr(module, "_get_capturable_supported_devices"):
+            monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda *args, **options: ["cpu"])
+
+    def build(runtime: Runtime) -> Player:
+        network = Parameters([torch.tensor([1.0, -2.0])])
+        made = find(OPTIMIZER, name)(network.parameters(), lr=0.125, **OPTIMIZERS.get(name, {}))
+        return Player(network, made, runtime, schedule=lambda step: 0.5**step, by_iteration=True)
+
+    def train(tested: Player, first: int) -> None:
+        for step in range(first, first + 3):
+            tested.set_time(0, step)
+            tested.params[0].grad = torch.tensor([3.0, -1.0 - step])
+            tested.update()
+
+    on_device = build(Captures(CPU.device))
+    rate = on_device.optimizer.param_groups[0]["lr"]
+    train(on_device, 0)
+    if name not in ("SGD", "madam"):  # which no graph can hold
+        assert isinstance(rate, Tensor) and on_device.optimizer.param_groups[0]["lr"] is rate
+    saved = copy.deepcopy(on_device.state_dict())
+    assert saved["optimizer"]["param_groups"][0]["lr"] == on_device.lr == 0.125 / 4
+    ends = []
+    for begins, continues in itertools.product((CPU, Captures(CPU.device)), repeat=2):
+        first, second = build(begins), build(continues)
+        train(first, 0)
+        second.load_state_dict(copy.deepcopy(first.state_dict()))
+        train(second, 3)
+        ends.append(second.params[0].detach())
+    for end in ends[1:]:
+        torch.testing.assert_close(end, ends[0], rtol=1e-5, atol=1e-6)
 
 
 def partly_frozen() -> nn.Sequential:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,6 +118,18 @@ def test_a_folder_that_tensorboard_cannot_have_ends_nothing(tmp_path: Path, capl
         sink.scalars(Record(step, 0, {"a": 1.0}))
     sink.close()
     assert caplog.messages == ["TensorBoard's log cannot be written: File exists; training continues"]
+
+
+def test_a_tensorboard_that_cannot_be_imported_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    sink = TolerantSink(TensorBoard(tmp_path, from_step=0, images=True), "TensorBoard's log")
+    sink.scalars(Record(1, 0, {"a": 1.0}))
+    sink.close()
+    (line,) = caplog.messages
+    assert line.startswith("TensorBoard's log cannot be written: the package cannot be imported: ")
 
 
 class WandbError(Exception):

@@ -134,6 +134,15 @@ def test_a_recipe_that_yields_inside_no_grad_is_refused() -> None:
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_player_is_told_of_the_last_part_of_a_batch(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From then on its gradients may travel to other ranks."""
+    told: list[bool] = []
+    monkeypatch.setattr(Player, "backward", lambda player, loss, *, is_last: told.append(is_last))
+    phases = trainer(Line(), accumulate=parts).train_step(data(parts))
+    assert len(phases) == 2 and told == 2 * [*[False] * (parts - 1), True]
+
+
 class Notes:
     def __init__(self) -> None:
         self.steps: list[Progress] = []

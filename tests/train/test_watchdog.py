@@ -116,4 +116,4 @@ def test_all_ranks_say_where_they_are_when_one_hangs(words: list[str], tmp_path:
     done = subprocess.run([*launcher, str(script), *words], capture_output=True, text=True, timeout=180)
     assert done.returncode != 0
     assert "in hangs_here" in (tmp_path / "run" / "hang_rank1.txt").read_text()
-    assert "in average_gradients" in (tmp_path / "run" / "hang_rank0.txt").read_text()
+    assert "in finish" in (tmp_path / "run" / "hang_rank0.txt").read_text()

@@ -30,17 +30,22 @@ _NAMES_IN_ERRORS = {
 
 
 def check_players(
-    players: Sequence[str], optimizers: Mapping[str, schema.Optimizer], average: schema.ModelAverage
+    players: Sequence[str], optimizers: Mapping[str, schema.Optimizer], trainer: schema.Trainer
 ) -> Iterator[Mistake]:
-    """Every broken rule about the optimizers, by their sections, and about the averages of players."""
+    """Every broken rule about the optimizers, by their sections, and about the keys of `trainer` that name players."""
     for section, optimizer in optimizers.items():
         if optimizer.skip_grad and optimizer.clip_grad_norm is None:
             what = "needs clip_grad_norm, the norm above which an update is skipped"
             yield Mistake((section, "skip_grad"), what, code="needs-key")
-    for position, name in enumerate(average.players or []):
-        if name not in players:
-            key_path: KeyPath = ("trainer", "model_average_config", "players", position)
-            yield Mistake(key_path, f"no player {name!r}", did_you_mean(name, players), "unknown-player")
+    named: dict[KeyPath, Sequence[str]] = {
+        ("model_average_config", "players"): trainer.model_average_config.players or [],
+        ("checkpoint_activations",): trainer.checkpoint_activations,
+    }
+    for key_path, names in named.items():
+        for position, name in enumerate(names):
+            if name not in players:
+                where = ("trainer", *key_path, position)
+                yield Mistake(where, f"no player {name!r}", did_you_mean(name, players), "unknown-player")
 
 
 def check_optimizer(

@@ -107,11 +107,17 @@ class Codec(codec.Codec):
 
         Unknown classes get the extra channel if there is one, and otherwise none at all.
         """
-        classes = limit_values(stored, self.input_type).movedim(-1, -3)
+        classes = limit_values(stored, self.input_type).long().movedim(-1, -3)  # 8 bits compared with 256 overflow
         known = (classes < self.classes).float()
         if part.shape[-3] > self.classes:
             known.fill_(1)
-        part.scatter_(-3, classes.long().clamp(max=part.shape[-3] - 1), known)
+        part.scatter_(-3, classes.clamp(max=part.shape[-3] - 1), known)
+
+    def find_present(self, stored: Tensor) -> Tensor:
+        """The classes that occur."""
+        classes = limit_values(stored, self.input_type).int().clamp(max=self.classes).flatten(1)
+        counts = torch.stack([each.bincount(minlength=self.classes + 1) for each in classes])
+        return counts[:, : self.channels] > 0  # the last of the counts is that of unknown classes
 
     def to_rgb(self, array: np.ndarray, canvas: np.ndarray | None = None) -> np.ndarray:
         """Each class in its color; what has several channels, and so is none, as it is."""

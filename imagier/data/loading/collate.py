@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,6 +14,9 @@ from imagier.data.loading.faults import Read
 from imagier.data.sample import Number, Sample
 from imagier.errors import UserError
 
+FindPresent = Callable[[Mapping[str, Tensor]], Tensor | None]
+"""Stored tensors -> which channels of the label may hold other values than 0, N x L, bool; None if nobody can say."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -24,6 +27,8 @@ class Loaded:
     numbers: dict[str, list[Number]] = field(default_factory=dict)
     """Plain: a handle would cost more than they do."""
     keys: dict[str, list[str]] = field(default_factory=dict)
+    present: np.ndarray | None = None
+    """Which channels of the label may hold other values than 0, N x L, bool; plain, and it stays on the host."""
     skipped: list[str] = field(default_factory=list)
     """A line for every sample that could not be read and was skipped."""
     error: UserError | None = None
@@ -33,7 +38,7 @@ class Loaded:
         return replace(self, tensors={name: tensor.pin_memory() for name, tensor in self.tensors.items()})
 
 
-def collate(reads: Sequence[Read]) -> Loaded:
+def collate(reads: Sequence[Read], find_present: FindPresent | None = None) -> Loaded:
     """Samples -> tensors N x H x W x C by input type (uint16 becomes int32), numbers and keys of each.
 
     Of no sample at all, nothing. Images that do not fit together are an error.
@@ -46,13 +51,14 @@ def collate(reads: Sequence[Read]) -> Loaded:
     tensors = {name: _stack([sample.arrays[name] for sample in samples]) for name in samples[0].arrays}
     numbers = {name: [sample.numbers[name] for sample in samples] for name in samples[0].numbers}
     keys = {name: [sample.keys[name] for sample in samples] for name in samples[0].keys}
+    present = None if find_present is None else find_present(tensors)
     try:
         if get_worker_info() is not None:
             # Here and not by torch's queue: from its thread an error would reach nobody, and the run would wait.
             tensors = {name: tensor.share_memory_() for name, tensor in tensors.items()}
     except RuntimeError as full:
         return Loaded(error=UserError(f"{_FULL} ({full})"))
-    return Loaded(tensors, numbers, keys, skipped)
+    return Loaded(tensors, numbers, keys, None if present is None else present.numpy(), skipped)
 
 
 _FULL = (

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from imagier.data.dataset import Dataset, Key
-from imagier.data.loading.collate import Loaded, collate, get_forms
+from imagier.data.loading.collate import FindPresent, Loaded, collate, get_forms
 from imagier.data.loading.faults import (
     TRIES,
     Guarded,
@@ -81,6 +81,7 @@ class Loader:
         persistent_workers: bool = False,
         pin_memory: bool = False,
         copier: Copier | None = None,
+        find_present: FindPresent | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -88,7 +89,8 @@ class Loader:
 
         blocks: lengths of runs of samples that lie together, to be kept so. With `shuffle` (training), `stream` mixes a
         few at a time; without, `once` gives a rank whole ones. copier: copies batches to the device ahead of time,
-        where it can. A sample that is skipped is logged the first time.
+        where it can. find_present: what a worker finds out about the label; batches have it as `label_present`, on the
+        CPU. A sample that is skipped is logged the first time.
         """
         self.dataset = dataset
         self.batch_size = batch_size
@@ -102,6 +104,7 @@ class Loader:
         self.persistent_workers = persistent_workers and num_workers > 0
         self.pin_memory = pin_memory
         self.copier = copier
+        self.collate = partial(collate, find_present=find_present)
         self.rank = rank
         self.world = world
         self.most_batches: int | None = None
@@ -223,7 +226,7 @@ class Loader:
         reads = [guarded[0, i * len(self.dataset) // count] for i in range(count)]
         like = next((get_forms(read.sample) for read in reads if read.sample is not None), None)
         batch = self._begin(
-            collate([read for read in reads if read.sample is None or get_forms(read.sample) == like])
+            self.collate([read for read in reads if read.sample is None or get_forms(read.sample) == like])
         )()
         if batch is None:
             raise too_many_bad_samples(reads[0].skipped[0])
@@ -244,7 +247,7 @@ class Loader:
         forms = [[get_forms(read.sample) for read in clip if read.sample is not None] for clip in clips]
         like = next((of_clip for of_clip in forms if len(of_clip) == frames), None)
         taken = [clip for clip, of_clip in zip(clips, forms) if of_clip == like] or clips  # those hold the error
-        batches = [self._begin(collate(list(moment)))() for moment in zip(*taken)]
+        batches = [self._begin(self.collate(list(moment)))() for moment in zip(*taken)]
         found = [batch for batch in batches if batch is not None]
         if like is None or not found:
             raise too_many_bad_samples(next(line for clip in clips for read in clip for line in read.skipped))
@@ -264,7 +267,7 @@ class Loader:
                 guarded if turns is None else ReadAhead(guarded, turns),
                 batch_sampler=keys if turns is None else LookingAhead(keys, self.num_workers),  # type: ignore[arg-type]
                 num_workers=self.num_workers,
-                collate_fn=collate,
+                collate_fn=self.collate,
                 worker_init_fn=partial(_start_worker, os.getpid()),
                 pin_memory=self.pin_memory,
                 persistent_workers=persistent_workers,
@@ -287,7 +290,10 @@ class Loader:
 
         def finish() -> Batch | None:
             self._account(loaded)
-            return self.finish(Batch(wait_for_copy(), loaded.keys)) if loaded.keys else None
+            if not loaded.keys:
+                return None
+            batch = self.finish(Batch(wait_for_copy(), loaded.keys))
+            return batch if loaded.present is None else batch.replace(label_present=torch.from_numpy(loaded.present))
 
         return finish
 

@@ -5,7 +5,7 @@ Stills (N x H x W x C) and clips (N x T x H x W x C) alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -54,6 +54,17 @@ class Expander:
             if prefix + self.labels[0].name in batch.tensors:
                 ready[f"{prefix}label"] = self._label(batch, prefix)
         return Batch(ready, batch.keys)
+
+    def find_present(self, stored: Mapping[str, Tensor]) -> Tensor | None:
+        """Which channels of `label` may hold other values than 0, N x L, bool; None without classes, or without label.
+
+        stored: as in a batch, where it was read: there it costs little, and no device is waited for later.
+        """
+        if not any(codec.holds_classes for codec in self.labels) or any(
+            codec.name not in stored for codec in self.labels
+        ):
+            return None
+        return torch.cat([codec.find_present(stored[codec.name]) for codec in self.labels], dim=1)
 
     def _find(self, name: str) -> tuple[str, Codec | None]:
         """What a name begins with, if it is that of a frame for reference, and its codec, if it has one."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from imagier.nn.backbones.backbone import Backbone, Steps
 from imagier.nn.backbones.weights import find_cached_file
+from imagier.nn.conv import Conv2d
 
 _WIDTHS = (64, 128, 256, 512, 512)
 
@@ -21,7 +22,7 @@ def _steps(depths: Sequence[int], num_classes: int) -> Steps:
     index, channels = 0, 3
     for depth, width in zip(depths, _WIDTHS):
         for _ in range(depth):
-            yield f"features.{index}", nn.Conv2d(channels, width, 3, padding=1)
+            yield f"features.{index}", Conv2d(channels, width, 3, padding=1)
             yield f"features.{index + 1}", nn.ReLU(inplace=True)
             index, channels = index + 2, width
         yield f"features.{index}", nn.MaxPool2d(2)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
 from torch.utils.data import Dataset
 
 from imagier.errors import UserError
@@ -96,6 +95,8 @@ def _find_candidates(table: FileTable, other: FileTable) -> np.ndarray:
     indices, theirs = _find_contrasted(table), _find_contrasted(other)
     if not len(indices) or not len(theirs):
         return np.zeros((0, 2), np.int64)
+    from scipy.spatial import cKDTree  # slow to import
+
     tree = cKDTree(_compute_coarse_luma(other, theirs))
     count = min(CANDIDATES, len(theirs))
     _, found = tree.query(

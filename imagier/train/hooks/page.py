@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib.resources import files as package_files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
-import jinja2
 import numpy as np
 
 from imagier.train import manifest
@@ -20,6 +21,9 @@ from imagier.train.hooks.evaluation import MEASURED_LATER, format_table, judge
 from imagier.train.hooks.evaluations import Results
 from imagier.train.hooks.images import FOLDER, Grid, encode, read_grid
 from imagier.train.hooks.report_file import Standing
+
+if TYPE_CHECKING:
+    import jinja2
 
 NAME = "report.html"
 COMMANDS = "commands.txt"
@@ -37,7 +41,10 @@ class Page:
         self.logdir = logdir
         self._embedded: dict[tuple[Path, int, int], str] = {}
         """Data URIs by file, time of its last change, and largest height."""
-        self._template = _load_template()
+
+    @cached_property
+    def _template(self) -> jinja2.Template:
+        return _load_template()
 
     def write(self) -> None:
         """Writes the page; OSError if that fails.
@@ -201,5 +208,7 @@ def _encode_data_uri(path: Path, most_px: int) -> str:
 
 
 def _load_template() -> jinja2.Template:
+    import jinja2
+
     source = (package_files("imagier.train.hooks") / "report.html").read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from io import BytesIO
 from os import getpid
 from pathlib import Path
@@ -39,23 +40,34 @@ class TensorBoard:
 
         UserError if tensorboard is not installed. What cannot be written (OSError) waits for the next record.
         """
+        if not is_installed():
+            what = "TensorBoard is not installed: pip install 'imagier[tensorboard]'"
+            raise UserError(what, code="missing-package")
+        self.images = images
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{getpid()}.0"
+        self._path = logdir / FOLDER / name
+        self._from_step = from_step
+        self._config = config
+        self._config_text = config_text
+        self._metrics = metrics
+
+    @cached_property
+    def _file(self) -> AppendFile:
+        """Made with the first record, as the package takes a third of a second to import. OSError if it cannot be."""
         try:
             from tensorboard.compat.proto.event_pb2 import Event, SessionLog
             from torch.utils.tensorboard import summary
         except ImportError as error:
-            what = "TensorBoard is not installed: pip install 'imagier[tensorboard]'"
-            raise UserError(what, code="missing-package") from error
-        self._event = Event
-        self.images = images
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{getpid()}.0"
+            raise OSError(f"the package cannot be imported: {error}") from error
+        step = self._from_step
         beginning = [Event(file_version="brain.Event:2")]
-        if from_step:  # the viewer hides what an attempt that got further wrote from here on
-            beginning.append(Event(step=from_step + 1, session_log=SessionLog(status=SessionLog.START)))
-        if config is not None:
-            described = [summary.text("config", f"```yaml\n{config_text}```")]
-            described += summary.hparams(flatten(config), dict.fromkeys(metrics, 0.0))[:2]
-            beginning += [Event(step=from_step, summary=part) for part in described]
-        self.file = AppendFile(logdir / FOLDER / name, b"".join(map(_encode, beginning)))
+        if step:  # the viewer hides what an attempt that got further wrote from here on
+            beginning.append(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+        if self._config is not None:
+            described = [summary.text("config", f"```yaml\n{self._config_text}```")]
+            described += summary.hparams(flatten(self._config), dict.fromkeys(self._metrics, 0.0))[:2]
+            beginning += [Event(step=step, summary=part) for part in described]
+        return AppendFile(self._path, b"".join(map(_encode, beginning)))
 
     def scalars(self, record: Record) -> None:
         self._write(record.step, [{"tag": tag, "simple_value": value} for tag, value in record.scalars.items()])
@@ -68,10 +80,13 @@ class TensorBoard:
             self._write(step, [{"tag": CLIPS_TAG if path.suffix == ".gif" else TAG, "image": image}])
 
     def close(self) -> None:
-        self.file.close()
+        self._file.close()
 
     def _write(self, step: int, values: Sequence[Mapping[str, Any]]) -> None:
-        self.file.append(_encode(self._event(step=step, summary={"value": values})))
+        file = self._file
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        file.append(_encode(Event(step=step, summary={"value": values})))
 
 
 def _encode(event: Any) -> bytes:

@@ -69,6 +69,37 @@ def test_classes_become_one_channel_each() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+@pytest.mark.parametrize("classes", [3, 260])
+@pytest.mark.parametrize("rest", ["use_dont_care", "move_dont_care", "none"])
+def test_channels_that_are_present_are_those_of_the_label_that_are_not_zero(
+    rest: str, classes: int, dtype: torch.dtype
+) -> None:
+    """Of classes. Other types are always present: edges, and what is normalized."""
+    options = {"use_dont_care": True} if rest == "use_dont_care" else {"dont_care": 2} if rest != "none" else {}
+    seg = codec_for(name="seg", ext="png", num_channels=1, is_mask=True, num_classes=classes, **options)
+    codecs = [seg, *(codec for codec in TYPES if codec.name in ("more_seg", "edges", "signed_edges"))]
+    expander = Expander(codecs, ["edges", "seg", "signed_edges", "more_seg"])
+    stored = {
+        "seg": torch.tensor([[0, 2, 2, 200], [1, 1, 255, 255]], dtype=dtype).view(2, 2, 2, 1),
+        "more_seg": torch.tensor([[0, 0, 0, 0], [2, 2, 2, 255]], dtype=dtype).view(2, 2, 2, 1),
+        "edges": torch.zeros(2, 2, 2, 1, dtype=torch.uint8),
+        "signed_edges": torch.zeros(2, 2, 2, 2, dtype=torch.uint8),
+    }
+    expected = (expander(Batch(stored))["label"] != 0).flatten(2).any(dim=2)
+    expected[:, 0] = True
+    found = expander.find_present(stored)
+    assert found is not None and torch.equal(found, expected)
+    clips = {name: x[:, None].expand(-1, 3, -1, -1, -1) for name, x in stored.items()}
+    assert torch.equal(expander.find_present(clips), expected), "in any frame of a clip"
+
+
+def test_without_classes_or_without_a_label_nothing_is_said_of_channels() -> None:
+    assert Expander(TYPES, ["edges"]).find_present(STORED.tensors) is None
+    assert Expander(TYPES, []).find_present(STORED.tensors) is None
+    assert Expander(TYPES, ["seg", "edges"]).find_present({"edges": STORED["edges"]}) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
 @pytest.mark.parametrize("use_dont_care", [False, True])
 def test_other_classes_get_a_channel_of_their_own_or_none(use_dont_care: bool, dtype: torch.dtype) -> None:
     classes = torch.tensor([0, 4, 5, 6, 200, 255], dtype=dtype).reshape(1, 2, 3, 1)

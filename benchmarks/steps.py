@@ -1,0 +1,157 @@
+"""Seconds and memory of an iteration of every method, in its order of computation and in the reference's, in turns.
+
+`python benchmarks/steps.py [METHOD ...] [--rounds 5] [--ablate] [--json FILE]`. The networks are as large as in the
+papers (benchmarks/sizes), on noise, with a VGG-19 of random weights. Each variant runs in a process of its own, which
+waits while another one computes; so its peak memory is its own, and a slow moment of the machine hits all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import HERE, add_json, batch_of, config_of, measure_peak, ratio, start, trainer_of, write_ratios
+from torch.utils.flop_counter import FlopCounterMode
+
+from imagier.train.runtime import choose_precision
+
+METHODS = ("spade", "pix2pixHD", "unit", "munit", "funit", "coco_funit")
+BASE = "reference order, fp32"
+VARIANTS = {
+    BASE: ["fp32", "trainer.reference_order=true"],
+    "fp32": ["fp32"],
+    "fp32, channels last": ["fp32", "trainer.channels_last=true"],
+    "bf16": ["bf16"],
+    "bf16, channels last": ["bf16", "trainer.channels_last=true"],
+}
+ABLATED = {
+    BASE: VARIANTS[BASE],
+    "direct convolutions": ["fp32", "trainer.winograd=false", "trainer.subpixel=false"],
+    "without Winograd": ["fp32", "trainer.winograd=false"],
+    "without sub-pixels": ["fp32", "trainer.subpixel=false"],
+    "fp32": VARIANTS["fp32"],
+}
+
+
+def main() -> None:
+    """Prints a table per method, or runs one variant."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", nargs="*", default=METHODS, metavar="METHOD", help=f"of {', '.join(METHODS)}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ablate", action="store_true", help="which algorithm saves what, instead of the layouts")
+    add_json(parser)
+    parser.add_argument("--worker", nargs="*", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        serve(args.methods[0], *args.worker, threads=args.threads)
+        return
+    start(args.threads)
+    peak = measure_peak()
+    print(f"measured peak: {peak:.0f} GFLOPS in fp32")
+    ratios: dict[str, float] = {}
+    for method in args.methods:
+        ratios |= {f"{method}, {name}": ratio for name, ratio in measure(method, args, peak).items()}
+    write_ratios(args.json, ratios)
+
+
+def measure(method: str, args: argparse.Namespace, peak: float) -> dict[str, float]:
+    """Times all variants of a method in turns, and prints them; how many times faster than the base each one is."""
+    variants = ABLATED if args.ablate else VARIANTS
+    if choose_precision("auto", True, torch.device("cpu"))[0] != "bf16":
+        variants = {name: words for name, words in variants.items() if words[0] != "bf16"}
+    workers = {name: _start_worker(method, words, args.threads) for name, words in variants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(args.rounds + 1):
+        for name, worker in workers.items():
+            seconds[name].append(_ask(worker, "step"))
+    gflops = {
+        is_base: _count(method, ["fp32", f"trainer.reference_order={str(is_base).lower()}"])
+        for is_base in (True, False)
+    }
+    print(f"\n{method}\n{'':28}{'s':>8}{'ratio':>8}{'GiB':>7}{'of peak':>9}")
+    found: dict[str, float] = {}
+    for name, worker in workers.items():
+        rounds = seconds[name][1:]  # the first warms up
+        found[name] = ratio(seconds[BASE][1:], rounds)
+        second, memory = statistics.median(rounds), _ask(worker, "memory")
+        worker.communicate("end\n")
+        gflop = gflops[name == BASE]
+        print(f"{name:28}{second:8.3f}{found[name]:8.2f}{memory:7.2f}{gflop / second / peak:9.0%}", flush=True)
+    return found
+
+
+def _count(method: str, words: Sequence[str]) -> float:
+    """The arithmetic of an iteration with direct convolutions. [GFLOP]"""
+    worker = _start_worker(method, [*words, "trainer.winograd=false", "trainer.subpixel=false"], 2)
+    gflop = _ask(worker, "gflop")
+    worker.communicate("end\n")
+    return gflop
+
+
+def _start_worker(method: str, words: Sequence[str], threads: int) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, method, "--threads", str(threads), "--worker", *words]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _ask(worker: subprocess.Popen[str], question: str) -> float:
+    assert worker.stdin is not None and worker.stdout is not None
+    worker.stdin.write(question + "\n")
+    worker.stdin.flush()
+    return float(worker.stdout.readline())
+
+
+def serve(method: str, precision: Any, *overrides: str, threads: int) -> None:
+    """Answers each line of stdin with a number: step (its seconds), memory (GiB), gflop."""
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        config = config_of(HERE / "sizes" / f"{method}.yaml", overrides)
+        if config.recipe.options.get("perceptual_loss") is not None:
+            weights = Path(folder) / "vgg19.pth"
+            torch.save(random_weights(), weights)
+            words = [*overrides, f"trainer.perceptual_loss.weights_path={weights}"]
+            config = config_of(HERE / "sizes" / f"{method}.yaml", words)
+        trainer = trainer_of(config, precision)
+    batch = batch_of(config)
+
+    def seconds() -> float:
+        begin = time.perf_counter()
+        trainer.train_step(batch)
+        return time.perf_counter() - begin
+
+    def gflop() -> float:
+        with FlopCounterMode(display=False) as counter:
+            trainer.train_step(batch)
+        return counter.get_total_flops() / 1e9
+
+    answers = {"step": seconds, "memory": lambda: trainer.runtime.peak_memory_bytes() / 2**30, "gflop": gflop}
+    for line in sys.stdin:
+        if line.strip() == "end":
+            return
+        print(answers[line.strip()](), flush=True)
+
+
+def random_weights() -> dict[str, torch.Tensor]:
+    """He weights for the convolutions of VGG-19, so that the benchmark needs no file."""
+    torch.manual_seed(0)
+    weights: dict[str, torch.Tensor] = {}
+    index, inputs = 0, 3
+    for width, depth in ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)):
+        for _ in range(depth):
+            weights[f"features.{index}.weight"] = torch.randn(width, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5
+            weights[f"features.{index}.bias"] = torch.zeros(width)
+            index, inputs = index + 2, width
+        index += 1
+    return weights
+
+
+if __name__ == "__main__":
+    main()
