@@ -153,12 +153,13 @@ class Trainer:
     """On NVIDIA GPUs that can, convolutions and products of matrices in fp32 take only 10 bits of what they multiply
     (TF32); sums and all else stay fp32."""
     channels_last: bool = False
-    """Keep images as N x H x W x C in memory; faster on most devices."""
+    """Keep images as N x H x W x C in memory; faster for some networks and devices: `imagier tune` measures it."""
     winograd: bool = True
     """fp32 on CPUs: compute wide convolutions of 3 x 3 and 5 x 5 kernels by Winograd's algorithm where that is faster.
-    Its rounding errors are about 5 times larger. Not with reference_order."""
+    Its rounding errors are up to 6 times larger. Not with reference_order, nor with --compile."""
     subpixel: bool = True
-    """On CPUs: compute a convolution after a nearest doubling as a smaller one before it. Not with reference_order."""
+    """On CPUs: compute a convolution after nearest-neighbor upsampling before it (sub-pixel convolution), where that is
+    faster. Not with reference_order."""
     accumulate: Positive = 1
     """Batches whose gradients are added up before an update. [batches]"""
     checkpoint_activations: list[str] = field(default_factory=list)

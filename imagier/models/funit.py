@@ -182,7 +182,7 @@ class Decoder(nn.Module):
 class UpBlock(nn.Module):
     """Residual block that doubles the size and halves the width; both of its branches end in a ReLU.
 
-    The convolution of block_1 doubles the size.
+    The convolution of block_1 upsamples.
     """
 
     is_block = True

@@ -336,8 +336,8 @@ class Decoder(nn.Module):
         self.head_2 = SpadeBlock(16 * f, 16 * f, parts)
         widths = [(16 * f, 8 * f, 8 * f), (8 * f, 4 * f, 4 * f), (4 * f, 4 * f, 2 * f)]
         self.up = nn.ModuleList(parts.stage(*of_stage, is_styled=True) for of_stage in widths)
-        self.is_doubled_last = not num_enhancers and not parts.should_append_label
-        self.to_image = nn.ModuleDict({"256": parts.image(2 * f, upsample=self.is_doubled_last)})
+        self.is_upsampled_last = not num_enhancers and not parts.should_append_label
+        self.to_image = nn.ModuleDict({"256": parts.image(2 * f, upsample=self.is_upsampled_last)})
         for level, inputs in zip(range(num_enhancers), (2 * f, f)):
             self.up.append(parts.stage(inputs, inputs // 2, inputs // 2, is_styled=False))
             self.to_image[str(512 * 2**level)] = parts.image(inputs // 2)
@@ -353,7 +353,7 @@ class Decoder(nn.Module):
         for stage in stages[:3]:
             x = stage(upsample2x(x), code, maps)
         first, *finer = self.to_image.values()
-        if not self.is_doubled_last:
+        if not self.is_upsampled_last:
             x = upsample2x(x)
         image = first(self._append_label(x, maps), None)
         for stage, to_image in zip(stages[3:], finer):

@@ -87,11 +87,11 @@ class NoNorm(nn.Module):
 
 
 class UpsampledByNext(NoNorm):
-    """Does nothing: the convolution after it doubles the size. The names of weights count this layer."""
+    """Does nothing: the convolution after it upsamples. The names of weights count this layer."""
 
 
 def build_up_layers(widths: Sequence[int], layer: Callable[..., nn.Module]) -> list[nn.Module]:
-    """Layers from each width to the next, doubling the size each; as two modules each, by which weights are named.
+    """Layers from each width to the next that upsample by 2, as two modules each, by which weights are named.
 
     layer: constructs a layer of two widths, and `upsample`.
     """

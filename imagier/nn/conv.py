@@ -13,7 +13,7 @@ from imagier.errors import UserError
 from imagier.nn import winograd
 from imagier.nn.precision import full_precision
 from imagier.nn.resize import upsample2x
-from imagier.nn.upsampled_conv import upsampled_conv2d
+from imagier.nn.upsampled_conv import should_use_subpixel, upsampled_conv2d
 
 WeightNorm = Literal["none", "spectral", "weight"]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -33,7 +33,7 @@ def conv2d(
 ) -> Conv2d:
     """A 2-d convolution, N x in x H x W -> N x out x H' x W', with the given norm on its weight.
 
-    upsample: of the input doubled by nearest neighbor.
+    upsample: first upsample the input by 2, by nearest neighbor.
     """
     check_width(in_channels, out_channels)
     layer_type = SpectralConv2d if weight_norm == "spectral" else Conv2d
@@ -140,11 +140,11 @@ class Conv2d(nn.Conv2d):
     """A convolution that can be given a subset of its input channels if the others are 0."""
 
     upsample = False
-    """Convolve the input doubled by nearest neighbor."""
+    """Upsample the input by 2 first, by nearest neighbor."""
     has_winograd = False
     """Take Winograd's algorithm where it is faster."""
     has_subpixel = False
-    """With `upsample`: convolve before the doubling where that is faster."""
+    """With `upsample`: convolve before it where that is faster."""
 
     def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
         """N x in x H x W -> N x out x H' x W'; with `channels` [K], x is N x K x H x W and holds only those."""
@@ -156,7 +156,7 @@ class Conv2d(nn.Conv2d):
             rows, columns = self.stride
             return F.conv2d(x[..., ::rows, ::columns], weight, bias)
         if self.upsample:
-            if self.has_subpixel and self._keeps_size and x.is_cpu:
+            if self.has_subpixel and self._keeps_size and should_use_subpixel(x, weight, self.padding_mode):
                 y = upsampled_conv2d(x, weight, padding_mode=self.padding_mode, convolve=self._convolve)
                 return _add_bias(y, bias)
             x = upsample2x(x)

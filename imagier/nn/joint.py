@@ -24,8 +24,8 @@ def run_jointly(calls: Sequence[Call], **shared: Any) -> list[Any]:
     """As `run_in_turn`, but all calls of a network in one pass if their inputs have the same sizes and no sample's
     output depends on another's.
 
-    Spectral norms then make one step of their power iteration for all of them. Outputs are tensors, or lists and
-    tuples of such.
+    Spectral norms then make one step of their power iteration for all of them. Outputs are tensors, or lists, tuples
+    and dictionaries of such, or None.
     """
     found: dict[int, Any] = {}
     for network in dict.fromkeys(network for network, _ in calls):
@@ -44,12 +44,21 @@ def _run(network: nn.Module, inputs: Sequence[tuple[Tensor, ...]], shared: Mappi
 
 
 def _mixes_samples(network: nn.Module) -> bool:
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in network.modules())
+    """Whether there is a batch norm that uses the statistics of its batch."""
+    return any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None)
+        for module in network.modules()
+    )
 
 
 def _split(output: Any, counts: Sequence[int]) -> list[Any]:
     """The parts of a nested output, of so many samples each."""
     if isinstance(output, Tensor):
         return list(output.split(list(counts)))
+    if output is None:
+        return [None for _ in counts]
+    if isinstance(output, dict):
+        return [dict(zip(output, values)) for values in _split(tuple(output.values()), counts)]
+    assert isinstance(output, (list, tuple)), f"a network that sees several images at once returned {type(output)}"
     parts = [_split(each, counts) for each in output]
-    return [type(output)(of_input) for of_input in zip(*parts)] if parts else [output for _ in counts]
+    return [list(values) if isinstance(output, list) else values for values in zip(*parts)] or [[] for _ in counts]

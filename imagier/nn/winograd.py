@@ -43,6 +43,8 @@ def should_use_winograd(x: Tensor, weight: Tensor, padding: int) -> bool:
     x: N x C x H x W, weight: O x C x k x k, of a stride of 1.
     """
     size = weight.shape[-1]
+    if torch.compiler.is_compiling():  # chunks and strides would be compiled anew for every size
+        return False
     is_fit = x.is_cpu and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if not is_fit or weight.shape[-2] != size or size not in KERNELS:
         return False

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagier.nn import winograd
+from imagier.nn import conv, winograd
 from imagier.nn.average import fold_spectral_norm
 from imagier.nn.conv import (
     Conv2d,
@@ -322,6 +322,7 @@ def test_other_algorithms_give_what_the_direct_one_gives(
     size: int, upsample: bool, weight_norm: WeightNorm, mode: PaddingMode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(winograd, "should_use_winograd", lambda x, weight, padding: True)
+    monkeypatch.setattr(conv, "should_use_subpixel", lambda x, weight, padding_mode: True)
     options = {"padding": size // 2, "padding_mode": mode, "weight_norm": weight_norm, "upsample": upsample}
     layer = conv2d(4, 6, size, **options).eval()
     x = torch.randn(2, 4, 9, 12)
@@ -340,3 +341,13 @@ def test_an_average_takes_the_algorithms_of_its_source() -> None:
     choose_algorithms(source, has_winograd=True, has_subpixel=False)
     (folded,) = fold_spectral_norm(source)
     assert (folded.upsample, folded.has_winograd, folded.has_subpixel) == (True, True, False)
+
+
+@pytest.mark.slow
+def test_layers_with_other_algorithms_compile_as_one_graph() -> None:
+    torch.set_default_dtype(torch.float32)
+    layers = nn.Sequential(conv2d(64, 128, 3, padding=1), conv2d(128, 64, 5, padding=2, upsample=True))
+    choose_algorithms(layers, has_winograd=True, has_subpixel=True)
+    x = torch.randn(1, 64, 64, 64)
+    compiled = torch.compile(layers, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layers(x), atol=1e-4, rtol=1e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,10 +20,10 @@ class Nested(nn.Module):
         self.norm = norm
         self.passes = 0
 
-    def forward(self, x: Tensor, scale: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
+    def forward(self, x: Tensor, scale: Tensor) -> tuple[Tensor, list[list[Any]]]:
         self.passes += 1
         features = self.norm(self.conv(x)) * scale[:, None, None, None]
-        return features.mean(dim=(1, 2, 3)), [[features, features.relu()], []]
+        return features.mean(dim=(1, 2, 3)), [[features, {"positive": features.relu(), "none": None}], []]
 
 
 def calls(network: nn.Module, *rows: int, side: int = 8) -> list[Call]:
@@ -55,6 +57,9 @@ def test_samples_that_batch_norms_would_mix_stay_apart() -> None:
     torch.testing.assert_close(found, run_in_turn(calls(network, 2, 2)))
     run_jointly(calls(network.eval(), 2, 2))
     assert network.passes == 5  # in eval mode their statistics are fixed
+    network = Nested(nn.BatchNorm2d(4, track_running_stats=False)).eval()
+    run_jointly(calls(network, 2, 2))
+    assert network.passes == 2
 
 
 def test_images_of_several_sizes_stay_apart() -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from imagier.nn.upsampled_conv import upsampled_conv2d
+from imagier.nn.upsampled_conv import should_use_subpixel, upsampled_conv2d
 
 
 @pytest.mark.parametrize("sides", [(3, 9), (8, 6), (10, 11)])
@@ -31,15 +31,34 @@ def test_a_kernel_of_one_pixel_convolves_before_the_doubling() -> None:
     torch.testing.assert_close(upsampled_conv2d(x, weight, padding_mode="zeros", convolve=F.conv2d), expected)
 
 
-@pytest.mark.parametrize(("size", "share"), [(3, 4 / 9), (5, 9 / 25), (7, 16 / 49)])
-def test_it_multiplies_less(size: int, share: float) -> None:
-    convolved = []
+@pytest.mark.parametrize(
+    ("shape", "outputs", "size", "mode", "expected"),
+    [
+        ((1, 256, 64, 64), 128, 5, "reflect", True),
+        ((1, 64, 64, 64), 3, 5, "zeros", True),
+        ((1, 512, 8, 8), 512, 3, "zeros", False),  # few pixels: summing weights costs more than it saves
+        ((1, 64, 16, 16), 32, 5, "reflect", False),
+        ((16, 64, 16, 16), 32, 5, "reflect", True),
+        ((1, 8, 2, 64), 8, 5, "reflect", False),  # the border is as large as the image
+        ((1, 256, 64, 64), 128, 1, "zeros", False),
+    ],
+)
+def test_it_is_taken_where_images_are_large(
+    shape: tuple[int, ...], outputs: int, size: int, mode: str, expected: bool
+) -> None:
+    x, weight = torch.empty(shape), torch.empty(outputs, shape[1], size, size)
+    assert should_use_subpixel(x, weight, mode) is expected
+
+
+def test_in_half_precision_weights_are_summed_in_float32() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 16, 8, 8).bfloat16(), torch.randn(16, 16, 5, 5)
+    kernels: list[torch.Tensor] = []
 
     def convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        y = F.conv2d(x, weight)
-        convolved.append(y[0, 0].numel() * weight.numel())
-        return y
+        kernels.append(weight)
+        return F.conv2d(x, weight)
 
-    x, weight = torch.randn(1, 2, 64, 64), torch.randn(3, 2, size, size)
-    upsampled_conv2d(x, weight, padding_mode="zeros", convolve=convolve)
-    assert sum(convolved) / (128 * 128 * weight.numel()) == pytest.approx(share, rel=0.05)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = upsampled_conv2d(x, weight, padding_mode="reflect", convolve=convolve)
+    assert kernels[0].dtype == torch.float32 and y.dtype == torch.bfloat16
