@@ -1,8 +1,8 @@
 """Runs the benchmarks and keeps their ratios: `python benchmarks/collect.py [SCRIPT ...]`, or `make bench`.
 
 Writes results/DATE.json beside this file, and compares it with the last one that was made on such a processor. Only
-ratios count, each of two things that took turns in one run: seconds depend on the machine and on its mood. A ratio that
-fell by more than a tenth is named, and the exit status is 1.
+ratios count, each of two things that took turns in one run: seconds depend on the machine and on what else it does. A
+ratio that fell by more than a tenth is named, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def main() -> int:
     args = parser.parse_args()
     start(threads=2)
     found: dict[str, Any] = {"date": date.today().isoformat(), **describe_machine(), "ratios": {}}
-    for script in args.scripts:
-        ratios = run(script)
-        found["ratios"] |= {f"{script}: {name}": ratio for name, ratio in ratios.items()}
     before = find_last(args.out, found["processor"], found["date"])
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"{found['date']}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    for script in args.scripts:
+        ratios = run(script)
+        found["ratios"] |= {f"{script}: {name}": ratio for name, ratio in ratios.items()}
+        path.write_text(json.dumps(found, indent=1) + "\n")  # after each: the next may fail
     print(f"written: {path}")
     if before is None:
         print("nothing to compare with: no earlier results of this processor")

@@ -25,7 +25,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from common import HERE, config_of, start
+from common import HERE, add_json, config_of, ratio, start, write_ratios
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -64,6 +64,7 @@ def run() -> None:
     parser.add_argument("--memory", action="store_true", help="the memory of workers over three epochs, instead")
     parser.add_argument("--workers", type=int, default=2, help="--memory: how many (default 2)")
     parser.add_argument("--latency", action="store_true", help="a store that answers late, instead")
+    add_json(parser)
     args = parser.parse_args()
     start(threads=1)
     cv2.setNumThreads(0)
@@ -75,7 +76,8 @@ def run() -> None:
         return
     print(f"load of the machine over the last minute: {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
-        speed(Path(folder), args.rounds)
+        shares = speed(Path(folder), args.rounds)
+    write_ratios(args.json, shares)
     print(f"load of the machine over the last minute: {os.getloadavg()[0]:.1f}")
 
 
@@ -108,8 +110,11 @@ def stores(folder: Path) -> dict[str, Path]:
 # Speed
 
 
-def speed(folder: Path, rounds: int) -> None:
-    """Prints the table: on one core without processes, then as a process hands batches over."""
+def speed(folder: Path, rounds: int) -> dict[str, float]:
+    """Prints the table: on one core without processes, then as a process hands batches over.
+
+    Returns the share of decoding alone, on one core, of each kind of store.
+    """
     roots = stores(folder)
     loaders = {name: training(root) for name, root in roots.items()}
     plain = Plain(roots["folder"])
@@ -119,7 +124,8 @@ def speed(folder: Path, rounds: int) -> None:
         **{name: partial(collate_all, loader) for name, loader in loaders.items()},
         PLAIN: partial(collate_plainly, plain),
     }
-    table("on one core, batches as a worker makes them (time of the processor)", inside, rounds, time.process_time)
+    heading = "on one core, batches as a worker makes them (time of the processor)"
+    shares = table(heading, inside, rounds, time.process_time)
     streams = {name: training(root, num_workers=1).stream(Position()) for name, root in roots.items()}
     across: dict[str, Callable[[], int]] = {
         DECODING: decoding,
@@ -131,10 +137,16 @@ def speed(folder: Path, rounds: int) -> None:
     expanded = training(roots["folder"], device_work=True).stream(Position())
     whole: dict[str, Callable[[], int]] = {"folder": partial(taken, expanded, SAMPLES // BATCH)}
     table("no worker, labels expanded on the same core (time of the processor)", whole, rounds, time.process_time)
+    return {name: shares[name] for name in roots}
 
 
-def table(heading: str, runs: Mapping[str, Callable[[], int]], rounds: int, clock: Callable[[], float]) -> None:
-    """Runs, which return how many samples they read, take turns. A line for each: its rate, its ratios to two."""
+def table(
+    heading: str, runs: Mapping[str, Callable[[], int]], rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    """Runs, which return how many samples they read, take turns. A line for each: its rate, its ratios to two.
+
+    Returns their ratios to the first.
+    """
     each: dict[str, list[float]] = {name: [] for name in runs}
     for at in range(rounds + 1):
         for name, run in runs.items():
@@ -148,6 +160,8 @@ def table(heading: str, runs: Mapping[str, Callable[[], int]], rounds: int, cloc
         for other in (DECODING, PLAIN) if len(runs) > 1 else ():
             line += f"   of {other} {statistics.median(a / b for a, b in zip(each[other], seconds)):6.2f}"
         print(line)
+    first = next(iter(each.values()))
+    return {name: ratio(first, seconds) for name, seconds in each.items()}
 
 
 def training(root: Path, *, num_workers: int = 0, device_work: bool = False) -> Loader:

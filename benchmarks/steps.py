@@ -1,8 +1,9 @@
 """Seconds and memory of an iteration of every method, in its order of computation and in the reference's, in turns.
 
-`python benchmarks/steps.py [METHOD ...] [--rounds 5] [--variants small]`. The networks are as large as in the
-papers (benchmarks/sizes), on noise, with a VGG-19 of random weights. Each variant runs in a process of its own, which
-waits while another one computes; so its peak memory is its own, and a slow moment of the machine hits all.
+`python benchmarks/steps.py [METHOD ...] [--rounds 5] [--variants small]`. The networks are as large as in the papers
+(benchmarks/sizes), on noise, with a VGG-19 of random weights. Each variant runs in a process of its own, which waits
+while another one computes; so its peak memory is its own, and a slow moment of the machine hits all. "of fp32 peak" is
+the arithmetic of direct convolutions a second, so other algorithms and bf16 may pass 100 %.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def measure(method: str, args: argparse.Namespace, peak: float) -> dict[str, flo
         is_base: _count(method, ["fp32", f"trainer.reference_order={str(is_base).lower()}"])
         for is_base in (True, False)
     }
-    print(f"\n{method}\n{'':28}{'s':>8}{'ratio':>8}{'GiB':>7}{'of peak':>9}")
+    print(f"\n{method}\n{'':28}{'s':>8}{'ratio':>8}{'GiB':>7}{'of fp32 peak':>14}")
     found: dict[str, float] = {}
     for name, worker in workers.items():
         rounds = seconds[name][1:]  # the first warms up
@@ -94,7 +95,7 @@ def measure(method: str, args: argparse.Namespace, peak: float) -> dict[str, flo
         second, memory = statistics.median(rounds), _ask(worker, "memory")
         worker.communicate("end\n")
         gflop = gflops[name == BASE]
-        print(f"{name:28}{second:8.3f}{found[name]:8.2f}{memory:7.2f}{gflop / second / peak:9.0%}", flush=True)
+        print(f"{name:28}{second:8.3f}{found[name]:8.2f}{memory:7.2f}{gflop / second / peak:14.0%}", flush=True)
     return found
 
 
@@ -115,7 +116,10 @@ def _ask(worker: subprocess.Popen[str], question: str) -> float:
     assert worker.stdin is not None and worker.stdout is not None
     worker.stdin.write(question + "\n")
     worker.stdin.flush()
-    return float(worker.stdout.readline())
+    answer = worker.stdout.readline()
+    if not answer:
+        raise SystemExit(f"a process has ended with status {worker.wait()}: is there memory for all variants at once?")
+    return float(answer)
 
 
 def serve(method: str, precision: Any, *overrides: str, threads: int) -> None:
