@@ -22,16 +22,15 @@ from imagier.data.loading.loader import Loader
 from imagier.data.loading.start_methods import hide_script
 from imagier.errors import UserError
 from imagier.recipe import Batch, Position
-from imagier.run import build_data, build_training
+from imagier.run import build_data
 from imagier.run.experiment import read_experiment
 from imagier.run.options import RunOptions
 from imagier.run.process import is_out_of_memory, open_runtime
-from imagier.run.session import log_precision
+from imagier.run.session import build_trainer, set_up_runtime
 from imagier.run.training import allow_recompiling, compile_networks
 from imagier.train import runtime as runtimes
 from imagier.train.memory import count_free_bytes
 from imagier.train.runtime import Precision, Runtime
-from imagier.train.trainer import Trainer
 
 SEED = 0
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -198,17 +197,12 @@ class _Training:
     def __init__(self, setup: Setup, runtime: Runtime) -> None:
         words = [*setup.words, *([] if setup.has_loader else ["data.num_workers=0"])]
         config = read_experiment(setup.source, RunOptions(), words).config
-        cudnn = config.run.cudnn
-        runtimes.set_cudnn(deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
-        log_precision(config, runtime)
+        set_up_runtime(config, runtime, is_compiled=setup.compile)
         loader = build_data.build_train_loader(config, runtime, SEED)
-        known = {"style_classes": build_data.count_classes(loader.dataset)}
-        recipe = build_training.build_recipe(config, runtime, SEED, **known)
-        players = build_training.build_players(config, recipe, runtime)
-        self.trainer = Trainer(recipe, players, runtime, seed=SEED, accumulate=config.trainer.accumulate)
+        self.trainer = build_trainer(config, runtime, loader, SEED)
         if setup.compile:
-            compile_networks(recipe)
-        recipe.train()
+            compile_networks(self.trainer.recipe)
+        self.trainer.recipe.train()
         self.ahead = PREFETCHED * loader.num_workers if setup.has_loader else 0
         self.batches = _load(loader) if setup.has_loader else _hold(loader)
         begin = time.monotonic()

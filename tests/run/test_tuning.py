@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import torch
 import yaml
 from contract import experiment
 
@@ -21,8 +22,9 @@ from imagier.cli import main
 from imagier.config.read import read
 from imagier.errors import RunError, UserError
 from imagier.run import RunOptions, status, tune, tuning
+from imagier.run.process import open_runtime
 from imagier.run.tuning import write_tuned
-from imagier.run.tuning_attempt import Failed, First, Setup, Turn
+from imagier.run.tuning_attempt import Failed, First, Setup, Turn, _Training
 from imagier.run.tuning_rungs import Skipped, _flip, _try_compiling, _try_workers
 
 IMAGES = 2
@@ -321,6 +323,22 @@ def test_loading_and_compiling_are_measured_too(config: Path, monkeypatch: pytes
     assert rows.keys() >= {"as it is", "with loading", "--compile"}
     assert rows["--compile"].first_s > 3 * rows["as it is"].first_s and rows["--compile"].losses < 1e-4
     assert rows["with loading"].losses == 0
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_an_attempt_trains_with_the_flags_of_a_training(config: Path, allowed: bool) -> None:
+    words = f"trainer.tf32={allowed}".lower(), f"cudnn.benchmark={not allowed}".lower()
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    with open_runtime(RunOptions(device="cpu")) as runtime:
+        _Training(Setup(config, words), runtime)
+        assert (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark) == (allowed, allowed, not allowed)
+
+
+def test_what_a_training_refuses_is_no_attempt(config: Path) -> None:
+    setup = Setup(config, ("trainer.checkpoint_activations=[gen]",), compile=True)
+    with open_runtime(RunOptions(device="cpu")) as runtime, pytest.raises(UserError) as caught:
+        _Training(setup, runtime)
+    assert (caught.value.where, caught.value.code) == ("trainer.checkpoint_activations", "not-compiled")
 
 
 def test_missing_data_are_the_usual_error(config: Path, tmp_path: Path) -> None:
