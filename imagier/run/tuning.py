@@ -42,6 +42,12 @@ RESERVE_BYTES = 512 * 2**20
 TIME_IS_OVER = "the time was over"
 AS_IT_IS = Change("as it is")
 
+CHANGES = (
+    ("trainer.precision=fp32", "cudnn.benchmark=false", "data.num_workers=0"),
+    ("trainer.precision=bf16", "cudnn.benchmark=true", "data.num_workers=1"),
+)
+"""What could win, in all sections; one of the two values is another than now."""
+
 Verdict = Literal["kept", "", "offered", "not finite"]
 
 
@@ -102,8 +108,13 @@ def tune(
 
 
 def check_target(source: Path, words: Sequence[str], path: Path, *, overwrite: bool) -> None:
-    """UserError if `write_tuned` could not do it."""
-    _edit_file(source, words)
+    """UserError if `write_tuned` could not do it, whatever wins."""
+    for keys in CHANGES:
+        _edit_file(source, [*words, *keys])
+    _check_free(path, overwrite=overwrite)
+
+
+def _check_free(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         advice = "name another file, or give `overwrite`"
         raise UserError("there is such a file already", where=f"write {path}", advice=advice, code="file-exists")
@@ -114,8 +125,8 @@ def write_tuned(source: Path, words: Sequence[str], path: Path, *, overwrite: bo
 
     UserError if `path` exists, unless it may be overwritten, if it cannot be written, or if `source` cannot be edited.
     """
-    check_target(source, words, path, overwrite=overwrite)
     text = _edit_file(source, words)
+    _check_free(path, overwrite=overwrite)
     try:
         with write_atomic(path) as file:
             file.write(text.encode())

@@ -72,15 +72,31 @@ def _try_precisions(best: Best) -> Tries:
         yield Skipped("fp16", "it needs a GPU of Nvidia")
 
 
-def _flip(key: str) -> Rung:
-    """Tries the other value of a key of the section `trainer` that is true or false, if there is such a key."""
+def _flip(key: str, find_obstacle: Callable[[Best], str] = lambda best: "") -> Rung:
+    """Tries the other value of a key of the section `trainer` that is true or false, if there is such a key.
+
+    find_obstacle: why it would change nothing; empty if it may change something.
+    """
 
     def try_other(best: Best) -> Tries:
-        if key in {field.name for field in dataclasses.fields(schema.Trainer)}:
-            word = f"{key}={str(not getattr(best.config.trainer, key)).lower()}"
-            yield Change(word, (f"trainer.{word}",))
+        if key not in {field.name for field in dataclasses.fields(schema.Trainer)}:
+            return
+        word = f"{key}={str(not getattr(best.config.trainer, key)).lower()}"
+        obstacle = find_obstacle(best)
+        yield Skipped(word, obstacle) if obstacle else Change(word, (f"trainer.{word}",))
 
     return try_other
+
+
+def _find_obstacle_to_subpixel(best: Best) -> str:
+    if best.first.device != "cpu":
+        return "it is for CPUs"
+    return "reference_order does without it" if best.config.recipe.options.get("reference_order") else ""
+
+
+def _find_obstacle_to_winograd(best: Best) -> str:
+    is_single = best.first.precision == "fp32"
+    return _find_obstacle_to_subpixel(best) if is_single else "it is for fp32"
 
 
 def _try_cudnn(best: Best) -> Tries:
@@ -138,8 +154,8 @@ def _try_compiling(best: Best) -> Tries:
 RUNGS: Sequence[Rung] = (
     _try_precisions,
     _flip("channels_last"),
-    _flip("winograd"),
-    _flip("subpixel"),
+    _flip("winograd", _find_obstacle_to_winograd),
+    _flip("subpixel", _find_obstacle_to_subpixel),
     _try_cudnn,
     _try_workers,
     _try_accumulating,

@@ -25,7 +25,7 @@ from imagier.run import RunOptions, status, tune, tuning
 from imagier.run.process import open_runtime
 from imagier.run.tuning import write_tuned
 from imagier.run.tuning_attempt import Failed, First, Setup, Turn, _Training
-from imagier.run.tuning_rungs import Skipped, _flip, _try_compiling, _try_workers
+from imagier.run.tuning_rungs import RUNGS, Best, Change, Skipped, _flip, _try_compiling, _try_workers
 
 IMAGES = 2
 GIB = 2**30
@@ -157,6 +157,35 @@ def test_a_rung_is_a_line(run_on: Callable, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(tuning, "RUNGS", (_flip("image_to_tensorboard"), _flip("no_such_key")))
     result = run_on(Machine(by(image_to_tensorboard=0.5)))
     assert result.words == ["trainer.image_to_tensorboard=false"] and len(result.rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "device", "precision", "tried"),
+    [
+        ([], "cpu", "fp32", ["winograd", "subpixel"]),
+        ([], "cpu", "bf16", ["subpixel"]),
+        ([], "other", "fp32", []),
+        (["trainer.reference_order=true"], "cpu", "fp32", []),
+    ],
+)
+def test_algorithms_are_tried_only_where_they_are_used(
+    config: Path, words: list[str], device: str, precision: str, tried: list[str]
+) -> None:
+    first = replace(_Attempt(Machine(by()), Setup(config)).first, device=device, precision=precision)
+    best = Best(read(config, words)[0], first)
+    changes = {each.name.partition("=")[0]: each for rung in RUNGS[2:4] for each in rung(best)}
+    assert list(changes) == ["winograd", "subpixel"], "those that are not tried are named"
+    assert [name for name, change in changes.items() if isinstance(change, Change)] == tried
+
+
+@pytest.mark.parametrize("key", ["trainer", "data", "cudnn"])
+def test_a_section_that_is_written_once_for_two_is_told_before_anything_is_tried(config: Path, key: str) -> None:
+    tree = yaml.safe_load(config.read_text())
+    shared = tree.setdefault(key, {})
+    config.write_text(yaml.dump({"also": shared, **tree}, sort_keys=False))
+    with pytest.raises(UserError) as caught:
+        tuning.check_target(config, [], config.with_name("tuned.yaml"), overwrite=False)
+    assert caught.value.code == "cannot-edit"
 
 
 def test_what_fails_is_named_and_the_rest_goes_on(run_on: Callable) -> None:
