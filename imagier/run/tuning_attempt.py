@@ -56,7 +56,7 @@ class Setup:
     """What is tried."""
 
     source: Path | Mapping[str, Any]
-    words: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     """Overrides of the config."""
     compile: bool = False
     has_loader: bool = False
@@ -65,7 +65,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class First:
+class FirstStep:
     """What the first iteration shows, before any update: of the same weights, batch and seed in every attempt."""
 
     device: str
@@ -123,7 +123,7 @@ class Attempt:
             self._process.start()
         other.close()
         try:
-            self.first: First = self._receive(deadline)
+            self.first_step: FirstStep = self._receive(deadline)
         except BaseException:
             self._process.kill()
             self.close()
@@ -165,7 +165,7 @@ class Attempt:
 
 
 def _train(connection: Connection, setup: Setup) -> None:
-    """Sends a First, and a Turn for each number of iterations that is received; or why that cannot be."""
+    """Sends a FirstStep, and a Turn for each number of iterations that is received; or why that cannot be."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; it is for the first
     logging.disable()
     options = RunOptions(device=setup.device, single_process=True, owns_process=True)
@@ -173,7 +173,7 @@ def _train(connection: Connection, setup: Setup) -> None:
         with open_runtime(options) as runtime, allow_recompiling(setup.compile):
             training = _Training(setup, runtime)
             with closing(training.batches):
-                connection.send(training.first)
+                connection.send(training.first_step)
                 while True:
                     connection.send(training.take_turn(connection.recv()))
     except (EOFError, ConnectionError):
@@ -195,8 +195,8 @@ class _Training:
     """A training without hooks, checkpoints and scores."""
 
     def __init__(self, setup: Setup, runtime: Runtime) -> None:
-        words = [*setup.words, *([] if setup.has_loader else ["data.num_workers=0"])]
-        config = read_experiment(setup.source, RunOptions(), words).config
+        overrides = [*setup.overrides, *([] if setup.has_loader else ["data.num_workers=0"])]
+        config = read_experiment(setup.source, RunOptions(), overrides).config
         set_up_runtime(config, runtime, is_compiled=setup.compile)
         loader = build_data.build_train_loader(config, runtime, SEED)
         self.trainer = build_trainer(config, runtime, loader, SEED)
@@ -207,7 +207,7 @@ class _Training:
         self.batches = _load(loader) if setup.has_loader else _hold(loader)
         begin = time.monotonic()
         losses, gradients = self._compute_first_gradients(next(self.batches))
-        self.first = First(
+        self.first_step = FirstStep(
             runtime.device.type,
             runtime.precision,
             _list_precisions(runtime),
