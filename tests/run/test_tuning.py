@@ -26,6 +26,7 @@ from imagier.run.process import open_runtime
 from imagier.run.tuning import write_tuned
 from imagier.run.tuning_attempt import Failed, FirstStep, Setup, Turn, _Training
 from imagier.run.tuning_stages import STAGES, Best, Change, Skipped, _flip, _try_compiling, _try_workers
+from imagier.train import runtime as runtimes
 
 IMAGES = 2
 GIB = 2**30
@@ -355,12 +356,15 @@ def test_loading_and_compiling_are_measured_too(config: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_an_attempt_trains_with_the_flags_of_a_training(config: Path, allowed: bool) -> None:
+def test_an_attempt_trains_with_the_flags_of_a_training(
+    config: Path, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = f"trainer.tf32={allowed}".lower(), f"cudnn.benchmark={not allowed}".lower()
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    seen: list[bool] = []
+    monkeypatch.setattr(runtimes, "set_tf32", lambda tf32, *_: seen.append(tf32))  # changes nothing on CPUs
     with open_runtime(RunOptions(device="cpu")) as runtime:
         _Training(Setup(config, words), runtime)
-        assert (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark) == (allowed, allowed, not allowed)
+        assert seen == [allowed] and torch.backends.cudnn.benchmark is not allowed
 
 
 def test_what_a_training_refuses_is_no_attempt(config: Path) -> None:
