@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
         print("for the rest, give it more --minutes")
     _print_winners(result)
     if args.write is not None:
-        words = [*args.overrides, *result.words]
-        write_tuned(args.config, words, args.write, overwrite=args.overwrite)
+        overrides = [*args.overrides, *result.overrides]
+        write_tuned(args.config, overrides, args.write, overwrite=args.overwrite)
         print(f"written: {args.write}")
     return status.DONE
 
@@ -70,10 +70,10 @@ def _print_winners(result: TuneResult) -> None:
     for row in result.rows:
         if row.verdict == "offered" and row.ratio is not None and row.ratio[1] > 1:
             print(f"offered: {row.name}: {row.ratio[0]:.2f} times as fast, but it changes what is trained")
-    if result.words:
+    if result.overrides:
         print("faster, and kept:")
-        print(dump(load_mapping({}, result.words).tree), end="")
+        print(dump(load_mapping({}, result.overrides).tree), end="")
     if result.compile:
         print("faster, and kept: imagier train --compile")
-    if not (result.words or result.compile):
+    if not (result.overrides or result.compile):
         print("nothing that was tried is faster than the config as it is")

@@ -25,7 +25,7 @@ def edit(text: str, overrides: Sequence[str], name: str) -> str:
             value = load_mapping({}, [override]).get(tuple(keys))
             changed = _set(changed, keys, dump_inline([value])[1:-1])  # as it may stand in braces, too
         is_right = load_text(changed, name).tree == load_text(text, name, overrides).tree
-    except ConfigError:
+    except (ConfigError, yaml.YAMLError):  # an earlier change left a text that is no YAML
         is_right = False
     if not is_right:
         what = f"its text cannot be changed to hold {' '.join(overrides)}"
@@ -69,17 +69,23 @@ def _insert(text: str, node: yaml.Node, keys: Sequence[str], value: str, *, is_r
     flow = value
     for key in reversed(keys):
         flow = f"{{{key}: {flow}}}"
+    if node is None:  # comments alone
+        return f"{text.rstrip()}\n{flow}\n".lstrip()
     if not isinstance(node, yaml.MappingNode):  # nothing, or what `edit` will not find right
         return _replace(text, node, flow)
     if node.flow_style:
-        end = node.end_mark.index - 1
-        return f"{text[:end].rstrip()}{', ' if node.value else ''}{flow[1:-1]}{text[end:]}"
+        brace = node.end_mark.index - 1
+        last = [token for token in yaml.scan(text) if token.end_mark.index <= brace][-1]
+        at = last.end_mark.index
+        between = {"{": "", ",": " "}.get(text[at - 1], ", ")
+        return f"{text[:at]}{between}{flow[1:-1]}{text[at:]}"
     first, child = node.value[0]
     column = first.start_mark.column
     lines = [f"{' ' * (column + _INDENT * depth)}{key}:" for depth, key in enumerate(keys)]
     block = "\n".join([*lines[:-1], f"{lines[-1]} {value}"])
     if is_root:
-        return f"{text.rstrip()}\n{block}\n"
+        end = node.end_mark.index  # before a "..."
+        return f"{text[:end].rstrip()}\n{block}\n{text[end:]}"
     if isinstance(child, yaml.ScalarNode) and child.start_mark.line == child.end_mark.line == first.start_mark.line:
         at = _line_end(text, child.end_mark.index)  # below the first entry, which often is the type
         return f"{text[:at]}\n{block}{text[at:]}"

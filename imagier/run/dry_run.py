@@ -18,7 +18,15 @@ from imagier.run.experiment import Experiment
 from imagier.run.options import RunOptions
 from imagier.run.rehearsal import rehearse
 from imagier.run.resume_plan import ResumePlan, choose_logdir
-from imagier.run.session import Session, announce, announce_end, check_data, describe_size, log_precision
+from imagier.run.session import (
+    Session,
+    announce,
+    announce_end,
+    check_compiling,
+    check_data,
+    describe_size,
+    log_precision,
+)
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 
@@ -34,6 +42,7 @@ def dry_run(experiment: Experiment, options: RunOptions, runtime: Runtime) -> Se
     """
     config, problems = experiment.config, _Problems()
     log_precision(config, runtime)
+    problems.collect(lambda: check_compiling(config, is_compiled=options.compile))
     logdir = problems.collect(lambda: choose_logdir(options, runtime, experiment.name))
     resolved = None if logdir is None else problems.collect(lambda: ResumePlan.resolve(options, logdir, runtime))
     plan, found = (None, None) if resolved is None else resolved

@@ -23,7 +23,7 @@ from imagier.train import runtime as runtimes
 from imagier.train.clock import Stopwatch
 from imagier.train.runtime import Runtime
 from imagier.train.scoring import Scorer
-from imagier.train.trainer import Trainer, no_clock
+from imagier.train.trainer import Clock, Trainer, no_clock
 
 logger = logging.getLogger(__name__)
 
@@ -70,36 +70,29 @@ def build_session(
 
     held_out_batches: evaluate on this many batches instead of on the whole held-out set.
     """
-    cudnn, trainer = config.run.cudnn, config.trainer
-    if options.compile and trainer.checkpoint_activations:
-        advice = "leave it out, or --compile"
-        raise UserError("is not compiled", where="trainer.checkpoint_activations", advice=advice, code="not-compiled")
-    runtimes.set_cudnn(deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
-    runtimes.set_tf32(trainer.tf32)
-    log_precision(config, runtime)
+    set_up_runtime(config, runtime, is_compiled=options.compile)
     training, held_out = _build_loaders(config, runtime, plan.seed, held_out_batches)
     check_data(config, runtime, training, held_out)
-    recipe = build_training.build_recipe(
-        config, runtime, plan.seed, style_classes=build_data.count_classes(training.dataset)
-    )
     stopwatch = Stopwatch(runtime) if config.run.speed_benchmark else None
-    return Session(
-        config,
-        options,
-        plan,
-        Trainer(
-            recipe,
-            build_training.build_players(config, recipe, runtime),
-            runtime,
-            seed=plan.seed,
-            accumulate=trainer.accumulate,
-            clock=stopwatch or no_clock,
-        ),
-        training,
-        held_out,
-        None if held_out is None else build_scorer(config, recipe, runtime, held_out),
-        stopwatch,
-    )
+    trainer = build_trainer(config, runtime, training, plan.seed, stopwatch or no_clock)
+    scorer = None if held_out is None else build_scorer(config, trainer.recipe, runtime, held_out)
+    return Session(config, options, plan, trainer, training, held_out, scorer, stopwatch)
+
+
+def set_up_runtime(config: Config, runtime: Runtime, *, is_compiled: bool) -> None:
+    """Sets cudnn's flags, TF32 and the precision for a training. UserError if it cannot be compiled, but is to be."""
+    check_compiling(config, is_compiled=is_compiled)
+    cudnn = config.run.cudnn
+    runtimes.set_cudnn(deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
+    runtimes.set_tf32(config.trainer.tf32)
+    log_precision(config, runtime)
+
+
+def check_compiling(config: Config, *, is_compiled: bool) -> None:
+    """UserError if networks are to be compiled that cannot be."""
+    if is_compiled and config.trainer.checkpoint_activations:
+        advice = "leave it out, or --compile"
+        raise UserError("is not compiled", where="trainer.checkpoint_activations", advice=advice, code="not-compiled")
 
 
 def log_precision(config: Config, runtime: Runtime) -> None:
@@ -107,6 +100,14 @@ def log_precision(config: Config, runtime: Runtime) -> None:
     trainer = config.trainer
     runtime.precision, why = runtimes.choose_precision(trainer.precision, trainer.amp_config.enabled, runtime.device)
     logger.info(f"{runtime.describe()} ({why})")
+
+
+def build_trainer(config: Config, runtime: Runtime, training: Loader, seed: int, clock: Clock = no_clock) -> Trainer:
+    """Recipe and players with first weights, for the data of a loader. UserError if config or weights are wrong."""
+    classes = build_data.count_classes(training.dataset)
+    recipe = build_training.build_recipe(config, runtime, seed, style_classes=classes)
+    players = build_training.build_players(config, recipe, runtime)
+    return Trainer(recipe, players, runtime, seed=seed, accumulate=config.trainer.accumulate, clock=clock)
 
 
 def describe_size(config: Config, recipe: Recipe, training: Loader | None, held_out: Loader | None) -> str:

@@ -18,8 +18,8 @@ from imagier.config.load import load
 from imagier.errors import RunError, UserError
 from imagier.run.experiment import ConfigSource, read_experiment
 from imagier.run.options import RunOptions
-from imagier.run.tuning_attempt import Attempt, Failed, First, Setup
-from imagier.run.tuning_rungs import RUNGS, Best, Change, Ratio, Rung, Skipped, Tries
+from imagier.run.tuning_attempt import Attempt, Failed, FirstStep, Setup
+from imagier.run.tuning_stages import STAGES, Best, Change, Ratio, Skipped, Stage, Tries
 from imagier.train.disk import write_atomic
 from imagier.train.memory import count_free_bytes
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 MARGIN, SURE = 1.02, 3.0
 """A change is kept if it is so many times as fast, and if that is so many standard errors above 1: of five changes that
-do nothing, in noise of 20 %, one is kept in twenty such ladders."""
+do nothing, in noise of 20 %, one is kept in twenty such searches."""
 
 FEWEST_ROUNDS, ENOUGH_ROUNDS, MOST_ROUNDS = 4, 6, 15
 """Where time is short; where it is clear who wins, by twice as many standard errors; else."""
@@ -40,7 +40,13 @@ RESERVE_BYTES = 512 * 2**20
 """Memory of the machine that stays free; on a small one an eighth of what is free."""
 
 TIME_IS_OVER = "the time was over"
-AS_IT_IS = Change("as it is")
+BASELINE = Change("as it is")
+
+CHANGES = (
+    ("trainer.precision=fp32", "cudnn.benchmark=false", "data.num_workers=0"),
+    ("trainer.precision=bf16", "cudnn.benchmark=true", "data.num_workers=1"),
+)
+"""What could win, in all sections; one of the two values is another than now."""
 
 Verdict = Literal["kept", "", "offered", "not finite"]
 
@@ -74,7 +80,7 @@ class TuneResult:
     """The config as it is, then what was tried, in order."""
     skipped: list[Skipped]
     """What was not tried, and why."""
-    words: list[str]
+    overrides: list[str]
     """The keys that won ("trainer.precision=bf16"), for the config; empty: nothing is faster."""
     compile: bool
     """Compiling won, too."""
@@ -92,30 +98,35 @@ def tune(
     experiment = read_experiment(config, options, overrides)
     experiment.log_notes()
     source = experiment.path if experiment.path is not None else experiment.config.to_dict()
-    words = tuple(overrides) if experiment.path is not None else ()
-    ladder = _Ladder(source, words, options.device, time.monotonic() + 60 * minutes)
+    given = tuple(overrides) if experiment.path is not None else ()
+    search = _Search(source, given, options.device, time.monotonic() + 60 * minutes)
     try:
-        ladder.climb()
+        search.run()
     finally:
-        ladder.close()
-    return ladder.summarize()
+        search.close()
+    return search.summarize()
 
 
-def check_target(source: Path, words: Sequence[str], path: Path, *, overwrite: bool) -> None:
-    """UserError if `write_tuned` could not do it."""
-    _edit_file(source, words)
+def check_target(source: Path, overrides: Sequence[str], path: Path, *, overwrite: bool) -> None:
+    """UserError if `write_tuned` could not do it, whatever wins."""
+    for keys in CHANGES:
+        _edit_file(source, [*overrides, *keys])
+    _check_free(path, overwrite=overwrite)
+
+
+def _check_free(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         advice = "name another file, or give `overwrite`"
         raise UserError("there is such a file already", where=f"write {path}", advice=advice, code="file-exists")
 
 
-def write_tuned(source: Path, words: Sequence[str], path: Path, *, overwrite: bool = False) -> None:
+def write_tuned(source: Path, overrides: Sequence[str], path: Path, *, overwrite: bool = False) -> None:
     """Writes the config of a file with these values to another one, whole or not at all; comments and order stay.
 
     UserError if `path` exists, unless it may be overwritten, if it cannot be written, or if `source` cannot be edited.
     """
-    check_target(source, words, path, overwrite=overwrite)
-    text = _edit_file(source, words)
+    text = _edit_file(source, overrides)
+    _check_free(path, overwrite=overwrite)
     try:
         with write_atomic(path) as file:
             file.write(text.encode())
@@ -123,20 +134,20 @@ def write_tuned(source: Path, words: Sequence[str], path: Path, *, overwrite: bo
         raise UserError(f"cannot be written: {error.strerror}", where=path, code="unwritable-file") from error
 
 
-def _edit_file(source: Path, words: Sequence[str]) -> str:
+def _edit_file(source: Path, overrides: Sequence[str]) -> str:
     load(source)  # says what is wrong with it
-    return edit(source.read_bytes().decode("utf-8-sig"), words, str(source))
+    return edit(source.read_bytes().decode("utf-8-sig"), overrides, str(source))
 
 
 class _Runner:
-    """Somebody who trains."""
+    """An attempt, and what its turns took."""
 
     def __init__(self, setup: Setup, reserve_bytes: int, deadline: float | None = None) -> None:
         self.attempt = Attempt(setup, reserve_bytes=reserve_bytes, deadline=deadline)
-        self.first = self.attempt.first
+        self.first_step = self.attempt.first_step
         self.seconds: list[float] = []
         """Of an iteration, in each of its turns."""
-        self.peak_bytes = self.first.peak_bytes
+        self.peak_bytes = self.first_step.peak_bytes
         self.is_finite = True
         self.is_there = True
         """False: it was ended to free its memory for others."""
@@ -159,7 +170,7 @@ class _Runner:
     @property
     def rate(self) -> float:
         """Images a second."""
-        return self.first.images / self.step_s
+        return self.first_step.images / self.step_s
 
     def close(self) -> None:
         if self.is_there:
@@ -167,17 +178,17 @@ class _Runner:
         self.is_there = False
 
 
-class _Ladder:
-    """One change after the other, each on top of those that were kept."""
+class _Search:
+    """A greedy search: one change after the other, each on top of those that were kept."""
 
     def __init__(self, source: Path | Mapping[str, Any], given: tuple[str, ...], device: str, deadline: float) -> None:
         self.source, self.given, self.device, self.deadline = source, given, device, deadline
         self.reserve_bytes = min(RESERVE_BYTES, (count_free_bytes() or 0) // 8)
         self.rows: list[Row] = []
-        self.firsts: list[First] = []
+        self.first_steps: list[FirstStep] = []
         """That of each row."""
         self.skipped: list[Skipped] = []
-        self.words: list[str] = []
+        self.overrides: list[str] = []
         self.compile = False
         self.runners: list[_Runner] = []
         """The best so far; while workers are tried, also the best that loads."""
@@ -188,25 +199,25 @@ class _Ladder:
     def best(self) -> _Runner:
         return self.runners[0]
 
-    def climb(self) -> None:
+    def run(self) -> None:
         """Tries everything."""
         begin = time.monotonic()
         try:
-            self.runners.append(_Runner(self._set_up(AS_IT_IS), self.reserve_bytes))
+            self.runners.append(_Runner(self._set_up(BASELINE), self.reserve_bytes))
             self.start_s = time.monotonic() - begin
             while len(self.best.seconds) < FEWEST_ROUNDS and time.monotonic() < begin + 2 * self.start_s:
                 self.best.take_turn(1)
         except Failed as failed:
             raise RunError(f"the config cannot be trained as it is: {failed}") from failed
-        self._add_row(AS_IT_IS.name, self.best, None, "")
-        for number, rung in enumerate(RUNGS):
+        self._add_row(BASELINE.name, self.best, None, "")
+        for number, stage in enumerate(STAGES):
             left = max(0.0, self.deadline - time.monotonic())
-            self._climb_rung(rung, time.monotonic() + left / (len(RUNGS) - number))
+            self._run_stage(stage, time.monotonic() + left / (len(STAGES) - number))
 
-    def _climb_rung(self, rung: Rung, end: float) -> None:
+    def _run_stage(self, stage: Stage, end: float) -> None:
         """end: when the rounds should be over, if there were enough of them."""
-        config = read_experiment(self.source, RunOptions(), [*self.given, *self.words]).config
-        tries = rung(Best(config, self.best.first))
+        config = read_experiment(self.source, RunOptions(), [*self.given, *self.overrides]).config
+        tries = stage(Best(config, self.best.first_step))
         ratio: Ratio | None = None
         while (change := _send(tries, ratio)) is not None:
             ratio = None
@@ -240,7 +251,7 @@ class _Ladder:
         )
         self._add_row(change.name, runner, (median, low, high), verdict if runner.is_finite else "not finite")
         if verdict == "kept":
-            self.words += change.words
+            self.overrides += change.overrides
             self.compile |= change.compile
             standard.close()
             self.runners[-1] = runner
@@ -254,12 +265,12 @@ class _Ladder:
         """Images a second by those of the standard, in each round. They take turns, so that a slow moment hits both."""
         steps = ceil(TURN_S / standard.step_s)
         if has_loader:
-            steps = max(steps, min(2 * runner.first.workers, ceil(LONGEST_TURN_S / standard.step_s)))
+            steps = max(steps, min(2 * runner.first_step.workers, ceil(LONGEST_TURN_S / standard.step_s)))
         ratios: list[float] = []
         while len(ratios) < MOST_ROUNDS:
             order = (standard, runner) if len(ratios) % 2 else (runner, standard)  # of a machine that gets slower
             seconds = {one: one.take_turn(steps) for one in order}
-            ratios.append(seconds[standard] / seconds[runner] * runner.first.images / standard.first.images)
+            ratios.append(seconds[standard] / seconds[runner] * runner.first_step.images / standard.first_step.images)
             if len(ratios) >= FEWEST_ROUNDS and time.monotonic() > end:
                 break
             if len(ratios) >= ENOUGH_ROUNDS:
@@ -269,7 +280,7 @@ class _Ladder:
         return ratios
 
     def _start(self, change: Change) -> _Runner:
-        """Somebody with a change. If its memory and that of the others are too much together, they end first."""
+        """An attempt with a change. If its memory and that of the others are too much together, they end first."""
         setup = self._set_up(change)
         self._make_room(self.best.peak_bytes * change.growth)
         try:
@@ -284,7 +295,7 @@ class _Ladder:
 
     def _make_room(self, needed: float) -> None:
         free = count_free_bytes()
-        if self.best.first.device != "cpu" or free is None or needed < free - self.reserve_bytes:
+        if self.best.first_step.device != "cpu" or free is None or needed < free - self.reserve_bytes:
             return
         most = free - self.reserve_bytes + sum(runner.peak_bytes for runner in self.runners if runner.is_there)
         if needed > most:
@@ -298,23 +309,23 @@ class _Ladder:
         self.close()
 
     def _set_up(self, change: Change) -> Setup:
-        words = (*self.given, *self.words, *change.words)
-        return Setup(self.source, words, self.compile or change.compile, change.has_loader, self.device)
+        overrides = (*self.given, *self.overrides, *change.overrides)
+        return Setup(self.source, overrides, self.compile or change.compile, change.has_loader, self.device)
 
     def _skip(self, name: str, why: str) -> None:
         self.skipped.append(Skipped(name, why))
         logger.info(f"{name}: {why}")
 
     def _add_row(self, name: str, runner: _Runner, ratio: Ratio | None, verdict: Verdict) -> None:
-        first = runner.first
+        first = runner.first_step
         self.rows.append(Row(name, runner.rate, ratio, runner.peak_bytes, first.seconds, None, None, verdict))
-        self.firsts.append(first)
+        self.first_steps.append(first)
         than = "" if ratio is None else f", {ratio[0]:.2f} times as fast as the best before"
         logger.info(f"{name}: {runner.rate:.3g} images/s{than}{verdict and f': {verdict}'}")
 
     def summarize(self) -> TuneResult:
         """All that was found."""
-        base = next((first for first in self.firsts if first.precision == "fp32"), None)
+        base = next((first for first in self.first_steps if first.precision == "fp32"), None)
         rows = [
             row
             if base is None
@@ -323,9 +334,9 @@ class _Ladder:
                 losses=_compare(first.losses, base.losses) if first.images == base.images else None,
                 gradients=_compare(first.gradients, base.gradients) if first.images == base.images else None,
             )
-            for row, first in zip(self.rows, self.firsts)
+            for row, first in zip(self.rows, self.first_steps)
         ]
-        return TuneResult(rows, self.skipped, self.words, self.compile)
+        return TuneResult(rows, self.skipped, self.overrides, self.compile)
 
     def close(self) -> None:
         """Ends all processes."""

@@ -22,16 +22,15 @@ from imagier.data.loading.loader import Loader
 from imagier.data.loading.start_methods import hide_script
 from imagier.errors import UserError
 from imagier.recipe import Batch, Position
-from imagier.run import build_data, build_training
+from imagier.run import build_data
 from imagier.run.experiment import read_experiment
 from imagier.run.options import RunOptions
 from imagier.run.process import is_out_of_memory, open_runtime
-from imagier.run.session import log_precision
+from imagier.run.session import build_trainer, set_up_runtime
 from imagier.run.training import allow_recompiling, compile_networks
 from imagier.train import runtime as runtimes
 from imagier.train.memory import count_free_bytes
 from imagier.train.runtime import Precision, Runtime
-from imagier.train.trainer import Trainer
 
 SEED = 0
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -57,7 +56,7 @@ class Setup:
     """What is tried."""
 
     source: Path | Mapping[str, Any]
-    words: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     """Overrides of the config."""
     compile: bool = False
     has_loader: bool = False
@@ -66,7 +65,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class First:
+class FirstStep:
     """What the first iteration shows, before any update: of the same weights, batch and seed in every attempt."""
 
     device: str
@@ -124,7 +123,7 @@ class Attempt:
             self._process.start()
         other.close()
         try:
-            self.first: First = self._receive(deadline)
+            self.first_step: FirstStep = self._receive(deadline)
         except BaseException:
             self._process.kill()
             self.close()
@@ -166,7 +165,7 @@ class Attempt:
 
 
 def _train(connection: Connection, setup: Setup) -> None:
-    """Sends a First, and a Turn for each number of iterations that is received; or why that cannot be."""
+    """Sends a FirstStep, and a Turn for each number of iterations that is received; or why that cannot be."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; it is for the first
     logging.disable()
     options = RunOptions(device=setup.device, single_process=True, owns_process=True)
@@ -174,7 +173,7 @@ def _train(connection: Connection, setup: Setup) -> None:
         with open_runtime(options) as runtime, allow_recompiling(setup.compile):
             training = _Training(setup, runtime)
             with closing(training.batches):
-                connection.send(training.first)
+                connection.send(training.first_step)
                 while True:
                     connection.send(training.take_turn(connection.recv()))
     except (EOFError, ConnectionError):
@@ -196,24 +195,19 @@ class _Training:
     """A training without hooks, checkpoints and scores."""
 
     def __init__(self, setup: Setup, runtime: Runtime) -> None:
-        words = [*setup.words, *([] if setup.has_loader else ["data.num_workers=0"])]
-        config = read_experiment(setup.source, RunOptions(), words).config
-        cudnn = config.run.cudnn
-        runtimes.set_cudnn(deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
-        log_precision(config, runtime)
+        overrides = [*setup.overrides, *([] if setup.has_loader else ["data.num_workers=0"])]
+        config = read_experiment(setup.source, RunOptions(), overrides).config
+        set_up_runtime(config, runtime, is_compiled=setup.compile)
         loader = build_data.build_train_loader(config, runtime, SEED)
-        known = {"style_classes": build_data.count_classes(loader.dataset)}
-        recipe = build_training.build_recipe(config, runtime, SEED, **known)
-        players = build_training.build_players(config, recipe, runtime)
-        self.trainer = Trainer(recipe, players, runtime, seed=SEED, accumulate=config.trainer.accumulate)
+        self.trainer = build_trainer(config, runtime, loader, SEED)
         if setup.compile:
-            compile_networks(recipe)
-        recipe.train()
+            compile_networks(self.trainer.recipe)
+        self.trainer.recipe.train()
         self.ahead = PREFETCHED * loader.num_workers if setup.has_loader else 0
         self.batches = _load(loader) if setup.has_loader else _hold(loader)
         begin = time.monotonic()
         losses, gradients = self._compute_first_gradients(next(self.batches))
-        self.first = First(
+        self.first_step = FirstStep(
             runtime.device.type,
             runtime.precision,
             _list_precisions(runtime),

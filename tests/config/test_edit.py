@@ -93,3 +93,35 @@ def test_a_merged_section_gets_a_value_of_its_own() -> None:
 def test_a_file_without_an_end_of_line_gets_one() -> None:
     assert edit("a:\n  b: 1", ["a.c=2"], "x") == "a:\n  b: 1\n  c: 2"
     assert edit("a: 1", ["b.c=2"], "x") == "a: 1\nb:\n  c: 2\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("a: {b: 1,}\n", "a: {b: 1, c: 2, d: 3}\n"),
+        ("a: {\n  b: 1,  # few\n}\n", "a: {\n  b: 1, c: 2, d: 3  # few\n}\n"),
+        ("a: {\n  b: 1  # few\n}\n", "a: {\n  b: 1, c: 2, d: 3  # few\n}\n"),
+        ("x: &x 1\na: {b: *x}\n", "x: &x 1\na: {b: *x, c: 2, d: 3}\n"),
+        ("a: { }\n", "a: {c: 2, d: 3 }\n"),
+        ("b: 1\n...\n", "b: 1\na:\n  d: 3\n  c: 2\n...\n"),
+        ("# few\n", "# few\n{a: {c: 2, d: 3}}\n"),
+        ("", "{a: {c: 2, d: 3}}\n"),
+    ],
+)
+def test_values_are_added_one_after_the_other_in_whatever_form(text: str, changed: str) -> None:
+    added = edit(text, ["a.c=2", "a.d=3"], "x")
+    assert sorted(added.splitlines()) == sorted(changed.splitlines())
+    before, after = yaml.safe_load(text) or {}, yaml.safe_load(added)
+    assert after == {**before, "a": {**before.get("a", {}), "c": 2, "d": 3}}
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [1, 2]\n", "a: {b: 'x,', c}\n", "a: 1\n--- \nb: 1\n", "? [a, b]\n: 1\n", "a: !x {b: 1}\n"]
+)
+def test_a_text_in_an_odd_form_holds_the_values_or_is_refused(text: str) -> None:
+    try:
+        tree = yaml.safe_load(edit(text, ["a.k=1", "c.d=2"], "odd.yaml"))
+    except UserError as error:
+        assert "odd.yaml" in str(error.where)
+    else:
+        assert tree["a"]["k"] == 1 and tree["c"]["d"] == 2

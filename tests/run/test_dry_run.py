@@ -63,6 +63,13 @@ def test_a_single_mistake_keeps_its_place_and_code(data: Path, tmp_path: Path) -
     assert (caught.value.where, caught.value.code) == ("trainer: dis.num_classes", "too-few-classes")
 
 
+def test_compiling_is_refused_as_in_a_training(data: Path, tmp_path: Path) -> None:
+    config = config_of("spade", data, "trainer.checkpoint_activations=[gen]")
+    with pytest.raises(UserError) as caught:
+        dry_run(Experiment(config), RunOptions(logdir=tmp_path / "run", compile=True), CPU)
+    assert (caught.value.where, caught.value.code) == ("trainer.checkpoint_activations", "not-compiled")
+
+
 def test_an_optimizer_that_refuses_its_weights_is_told(data: Path, tmp_path: Path) -> None:
     config = config_of("spade", data, "dis_opt={type: muon}")  # for matrices alone
     with pytest.raises(UserError) as caught:

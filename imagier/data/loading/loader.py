@@ -37,7 +37,7 @@ from imagier.data.loading.faults import (
     translate_worker_errors,
 )
 from imagier.data.loading.order import plan, share, shuffle_in_blocks, shuffle_indices
-from imagier.data.loading.read_ahead import LookingAhead, ReadAhead
+from imagier.data.loading.read_ahead import PrefetchSampler, ReadAhead
 from imagier.data.loading.start_methods import mute_advice, start_processes
 from imagier.errors import RunError
 from imagier.recipe import Batch, Position
@@ -265,7 +265,7 @@ class Loader:
         with mute_advice():
             return DataLoader(
                 guarded if turns is None else ReadAhead(guarded, turns),
-                batch_sampler=keys if turns is None else LookingAhead(keys, self.num_workers),  # type: ignore[arg-type]
+                batch_sampler=keys if turns is None else PrefetchSampler(keys, self.num_workers),  # type: ignore[arg-type]
                 num_workers=self.num_workers,
                 collate_fn=self.collate,
                 worker_init_fn=partial(_start_worker, os.getpid()),

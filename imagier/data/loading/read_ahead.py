@@ -27,7 +27,7 @@ MOST_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Asked:
+class BatchRequest:
     """The keys of a batch, and those that the same process will soon be asked for."""
 
     keys: Sequence[Key]
@@ -35,13 +35,13 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class LookingAhead:
+class PrefetchSampler:
     """The keys of batches, each with the next ones that the same worker gets: torch deals them out in turn."""
 
     batches: Iterable[list[Key]]
     num_workers: int
 
-    def __iter__(self) -> Iterator[Asked]:
+    def __iter__(self) -> Iterator[BatchRequest]:
         """Without workers nothing is read ahead: only a batch's own files are waited for at once."""
         batches, window = iter(self.batches), deque[list[Key]]()
         while True:
@@ -51,7 +51,7 @@ class LookingAhead:
                 return
             ahead = [key for batch in list(window)[self.num_workers :: self.num_workers or 1] for key in batch]
             keys = window.popleft()
-            yield Asked(keys, ahead[:THREADS] if self.num_workers else ())
+            yield BatchRequest(keys, ahead[:THREADS] if self.num_workers else ())
 
     def _is_short(self, window: Sequence[list[Key]]) -> bool:
         if not window:
@@ -80,9 +80,9 @@ class ReadAhead(torch.utils.data.Dataset):
     def __reduce__(self) -> tuple[Any, ...]:
         return ReadAhead, (self.guarded, self.turns)
 
-    def __getitems__(self, asked: Asked) -> list[Read]:
+    def __getitems__(self, request: BatchRequest) -> list[Read]:
         """The samples of a batch, in order; those ahead are begun. torch calls it."""
-        wanted = dict.fromkeys([*asked.keys, *asked.ahead[: self._most_ahead]])
+        wanted = dict.fromkeys([*request.keys, *request.ahead[: self._most_ahead]])
         with self._lock:
             self._made = {key: made for key, made in self._made.items() if key in wanted}
             new = [key for key in wanted if key not in self._made]
@@ -90,7 +90,7 @@ class ReadAhead(torch.utils.data.Dataset):
             self._waiting.extend(new)
             idle = min(len(self._waiting), THREADS - self._threads)
             self._threads += idle
-            mine = [self._made[key] for key in asked.keys]
+            mine = [self._made[key] for key in request.keys]
         for _ in range(idle):
             threading.Thread(target=self._work, name="read ahead", daemon=True).start()
         reads = [made.result() for made in mine]

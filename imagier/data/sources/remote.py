@@ -128,7 +128,7 @@ class RemoteFolder:
 
     def _wait(self) -> AbstractContextManager[None]:
         """In this, other threads may go on. It is open around locks, too: who holds one may not wait for a turn."""
-        return self.turns.hand_on() if self.store.connect() else nullcontext()
+        return self.turns.release() if self.store.connect() else nullcontext()
 
     def _fetch_chunks(self, name: str, stat: ObjectStat) -> Iterator[bytes]:
         for start in range(0, stat.size, _CHUNK_BYTES):

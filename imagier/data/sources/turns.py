@@ -32,7 +32,7 @@ class Turns:
                 self._holder = None
 
     @contextmanager
-    def hand_on(self) -> Iterator[None]:
+    def release(self) -> Iterator[None]:
         """While this is open, it is the turn of others; nothing happens in a thread whose turn it was not."""
         if self._holder != threading.get_ident():
             yield

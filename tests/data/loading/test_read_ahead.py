@@ -19,7 +19,7 @@ from imagier.data.dataset import Dataset, DatasetSpec
 from imagier.data.datasets import paired_images
 from imagier.data.loading import read_ahead
 from imagier.data.loading.faults import Guarded, OnError
-from imagier.data.loading.read_ahead import Asked, LookingAhead, ReadAhead
+from imagier.data.loading.read_ahead import BatchRequest, PrefetchSampler, ReadAhead
 from imagier.data.sample import Sample
 from imagier.data.sources.disk_cache import DiskCache
 from imagier.data.sources.object_store import ObjectStoreSource
@@ -141,7 +141,7 @@ def no_thread_is_left() -> Iterator[None]:
 def test_the_files_of_a_batch_are_waited_for_together() -> None:
     everyone = threading.Barrier(16, timeout=PATIENCE_S)  # opens when 16 wait
     dataset = Fetched(Store(objects(16), lambda name: everyone.wait()))
-    assert indices(ahead_of(dataset).__getitems__(Asked(keys(0, 16), ()))) == list(range(16))
+    assert indices(ahead_of(dataset).__getitems__(BatchRequest(keys(0, 16), ()))) == list(range(16))
     assert dataset.was_alone
 
 
@@ -149,29 +149,29 @@ def test_only_files_are_waited_for_together() -> None:
     dataset = Fetched(Store(objects(64)))
     ahead = ahead_of(dataset)
     for start in range(0, 64, 8):
-        assert indices(ahead.__getitems__(Asked(keys(start, start + 8), keys(start + 8, min(start + 24, 64))))) == list(
-            range(start, start + 8)
-        )
+        assert indices(
+            ahead.__getitems__(BatchRequest(keys(start, start + 8), keys(start + 8, min(start + 24, 64))))
+        ) == list(range(start, start + 8))
     assert dataset.was_alone
 
 
 def test_the_next_batch_is_fetched_before_it_is_asked_for() -> None:
     fetched = {str(index): threading.Event() for index in range(8)}
     ahead = ahead_of(Fetched(Store(objects(8), lambda name: fetched[name].set())))
-    ahead.__getitems__(Asked(keys(0, 4), keys(4, 8)))
+    ahead.__getitems__(BatchRequest(keys(0, 4), keys(4, 8)))
     assert all(event.wait(PATIENCE_S) for event in fetched.values())
     store = ahead.guarded.dataset.folder.store
     store.files = {}
-    assert indices(ahead.__getitems__(Asked(keys(4, 8), ()))) == [4, 5, 6, 7], "fetched again"
+    assert indices(ahead.__getitems__(BatchRequest(keys(4, 8), ()))) == [4, 5, 6, 7], "fetched again"
 
 
 def test_a_batch_does_not_wait_for_the_next_one() -> None:
     opened = threading.Event()
     late = {str(index) for index in range(4, 8)}
     ahead = ahead_of(Fetched(Store(objects(8), lambda name: name in late and opened.wait(PATIENCE_S))))
-    assert indices(ahead.__getitems__(Asked(keys(0, 4), keys(4, 8)))) == [0, 1, 2, 3]
+    assert indices(ahead.__getitems__(BatchRequest(keys(0, 4), keys(4, 8)))) == [0, 1, 2, 3]
     opened.set()
-    assert indices(ahead.__getitems__(Asked(keys(4, 8), ()))) == [4, 5, 6, 7]
+    assert indices(ahead.__getitems__(BatchRequest(keys(4, 8), ()))) == [4, 5, 6, 7]
 
 
 def test_no_more_threads_wait_than_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,34 +180,34 @@ def test_no_more_threads_wait_than_are_allowed(monkeypatch: pytest.MonkeyPatch) 
     store = Store(objects(64), lambda name: opened.wait(PATIENCE_S))
     ahead = ahead_of(Fetched(store))
     for start in (0, 8, 16):
-        ahead.__getitems__(Asked((), keys(start, start + 8)))
+        ahead.__getitems__(BatchRequest((), keys(start, start + 8)))
     assert ahead._threads == 3
     opened.set()
-    assert indices(ahead.__getitems__(Asked(keys(16, 32), ()))) == list(range(16, 32))
+    assert indices(ahead.__getitems__(BatchRequest(keys(16, 32), ()))) == list(range(16, 32))
     assert store.most <= 3
 
 
 def test_samples_ahead_are_as_many_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = Fetched(Store(objects(64)))
     ahead = ReadAhead(Guarded(dataset, OnError.RAISE), dataset.turns)
-    ahead.__getitems__(Asked(keys(0, 2), keys(2, 4)))
+    ahead.__getitems__(BatchRequest(keys(0, 2), keys(2, 4)))
     assert list(ahead._made) == [] and ahead._most_ahead == read_ahead.THREADS, "the size was not known"
     monkeypatch.setattr(read_ahead, "MOST_BYTES", 5)  # of two bytes each
-    ahead.__getitems__(Asked(keys(32, 40), ()))
-    ahead.__getitems__(Asked(keys(40, 44), keys(44, 64)))
+    ahead.__getitems__(BatchRequest(keys(32, 40), ()))
+    ahead.__getitems__(BatchRequest(keys(40, 44), keys(44, 64)))
     assert list(ahead._made) == keys(44, 46)
 
 
 def test_a_store_that_no_threads_may_share_is_read_by_one() -> None:
     store = Store(objects(16), let_others_run, is_shared=False)
-    assert indices(ahead_of(Fetched(store)).__getitems__(Asked(keys(0, 16), ()))) == list(range(16))
+    assert indices(ahead_of(Fetched(store)).__getitems__(BatchRequest(keys(0, 16), ()))) == list(range(16))
     assert store.most == 1
 
 
 def test_what_is_not_asked_for_any_more_is_forgotten() -> None:
     ahead = ahead_of(Fetched(Store(objects(16))))
-    ahead.__getitems__(Asked(keys(0, 2), keys(2, 6)))
-    ahead.__getitems__(Asked(keys(8, 10), keys(10, 11)))
+    ahead.__getitems__(BatchRequest(keys(0, 2), keys(2, 6)))
+    ahead.__getitems__(BatchRequest(keys(8, 10), keys(10, 11)))
     assert list(ahead._made) == keys(10, 11)
 
 
@@ -217,18 +217,20 @@ def test_a_bug_is_raised_where_its_sample_is_asked_for() -> None:
             raise ZeroDivisionError
 
     ahead = ahead_of(Fetched(Store(objects(8), fail)))
-    ahead.__getitems__(Asked(keys(0, 4), keys(4, 8)))
+    ahead.__getitems__(BatchRequest(keys(0, 4), keys(4, 8)))
     with pytest.raises(ZeroDivisionError):
-        ahead.__getitems__(Asked(keys(4, 8), ()))
+        ahead.__getitems__(BatchRequest(keys(4, 8), ()))
 
 
 def test_each_worker_looks_ahead_along_its_own_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_ahead, "THREADS", 4)
     batches = [keys(2 * at, 2 * at + 2) for at in range(7)]
-    asked = list(LookingAhead(batches, num_workers=3))
-    assert [each.keys for each in asked] == batches
-    assert asked[0].ahead == [*batches[3], *batches[6]] and asked[3].ahead == batches[6] and asked[4].ahead == []
-    assert [each.ahead for each in LookingAhead(batches, num_workers=0)] == [()] * 7
+    requests = list(PrefetchSampler(batches, num_workers=3))
+    assert [each.keys for each in requests] == batches
+    assert (
+        requests[0].ahead == [*batches[3], *batches[6]] and requests[3].ahead == batches[6] and requests[4].ahead == []
+    )
+    assert [each.ahead for each in PrefetchSampler(batches, num_workers=0)] == [()] * 7
 
 
 # As without it -------------------------------------------------------------------------------------------------------
@@ -304,7 +306,7 @@ def test_it_can_be_sent_to_a_process_that_is_spawned() -> None:
     source = ahead.guarded.dataset.spec.sources[0]
     assert source.folder.turns is ahead.guarded.dataset.spec.turns
     ahead = ReadAhead(ahead.guarded, ahead.guarded.dataset.spec.turns)
-    reads = ahead.__getitems__(Asked(keys(0, 3), keys(3, 6)))
+    reads = ahead.__getitems__(BatchRequest(keys(0, 3), keys(3, 6)))
     assert [read.sample.keys["images"] for read in reads] == ["./0", "./1", "./2"]
 
 
@@ -329,6 +331,6 @@ def test_parts_of_one_object_come_with_and_without_a_cache(tmp_path: Path, is_ca
     dataset = Parts(store)
     cache = DiskCache(tmp_path, 10**6) if is_cached else None
     dataset.folder = RemoteFolder(store, cache, dataset.turns)  # type: ignore[arg-type]
-    reads = ahead_of(dataset).__getitems__(Asked(keys(0, 16), keys(16, 64)))
+    reads = ahead_of(dataset).__getitems__(BatchRequest(keys(0, 16), keys(16, 64)))
     assert [read.sample.arrays["images"].ravel().tolist() for read in reads] == [[i, i + 1] for i in range(16)]
     assert dataset.was_alone
