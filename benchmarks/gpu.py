@@ -146,7 +146,7 @@ def measure(size: str, mode: Mode, args: argparse.Namespace) -> dict[str, Any]:
         runtime = runtimes.start(args.device, single=True, local_rank=None)
         runtime.precision = mode.precision  # type: ignore[assignment]
         runtimes.set_cudnn(deterministic=False, benchmark=True)
-        runtimes.set_tf32(mode.tf32)
+        runtimes.set_tf32(mode.tf32, runtime.device)
         trainer = build_trainer(config, runtime)
     step, images = make_step(trainer, config)
     if mode.compile:

@@ -75,7 +75,7 @@ def build_session(
         advice = "leave it out, or --compile"
         raise UserError("is not compiled", where="trainer.checkpoint_activations", advice=advice, code="not-compiled")
     runtimes.set_cudnn(deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
-    runtimes.set_tf32(trainer.tf32)
+    runtimes.set_tf32(trainer.tf32, runtime.device)
     log_precision(config, runtime)
     training, held_out = _build_loaders(config, runtime, plan.seed, held_out_batches)
     check_data(config, runtime, training, held_out)
