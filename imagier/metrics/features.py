@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +15,7 @@ from imagier.metrics.user_network import UserNetwork
 from imagier.nn.backbones.i3d import FRAMES
 from imagier.nn.backbones.network import build_feature_network, find_weights
 from imagier.nn.backbones.weights import hash_file
-from imagier.nn.precision import full_precision, without_tf32
+from imagier.nn.precision import full_precision
 from imagier.user_code import load_user_object
 
 Resize = Callable[[Tensor, int], Tensor]
@@ -157,10 +158,11 @@ class FeatureExtractor:
         of 16 frames, each of which has a row. UserError: the user's code gives no features; a clip is too short.
         """
         images = cut_clips(images) if images.dim() == 5 else images
-        with (
-            without_tf32(images),
-            full_precision(images),
-        ):  # a run may make its images in less precision, but compares them in full
+        cudnn = torch.backends.cudnn
+        exact: AbstractContextManager[None] = nullcontext()
+        if not images.is_cpu:  # there, torch may refuse to read these flags: after its newer API
+            exact = cudnn.flags(cudnn.enabled, deterministic=cudnn.deterministic, allow_tf32=False)
+        with exact, full_precision(images):  # a run may make its images in less precision, but compares them in full
             return self._apply((images.float() * 255).round().clamp(0, 255))
 
     def describe(self) -> dict[str, str | int]:

@@ -318,10 +318,7 @@ def choose_precision(asked: str, amp: bool, device: torch.device) -> tuple[Preci
 
 @contextmanager
 def restore_torch_state(runtime: Runtime) -> Iterator[None]:
-    """After this context torch's random sources, cudnn's flags and, on a GPU, the permission for TF32 are as before it.
-
-    UserError if the latter was set by torch's newer API.
-    """
+    """After this context torch's random sources, cudnn's flags and, on a GPU, TF32 are as before it."""
     cudnn = torch.backends.cudnn
     flags = cudnn.deterministic, cudnn.benchmark
     tf32 = _read_tf32(runtime.device)
@@ -348,24 +345,21 @@ def set_cudnn(*, deterministic: bool, benchmark: bool) -> None:
 
 
 def set_tf32(allowed: bool, device: torch.device) -> None:
-    """The config's `trainer.tf32`; nothing on a device without TF32.
-
-    Not by torch's newer `fp32_precision`: once that is set, reading these flags raises, and torch.compile reads them
-    (torch 2.13).
-    """
-    if device.type == "cuda":
+    """The config's `trainer.tf32`, which only GPUs have."""
+    if (
+        device.type == "cuda"
+    ):  # not by the newer fp32_precision: after it, reading these flags, as torch.compile, raises
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def _read_tf32(device: torch.device) -> tuple[bool, bool] | None:
-    """Whether convolutions and products of matrices may use TF32; None on a device without it."""
+    """Whether convolutions and products of matrices may use TF32; None off GPUs. UserError if the newer API set it."""
     if device.type != "cuda":
         return None
     try:
         return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    except RuntimeError as error:  # of torch, about two ways to set one thing
-        what = "fp32_precision is set, which does not go together with trainer.tf32"
-        advice = 'set it to "none", and trainer.tf32 instead'
+    except RuntimeError as error:
+        what, advice = "fp32_precision is set", "leave it alone, and set trainer.tf32 instead"
         raise UserError(what, where="torch.backends", advice=advice, code="two-settings") from error
 
 

@@ -419,25 +419,29 @@ def test_tf32_is_allowed_as_the_config_says(
         tf32(not allowed)
 
 
-def test_on_a_cpu_precision_may_be_set_by_torchs_newer_api(data: Path, tmp_path: Path) -> None:
-    """Reading the older flags would raise then."""
+@pytest.fixture
+def newer_api() -> Iterator[None]:
+    """Precision set by torch's newer API: reading the older flags raises."""
+    torch.backends.cudnn.allow_tf32 = True
+    conv = torch.backends.cudnn.conv
+    before, conv.fp32_precision = conv.fp32_precision, "ieee"
+    with pytest.raises(RuntimeError):
+        print(torch.backends.cudnn.allow_tf32)
+    yield
+    assert conv.fp32_precision == "ieee"
+    conv.fp32_precision = before
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_on_a_cpu_precision_may_be_set_by_torchs_newer_api(data: Path, tmp_path: Path, newer_api: None) -> None:
     run, options = tmp_path / "run", RunOptions(device="cpu")
-    torch.backends.fp32_precision = "ieee"
-    try:
-        train(tiny.config(data, max_iter=1), RunOptions(logdir=run, device="cpu"))
-        generate(run, tmp_path / "out", options)
-        evaluate(run, options)
-        imagier.load_generator(run)({"seg_maps": data / "val" / "seg_maps" / "000.png"})
-        assert torch.backends.fp32_precision == "ieee"
-    finally:
-        torch.backends.fp32_precision = "none"
+    train(tiny.config(data, max_iter=1), RunOptions(logdir=run, device="cpu"))
+    generate(run, tmp_path / "out", options)
+    evaluate(run, options)
+    imagier.load_generator(run)({"seg_maps": data / "val" / "seg_maps" / "000.png"})
 
 
-def test_on_a_gpu_torchs_newer_api_is_refused() -> None:
-    torch.backends.fp32_precision = "ieee"
-    try:
-        with pytest.raises(UserError) as caught, runtimes.restore_torch_state(Runtime(torch.device("cuda"))):
-            pass
-    finally:
-        torch.backends.fp32_precision = "none"
+def test_on_a_gpu_torchs_newer_api_is_refused(newer_api: None) -> None:
+    with pytest.raises(UserError) as caught, runtimes.restore_torch_state(Runtime(torch.device("cuda"))):
+        pass
     assert (caught.value.where, caught.value.code) == ("torch.backends", "two-settings")
