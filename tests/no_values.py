@@ -22,11 +22,8 @@ from imagier.recipe import Batch
 from imagier.train.runtime import Runtime
 
 DEVICE = torch.device("meta")
-
-
-_LIBRARY = torch.library.Library("aten", "IMPL", "Meta")
-for _name in ("_fused_adam_.tensor_lr", "_fused_adamw_.tensor_lr", "_fused_sgd_", "_fused_adagrad_"):
-    _LIBRARY.impl(_name, lambda *args, **options: None)  # torch has none for this device
+MISSING_KERNELS = ("_fused_adam_.tensor_lr", "_fused_adamw_.tensor_lr", "_fused_sgd_", "_fused_adagrad_")
+"""torch has none of these for this device."""
 
 
 class NoValues(Runtime):
@@ -99,13 +96,22 @@ def _describe(function: object) -> str:
     return f"{function}: {place.filename}:{place.lineno}"
 
 
-def let_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optimizers take this device for one of those that have their kernels."""
+@contextmanager
+def let_kernels_run() -> Iterator[None]:
+    """While this is open, the kernels of optimizers are there, and these take this device for one that has them."""
+    with torch.library._scoped_library("aten", "IMPL", "Meta") as library, pytest.MonkeyPatch.context() as patched:
+        for name in MISSING_KERNELS:
+            library.impl(name, lambda *args, **options: None)
+        _name_device(patched)
+        yield
+
+
+def _name_device(patched: pytest.MonkeyPatch) -> None:
     for kind in ("fused_kernels", "foreach_kernels", "capturable"):
         name = f"_get_{kind}_supported_devices"
         for module in [module for key, module in sys.modules.items() if key.startswith(("torch.optim", "torch.utils"))]:
             if hasattr(module, name):
-                monkeypatch.setattr(module, name, lambda *args, **options: [DEVICE.type])
+                patched.setattr(module, name, lambda *args, **options: [DEVICE.type])
 
 
 def without_values(batch: Batch) -> Batch:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,6 +153,21 @@ def test_penalties_and_gradients_of_gradients_are_the_same() -> None:
         found.append(torch.autograd.grad(penalty + slope.square().sum(), list(network[0].block_0.conv.parameters())))
         network(x).mean().backward()  # and recomputes again afterwards
     assert all(torch.equal(a, b) for a, b in zip(*found))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_copies_recompute_by_their_own_weights(duplicate: Callable[[nn.Module], nn.Module]) -> None:
+    """As `torch.save(network)` and workers copy them."""
+    x = torch.randn(2, 4, 8, 8)
+    plain, saving = noisy(), noisy()
+    names = saving.state_dict().keys()
+    recompute_blocks(saving)
+    found = duplicate(saving)
+    for network in (plain, found):
+        network[0].block_0.conv.bias.data += 1
+    assert found.state_dict().keys() == names
+    assert all(torch.equal(a, b) for a, b in zip(gradients_of(plain, x), gradients_of(found, x)))
+    assert count_kept(found, x) == 5 * x.numel()
 
 
 def test_weights_that_change_before_the_backward_are_noticed_as_without() -> None:

@@ -29,11 +29,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def gpu() -> Iterator[Runtime]:
     """In exact float32."""
-    with runtimes.restore_torch_state(CPU):
-        runtimes.set_tf32(False)
-        runtime = runtimes.start("cuda", single=True, local_rank=None)
+    runtime = runtimes.start("cuda", single=True, local_rank=None)
+    with runtimes.restore_torch_state(runtime):
+        runtimes.set_tf32(False, runtime.device)
         yield runtime
-        runtimes.stop(runtime)
+    runtimes.stop(runtime)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -97,7 +97,7 @@ def test_products_of_matrices_are_exact_unless_tf32_is_allowed(allowed: bool, gp
     x = torch.rand(512, 512, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings(), runtimes.restore_torch_state(gpu):
         warnings.simplefilter("error")
-        runtimes.set_tf32(allowed)
+        runtimes.set_tf32(allowed, gpu.device)
         error = ((x.cuda() @ x.cuda()).cpu().double() / (x.double() @ x.double()) - 1).abs().max().item()
     if torch.cuda.get_device_capability() >= (8, 0):
         assert (error > 1e-5) == allowed

@@ -42,6 +42,25 @@ def test_the_error_of_a_case_takes_the_place_of_its_numbers() -> None:
     assert gpu.run_case("spade 256 x 256: fp32", 0.01, ARGUMENTS) == {"error": "not done in 0 s"}
 
 
+def test_a_case_that_hangs_leaves_time_to_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: now[0])
+
+    def run_case(case: str, limit_s: float, args: argparse.Namespace) -> dict[str, str]:
+        is_hanging = len(ran) < 2
+        ran.append(case)
+        now[0] += limit_s if is_hanging else 15
+        return {"error": "not done" if is_hanging else "done"}
+
+    ran: list[str] = []
+    monkeypatch.setattr(gpu, "run_case", run_case)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path / "gpu.json"), "--device", "cpu"])
+    gpu.main()
+    errors = [each["error"] for each in json.loads((tmp_path / "gpu.json").read_text())["cases"]]
+    assert errors == ["not done"] * 2 + ["done"] * (len(gpu.MODES) * len(gpu.SIZES) - 2)
+    assert now[0] <= 6 * 60
+
+
 def test_the_random_perceptual_network_has_the_layers_of_vgg19() -> None:
     found = list(gpu.list_convs())
     assert [index for index, _, _ in found] == [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34]

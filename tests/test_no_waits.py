@@ -5,6 +5,7 @@ Each step runs on a device without values (no_values.py), where whatever would w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    let_kernels_run(monkeypatch)
+def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # OpenCV finds flow on the CPU, which a run logs; data may have it instead.
     monkeypatch.setattr(flow, "find_flow_by_dis", lambda images, others: images.new_zeros(len(images), 2, 1, 1))
+    with let_kernels_run():
+        yield
 
 
 def train(data: Path, name: str, *overrides: str, steps: int = 1, since: int = 1) -> tuple[list[str], list[Phase]]:

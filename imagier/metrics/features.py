@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -158,7 +159,9 @@ class FeatureExtractor:
         """
         images = cut_clips(images) if images.dim() == 5 else images
         cudnn = torch.backends.cudnn
-        exact = cudnn.flags(cudnn.enabled, deterministic=cudnn.deterministic, allow_tf32=False)
+        exact: AbstractContextManager[None] = nullcontext()
+        if not images.is_cpu:  # there, torch may refuse to read these flags: after its newer API
+            exact = cudnn.flags(cudnn.enabled, deterministic=cudnn.deterministic, allow_tf32=False)
         with exact, full_precision(images):  # a run may make its images in less precision, but compares them in full
             return self._apply((images.float() * 255).round().clamp(0, 255))
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import MethodType
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-_FLAG = "is_recomputed"
-
 
 def recompute_blocks(network: nn.Module) -> int:
     """Lets the outermost blocks of a network (modules with `is_block = True`) recompute. Returns how many there are.
 
     Losses and gradients are the same to the last bit. What a forward changes (statistics of batch norms, power
-    iterations) changes once, and noise from the global source is drawn once.
+    iterations) changes once, and noise from the global source is drawn once. Names of weights stay.
     """
-    if getattr(network, "is_block", False):
-        setattr(network, _FLAG, True)
-        network.forward = MethodType(_forward, network)
+    if getattr(network, "is_block", False):  # of anybody's module
+        network.forward = _Recomputed(network)
         return 1
     return sum(map(recompute_blocks, network.children()))
 
@@ -30,22 +27,28 @@ def recompute_blocks(network: nn.Module) -> int:
 @contextmanager
 def keep_activations(network: nn.Module) -> Iterator[None]:
     """While this is open, nothing in a network is recomputed, as `torch.func` needs it."""
-    blocks = [module for module in network.modules() if vars(module).get(_FLAG)]
-    for block in blocks:
-        setattr(block, _FLAG, False)
+    forwards = [module.forward for module in network.modules() if isinstance(module.forward, _Recomputed)]
+    for forward in forwards:
+        forward.is_on = False
     try:
         yield
     finally:
-        for block in blocks:
-            setattr(block, _FLAG, True)
+        for forward in forwards:
+            forward.is_on = True
 
 
-def _forward(block: nn.Module, *args: Any, **options: Any) -> Any:
-    """The forward of a block that recomputes."""
-    compute = MethodType(type(block).forward, block)
-    if not (getattr(block, _FLAG) and block.training and torch.is_grad_enabled()):
-        return compute(*args, **options)
-    return checkpoint(compute, *args, use_reentrant=False, context_fn=_Contexts(block, args), **options)
+class _Recomputed:
+    """The forward of a block that recomputes. An object and no method, so that the block can be pickled."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self.block = block
+        self.is_on = True
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        compute = partial(type(self.block).forward, self.block)
+        if not (self.is_on and self.block.training and torch.is_grad_enabled()):
+            return compute(*args, **options)
+        return checkpoint(compute, *args, use_reentrant=False, context_fn=_Contexts(self.block, args), **options)
 
 
 class _Contexts:

@@ -232,17 +232,19 @@ def build_held_out_loader(
     alone = data.val_data_loader_not_distributed
     samples = build_dataset(data, split, seed) if samples is None else samples
     batches = -(-len(samples) // (split.batch_size * (1 if alone else runtime.world)))
+    expander = build_expander(data, config.trainer.channels_last)
     return Loader(
         samples,
         split.batch_size,
         device=runtime.device,
-        finish=build_expander(data, config.trainer.channels_last),
+        finish=expander,
         blocks=samples.blocks if samples.is_video else None,
         on_error=OnError.DROP if data.on_error == "skip" else OnError.RAISE,
         num_workers=choose_workers(data.num_workers, runtime, batches=batches),
         persistent_workers=data.persistent_workers,
         pin_memory=runtime.pins_memory,
         copier=runtime.make_copy_stream(),
+        find_present=expander.find_present,
         rank=0 if alone else runtime.rank,
         world=1 if alone else runtime.world,
     )

@@ -323,12 +323,12 @@ def load_weighted_recipe(
 ) -> tuple[Recipe, Weights]:
     """The recipe in eval mode with the averaged weights of a checkpoint, if wanted and there, else the plain ones.
 
-    Returns which they are, too. Also sets the precision of the runtime. Nothing refers to the checkpoint afterwards.
-    UserError if it does not fit the config.
+    Returns which they are, too. Also sets the precision of the runtime, and TF32. Nothing refers to the checkpoint
+    afterwards. UserError if it does not fit the config.
     """
-    trainer = config.trainer
-    # The reference's amp_config is about training: its images are made in float32.
+    trainer = config.trainer  # whose amp_config is about training: the reference makes images in float32
     runtime.precision, _ = runtimes.choose_precision(trainer.precision, False, runtime.device)
+    runtimes.set_tf32(trainer.tf32, runtime.device)
     recipe = build_training.build_untrained_recipe(config, runtime)
     name = recipe.generator_name
     network = recipe.networks[name]

@@ -84,7 +84,7 @@ def set_up_runtime(config: Config, runtime: Runtime, *, is_compiled: bool) -> No
     check_compiling(config, is_compiled=is_compiled)
     cudnn = config.run.cudnn
     runtimes.set_cudnn(deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
-    runtimes.set_tf32(config.trainer.tf32)
+    runtimes.set_tf32(config.trainer.tf32, runtime.device)
     log_precision(config, runtime)
 
 

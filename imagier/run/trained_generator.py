@@ -176,7 +176,7 @@ class TrainedGenerator:
         waiting, numbers = deque[Batch](), itertools.count()
         clip: Iterator[tuple[Batch, dict[str, Tensor], State]] | None = None
         for inputs in frames:
-            with self._name_missing(), runtimes.restore_torch_state(self._runtime), torch.no_grad():
+            with self._compute():
                 stored = self._load_frame(inputs, types)
                 waiting.append(self._prepare_frame(stored.replace(**known)))
                 if clip is None:
@@ -241,7 +241,7 @@ class TrainedGenerator:
         styles = [] if needs.style is None else find_types(self._data, [needs.style])
         if needs.at_random is not None and not any(name in inputs for name in styles):
             arguments = {**arguments, **needs.at_random}
-        with self._name_missing(), torch.no_grad(), runtimes.restore_torch_state(self._runtime):
+        with self._compute():
             batch = self._read(inputs, needs, full_size)
             painted = get_size(batch, needs.content)
             stored = get_stored_size(batch, find_types(self._data, needs.content))
@@ -309,6 +309,13 @@ class TrainedGenerator:
             if known is not None and name not in known and name != KEEP_SIZE:
                 what = f"{self.config.trainer.type} has no such argument"
                 raise UserError(what, where=name, advice=did_you_mean(name, known), code="unknown-argument")
+
+    @contextmanager
+    def _compute(self) -> Iterator[None]:
+        """In which everything is computed, as the config says; the process is afterwards as it was."""
+        with self._name_missing(), torch.no_grad(), runtimes.restore_torch_state(self._runtime):
+            runtimes.set_tf32(self.config.trainer.tf32, self._runtime.device)
+            yield
 
     @contextmanager
     def _name_missing(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ Li et al., PyTorch Distributed: Experiences on Accelerating Data Parallel Traini
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -37,8 +38,10 @@ class GradientAverage:
         self._loss: Tensor | None = None
         self._missing: list[int] = []
         """For each bucket, how many gradients it still waits for."""
-        self._sent: list[tuple[list[Tensor], Tensor, dist.Work]] = []
-        """Of each bucket that has left its tensors, the message that was made of them, and the transport."""
+        self._sent = 0
+        """How many buckets have left."""
+        self._messages: deque[tuple[list[Tensor], Tensor, dist.Work]] = deque()
+        """Of each of them, until it is back, its tensors, the message that was made of them, and the transport."""
         self._is_open = False
         """Whether gradients that arrive are the last of an update."""
 
@@ -52,7 +55,7 @@ class GradientAverage:
         self._follow(list(reversed(params)))
         self._loss = loss.clone()
         self._missing = [len(bucket) for bucket in self._buckets]
-        self._sent, self._is_open = [], True
+        self._sent, self._is_open = 0, True
 
     def finish(self, params: Sequence[nn.Parameter], loss: Tensor | None) -> Tensor | None:
         """Waits for the means, which are then the gradients; returns that of the loss, which stays as it was."""
@@ -65,12 +68,8 @@ class GradientAverage:
         counts = torch.tensor([*present, True], dtype=torch.int32)  # an empty tensor is no message
         counting = dist.all_reduce(counts, group=self.runtime.control, async_op=True)
         self._send_rest()
-        for tensors, flat, work in self._sent:
-            work.wait()
-            flat /= self.runtime.world
-            pieces = flat.split([tensor.numel() for tensor in tensors])
-            torch._foreach_copy_(tensors, [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors)])
-        self._sent = []
+        while self._messages:
+            self._receive()  # a function, whose end frees the message
         if not all(present):
             counting.wait()
             for p, count in zip(self._params, counts.tolist()):
@@ -82,9 +81,8 @@ class GradientAverage:
         """Ends what `begin` began, on all ranks; gradients are worth nothing afterwards."""
         if self._is_open:
             self._send_rest()
-            for _, _, work in self._sent:
-                work.wait()
-            self._sent = []
+            while self._messages:
+                self._messages.popleft()[2].wait()
 
     def _follow(self, params: list[nn.Parameter]) -> None:
         """Waits for the gradients of other parameters from now on, if others learn."""
@@ -106,13 +104,13 @@ class GradientAverage:
             return
         self._missing[number] -= 1
         assert self._missing[number] >= 0, "a parameter got its gradient twice in one backward"
-        while len(self._sent) < len(self._buckets) and not self._missing[len(self._sent)]:
+        while self._sent < len(self._buckets) and not self._missing[self._sent]:
             self._send()
 
     @torch.no_grad()
     def _send(self) -> None:
         """Sends the next bucket; the first one has the loss."""
-        params = [self._params[index] for index in self._buckets[len(self._sent)]]
+        params = [self._params[index] for index in self._buckets[self._sent]]
         for p in params:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
@@ -120,11 +118,20 @@ class GradientAverage:
         if self._loss is not None and not self._sent:
             tensors = [self._loss, *tensors]
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        self._sent.append((tensors, flat, dist.all_reduce(flat, group=self.runtime.gradients, async_op=True)))
+        self._messages.append((tensors, flat, dist.all_reduce(flat, group=self.runtime.gradients, async_op=True)))
+        self._sent += 1
+
+    def _receive(self) -> None:
+        """Waits for the next bucket, and copies its means back."""
+        tensors, flat, work = self._messages.popleft()
+        work.wait()
+        flat /= self.runtime.world
+        pieces = flat.split([tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(tensors, [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors)])
 
     def _send_rest(self) -> None:
         self._is_open = False
-        while len(self._sent) < len(self._buckets):
+        while self._sent < len(self._buckets):
             self._send()
 
 

@@ -56,8 +56,7 @@ class Adam(Uncompiled, torch.optim.Adam):
     ) -> None:
         """betas: Weight of the past in the running means of the gradient and of its square.
         eps: Added to the root mean square of the gradient, against division by 0.
-        moments: Numbers that the running means are kept in. bf16 takes half of the memory; they are rounded up or down
-            at random, so that they are right in the mean.
+        moments: Data type of the optimizer's moments; bf16 takes half the memory and uses stochastic rounding.
         """
         super().__init__(params, lr=lr, betas=betas, eps=eps, fused=True)
         for options in (self.defaults, *self.param_groups):

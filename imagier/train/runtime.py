@@ -318,10 +318,10 @@ def choose_precision(asked: str, amp: bool, device: torch.device) -> tuple[Preci
 
 @contextmanager
 def restore_torch_state(runtime: Runtime) -> Iterator[None]:
-    """After this context torch's random sources, cudnn's flags and the permission for TF32 are as before it."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    """After this context torch's random sources, cudnn's flags and, on a GPU, TF32 are as before it."""
+    cudnn = torch.backends.cudnn
     flags = cudnn.deterministic, cudnn.benchmark
-    tf32 = cudnn.allow_tf32, matmul.allow_tf32
+    tf32 = _read_tf32(runtime.device)
     of_cpu = torch.get_rng_state()
     of_cuda = torch.cuda.get_rng_state(runtime.device) if runtime.device.type == "cuda" else None
     of_mps = torch.mps.get_rng_state() if runtime.device.type == "mps" else None
@@ -329,7 +329,8 @@ def restore_torch_state(runtime: Runtime) -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark = flags
-        cudnn.allow_tf32, matmul.allow_tf32 = tf32
+        if tf32 is not None:
+            cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.set_rng_state(of_cpu)
         if of_cuda is not None:
             torch.cuda.set_rng_state(of_cuda, runtime.device)
@@ -343,13 +344,23 @@ def set_cudnn(*, deterministic: bool, benchmark: bool) -> None:
     torch.backends.cudnn.benchmark = benchmark
 
 
-def set_tf32(allowed: bool) -> None:
-    """The config's `trainer.tf32`.
+def set_tf32(allowed: bool, device: torch.device) -> None:
+    """The config's `trainer.tf32`, which only GPUs have."""
+    if (
+        device.type == "cuda"
+    ):  # not by the newer fp32_precision: after it, reading these flags, as torch.compile, raises
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
-    Not by torch's newer `fp32_precision`: once that is set, reading these flags raises, and torch.compile reads them
-    (torch 2.13).
-    """
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+
+def _read_tf32(device: torch.device) -> tuple[bool, bool] | None:
+    """Whether convolutions and products of matrices may use TF32; None off GPUs. UserError if the newer API set it."""
+    if device.type != "cuda":
+        return None
+    try:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    except RuntimeError as error:
+        what, advice = "fp32_precision is set", "leave it alone, and set trainer.tf32 instead"
+        raise UserError(what, where="torch.backends", advice=advice, code="two-settings") from error
 
 
 def derive_seed(*numbers: int) -> int:

@@ -106,3 +106,14 @@ def test_held_out_videos_are_read_whole_and_frame_by_frame(stores: dict[str, Pat
         assert shares == [[key for sequence in whole for key in sequence]]
     else:
         assert shares == [whole[2], whole[0] + whole[1]]
+
+
+def test_loaders_find_the_label_channels_that_occur(stores: dict[str, Path]) -> None:
+    """Where samples are read; on a GPU, it could only be asked by waiting."""
+    config = config_of(stores, "folder", "data.one_hot_num_classes={seg_maps: 30}")
+    held_out = build_data.build_validation_loader(config, Runtime(torch.device("cpu")), seed=0)
+    assert held_out is not None
+    for batch in (next(stream(config, Position()))[0], *held_out.once()):
+        present = batch["label_present"]
+        assert torch.equal(present, (batch["label"] != 0).flatten(2).any(dim=2))
+        assert present.any() and not present.all()

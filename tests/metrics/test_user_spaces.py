@@ -36,7 +36,7 @@ rows = lambda images: images.flatten(1)[:1]
 nan = lambda images: colors(images) / 0
 text = lambda images: "features"
 raising = lambda images: images.no_such_thing
-precision = lambda images: torch.full((len(images), 1), float(torch.backends.cudnn.allow_tf32))
+exact = lambda images: 1 / torch.backends.cudnn.allow_tf32
 partial = functools.partial(lambda images, power: images.mean(dim=(2, 3)) ** power, power=2)
 
 class one(Net):
@@ -121,11 +121,26 @@ def test_what_is_no_space_is_one_line(lab: str, name: str, code: str) -> None:
 
 
 def test_the_network_sees_images_in_full_float32(lab: str) -> None:
+    """On a device other than the CPU; its code divides by 0 if that is so."""
+    device = torch.device("meta")
     assert torch.backends.cudnn.allow_tf32
-    assert not FeatureExtractor(f"{lab}:precision", CPU)(images())[0].any()
+    with pytest.raises(UserError, match="division by zero"):
+        FeatureExtractor(f"{lab}:exact", device)(images().to(device))
     assert torch.backends.cudnn.allow_tf32
 
 
 def test_nan_in_an_image_is_not_the_fault_of_the_users_code(lab: str) -> None:
     features, _ = FeatureExtractor(f"{lab}:colors", CPU)(images() * torch.nan)
     assert features.isnan().all()
+
+
+def test_on_a_cpu_precision_may_be_set_by_torchs_newer_api(lab: str) -> None:
+    """Reading the older flags would raise."""
+    torch.backends.cudnn.allow_tf32 = True
+    conv = torch.backends.cudnn.conv
+    before, conv.fp32_precision = conv.fp32_precision, "ieee"
+    try:
+        features, _ = FeatureExtractor(f"{lab}:colors", CPU)(images())
+        assert features.isfinite().all() and conv.fp32_precision == "ieee"
+    finally:
+        conv.fp32_precision = before

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from imagier.nn.average import ModelAverage
 from imagier.nn.instances import (
     Clusters,
+    _number_each,
     average_by_instance,
     instance_edges,
     instance_ids,
@@ -107,6 +108,19 @@ def test_every_pixel_gets_the_mean_of_its_instance_in_its_own_sample(memory_form
     weight = torch.randn_like(found)
     gradients = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (found, expected)]
     torch.testing.assert_close(*gradients)
+
+
+def test_objects_of_one_pixel_stay_as_they_are() -> None:
+    """More in the batch than pixels in a map."""
+    x = torch.randn(3, 4, 6, 8)
+    assert torch.equal(average_by_instance(x, torch.arange(3 * 6 * 8).view(3, 1, 6, 8)), x)
+
+
+def test_ids_of_each_map_are_numbered_as_by_unique() -> None:
+    """As devices that must not wait number them."""
+    instances = maps()
+    for found, one in zip(_number_each(instances), instances):
+        assert torch.equal(found, one.unique(return_inverse=True)[1])
 
 
 def test_gradients_of_the_mean_agree_with_finite_differences() -> None:

@@ -12,9 +12,8 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -32,8 +31,10 @@ from imagier.errors import UserError
 from imagier.losses.perceptual import PerceptualLoss
 from imagier.models import spade
 from imagier.run import RunOptions, TrainResult, evaluate, generate, train
+from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import load
 from imagier.train.hooks.console import Console
+from imagier.train.runtime import Runtime
 from imagier.train.scoring import Scores
 from imagier.train.trainer import Progress, Trainer
 
@@ -374,19 +375,73 @@ def test_generator_discriminator_and_the_network_of_the_perceptual_loss_are_comp
     assert list(map(type, compiled)) == [spade.Generator, spade.Discriminator, PerceptualLoss]
 
 
+@pytest.fixture
+def tf32(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    """Gives both flags a value until the end of the test; the config's key works on this device as on a GPU."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    set_tf32 = runtimes.set_tf32
+    monkeypatch.setattr(runtimes, "set_tf32", lambda allowed, device: set_tf32(allowed, torch.device("cuda")))
+    yield lambda allowed: set_tf32(allowed, torch.device("cuda"))
+    cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
 @pytest.mark.parametrize("allowed", [True, False])
-def test_tf32_is_allowed_during_a_run_as_its_config_says(
-    allowed: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_tf32_is_allowed_as_the_config_says(
+    allowed: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tf32: Callable[[bool], None]
 ) -> None:
+    """In a training, and wherever its generator makes images."""
     seen: list[object] = []
-    step = spade.Recipe.step
 
-    def watched(*args: Any) -> Any:
-        seen.append(STATES["TF32"]())
-        return step(*args)
+    def watch(name: str) -> None:
+        original = getattr(spade.Recipe, name)
+        monkeypatch.setattr(
+            spade.Recipe, name, lambda *args, **options: seen.append(STATES["TF32"]()) or original(*args, **options)
+        )
 
-    monkeypatch.setattr(spade.Recipe, "step", watched)
+    watch("step")
+    watch("infer")
     config = tiny.config(data, max_iter=1)
     config["trainer"]["tf32"] = allowed
-    train(config, RunOptions(logdir=tmp_path / "run", device="cpu"))
-    assert set(seen) == {(allowed, allowed)}
+    run, options = tmp_path / "run", RunOptions(device="cpu")
+    tf32(not allowed)
+    train(config, RunOptions(logdir=run, device="cpu"))
+    generator = imagier.load_generator(run)
+    for use in (
+        lambda: None,
+        lambda: generate(run, tmp_path / "out", options),
+        lambda: evaluate(run, options),
+        lambda: generator({"seg_maps": data / "val" / "seg_maps" / "000.png"}),
+    ):
+        use()
+        assert set(seen) <= {(allowed, allowed)}, use
+        seen.clear()
+        tf32(not allowed)
+
+
+@pytest.fixture
+def newer_api() -> Iterator[None]:
+    """Precision set by torch's newer API: reading the older flags raises."""
+    torch.backends.cudnn.allow_tf32 = True
+    conv = torch.backends.cudnn.conv
+    before, conv.fp32_precision = conv.fp32_precision, "ieee"
+    with pytest.raises(RuntimeError):
+        print(torch.backends.cudnn.allow_tf32)
+    yield
+    assert conv.fp32_precision == "ieee"
+    conv.fp32_precision = before
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_on_a_cpu_precision_may_be_set_by_torchs_newer_api(data: Path, tmp_path: Path, newer_api: None) -> None:
+    run, options = tmp_path / "run", RunOptions(device="cpu")
+    train(tiny.config(data, max_iter=1), RunOptions(logdir=run, device="cpu"))
+    generate(run, tmp_path / "out", options)
+    evaluate(run, options)
+    imagier.load_generator(run)({"seg_maps": data / "val" / "seg_maps" / "000.png"})
+
+
+def test_on_a_gpu_torchs_newer_api_is_refused(newer_api: None) -> None:
+    with pytest.raises(UserError) as caught, runtimes.restore_torch_state(Runtime(torch.device("cuda"))):
+        pass
+    assert (caught.value.where, caught.value.code) == ("torch.backends", "two-settings")

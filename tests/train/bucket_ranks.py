@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,29 @@ def accumulate(player: Player, note: Callable[[str], None]) -> None:
     player.update()
 
 
+def count_messages(runtime: Runtime) -> list[int]:
+    """How many messages are in memory whenever one is copied back."""
+    sent: list[weakref.ref[Tensor]] = []
+    counts: list[int] = []
+    all_reduce, copy = dist.all_reduce, torch._foreach_copy_
+
+    def noting(tensor: Tensor, *args: Any, **options: Any) -> Any:
+        if options.get("group") is runtime.gradients:
+            sent.append(weakref.ref(tensor))
+        return all_reduce(tensor, *args, **options)
+
+    def counting(*args: Any) -> None:
+        counts.append(sum(message() is not None for message in sent))
+        copy(*args)
+
+    player = player_of(runtime)
+    dist.all_reduce, torch._foreach_copy_ = noting, counting
+    player.backward(player.network(x_of(runtime.rank), list(range(LAYERS))), is_last=True)
+    player._over_ranks.finish(player.params, player._loss)
+    dist.all_reduce, torch._foreach_copy_ = all_reduce, copy
+    return counts
+
+
 def other_orders(runtime: Runtime) -> dict[str, Any]:
     """Gradients of a graph that differs between ranks: backwards on one, and two layers are used on one rank alone.
 
@@ -114,7 +138,8 @@ def main() -> None:
     gradients.BUCKET_BYTES = 4 * WIDTH * WIDTH  # a layer
     folder = Path(sys.argv[1])
     runtime = runtimes.start("cpu", single=False, local_rank=None)
-    events = {run.__name__: list_events(runtime, run) for run in (update_once, accumulate)}
+    events: dict[str, Any] = {run.__name__: list_events(runtime, run) for run in (update_once, accumulate)}
+    events["count_messages"] = count_messages(runtime)
     (folder / f"events{runtime.rank}.json").write_text(json.dumps(events))
     torch.save(other_orders(runtime), folder / f"orders{runtime.rank}.pt")
     torch.save(freeing(runtime), folder / f"freed{runtime.rank}.pt")

@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def events_of(folder: Path, name: str) -> list[list[str]]:
+def events_of(folder: Path, name: str) -> list[list[Any]]:
     """Of both ranks."""
     return [json.loads((folder / f"events{rank}.json").read_text())[name] for rank in (0, 1)]
 
@@ -41,6 +41,12 @@ def test_only_the_last_part_of_a_batch_sends_anything(folder: Path) -> None:
     for events in events_of(folder, "accumulate"):
         assert events[:2] == ["part", "part"]
         assert sum(event.startswith("send") for event in events) == LAYERS + 1
+
+
+def test_messages_are_freed_one_by_one(folder: Path) -> None:
+    """The transport may hold one or two for a moment."""
+    for counts in events_of(folder, "count_messages"):
+        assert len(counts) == LAYERS + 1 and counts[0] >= LAYERS and counts[-1] <= 3
 
 
 def test_gradients_are_means_where_ranks_have_different_ones_in_another_order(folder: Path) -> None:

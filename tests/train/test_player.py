@@ -202,6 +202,29 @@ def test_a_run_continues_alike_in_another_memory_format(name: str, before: torch
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-7)
 
 
+def test_moments_of_weights_with_gaps_come_back() -> None:
+    """Of a view of some columns; empty_like has no gaps."""
+    grads = torch.randn(6, 4, 2, generator=torch.Generator().manual_seed(0))
+
+    def build() -> Player:
+        network = nn.Module()
+        network.weight = nn.Parameter(torch.ones(4, 4)[:, :2])
+        sgd = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+        return Player(network, sgd, CPU, schedule=schedule.Constant(), by_iteration=False)
+
+    def train(tested: Player, some: Tensor) -> None:
+        for grad in some:
+            tested.params[0].grad = grad.clone()
+            tested.update()
+
+    whole, first, continued = build(), build(), build()
+    train(whole, grads)
+    train(first, grads[:3])
+    continued.load_state_dict(copy.deepcopy(first.state_dict()))
+    train(continued, grads[3:])
+    assert torch.equal(continued.params[0], whole.params[0])
+
+
 class NeverWaits(Runtime):
     """On the CPU as on an accelerator, whose numbers the process does not read."""
 
