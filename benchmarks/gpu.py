@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo as dynamo
 from torch import Tensor, nn
 
 from imagier.config.check import Config
 from imagier.config.read import read
 from imagier.recipe import Batch
 from imagier.run import build_data, build_training
-from imagier.run.training import RECOMPILE_LIMIT
+from imagier.run.training import allow_recompiling
 from imagier.train import runtime as runtimes
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
@@ -81,7 +80,8 @@ def main() -> None:
     args = parse_arguments()
     if args.case is not None:
         size, mode = args.case.split(": ")
-        print(json.dumps(measure(size, MODES[mode], args)))
+        with allow_recompiling(MODES[mode].compile):
+            print(json.dumps(measure(size, MODES[mode], args)))
         return
     start = time.monotonic()
     report: dict[str, Any] = {**describe_machine(args.device), "smoke": args.smoke, "cases": []}
@@ -152,7 +152,6 @@ def measure(size: str, mode: Mode, args: argparse.Namespace) -> dict[str, Any]:
         trainer = build_trainer(config, runtime)
     step, images = make_step(trainer, config)
     if mode.compile:
-        dynamo.config.recompile_limit = RECOMPILE_LIMIT
         for network in (*trainer.recipe.networks.values(), *trainer.recipe.loss_networks):
             network.compile(**({"backend": "eager"} if args.smoke else {}))
     begin = time.perf_counter()
