@@ -7,11 +7,12 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from imagier.config.check import Config
 from imagier.config.read import read
@@ -22,6 +23,12 @@ from imagier.train.runtime import Precision, Runtime
 from imagier.train.trainer import Trainer
 
 HERE = Path(__file__).parent
+
+CELLS, CLASSES = 40, 20
+"""Regions of a label map, and classes that they have."""
+
+CONVS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
+"""Of VGG-19: channels and convolutions of each block, between which it halves the size."""
 
 
 def start(threads: int) -> None:
@@ -76,15 +83,40 @@ def batch_of(config: Config, rows: int | None = None, size: tuple[int, int] | No
 
 
 def _cells(rows: int, channels: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """One-hot maps of the nearest of some random points, N x channels x H x W."""
-    regions, classes = 40, min(20, channels)
-    points = torch.rand(rows, regions, 2, generator=rng) * torch.tensor(size)
-    of_point = torch.randint(0, classes, (rows, regions), generator=rng) * (channels // 20 or 1)
-    lines = [torch.arange(float(side)) for side in size]
-    grid = torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1)
-    nearest = (grid[None, None] - points[:, :, None, None]).square().sum(-1).argmin(dim=1)
-    maps = torch.gather(of_point, 1, nearest.flatten(1)).view(rows, 1, *size).clamp(max=channels - 1)
+    """One-hot maps of `draw_cells`, N x channels x H x W."""
+    step = channels // CLASSES or 1
+    maps = (draw_cells(rows, *size, rng).movedim(-1, 1).long() * step).clamp(max=channels - 1)
     return torch.zeros(rows, channels, *size).scatter_(1, maps, 1.0)
+
+
+def draw_cells(rows: int, height: int, width: int, rng: torch.Generator) -> Tensor:
+    """Ids N x H x W x 1, uint8: the nearest of some random points has its class."""
+    points = torch.rand(rows, CELLS, 2, generator=rng) * torch.tensor([height, width])
+    classes = torch.randint(0, CLASSES, (rows, CELLS), generator=rng, dtype=torch.uint8)
+    grid = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), dim=-1).float()
+    nearest = torch.stack([torch.cdist(grid.flatten(0, 1), of).argmin(dim=1) for of in points])
+    return classes.gather(1, nearest).view(rows, height, width, 1)
+
+
+def write_random_vgg19(path: Path, count: int | None = None) -> Path:
+    """Weights of the perceptual network, of the right size; of so many convolutions, or of all."""
+    state, rng = {}, torch.Generator().manual_seed(0)
+    for index, inputs, outputs in islice(list_convs(), count):
+        weight = torch.empty(outputs, inputs, 3, 3)
+        state[f"features.{index}.weight"] = nn.init.kaiming_normal_(weight, generator=rng)
+        state[f"features.{index}.bias"] = torch.zeros(outputs)
+    torch.save(state, path)
+    return path
+
+
+def list_convs() -> Iterator[tuple[int, int, int]]:
+    """Of each convolution its place in torchvision's list of layers, and its channels before and after it."""
+    index, before = 0, 3
+    for channels, count in CONVS:
+        for _ in range(count):
+            yield index, before, channels
+            index, before = index + 2, channels  # a ReLU follows
+        index += 1  # the pooling
 
 
 def measure_peak() -> float:

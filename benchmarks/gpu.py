@@ -16,14 +16,14 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from common import HERE, draw_cells, write_random_vgg19
+from torch import Tensor
 
 from imagier.config.check import Config
 from imagier.config.read import read
@@ -34,13 +34,9 @@ from imagier.train import runtime as runtimes
 from imagier.train.runtime import Runtime
 from imagier.train.trainer import Trainer
 
-HERE = Path(__file__).parent
 SELF = Path(__file__).resolve()
 
 SIZES = {"spade 256 x 256": "gpu_spade.yaml", "pix2pixHD 512 x 1024": "gpu_pix2pixHD.yaml"}
-
-CELLS, CLASSES = 40, 20
-"""Regions of a label map, and classes that they have."""
 
 WARM_UP, MOST_STEPS = 5, 200
 """Steps before those that are timed, and the most of these."""
@@ -70,9 +66,6 @@ MODES = {
     "fp32": Mode("fp32", tf32=False),
 }
 """The most interesting first: the last ones may find no time."""
-
-CONVS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
-"""Of VGG-19: channels and convolutions of each block, between which it halves the size."""
 
 
 def main() -> None:
@@ -223,15 +216,6 @@ def make_step(trainer: Trainer, config: Config) -> tuple[Callable[[], list[Tenso
     return step, rows
 
 
-def draw_cells(rows: int, height: int, width: int, rng: torch.Generator) -> Tensor:
-    """Ids N x H x W x 1, uint8: the nearest of some random points has its class."""
-    points = torch.rand(rows, CELLS, 2, generator=rng) * torch.tensor([height, width])
-    classes = torch.randint(0, CLASSES, (rows, CELLS), generator=rng, dtype=torch.uint8)
-    grid = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), dim=-1).float()
-    nearest = torch.stack([torch.cdist(grid.flatten(0, 1), of).argmin(dim=1) for of in points])
-    return classes.gather(1, nearest).view(rows, height, width, 1)
-
-
 def time_steps(step: Callable[[], object], runtime: Runtime, seconds: float) -> dict[str, float]:
     """Seconds of a step, and of the process alone: what it takes to give the device its work."""
     runtime.synchronize()
@@ -259,27 +243,6 @@ def find_waits(step: Callable[[], object], runtime: Runtime) -> list[str] | None
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return sorted({f"{Path(each.filename).name}:{each.lineno}" for each in caught if "synchroniz" in str(each.message)})
-
-
-def write_random_vgg19(path: Path, count: int | None) -> Path:
-    """Weights of the perceptual network, of the right size; of so many convolutions, or of all."""
-    state, rng = {}, torch.Generator().manual_seed(0)
-    for index, inputs, outputs in islice(list_convs(), count):
-        weight = torch.empty(outputs, inputs, 3, 3)
-        state[f"features.{index}.weight"] = nn.init.kaiming_normal_(weight, generator=rng)
-        state[f"features.{index}.bias"] = torch.zeros(outputs)
-    torch.save(state, path)
-    return path
-
-
-def list_convs() -> Iterator[tuple[int, int, int]]:
-    """Of each convolution its place in torchvision's list of layers, and its channels before and after it."""
-    index, before = 0, 3
-    for channels, count in CONVS:
-        for _ in range(count):
-            yield index, before, channels
-            index, before = index + 2, channels  # a ReLU follows
-        index += 1  # the pooling
 
 
 if __name__ == "__main__":

@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import HERE, add_json, batch_of, config_of, measure_peak, ratio, start, trainer_of, write_ratios
+from common import (
+    HERE,
+    add_json,
+    batch_of,
+    config_of,
+    measure_peak,
+    ratio,
+    start,
+    trainer_of,
+    write_random_vgg19,
+    write_ratios,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 from imagier.train.runtime import choose_precision
@@ -126,13 +137,12 @@ def _ask(worker: subprocess.Popen[str], question: str) -> float:
 def serve(method: str, precision: Any, *overrides: str, threads: int) -> None:
     """Answers each line of stdin with a number: step (its seconds), memory (GiB), gflop."""
     torch.set_num_threads(threads)
+    path = HERE / "sizes" / f"{method}.yaml"
     with tempfile.TemporaryDirectory() as folder:
-        config = config_of(HERE / "sizes" / f"{method}.yaml", overrides)
+        config = config_of(path, overrides)
         if config.recipe.options.get("perceptual_loss") is not None:
-            weights = Path(folder) / "vgg19.pth"
-            torch.save(random_weights(), weights)
-            words = [*overrides, f"trainer.perceptual_loss.weights_path={weights}"]
-            config = config_of(HERE / "sizes" / f"{method}.yaml", words)
+            weights = write_random_vgg19(Path(folder) / "vgg19.pth")
+            config = config_of(path, [*overrides, f"trainer.perceptual_loss.weights_path={weights}"])
         trainer = trainer_of(config, precision)
     batch = batch_of(config)
 
@@ -151,20 +161,6 @@ def serve(method: str, precision: Any, *overrides: str, threads: int) -> None:
         if line.strip() == "end":
             return
         print(answers[line.strip()](), flush=True)
-
-
-def random_weights() -> dict[str, torch.Tensor]:
-    """He weights for the convolutions of VGG-19, so that the benchmark needs no file."""
-    torch.manual_seed(0)
-    weights: dict[str, torch.Tensor] = {}
-    index, inputs = 0, 3
-    for width, depth in ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)):
-        for _ in range(depth):
-            weights[f"features.{index}.weight"] = torch.randn(width, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5
-            weights[f"features.{index}.bias"] = torch.zeros(width)
-            index, inputs = index + 2, width
-        index += 1
-    return weights
 
 
 if __name__ == "__main__":

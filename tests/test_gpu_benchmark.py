@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import common  # noqa: E402
 import gpu  # noqa: E402
 
 ARGUMENTS = argparse.Namespace(device="cpu", seconds=0.1, smoke=True)
@@ -62,6 +63,6 @@ def test_a_case_that_hangs_leaves_time_to_the_others(tmp_path: Path, monkeypatch
 
 
 def test_the_random_perceptual_network_has_the_layers_of_vgg19() -> None:
-    found = list(gpu.list_convs())
+    found = list(common.list_convs())
     assert [index for index, _, _ in found] == [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34]
     assert found[0] == (0, 3, 64) and found[-1] == (34, 512, 512)

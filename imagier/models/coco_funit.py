@@ -9,15 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from imagier.models.funit import GENERATOR_RULES, Decoder, style_mlp
+from imagier.models.funit import GENERATOR_RULES, Decoder, FewShotTranslator, style_mlp
 from imagier.nn.conv import WeightNorm
 from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
-from imagier.nn.joint import Call, Run, run_in_turn
 from imagier.nn.reference_names import Rules
 from imagier.ranges import Count, Positive
 
 
-class Generator(nn.Module):
+class Generator(FewShotTranslator):
     """The content of one image in the style of another, conditioned on that content."""
 
     def __init__(
@@ -76,26 +75,8 @@ class Generator(nn.Module):
         self.mlp_content = MLP(content_dims, num_filters_mlp, style_dims)
         self.mlp_style = MLP(style_dims + usb_dims, num_filters_mlp, style_dims)
 
-    def forward(
-        self, images_content: Tensor, images_style: Tensor, *, recon: bool = True, run: Run = run_in_turn
-    ) -> dict[str, Tensor]:
-        """Two images N x C x H x W in [-1, 1] (their sizes may differ) -> images in (-1, 1).
-
-        `images_trans` is the content in the style of `images_style`; `images_recon`, if wanted, in its own. Both have
-        the size of `images_content`, its sides rounded down to `size_multiple`. run: how a network sees several images.
-        """
-        content = self.content_encoder(images_content)
-        if not recon:
-            return {"images_trans": self.decoder(content, self.code(content, self.style_encoder(images_style)))}
-        own, given = run([(self.style_encoder, (images,)) for images in (images_content, images_style)])
-        decodings: list[Call] = [(self.decoder, (content, self.code(content, style))) for style in (given, own)]
-        return dict(zip(("images_trans", "images_recon"), run(decodings)))
-
     def code(self, content: Tensor, style: Tensor) -> Tensor:
-        """Content N x c x h x w and style N x style_dims x 1 x 1 -> the code of the decoder's norms.
-
-        It is the product of one from style and universal bias and one from the content (section 3 of the paper).
-        """
+        """The product of one from style and universal bias and one from the content (section 3 of the paper)."""
         from_content = self.mlp_content(content.mean(dim=(2, 3)))
         usb = self.usb.expand(len(style), -1)
         from_style = self.mlp_style(torch.cat([style.flatten(1), usb], dim=1))

@@ -6,6 +6,7 @@ Liu et al., Few-Shot Unsupervised Image-to-Image Translation, 2019; in the impro
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
@@ -44,7 +45,34 @@ class LossWeights:
     """Mean absolute difference between an image and its reconstruction in its own style, in [-1, 1]."""
 
 
-class Generator(nn.Module):
+class FewShotTranslator(nn.Module, ABC):
+    """The content of one image in the style of another; how a style becomes the code of the decoder is left open."""
+
+    style_encoder: StyleEncoder
+    content_encoder: ContentEncoder
+    decoder: Decoder
+
+    def forward(
+        self, images_content: Tensor, images_style: Tensor, *, recon: bool = True, run: Run = run_in_turn
+    ) -> dict[str, Tensor]:
+        """Two images N x C x H x W in [-1, 1] (their sizes may differ) -> images in (-1, 1).
+
+        `images_trans` is the content in the style of `images_style`; `images_recon`, if wanted, in its own. Both have
+        the size of `images_content`, its sides rounded down to `size_multiple`. run: how a network sees several images.
+        """
+        content = self.content_encoder(images_content)
+        if not recon:
+            return {"images_trans": self.decoder(content, self.code(content, self.style_encoder(images_style)))}
+        own, given = run([(self.style_encoder, (images,)) for images in (images_content, images_style)])
+        decodings: list[Call] = [(self.decoder, (content, self.code(content, style))) for style in (given, own)]
+        return dict(zip(("images_trans", "images_recon"), run(decodings)))
+
+    @abstractmethod
+    def code(self, content: Tensor, style: Tensor) -> Tensor:
+        """Content N x c x h x w and style N x style_dims x 1 x 1 -> the code of the decoder's norms."""
+
+
+class Generator(FewShotTranslator):
     """The content of one image in the style of another."""
 
     def __init__(
@@ -97,23 +125,8 @@ class Generator(nn.Module):
         )
         self.mlp = style_mlp(style_dims, num_filters_mlp, num_mlp_blocks)
 
-    def forward(
-        self, images_content: Tensor, images_style: Tensor, *, recon: bool = True, run: Run = run_in_turn
-    ) -> dict[str, Tensor]:
-        """Two images N x C x H x W in [-1, 1] (their sizes may differ) -> images in (-1, 1).
-
-        `images_trans` is the content in the style of `images_style`; `images_recon`, if wanted, in its own. Both have
-        the size of `images_content`, its sides rounded down to `size_multiple`. run: how a network sees several images.
-        """
-        content = self.content_encoder(images_content)
-        if not recon:
-            return {"images_trans": self.decoder(content, self.code(content, self.style_encoder(images_style)))}
-        own, given = run([(self.style_encoder, (images,)) for images in (images_content, images_style)])
-        decodings: list[Call] = [(self.decoder, (content, self.code(content, style))) for style in (given, own)]
-        return dict(zip(("images_trans", "images_recon"), run(decodings)))
-
     def code(self, content: Tensor, style: Tensor) -> Tensor:
-        """Content N x c x h x w and style N x style_dims x 1 x 1 -> the code of the decoder's norms."""
+        """A function of the style alone."""
         return self.mlp(style)
 
     def reference_rules(self) -> Rules:

@@ -346,9 +346,8 @@ def set_cudnn(*, deterministic: bool, benchmark: bool) -> None:
 
 def set_tf32(allowed: bool, device: torch.device) -> None:
     """The config's `trainer.tf32`, which only GPUs have."""
-    if (
-        device.type == "cuda"
-    ):  # not by the newer fp32_precision: after it, reading these flags, as torch.compile, raises
+    # Not by the newer fp32_precision: after it, reading these flags raises, as torch.compile does.
+    if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
