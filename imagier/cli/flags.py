@@ -23,6 +23,7 @@ FLAGS = {
     "logdir": "--logdir",
     "metrics": "--metrics",
     "out": "--out",
+    "port": "--port",
     "num_projections": "--num_projections",
     "num_splits": "--num_splits",
     "num_styles": "--num_styles",
