@@ -40,6 +40,7 @@ SLOW = [
     ["submit"],
     ["verify-resume"],
     ["tune"],
+    ["demo"],
     ["convert"],
     ["data", "openmoji"],
     ["data", "openmoji-tones"],

@@ -5,26 +5,28 @@ from __future__ import annotations
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from imagier.errors import UserError
+
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".css": "text/css",
+    ".json": "application/json",
+    ".wasm": "application/wasm",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".txt": "text/plain; charset=utf-8",
+}
 
 
 class _Handler(SimpleHTTPRequestHandler):
     """Files by their types, which do not depend on the machine; no lists of folders; nothing is logged."""
 
-    extensions_map: ClassVar = {
-        "": "application/octet-stream",
-        ".html": "text/html; charset=utf-8",
-        ".js": "text/javascript",
-        ".mjs": "text/javascript",
-        ".css": "text/css",
-        ".json": "application/json",
-        ".wasm": "application/wasm",
-        ".svg": "image/svg+xml",
-        ".png": "image/png",
-        ".txt": "text/plain; charset=utf-8",
-    }
+    def guess_type(self, path: Any) -> str:
+        return _TYPES.get(Path(path).suffix, "application/octet-stream")
 
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-cache")  # the next page may have the same address
