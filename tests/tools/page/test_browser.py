@@ -2,66 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM, NO_CHROMIUM, Browser, open_browser
+from browser import CHROMIUM, NO_CHROMIUM, Browser
 from images import png, smooth, write
 from torch import Tensor
 
-from imagier.tools.page.bundle import read_bundle
-from imagier.tools.page.server import open_server
-from imagier.tools.page.site import write_site
-
+from . import visit
 from .bundles import CODE, HEIGHT, IMAGE, LINES, MAP, NOISE, STYLE, WIDTH, label_input, make_bundle
+from .visit import difference, opened, read, served, shown
 
 pytest.importorskip("onnx", reason="needs onnx, to make small networks")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)]
-
-TOLERANCE = 2
-"""Of 255: what the page and torch may differ by."""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with open_browser(tmp_path_factory.mktemp("browser")) as browser:
-        yield browser
-
-
-@contextmanager
-def served(bundle: Path) -> Iterator[str]:
-    """The address of the page of a bundle."""
-    site = bundle.with_name("site")
-    write_site(read_bundle(bundle), site)
-    server = open_server(site, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@contextmanager
-def opened(browser: Browser, bundle: Path) -> Iterator[None]:
-    """The page of a bundle, with the image of its first example; nothing on it may have failed."""
-    browser.resize(1280, 900)
-    browser.problems.clear()
-    with served(bundle) as url:
-        browser.open(url)
-        browser.wait("/^in /.test(document.getElementById('status').textContent)")
-        yield
-    assert browser.problems == []
-    assert browser.evaluate("document.getElementById('error').hidden")
 
 
 def saved_drawing(browser: Browser, name: str) -> np.ndarray:
@@ -69,41 +26,17 @@ def saved_drawing(browser: Browser, name: str) -> np.ndarray:
     return cv2.imread(str(browser.download("#save-drawing", f"{name}.png")), cv2.IMREAD_UNCHANGED)
 
 
-def shown(browser: Browser) -> np.ndarray:
-    """The pixels of the result, H x W x 3."""
-    height, width, values = browser.evaluate(
-        "(() => { const c = document.getElementById('result');"
-        " const {data} = c.getContext('2d').getImageData(0, 0, c.width, c.height);"
-        " return [c.height, c.width, [...data]]; })()"
-    )
-    return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
-
-
 def assert_shows(browser: Browser, images: Tensor) -> None:
     """That the page soon shows these images, 1 x 3 x H x W in [-1, 1]."""
     expected = ((images[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     assert expected.std() > 20, "an image without contents would prove little"
-    end = time.monotonic() + 15
-    while difference(shown(browser), expected) > TOLERANCE:
-        assert time.monotonic() < end, f"differs by {difference(shown(browser), expected)}"
-        time.sleep(0.05)
+    visit.assert_shows(browser, expected)
 
 
 def one_hot(ids: np.ndarray) -> Tensor:
     """Class ids H x W -> 1 x 5 x H x W, the last channel for what is no class."""
     known = torch.stack([torch.from_numpy(ids == each["id"]) for each in MAP["classes"]])
     return torch.cat([known, ~known.any(0, keepdim=True)]).float()[None]
-
-
-def difference(one: np.ndarray, other: np.ndarray) -> int:
-    """The largest one, 256 for images of different shapes."""
-    return int(np.abs(one.astype(int) - other.astype(int)).max()) if one.shape == other.shape else 256
-
-
-def read(path: Path) -> np.ndarray:
-    """A file as it is stored, in the order red, green, blue, without alpha."""
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    return image[..., 2::-1].copy() if image.ndim == 3 else image
 
 
 def to_tensor(image: np.ndarray, low: float, high: float) -> Tensor:
