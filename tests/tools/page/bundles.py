@@ -24,7 +24,12 @@ CLASSES = [
 LINES = {"type": "edge_maps", "kind": "image", "channels": 1, "range": [0, 1]}
 MAP = {"type": "seg_maps", "kind": "classes", "channels": 5, "classes": CLASSES, "ignored": "last channel"}
 IMAGE = {"name": "images", "role": "image", "shape": ["batch", 3, "height", "width"], "range": [-1, 1]}
-STYLE = {"name": "style_images", "role": "style_image", "shape": ["batch", 3, "height", "width"], "range": [-1, 1]}
+STYLE = {
+    "name": "style_images",
+    "role": "style_image",
+    "shape": ["batch", 3, "style_height", "style_width"],
+    "range": [-1, 1],
+}
 NOISE = {"name": "noise", "role": "noise", "shape": ["batch", CODE], "distribution": "normal"}
 
 

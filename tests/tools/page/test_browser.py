@@ -54,6 +54,18 @@ def test_an_example_shows_what_torch_computes(browser: Browser, tmp_path: Path) 
         assert difference(read(browser.download("#save-result", "tiny.png")), shown(browser)) == 0
 
 
+def test_of_examples_that_are_clicked_quickly_the_last_one_is_shown(browser: Browser, tmp_path: Path) -> None:
+    network = make_bundle(tmp_path / "bundle", label_input(LINES), samples=6)
+    with opened(browser, tmp_path / "bundle"):
+        for last in (5, 2):
+            order = [*range(6), last]
+            browser.evaluate(f"{order}.forEach((i) => document.querySelectorAll('#example-list button')[i].click())")
+            time.sleep(0.3)
+            stored = read(tmp_path / f"bundle/samples/{last}.edge_maps.input.png")
+            assert_shows(browser, network({"label": to_tensor(stored, 0, 1)}))
+            assert difference(saved_drawing(browser, "edge_maps"), stored) == 0
+
+
 def test_lines_are_drawn_erased_undone_and_redone(browser: Browser, tmp_path: Path) -> None:
     network = make_bundle(tmp_path / "bundle", label_input(LINES))
     with opened(browser, tmp_path / "bundle"):
@@ -149,7 +161,7 @@ def test_the_style_image_that_is_chosen_is_used(browser: Browser, tmp_path: Path
             browser.click(f"#style-thumbs label:nth-child({index + 1})")
             style = to_tensor(read(tmp_path / f"bundle/samples/{index}.style.png"), -1, 1)
             assert_shows(browser, network({"images": content, "style_images": style}))
-        own = smooth(HEIGHT, WIDTH, seed=7)
+        own = smooth(HEIGHT, 96, seed=7)  # of a shape of its own
         write(tmp_path / "own.png", png(own))
         browser.choose_file("#upload-style + input", tmp_path / "own.png")
         assert_shows(browser, network({"images": content, "style_images": to_tensor(own, -1, 1)}))

@@ -43,10 +43,12 @@ def opened(browser: Browser, bundle: Path) -> Iterator[None]:
     browser.problems.clear()
     with served(bundle) as url:
         browser.open(url)
-        browser.wait("/^in /.test(document.getElementById('status').textContent)")
+        error = "document.getElementById('error')"
+        browser.wait(f"/^in /.test(document.getElementById('status').textContent) || !{error}.hidden")
+        assert browser.evaluate(f"{error}.textContent") == ""
         yield
     assert browser.problems == []
-    assert browser.evaluate("document.getElementById('error').hidden")
+    assert browser.evaluate(f"{error}.textContent") == ""
 
 
 def shown(browser: Browser) -> np.ndarray:

@@ -38,6 +38,7 @@ class Page {
     this.styles = [noise && new CodeStyle(noise, callbacks), image && new ImageStyle(image, bundle, callbacks)];
     this.styles = this.styles.filter(Boolean);
     this.request = latestOnly(() => this.generate());
+    this.requestSample = latestOnly(() => this.loadSample());
     byId("save-result").addEventListener("click", () => {
       byId("result").toBlob((blob) => saveAs(blob, `${bundle.name}.png`));
     });
@@ -62,10 +63,19 @@ class Page {
     await this.request();
   }
 
-  /** Puts an example into all inputs. */
-  async open(sample) {
-    for (const style of this.styles) await style.loadSample?.(sample);
-    await this.painter.loadSample(sample);
+  /** Puts an example into all inputs; of several that are asked for quickly, the last one. */
+  open(sample) {
+    this.wanted = sample;
+    return this.requestSample();
+  }
+
+  async loadSample() {
+    try {
+      for (const style of this.styles) await style.loadSample(this.wanted);
+      await this.painter.loadSample(this.wanted);
+    } catch (error) {
+      showError(error);
+    }
   }
 
   change(isFinal) {
@@ -103,7 +113,7 @@ class Page {
     byId("examples").hidden = samples.length === 0;
     const part = this.painter.layers[0].part;
     samples.forEach((sample, index) => {
-      const onclick = () => this.open(sample).catch(showError);
+      const onclick = () => this.open(sample);
       const button = make("button", { type: "button", onclick, "aria-label": `example ${index + 1}` });
       byId("example-list").append(button);
       showSample(button, sample, sampleFile(sample, part), part).catch(showError);

@@ -1,10 +1,10 @@
 // The style of the result: a code of random numbers, or an image to take it from.
 
 import { byId, acceptFiles, make } from "./dom.js";
-import { fetchBlob } from "./images.js";
+import { decodeImage, fetchBlob } from "./images.js";
 import { ImageLayer } from "./layer.js";
 import { drawCode, mixCodes } from "./style_code.js";
-import { resolveShape } from "./tensors.js";
+import { fitSize, resolveShape } from "./tensors.js";
 
 /** An input of role "noise": a new code at a button, and a slider back to the one before it. */
 export class CodeStyle {
@@ -48,6 +48,7 @@ export class CodeStyle {
 export class ImageStyle {
   constructor(input, bundle, { onChange, onError }) {
     this.input = input;
+    this.bundle = bundle;
     this.onChange = onChange;
     this.onError = onError;
     this.blob = null;
@@ -71,18 +72,33 @@ export class ImageStyle {
   }
 
   async feed(size) {
-    const layer = new ImageLayer(this.input, size);
-    if (this.blob) await layer.load(this.blob, size);
-    const dims = resolveShape(this.input.shape, size);
+    const own = await this.ownSize(size);
+    const layer = new ImageLayer(this.input, own);
+    if (this.blob) await layer.load(this.blob, own);
+    const dims = resolveShape(this.input.shape, { ...own, style_height: own.height, style_width: own.width });
     const data = new Float32Array(dims.reduce((product, length) => product * length));
     layer.write(data, 0);
     return { name: this.input.name, data, dims };
   }
 
+  /** The size of the style image: that of the content, unless the network takes it at a size of its own. */
+  async ownSize(size) {
+    if (!this.blob || !this.input.shape.includes("style_height")) return size;
+    const { width, height } = await decodeImage(this.blob);
+    return fitSize(width, height, this.bundle);
+  }
+
+  /** The address of the image that is chosen. */
+  get chosen() {
+    return this.list.querySelector(":checked")?.value;
+  }
+
   addSample(url) {
     const number = this.list.children.length + 1;
     this.addThumb(url, `style ${number}`, async () => {
-      this.blob = await fetchBlob(url);
+      const blob = await fetchBlob(url);
+      if (this.chosen !== url) return; // another one meanwhile
+      this.blob = blob;
       this.onChange(true);
     });
   }
