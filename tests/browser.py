@@ -43,12 +43,14 @@ class Browser:
             os.close(each)
         self._received = b""
         self._count = 0
+        self._saved = 0
         self._session: str | None = None
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self._call(f"{domain}.enable")
-        self._call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
+        allowed = {"behavior": "allow", "downloadPath": str(self.downloads), "eventsEnabled": True}
+        self._call("Browser.setDownloadBehavior", **allowed)
 
     def close(self) -> None:
         """Ends the browser."""
@@ -105,6 +107,13 @@ class Browser:
                 "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=_BUTTONS[kind], clickCount=1
             )
 
+    @contextmanager
+    def running_first(self, script: str) -> Iterator[None]:
+        """While this is open, a script runs in every page before the page's own."""
+        added = self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
+        yield
+        self._call("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
+
     def press(self, key: str, *, code: str = "", modifiers: int = 0) -> None:
         """Presses a key. modifiers: 2 for Ctrl, 8 for Shift."""
         text = {"text": key} if len(key) == 1 and not modifiers & 2 else {}
@@ -121,11 +130,13 @@ class Browser:
         """Clicks on an element that saves a file; returns the file."""
         path = self.downloads / name
         path.unlink(missing_ok=True)
+        saved = self._saved
         self.click(selector)
         end = time.monotonic() + 20
-        while not path.is_file():
+        while self._saved == saved:
             assert time.monotonic() < end, f"{name} was not saved"
             time.sleep(0.02)
+            self.evaluate("0")  # which reads what happened meanwhile
         return path
 
     def screenshot(self, path: Path, *, is_whole: bool = False) -> None:
@@ -144,7 +155,7 @@ class Browser:
                 assert "error" not in answer, (method, answer["error"])
                 result: dict[str, Any] = answer["result"]
                 return result
-            self._note_problem(answer)
+            self._note_event(answer)
         raise AssertionError(f"Chromium ended before it answered {method}")
 
     def _messages(self) -> Iterator[dict[str, Any]]:
@@ -159,8 +170,10 @@ class Browser:
                 return
             self._received += read
 
-    def _note_problem(self, event: dict[str, Any]) -> None:
+    def _note_event(self, event: dict[str, Any]) -> None:
         params = event.get("params", {})
+        if event.get("method") == "Browser.downloadProgress":
+            self._saved += params["state"] == "completed"
         if event.get("method") == "Runtime.exceptionThrown":
             self.problems.append(str(params["exceptionDetails"]))
         elif event.get("method") == "Log.entryAdded" and params["entry"]["level"] == "error":

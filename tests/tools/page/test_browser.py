@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from pathlib import Path
 
@@ -184,6 +185,34 @@ def test_a_network_that_is_none_is_an_error_on_the_page(browser: Browser, tmp_pa
         browser.open(url)
         browser.wait("!document.getElementById('error').hidden")
         assert "did not work" in browser.evaluate("document.getElementById('error').textContent")
+
+
+def test_where_it_cannot_run_the_page_says_why(browser: Browser, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle", label_input(LINES), has_network=False)
+    with served(tmp_path / "bundle") as url, browser.running_first("delete globalThis.WebAssembly"):
+        browser.open(url)
+        browser.wait("!document.getElementById('error').hidden")
+        assert "no WebAssembly" in browser.evaluate("document.getElementById('error').textContent")
+    browser.open((tmp_path / "site/index.html").as_uri())
+    browser.wait("!document.getElementById('error').hidden")
+    assert "python -m http.server" in browser.evaluate("document.getElementById('error').textContent")
+
+
+def test_images_are_dropped_and_pasted(browser: Browser, tmp_path: Path) -> None:
+    network = make_bundle(tmp_path / "bundle", IMAGE)
+    with opened(browser, tmp_path / "bundle"):
+        for index, event in ((1, "drop"), (0, "paste")):
+            stored = tmp_path / f"bundle/samples/{index}.images.input.png"
+            file = base64.b64encode(stored.read_bytes()).decode()
+            field = "clipboardData" if event == "paste" else "dataTransfer"
+            kind = "ClipboardEvent" if event == "paste" else "DragEvent"
+            browser.evaluate(
+                f"(() => {{ const data = new DataTransfer(); const bytes = Uint8Array.from(atob('{file}'),"
+                " (c) => c.charCodeAt(0)); data.items.add(new File([bytes], 'a.png', {type: 'image/png'}));"
+                f" document.getElementById('board').dispatchEvent(new {kind}('{event}', {{{field}: data,"
+                " bubbles: true, cancelable: true})); })()"
+            )
+            assert_shows(browser, network({"images": to_tensor(read(stored), -1, 1)}))
 
 
 def test_no_control_lacks_a_name_and_nothing_is_wider_than_a_phone(browser: Browser, tmp_path: Path) -> None:

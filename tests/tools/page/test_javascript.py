@@ -115,6 +115,9 @@ def test_classes_become_channels_and_others_the_last_or_none() -> None:
     out, back = run(modules, code, map=raster(ids), channels=3, ignored="last channel")
     assert out == [0, 0, *np.concatenate([known, ~known.any(0)[None]]).ravel().astype(int)]
     assert back == [0, 7, 255, 255, 7, 0]
+    code = """const part = {channels: 2, ignored: 'none', largest_id: 7, classes: [{id: 0}, {id: 7}]};
+    return idsToChannels([0, 3, 7, 200], part);"""
+    assert run("bundle.js: idsToChannels", code) == [0, 2, 1, 1]
 
 
 def test_images_become_tensors_and_come_back() -> None:

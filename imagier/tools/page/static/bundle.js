@@ -40,7 +40,8 @@ export function classesOf(part) {
 export function idsToChannels(ids, part) {
   const channels = new Map(part.classes.map(({ id }, channel) => [id, channel]));
   const rest = part.ignored === "last channel" ? part.channels - 1 : part.channels;
-  return ids.map((id) => channels.get(id) ?? rest);
+  const largest = part.largest_id ?? Infinity; // ids above it count as it
+  return ids.map((id) => channels.get(Math.min(id, largest)) ?? rest);
 }
 
 /** Channels -> raw ids; what is no class becomes 255, the id of nothing. */
