@@ -59,7 +59,7 @@ def run(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         _check_pip(words)
     elif words[0] == "make":
         assert all(re.search(rf"^{word}:", (ROOT / "Makefile").read_text(), re.M) for word in words[1:]), words
-    elif words[0] == "python" and words[1].startswith(("benchmarks/", "docs/", "tests/")):
+    elif words[0] == "python" and words[1].startswith(("benchmarks/", "docs/", "tests/", "scripts/release")):
         _check_script(words)
     elif ours(words) is not None:
         _run_ours(words, command.output, monkeypatch)
