@@ -113,13 +113,13 @@ def init_folder(name: str, folder: Path) -> tuple[list[Path], list[Path]]:
     """
     template = find_template(name)
     config = folder / template.path.name
-    if config.exists():
+    if _is_there(config):
         advice = "name another folder, or rename that file"
         raise UserError(
             "there is such a file, and none is overwritten", where=config, advice=advice, code="existing-file"
         )
     files = {folder / "README.md": _render_readme(template), folder / ".gitignore": _GITIGNORE, config: template.text}
-    kept = [path for path in files if path.exists()]
+    kept = [path for path in files if _is_there(path)]
     written = [path for path in files if path not in kept]
     try:
         for path in written:
@@ -130,6 +130,11 @@ def init_folder(name: str, folder: Path) -> tuple[list[Path], list[Path]]:
             f"cannot be written to: {describe_error(error)}", where=folder, code="unwritable-folder"
         ) from error
     return sorted(written), kept
+
+
+def _is_there(path: Path) -> bool:
+    """Whether writing would replace something, be it a link that leads nowhere."""
+    return path.exists() or path.is_symlink()
 
 
 def _join(lines: list[str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
 import shlex
 from pathlib import Path
@@ -108,6 +110,25 @@ def test_a_config_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["init", "spade", str(tmp_path)]) == status.USER_ERROR
     assert str(config) in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced_either(tmp_path: Path) -> None:
+    (tmp_path / "spade.yaml").symlink_to("elsewhere.yaml")
+    assert main(["init", "spade", str(tmp_path)]) == status.USER_ERROR
+    assert [path.name for path in tmp_path.iterdir()] == ["spade.yaml"]
+    assert (tmp_path / "spade.yaml").is_symlink()
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sync(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    assert main(["init", "spade", str(tmp_path)]) == status.USER_ERROR
+    assert capsys.readouterr().err.splitlines() == [f"{tmp_path}: cannot be written to: No space left on device"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_with_files_of_its_own_keeps_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
