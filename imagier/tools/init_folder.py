@@ -51,7 +51,7 @@ class Template:
     @property
     def title(self) -> str:
         """What it trains: the paragraph at the beginning of its header."""
-        return " ".join(line for line in self._header[: self._header.index("")])
+        return " ".join(self._header[: self._header.index("")])
 
     @property
     def layout(self) -> list[str]:
