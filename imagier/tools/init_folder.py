@@ -96,10 +96,10 @@ def list_templates() -> dict[str, Template]:
 
 def find_template(name: str) -> Template:
     """The template of a name. UserError (unknown-template) if there is none."""
-    from imagier.config.find import did_you_mean
-
     templates = list_templates()
     if name not in templates:
+        from imagier.config.find import did_you_mean  # takes a while
+
         advice = did_you_mean(name, list(templates)) or "`imagier init` lists all"
         raise UserError("no method or example of this name", where=name, advice=advice, code="unknown-template")
     return templates[name]
