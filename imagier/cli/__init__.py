@@ -16,6 +16,7 @@ from imagier.run.log_lines import watch_outputs
 from imagier.train.disk import describe_error
 
 COMMANDS = {
+    "init": "make a folder to start in, with a config for a method",
     "train": "train the networks of a config",
     "submit": "queue a training on a cluster",
     "verify-resume": "prove that a run resumes exactly where it was stopped",
