@@ -99,7 +99,8 @@ def sweep(config: Path, options: SweepOptions, *, overrides: Sequence[str] = ())
         pruner=options.pruner,
         seed=options.seed,
     )
-    search = _Search(Trials(options.logdir, opened, space), objective, options, overrides)
+    trials = Trials(options.logdir, opened, space)
+    search = _Search(trials, objective, options, overrides, experiment.config.run.max_iter)
     try:
         search.run()
     finally:
@@ -168,8 +169,12 @@ def _warn_of_periods(run: Any) -> None:
 class _Search:
     """The trials that this process works on."""
 
-    def __init__(self, trials: Trials, objective: Objective, options: SweepOptions, overrides: Sequence[str]) -> None:
+    def __init__(
+        self, trials: Trials, objective: Objective, options: SweepOptions, overrides: Sequence[str], max_iter: int
+    ) -> None:
+        """max_iter: of the config; a trial may have another."""
         self.trials, self.objective, self.options, self.overrides = trials, objective, options, overrides
+        self.max_iter = max_iter
         self.workers: dict[int, _Worker] = {}
         """By their place on this machine."""
         self.stop = Stop(BIG, BIG, job=SlurmJob.from_environment())
@@ -210,7 +215,7 @@ class _Search:
         logger.info(f"{claim.folder.name} {how}: {shown}")
         flags = ["--device", self.options.device, "--single_gpu", "--local_rank", str(place % max(self.gpus, 1))]
         training = Training(self.options.logdir / BASE, [*self.overrides, *words], claim.folder, flags)
-        return _Worker(claim, training, self.objective)
+        return _Worker(claim, training, self.objective, int(str(claim.values.get("max_iter", self.max_iter))))
 
     def _is_over(self, worker: _Worker) -> bool:
         """Whether a worker is done with its trial, which is then logged. RunError if too many fail."""
@@ -239,11 +244,11 @@ class _Search:
 class _Worker:
     """A trial in this process's hands: its training, and its values so far."""
 
-    def __init__(self, claim: Claim, training: Training, objective: Objective) -> None:
-        self.claim, self.training, self.objective = claim, training, objective
+    def __init__(self, claim: Claim, training: Training, objective: Objective, max_iter: int) -> None:
+        self.claim, self.training, self.objective, self.max_iter = claim, training, objective, max_iter
         self.has_failed = False
         self._is_interrupted = False
-        self._is_pruned = claim.should_prune()  # by a process that was killed before it could say so
+        self._is_pruned = self._should_prune()  # by a process that was killed before it could say so
         if self._is_pruned:
             training.stop()
 
@@ -272,9 +277,14 @@ class _Worker:
                 return
             if self.claim.last is None or step > self.claim.last[0]:
                 self.claim.report(step, value)
-                if self.claim.should_prune():
+                if self._should_prune():
                     self._is_pruned = True
                     self.training.stop()
+
+    def _should_prune(self) -> bool:
+        """Whether to stop it: it is worse than others were, and not done anyway."""
+        last = self.claim.last
+        return last is not None and last[0] < self.max_iter and self.claim.should_prune()
 
     def _finish_pruned(self) -> str:
         self.claim.finish(None, is_pruned=True)

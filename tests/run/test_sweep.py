@@ -19,7 +19,7 @@ import yaml
 from imagier.cli import main
 from imagier.config.read import read
 from imagier.errors import RunError, UserError
-from imagier.run import status, sweep_trial
+from imagier.run import status, sweep_plot, sweep_trial
 from imagier.run import sweep as sweeps
 from imagier.run.sweep import SweepOptions, sweep
 from imagier.run.sweep_result import SweepResult
@@ -32,13 +32,16 @@ gen.num_filters: {type: int, low: 1, high: 4}
 trainer.gan_mode: {type: categorical, choices: [hinge, least_square]}
 """
 
+DRAW = sweep_plot.draw_sweep
+
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sweep_trial, "COMMAND", [sys.executable, "-S", str(FAKE)])
     monkeypatch.setattr(sweeps, "POLL_S", 0.01)
+    monkeypatch.setattr(sweep_plot, "draw_sweep", lambda *arguments: None)  # half a second
     (tmp_path / "space.yaml").write_text(SPACE)
-    return tiny.write_config(tmp_path / "tiny.yaml", tiny.write_data(tmp_path / "data", train=2, val=2))
+    return tiny.write_config(tmp_path / "tiny.yaml", tiny.write_data(tmp_path / "data", train=2, val=2), max_iter=8)
 
 
 def run(config: Path, folder: str = "sweep", **options: object) -> SweepResult:
@@ -234,7 +237,10 @@ def test_the_objective_is_a_metric_or_a_loss(
         assert (objective.name, objective.higher_is_better) == expected
 
 
-def test_the_command_prints_a_table_and_writes_a_plot(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table_and_writes_a_plot(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweep_plot, "draw_sweep", DRAW)
     folder = config.with_name("sweep")
     words = ["sweep", str(config), "--space", str(config.with_name("space.yaml")), "--logdir", str(folder)]
     assert main([*words, "--trials", "3", "--metric", "dis_update/gan"]) == status.DONE
