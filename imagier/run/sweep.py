@@ -25,6 +25,7 @@ from imagier.run.stopping import SlurmJob, Stop, handle_signals
 from imagier.run.sweep_result import SweepResult, summarize
 from imagier.run.sweep_space import Range, Value, format_override, read_space
 from imagier.run.sweep_trial import Objective, Training, choose_objective
+from imagier.run.workers import count_cores
 from imagier.train.checkpoint_files import LATEST
 from imagier.train.disk import describe_error, write_atomic
 from imagier.train.hooks import files
@@ -56,7 +57,7 @@ class SweepOptions:
     trials: int = 12
     """How many there are in the end, in all processes."""
     workers: int = 1
-    """Trainings at a time, of this process."""
+    """Trainings at a time, of this process. Several share the cores, unless OMP_NUM_THREADS says how many each has."""
     metric: str | None = None
     """A metric of the run, or the tag of a loss. None: the first metric of the config."""
     pruner: str = "median"
@@ -78,6 +79,9 @@ def sweep(config: Path, options: SweepOptions, *, overrides: Sequence[str] = ())
     objective = choose_objective(experiment.config, options.metric)
     space = read_space(options.space, config, overrides)
     _require_optuna()
+    from imagier.run.sweep_study import Trials, open_database, open_study
+
+    database = None if options.storage is None else open_database(options.storage)
     settings = _Settings(
         space=load(options.space).tree,
         overrides=list(overrides),
@@ -89,12 +93,10 @@ def sweep(config: Path, options: SweepOptions, *, overrides: Sequence[str] = ())
     study = _open_folder(config, options.logdir, settings)
     experiment.log_notes()
     _warn_of_periods(experiment.config.run)
-    from imagier.run.sweep_study import Trials, open_study
-
     opened = open_study(
         options.logdir,
         name=study,
-        storage=options.storage,
+        database=database,
         is_maximized=objective.higher_is_better,
         pruner=options.pruner,
         seed=options.seed,
@@ -103,6 +105,10 @@ def sweep(config: Path, options: SweepOptions, *, overrides: Sequence[str] = ())
     search = _Search(trials, objective, options, overrides, experiment.config.run.max_iter)
     try:
         search.run()
+    except OSError as error:
+        raise RunError(
+            f"{options.logdir} cannot be written to: {describe_error(error)}; make room, and start again"
+        ) from error
     finally:
         result = summarize(opened.get_trials(deepcopy=False), objective, is_interrupted=search.is_interrupted)
         _write_results(result, options.logdir, space)
@@ -214,7 +220,8 @@ class _Search:
         how = "continues" if (claim.folder / LATEST).exists() else "starts"
         logger.info(f"{claim.folder.name} {how}: {shown}")
         flags = ["--device", self.options.device, "--single_gpu", "--local_rank", str(place % max(self.gpus, 1))]
-        training = Training(self.options.logdir / BASE, [*self.overrides, *words], claim.folder, flags)
+        threads = max(1, count_cores() // self.options.workers) if self.options.workers > 1 else None
+        training = Training(self.options.logdir / BASE, [*self.overrides, *words], claim.folder, flags, threads)
         return _Worker(claim, training, self.objective, int(str(claim.values.get("max_iter", self.max_iter))))
 
     def _is_over(self, worker: _Worker) -> bool:

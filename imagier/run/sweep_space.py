@@ -122,9 +122,9 @@ def read_space(path: Path, config: Path, overrides: Sequence[str]) -> dict[str, 
             space[key] = _read_range(section)
             if any(override.partition("=")[0] == key for override in overrides):
                 raise UserError("is set by the command line, too", advice="leave it out there", code="set-twice")
+            errors += _check_key(config, overrides, document, key, space[key])
         except UserError as error:
             errors.append(_locate(error, document, key))
-    errors += [error for key in space for error in _check_key(config, overrides, document, key, space[key])]
     if errors:
         raise ConfigError(list({str(error): error for error in errors}.values()))
     return space
@@ -145,8 +145,7 @@ def _read_range(section: Any) -> Range:
     name = options.pop("type", None)
     if name not in TYPES:
         what = "missing key 'type'" if name is None else f"no range {name!r}"
-        advice = did_you_mean(str(name), list(TYPES)) or f"there are {', '.join(TYPES)}"
-        raise UserError(what, where="type", advice=advice, code="unknown-type")
+        raise UserError(what, where="type", advice=did_you_mean(str(name), list(TYPES)), code="unknown-type")
     return TYPES[name](**check_options(TYPES[name], options))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -111,7 +112,6 @@ class Trials:
 
     def __init__(self, folder: Path, study: Study, space: Mapping[str, Range]) -> None:
         self.folder, self.study, self.space = folder, study, space
-        self._own: set[int] = set()
 
     def claim(self, total: int) -> Claim | None:
         """A trial that nobody works on, or a new one; None if `total` have begun, and others work on the open ones."""
@@ -119,13 +119,19 @@ class Trials:
             trials = self.study.get_trials(deepcopy=False)
             for frozen in trials:
                 if frozen.state == TrialState.RUNNING and (lock := self._take(frozen.number)) is not None:
-                    return self._complete(Trial(self.study, frozen._trial_id), lock)
+                    if self._is_open(frozen.number):
+                        return self._complete(Trial(self.study, frozen._trial_id), lock)
+                    lock.release()
             if len(trials) >= total:
                 return None
             trial = self.study.ask()
             lock = self._take(trial.number)
             assert lock is not None, "a new trial is nobody else's"
             return self._complete(trial, lock)
+
+    def _is_open(self, number: int) -> bool:
+        """Whether a trial is still open, now that its lock is held: who had it may just have finished it."""
+        return self.study.get_trials(deepcopy=False)[number].state == TrialState.RUNNING
 
     def _take(self, number: int) -> FileLock | None:
         folder = self._folder_of(number)
@@ -146,14 +152,13 @@ class Trials:
         return self.folder / name_trial(number)
 
 
-def open_study(folder: Path, *, name: str, storage: str | None, is_maximized: bool, pruner: str, seed: int) -> Study:
-    """The study of a sweep, new or old. storage: of a database, by its address; None: a journal in the folder.
-
-    UserError if a database cannot be opened.
-    """
+def open_study(
+    folder: Path, *, name: str, database: BaseStorage | None, is_maximized: bool, pruner: str, seed: int
+) -> Study:
+    """The study of a sweep, new or old. database: None: a journal in the folder."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
-        storage=_open_storage(folder, storage),
+        storage=_open_journal(folder / JOURNAL) if database is None else database,
         study_name=name,
         direction="maximize" if is_maximized else "minimize",
         sampler=SeededSampler(seed),
@@ -162,11 +167,23 @@ def open_study(folder: Path, *, name: str, storage: str | None, is_maximized: bo
     )
 
 
-def _open_storage(folder: Path, address: str | None) -> BaseStorage:
-    if address is None:
-        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+def open_database(address: str) -> BaseStorage:
+    """A database for trials. UserError if it cannot be opened."""
     try:
         return RDBStorage(address)
     except (SQLAlchemyError, ImportError) as error:
         what = f"cannot be opened: {hide_secrets(str(error).splitlines()[0])}"
         raise UserError(what, where=f"storage {hide_secrets(address)}", code="no-storage") from error
+
+
+def _open_journal(path: Path) -> BaseStorage:
+    """The journal, without what a full disk or the loss of its machine left of a line: Optuna would stumble over it."""
+    lock = JournalFileSymlinkLock(str(path))
+    lock.acquire()
+    try:
+        text = path.read_bytes() if path.exists() else b""
+        if not text.endswith(b"\n") and text:
+            os.truncate(path, text.rfind(b"\n") + 1)
+    finally:
+        lock.release()
+    return JournalStorage(JournalFileBackend(str(path), lock))

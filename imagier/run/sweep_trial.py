@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -80,9 +81,12 @@ def name_trial(number: int) -> str:
 class Training:
     """The process that trains a trial; it may be started again, and continues then."""
 
-    def __init__(self, base: Path, overrides: Sequence[str], logdir: Path, flags: Sequence[str]) -> None:
-        """base: the config. flags: of `imagier train`, beside config and folder."""
+    def __init__(
+        self, base: Path, overrides: Sequence[str], logdir: Path, flags: Sequence[str], threads: int | None
+    ) -> None:
+        """base: the config. flags: of `imagier train`, beside config and folder. threads: None: as many as it likes."""
         self.logdir = logdir
+        self._environment = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
         self.restarts = 0
         self._command = [*COMMAND, "--config", str(base), "--logdir", str(logdir), *flags, *overrides]
         self._process: subprocess.Popen[bytes] | None = None
@@ -129,6 +133,7 @@ class Training:
         with (self.logdir / LOG).open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
+                env={**self._environment, **os.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

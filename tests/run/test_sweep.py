@@ -188,6 +188,14 @@ def test_a_database_holds_the_same_trials_as_a_journal(config: Path, tmp_path: P
     with pytest.raises(UserError) as caught:
         run(config, "none", storage="nosuch://me:secret@host/db")
     assert caught.value.code == "no-storage" and "secret" not in str(caught.value)
+    assert not config.with_name("none").exists()
+
+
+def test_a_journal_whose_last_line_is_torn_is_continued(config: Path) -> None:
+    few = run(config, trials=2)
+    journal = config.with_name("sweep") / "journal.log"
+    journal.write_bytes(journal.read_bytes() + b'{"op_code":4,"work')
+    assert told(run(config, trials=4)) == told(run(config, "whole", trials=4)) and few.rows
 
 
 def test_a_folder_holds_one_sweep(config: Path) -> None:

@@ -84,10 +84,10 @@ gen.num_filters: {type: int, low: 1, high: 2}
     found = mistakes(tmp_path, text, "gen.num_filters=3")
     assert [place for place, _ in found] == [
         "1: gen_opt.lr.high",
-        "4: gen.num_filters",
         "2: gen.num_filter",
         "3: trainer.gan_mode",
         "3: trainer.gan_mode",
+        "4: gen.num_filters",
     ]
 
 
