@@ -233,7 +233,7 @@ class _Search:
         if worker.has_failed:
             self.failures += 1
             if not self.has_succeeded and self.failures >= MOST_FAILURES:
-                raise RunError(f"the first {self.failures} trials failed; the last: {line}")
+                raise RunError(f"the first {self.failures} trials failed; the last {line}")
         self.has_succeeded |= bool(line) and not worker.has_failed
         return True
 

@@ -182,7 +182,7 @@ def test_trials_may_fail_but_not_the_first_ones_all(config: Path, monkeypatch: p
     assert failed == {row.name for row in result.rows if row.values["gen_opt.lr"] > 1e-2} != set()
     assert {row.why for row in result.rows if row.state == "failed"} == {"the loss is not finite"}
     monkeypatch.setenv("FAKE", "fails")
-    with pytest.raises(RunError, match="the first 3 trials failed; the last: failed: the loss is not finite"):
+    with pytest.raises(RunError, match="the first 3 trials failed; the last failed: the loss is not finite"):
         run(config, "all")
     monkeypatch.setenv("FAKE", "silent")
     with pytest.raises(RunError, match="its log has no L1 at the end; it has PSNR/average, dis_update/gan, other/tag"):
