@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from imagier.config.load import dump, load
-from imagier.config.schema import BIG
+from imagier.config.schema import BIG, Run
 from imagier.errors import RunError, UserError, hide_secrets
 from imagier.run import status
 from imagier.run.experiment import CONFIG, read_experiment
@@ -166,7 +166,7 @@ def _open_folder(config: Path, logdir: Path, settings: _Settings) -> str:
     return str(kept["study"])
 
 
-def _warn_of_periods(run: Any) -> None:
+def _warn_of_periods(run: Run) -> None:
     """Logs what a sweep can do only with keys that the config lacks."""
     if run.snapshot_save_iter >= BIG and run.snapshot_save_epoch >= BIG:
         logger.info("without snapshot_save_iter, a trial that is killed starts again from its beginning")
