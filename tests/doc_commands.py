@@ -33,13 +33,14 @@ SMALL = [
 """What makes a training of the documentation small; it stands behind the command's own overrides."""
 
 SHELL = {"cp", "ln", "ls", "mkdir", "cat", "mv", "rm", "echo", "cd"}
-OTHERS = {"aws", "docker", "ffmpeg", "git", "sha256sum", "source", "pytest", "python3", "uv"}
+OTHERS = {"aws", "docker", "ffmpeg", "git", "kubectl", "pytest", "python3", "sha256sum", "sky", "source", "uv", "wandb"}
 """Programs that are not ours, which this machine need not have."""
 
 SLOW = [
     ["submit"],
     ["verify-resume"],
     ["tune"],
+    ["sweep"],
     ["convert"],
     ["data", "openmoji"],
     ["data", "openmoji-tones"],

@@ -21,6 +21,7 @@ COMMANDS = {
     "submit": "queue a training on a cluster",
     "verify-resume": "prove that a run resumes exactly where it was stopped",
     "tune": "find out what makes a training fast on this machine",
+    "sweep": "search for the best values of a config's keys",
     "infer": "write an image for every input",
     "evaluate": "score checkpoints of a run on its held-out set",
     "metrics": "measure how far generated images are from real ones",
