@@ -57,6 +57,7 @@ from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.clips import roll_out
 from imagier.train.runtime import Runtime
+from imagier.train.weight_file import find_weights
 
 CLIPS = "paired_videos"
 """The data set that reads frames of a caller's."""
@@ -65,7 +66,7 @@ CLIPS = "paired_videos"
 def load_generator(
     logdir_or_checkpoint: str | Path, *, device: str = "cpu", config: ConfigSource | None = None
 ) -> TrainedGenerator:
-    """The generator of a run, or of one of its checkpoints, with averaged weights (if there are any), in eval mode.
+    """The generator of a run, of one of its checkpoints or of a bundle, with averaged weights if any, in eval mode.
 
         generator = imagier.load_generator("logs/openmoji64")
         image = generator({"edge_maps": "drawing.png"})
@@ -77,7 +78,7 @@ def load_generator(
     path = Path(logdir_or_checkpoint)
     if not path.exists():
         raise no_such_path(path, "no such folder or checkpoint", code="missing-checkpoint")
-    logdir, weights = (path, None) if path.is_dir() else (path.parent, path)
+    logdir, weights = (path, find_weights(path)) if path.is_dir() else (path.parent, path)
     options = RunOptions(logdir=logdir, checkpoint=weights)
     if config is None and not (logdir / CONFIG).is_file():
         raise UserError(
