@@ -41,6 +41,7 @@ SLOW = [
     ["verify-resume"],
     ["tune"],
     ["convert"],
+    ["export"],
     ["data", "openmoji"],
     ["data", "openmoji-tones"],
     ["data", "vizdoom"],
