@@ -35,7 +35,7 @@ def _fold_weight(layer: nn.Module) -> nn.Module:
 
     torch's own way takes the weight from the class of the layer, and so from all copies of it.
     """
-    cls = type(layer).__mro__[1]
+    cls: type[nn.Module] = type(layer).__mro__[1]
     plain = cls.__new__(cls)
     modules = {name: part for name, part in layer._modules.items() if name != "parametrizations"}
     weight = nn.Parameter(cast(Tensor, layer.weight).detach().clone())
