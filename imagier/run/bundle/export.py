@@ -65,8 +65,9 @@ class ExportRequest:
 
     def check(self) -> None:
         """UserError: a format is not known, or a package is missing, or a smaller ONNX file is wanted without one."""
-        if unknown := [name for name in self.formats if name not in FORMATS] or not self.formats:
-            what = f"is {unknown[0]!r}" if isinstance(unknown, list) else "is empty"
+        unknown = [name for name in self.formats if name not in FORMATS]
+        if unknown or not self.formats:
+            what = f"is {unknown[0]!r}" if unknown else "is empty"
             raise UserError(what, where="format", advice=f"choose some of {', '.join(FORMATS)}", code="wrong-format")
         for name, is_wanted in (("fp16", self.fp16), ("int8", self.int8)):
             if is_wanted and "onnx" not in self.formats:
@@ -187,8 +188,12 @@ class _Exporter:
             self._note(name, path)
             return
         logger.info(f"{path.name}: being made")
-        getattr(graph, f"write_{name}")(path)
-        run = {"onnx": parity.open_onnx, "pt2": parity.open_pt2}[name](path)
+        write, read = {
+            "onnx": (graph.write_onnx, parity.open_onnx),
+            "pt2": (graph.write_pt2, parity.open_pt2),
+        }[name]
+        write(path)
+        run = read(path)
         difference = parity.check_parity(run, graph, path)
         self._note(name, path, max_difference=difference, seconds=parity.measure_seconds(run, graph))
 

@@ -55,8 +55,8 @@ def describe_inputs(
             entry["parts"] = [describe_part(codec, recipe.instance_inputs, names) for codec in label]
         elif name in (IMAGES, STYLE_IMAGES):
             batch_name = needs.style if name == STYLE_IMAGES else needs.content[0]
-            (codec,) = [codec for codec in codecs if codec.batch_name == batch_name]
-            entry |= {"type": codec.name, "range": _find_range(codec)}
+            for codec in (codec for codec in codecs if codec.batch_name == batch_name):
+                entry |= {"type": codec.name, "range": _find_range(codec)}
         elif name == NOISE:
             entry["distribution"] = "normal"
         elif name == FEATURES:

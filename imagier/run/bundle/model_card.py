@@ -69,7 +69,7 @@ def _show_samples(facts: Mapping[str, Any]) -> list[str]:
 def _show_inputs(facts: Mapping[str, Any]) -> list[str]:
     lines = ["## Inputs and output", "", "All tensors are float32. `bundle.json` says the same for programs.", ""]
     for entry in facts["inputs"]:
-        lines.append(f"* `{entry['name']}`, {_format_shape(entry['shape'])}: {_INPUTS[entry['role']](entry)}")
+        lines.append(f"* `{entry['name']}`, {_format_shape(entry['shape'])}: {_tell_input(entry)}")
     (output,) = facts["outputs"]
     lines.append(
         f"* The result, `{output['name']}`, {_format_shape(output['shape'])}: pixels are "
@@ -117,6 +117,11 @@ _INPUTS = {
     ),
     "attributes": lambda entry: "numbers that describe the sample.",
 }
+
+
+def _tell_input(entry: Mapping[str, Any]) -> str:
+    tell = _INPUTS.get(entry["role"])
+    return "as Imagier makes it." if tell is None else tell(entry)
 
 
 def _show_use(facts: Mapping[str, Any]) -> list[str]:
