@@ -21,7 +21,7 @@ COMMANDS = {
     "verify-resume": "prove that a run resumes exactly where it was stopped",
     "tune": "find out what makes a training fast on this machine",
     "infer": "write an image for every input",
-    "export": "write the generator of a run for other programs, browsers and phones",
+    "export": "write a trained generator for other programs",
     "evaluate": "score checkpoints of a run on its held-out set",
     "metrics": "measure how far generated images are from real ones",
     "convert": "convert a checkpoint of the reference",

@@ -127,7 +127,7 @@ def _tell_input(entry: Mapping[str, Any]) -> str:
 def _show_use(facts: Mapping[str, Any]) -> list[str]:
     lines = ["## Use", ""]
     if "onnx" in facts["files"]:
-        code = ["import numpy as np", "import onnxruntime", "from PIL import Image", "", *_load_inputs(facts)]
+        code = ["import numpy as np", "import onnxruntime", "from PIL import Image", "", *load_inputs(facts)]
         feed = ", ".join(f'"{entry["name"]}": {entry["name"]}' for entry in facts["inputs"])
         code += [
             f'session = onnxruntime.InferenceSession("{facts["files"]["onnx"]["path"]}")',
@@ -154,7 +154,7 @@ def _name_files(facts: Mapping[str, Any]) -> dict[str, str]:
     return files if files and all(name in files for name in wanted) else {}
 
 
-def _load_inputs(facts: Mapping[str, Any]) -> list[str]:
+def load_inputs(facts: Mapping[str, Any]) -> list[str]:
     """Lines of Python that make the inputs of the first sample."""
     sample, lines = facts["samples"][0], []
     height, width = facts["image_size"]
@@ -174,7 +174,7 @@ def _load_inputs(facts: Mapping[str, Any]) -> list[str]:
             shape = ", ".join(
                 map(str, [1, *({"height": height, "width": width}.get(x, x) for x in entry["shape"][1:])])
             )
-            lines.append(f"{name} = np.zeros(({shape}), np.float32)")
+            lines.append(f"{name} = np.zeros(({shape}), np.float32)  # see bundle.json")
     return lines
 
 
@@ -183,8 +183,14 @@ def _load_label(entry: Mapping[str, Any], sample: Mapping[str, Any], height: int
     for part in entry["parts"]:
         name, path, channels = re.sub(r"\W", "_", part["type"]), sample["inputs"].get(part["type"]), part["channels"]
         names.append(name)
-        if path is None or part["kind"] in ("other", "instance_edges"):
-            lines.append(f"{name} = np.zeros(({channels}, {height}, {width}), np.float32)")
+        if path is None or part["kind"] == "other":
+            lines.append(f"{name} = np.zeros(({channels}, {height}, {width}), np.float32)  # as Imagier makes it")
+        elif part["kind"] == "instance_edges":
+            lines.append(f'ids = np.array(Image.open("{path}")).astype(int)')
+            lines.append('wide = np.pad(ids, 1, mode="edge")')
+            around = ("[:-2, 1:-1]", "[2:, 1:-1]", "[1:-1, :-2]", "[1:-1, 2:]")
+            differs = " | ".join(f"(wide{neighbor} != ids)" for neighbor in around)
+            lines.append(f"{name} = np.float32({differs})[None]")
         elif part["kind"] == "classes":
             lines.append(f'ids = np.array(Image.open("{path}"))')
             ids = f"ids.clip(max={channels - 1})" if part["ignored"] != "none" else "ids"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import small_config
 import torch
+from PIL import Image
 from small_data import codec_for
 
 from imagier.config import schema
-from imagier.run.bundle import facts
+from imagier.nn.instances import instance_edges
+from imagier.run.bundle import facts, model_card
 from imagier.run.bundle.model_card import write_card
 
 NAMES = {2: ["land", "sea"]}
@@ -113,6 +117,36 @@ def test_the_card_shows_the_code_for_every_kind_of_input() -> None:
     assert "license: unknown" in card and "random numbers" in card and "multiples of 2" in card
     assert 'images = np.float32(Image.open("samples/a.png").convert("RGB")) / 127.5 - 1' in card
     assert "features = np.zeros((1, 2, 4, 6), np.float32)" in card
+
+
+def test_the_code_of_the_card_makes_the_label_that_the_network_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all kinds of parts, against what the loader does with the same files."""
+    rng = np.random.default_rng(0)
+    codecs = [
+        codec_for(name="lines", ext="png", num_channels=1),
+        codec_for(name="seg", ext="png", num_channels=1, num_classes=3, use_dont_care=True),
+        codec_for(name="photo", ext="png", num_channels=3, normalize=True),
+        codec_for(name="ids", ext="png", num_channels=1, is_mask=True),
+    ]
+    stored = {}
+    for codec in codecs:
+        most = {"seg": 6, "ids": 3}.get(codec.name, 256)
+        stored[codec.name] = rng.integers(0, most, (4, 6, codec.input_type.num_channels), np.uint8)
+        Image.fromarray(stored[codec.name].squeeze()).save(tmp_path / f"{codec.name}.png")
+    monkeypatch.chdir(tmp_path)
+    parts = [facts.describe_part(codec, ("ids",), {}) for codec in codecs]
+    content = {
+        "image_size": [4, 6],
+        "inputs": [{"name": "label", "role": "label", "parts": parts}],
+        "samples": [{"inputs": {codec.name: f"{codec.name}.png" for codec in codecs}}],
+    }
+    names: dict[str, Any] = {"np": np, "Image": Image}
+    exec("\n".join(model_card.load_inputs(content)), names)
+    expanded = [codec.expand(torch.from_numpy(stored[codec.name])[None]) for codec in codecs]
+    expanded[-1] = instance_edges(expanded[-1])
+    torch.testing.assert_close(torch.from_numpy(names["label"]), torch.cat(expanded, dim=1))
 
 
 def test_choices_of_features_are_those_that_the_checkpoint_keeps() -> None:
