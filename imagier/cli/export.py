@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     style = "where the style comes from, if the method can take it from both (default: a code, that is random numbers)"
     add("--style", choices=("code", "image"), help=style)
     add("--license", metavar="ID", help="of the weights, for the model card (cc-by-sa-4.0, apache-2.0, ...)")
+    add("--push", metavar="USER/NAME", help="upload the bundle to the Hub")
     add("--config", type=Path, help="only for a checkpoint that has no config.yaml beside it")
     add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
 
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         style=args.style,
         license=args.license,
         config=args.config,
+        push=args.push,
         overrides=args.overrides,
     )
     rows = [["file", "MB", "largest difference", "seconds an image"]]

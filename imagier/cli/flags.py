@@ -31,6 +31,7 @@ FLAGS = {
     "num_subsets": "--num_subsets",
     "num_workers": "--num_workers",
     "overwrite": "--overwrite",
+    "push": "--push",
     "resume=False": "--resume 0",
     "resume=True": "--resume 1",
     "seed": "--seed",

@@ -27,6 +27,7 @@ from imagier.data.sample import image_sizes, load_stored
 from imagier.errors import UserError
 from imagier.recipe import FEW_SHOT, Batch, InferenceInputs, Recipe, State
 from imagier.run import build_data
+from imagier.run.bundle.hub import find_local
 from imagier.run.experiment import CONFIG, ConfigSource, read_experiment
 from imagier.run.fine_tuning import fine_tune
 from imagier.run.inference import (
@@ -72,10 +73,11 @@ def load_generator(
         image = generator({"edge_maps": "drawing.png"})
         image.save("emoji.png")
 
-    device: cpu, cuda, mps, or auto. config: only for a checkpoint without a config.yaml beside it, as those of the
+    logdir_or_checkpoint: also a bundle, or hub:USER/NAME, one on the Hub. device: cpu, cuda, mps, or auto. config: only
+    for a checkpoint without a config.yaml beside it, as those of the
     reference. UserError if there is no checkpoint, or if it does not fit the config.
     """
-    path = Path(logdir_or_checkpoint)
+    path = find_local(logdir_or_checkpoint)
     if not path.exists():
         raise no_such_path(path, "no such folder or checkpoint", code="missing-checkpoint")
     logdir, weights = (path, find_weights(path)) if path.is_dir() else (path.parent, path)

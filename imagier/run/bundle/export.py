@@ -20,7 +20,7 @@ from imagier.errors import UserError
 from imagier.nn.plain import make_plain
 from imagier.recipe import InferenceInputs, Recipe
 from imagier.run.about import find_version
-from imagier.run.bundle import facts, graphs, parity, small
+from imagier.run.bundle import facts, graphs, hub, parity, small
 from imagier.run.bundle.graphs import Graph
 from imagier.run.bundle.model_card import write_card
 from imagier.run.bundle.samples import SampleReader, Samples, write_sample_images
@@ -88,6 +88,7 @@ def export(
     style: Style | None = None,
     license: str | None = None,
     config: ConfigSource | None = None,
+    push: str | None = None,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes the generator of a run, or of one of its checkpoints, into the folder `out`; returns its bundle.json.
@@ -98,14 +99,17 @@ def export(
     formats: onnx (any runtime), pt2 (torch.export), safetensors (weights, which Imagier reads). fp16, int8: also ONNX
     files that are smaller, with what that costs. style: of a method that takes it from either, code (random numbers,
     the default) or image. license: of the weights, as the Hub calls it. config: only for a checkpoint without a
-    config.yaml beside it. overrides: "section.key=value" each (`inference_args.a2b=false`).
+    config.yaml beside it. push: USER/NAME on the Hub, where the bundle is uploaded to when it is written. overrides:
+    "section.key=value" each (`inference_args.a2b=false`).
 
     A bundle that is there already is replaced. UserError if the method has no such form, if data or packages are
     missing, if a file does not make the same images, or if `out` holds anything else; then nothing is written.
     """
     request = ExportRequest(formats=formats, fp16=fp16, int8=int8, style=style, license=license)
     request.check()
-    path, out = Path(logdir_or_checkpoint), Path(out)
+    if push is not None:
+        hub.check_can_push(push)
+    path, out = hub.find_local(logdir_or_checkpoint), Path(out)
     is_folder = path.is_dir()
     options = RunOptions(
         logdir=path if is_folder else None, checkpoint=None if is_folder else path, device="cpu", single_process=True
@@ -118,7 +122,10 @@ def export(
             found = load_weights(experiment, options)
             recipe, weights = load_weighted_recipe(experiment.config, found, runtime)
             runtime.seed(STYLE_SEED)
-            return _Exporter(experiment, found, recipe, weights, request, folder).write()
+            content = _Exporter(experiment, found, recipe, weights, request, folder).write()
+    if push is not None:
+        logger.info(hub.push(out, push))
+    return content
 
 
 def _refuse_clips(experiment: Experiment) -> None:
