@@ -42,6 +42,7 @@ SLOW = [
     ["tune"],
     ["sweep"],
     ["convert"],
+    ["export"],
     ["data", "openmoji"],
     ["data", "openmoji-tones"],
     ["data", "vizdoom"],

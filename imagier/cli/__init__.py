@@ -23,6 +23,7 @@ COMMANDS = {
     "tune": "find out what makes a training fast on this machine",
     "sweep": "search for the best values of a config's keys",
     "infer": "write an image for every input",
+    "export": "write a trained generator for other programs",
     "evaluate": "score checkpoints of a run on its held-out set",
     "metrics": "measure how far generated images are from real ones",
     "convert": "convert a checkpoint of the reference",

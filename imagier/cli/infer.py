@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the reference's inference.py, and ours."""
     add = parser.add_argument
     add("--config", type=Path, help="the experiment; not needed with the folder of a run, or a checkpoint in one")
-    add("--checkpoint", type=Path, metavar="FILE", help="the weights (default: the latest checkpoint of --logdir)")
+    add("--checkpoint", type=Path, metavar="FILE", help="the weights (default: the latest of --logdir); hub:USER/NAME")
     add("--logdir", type=parse_folder, metavar="DIR", help="folder of a run")
     add(
         "--input",
@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the images; returns the exit status."""
     with import_quickly():
+        from imagier.run.bundle.hub import find_local
         from imagier.run.generation import generate
 
     take_config(args)
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     styles, more = _split_overrides(args.style)
     options = RunOptions(
         logdir=args.logdir,
-        checkpoint=args.checkpoint,
+        checkpoint=None if args.checkpoint is None else find_local(args.checkpoint),
         seed=args.seed,
         num_workers=args.num_workers,
         **read_process_options(args),

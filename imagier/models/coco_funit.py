@@ -78,7 +78,7 @@ class Generator(FewShotTranslator):
     def code(self, content: Tensor, style: Tensor) -> Tensor:
         """The product of one from style and universal bias and one from the content (section 3 of the paper)."""
         from_content = self.mlp_content(content.mean(dim=(2, 3)))
-        usb = self.usb.expand(len(style), -1)
+        usb = self.usb.expand(style.shape[0], -1)
         from_style = self.mlp_style(torch.cat([style.flatten(1), usb], dim=1))
         return self.mlp(from_style * from_content)
 

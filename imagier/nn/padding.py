@@ -17,7 +17,9 @@ def pad(x: Tensor, widths: Sequence[int], mode: str) -> Tensor:
     On CPUs autocast pads by reflection and by replication in float32, which takes two copies more in each direction.
     """
     device = x.device.type
-    if x.dtype == torch.float32 and not x.is_meta and torch.is_autocast_enabled(device):
+    if x.is_meta or not torch.is_autocast_enabled(device):  # no context, which torch.export would keep
+        return F.pad(x, list(widths), mode)
+    if x.dtype == torch.float32:
         x = x.to(torch.get_autocast_dtype(device))
     with full_precision(x):
         return F.pad(x, list(widths), mode)

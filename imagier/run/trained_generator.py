@@ -27,6 +27,7 @@ from imagier.data.sample import image_sizes, load_stored
 from imagier.errors import UserError
 from imagier.recipe import FEW_SHOT, Batch, InferenceInputs, Recipe, State
 from imagier.run import build_data
+from imagier.run.bundle.hub import find_local
 from imagier.run.experiment import CONFIG, ConfigSource, read_experiment
 from imagier.run.fine_tuning import fine_tune
 from imagier.run.inference import (
@@ -57,6 +58,7 @@ from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.clips import roll_out
 from imagier.train.runtime import Runtime
+from imagier.train.weight_file import find_weights
 
 CLIPS = "paired_videos"
 """The data set that reads frames of a caller's."""
@@ -65,19 +67,20 @@ CLIPS = "paired_videos"
 def load_generator(
     logdir_or_checkpoint: str | Path, *, device: str = "cpu", config: ConfigSource | None = None
 ) -> TrainedGenerator:
-    """The generator of a run, or of one of its checkpoints, with averaged weights (if there are any), in eval mode.
+    """The generator of a run, of one of its checkpoints or of a bundle, with averaged weights if any, in eval mode.
 
         generator = imagier.load_generator("logs/openmoji64")
         image = generator({"edge_maps": "drawing.png"})
         image.save("emoji.png")
 
-    device: cpu, cuda, mps, or auto. config: only for a checkpoint without a config.yaml beside it, as those of the
+    logdir_or_checkpoint: also a bundle, or hub:USER/NAME, one on the Hub. device: cpu, cuda, mps, or auto. config: only
+    for a checkpoint without a config.yaml beside it, as those of the
     reference. UserError if there is no checkpoint, or if it does not fit the config.
     """
-    path = Path(logdir_or_checkpoint)
+    path = find_local(logdir_or_checkpoint)
     if not path.exists():
         raise no_such_path(path, "no such folder or checkpoint", code="missing-checkpoint")
-    logdir, weights = (path, None) if path.is_dir() else (path.parent, path)
+    logdir, weights = (path, find_weights(path)) if path.is_dir() else (path.parent, path)
     options = RunOptions(logdir=logdir, checkpoint=weights)
     if config is None and not (logdir / CONFIG).is_file():
         raise UserError(
