@@ -41,6 +41,7 @@ SLOW = [
     ["verify-resume"],
     ["tune"],
     ["sweep"],
+    ["demo"],
     ["convert"],
     ["export"],
     ["data", "openmoji"],

@@ -26,6 +26,7 @@ FLAGS = {
     "metric": "--metric",
     "metrics": "--metrics",
     "out": "--out",
+    "port": "--port",
     "num_projections": "--num_projections",
     "num_splits": "--num_splits",
     "num_styles": "--num_styles",
