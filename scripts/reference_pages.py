@@ -94,7 +94,7 @@ def _name_value(action: argparse.Action) -> str:
 
 def render_api(room: str) -> str:
     """The page of a room: its modules, or the names of its `__all__`, each with a directive for mkdocstrings."""
-    head = f"# imagier.{room}\n\n{_API[room]}\n\nThe site shows the docstrings here.\n"
+    head = f"# imagier.{room}\n\n{_API[room]}\n\nBelow are the docstrings, which `make docs` reads from the code.\n"
     if room == "run":
         rows = [f"imagier.run.{name}" for name in _read_all(PACKAGE / "run" / "__init__.py")]
         return head + "".join(f"\n::: {name}\n" for name in rows)
