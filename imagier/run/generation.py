@@ -17,8 +17,6 @@ from imagier.run.inference import (
     ImageRequest,
     collect_arguments,
     hash_name,
-    load_recipe,
-    load_weights,
     no_random_styles,
     read_experiment_of_run,
     to_pixels,
@@ -29,6 +27,7 @@ from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.process import open_runtime
 from imagier.run.sizes import SizeReport
 from imagier.run.trained_generator import TrainedGenerator
+from imagier.run.weights import load_recipe, load_weights
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)

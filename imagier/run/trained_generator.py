@@ -35,8 +35,6 @@ from imagier.run.inference import (
     find_test_set,
     find_types,
     infer_alone,
-    load_recipe,
-    load_weights,
     should_bring_back,
     to_pixels,
 )
@@ -52,6 +50,7 @@ from imagier.run.sizes import (
     replace_augmentations,
     resize,
 )
+from imagier.run.weights import load_recipe, load_weights
 from imagier.train import checkpoint
 from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import FoundCheckpoint
