@@ -29,9 +29,11 @@ from imagier.recipe import Batch, Recipe, name_in_style
 from imagier.run import build_data
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
 from imagier.run.fine_tuning import fine_tune
-from imagier.run.image_files import ImageFolder
+from imagier.run.image_files import ImageFolder, ImageFormat
+from imagier.run.made import MadeImages
 from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.paths import check_logdir, no_such_path
+from imagier.run.progress import Advance, show_progress
 from imagier.run.sequences import SequenceWriter
 from imagier.run.sizes import SizeReport, get_stored_size, keep_deterministic, replace_augmentations, resize
 from imagier.run.weights import load_recipe, load_weights
@@ -74,7 +76,7 @@ def read_experiment_of_run(
 class ImageRequest:
     """Which images to write, and how."""
 
-    format: str = "jpg"
+    how: ImageFormat = ImageFormat()
     num_styles: int | None = None
     """Images of each input: in so many random styles or, of files of styles, in the first so many."""
     has_comparison: bool = False
@@ -121,22 +123,39 @@ def write_images(
     if left_out:
         logger.info(f"augmentations left out, as images are made whole and the same every time: {', '.join(left_out)}")
     roots = [Path(root) for root in split.roots if not is_remote(root, split.dataset_type)]
-    folder = ImageFolder(output_dir, request.format, roots)
+    folder = ImageFolder(output_dir, request.how, roots)
     painter = _Painter(recipe, config, data, request, seed, runtime)
     samples = build_data.build_dataset(data, split, seed=0).for_inference(request.num_styles)
     loader = build_data.build_held_out_loader(config, runtime, data, split, seed=0, samples=samples)
     if recipe.is_video:
         return _write_sequences(experiment, painter, folder, loader, weights, request)
+    made = MadeImages(output_dir, runtime, weights.path, [config.dump(), repr(request), str(seed)])
+    count = sum(map(len, loader.list_runs())) * painter.count
+    with show_progress("images", count, options, runtime) as advance:
+        return _write_each(painter, folder, loader, made, advance)
+
+
+def _write_each(
+    painter: _Painter, folder: ImageFolder, loader: Loader, made: MadeImages, advance: Advance
+) -> list[Path]:
     written: dict[str, Path] = {}
     report = SizeReport()
     for batch in loader.once():
         for sample in batch.split(len(batch)):
+            made_of = [hash_sample(sample)]
             for name, paint in painter.list_images(sample):
-                if name not in written:  # else it is there: the shorter list of an unpaired set begins again
-                    image, painted, stored = paint()
-                    written[name] = folder.write(name, to_pixels(image))
-                    report.add(name, painted, stored)
-    report.log(output_dir, runtime, "not of", BRING_BACK)
+                advance(1)
+                if name in written:  # the shorter list of an unpaired set begins again
+                    continue
+                written[name] = folder.get_path(name)
+                if made.find(written[name], [name, *made_of]):
+                    continue
+                image, painted, stored = paint()
+                folder.write(name, to_pixels(image, folder.how.dtype))
+                made.add(written[name], [name, *made_of])
+                report.add(name, painted, stored)
+    made.log(painter.runtime)
+    report.log(folder.folder, painter.runtime, "not of", BRING_BACK)
     return list(written.values())
 
 
@@ -257,14 +276,26 @@ def infer_alone(
     return image
 
 
-def to_pixels(image: Tensor) -> np.ndarray:
-    """C x H x W, in [-1, 1] or beyond -> H x W x 3, uint8."""
-    return to_uint8(to_rgb(image[None])[0])
+def to_pixels(image: Tensor, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:
+    """C x H x W, in [-1, 1] or beyond -> H x W x 3, uint8 or uint16, rounded."""
+    rgb = to_rgb(image[None])[0]
+    if dtype == np.uint8:
+        return to_uint8(rgb)
+    return ((rgb + 1) * 32767.5).round().clamp(0, 65535).permute(1, 2, 0).cpu().numpy().astype(np.uint16)
 
 
 def hash_name(name: str) -> int:
     """A number of 64 bits for the name of an image, the same everywhere."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")
+
+
+def hash_sample(sample: Batch) -> str:
+    """A hash of all that a sample holds."""
+    sha256 = hashlib.sha256()
+    for name, tensor in sorted(sample.tensors.items()):
+        sha256.update(f"{name} {tuple(tensor.shape)}".encode())
+        sha256.update(tensor.contiguous().cpu().numpy().data)
+    return sha256.hexdigest()
 
 
 def find_types(data: schema.Data, names: Sequence[str]) -> list[str]:
