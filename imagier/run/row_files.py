@@ -34,7 +34,7 @@ class PngRows:
     def write(self, rows: np.ndarray) -> None:
         """The next h x W x channels, uint8 or uint16."""
         height, width = rows.shape[:2]
-        wide = rows.astype(rows.dtype.newbyteorder(">")).view(np.uint8).reshape(height, width, -1)
+        wide = np.ascontiguousarray(rows, rows.dtype.newbyteorder(">")).view(np.uint8).reshape(height, width, -1)
         filtered = wide.copy()
         filtered[:, 1:] -= wide[:, :-1]
         lines = np.empty((height, 1 + filtered[0].size), np.uint8)
