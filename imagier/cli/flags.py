@@ -7,6 +7,8 @@ import re
 from imagier.errors import UserError
 
 FLAGS = {
+    "alpha": "--alpha",
+    "bits": "--bits",
     "checkpoint": "--checkpoint",
     "classes": "--classes",
     "cluster": "--cluster",
@@ -28,7 +30,9 @@ FLAGS = {
     "num_styles": "--num_styles",
     "num_subsets": "--num_subsets",
     "num_workers": "--num_workers",
+    "overlap": "--overlap",
     "overwrite": "--overwrite",
+    "quality": "--quality",
     "resume=False": "--resume 0",
     "resume=True": "--resume 1",
     "seed": "--seed",
@@ -36,6 +40,7 @@ FLAGS = {
     "steps": "--steps",
     "styles": "--style",
     "subset_size": "--subset_size",
+    "tile": "--tile",
     "wandb": "--wandb",
     "weights": "--weights",
     "write": "--write",

@@ -39,7 +39,7 @@ class Tiling:
         height, width = (max(side // multiple, 2) * multiple for side in (self.height, self.width))
         if (height, width) != (self.height, self.width):
             what = f"is {self.height} x {self.width}, but this network takes multiples of {multiple} px, from two on"
-            raise UserError(what, where="tile", advice=f"try {height} {width}", code="wrong-tile")
+            raise UserError(what, where="tile", advice=f"try `tile` {height} {width}", code="wrong-tile")
 
     def without_overlap(self) -> Tiling:
         """The same tiles, of which no two share more than they must."""

@@ -129,3 +129,12 @@ def test_what_needs_files_is_refused_without_inputs(options: dict, where: str, t
     with pytest.raises(UserError) as error:
         generate(config_of("unit", tmp_path), tmp_path / "out", CPU, format="png", **options)
     assert (error.value.where, error.value.code) == (where, "missing-input")
+
+
+@pytest.mark.parametrize(
+    ("options", "where"), [({"alpha": True}, "alpha"), ({"tile": (64, 64)}, "tile"), ({"bits": 16}, "bits")]
+)
+def test_what_has_no_effect_on_videos_is_refused(options: dict, where: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        generate(config_of("vid2vid", tmp_path), tmp_path / "out", CPU, inputs=tmp_path, **options)
+    assert (error.value.where, error.value.code) == (where, "no-videos")

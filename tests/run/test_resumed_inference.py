@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from contract.experiment import config_of, write_data
 from images import png, write
 
 from imagier.config.check import Config
-from imagier.run import RunOptions, build_training, generate, generation, inference
+from imagier.run import RunOptions, build_training, generate, generation, inference, train
 from imagier.run.experiment import Experiment
 from imagier.run.image_files import ImageFolder
 from imagier.run.inference import write_images
@@ -165,6 +168,32 @@ def test_the_list_of_a_folder_does_not_grow_with_every_call(tmp_path: Path) -> N
     assert [json.loads(line)[0] for line in lines] == ["0.png", "0.png"]
     made = MadeImages(tmp_path, Runtime(torch.device("cpu")), weights, [])
     assert made.find(image, ["input"]) and not made.find(image, ["another"])
+
+
+@pytest.mark.slow
+def test_a_killed_command_leaves_no_half_image_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    data = tiny.write_data(tmp_path / "data", train=4, val=2)
+    train(tiny.config(data, max_iter=2), RunOptions(logdir=tmp_path / "run", device="cpu"))
+    for index in range(40):
+        image = np.random.default_rng(index).integers(0, 4, (64, 64, 1)).astype(np.uint8)
+        write(tmp_path / f"in/{index:02}.png", png(image))
+    command = [sys.executable, "-m", "imagier", "infer", "--logdir", tmp_path / "run", "--input", tmp_path / "in"]
+    subprocess.run([*command, "--output", tmp_path / "at once"], check=True)
+    out = tmp_path / "out"
+    process = subprocess.Popen([*command, "--output", out])
+    while len(list(out.glob("*.png"))) < 5:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    assert 5 <= len(before) < 40
+    subprocess.run([*command, "--output", out], check=True)
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "at once").glob("*.png")}
+    assert {path.name: path.read_bytes() for path in out.glob("*.png")} == expected
+    kept = sum(path.stat().st_mtime_ns == time_ns for path, time_ns in before.items())
+    assert kept >= len(before) - 1  # the last one may be written and not yet noted
+    assert not list(out.glob(".*.tmp"))
 
 
 class Terminal(io.StringIO):

@@ -73,4 +73,4 @@ def test_numbers_that_no_tiles_can_have_are_named(height: int, width: int, overl
 def test_a_tile_that_the_network_does_not_take_is_refused_with_one_that_it_does() -> None:
     with pytest.raises(UserError) as error:
         Tiling(height=100, width=32).check_multiple(32)
-    assert (error.value.code, error.value.advice) == ("wrong-tile", "try 96 64")
+    assert (error.value.code, error.value.advice) == ("wrong-tile", "try `tile` 96 64")
