@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -81,21 +82,20 @@ def main() -> None:
     overlap = [] if args.overlap is None else ["--overlap", str(args.overlap)]
     tiled = ["--tile", *map(str, tile), *overlap]
     with tempfile.TemporaryDirectory() as folder:
-        ways = (
-            {}
-            if args.only_tiles
-            else {"whole": lambda: paint(args.logdir, args.input, Path(folder, "a"), "--full_size")}
-        )
+        ways: dict[str, Callable[[], tuple[np.ndarray, float, float]]] = {}
+        if not args.only_tiles:
+            ways["whole"] = lambda: paint(args.logdir, args.input, Path(folder, "a"), "--full_size")
         ways["tiles"] = lambda: paint(args.logdir, args.input, Path(folder, "b"), *tiled)
         Path(folder, "c").mkdir()
         ways["tiles by themselves"] = lambda: paint_apart(args.logdir, args.input, Path(folder, "c"), tile)
-        whole: np.ndarray | None = None
-        for name, make in ways.items():
-            image, gib, seconds = make()
-            whole = image if name == "whole" else whole
-            apart = [list(range(step, side, step)) for side, step in zip(image.shape, tile)]
-            difference = "" if whole is None else f", {cv2.absdiff(image, whole).mean():.2f} of 255 from the whole"
-            print(f"{name}: {gib:.2f} GiB, {seconds:.0f} s, seams {measure_seams(image, *apart):.3f}{difference}")
+        # All are made first: what this process holds counts as memory of those that it starts.
+        made = {name: make() for name, make in ways.items()}
+    for name, (image, gib, seconds) in made.items():
+        apart = [list(range(step, side, step)) for side, step in zip(image.shape, tile)]
+        difference = ""
+        if "whole" in made:
+            difference = f", {cv2.absdiff(image, made['whole'][0]).mean():.2f} of 255 from the whole"
+        print(f"{name}: {gib:.2f} GiB, {seconds:.0f} s, seams {measure_seams(image, *apart):.3f}{difference}")
 
 
 if __name__ == "__main__":

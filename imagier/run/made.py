@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from imagier.errors import UserError
 from imagier.nn.backbones.weights import hash_file
-from imagier.train.disk import AppendFile, find_temporaries, name_temporary, write_atomic
+from imagier.train.disk import AppendFile, describe_error, find_temporaries, name_temporary, write_atomic
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
 _NAME = ".made-{}.jsonl"
-"""A line for each image that a rank has written: its path in the folder, its length, and what it was made of."""
+"""A line for each image that a rank has written: its path in the folder, and hashes of it and of what it is made of."""
+
+_Entry = tuple[str, str, str]
 
 
 class MadeImages:
@@ -25,9 +29,7 @@ class MadeImages:
         """weights: the checkpoint. depends_on: what else all images are made of."""
         self.folder = folder
         self.key = _hash([*depends_on, hash_file(weights)])
-        self._known: dict[str, tuple[int, str]] = {}
-        for path in sorted(folder.glob(_NAME.format("*"))):
-            self._known |= _read(path)
+        self._known = {entry for path in folder.glob(_NAME.format("*")) for entry in _read(path)}
         self._path = folder / _NAME.format(runtime.rank)
         self._left: dict[Path, dict[str, list[Path]]] = {}
         """What killed processes left half-written, by folder and file."""
@@ -39,17 +41,16 @@ class MadeImages:
     def find(self, path: Path, made_of: Sequence[str]) -> bool:
         """Whether the image of a path is there, and was made of the same. What is half-written of it is removed."""
         self._clear(path)
-        size, key = self._known.get(self._name(path), (-1, ""))
         is_there = path.is_file()
-        is_same = is_there and path.stat().st_size == size and key == self._hash(made_of)
+        is_same = is_there and self._describe(path, made_of) in self._known
         self.found += is_same
         self.stale += is_there and not is_same
         return is_same
 
     def add(self, path: Path, made_of: Sequence[str]) -> None:
         """Notes an image that is written."""
-        entry = [self._name(path), path.stat().st_size, self._hash(made_of)]
-        self._file.append(f"{json.dumps(entry)}\n".encode())
+        with self._explain():
+            self._file.append(f"{json.dumps(self._describe(path, made_of))}\n".encode())
 
     def log(self, runtime: Runtime) -> None:
         """Logs how many images of all ranks were there, and how many of them are made anew."""
@@ -69,28 +70,33 @@ class MadeImages:
     def _compact(self) -> None:
         """Keeps one line for each image of this rank's list, the last."""
         if self._path.is_file():
-            lines = [json.dumps([name, *entry]) for name, entry in _read(self._path).items()]
-            with write_atomic(self._path) as file:
-                file.write("".join(f"{line}\n" for line in lines).encode())
+            lines = {entry[0]: json.dumps(entry) for entry in _read(self._path)}
+            with self._explain(), write_atomic(self._path) as file:
+                file.write("".join(f"{line}\n" for line in lines.values()).encode())
 
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix()
+    @contextmanager
+    def _explain(self) -> Iterator[None]:
+        """UserError where the list cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            what = f"cannot be written: {describe_error(error)}"
+            advice = "make room, or write elsewhere"
+            raise UserError(what, where=self._path, advice=advice, code="unwritable-image") from error
 
-    def _hash(self, made_of: Sequence[str]) -> str:
-        return _hash([self.key, *made_of])
+    def _describe(self, path: Path, made_of: Sequence[str]) -> _Entry:
+        return path.relative_to(self.folder).as_posix(), hash_file(path), _hash([self.key, *made_of])
 
 
 def _hash(words: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(words).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _read(path: Path) -> dict[str, tuple[int, str]]:
-    """Length and key by name. A line that a killed process left unfinished is none."""
-    known = {}
+def _read(path: Path) -> Iterator[_Entry]:
+    """A line that a killed process left unfinished is none."""
     for line in path.read_bytes().splitlines():
         try:
-            name, size, key = json.loads(line)
+            name, image, made_of = json.loads(line)
         except ValueError:
             continue
-        known[name] = (size, key)
-    return known
+        yield name, image, made_of

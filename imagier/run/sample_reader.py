@@ -63,7 +63,7 @@ class SampleReader:
         """
         together = self.find_together(inputs, needs)
         size = self.measure(inputs, together) if full_size else None
-        return self.join(self.read_together(inputs, together, size), self.read_others(inputs, together))
+        return join_batches(self.read_together(inputs, together, size), self.read_others(inputs, together))
 
     def find_together(self, inputs: Mapping[str, Input], needs: InferenceInputs) -> list[str]:
         """The input types that show the same, pixel by pixel. UserError if inputs are missing, or unknown."""
@@ -98,10 +98,6 @@ class SampleReader:
     def read_others(self, inputs: Mapping[str, Input], together: Sequence[str]) -> list[Batch]:
         """All other inputs, each by itself, at the scale of the test set."""
         return [self.read_together(inputs, [name]) for name in inputs if name not in together]
-
-    def join(self, batch: Batch, others: Sequence[Batch]) -> Batch:
-        """A batch with the tensors of others, too."""
-        return dataclasses.replace(batch, tensors={k: v for each in [*others, batch] for k, v in each.tensors.items()})
 
     def read_frame(self, inputs: Mapping[str, Input], types: Sequence[str]) -> Batch:
         """Those of these types as a batch of one frame."""
@@ -185,6 +181,11 @@ class SampleReader:
     @property
     def _known_inputs(self) -> str:
         return f"the config has: {', '.join(self.input_names)}"
+
+
+def join_batches(batch: Batch, others: Sequence[Batch]) -> Batch:
+    """A batch with the tensors of others, too."""
+    return dataclasses.replace(batch, tensors={k: v for each in [*others, batch] for k, v in each.tensors.items()})
 
 
 def _measure(source: MemorySource, codecs: Sequence[Codec]) -> Size:

@@ -18,7 +18,7 @@ from imagier.recipe import Batch, InferenceInputs, Recipe
 from imagier.run.inference import infer_alone
 from imagier.run.memory_source import Input
 from imagier.run.progress import Advance
-from imagier.run.sample_reader import SampleReader
+from imagier.run.sample_reader import SampleReader, join_batches
 from imagier.run.tiles import Tiling
 from imagier.train.runtime import Runtime
 
@@ -55,7 +55,7 @@ class TiledSample:
 
     def __init__(self, reader: SampleReader, inputs: Mapping[str, Input], together: Sequence[str], size: Size) -> None:
         """together: the input types that show the same, pixel by pixel. size: of the image."""
-        self.reader, self.inputs, self.together, self.size = reader, inputs, together, size
+        self.reader, self.together, self.size = reader, together, size
         self.stored, self.expander = reader.read_stored(inputs, together, size)
         self.others = reader.read_others(inputs, together)
 
@@ -70,7 +70,7 @@ class TiledSample:
         present = self.expander.find_present(pixels)
         on_device = {name: x.to(self.reader.device) for name, x in pixels.items()}
         batch = self.expander(Batch(on_device, self.stored.keys))
-        return self.reader.join(batch if present is None else batch.replace(label_present=present), self.others)
+        return join_batches(batch if present is None else batch.replace(label_present=present), self.others)
 
 
 class TilePainter:
@@ -97,7 +97,6 @@ class TilePainter:
         grid, apart = (each.lay(sample.size, self.recipe.size_multiple) for each in (tiling, tiling.without_overlap()))
         whole = self.whole
         recipe = self.recipe.with_networks(**{self.recipe.generator_name: whole.network})
-
         noted = apart.list_parts() if whole.has_statistics else []
 
         def paint(advance: Advance) -> Iterator[Tensor]:

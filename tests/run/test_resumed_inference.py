@@ -98,7 +98,7 @@ def test_an_interrupted_call_goes_on_with_what_is_missing(inputs: Path, written:
     (out / "ab/.2.png.4711.tmp").write_bytes(b"half")  # of a process that was killed
     (out / "ab/.other.png.4711.tmp").write_bytes(b"not ours")
     with (out / ".made-0.jsonl").open("ab") as file:
-        file.write(b'["ab/2.png", 12')
+        file.write(b'["ab/2.png", "12')
     paths = generate(config, out, CPU, inputs=inputs)
     assert written[2:] == ["ab/2", "ab/3", "ab/4"]
     assert [path.read_bytes() for path in paths] == expected
@@ -154,7 +154,11 @@ def test_the_test_set_goes_on_too_on_any_number_of_ranks(written: list[str], tmp
     paths = write_images(experiment, out, CPU, Runtime(torch.device("cpu")))
     assert len(written) == len(set(written)) == len(paths) == 8
     write_images(experiment, out, CPU, Runtime(torch.device("cpu")))
-    assert len(written) == 8
+    assert len(written) == 8  # whatever the lists of other ranks said before
+    other = RunOptions(device="cpu", seed=1)
+    for calls in (16, 16):
+        write_images(experiment, out, other, Runtime(torch.device("cpu")))
+        assert len(written) == calls
 
 
 def test_the_list_of_a_folder_does_not_grow_with_every_call(tmp_path: Path) -> None:
@@ -168,6 +172,8 @@ def test_the_list_of_a_folder_does_not_grow_with_every_call(tmp_path: Path) -> N
     assert [json.loads(line)[0] for line in lines] == ["0.png", "0.png"]
     made = MadeImages(tmp_path, Runtime(torch.device("cpu")), weights, [])
     assert made.find(image, ["input"]) and not made.find(image, ["another"])
+    image.write_bytes(b"other")  # of the same length
+    assert not made.find(image, ["input"])
 
 
 @pytest.mark.slow
