@@ -7,6 +7,8 @@ import re
 from imagier.errors import UserError
 
 FLAGS = {
+    "alpha": "--alpha",
+    "bits": "--bits",
     "checkpoint": "--checkpoint",
     "classes": "--classes",
     "cluster": "--cluster",
@@ -32,8 +34,10 @@ FLAGS = {
     "num_styles": "--num_styles",
     "num_subsets": "--num_subsets",
     "num_workers": "--num_workers",
+    "overlap": "--overlap",
     "overwrite": "--overwrite",
     "push": "--push",
+    "quality": "--quality",
     "resume=False": "--resume 0",
     "resume=True": "--resume 1",
     "seed": "--seed",
@@ -43,6 +47,7 @@ FLAGS = {
     "style": "--style",
     "styles": "--style",
     "subset_size": "--subset_size",
+    "tile": "--tile",
     "wandb": "--wandb",
     "weights": "--weights",
     "write": "--write",
