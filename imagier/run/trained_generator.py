@@ -74,8 +74,8 @@ def load_generator(
         image.save("emoji.png")
 
     logdir_or_checkpoint: also a bundle, or hub:USER/NAME, one on the Hub. device: cpu, cuda, mps, or auto. config: only
-    for a checkpoint without a config.yaml beside it, as those of the
-    reference. UserError if there is no checkpoint, or if it does not fit the config.
+    for a checkpoint without a config.yaml beside it, as those of the reference. UserError if there is no checkpoint, or
+    if it does not fit the config.
     """
     path = find_local(logdir_or_checkpoint)
     if not path.exists():

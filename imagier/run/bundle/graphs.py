@@ -93,7 +93,7 @@ class Graph:
         assert made is not None
         for value in (*made.model.graph.inputs, *made.model.graph.outputs):
             assert value.shape is not None
-            value.shape = onnx_ir.Shape(name_shape(str(value.name), value.shape))
+            value.shape = onnx_ir.Shape(name_shape(str(value.name), list(value.shape)))
         for node in made.model.graph.all_nodes():
             node.metadata_props.clear()  # names of modules, and once more the files
         made.save(path)
