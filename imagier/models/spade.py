@@ -30,6 +30,7 @@ from imagier.nn.label_parts import find_class_map, show_label, show_part
 from imagier.nn.label_pyramid import LabelPyramid
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
+from imagier.nn.positions import PositionalChannels
 from imagier.nn.reference_names import Rules
 from imagier.nn.resize import round_to_multiple, to_rgb, upsample2x
 from imagier.nn.size_probe import SizeProbe
@@ -422,22 +423,6 @@ class StyleMLP(nn.Module):
     def forward(self, code: Tensor) -> Tensor:
         """N x code_dims -> N x 2 code_dims."""
         return F.relu(self.fc_1(F.relu(self.fc_0(code))))
-
-
-class PositionalChannels(nn.Module):
-    """Two channels of coordinates: from -1 (top) to 1 (bottom), and from -1 (left) to 1 (right)."""
-
-    grid: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        line = torch.linspace(-1, 1, 16)
-        self.register_buffer("grid", torch.stack(torch.meshgrid(line, line, indexing="ij"))[None], persistent=False)
-
-    def forward(self, like: Tensor) -> Tensor:
-        """N x C x h x w -> N x 2 x h x w of the same type; a 16 x 16 grid, resized (bicubic)."""
-        grid = F.interpolate(self.grid, size=like.shape[-2:], mode="bicubic")
-        return grid.to(like.dtype).expand(like.shape[0], -1, -1, -1)
 
 
 def _concatenate(label: PartialMap, others: Tensor, label_channels: int) -> PartialMap:

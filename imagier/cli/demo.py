@@ -1,0 +1,59 @@
+"""`imagier demo`: a page in which people paint, and see what the network makes of it."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from imagier.cli.arguments import parse_writable_folder
+from imagier.errors import UserError
+from imagier.run import status
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add = parser.add_argument
+    add("bundle", type=Path, metavar="BUNDLE", help="the folder that `imagier export` wrote")
+    add(
+        "--out",
+        type=parse_writable_folder,
+        metavar="DIR",
+        help="keep the page in this folder, for any web server (default: a temporary folder)",
+    )
+    add(
+        "--port", type=int, default=8000, metavar="N", help="where to serve it; 0 for a free port (default %(default)s)"
+    )
+    host = "the address to serve it at (default %(default)s: for this machine only; 0.0.0.0: for everybody)"
+    add("--host", default="127.0.0.1", help=host)
+    add("--no-serve", action="store_true", help="only write the page to --out")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the page and serves it until Ctrl-C; returns the exit status."""
+    from imagier.tools.page.bundle import read_bundle
+    from imagier.tools.page.site import write_site
+
+    bundle = read_bundle(args.bundle)
+    if args.no_serve:
+        if args.out is None:
+            raise UserError("is needed with --no-serve", where="out", advice="name a folder", code="missing-flag")
+        write_site(bundle, args.out)
+        print(f"written: {args.out}")
+        return status.DONE
+    with tempfile.TemporaryDirectory(prefix="imagier_demo_") as temporary:
+        folder = args.out or Path(temporary, "site")
+        write_site(bundle, folder)
+        _serve(folder, args.host, args.port)
+    return status.DONE
+
+
+def _serve(folder: Path, host: str, port: int) -> None:
+    from imagier.tools.page.server import open_server
+
+    with open_server(folder, host, port) as server:
+        print(f"serving http://{host}:{server.server_port}/ (Ctrl-C ends it)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()

@@ -1,0 +1,1 @@
+"""`imagier demo`: a page that paints, from a bundle of `imagier export`."""
