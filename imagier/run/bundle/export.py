@@ -26,16 +26,10 @@ from imagier.run.bundle.model_card import write_card
 from imagier.run.bundle.samples import SampleReader, Samples, write_sample_images
 from imagier.run.bundle.weights import write_network
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment
-from imagier.run.inference import (
-    Weights,
-    collect_arguments,
-    find_types,
-    load_weighted_recipe,
-    load_weights,
-    read_experiment_of_run,
-)
+from imagier.run.inference import collect_arguments, find_types, read_experiment_of_run
 from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.process import open_runtime
+from imagier.run.weights import Weights, load_weighted_recipe, load_weights
 from imagier.train.checkpoint import FoundCheckpoint
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from imagier.config.find import find
 from imagier.errors import UserError
 from imagier.nn.average import fold_spectral_norm
 from imagier.run import build_data
-from imagier.run.inference import Weights
 from imagier.run.paths import no_such_path
+from imagier.run.weights import Weights
 from imagier.train.weight_file import read_weights, write_weights
 
 
