@@ -162,8 +162,11 @@ class Conv2d(nn.Conv2d):
                 return _add_bias(y, bias)
             x = upsample2x(x)
         padding = self.padding
-        if self.padding_mode != "zeros":
-            x, padding = pad(x, self._reversed_padding_repeated_twice, self.padding_mode), (0, 0)
+        # Of images smaller than the stride, in bfloat16 on CPUs with AMX, torch 2.13 does not set the gradient of the
+        # kernel where it meets nothing but padding. If the zeros are in the image, it does.
+        if self.padding_mode != "zeros" or min(x.shape[-2:]) < self.stride[0]:
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x, padding = pad(x, self._reversed_padding_repeated_twice, mode), (0, 0)
         around = int(padding[0])
         if self.has_winograd and self._keeps_size and winograd.should_use_winograd(x, weight, around):
             return _add_bias(winograd.conv2d(x, weight, around), bias)
