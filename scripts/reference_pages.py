@@ -66,7 +66,8 @@ def _walk(parser: argparse.ArgumentParser) -> Iterator[tuple[str, tuple[argparse
 def _render_command(name: str, parser: argparse.ArgumentParser, text: str) -> str:
     shown = [action for action in parser._actions if action.help != argparse.SUPPRESS and action.dest != "help"]
     words = [_name_value(action) for action in shown if not action.option_strings]
-    usage = parser.usage or " ".join([name, *words, "[flags]"])
+    flags = ["[flags]"] if len(shown) > len(words) else []
+    usage = parser.usage or " ".join([name, *words, *flags])
     head = f"\n## {name}\n\n{_escape(text[0].upper() + text[1:])}.\n\n```text\n{usage}\n```\n\n"
     return head + "".join(_render_argument(parser, action) for action in shown)
 

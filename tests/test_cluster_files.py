@@ -85,6 +85,7 @@ def test_what_names_something_in_the_job_names_what_is_there() -> None:
     assert int(environment()["MACHINES"]) == job["spec"]["completions"] == job["spec"]["parallelism"]
     assert int(environment()["RANKS"]) == container()["resources"]["limits"]["nvidia.com/gpu"]
     assert int(environment()["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < pod["terminationGracePeriodSeconds"]
+    assert f"USER {pod['securityContext']['fsGroup']}\n" in (ROOT / "Dockerfile").read_text()
 
 
 def test_the_job_fails_on_a_mistake_and_goes_on_after_an_interruption() -> None:

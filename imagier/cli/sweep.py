@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     result = sweep(args.config, options, overrides=args.overrides)
     _print_result(result)
     if result.best is not None:
-        print(f"best: {result.best.name}; train it on with: imagier train {args.logdir / BEST} --logdir ...")
+        print(f"best: {result.best.name}; to train with its config: imagier train {args.logdir / BEST} --logdir ...")
     if result.is_interrupted:
         print("interrupted; continue with the same command")
         return status.INTERRUPTED

@@ -43,7 +43,7 @@ POLL_S = 0.5
 """Between two looks at the trainings."""
 
 MOST_FAILURES = 3
-"""A sweep ends if so many trials fail before one succeeds."""
+"""A sweep ends if so many trials of a process fail before one of all succeeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def sweep(config: Path, options: SweepOptions, *, overrides: Sequence[str] = ())
     objective = choose_objective(experiment.config, options.metric)
     space = read_space(options.space, config, overrides)
     _require_optuna()
-    from imagier.run.sweep_study import Trials, open_database, open_study
+    from imagier.run.sweep_study import Trials, open_database, open_study, translate_storage_errors
 
     database = None if options.storage is None else open_database(options.storage)
     settings = _Settings(
@@ -93,25 +93,22 @@ def sweep(config: Path, options: SweepOptions, *, overrides: Sequence[str] = ())
     study = _open_folder(config, options.logdir, settings)
     experiment.log_notes()
     _warn_of_periods(experiment.config.run)
-    opened = open_study(
-        options.logdir,
-        name=study,
-        database=database,
-        is_maximized=objective.higher_is_better,
-        pruner=options.pruner,
-        seed=options.seed,
-    )
-    trials = Trials(options.logdir, opened, space)
-    search = _Search(trials, objective, options, overrides, experiment.config.run.max_iter)
-    try:
-        search.run()
-    except OSError as error:
-        raise RunError(
-            f"{options.logdir} cannot be written to: {describe_error(error)}; make room, and start again"
-        ) from error
-    finally:
-        result = summarize(opened.get_trials(deepcopy=False), objective, is_interrupted=search.is_interrupted)
-        _write_results(result, options.logdir, space)
+    with translate_storage_errors(options.logdir):
+        opened = open_study(
+            options.logdir,
+            name=study,
+            database=database,
+            is_maximized=objective.higher_is_better,
+            pruner=options.pruner,
+            seed=options.seed,
+        )
+        trials = Trials(options.logdir, opened, space)
+        search = _Search(trials, objective, options, overrides, experiment.config.run.max_iter)
+        try:
+            search.run()
+        finally:
+            result = summarize(opened.get_trials(deepcopy=False), objective, is_interrupted=search.is_interrupted)
+            _write_results(result, options.logdir, space)
     return result
 
 
@@ -186,7 +183,6 @@ class _Search:
         self.stop = Stop(BIG, BIG, job=SlurmJob.from_environment())
         self.gpus = torch.accelerator.device_count()
         self.is_interrupted = False
-        self.has_succeeded = False
         self.failures = 0
 
     def run(self) -> None:
@@ -225,16 +221,15 @@ class _Search:
         return _Worker(claim, training, self.objective, int(str(claim.values.get("max_iter", self.max_iter))))
 
     def _is_over(self, worker: _Worker) -> bool:
-        """Whether a worker is done with its trial, which is then logged. RunError if too many fail."""
+        """Whether a worker is done with its trial, which is then logged. RunError if the sweep is in vain."""
         line = worker.poll()
         if line is None:
             return False
         logger.info(f"{worker.claim.folder.name} {line}" if line else f"{worker.claim.folder.name} is interrupted")
         if worker.has_failed:
             self.failures += 1
-            if not self.has_succeeded and self.failures >= MOST_FAILURES:
-                raise RunError(f"the first {self.failures} trials failed; the last {line}")
-        self.has_succeeded |= bool(line) and not worker.has_failed
+            if (self.failures >= MOST_FAILURES or worker.lacks_objective) and not self.trials.has_success():
+                raise RunError(f"no trial succeeded; the last one, {worker.claim.folder.name}, {line}")
         return True
 
     @contextmanager
@@ -254,6 +249,8 @@ class _Worker:
     def __init__(self, claim: Claim, training: Training, objective: Objective, max_iter: int) -> None:
         self.claim, self.training, self.objective, self.max_iter = claim, training, objective, max_iter
         self.has_failed = False
+        self.lacks_objective = False
+        """Its training was complete, but did not log what the sweep looks for."""
         self._is_interrupted = False
         self._is_pruned = self._should_prune()  # by a process that was killed before it could say so
         if self._is_pruned:
@@ -270,7 +267,7 @@ class _Worker:
         self._report()
         if ended is None:
             return None
-        if self._is_pruned:
+        if self._is_pruned and not (ended == status.DONE and self._is_at_end()):
             return self._finish_pruned()
         if ended != status.DONE and self._is_interrupted:
             self.claim.release()
@@ -289,7 +286,7 @@ class _Worker:
                     self.training.stop()
 
     def _should_prune(self) -> bool:
-        """Whether to stop it: it is worse than others were, and not done anyway."""
+        """Whether to stop it: it is worse than others were, and not done anyway, as far as max_iter says."""
         last = self.claim.last
         return last is not None and last[0] < self.max_iter and self.claim.should_prune()
 
@@ -299,16 +296,23 @@ class _Worker:
         step, value = self.claim.last
         return f"is pruned at iteration {step:,}: {self.objective.name} {value:.4g}"
 
+    def _is_at_end(self) -> bool:
+        """Whether the log ends with the last value that is known; a run may end by max_epoch."""
+        steps = [record["step"] for record in files.read(self.claim.folder)]
+        return self.claim.last is not None and self.claim.last[0] == max(steps)
+
     def _finish(self, ended: int) -> str:
-        records = files.read(self.claim.folder)
         last = self.claim.last
         if ended != status.DONE:
             return self._fail(self.training.read_last_line() if ended > 0 else f"it was ended by signal {-ended}")
-        if last is None or last[0] < max(record["step"] for record in records) or not math.isfinite(last[1]):
-            known = sorted({tag for record in records for tag in record if "/" in tag})
+        if last is None or not self._is_at_end():
+            self.lacks_objective = True
+            known = sorted({tag for record in files.read(self.claim.folder) for tag in record if "/" in tag})
             return self._fail(
                 f"its log has no {self.objective.name} at the end; it has {', '.join(known) or 'nothing'}"
             )
+        if not math.isfinite(last[1]):
+            return self._fail(f"its {self.objective.name} is {last[1]} at the end")
         self.claim.finish(last[1])
         return f"is complete: {self.objective.name} {last[1]:.4g}"
 

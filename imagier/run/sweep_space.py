@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,9 @@ class Float:
 
     @property
     def examples(self) -> Sequence[Value]:
-        """Values that show whether a key can have all of them."""
-        return self.low, self.high
+        """Values that show whether a key can have all of them. Between the ends: the key may take whole numbers."""
+        inside = self.low + (self.step or (self.high - self.low) / math.e)
+        return self.low, self.high, inside
 
     def suggest(self, trial: Trial, key: str) -> Value:
         """The value of a trial."""
@@ -119,7 +121,7 @@ def read_space(path: Path, config: Path, overrides: Sequence[str]) -> dict[str, 
         errors.append(UserError("holds no keys", where=path, advice="name some to try", code="empty-space"))
     for key, section in document.tree.items():
         try:
-            space[key] = _read_range(section)
+            space[key] = _read_range(key, section)
             if any(override.partition("=")[0] == key for override in overrides):
                 raise UserError("is set by the command line, too", advice="leave it out there", code="set-twice")
             errors += _check_key(config, overrides, document, key, space[key])
@@ -135,7 +137,7 @@ def format_override(key: str, value: Value) -> str:
     return f"{key}={dump_inline(value)}"
 
 
-def _read_range(section: Any) -> Range:
+def _read_range(key: str, section: Any) -> Range:
     if not isinstance(section, Mapping):
         advice = (
             "write {type: float, low: 1.0e-5, high: 1.0e-3, log: true}, or int, or {type: categorical, choices: []}"
@@ -143,7 +145,9 @@ def _read_range(section: Any) -> Range:
         raise UserError(f"expected a range, got {section!r}", advice=advice, code="wrong-type")
     options = dict(section)
     name = options.pop("type", None)
-    if name not in TYPES:
+    if not isinstance(name, str) or name not in TYPES:
+        if nested := next((inner for inner, value in options.items() if isinstance(value, Mapping)), None):
+            raise UserError("is a section, not a range", advice=f"write {key}.{nested}: ...", code="wrong-type")
         what = "missing key 'type'" if name is None else f"no range {name!r}"
         raise UserError(what, where="type", advice=did_you_mean(str(name), list(TYPES)), code="unknown-type")
     return TYPES[name](**check_options(TYPES[name], options))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -19,9 +21,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from imagier.errors import UserError, hide_secrets
+from imagier.errors import RunError, UserError, hide_secrets
 from imagier.run.sweep_space import Range, Value
 from imagier.run.sweep_trial import name_trial
+from imagier.train.disk import describe_error
 
 JOURNAL = "journal.log"
 """In the folder of a sweep: all of its trials, as Optuna's journal."""
@@ -129,6 +132,10 @@ class Trials:
             assert lock is not None, "a new trial is nobody else's"
             return self._complete(trial, lock)
 
+    def has_success(self) -> bool:
+        """Whether any trial, of any process, is complete or pruned."""
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
     def _is_open(self, number: int) -> bool:
         """Whether a trial is still open, now that its lock is held: who had it may just have finished it."""
         return self.study.get_trials(deepcopy=False)[number].state == TrialState.RUNNING
@@ -171,9 +178,22 @@ def open_database(address: str) -> BaseStorage:
     """A database for trials. UserError if it cannot be opened."""
     try:
         return RDBStorage(address)
-    except (SQLAlchemyError, ImportError) as error:
+    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:  # of another Optuna: Runtime
         what = f"cannot be opened: {hide_secrets(str(error).splitlines()[0])}"
         raise UserError(what, where=f"storage {hide_secrets(address)}", code="no-storage") from error
+
+
+@contextmanager
+def translate_storage_errors(folder: Path) -> Iterator[None]:
+    """A context in which a full disk, or a database that fails, ends the sweep with a RunError."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{folder} cannot be written to: {describe_error(error)}; make room, and start again"
+        raise RunError(what) from error
+    except (SQLAlchemyError, StorageInternalError) as error:
+        reason = hide_secrets(str(error.__cause__ or error).splitlines()[0])
+        raise RunError(f"the storage of {folder} failed: {reason}; start again to continue") from error
 
 
 def _open_journal(path: Path) -> BaseStorage:

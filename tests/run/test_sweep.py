@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from imagier.run import sweep as sweeps
 from imagier.run.sweep import SweepOptions, sweep
 from imagier.run.sweep_result import SweepResult
 from imagier.run.sweep_space import Float
-from imagier.run.sweep_study import STARTUP_TRIALS, Trials, open_study
+from imagier.run.sweep_study import STARTUP_TRIALS, Claim, Trials, open_study
 from imagier.run.sweep_trial import choose_objective
 
 FAKE = Path(__file__).with_name("fake_training.py")
@@ -52,7 +53,7 @@ def run(config: Path, folder: str = "sweep", **options: object) -> SweepResult:
     return sweep(config, SweepOptions(**given))
 
 
-def told(result: SweepResult) -> list:
+def outcome(result: SweepResult) -> list:
     """All that two sweeps must have in common."""
     return [(row.state, row.value, row.step, dict(row.values), dict(row.curve)) for row in result.rows]
 
@@ -113,7 +114,7 @@ def test_a_sweep_that_is_killed_twice_is_the_one_that_was_never_stopped(
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     killed = run(config, "killed", trials=4)
-    assert told(killed) == told(whole)
+    assert outcome(killed) == outcome(whole)
     assert count_starts(folder) > 4, "some trial was started twice"
 
 
@@ -165,7 +166,7 @@ def test_ctrl_c_leaves_a_trial_that_the_same_command_continues(
     assert (folder / "trial_0001" / "stopped.txt").exists()
     assert main([*words, "--trials", "3"]) == status.DONE
     assert "trial_0001 continues" in capsys.readouterr().out
-    assert told(run(config, trials=3)) == told(run(config, "whole", trials=3))
+    assert outcome(run(config, trials=3)) == outcome(run(config, "whole", trials=3))
 
 
 def test_a_training_that_is_killed_is_started_again(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,16 +183,28 @@ def test_trials_may_fail_but_not_the_first_ones_all(config: Path, monkeypatch: p
     assert failed == {row.name for row in result.rows if row.values["gen_opt.lr"] > 1e-2} != set()
     assert {row.why for row in result.rows if row.state == "failed"} == {"the loss is not finite"}
     monkeypatch.setenv("FAKE", "fails")
-    with pytest.raises(RunError, match="the first 3 trials failed; the last failed: the loss is not finite"):
+    with pytest.raises(RunError, match="the last one, trial_0002, failed: the loss is not finite"):
         run(config, "all")
+    assert run(config, "some", trials=11, pruner="none").rows[-1].state == "failed", "others succeeded before"
+
+
+def test_a_log_without_the_objective_ends_the_sweep_at_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE", "silent")
     with pytest.raises(RunError, match="its log has no L1 at the end; it has PSNR/average, dis_update/gan, other/tag"):
-        run(config, "silent")
+        run(config)
+    assert count_starts(config.with_name("sweep")) == 1
+
+
+def test_a_trial_that_is_done_before_max_iter_is_complete(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may end by max_epoch: then it is too late to prune it at its last value."""
+    config.write_text(config.read_text().replace("max_iter: 8", "max_iter: 100"))
+    monkeypatch.setattr(Claim, "should_prune", lambda claim: claim.last is not None and claim.last[0] == 8)
+    assert [row.state for row in run(config, trials=2).rows] == ["complete"] * 2
 
 
 def test_a_database_holds_the_same_trials_as_a_journal(config: Path, tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path}/trials.db"
-    assert told(run(config, "database", storage=address, trials=3)) == told(run(config, "journal", trials=3))
+    assert outcome(run(config, "database", storage=address, trials=3)) == outcome(run(config, "journal", trials=3))
     assert not config.with_name("database").joinpath("journal.log").exists()
     with pytest.raises(UserError) as caught:
         run(config, "none", storage="nosuch://me:secret@host/db")
@@ -199,11 +212,28 @@ def test_a_database_holds_the_same_trials_as_a_journal(config: Path, tmp_path: P
     assert not config.with_name("none").exists()
 
 
+def test_a_database_that_is_lost_is_one_line(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sweeps._Worker.poll
+
+    def lose(self: sweeps._Worker) -> str | None:
+        with sqlite3.connect(tmp_path / "trials.db") as database:
+            database.execute("DROP TABLE IF EXISTS trials")
+        return before(self)
+
+    monkeypatch.setattr(sweeps._Worker, "poll", lose)
+    with pytest.raises(RunError, match="no such table: trials"):
+        run(config, storage=f"sqlite:///{tmp_path}/trials.db")
+    (tmp_path / "text.db").write_text("no database, but a text that is long enough to be read as one\n" * 99)
+    with pytest.raises(UserError) as caught:
+        run(config, "none", storage=f"sqlite:///{tmp_path}/text.db")
+    assert caught.value.code == "no-storage" and not config.with_name("none").exists()
+
+
 def test_a_journal_whose_last_line_is_torn_is_continued(config: Path) -> None:
     few = run(config, trials=2)
     journal = config.with_name("sweep") / "journal.log"
     journal.write_bytes(journal.read_bytes() + b'{"op_code":4,"work')
-    assert told(run(config, trials=4)) == told(run(config, "whole", trials=4)) and few.rows
+    assert outcome(run(config, trials=4)) == outcome(run(config, "whole", trials=4)) and few.rows
 
 
 def test_a_folder_holds_one_sweep(config: Path) -> None:
@@ -224,8 +254,8 @@ def test_a_folder_holds_one_sweep(config: Path) -> None:
 
 def test_more_trials_continue_a_sweep(config: Path) -> None:
     few = run(config, trials=3)
-    assert told(run(config, trials=5))[:3] == told(few)
-    assert told(run(config, trials=5)) == told(run(config, "whole", trials=5))
+    assert outcome(run(config, trials=5))[:3] == outcome(few)
+    assert outcome(run(config, trials=5)) == outcome(run(config, "whole", trials=5))
 
 
 @pytest.mark.parametrize(

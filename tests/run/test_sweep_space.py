@@ -61,7 +61,10 @@ data.train.augmentations.horizontal_flip: {type: categorical, choices: [true, fa
         ("gen_opt.lr: {type: float, low: 1, high: 2, logg: true}", "1: gen_opt.lr.logg", "unknown-key"),
         ("gen_opt.lr: {type: floot, low: 1, high: 2}", "1: gen_opt.lr.type", "unknown-type"),
         ("gen_opt.lr: {low: 1, high: 2}", "1: gen_opt.lr.type", "unknown-type"),
+        ("gen_opt.lr: {type: [float], low: 1, high: 2}", "1: gen_opt.lr.type", "unknown-type"),
         ("gen_opt.lr: [1, 2]", "1: gen_opt.lr", "wrong-type"),
+        ("gen_opt: {lr: {type: float, low: 1, high: 2}}", "1: gen_opt", "wrong-type"),
+        ("gen.num_filters: {type: float, low: 1, high: 4}", "1: gen.num_filters", "wrong-type"),
         ("trainer.gan_mode: {type: categorical, choices: [hinge]}", "1: trainer.gan_mode.choices", "empty-range"),
         (
             "trainer.gan_mode: {type: categorical, choices: [hinge, hinge]}",
