@@ -32,7 +32,7 @@ from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.process import open_runtime
 from imagier.run.weights import Weights, load_weighted_recipe, load_weights
 from imagier.train.checkpoint import FoundCheckpoint
-from imagier.train.weight_file import find_weights
+from imagier.train.weight_file import NAME, find_weights
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,9 @@ def export(
     path, out = hub.find_local(logdir_or_checkpoint), Path(out)
     path = find_weights(path) or path
     is_folder = path.is_dir()
+    if (path / BUNDLE).is_file():
+        what, advice = f"is a bundle without {NAME}", "export the run again, with the format safetensors"
+        raise UserError(what, where=path, advice=advice, code="no-weights")
     options = RunOptions(
         logdir=path if is_folder else None, checkpoint=None if is_folder else path, device="cpu", single_process=True
     )

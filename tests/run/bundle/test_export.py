@@ -149,6 +149,10 @@ def test_a_bundle_is_exported_again_from_its_weights(logdir: Path, tmp_path: Pat
     assert {key: again[key] for key in ("weights", "iteration")} == {"weights": "average", "iteration": 2}
     weights = [(tmp_path / name / "generator.safetensors").read_bytes() for name in ("first", "again")]
     assert weights[0] == weights[1]
+    (tmp_path / "again" / "generator.safetensors").unlink()
+    with pytest.raises(UserError) as caught:
+        export(tmp_path / "again", tmp_path / "third", formats=["safetensors"])
+    assert caught.value.code == "no-weights" and not (tmp_path / "third").exists()
 
 
 def test_weights_that_build_another_network_are_refused(
