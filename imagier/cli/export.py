@@ -16,7 +16,8 @@ FORMATS = ("onnx", "pt2", "safetensors")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add = parser.add_argument
-    add("source", type=Path, metavar="LOGDIR_OR_CHECKPOINT", help="folder of a run, or one of its checkpoints")
+    source = "folder of a run, one of its checkpoints, or a bundle (also hub:USER/NAME)"
+    add("source", type=Path, metavar="LOGDIR_OR_CHECKPOINT", help=source)
     add("--out", type=parse_writable_folder, required=True, metavar="DIR", help="the folder to make")
     formats = "files to write (default: all): ONNX, torch.export, and weights with the constructor's arguments"
     add("--format", nargs="+", choices=FORMATS, default=FORMATS, help=formats)
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     style = "where the style comes from, if the method can take it from both (default: a code, that is random numbers)"
     add("--style", choices=("code", "image"), help=style)
     add("--license", metavar="ID", help="of the weights, for the model card (cc-by-sa-4.0, apache-2.0, ...)")
-    add("--push", metavar="USER/NAME", help="upload the bundle to the Hub")
+    add("--push", metavar="USER/NAME", help="upload the bundle to the Hub, where all can see it")
     add("--config", type=Path, help="only for a checkpoint that has no config.yaml beside it")
     add("overrides", nargs="*", metavar="section.key=value", help="values that replace those of the config")
 

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from imagier.nn.precision import full_precision
 
+_LARGE = 256 * 256
+"""Above so many pixels, sums over channels_last, which torch makes one by one, lose digits: 1e-3 at 1024 x 1024."""
+
 
 def instance_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """N x C x H x W -> the same: each channel of each sample of mean 0 and deviation 1, times weight [C] plus bias [C].
@@ -20,7 +23,9 @@ def instance_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None =
     if not _is_channels_last_on_cpu(x):
         with full_precision(x):  # GPUs would make float32 of it; sums are in float32 in any case
             return F.group_norm(x, x.shape[1], weight, bias, eps)
-    # In that format the backward of a group norm takes 4 to 30 times as long.
+    if x[0, 0].numel() > _LARGE:
+        return instance_norm(x.contiguous(), weight, bias, eps).contiguous(memory_format=torch.channels_last)
+    # In that format a group norm with its gradient takes 1.7 to 4 times as long.
     samples = (F.batch_norm(sample, None, None, weight, bias, training=True, eps=eps) for sample in x.split(1))
     return torch.cat(list(samples)) if len(x) > 1 else next(samples)
 

@@ -109,8 +109,8 @@ class _Corners(torch.autograd.Function):
     @staticmethod
     def forward(y: Tensor) -> Tensor:
         cut = y.new_empty(*y.shape[:2], y.shape[2] - 1, y.shape[3] - 1).contiguous(memory_format=_format(y))
-        for part, corner in zip(_by_corner(cut), _corners(y)):
-            part.copy_(corner)
+        for i, place in enumerate(_corners(*cut.shape[2:])):
+            cut[:, i::4] = y[place]
         return cut
 
     @staticmethod
@@ -120,21 +120,18 @@ class _Corners(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         total = grad.new_zeros(ctx.shape).contiguous(memory_format=ctx.format)
-        for corner, part in zip(_corners(total), _by_corner(grad)):
-            corner.copy_(part)
+        for i, place in enumerate(_corners(*grad.shape[2:])):
+            total[place] = grad[:, i::4]
         return total
 
 
-def _by_corner(y: Tensor) -> tuple[Tensor, ...]:
-    """Views of N x 4 O x H x W: the channels of the upper left, the upper right, ... of the pixels that one becomes."""
-    return y.unflatten(1, (-1, 4)).unbind(dim=2)
-
-
-def _corners(y: Tensor) -> list[Tensor]:
-    """The same without the last row or the first one, and without the last column or the first one."""
-    height, width = y.shape[2] - 1, y.shape[3] - 1
+def _corners(height: int, width: int) -> list[tuple[slice, ...]]:
+    """Where in N x 4 O x H+1 x W+1 the channels of the upper left, the upper right, ... of the pixels that one becomes
+    are, without the last row or the first one, and without the last column or the first one."""
     places = [(a, b) for a in range(2) for b in range(2)]
-    return [part[:, :, a : a + height, b : b + width] for part, (a, b) in zip(_by_corner(y), places)]
+    return [
+        (slice(None), slice(i, None, 4), slice(a, a + height), slice(b, b + width)) for i, (a, b) in enumerate(places)
+    ]
 
 
 def _format(x: Tensor) -> torch.memory_format:

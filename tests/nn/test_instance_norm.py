@@ -41,6 +41,23 @@ def test_values_and_gradients_are_those_of_the_formula_in_every_format(
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+def test_large_images_lose_no_digits(memory_format: torch.memory_format) -> None:
+    rng = torch.Generator().manual_seed(0)
+    x, gradient = (torch.randn(1, 2, 512, 520, generator=rng) + 1 for _ in range(2))
+    laid = x.contiguous(memory_format=memory_format).requires_grad_()
+    found = instance_norm(laid)
+    assert found.is_contiguous(memory_format=memory_format)
+    x = x.double().requires_grad_()
+    expected = by_formula(x, torch.ones(2), torch.zeros(2))
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+    (of_found,), (of_expected,) = (
+        torch.autograd.grad(found, laid, gradient),
+        torch.autograd.grad(expected, x, gradient.double()),
+    )
+    torch.testing.assert_close(of_found.double(), of_expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 def test_second_derivatives(memory_format: torch.memory_format) -> None:
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 4, 4, generator=rng, dtype=torch.float64).contiguous(memory_format=memory_format)

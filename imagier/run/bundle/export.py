@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,13 +25,14 @@ from imagier.run.bundle import facts, graphs, hub, parity, small
 from imagier.run.bundle.graphs import Graph
 from imagier.run.bundle.model_card import write_card
 from imagier.run.bundle.samples import SampleReader, Samples, write_sample_images
-from imagier.run.bundle.weights import write_network
+from imagier.run.bundle.weights import load_network, write_network
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment
 from imagier.run.inference import collect_arguments, find_types, read_experiment_of_run
 from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.process import open_runtime
 from imagier.run.weights import Weights, load_weighted_recipe, load_weights
 from imagier.train.checkpoint import FoundCheckpoint
+from imagier.train.weight_file import NAME, find_weights
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ def export(
     push: str | None = None,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Writes the generator of a run, or of one of its checkpoints, into the folder `out`; returns its bundle.json.
+    """Writes the generator of a run, a checkpoint or a bundle into the folder `out`; returns its bundle.json.
 
     The weights are the averaged ones, if there are any. Every file is read again and compared with the network on
     samples of the held-out set: one and three of them, of two sizes.
@@ -96,15 +98,20 @@ def export(
     config.yaml beside it. push: USER/NAME on the Hub, where the bundle is uploaded to when it is written. overrides:
     "section.key=value" each (`inference_args.a2b=false`).
 
-    A bundle that is there already is replaced. UserError if the method has no such form, if data or packages are
-    missing, if a file does not make the same images, or if `out` holds anything else; then nothing is written.
+    A bundle that is there already is replaced; other files beside it stay. UserError if the method has no such form,
+    if data or packages are missing, if a file does not make the same images, or if `out` holds anything but a bundle;
+    then nothing is written.
     """
     request = ExportRequest(formats=formats, fp16=fp16, int8=int8, style=style, license=license)
     request.check()
     if push is not None:
         hub.check_can_push(push)
     path, out = hub.find_local(logdir_or_checkpoint), Path(out)
+    path = find_weights(path) or path
     is_folder = path.is_dir()
+    if (path / BUNDLE).is_file():
+        what, advice = f"is a bundle without {NAME}", "export the run again, with the format safetensors"
+        raise UserError(what, where=path, advice=advice, code="no-weights")
     options = RunOptions(
         logdir=path if is_folder else None, checkpoint=None if is_folder else path, device="cpu", single_process=True
     )
@@ -147,13 +154,14 @@ class _Exporter:
         self.recipe = recipe.with_networks(**{recipe.generator_name: make_plain(self.trained)})
         self.arguments, self.needs = _choose_style(self.recipe, experiment, request.style)
         self.reader = SampleReader(self.config, self.recipe)
+        self.samples = self.reader.read_some()
         self.files: dict[str, dict[str, Any]] = {}
 
     @torch.no_grad()
     def write(self) -> dict[str, Any]:
         """Everything; returns what bundle.json says."""
-        samples = self.reader.read_some()
-        graph = self._make_graph(samples)
+        samples = self.samples
+        graph = self._make_graph(self.recipe, samples)
         images = graph.run(graph.inputs)
         if not images.isfinite().all():
             what, advice = "makes images that are not finite", "take an earlier checkpoint"
@@ -172,9 +180,9 @@ class _Exporter:
         listed = write_sample_images(self.folder / "samples", samples, types, style, shown, noise)
         return self._write_texts(graph, images, listed)
 
-    def _make_graph(self, samples: Samples) -> Graph:
+    def _make_graph(self, recipe: Recipe, samples: Samples) -> Graph:
         rng = torch.Generator().manual_seed(STYLE_SEED)
-        exported = self.recipe.export_network(samples.ready, rng, **self.arguments)
+        exported = recipe.export_network(samples.ready, rng, **self.arguments)
         if exported is None:
             what = "has no export_network, which says how to call its generator with tensors alone"
             advice = "write that method (see docs/export.md)"
@@ -184,19 +192,22 @@ class _Exporter:
 
     def _write_format(self, name: str, graph: Graph) -> None:
         path = self.folder / f"generator.{name}"
-        if name == "safetensors":
-            self._write_weights(path)
-            self._note(name, path)
-            return
         logger.info(f"{path.name}: being made")
         write, read = {
             "onnx": (graph.write_onnx, parity.open_onnx),
             "pt2": (graph.write_pt2, parity.open_pt2),
+            "safetensors": (self._write_weights, self._open_weights),
         }[name]
         write(path)
         run = read(path)
         difference = parity.check_parity(run, graph, path)
-        self._note(name, path, max_difference=difference, seconds=parity.measure_seconds(run, graph))
+        seconds = {} if name == "safetensors" else {"seconds": parity.measure_seconds(run, graph)}  # those of torch
+        self._note(name, path, max_difference=difference, **seconds)
+
+    def _open_weights(self, path: Path) -> parity.Run:
+        """As who reads the file has them: in a network of its constructor."""
+        recipe = self.recipe.with_networks(**{self.recipe.generator_name: make_plain(load_network(path))})
+        return self._make_graph(recipe, self.samples).run
 
     def _write_weights(self, path: Path) -> None:
         state = self.found.state
@@ -300,8 +311,21 @@ def _make_folder(out: Path) -> Iterator[Path]:
         made = scratch / out.name  # a subfolder, since other users cannot read the temporary folder itself
         made.mkdir()
         yield made
-        if out.exists():
-            out.rename(scratch / "old")
-        made.rename(out)
+        _replace(out, made)
     finally:
         shutil.rmtree(scratch)
+
+
+def _replace(out: Path, made: Path) -> None:
+    """Moves a bundle to `out`, in place of one that is there, and keeps what else is there."""
+    old = made.with_name("old")
+    try:
+        if out.exists():
+            out.rename(old)
+            for path in old.iterdir():
+                if not any(fnmatch(path.name, pattern.removesuffix("/*")) for pattern in hub.PUSHED):
+                    path.rename(made / path.name)
+        made.rename(out)
+    except OSError as error:  # another disk is mounted there
+        what = f"cannot be replaced: {error.strerror}"
+        raise UserError(what, where=f"out {out}", advice="name another folder", code="unwritable-folder") from error

@@ -63,11 +63,12 @@ class Graph:
     def select(self, count: int, *, enlarged: bool = False) -> dict[str, Tensor]:
         """The inputs of the first `count` samples, again from the first one if there are fewer.
 
-        enlarged: resized (nearest) to a size that is not square, if the samples are.
+        enlarged: resized (nearest) to a size that is not square, if the samples are; images of styles to another one.
         """
         rows = torch.arange(count) % len(next(iter(self.inputs.values())))
         chosen = {name: x[rows] for name, x in self.inputs.items()}
-        return {name: self._resize(x, (1, 2)) if enlarged else x for name, x in chosen.items()}
+        steps = {STYLE_IMAGES: (2, 1)}
+        return {name: self._resize(x, steps.get(name, (1, 2))) if enlarged else x for name, x in chosen.items()}
 
     def write_pt2(self, path: Path) -> None:
         """Writes the file of torch.export."""

@@ -12,6 +12,9 @@ from imagier.errors import UserError
 PREFIX = "hub:"
 """How the name of a bundle on the Hub begins where a checkpoint can be named: hub:USER/NAME."""
 
+PUSHED = ("README.md", "bundle.json", "config.yaml", "CREDITS.txt", "generator.*", "samples/*")
+"""All files of a bundle; others in its folder are its owner's."""
+
 _FETCHED = ("generator.safetensors", "config.yaml", "bundle.json")
 
 
@@ -26,9 +29,11 @@ def push(folder: Path, name: str) -> str:
     UserError if the library or the token is missing, or if the Hub refuses it.
     """
     hub = check_can_push(name)
-    with _explain(name, "upload"):
+    with _explain(name, "upload", f"it stays in {folder}; see what the Hub wants, then run: hf upload {name} {folder}"):
         address = hub.create_repo(name, exist_ok=True)
-        hub.upload_folder(repo_id=name, folder_path=folder, commit_message="Export by Imagier")
+        hub.upload_folder(
+            repo_id=name, folder_path=folder, allow_patterns=list(PUSHED), commit_message="Export by Imagier"
+        )
     return str(address)
 
 
@@ -47,7 +52,7 @@ def fetch(name: str) -> Path:
     plain = name.removeprefix(PREFIX)
     hub = _import()
     _check_name(plain)
-    with _explain(plain, "download"):
+    with _explain(plain, "download", "see whether the name, the token and the network are right"):
         folder = Path(hub.snapshot_download(plain, allow_patterns=list(_FETCHED)))
     weights = folder / _FETCHED[0]
     if not weights.is_file():
@@ -72,7 +77,7 @@ def _check_name(name: str) -> None:
 
 
 @contextmanager
-def _explain(name: str, what: str) -> Iterator[None]:
+def _explain(name: str, what: str, advice: str) -> Iterator[None]:
     """Turns what the library raises, of the network or of the Hub, into one line."""
     from huggingface_hub import errors
 
@@ -80,5 +85,4 @@ def _explain(name: str, what: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, errors.HTTPError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        advice = "see whether the name, the token and the network are right"
         raise UserError(f"{what} failed ({reason[:200]})", where=name, advice=advice, code="hub-failed") from error

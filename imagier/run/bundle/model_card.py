@@ -193,7 +193,9 @@ def _load_label(entry: Mapping[str, Any], sample: Mapping[str, Any], height: int
             lines.append(f"{name} = np.float32({differs})[None]")
         elif part["kind"] == "classes":
             lines.append(f'ids = np.array(Image.open("{path}"))')
-            ids = f"ids.clip(max={channels - 1})" if part["ignored"] != "none" else "ids"
+            largest = [part[key] for key in ("largest_id",) if key in part]
+            largest += [channels - 1] if part["ignored"] != "none" else []
+            ids = f"ids.clip(max={min(largest)})" if largest else "ids"
             lines.append(f"{name} = np.float32({ids} == np.arange({channels})[:, None, None])")
         else:
             lines.append(f'{name} = np.float32(Image.open("{path}")){_scale(part["range"])}')

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import torch
 from contract.experiment import config_of, write_data
 from PIL import Image
 
@@ -129,10 +130,46 @@ def test_the_command_writes_what_the_function_does(
     label = out / read(out)["samples"][0]["input"]
     painted = np.asarray(load_generator(logdir)({"seg_maps": label})).astype(int)
     assert np.abs(painted - pixels(out / read(out)["samples"][0]["output"])).max() <= 1
+    (out / "notes.txt").write_text("mine")
+    (out / "samples" / "old.png").write_text("of the bundle before")
     assert main(["export", str(logdir), "--out", str(out), "--format", "safetensors"]) == 0  # is replaced
+    assert (out / "notes.txt").read_text() == "mine" and not (out / "samples" / "old.png").exists()
     (checkpoint,) = logdir.glob("*_checkpoint.pt")
     assert main(["export", str(checkpoint), "--out", str(tmp_path / "2"), "--format", "safetensors"]) == 0
     assert (tmp_path / "2" / "generator.safetensors").read_bytes() == (out / "generator.safetensors").read_bytes()
+
+
+def test_a_bundle_is_exported_again_from_its_weights(logdir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    first, again = (
+        export(source, tmp_path / name, formats=["safetensors"])
+        for source, name in ((logdir, "first"), (tmp_path / "first", "again"))
+    )
+    assert [of["files"]["safetensors"]["max_difference"] for of in (first, again)] == [0, 0]
+    assert {key: again[key] for key in ("weights", "iteration")} == {"weights": "average", "iteration": 2}
+    weights = [(tmp_path / name / "generator.safetensors").read_bytes() for name in ("first", "again")]
+    assert weights[0] == weights[1]
+    (tmp_path / "again" / "generator.safetensors").unlink()
+    with pytest.raises(UserError) as caught:
+        export(tmp_path / "again", tmp_path / "third", formats=["safetensors"])
+    assert caught.value.code == "no-weights" and not (tmp_path / "third").exists()
+
+
+def test_weights_that_build_another_network_are_refused(
+    logdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("safetensors")
+    load = module.load_network
+
+    def load_wrongly(path: Path) -> torch.nn.Module:
+        network = load(path)
+        torch.nn.init.ones_(next(network.parameters()))
+        return network
+
+    monkeypatch.setattr(module, "load_network", load_wrongly)
+    with pytest.raises(UserError) as caught:
+        export(logdir, tmp_path / "bundle", formats=["safetensors"])
+    assert caught.value.code == "no-parity" and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -127,12 +127,13 @@ def test_the_code_of_the_card_makes_the_label_that_the_network_was_trained_on(
     codecs = [
         codec_for(name="lines", ext="png", num_channels=1),
         codec_for(name="seg", ext="png", num_channels=1, num_classes=3, use_dont_care=True),
+        codec_for(name="few", ext="png", num_channels=1, num_classes=3, dont_care=2),
         codec_for(name="photo", ext="png", num_channels=3, normalize=True),
         codec_for(name="ids", ext="png", num_channels=1, is_mask=True),
     ]
     stored = {}
     for codec in codecs:
-        most = {"seg": 6, "ids": 3}.get(codec.name, 256)
+        most = {"seg": 6, "few": 6, "ids": 3}.get(codec.name, 256)
         stored[codec.name] = rng.integers(0, most, (4, 6, codec.input_type.num_channels), np.uint8)
         Image.fromarray(stored[codec.name].squeeze()).save(tmp_path / f"{codec.name}.png")
     monkeypatch.chdir(tmp_path)

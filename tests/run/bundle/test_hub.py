@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -42,8 +43,12 @@ class Hub(ModuleType):
         (self.store / repo_id).mkdir(parents=True, exist_ok=exist_ok)
         return f"https://hub/{repo_id}"
 
-    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
-        shutil.copytree(folder_path, self.store / repo_id, dirs_exist_ok=True)
+    def upload_folder(self, *, repo_id: str, folder_path: Path, allow_patterns: list[str], commit_message: str) -> None:
+        for path in folder_path.rglob("*"):
+            name = path.relative_to(folder_path)
+            if path.is_file() and any(fnmatch(str(name), pattern) for pattern in allow_patterns):
+                (self.store / repo_id / name).parent.mkdir(exist_ok=True)
+                shutil.copy(path, self.store / repo_id / name)
 
     def snapshot_download(self, repo_id: str, *, allow_patterns: list[str]) -> str:
         if self.error is not None:
@@ -75,7 +80,13 @@ def test_what_was_pushed_is_used_by_its_name(logdir: Path, fake: Hub, tmp_path: 
     out = tmp_path / "bundle"
     words = ["export", str(logdir), "--out", str(out), "--format", "safetensors", "--push", "me/tiny"]
     assert main(words) == 0
-    assert {path.name for path in (fake.store / "me/tiny").iterdir()} == {path.name for path in out.iterdir()}
+    made = [path.relative_to(out) for path in out.rglob("*")]
+    assert sorted(path.relative_to(fake.store / "me/tiny") for path in (fake.store / "me/tiny").rglob("*")) == sorted(
+        made
+    )
+    (out / "notes.txt").write_text("mine")
+    assert main(words) == 0
+    assert (out / "notes.txt").is_file() and not (fake.store / "me/tiny" / "notes.txt").exists()
     label = logdir.parent / "data" / "val" / "seg_maps" / "000.png"
     painted = load_generator("hub:me/tiny")({"seg_maps": label})
     assert painted.tobytes() == load_generator(logdir)({"seg_maps": label}).tobytes()
