@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 SIZE := 64
 DATA := data/openmoji$(SIZE)
 
-.PHONY: train test test-all bench check format clean
+.PHONY: train test test-all bench check format docs reference clean
 
 train: $(READY) $(DATA)/openmoji.json
 	$(BIN)/python train.py --config configs/spade/openmoji$(SIZE).yaml --logdir logs/openmoji$(SIZE)
@@ -29,6 +29,12 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY)
+	$(BIN)/zensical build --strict --clean
+
+reference: $(READY)
+	$(BIN)/python scripts/reference_pages.py
 
 $(DATA)/openmoji.json: | $(READY)
 	$(BIN)/imagier data openmoji --size $(SIZE) --out $(DATA)

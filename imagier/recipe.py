@@ -17,6 +17,7 @@ Losses = dict[str, Tensor]
 Phases = Iterator[tuple[str, Losses]]  # the player of each, by name
 State = dict[str, Tensor]  # what the next frames of clips follow from
 Frames = Iterator[tuple[dict[str, Tensor], State]]  # the generator's outputs for each, and the state after it
+Exported = tuple[nn.Module, dict[str, Tensor]]  # a network, and its keyword arguments for a batch
 
 FEW_SHOT = "few_shot_"
 """How the names of tensors begin that belong to a clip as a whole: frames for reference."""
@@ -309,6 +310,12 @@ class Recipe(ABC):
     def inference_inputs(self, *args: Any, **inference_args: Any) -> InferenceInputs:
         """What `infer` needs with these arguments, for those who have files and no data set. (`*args`: as above.)"""
         return InferenceInputs(content=self.required_inputs)
+
+    def export_network(self, batch: Batch, rng: torch.Generator, *args: Any, **inference_args: Any) -> Exported | None:
+        """`infer` as a network of tensors, and its arguments for a prepared batch, called by what they are (`label`,
+        `images`, `style_images`, `noise`, ...) -> N x C x H x W in [-1, 1]. None: there is no such form.
+        """
+        return None
 
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The columns left of the results in the image grids of a training, N x 3 x H x W in [-1, 1] each."""

@@ -33,15 +33,17 @@ SMALL = [
 """What makes a training of the documentation small; it stands behind the command's own overrides."""
 
 SHELL = {"cp", "ln", "ls", "mkdir", "cat", "mv", "rm", "echo", "cd"}
-OTHERS = {"aws", "docker", "ffmpeg", "git", "sha256sum", "source", "pytest", "python3"}
+OTHERS = {"aws", "docker", "ffmpeg", "git", "kubectl", "pytest", "python3", "sha256sum", "sky", "source", "uv", "wandb"}
 """Programs that are not ours, which this machine need not have."""
 
 SLOW = [
     ["submit"],
     ["verify-resume"],
     ["tune"],
+    ["sweep"],
     ["demo"],
     ["convert"],
+    ["export"],
     ["data", "openmoji"],
     ["data", "openmoji-tones"],
     ["data", "vizdoom"],
@@ -60,7 +62,7 @@ def run(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         _check_pip(words)
     elif words[0] == "make":
         assert all(re.search(rf"^{word}:", (ROOT / "Makefile").read_text(), re.M) for word in words[1:]), words
-    elif words[0] == "python" and words[1].startswith(("benchmarks/", "docs/", "tests/")):
+    elif words[0] == "python" and words[1].startswith(("benchmarks/", "docs/", "tests/", "scripts/release")):
         _check_script(words)
     elif ours(words) is not None:
         _run_ours(words, command.output, monkeypatch)

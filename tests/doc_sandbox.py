@@ -53,7 +53,7 @@ def build(folder: Path) -> Path:
         for root, kinds in SETS.items():
             for kind, form in kinds.items():
                 _write(folder / root.format(split) / kind, form, count)
-    (config,) = [block for block in blocks(ROOT / "README.md") if block.file == "mine.yaml"]
+    (config,) = [block for block in blocks(ROOT / "docs/tutorials/own-images.md") if block.file == "mine.yaml"]
     write(folder / "mine.yaml", small(config.text).encode())
     write(folder / "old.yaml", (ROOT / "configs/spade/openmoji64.yaml").read_bytes())
     return folder
@@ -90,4 +90,4 @@ def small(config: str) -> str:
     """The text of a config with narrower networks, smaller images and two iterations."""
     config = re.sub(r"^max_iter: \d+", "max_iter: 2", config, flags=re.M)
     config = re.sub(r"\b(num_filters): \d+", r"\1: 2", config)
-    return re.sub(r"\b(128|144)\b", lambda size: str(int(size[0]) // 4), config)
+    return re.sub(r"\b(128|144|256|286)\b", lambda size: str(int(size[0]) // 4), config)

@@ -26,7 +26,7 @@ from imagier.errors import UserError
 from imagier.recipe import Position
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = [*PAGES, ROOT / "CHANGELOG.md"]
 
 LONGEST_LINE = 120
@@ -40,8 +40,8 @@ FORBIDDEN = re.compile(
 )
 ALLOWED = re.compile(r"WGAN critic")
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-each_text = pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+each_text = pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 @pytest.fixture
@@ -166,7 +166,10 @@ def _check_yaml(text: str) -> None:
 
 
 def _base(tree: dict) -> dict:
-    """What a part of a config stands on: mine.yaml of the README, or its data with a method that reads anything."""
+    """What a part of a config stands on: mine.yaml of the first tutorial, or its data with a method that reads
+    anything; nothing, if it is whole."""
+    if "type" in tree.get("trainer", {}) and "type" in tree.get("data", {}):
+        return {}
     base = yaml.safe_load(Path("mine.yaml").read_text())
     if "trainer" in tree and "type" in tree["trainer"]:
         return {key: value for key, value in base.items() if key not in NETWORKS}

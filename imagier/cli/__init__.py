@@ -16,11 +16,14 @@ from imagier.run.log_lines import watch_outputs
 from imagier.train.disk import describe_error
 
 COMMANDS = {
+    "init": "make a folder to start in, with a config for a method",
     "train": "train the networks of a config",
     "submit": "queue a training on a cluster",
     "verify-resume": "prove that a run resumes exactly where it was stopped",
     "tune": "find out what makes a training fast on this machine",
+    "sweep": "search for the best values of a config's keys",
     "infer": "write an image for every input",
+    "export": "write a trained generator for other programs",
     "evaluate": "score checkpoints of a run on its held-out set",
     "metrics": "measure how far generated images are from real ones",
     "demo": "paint in a browser: a page for a bundle of `imagier export`",

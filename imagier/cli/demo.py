@@ -14,7 +14,7 @@ from imagier.run import status
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add = parser.add_argument
-    add("bundle", type=Path, metavar="BUNDLE", help="the folder that `imagier export` wrote")
+    add("bundle", type=Path, metavar="BUNDLE", help="the folder that `imagier export` wrote, or `openmoji`: an example")
     add(
         "--out",
         type=parse_writable_folder,

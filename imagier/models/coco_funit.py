@@ -13,6 +13,7 @@ from imagier.models.funit import GENERATOR_RULES, Decoder, FewShotTranslator, st
 from imagier.nn.conv import WeightNorm
 from imagier.nn.encoders import MLP, ContentEncoder, StyleEncoder
 from imagier.nn.reference_names import Rules
+from imagier.nn.whole_image import SpatialMean
 from imagier.ranges import Count, Positive
 
 
@@ -70,6 +71,7 @@ class Generator(FewShotTranslator):
             image_channels=num_image_channels,
             weight_norm=weight_norm_type,
         )
+        self.content_mean = SpatialMean()
         self.usb = nn.Parameter(torch.randn(1, usb_dims))
         self.mlp = style_mlp(style_dims, num_filters_mlp, num_mlp_blocks)
         self.mlp_content = MLP(content_dims, num_filters_mlp, style_dims)
@@ -77,8 +79,8 @@ class Generator(FewShotTranslator):
 
     def code(self, content: Tensor, style: Tensor) -> Tensor:
         """The product of one from style and universal bias and one from the content (section 3 of the paper)."""
-        from_content = self.mlp_content(content.mean(dim=(2, 3)))
-        usb = self.usb.expand(len(style), -1)
+        from_content = self.mlp_content(self.content_mean(content))
+        usb = self.usb.expand(style.shape[0], -1)
         from_style = self.mlp_style(torch.cat([style.flatten(1), usb], dim=1))
         return self.mlp(from_style * from_content)
 

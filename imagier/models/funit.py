@@ -29,7 +29,7 @@ from imagier.nn.reference_names import Rules
 from imagier.nn.resize import round_to_multiple, to_rgb, upsample2x
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Positive
-from imagier.recipe import Batch, InferenceInputs, Losses, StepContext, name_in_style
+from imagier.recipe import Batch, Exported, InferenceInputs, Losses, StepContext, name_in_style
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -466,6 +466,22 @@ class Recipe(BaseRecipe):
         return [
             content if content == style else name_in_style(content, style) for content, style in zip(contents, styles)
         ]
+
+    def export_network(self, batch: Batch, rng: torch.Generator, **inference_args: Any) -> Exported:
+        _require(batch, "images_content", "images_style")
+        return Translator(self.gen), {"images": batch["images_content"], "style_images": batch["images_style"]}
+
+
+class Translator(nn.Module):
+    """The generator as it is exported."""
+
+    def __init__(self, gen: FewShotGenerator) -> None:
+        super().__init__()
+        self.gen = gen
+
+    def forward(self, images: Tensor, style_images: Tensor) -> Tensor:
+        """The contents N x C x H x W in the styles of other images, which may have another size, all in [-1, 1]."""
+        return self.gen(images, style_images, recon=False)["images_trans"]
 
 
 def _require(batch: Batch, *names: str) -> None:

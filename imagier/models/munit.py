@@ -33,7 +33,7 @@ from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Odd, Positive
-from imagier.recipe import Batch, Domain, InferenceInputs, Losses, StepContext, name_in_style
+from imagier.recipe import Batch, Domain, Exported, InferenceInputs, Losses, StepContext, name_in_style
 from imagier.recipe import Recipe as BaseRecipe
 
 LARGEST_SHIFT = 0.05
@@ -618,6 +618,33 @@ class Recipe(BaseRecipe):
         if random_style:
             return batch.keys[content]
         return [name_in_style(name, example) for name, example in zip(batch.keys[content], batch.keys[style])]
+
+    def export_network(
+        self, batch: Batch, rng: torch.Generator, *, a2b: bool = True, random_style: bool = True
+    ) -> Exported:
+        content, style = _source_names(a2b)
+        images = _require_images(batch, content, f"a2b: {str(a2b).lower()}")
+        if random_style:
+            inputs = {"noise": self.gen.random_style(images, rng).flatten(1)}
+        else:
+            examples = _require_images(batch, style, f"a2b: {str(a2b).lower()} and random_style: false")
+            inputs = {"style_images": examples}
+        return Translator(self.gen, a2b=a2b), {"images": images, **inputs}
+
+
+class Translator(nn.Module):
+    """The generator in one direction, as it is exported. The style is the code `noise`, or that of an image."""
+
+    def __init__(self, gen: Generator, *, a2b: bool) -> None:
+        super().__init__()
+        self.gen = gen
+        self.a2b = a2b
+
+    def forward(self, images: Tensor, noise: Tensor | None = None, style_images: Tensor | None = None) -> Tensor:
+        """N x C x H x W in [-1, 1], and codes N x latent_dim or images of the other domain -> translations."""
+        style = noise if style_images is None else self.gen.target_style(style_images, a2b=self.a2b)
+        assert style is not None
+        return self.gen.translate(images, style, a2b=self.a2b)
 
 
 def random_shift(images: Tensor, rng: torch.Generator) -> Tensor:

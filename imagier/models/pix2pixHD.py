@@ -39,7 +39,7 @@ from imagier.nn.reference_names import Rules, reference_names
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Positive, Share
-from imagier.recipe import Batch, InferenceInputs, Losses, StepContext
+from imagier.recipe import Batch, Exported, InferenceInputs, Losses, StepContext
 from imagier.recipe import Recipe as BaseRecipe
 
 INSTANCE_MAPS = "instance_maps"
@@ -641,6 +641,14 @@ class Recipe(BaseRecipe):
         """
         return list(self.generate(batch, rng, random_style=random_style)["fake_images"].float())
 
+    def export_network(self, batch: Batch, rng: torch.Generator, *, random_style: bool = False) -> Exported:
+        encoder = self.gen.encoder
+        if encoder is None:
+            return Painter(self.gen), {"label": batch["label"]}
+        instances = batch["instance_maps"]
+        features = encoder.random(instances, rng) if random_style else encoder(_style_images(batch), instances)
+        return Painter(self.gen), {"label": batch["label"], "features": features}
+
     def target(self, batch: Batch) -> Tensor:
         return to_rgb(batch["images"])
 
@@ -658,6 +666,18 @@ class Recipe(BaseRecipe):
     def visualize_inputs(self, batch: Batch) -> dict[str, Tensor]:
         columns = show_label(batch["label"], self.label_lengths, self.one_hot, self.normalized)
         return {"images": to_rgb(batch["images"]), **columns}
+
+
+class Painter(nn.Module):
+    """The generator as it is exported. With an encoder, the features of objects are an input."""
+
+    def __init__(self, gen: Generator) -> None:
+        super().__init__()
+        self.gen = gen
+
+    def forward(self, label: Tensor, features: Tensor | None = None) -> Tensor:
+        """N x L x H x W, and features N x M x H x W that are constant on each object -> N x C x H x W in [-1, 1]."""
+        return self.gen(label, features=features)["fake_images"]
 
 
 def _paint(gen: Generator, label: Tensor, images: Tensor | None = None) -> dict[str, Tensor]:

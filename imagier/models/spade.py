@@ -25,15 +25,17 @@ from imagier.losses.pixel import l1
 from imagier.nn.blocks import LEAKY_SLOPE, ConvNormAct, NoNorm, NormActConv
 from imagier.nn.conv import Conv2d, WeightNorm, conv2d, linear
 from imagier.nn.joint import Call, run_in_turn, run_jointly
+from imagier.nn.label_maps import LabelMaps
 from imagier.nn.label_parts import find_class_map, show_label, show_part
 from imagier.nn.label_pyramid import LabelPyramid
 from imagier.nn.norm import AdaptiveNorm, Norm, NormParams, PartialMap, SpatiallyAdaptiveNorm, norm2d
 from imagier.nn.patch import MultiScalePatchDiscriminator
+from imagier.nn.positions import PositionalChannels
 from imagier.nn.reference_names import Rules
 from imagier.nn.resize import round_to_multiple, to_rgb, upsample2x
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Odd, Positive, PositiveFloat, Share
-from imagier.recipe import Batch, InferenceInputs, Losses, StepContext
+from imagier.recipe import Batch, Exported, InferenceInputs, Losses, StepContext
 from imagier.recipe import Recipe as BaseRecipe
 
 DISCRIMINATOR_MULTIPLE = 32
@@ -197,9 +199,9 @@ class Generator(nn.Module):
         if attributes is not None:
             code = attributes if code is None else torch.cat([code, attributes], dim=1)
         if self.pyramid is not None:
-            maps = LabelMaps(self.pyramid(label, channels), None, self.interpolation)
+            maps = LabelMaps(self.pyramid(label, channels), None, self.interpolation, self.decoder.base)
         else:
-            maps = LabelMaps([label], channels, self.interpolation)
+            maps = LabelMaps([label], channels, self.interpolation, self.decoder.base)
         return {"fake_images": self.decoder(maps, code), **posterior}
 
     def reference_rules(self) -> Rules:
@@ -248,9 +250,7 @@ class StyleEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """N x C x H x W in [-1, 1] -> mean and log variance, both N x style_dims."""
-        x = images
-        if x.shape[-2:] != (256, 256):
-            x = F.interpolate(x, size=(256, 256), mode="bilinear")
+        x = F.interpolate(images, size=(256, 256), mode="bilinear")
         for layer in self.layers.values():
             x = layer(x)
         x = x.flatten(1)
@@ -348,27 +348,29 @@ class Decoder(nn.Module):
             code = self.style_mlp(code)
         coarse = self._coarse(maps)
         x = self.head_styled(self.head_0(coarse.map, channels=coarse.channels), code)
-        x = self.head_2(self.head_1(x, maps), maps)
+        scale = self.base
+        x = self.head_2(self.head_1(x, maps.at(scale)), maps.at(scale))
         stages = list(self.up)
         for stage in stages[:3]:
-            x = stage(upsample2x(x), code, maps)
+            scale //= 2
+            x = stage(upsample2x(x), code, maps.at(scale))
         first, *finer = self.to_image.values()
         if not self.is_upsampled_last:
-            x = upsample2x(x)
-        image = first(self._append_label(x, maps), None)
+            x, scale = upsample2x(x), scale // 2
+        image = first(self._append_label(x, maps, scale), None)
         for stage, to_image in zip(stages[3:], finer):
-            x = upsample2x(stage(x, None, maps))
-            image = upsample2x(image) + to_image(self._append_label(x, maps), None)
+            x, scale = upsample2x(stage(x, None, maps.at(scale))), scale // 2
+            image = upsample2x(image) + to_image(self._append_label(x, maps, scale), None)
         return torch.tanh(self.output_multiplier * image)
 
     def _coarse(self, maps: LabelMaps) -> PartialMap:
-        coarse = maps.coarse(self.base)
+        coarse = maps.coarse()
         return (
             coarse if self.positions is None else _concatenate(coarse, self.positions(coarse.map), self.label_channels)
         )
 
-    def _append_label(self, x: Tensor, maps: LabelMaps) -> Tensor:
-        return torch.cat([x, maps.at(x).map], dim=1) if self.should_append_label else x
+    def _append_label(self, x: Tensor, maps: LabelMaps, scale: int) -> Tensor:
+        return torch.cat([x, maps.at(scale).map], dim=1) if self.should_append_label else x
 
 
 class Stage(nn.Module):
@@ -380,12 +382,12 @@ class Stage(nn.Module):
         self.styled = styled
         self.b = b
 
-    def forward(self, x: Tensor, code: Tensor | None, maps: LabelMaps) -> Tensor:
-        """N x C x H x W -> N x C' x H x W."""
-        x = self.a(x, maps)
+    def forward(self, x: Tensor, code: Tensor | None, label: PartialMap) -> Tensor:
+        """N x C x H x W and the label at that size -> N x C' x H x W."""
+        x = self.a(x, label)
         if self.styled is not None:
             x = self.styled(x, code)
-        return self.b(x, maps)
+        return self.b(x, label)
 
 
 class SpadeBlock(nn.Module):
@@ -404,9 +406,8 @@ class SpadeBlock(nn.Module):
             conv = conv2d(inputs, outputs, 1, bias=False, weight_norm=parts.weight_norm)
             self.shortcut = NormActConv(norm, nn.Identity(), conv)
 
-    def forward(self, x: Tensor, maps: LabelMaps) -> Tensor:
-        """N x inputs x H x W -> N x outputs x H x W."""
-        label = maps.at(x)
+    def forward(self, x: Tensor, label: PartialMap) -> Tensor:
+        """N x inputs x H x W and the label at that size -> N x outputs x H x W."""
         dx = self.block_1(self.block_0(x, label), label)
         return dx + (x if self.shortcut is None else self.shortcut(x, label))
 
@@ -422,49 +423,6 @@ class StyleMLP(nn.Module):
     def forward(self, code: Tensor) -> Tensor:
         """N x code_dims -> N x 2 code_dims."""
         return F.relu(self.fc_1(F.relu(self.fc_0(code))))
-
-
-class PositionalChannels(nn.Module):
-    """Two channels of coordinates: from -1 (top) to 1 (bottom), and from -1 (left) to 1 (right)."""
-
-    grid: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        line = torch.linspace(-1, 1, 16)
-        self.register_buffer("grid", torch.stack(torch.meshgrid(line, line, indexing="ij"))[None], persistent=False)
-
-    def forward(self, like: Tensor) -> Tensor:
-        """N x C x h x w -> N x 2 x h x w of the same type; a 16 x 16 grid, resized (bicubic)."""
-        size = like.shape[-2:]
-        grid = self.grid if size == (16, 16) else F.interpolate(self.grid, size=size, mode="bicubic")
-        return grid.to(like.dtype).expand(len(like), -1, -1, -1)
-
-
-class LabelMaps:
-    """A label at several sizes, each computed once, when it is first needed."""
-
-    def __init__(self, maps: Sequence[Tensor], channels: Tensor | None, interpolation: str) -> None:
-        """maps: the label at some sizes, the largest first; other sizes are resized from that one."""
-        self.largest = maps[0]
-        self.channels = channels
-        self.interpolation = interpolation
-        self.by_size = {x.shape[-2:]: x for x in maps}
-
-    def at(self, x: Tensor) -> PartialMap:
-        """The label at the size of x."""
-        size = x.shape[-2:]
-        if size not in self.by_size:
-            self.by_size[size] = F.interpolate(self.largest, size=size, mode=self.interpolation)
-        return PartialMap(self.by_size[size], self.channels)
-
-    def coarse(self, base: int) -> PartialMap:
-        """The label at 1 / base of its size, by nearest neighbor if it has to be resized."""
-        height, width = (size // base for size in self.largest.shape[-2:])
-        found = self.by_size.get(torch.Size((height, width)))
-        if found is None:
-            found = F.interpolate(self.largest, size=(height, width), mode="nearest")
-        return PartialMap(found, self.channels)
 
 
 def _concatenate(label: PartialMap, others: Tensor, label_channels: int) -> PartialMap:
@@ -823,6 +781,37 @@ class Recipe(BaseRecipe):
             sizes = batch["original_h_w"].tolist()
             images = [F.interpolate(x[None], size=size, mode="nearest")[0] for x, size in zip(images, sizes)]
         return images
+
+    def export_network(
+        self, batch: Batch, rng: torch.Generator, *, random_style: bool = False, **others: Any
+    ) -> Exported:
+        inputs = {"label": batch["label"]}
+        if self.gen.style_dims and (random_style or others.get("use_fixed_random_style")):
+            inputs["noise"] = torch.randn((len(batch), self.gen.style_dims), generator=rng, device=rng.device)
+        elif self.gen.style_dims:
+            inputs["style_images"] = _style_images(batch)
+        if self.gen.attribute_dims:
+            inputs["attributes"] = _attributes(batch)
+        return Painter(self.gen), inputs
+
+
+class Painter(nn.Module):
+    """The generator as it is exported. The style is the code `noise`, or the mean of the codes of an image."""
+
+    def __init__(self, gen: Generator) -> None:
+        super().__init__()
+        self.gen = gen
+
+    def forward(
+        self,
+        label: Tensor,
+        noise: Tensor | None = None,
+        style_images: Tensor | None = None,
+        attributes: Tensor | None = None,
+    ) -> Tensor:
+        """N x L x H x W and what there is of the others -> N x C x H x W in [-1, 1]."""
+        code = noise if style_images is None else self.gen.encoder(style_images)[0]
+        return self.gen(label, noise=code, attributes=attributes)["fake_images"]
 
 
 def _paint(gen: Generator, label: Tensor, images: Tensor | None = None) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from imagier.nn.residual_discriminator import Aggregation, DiscriminatorOrder
 from imagier.nn.resize import round_to_multiple, to_rgb
 from imagier.nn.size_probe import SizeProbe
 from imagier.ranges import Count, NonNegative, Odd, Positive
-from imagier.recipe import Batch, Domain, InferenceInputs, Losses, StepContext
+from imagier.recipe import Batch, Domain, Exported, InferenceInputs, Losses, StepContext
 from imagier.recipe import Recipe as BaseRecipe
 
 
@@ -487,6 +487,22 @@ class Recipe(BaseRecipe):
     def infer_names(self, batch: Batch, *, a2b: bool = True, **others: Any) -> list[str]:
         """Names of the images that `infer` makes: those of their sources."""
         return batch.keys["images_a" if a2b else "images_b"]
+
+    def export_network(self, batch: Batch, rng: torch.Generator, *, a2b: bool = True) -> Exported:
+        return Translator(self.gen, a2b=a2b), {"images": _source(batch, a2b)}
+
+
+class Translator(nn.Module):
+    """The generator in one direction, as it is exported."""
+
+    def __init__(self, gen: Generator, *, a2b: bool) -> None:
+        super().__init__()
+        self.gen = gen
+        self.a2b = a2b
+
+    def forward(self, images: Tensor) -> Tensor:
+        """N x C x H x W in [-1, 1] -> their translations, of the same shape."""
+        return self.gen.translate(images, a2b=self.a2b)
 
 
 def _source(batch: Batch, a2b: bool) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm as reparametrize_weight
 
 from imagier.errors import UserError
 from imagier.nn import winograd
+from imagier.nn.padding import pad
 from imagier.nn.precision import full_precision
 from imagier.nn.resize import upsample2x
 from imagier.nn.upsampled_conv import should_use_subpixel, upsampled_conv2d
@@ -160,12 +161,16 @@ class Conv2d(nn.Conv2d):
                 y = upsampled_conv2d(x, weight, padding_mode=self.padding_mode, convolve=self._convolve)
                 return _add_bias(y, bias)
             x = upsample2x(x)
-        padding = self.kernel_size[0] // 2
-        if self.has_winograd and self._keeps_size and winograd.should_use_winograd(x, weight, padding):
-            if self.padding_mode != "zeros":
-                x, padding = F.pad(x, self._reversed_padding_repeated_twice, self.padding_mode), 0
-            return _add_bias(winograd.conv2d(x, weight, padding), bias)
-        return super()._conv_forward(x, weight, bias)
+        padding = self.padding
+        # Of images smaller than the stride, in bfloat16 on CPUs with AMX, torch 2.13 does not set the gradient of the
+        # kernel where it meets nothing but padding. If the zeros are in the image, it does.
+        if self.padding_mode != "zeros" or min(x.shape[-2:]) < self.stride[0]:
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x, padding = pad(x, self._reversed_padding_repeated_twice, mode), (0, 0)
+        around = int(padding[0])
+        if self.has_winograd and self._keeps_size and winograd.should_use_winograd(x, weight, around):
+            return _add_bias(winograd.conv2d(x, weight, around), bias)
+        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     @property
     def _keeps_size(self) -> bool:

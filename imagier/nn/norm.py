@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from imagier.errors import UserError
 from imagier.nn.conv import WeightNorm, conv2d, linear
+from imagier.nn.instance_norm import InstanceNorm2d
 from imagier.nn.partial_conv import partial_conv
 from imagier.ranges import Positive, PositiveFloat, Share
 
@@ -40,7 +41,7 @@ def norm2d(kind: Norm, channels: int, params: NormParams = NormParams()) -> nn.M
     p = params
     makers = {
         "none": lambda: nn.Identity(),
-        "instance": lambda: nn.InstanceNorm2d(channels, eps=p.eps, affine=p.affine),
+        "instance": lambda: InstanceNorm2d(channels, eps=p.eps, affine=p.affine),
         "batch": lambda: nn.BatchNorm2d(channels, eps=p.eps, momentum=p.momentum, affine=p.affine),
         "sync_batch": lambda: SyncBatchNorm2d(channels, eps=p.eps, momentum=p.momentum, affine=p.affine),
         "layer_2d": lambda: LayerNorm2d(channels, eps=p.eps, affine=p.affine, channel_only=p.channel_only),

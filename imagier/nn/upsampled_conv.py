@@ -7,11 +7,13 @@ each of the four pixels that one becomes has a kernel of s x s sums of weights: 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imagier.nn.padding import pad
 from imagier.nn.precision import full_precision
 
 Convolve = Callable[[Tensor, Tensor], Tensor]
@@ -50,20 +52,13 @@ def upsampled_conv2d(x: Tensor, weight: Tensor, *, padding_mode: str, convolve: 
     size = weight.shape[-1]
     padding = size // 2
     reach = (padding + 1) // 2
-    padded = F.pad(x, (reach,) * 4, _LOW_RES_MODES[padding_mode]) if reach else x
+    padded = pad(x, (reach,) * 4, _LOW_RES_MODES[padding_mode]) if reach else x
     y = convolve(padded, _sum_weights(weight))
-    if size % 4 == 1:
-        y = F.pixel_shuffle(y, 2)
-    else:  # the two pixels that one becomes look one pixel less far to the left, or to the right
-        height, width = x.shape[-2:]
-        y = y.unflatten(1, (-1, 4))
-        corners = [y[:, :, 2 * a + b, a : a + height, b : b + width] for a in range(2) for b in range(2)]
-        y = F.pixel_shuffle(torch.stack(corners, dim=2).flatten(1, 2), 2)
+    # If s is even, the two pixels that one becomes look one pixel less far to the left, or to the right.
+    y = F.pixel_shuffle(y if size % 4 == 1 else _Corners.apply(y), 2)
     if padding_mode != "reflect" or padding < 2:  # the first two rows are the same
         return y
-    y = _correct_rows(y, x, weight, "reflect")
-    turned = _correct_rows(y.transpose(2, 3), x.transpose(2, 3), weight.transpose(2, 3), "replicate")
-    return turned.transpose(2, 3)
+    return _AddBorders.apply(y, *_corrections(x, weight))
 
 
 def _sum_weights(weight: Tensor) -> Tensor:
@@ -85,20 +80,105 @@ def _sum_matrix(size: int, like: Tensor) -> Tensor:
     return of_both.reshape(size**2, -1).to(like)
 
 
-def _correct_rows(y: Tensor, x: Tensor, weight: Tensor, of_columns: str) -> Tensor:
-    """y, with rows beyond the border that are those of x reflected after the upsampling, instead of its first and last.
+def _corrections(x: Tensor, weight: Tensor) -> list[Tensor]:
+    """What the first and last rows, and the first and last columns, lack of the convolution with reflected borders."""
+    reach = weight.shape[-1] // 4 + 1  # the rows of x that are met beyond a border, and the first one
+    top, bottom, left, right = _Borders.apply(x, reach)
+    turned = weight.transpose(2, 3)
+    return [
+        _correct(top, weight, "reflect"),
+        _correct(bottom.flip(2), weight.flip(2), "reflect").flip(2),
+        _correct(left.transpose(2, 3), turned, "replicate").transpose(2, 3),
+        _correct(right.flip(3).transpose(2, 3), turned.flip(2), "replicate").transpose(2, 3).flip(3),
+    ]
 
-    of_columns: what is beyond the other borders.
-    """
+
+def _correct(x: Tensor, weight: Tensor, of_columns: str) -> Tensor:
+    """For the first rows of the output, from those of x; of_columns: what is beyond the other borders."""
     padding = weight.shape[-1] // 2
     rows = padding - 1
+    # Rows beyond the border are those of x reflected after the upsampling, not the first one again.
+    beyond = torch.stack([x[:, :, row // 2] for row in range(padding, 1, -1)], dim=2) - x[:, :, :1]
+    beyond = pad(beyond.repeat_interleave(2, dim=3), (padding, padding, 0, 0), of_columns)
+    return F.conv2d(F.pad(beyond, (0, 0, 0, rows - 1)), weight[:, :, :rows].to(beyond))
 
-    def correction(x: Tensor, weight: Tensor) -> Tensor:
-        """Of the first rows."""
-        beyond = x[:, :, [row // 2 for row in range(padding, 1, -1)]] - x[:, :, :1]
-        beyond = F.pad(beyond.repeat_interleave(2, dim=3), (padding, padding, 0, 0), of_columns)
-        kernel = weight[:, :, :rows].to(beyond)
-        return F.conv2d(F.pad(beyond, (0, 0, 0, rows - 1)), kernel).to(y.dtype)
 
-    top, bottom = correction(x, weight), correction(x.flip(2), weight.flip(2)).flip(2)
-    return torch.cat([y[:, :, :rows] + top, y[:, :, rows:-rows], y[:, :, -rows:] + bottom], dim=2)
+class _Corners(torch.autograd.Function):
+    """N x 4 O x H x W -> N x 4 O x H-1 x W-1: of four channels each, without the last or first row and column."""
+
+    @staticmethod
+    def forward(y: Tensor) -> Tensor:
+        cut = y.new_empty(*y.shape[:2], y.shape[2] - 1, y.shape[3] - 1).contiguous(memory_format=_format(y))
+        for i, place in enumerate(_corners(*cut.shape[2:])):
+            cut[:, i::4] = y[place]
+        return cut
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.shape, ctx.format = inputs[0].shape, _format(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.new_zeros(ctx.shape).contiguous(memory_format=ctx.format)
+        for i, place in enumerate(_corners(*grad.shape[2:])):
+            total[place] = grad[:, i::4]
+        return total
+
+
+def _corners(height: int, width: int) -> list[tuple[slice, ...]]:
+    """Where in N x 4 O x H+1 x W+1 the channels of the upper left, the upper right, ... of the pixels that one becomes
+    are, without the last row or the first one, and without the last column or the first one."""
+    places = [(a, b) for a in range(2) for b in range(2)]
+    return [
+        (slice(None), slice(i, None, 4), slice(a, a + height), slice(b, b + width)) for i, (a, b) in enumerate(places)
+    ]
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_channels_last else torch.contiguous_format
+
+
+class _Borders(torch.autograd.Function):
+    """The first and last rows, and the first and last columns, of an image; with one gradient for all of them."""
+
+    @staticmethod
+    def forward(x: Tensor, count: int) -> tuple[Tensor, ...]:
+        return tuple(x[place].clone() for place in _places(count))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, ...]) -> None:
+        x, ctx.count = inputs
+        ctx.shape, ctx.format = x.shape, _format(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        total = grads[0].new_zeros(ctx.shape).contiguous(memory_format=ctx.format)
+        for place, grad in zip(_places(ctx.count), grads):
+            total[place] += grad
+        return total, None
+
+
+class _AddBorders(torch.autograd.Function):
+    """An image, with something added to its first and last rows, and to its first and last columns."""
+
+    @staticmethod
+    def forward(y: Tensor, *borders: Tensor) -> Tensor:
+        y = y.clone()
+        for place, border in zip(_places(borders[0].shape[2]), borders):
+            y[place] += border
+        return y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.count = inputs[1].shape[2]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return grad, *(grad[place] for place in _places(ctx.count))
+
+
+def _places(count: int) -> tuple[tuple[Any, ...], ...]:
+    """Where so many first and last rows, and first and last columns, are in N x C x H x W."""
+    first, last = slice(None, count), slice(-count, None)
+    return (..., first, slice(None)), (..., last, slice(None)), (..., first), (..., last)

@@ -6,7 +6,9 @@
 | `tune(config, options)` | finds out what makes a training fast on this machine; returns a `TuneResult` |
 | `generate(config_or_logdir, output_dir, options)` | writes images for the test set, or for your own files |
 | `evaluate(config_or_logdir, options)` | scores a checkpoint on the held-out set |
+| `export(logdir_or_checkpoint, out)` | writes a generator for other programs, browsers and phones |
 | `load_generator(logdir_or_checkpoint)` | a `TrainedGenerator`: call it with inputs, get images |
+| `load_network(file)` | the network alone, of a bundle's weights |
 | `RunOptions` | what a caller asks of a run, beside its config |
 | `TrainResult` | what came of a training |
 | `TuneResult` | what was tried, how fast it was, and which keys won |
@@ -22,6 +24,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from imagier.run.bundle.export import export
+    from imagier.run.bundle.weights import load_network
     from imagier.run.evaluation import evaluate
     from imagier.run.generation import generate
     from imagier.run.options import RunOptions
@@ -35,8 +39,10 @@ __all__ = [
     "TrainedGenerator",
     "TuneResult",
     "evaluate",
+    "export",
     "generate",
     "load_generator",
+    "load_network",
     "train",
     "tune",
 ]
@@ -46,8 +52,10 @@ _HOMES = {
     "TrainResult": "training",
     "TrainedGenerator": "trained_generator",
     "evaluate": "evaluation",
+    "export": "bundle.export",
     "generate": "generation",
     "load_generator": "trained_generator",
+    "load_network": "bundle.weights",
     "train": "training",
     "TuneResult": "tuning",
     "tune": "tuning",

@@ -16,9 +16,10 @@ from imagier.recipe import Batch, Recipe
 from imagier.run import build_data
 from imagier.run.build_scorer import build_scorer
 from imagier.run.experiment import ConfigSource
-from imagier.run.inference import load_weighted_recipe, load_weights, read_experiment_of_run
+from imagier.run.inference import read_experiment_of_run
 from imagier.run.options import TRAIN_SEED, RunOptions
 from imagier.run.process import open_runtime
+from imagier.run.weights import load_weighted_recipe, load_weights
 from imagier.train.hooks import baselines
 from imagier.train.runtime import Runtime
 from imagier.train.scoring import GENERATOR, Measured, Scores

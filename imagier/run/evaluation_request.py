@@ -11,8 +11,9 @@ from pathlib import Path
 from imagier.config.check import Component
 from imagier.errors import UserError
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment
-from imagier.run.inference import Weights, read_experiment_of_run
+from imagier.run.inference import read_experiment_of_run
 from imagier.run.options import RunOptions
+from imagier.run.weights import Weights
 from imagier.train import manifest
 from imagier.train.disk import describe_error
 from imagier.train.hooks.evaluations import FOLDER

@@ -54,6 +54,16 @@ def lock_folder(logdir: Path, runtime: Runtime) -> Iterator[None]:
         yield
 
 
+def is_locked(logdir: Path) -> bool:
+    """Whether another process holds the lock of a run's folder. False on a disk that has no locks."""
+    try:
+        with (logdir / NAME).open("rb+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _HELD and not isinstance(error, FileNotFoundError)
+    return False
+
+
 def unwritable(logdir: Path, reason: str) -> UserError:
     """The error for a folder that cannot hold a run."""
     advice = "make room, or name another `logdir`"

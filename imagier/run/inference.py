@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,24 +26,20 @@ from imagier.errors import UserError
 from imagier.nn.backbones.weights import hash_file
 from imagier.nn.resize import to_rgb
 from imagier.recipe import Batch, Recipe, name_in_style
-from imagier.run import build_data, build_training
+from imagier.run import build_data
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
 from imagier.run.fine_tuning import fine_tune
-from imagier.run.image_files import ImageFolder
+from imagier.run.image_files import ImageFolder, ImageFormat
+from imagier.run.made import MadeImages
 from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.paths import check_logdir, no_such_path
-from imagier.run.reference_checkpoint import translate_reference
+from imagier.run.progress import Advance, show_progress
 from imagier.run.sequences import SequenceWriter
 from imagier.run.sizes import SizeReport, get_stored_size, keep_deterministic, replace_augmentations, resize
+from imagier.run.weights import load_recipe, load_weights
 from imagier.run.workers import warn_of_many
-from imagier.train import checkpoint
-from imagier.train import runtime as runtimes
 from imagier.train.checkpoint import FoundCheckpoint
-from imagier.train.checkpoint_files import LATEST, find_latest
-from imagier.train.finite import find_nonfinite
-from imagier.train.fit_state import fit_state
 from imagier.train.hooks.images import to_uint8
-from imagier.train.manifest import read_or_scan
 from imagier.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -52,9 +48,6 @@ DEFAULT_FPS, LEAST_FPS, MOST_FPS = 15.0, 0.01, 1000
 
 BRING_BACK = "; inference_args.keep_original_size=true brings them to it"
 """What people should know of images of another size than their inputs."""
-
-Weights = Literal["average", "regular"]
-"""Which weights of a generator."""
 
 
 def read_experiment_of_run(
@@ -83,7 +76,7 @@ def read_experiment_of_run(
 class ImageRequest:
     """Which images to write, and how."""
 
-    format: str = "jpg"
+    how: ImageFormat = ImageFormat()
     num_styles: int | None = None
     """Images of each input: in so many random styles or, of files of styles, in the first so many."""
     has_comparison: bool = False
@@ -130,22 +123,39 @@ def write_images(
     if left_out:
         logger.info(f"augmentations left out, as images are made whole and the same every time: {', '.join(left_out)}")
     roots = [Path(root) for root in split.roots if not is_remote(root, split.dataset_type)]
-    folder = ImageFolder(output_dir, request.format, roots)
+    folder = ImageFolder(output_dir, request.how, roots)
     painter = _Painter(recipe, config, data, request, seed, runtime)
     samples = build_data.build_dataset(data, split, seed=0).for_inference(request.num_styles)
     loader = build_data.build_held_out_loader(config, runtime, data, split, seed=0, samples=samples)
     if recipe.is_video:
         return _write_sequences(experiment, painter, folder, loader, weights, request)
+    made = MadeImages(output_dir, runtime, weights.path, [config.dump(), repr(request), str(seed)])
+    count = sum(map(len, loader.list_runs())) * painter.count
+    with show_progress("images", count, options, runtime) as advance:
+        return _write_each(painter, folder, loader, made, advance)
+
+
+def _write_each(
+    painter: _Painter, folder: ImageFolder, loader: Loader, made: MadeImages, advance: Advance
+) -> list[Path]:
     written: dict[str, Path] = {}
     report = SizeReport()
     for batch in loader.once():
         for sample in batch.split(len(batch)):
+            made_of = [hash_sample(sample)]
             for name, paint in painter.list_images(sample):
-                if name not in written:  # else it is there: the shorter list of an unpaired set begins again
-                    image, painted, stored = paint()
-                    written[name] = folder.write(name, to_pixels(image))
-                    report.add(name, painted, stored)
-    report.log(output_dir, runtime, "not of", BRING_BACK)
+                advance(1)
+                if name in written:  # the shorter list of an unpaired set begins again
+                    continue
+                written[name] = folder.get_path(name)
+                if made.find(written[name], [name, *made_of]):
+                    continue
+                image, painted, stored = paint()
+                folder.write(name, to_pixels(image, folder.how.dtype))
+                made.add(written[name], [name, *made_of])
+                report.add(name, painted, stored)
+    made.log(painter.runtime)
+    report.log(folder.folder, painter.runtime, "not of", BRING_BACK)
     return list(written.values())
 
 
@@ -266,14 +276,26 @@ def infer_alone(
     return image
 
 
-def to_pixels(image: Tensor) -> np.ndarray:
-    """C x H x W, in [-1, 1] or beyond -> H x W x 3, uint8."""
-    return to_uint8(to_rgb(image[None])[0])
+def to_pixels(image: Tensor, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:
+    """C x H x W, in [-1, 1] or beyond -> H x W x 3, uint8 or uint16, rounded."""
+    rgb = to_rgb(image[None])[0]
+    if dtype == np.uint8:
+        return to_uint8(rgb)
+    return ((rgb + 1) * 32767.5).round().clamp(0, 65535).permute(1, 2, 0).cpu().numpy().astype(np.uint16)
 
 
 def hash_name(name: str) -> int:
     """A number of 64 bits for the name of an image, the same everywhere."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")
+
+
+def hash_sample(sample: Batch) -> str:
+    """A hash of all that a sample holds."""
+    sha256 = hashlib.sha256()
+    for name, tensor in sorted(sample.tensors.items()):
+        sha256.update(f"{name} {tuple(tensor.shape)}".encode())
+        sha256.update(tensor.contiguous().cpu().numpy().data)
+    return sha256.hexdigest()
 
 
 def find_types(data: schema.Data, names: Sequence[str]) -> list[str]:
@@ -308,93 +330,3 @@ def no_random_styles(config: Config) -> UserError:
     """The error for a method without random styles of which some are wanted."""
     what = f"the images of {config.trainer.type}, as it is set up here, have no random style"
     return UserError(what, where="num_styles", advice="leave it out", code="no-random-styles")
-
-
-def load_recipe(config: Config, weights: FoundCheckpoint, runtime: Runtime) -> Recipe:
-    """The recipe in eval mode with the averaged weights of a checkpoint, or its plain ones if it holds no average.
-
-    See `load_weighted_recipe`.
-    """
-    return load_weighted_recipe(config, weights, runtime)[0]
-
-
-def load_weighted_recipe(
-    config: Config, weights: FoundCheckpoint, runtime: Runtime, *, use_average: bool = True
-) -> tuple[Recipe, Weights]:
-    """The recipe in eval mode with the averaged weights of a checkpoint, if wanted and there, else the plain ones.
-
-    Returns which they are, too. Also sets the precision of the runtime, and TF32. Nothing refers to the checkpoint
-    afterwards. UserError if it does not fit the config.
-    """
-    trainer = config.trainer  # whose amp_config is about training: the reference makes images in float32
-    runtime.precision, _ = runtimes.choose_precision(trainer.precision, False, runtime.device)
-    runtimes.set_tf32(trainer.tf32, runtime.device)
-    recipe = build_training.build_untrained_recipe(config, runtime)
-    name = recipe.generator_name
-    network = recipe.networks[name]
-    average = build_training.build_average(config, name, network, runtime)
-    averages = {name: average.network} if average is not None else {}
-    path = weights.path
-    state, notes = translate_reference(weights.state, {name: network}, averages, {}, path)
-    state, misfits = fit_state(state, {name: network}, averages, path, strict=trainer.strict_resume)
-    for line in [*notes, *misfits]:
-        logger.info(line)
-    with checkpoint.translate_load_errors(path):
-        saved = state["players"][name]
-        has_average = use_average and average is not None and "average" in saved
-        if has_average:
-            assert average is not None
-            average.load_state_dict(saved["average"])
-            calibrated = state["extras"].get("batch_norm", {})
-            if broken := find_nonfinite(calibrated):
-                what = f"its batch norm statistics hold numbers that are not finite ({broken})"
-                raise UserError(what, where=path, advice="take an earlier checkpoint", code="not-finite")
-            average.network.load_state_dict({**average.network.state_dict(), **calibrated})
-            recipe = recipe.with_networks(**averages)
-        else:
-            network.load_state_dict(saved["network"])
-    recipe.networks[name].eval()
-    return recipe, "average" if has_average else "regular"
-
-
-def load_weights(experiment: Experiment, options: RunOptions) -> FoundCheckpoint:
-    """The checkpoint that the options name, or the latest of the log folder, or the reference's file for the config."""
-    path = _find_weights(experiment, options)
-    return FoundCheckpoint(path, checkpoint.load(path))
-
-
-def _find_weights(experiment: Experiment, options: RunOptions) -> Path:
-    if options.checkpoint is not None:
-        return Path(options.checkpoint)
-    if options.logdir is not None:
-        logdir = Path(options.logdir)
-        if (found := find_latest(logdir)) is not None:
-            return found
-        if written := read_or_scan(logdir):
-            name = written[-1].name
-            logger.info(f"{logdir / LATEST}: missing; the last checkpoint that was written is {name}")
-            return logdir / name
-    weight = experiment.config.run.pretrained_weight
-    if not weight and options.logdir is not None:
-        advice = "name the weights as `checkpoint`"
-        raise UserError(
-            "holds no checkpoint", where=f"logdir {options.logdir}", advice=advice, code="missing-checkpoint"
-        )
-    if not weight:
-        raise UserError(
-            "missing",
-            where="checkpoint",
-            advice="name the weights, or the `logdir` of the run that trained them",
-            code="missing-checkpoint",
-        )
-    # Where the reference kept what it downloaded, so that its users need not fetch it again.
-    stem = str(experiment.path).removesuffix(".yaml") if experiment.path is not None else "run"
-    path = Path(os.environ.get("TORCH_HOME", ".")) / "checkpoints" / f"{stem}-{weight}.pt"
-    if not path.is_file():
-        raise UserError(
-            f"{weight} is the id of a file on Google Drive, which is not fetched from here",
-            where="pretrained_weight",
-            advice=f"download it to {path}, or name a file as `checkpoint`",
-            code="missing-checkpoint",
-        )
-    return path

@@ -28,12 +28,12 @@ from imagier.run.evaluation_request import (
     read_experiment_to_measure,
 )
 from imagier.run.experiment import ConfigSource, Experiment
-from imagier.run.inference import load_weighted_recipe, load_weights
 from imagier.run.intervals import MOST_IMAGES_FOR_INTERVALS, measure_intervals
 from imagier.run.nearest import NearestImages
 from imagier.run.options import RunOptions
 from imagier.run.process import open_runtime
 from imagier.run.score_log import record_scores
+from imagier.run.weights import load_weighted_recipe, load_weights
 from imagier.train.card import Card, flatten, hash_protocol, read_card
 from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.disk import describe_error

@@ -110,6 +110,8 @@ class SizeReport:
         how: what became of these ("not of" the size of their input).
         """
         images, others = runtime.all_reduce_sum(self.images), runtime.all_reduce_sum(self.others)
+        if images == 0:
+            return
         line = f"{folder}: {images} images"
         if others:
             line += f", {others} of them {how} the size of their input (height x width; {self.example}){advice}"

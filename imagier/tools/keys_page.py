@@ -12,7 +12,7 @@ from imagier.config.find import ROOMS, find, list_types
 _HEAD = """\
 # Keys of a config
 
-`imagier explain --markdown` makes this page from the code. `imagier explain gen.style_dims` shows one key, and with
+`make reference` makes this page from the code. `imagier explain gen.style_dims` shows one key, and with
 `--config FILE` also its value there. `imagier schema` prints the same as a JSON Schema, for editors.
 
 * `PLAYER_opt` stands for `gen_opt` and `dis_opt`, SPLIT for `train`, `val` and `test`, NAME for any name, and N for a

@@ -21,6 +21,7 @@ from imagier.train.checkpoint_files import LATEST, Unusable, find_earlier, read_
 from imagier.train.finite import find_nonfinite, name_moments
 from imagier.train.manifest import find_entry, read_or_scan
 from imagier.train.trainer import Trainer
+from imagier.train.weight_file import SUFFIX, read_as_checkpoint
 
 FORMAT = 2
 """Raised whenever names inside a checkpoint change; older ones are upgraded when they are read."""
@@ -132,7 +133,7 @@ def load(path: Path) -> dict[str, Any]:
         if path.is_file() and (entry := find_entry(path)):
             verify(path, entry)
         state = _read(path)
-    except Unusable:
+    except UserError:
         raise
     except FileNotFoundError as error:
         advice = suggest_sibling(path)
@@ -213,6 +214,8 @@ def _find_flaw(state: Any) -> str | None:
 
 
 def _read(path: Path) -> Any:
+    if path.suffix == SUFFIX:
+        return read_as_checkpoint(path, FORMAT)
     zipped = zipfile.is_zipfile(path)
     with path.open("rb") as file:
         if not zipped and file.read(len(BEFORE_ZIP)) != BEFORE_ZIP:

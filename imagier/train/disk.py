@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+_TEMPORARY = re.compile(r"(\..+\.)\d+\.tmp")
 LONGEST_NAME = 255
 """Bytes in the name of a file, as most file systems have it."""
 
@@ -28,7 +28,7 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 def write_atomic(path: Path) -> Iterator[IO[bytes]]:
     """A binary file to write. It replaces `path` once it is complete and on the disk; if that fails, `path` stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{shorten_name(path.name, LONGEST_NAME - 20)}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{name_temporary(path.name)}{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -101,6 +101,20 @@ def remove_temporaries(folder: Path, name: str = "") -> None:
     for path in folder.glob(f".{glob.escape(name)}*.tmp"):
         if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
+
+
+def find_temporaries(folder: Path) -> dict[str, list[Path]]:
+    """What `write_atomic` writes in a folder, or left there when it was killed, by `name_temporary` of the files."""
+    found: dict[str, list[Path]] = {}
+    for path in folder.glob(".*.tmp"):
+        if match := _TEMPORARY.fullmatch(path.name):
+            found.setdefault(match[1], []).append(path)
+    return found
+
+
+def name_temporary(name: str) -> str:
+    """What the name of a file, its last part, begins with while it is written, before the number of the process."""
+    return f".{shorten_name(name, LONGEST_NAME - 20)}."
 
 
 def evict_from_cache(path: Path) -> None:

@@ -41,8 +41,10 @@ def fit_state(
         players[name] = saved = dict(players[name])
         if "optimizer" in saved:
             saved["optimizer"] = _drop_moments(saved["optimizer"], networks[name], saved["network"])
-        _check_finite(networks[name], saved["network"], name, path)
-        saved["network"], found = _fit_network(networks[name], saved["network"], name)
+        found: list[str] = []
+        if saved["network"] or "average" not in saved:  # a bundle has the average alone
+            _check_finite(networks[name], saved["network"], name, path)
+            saved["network"], found = _fit_network(networks[name], saved["network"], name)
         if name in averages and "average" in saved:
             what = f"the average of {name}"
             _check_finite(averages[name], saved["average"]["network"], what, path)

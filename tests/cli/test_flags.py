@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from imagier.cli import evaluate, infer, main, metrics, submit, train, tune, verify_resume
+from imagier.cli import demo, evaluate, export, infer, main, metrics, submit, sweep, train, tune, verify_resume
 from imagier.cli.flags import FLAGS, name_flags
 from imagier.errors import UserError
 from imagier.run import RunOptions
@@ -18,7 +18,7 @@ from imagier.run import train as train_from_python
 
 def test_every_flag_is_one_of_a_command() -> None:
     known = set()
-    for command in (train, infer, evaluate, metrics, submit, tune, verify_resume):
+    for command in (train, infer, export, demo, evaluate, metrics, submit, sweep, tune, verify_resume):
         parser = argparse.ArgumentParser()
         command.add_arguments(parser)
         known |= {flag for action in parser._actions for flag in action.option_strings}

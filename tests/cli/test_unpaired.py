@@ -19,6 +19,7 @@ from imagier.recipe import Batch, InferenceInputs, Position, Recipe, StepContext
 from imagier.run import build_data, build_training, inference
 from imagier.run.experiment import Experiment
 from imagier.run.options import RunOptions
+from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"))
@@ -159,9 +160,11 @@ def test_wrong_files_of_all_types_are_named_before_training(
 
 
 @pytest.fixture(autouse=True)
-def without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_weights(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Networks are not read from a file here."""
-    monkeypatch.setattr(inference, "load_weights", lambda experiment, options: None)
+    checkpoint = FoundCheckpoint(tmp_path_factory.mktemp("weights") / "x.pt", {})
+    checkpoint.path.write_bytes(b"some")
+    monkeypatch.setattr(inference, "load_weights", lambda experiment, options: checkpoint)
 
 
 def inferred(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, np.ndarray]]:

@@ -351,3 +351,19 @@ def test_layers_with_other_algorithms_compile_as_one_graph() -> None:
     x = torch.randn(1, 64, 64, 64)
     compiled = torch.compile(layers, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), layers(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", [1, 2])
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_images_smaller_than_the_stride_have_right_gradients_in_half_precision(kernel_size: int, side: int) -> None:
+    # What memory holds shows where torch does not set the gradient: huge numbers.
+    garbage = [torch.full((count,), 3e38).float() for count in (16, 64, 256, 1024, 4096, 16384) for _ in range(20)]
+    layer = conv2d(8, 16, kernel_size, stride=side + 1, padding=kernel_size // 2).float()
+    x = torch.randn(2, 8, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    del garbage
+    (found,) = torch.autograd.grad(y.sum(), layer.weight)
+    exact = layer.double()
+    (expected,) = torch.autograd.grad(exact(x.double()).sum(), exact.weight)
+    torch.testing.assert_close(found, expected.float(), rtol=0.02, atol=0.02)

@@ -25,6 +25,17 @@ def test_outputs_and_gradients_are_those_of_doubling_first(size: int, mode: str,
     torch.testing.assert_close(*of_both, atol=1e-11, rtol=0)
 
 
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+@pytest.mark.parametrize("size", [3, 5])
+def test_second_derivatives(size: int, mode: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(1, 2, size, size, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(
+        lambda x, weight: upsampled_conv2d(x, weight, padding_mode=mode, convolve=F.conv2d), (x, weight)
+    )
+
+
 def test_a_kernel_of_one_pixel_convolves_before_the_doubling() -> None:
     x, weight = torch.randn(2, 3, 4, 5), torch.randn(6, 3, 1, 1)
     expected = F.conv2d(x, weight).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)

@@ -19,11 +19,12 @@ from imagier.config.check import Config
 from imagier.errors import UserError
 from imagier.run import RunOptions, TrainedGenerator, build_training, generate, generation, inference
 from imagier.run.experiment import Experiment
-from imagier.run.image_files import ImageFolder
+from imagier.run.image_files import ImageFolder, ImageFormat
 from imagier.run.inference import ImageRequest, write_images
 from imagier.run.input_files import InputLister
 from imagier.run.sizes import keep_deterministic, keep_resize
 from imagier.train import disk
+from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.runtime import Runtime
 
 CPU = RunOptions(device="cpu")
@@ -43,8 +44,10 @@ CONTENT = {
 
 
 @pytest.fixture(autouse=True)
-def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks as they are first, the same each time, and no checkpoint."""
+def untrained(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Networks as they are first, the same each time, and a checkpoint that holds nothing."""
+    checkpoint = FoundCheckpoint(tmp_path_factory.mktemp("weights") / "x.pt", {})
+    checkpoint.path.write_bytes(b"some")
 
     def build(config: Config, weights: object, runtime: Runtime) -> object:
         torch.manual_seed(0)
@@ -56,7 +59,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (inference, generation):
         monkeypatch.setattr(module, "load_recipe", build)
-        monkeypatch.setattr(module, "load_weights", lambda *args: None)
+        monkeypatch.setattr(module, "load_weights", lambda *args: checkpoint)
 
 
 def draw(folder: Path, names: Sequence[str], *, ids: bool = False, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
@@ -75,7 +78,8 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def listed(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+    return sorted(name for name in found if not name.startswith(".made-"))
 
 
 @pytest.mark.parametrize("name", sorted(CONTENT))
@@ -153,7 +157,9 @@ def test_a_random_style_depends_on_seed_and_name_alone(tmp_path: Path) -> None:
         config = config_of("spade", tmp_path, *SPADE, val % batch_size, "inference_args.random_style=true")
         options = RunOptions(device="cpu", seed=seed)
         runtime = Runtime(torch.device("cpu"), rank=rank, world=world)
-        paths = write_images(Experiment(config), tmp_path / out, options, runtime, ImageRequest(format="png"))
+        paths = write_images(
+            Experiment(config), tmp_path / out, options, runtime, ImageRequest(how=ImageFormat(name="png"))
+        )
         return {path.name: path.read_bytes() for path in paths}
 
     one = painted("one", 1)
@@ -170,7 +176,7 @@ def test_styles_come_in_numbers_or_from_images(tmp_path: Path) -> None:
     config = config_of("spade", tmp_path, *SPADE)
     generate(config, tmp_path / "three", CPU, inputs=label, num_styles=3)
     assert listed(tmp_path / "three") == ["0_style_0.png", "0_style_1.png", "0_style_2.png"]
-    assert len({path.read_bytes() for path in (tmp_path / "three").iterdir()}) == 3
+    assert len({path.read_bytes() for path in (tmp_path / "three").glob("*.png")}) == 3
     generate(config, tmp_path / "one", CPU, inputs=label)
     assert pixels(tmp_path / "one/0.png").tobytes() == pixels(tmp_path / "three/0_style_0.png").tobytes()
     generate(config, tmp_path / "styled", CPU, inputs=label, styles=style)

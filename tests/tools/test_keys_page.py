@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "keys.md"
 
 
 def test_the_page_is_up_to_date() -> None:
-    """If this fails: imagier explain --markdown > docs/keys.md"""
+    """If this fails: make reference"""
     assert PAGE.read_text(encoding="utf-8") == render_page()
 
 

@@ -143,6 +143,13 @@ class FakeRun:
         self.axes: dict[str, str | None] = {}
         self.logged: list[dict[str, Any]] = []
         self.error: Exception | None = None
+        self.id = ""
+        self.agents_id: str | None = None
+        """Within a sweep, the id that W&B's agent has chosen, whatever the program asks for."""
+
+    def init(self, id: str, **options: object) -> FakeRun:
+        self.id = self.agents_id or id
+        return self
 
     def define_metric(self, name: str, step_metric: str | None = None) -> None:
         self.axes[name] = step_metric
@@ -161,7 +168,7 @@ class FakeRun:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     run = FakeRun()
-    module = SimpleNamespace(Error=WandbError, Image=lambda path: f"image of {path}", init=lambda **options: run)
+    module = SimpleNamespace(Error=WandbError, Image=lambda path: f"image of {path}", init=run.init)
     monkeypatch.setitem(__import__("sys").modules, "wandb", module)
     return run
 
@@ -224,6 +231,11 @@ def test_a_wandb_that_cannot_start_is_one_line(
     with pytest.raises(UserError) as caught:
         start_wandb(tmp_path)
     assert caught.value.code == "wandb-failed" and "\n" not in str(caught.value)
+
+
+def test_a_run_of_a_sweep_keeps_the_id_that_the_agent_chose(tmp_path: Path, fake: FakeRun) -> None:
+    fake.agents_id = "agents"
+    assert start_wandb(tmp_path).run_id == "agents" == (tmp_path / ID_FILE).read_text().strip()
 
 
 def test_an_empty_wandb_id_is_that_of_the_checkpoint(tmp_path: Path, fake: FakeRun) -> None:

@@ -14,6 +14,8 @@ FACTS = "bundle.json"
 CREDITS = "CREDITS.txt"
 """Whose data a network was trained on, which many licenses ask to say."""
 VERSION = 1
+ZOO = Path(__file__).with_name("zoo")
+"""Bundles that come with Imagier; scripts/make_zoo.py makes them."""
 ROLES = {"label", "image", "noise", "style_image"}
 
 
@@ -40,8 +42,18 @@ class Bundle:
         yield from map(PurePosixPath, dict.fromkeys(found))
 
 
+def list_zoo() -> list[str]:
+    """The names of the bundles that come with Imagier."""
+    return sorted(path.parent.name for path in ZOO.glob(f"*/{FACTS}"))
+
+
 def read_bundle(folder: Path) -> Bundle:
-    """Reads and checks a bundle. UserError if it is none, is incomplete, or has inputs that the page cannot offer."""
+    """Reads and checks a bundle, or one of the zoo by its name, if there is no such folder.
+
+    UserError if it is none, is incomplete, or has inputs that the page cannot offer.
+    """
+    if str(folder) in list_zoo() and not folder.exists():
+        folder = ZOO / folder
     path = folder / FACTS
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -73,7 +85,7 @@ def _not_a_bundle(folder: Path) -> UserError:
     if folder.is_dir() and any((folder / name).exists() for name in ("checkpoints.json", "metrics.jsonl")):
         advice = f"this is a run; make a bundle of it: imagier export {folder} --out bundle"
     elif not folder.exists():
-        advice = suggest_sibling(folder) or advice
+        advice = suggest_sibling(folder) or f"{advice}; or try one that is here: {', '.join(list_zoo())}"
     what = f"has no {FACTS}, so it is no bundle" if folder.is_dir() else "is no folder, so it is no bundle"
     return UserError(what, where=folder, advice=advice, code="no-bundle")
 

@@ -51,7 +51,8 @@ class WandB:
             self.run = wandb.init(
                 project=project, id=run_id, name=logdir.name, dir=str(logdir), resume="allow", config=config
             )
-            id_file.write_text(f"{run_id}\n")
+            self.run_id = self.run.id  # that of W&B's agent, in one of its sweeps
+            id_file.write_text(f"{self.run_id}\n")
         except (wandb.Error, OSError) as error:
             raise UserError(
                 (str(error).splitlines() or [type(error).__name__])[0],
