@@ -167,7 +167,14 @@ def test_a_port_that_is_taken_is_a_mistake(served: int, bundle: Path, capsys: py
 def test_ctrl_c_ends_it_quietly(bundle: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "imagier", "demo", str(bundle), "--port", "0"]
     env = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         url = re.fullmatch(r"serving (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", process.stdout.readline())
         assert url is not None
