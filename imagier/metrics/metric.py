@@ -202,4 +202,4 @@ def check_size(images: Tensor, least: int, name: str) -> None:
     height, width = images.shape[2:]
     if min(height, width) < least:
         what = f"images of {width} x {height} px are too small: it needs {least} on each side"
-        raise UserError(what, where=f"metric {name}", advice="leave it out", code="too-small-images")
+        raise UserError(what, where=name, advice="leave it out", code="too-small-images")

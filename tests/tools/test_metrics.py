@@ -410,7 +410,7 @@ def test_a_metric_without_its_file_says_where_to_get_it(
 def test_images_that_are_too_small_for_a_metric_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     save_noisy("b", save_images("a", 2))
     message = refuse(capsys, "a", "b", "--metrics", "ms_ssim")
-    assert message == "metric ms_ssim: images of 24 x 24 px are too small: it needs 176 on each side; leave it out\n"
+    assert message == "ms_ssim: images of 24 x 24 px are too small: it needs 176 on each side; leave it out\n"
 
 
 def test_one_image_has_a_number_for_pairs_and_no_interval() -> None:
