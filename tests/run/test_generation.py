@@ -15,17 +15,17 @@ from contract.experiment import config_of, write_data
 from images import png, write
 from PIL import Image, JpegImagePlugin
 
-from imagier.config.check import Config
 from imagier.errors import UserError
-from imagier.run import RunOptions, TrainedGenerator, build_training, generate, generation, inference
+from imagier.run import RunOptions, TrainedGenerator, generate, generation
 from imagier.run.experiment import Experiment
 from imagier.run.image_files import ImageFolder, ImageFormat
 from imagier.run.inference import ImageRequest, write_images
 from imagier.run.input_files import InputLister
 from imagier.run.sizes import keep_deterministic, keep_resize
 from imagier.train import disk
-from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.runtime import Runtime
+
+from .untrained import replace_weights
 
 CPU = RunOptions(device="cpu")
 HEIGHT, WIDTH = 45, 67
@@ -45,21 +45,8 @@ CONTENT = {
 
 @pytest.fixture(autouse=True)
 def untrained(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Networks as they are first, the same each time, and a checkpoint that holds nothing."""
-    checkpoint = FoundCheckpoint(tmp_path_factory.mktemp("weights") / "x.pt", {})
-    checkpoint.path.write_bytes(b"some")
-
-    def build(config: Config, weights: object, runtime: Runtime) -> object:
-        torch.manual_seed(0)
-        recipe = build_training.build_untrained_recipe(config, runtime)
-        network = recipe.networks[recipe.generator_name].eval()
-        for parameter in network.parameters():  # else images would be gray
-            torch.nn.init.normal_(parameter, std=0.2)
-        return recipe
-
-    for module in (inference, generation):
-        monkeypatch.setattr(module, "load_recipe", build)
-        monkeypatch.setattr(module, "load_weights", lambda *args: checkpoint)
+    # As they are first, images would be gray.
+    replace_weights(monkeypatch, tmp_path_factory.mktemp("weights"), lambda p: torch.nn.init.normal_(p, std=0.2))
 
 
 def draw(folder: Path, names: Sequence[str], *, ids: bool = False, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:

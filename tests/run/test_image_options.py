@@ -7,17 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from contract.experiment import config_of
 from images import png, write
 from PIL import Image
 
-from imagier.config.check import Config
 from imagier.errors import UserError
-from imagier.run import RunOptions, build_training, generate, generation
+from imagier.run import RunOptions, generate
 from imagier.run.alpha import read_alpha
-from imagier.train.checkpoint import FoundCheckpoint
-from imagier.train.runtime import Runtime
+
+from .untrained import replace_weights
 
 CPU = RunOptions(device="cpu")
 ON_WHITE = "data.background=[255, 255, 255]"
@@ -26,17 +24,7 @@ HEIGHT, WIDTH = 44, 68
 
 @pytest.fixture(autouse=True)
 def untrained(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    checkpoint = FoundCheckpoint(tmp_path_factory.mktemp("weights") / "x.pt", {})
-    checkpoint.path.write_bytes(b"some")
-
-    def build(config: Config, weights: object, runtime: Runtime) -> object:
-        torch.manual_seed(0)
-        recipe = build_training.build_untrained_recipe(config, runtime)
-        recipe.networks[recipe.generator_name].eval()
-        return recipe
-
-    monkeypatch.setattr(generation, "load_recipe", build)
-    monkeypatch.setattr(generation, "load_weights", lambda *args: checkpoint)
+    replace_weights(monkeypatch, tmp_path_factory.mktemp("weights"))
 
 
 def draw() -> np.ndarray:

@@ -18,14 +18,15 @@ from contract.experiment import config_of, write_data
 from images import png, write
 
 from imagier.config.check import Config
-from imagier.run import RunOptions, build_training, generate, generation, inference, train
+from imagier.run import RunOptions, generate, train
 from imagier.run.experiment import Experiment
 from imagier.run.image_files import ImageFolder
 from imagier.run.inference import write_images
 from imagier.run.made import MadeImages
 from imagier.run.progress import show_progress
-from imagier.train.checkpoint import FoundCheckpoint
 from imagier.train.runtime import Runtime
+
+from .untrained import replace_weights
 
 CPU = RunOptions(device="cpu")
 COUNT = 5
@@ -33,20 +34,7 @@ COUNT = 5
 
 @pytest.fixture(autouse=True)
 def checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Networks as they are first, of a checkpoint that is a file of no use."""
-    found = FoundCheckpoint(tmp_path_factory.mktemp("weights") / "x.pt", {})
-    found.path.write_bytes(b"some")
-
-    def build(config: Config, weights: object, runtime: Runtime) -> object:
-        torch.manual_seed(0)
-        recipe = build_training.build_untrained_recipe(config, runtime)
-        recipe.networks[recipe.generator_name].eval()
-        return recipe
-
-    for module in (generation, inference):
-        monkeypatch.setattr(module, "load_recipe", build)
-        monkeypatch.setattr(module, "load_weights", lambda *args: found)
-    return found.path
+    return replace_weights(monkeypatch, tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture

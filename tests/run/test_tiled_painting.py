@@ -8,15 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from contract.experiment import config_of
 from images import png, write
+from torch import nn
 
 from imagier.config.check import Config
 from imagier.errors import UserError
-from imagier.run import RunOptions, build_training, generate, generation
-from imagier.train.checkpoint import FoundCheckpoint
-from imagier.train.runtime import Runtime
+from imagier.run import RunOptions, generate
+
+from .untrained import replace_weights
 
 CPU = RunOptions(device="cpu")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -24,21 +24,11 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(autouse=True)
 def untrained(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Networks of random weights, the same each time."""
-    checkpoint = FoundCheckpoint(tmp_path_factory.mktemp("weights") / "x.pt", {})
-    checkpoint.path.write_bytes(b"some")
+    def widen(parameter: nn.Parameter) -> None:
+        if parameter.dim() > 1:  # a contrast that is neither lost nor cut off
+            nn.init.normal_(parameter, std=1.2 / parameter[0].numel() ** 0.5)
 
-    def build(config: Config, weights: object, runtime: Runtime) -> object:
-        torch.manual_seed(0)
-        recipe = build_training.build_untrained_recipe(config, runtime)
-        network = recipe.networks[recipe.generator_name].eval()
-        for parameter in network.parameters():
-            if parameter.dim() > 1:  # a contrast that is neither lost nor cut off
-                torch.nn.init.normal_(parameter, std=1.2 / parameter[0].numel() ** 0.5)
-        return recipe
-
-    monkeypatch.setattr(generation, "load_recipe", build)
-    monkeypatch.setattr(generation, "load_weights", lambda *args: checkpoint)
+    replace_weights(monkeypatch, tmp_path_factory.mktemp("weights"), widen)
 
 
 @pytest.fixture
