@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagier.nn.average import NotAveraged
+from imagier.nn.precision import to_full_precision
 
 _KMEANS_STEPS = 100
 
@@ -61,7 +62,7 @@ def segment_means(x: Tensor, numbers: Tensor, count: int) -> tuple[Tensor, Tenso
 
     numbers: the segment of every pixel, N x 1 x H x W; count: S. Half precision is summed in float32.
     """
-    x = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2)
+    x = to_full_precision(x).flatten(2)
     numbers = numbers.flatten(2)
     sizes = numbers.new_zeros(len(x), 1, count).scatter_add(2, numbers, torch.ones_like(numbers))
     sums = x.new_zeros(len(x), x.shape[1], count).scatter_add(2, numbers.expand(-1, x.shape[1], -1), x)

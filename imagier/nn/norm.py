@@ -15,6 +15,7 @@ from imagier.errors import UserError
 from imagier.nn.conv import WeightNorm, conv2d, linear
 from imagier.nn.instance_norm import InstanceNorm2d
 from imagier.nn.partial_conv import partial_conv
+from imagier.nn.precision import to_full_precision
 from imagier.ranges import Positive, PositiveFloat, Share
 
 Norm = Literal["none", "instance", "batch", "sync_batch", "layer_2d", "group", "pixel_layer", "pixel"]
@@ -82,7 +83,7 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """N x C x H x W -> the same."""
-        exact = x.to(torch.promote_types(x.dtype, torch.float32))  # half precision is too coarse for statistics
+        exact = to_full_precision(x)
         deviation, mean = torch.std_mean(exact, dim=self.dims, keepdim=True)
         exact = (exact - mean) / (deviation + self.eps)
         if self.gamma is not None and self.beta is not None:
@@ -107,7 +108,7 @@ class PixelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """N x C x H x W -> the same."""
-        exact = x.to(torch.promote_types(x.dtype, torch.float32))  # squares leave the range of half precision
+        exact = to_full_precision(x)
         return (exact * torch.rsqrt(exact.square().mean(dim=1, keepdim=True) + 1e-5)).to(x.dtype)
 
 
@@ -119,7 +120,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        mean, var, count = _global_moments(x.to(torch.promote_types(x.dtype, torch.float32)))
+        mean, var, count = _global_moments(to_full_precision(x))
         with torch.no_grad():
             self.num_batches_tracked += 1
             share = 1 / self.num_batches_tracked.float() if self.momentum is None else self.momentum

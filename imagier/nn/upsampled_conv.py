@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imagier.nn.memory_format import find_format
 from imagier.nn.padding import pad
 from imagier.nn.precision import full_precision
 
@@ -108,18 +109,19 @@ class _Corners(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor) -> Tensor:
-        cut = y.new_empty(*y.shape[:2], y.shape[2] - 1, y.shape[3] - 1).contiguous(memory_format=_format(y))
+        shape = (*y.shape[:2], y.shape[2] - 1, y.shape[3] - 1)
+        cut = torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=find_format(y))
         for i, place in enumerate(_corners(*cut.shape[2:])):
             cut[:, i::4] = y[place]
         return cut
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.shape, ctx.format = inputs[0].shape, _format(inputs[0])
+        ctx.shape, ctx.format = inputs[0].shape, find_format(inputs[0])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        total = grad.new_zeros(ctx.shape).contiguous(memory_format=ctx.format)
+        total = _zeros(grad, ctx.shape, ctx.format)
         for i, place in enumerate(_corners(*grad.shape[2:])):
             total[place] = grad[:, i::4]
         return total
@@ -134,9 +136,8 @@ def _corners(height: int, width: int) -> list[tuple[slice, ...]]:
     ]
 
 
-def _format(x: Tensor) -> torch.memory_format:
-    is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if is_channels_last else torch.contiguous_format
+def _zeros(like: Tensor, shape: torch.Size, memory_format: torch.memory_format) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format).zero_()
 
 
 class _Borders(torch.autograd.Function):
@@ -149,11 +150,11 @@ class _Borders(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, ...]) -> None:
         x, ctx.count = inputs
-        ctx.shape, ctx.format = x.shape, _format(x)
+        ctx.shape, ctx.format = x.shape, find_format(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        total = grads[0].new_zeros(ctx.shape).contiguous(memory_format=ctx.format)
+        total = _zeros(grads[0], ctx.shape, ctx.format)
         for place, grad in zip(_places(ctx.count), grads):
             total[place] += grad
         return total, None

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagier.nn.precision import full_precision
+from imagier.nn.precision import full_precision, to_full_precision
 
 
 def warp(images: Tensor, flow: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
     finer; differentiable in both. NaN where the flow is.
     """
     with full_precision(images):
-        flow = flow.to(torch.promote_types(flow.dtype, torch.float32))
+        flow = to_full_precision(flow)
         # Width and height; a tensor of a list would be a copy from the host, which a process waits for.
         sides = torch.stack([flow.new_full((), max(size - 1, 1)) for size in flow.shape[:1:-1]])
         columns, rows = (

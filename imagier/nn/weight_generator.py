@@ -23,7 +23,7 @@ from imagier.nn.conv import WeightNorm, conv2d, linear
 from imagier.nn.hyper import BlockOrder, Weights
 from imagier.nn.label_embedder import EmbedParams, LabelEmbedder
 from imagier.nn.norm import Norm, NormParams, norm2d, set_eps
-from imagier.nn.precision import full_precision
+from imagier.nn.precision import full_precision, to_full_precision
 from imagier.nn.reference_names import Rules
 from imagier.ranges import Positive, PositiveFloat
 
@@ -318,7 +318,7 @@ class _Attention(nn.Module):
         for of_key, of_query in zip(self.atn_key, self.atn_query):
             key, query = of_key(key), of_query(query)
         with full_precision(key):
-            key, query = (x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2) for x in (key, query))
+            key, query = (to_full_precision(x).flatten(2) for x in (key, query))
             by_place = key.unflatten(0, labels.shape[:2]).transpose(2, 3).flatten(1, 2)
             return (by_place @ query).softmax(dim=1)
 

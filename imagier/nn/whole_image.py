@@ -20,6 +20,7 @@ from imagier.errors import UserError
 from imagier.nn.blocks import Noise
 from imagier.nn.norm import LayerNorm2d
 from imagier.nn.positions import PositionalChannels
+from imagier.nn.precision import to_full_precision
 
 Size = tuple[int, int]
 """Height and width, in pixels."""
@@ -176,13 +177,9 @@ def _sees_whole(module: nn.Module) -> bool:
     return not isinstance(module, LayerNorm2d) or 2 in module.dims
 
 
-def _exact(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))  # half precision is too coarse for statistics
-
-
 def _moments(x: Tensor, dims: Sequence[int]) -> Note:
     """Mean and variance, which is biased, with the dimensions kept."""
-    variance, mean = torch.var_mean(_exact(x), dim=list(dims), keepdim=True, correction=0)
+    variance, mean = torch.var_mean(to_full_precision(x), dim=list(dims), keepdim=True, correction=0)
     return mean, variance
 
 
@@ -219,7 +216,7 @@ def _note_groups(norm: nn.GroupNorm, x: Tensor) -> Note:
 
 def _normalize(known: Note, x: Tensor) -> Tensor:
     scale, shift = known
-    return torch.addcmul(shift, _exact(x), scale).to(x.dtype)
+    return torch.addcmul(shift, to_full_precision(x), scale).to(x.dtype)
 
 
 _KINDS: tuple[tuple[type[nn.Module], Measure, Merge, Apply], ...] = (

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imagier.nn.memory_format import find_format
+
 TILE = 4
 """Height and width of a tile of outputs. [pixels]"""
 
@@ -78,8 +80,7 @@ class _Convolution(torch.autograd.Function):
         to_outputs, of_kernel, of_inputs = _transforms(size, x.dtype, x.device)
         shape = (len(x), len(weight), *(side + 2 * padding - size + 1 for side in x.shape[-2:]))
         rows, columns = _tiles(shape)
-        is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        memory_format = torch.channels_last if is_channels_last else torch.contiguous_format
+        memory_format = find_format(x)
         whole = (*shape[:2], rows * TILE, columns * TILE)
         y = torch.empty(whole, dtype=x.dtype, device=x.device, memory_format=memory_format)
         kernel = _apply(of_kernel, weight.permute(2, 3, 1, 0)).flatten(0, 1)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-import cv2
 import numpy as np
 
 from imagier.data.augmentation.warp import Size
 from imagier.errors import UserError
 from imagier.run.row_files import PngRows, TiffRows
 from imagier.train.disk import describe_error, shorten_name, write_atomic
+from imagier.train.hooks.images import encode
 
 JPEG_QUALITY = 99
 
@@ -22,7 +22,6 @@ FORMATS = ("png", "jpg", "webp", "tiff")
 """All but jpg keep every value."""
 
 _WITH_QUALITY, _WITH_16_BITS, _WITH_ALPHA = ("jpg", "webp"), ("png", "tiff"), ("png", "webp", "tiff")
-_LOSSLESS_WEBP = 101
 _MOST_PX = {"webp": 16383, "jpg": 65500}
 """The longest side that a format can hold."""
 
@@ -65,18 +64,8 @@ class ImageFormat:
 
     def encode(self, image: np.ndarray) -> bytes:
         """H x W x 3 or 4, red, green, blue, alpha -> the bytes of a file."""
-        order = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
-        quality = self.quality
-        options = {
-            "jpg": [
-                cv2.IMWRITE_JPEG_QUALITY,
-                JPEG_QUALITY if quality is None else quality,
-                cv2.IMWRITE_JPEG_SAMPLING_FACTOR,  # without it, colors have half the resolution
-                cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-            ],
-            "webp": [cv2.IMWRITE_WEBP_QUALITY, _LOSSLESS_WEBP if quality is None else quality],
-        }
-        return cv2.imencode(f".{self.name}", cv2.cvtColor(image, order), options.get(self.name, []))[1].tobytes()
+        quality = JPEG_QUALITY if self.name == "jpg" and self.quality is None else self.quality
+        return encode(image, f".{self.name}", quality)
 
 
 class ImageFolder:

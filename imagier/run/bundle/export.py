@@ -262,7 +262,7 @@ class _Exporter:
             "files": self.files,
             "torch_seconds": parity.measure_seconds(graph.run, graph),
             "metrics": {} if card is None else dict(card.values),
-            "licence": {"weights": self.request.license, **known},
+            "license": {"weights": self.request.license, **known},
             "samples": samples,
         }
         (self.folder / BUNDLE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

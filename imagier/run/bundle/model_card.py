@@ -47,7 +47,7 @@ _WEIGHTS = {"average": "averaged weights", "regular": "weights in training"}
 
 def _header(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "license": facts["licence"]["weights"] or "unknown",
+        "license": facts["license"]["weights"] or "unknown",
         "library_name": "imagier",
         "pipeline_tag": "image-to-image",
         "tags": ["gan", facts["method"].lower(), *(["onnx"] if "onnx" in facts["files"] else [])],
@@ -239,7 +239,7 @@ def _show_scores(card: Card | None) -> list[str]:
 
 
 def _show_license(facts: Mapping[str, Any], *, has_credits: bool) -> list[str]:
-    known = facts["licence"]
+    known = facts["license"]
     source = f", from {known['data_source']}" if known["data_source"] else ""
     credits = " [CREDITS.txt](CREDITS.txt) says who made them." if has_credits else ""
     return [

@@ -108,7 +108,7 @@ def write_sample_images(
         of_style = None
         if style is not None and _write_png(folder / f"{name}.style.png", samples.stored[style][row]):
             of_style = f"samples/{name}.style.png"
-        (folder / f"{name}.output.png").write_bytes(encode(_to_rgb(images[row]), ".png", 0))
+        (folder / f"{name}.output.png").write_bytes(encode(_to_rgb(images[row]), ".png"))
         entry: dict[str, object] = {"input": next(iter(inputs.values()), None), "inputs": inputs, "style": of_style}
         if noise is not None:
             entry["noise"] = [round(value, 6) for value in noise[row].tolist()]

@@ -26,6 +26,7 @@ TAG = "Visualizations"
 """The reference's name of the images, where they are shown over the iterations."""
 CLIPS_TAG = "Clips"
 JPEG_QUALITY = 90
+_LOSSLESS_WEBP = 101
 
 _COMMENT = b"\xff\xfe"
 _COMMENT_WITHIN = 2**16
@@ -197,7 +198,7 @@ def read_grid(path: Path) -> Grid:
         return Grid(path, int(step) if step.isdecimal() else -1, ())
 
 
-def write_image(path: Path, image: np.ndarray, quality: int = JPEG_QUALITY, comment: str = "") -> None:
+def write_image(path: Path, image: np.ndarray, quality: int | None = None, comment: str = "") -> None:
     """Writes H x W x 3, uint8, in the format of the name's suffix; never half a file. comment: only in a JPEG."""
     data = encode(image, path.suffix, quality)
     with write_atomic(path) as file:
@@ -222,16 +223,19 @@ def _find_comment(jpeg: bytes) -> int:
     return 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] == b"\xff\xe0" else 2
 
 
-def encode(image: np.ndarray, suffix: str, quality: int = JPEG_QUALITY) -> bytes:
-    """H x W x 3, uint8 -> the bytes of a file in the format of the suffix. All but JPEG are lossless."""
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+def encode(image: np.ndarray, suffix: str, quality: int | None = None) -> bytes:
+    """H x W x 3, or 4 with alpha, uint8 or uint16 -> the bytes of a file in the format of the suffix.
+
+    quality: of JPEG and WebP, 1 to 100. None: JPEG_QUALITY, and a WebP that keeps every value, as other formats do.
+    """
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     options = {
         ".jpg": [
             cv2.IMWRITE_JPEG_QUALITY,
-            quality,
+            JPEG_QUALITY if quality is None else quality,
             cv2.IMWRITE_JPEG_SAMPLING_FACTOR,  # without it, colors have half the resolution
             cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
         ],
-        ".webp": [cv2.IMWRITE_WEBP_QUALITY, 101],  # lossless
+        ".webp": [cv2.IMWRITE_WEBP_QUALITY, _LOSSLESS_WEBP if quality is None else quality],
     }
     return cv2.imencode(suffix, bgr, options.get(suffix, []))[1].tobytes()

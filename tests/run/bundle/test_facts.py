@@ -108,7 +108,7 @@ def test_the_card_shows_the_code_for_every_kind_of_input() -> None:
         "outputs": [{"name": "fake_images", "shape": ["batch", 3, "height", "width"], "range": [-1, 1]}],
         "files": {"onnx": {"path": "generator.onnx", "bytes": 1, "max_difference": 0.0, "seconds": 0.1}},
         "torch_seconds": 0.1,
-        "licence": {"weights": None, "data": None, "data_source": None},
+        "license": {"weights": None, "data": None, "data_source": None},
         "samples": [
             {"input": "samples/a.png", "inputs": {"images_a": "samples/a.png"}, "style": None, "output": "b.png"}
         ],

@@ -117,7 +117,7 @@ def make_bundle(folder: Path, *inputs: dict[str, Any], has_network: bool = True,
             {"name": "fake_images", "shape": ["batch", 3, "height", "width"], "range": [-1, 1]},
         ],
         "files": {"onnx": {"path": "generator.onnx", "bytes": path.stat().st_size}},
-        "licence": {"weights": None, "data": "CC0", "data_source": "drawn by a test"},
+        "license": {"weights": None, "data": "CC0", "data_source": "drawn by a test"},
         "samples": [_write_sample(folder, index, inputs) for index in range(samples)],
     }
     (folder / "bundle.json").write_text(json.dumps(facts))

@@ -26,7 +26,7 @@ def test_there_is_one() -> None:
 def test_it_is_small_and_says_its_licenses(name: str) -> None:
     bundle = read_bundle(Path(name))
     assert sum(path.stat().st_size for path in bundle.folder.rglob("*")) < 4e6
-    assert bundle.facts["licence"]["weights"] and bundle.facts["licence"]["data"]
+    assert bundle.facts["license"]["weights"] and bundle.facts["license"]["data"]
     assert (bundle.folder / CREDITS).read_text()
 
 

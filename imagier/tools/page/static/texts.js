@@ -24,14 +24,14 @@ export function describeBundle(bundle) {
 
 function listFacts(bundle) {
   const [height, width] = bundle.image_size;
-  const { licence = {} } = bundle;
-  const data = [licence.data, licence.data_source].filter(Boolean).join(", ");
+  const { license = {} } = bundle;
+  const data = [license.data, license.data_source].filter(Boolean).join(", ");
   return [
     ["Method", bundle.method],
     ["Trained for", `${bundle.iteration.toLocaleString("en")} iterations`],
     ["Image size", `${width} × ${height}`],
     ["Network", `${(bundle.files.onnx.bytes / 1e6).toFixed(1)} MB`],
-    ["License of the weights", licence.weights ?? "unknown"],
+    ["License of the weights", license.weights ?? "unknown"],
     ["License of the data", data || "unknown"],
     ["Made with", `Imagier ${bundle.imagier_version}`],
   ];
