@@ -20,6 +20,7 @@ from common import HERE, describe_machine, start
 
 SCRIPTS = {
     "steps": ["--rounds", "3"],
+    "peers": ["--rounds", "5"],
     "loop_overhead": ["--rounds", "20"],
     "watch_cost": ["--rounds", "15"],
     "save_stall": ["--rounds", "5"],

@@ -41,8 +41,8 @@ from imagier.data.loading.collate import collate
 from imagier.data.loading.faults import Guarded, OnError
 from imagier.data.loading.loader import Loader
 from imagier.data.sample import Sample
+from imagier.data.sources.compute_lock import ComputeLock
 from imagier.data.sources.remote import RemoteFolder
-from imagier.data.sources.turns import Turns
 from imagier.recipe import Position
 from imagier.run import build_data
 from imagier.train.runtime import Runtime
@@ -265,8 +265,8 @@ class Late:
 class Simulated(AnyDataset):
     """Samples of three objects each, whose decoding takes a core that this machine need not have."""
 
-    def __init__(self, folder: RemoteFolder, turns: Turns | None) -> None:
-        super().__init__(DatasetSpec(sources=[], codecs=[], augmentations={}, turns=turns))
+    def __init__(self, folder: RemoteFolder, compute_lock: ComputeLock | None) -> None:
+        super().__init__(DatasetSpec(sources=[], codecs=[], augmentations={}, compute_lock=compute_lock))
         self.folder = folder
 
     def __len__(self) -> int:
@@ -316,9 +316,9 @@ def late_stream(seconds: float, depth: int, num_workers: int) -> Callable[[], Ge
     """Begins to read. depth: samples that a worker makes at once; 1: one after the other, as from a local disk."""
 
     def make() -> Generator[object, None, None]:
-        turns = Turns() if depth > 1 else None
+        compute_lock = ComputeLock() if depth > 1 else None
         read_ahead.THREADS = depth
-        data = Simulated(RemoteFolder(Late(seconds), turns=turns), turns)  # type: ignore[arg-type]
+        data = Simulated(RemoteFolder(Late(seconds), compute_lock=compute_lock), compute_lock)  # type: ignore[arg-type]
         device = torch.device("cpu")
         loader = Loader(data, BATCH, device=device, finish=lambda batch: batch, num_workers=num_workers)
         yield from loader.stream(Position())

@@ -9,12 +9,14 @@ the arithmetic of direct convolutions a second, so other algorithms and bf16 may
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,9 @@ ABLATED = {
     "without sub-pixels": ["fp32", "trainer.subpixel=false"],
     "fp32": FAST["fp32"],
 }
+TOTAL_GIB = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+MEMORY_SHARE = 0.85
+"""Of it, that all variants may take at once; the others of a method then take turns with the base alone, later."""
 VARIANTS_OF = {"fast": FAST, "small": SMALL, "algorithms": ABLATED}
 """Layouts and precisions; what saves memory; which algorithm saves what."""
 
@@ -90,48 +95,71 @@ def measure(method: str, args: argparse.Namespace, peak: float) -> dict[str, flo
     variants = VARIANTS_OF[args.variants]
     if choose_precision("auto", True, torch.device("cpu"))[0] != "bf16":
         variants = {name: words for name, words in variants.items() if words[0] != "bf16"}
-    workers = {name: _start_worker(method, words, args.threads) for name, words in variants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(args.rounds + 1):
-        for name, worker in workers.items():
-            seconds[name].append(_ask(worker, "step"))
-    gflops = {
-        is_base: _count(method, ["fp32", f"trainer.reference_order={str(is_base).lower()}"])
-        for is_base in (True, False)
-    }
+    base = _Worker(method, variants[BASE], args.threads)
+    gflops = {is_base: _count(method, args.threads, is_base=is_base) for is_base in (True, False)}
     print(f"\n{method}\n{'':28}{'s':>8}{'ratio':>8}{'GiB':>7}{'of fp32 peak':>14}")
-    found: dict[str, float] = {}
-    for name, worker in workers.items():
-        rounds = seconds[name][1:]  # the first warms up
-        found[name] = ratio(seconds[BASE][1:], rounds)
-        second, memory = statistics.median(rounds), _ask(worker, "memory")
-        worker.communicate("end\n")
-        gflop = gflops[name == BASE]
-        print(f"{name:28}{second:8.3f}{found[name]:8.2f}{memory:7.2f}{gflop / second / peak:14.0%}", flush=True)
+
+    def show(name: str, worker: _Worker, seconds: Sequence[float], gain: float) -> None:
+        second = statistics.median(seconds)
+        share = gflops[worker is base] / second / peak
+        print(f"{name:28}{second:8.3f}{gain:8.2f}{worker.ask('memory'):7.2f}{share:14.0%}", flush=True)
+
+    found = {BASE: 1.0}
+    base.ask("step")
+    fitting = max(1, int((MEMORY_SHARE * TOTAL_GIB - base.ask("memory")) / (1.1 * base.ask("memory"))))
+    for names in batched([name for name in variants if name != BASE], fitting):
+        workers = {BASE: base} | {name: _Worker(method, variants[name], args.threads) for name in names}
+        seconds: dict[str, list[float]] = {name: [] for name in workers}
+        for _ in range(args.rounds + 1):
+            for name, worker in workers.items():
+                seconds[name].append(worker.ask("step"))
+        rounds = {name: each[1:] for name, each in seconds.items()}  # the first warms up
+        for name, worker in workers.items():
+            if name != BASE or len(found) == 1:
+                found[name] = ratio(rounds[BASE], rounds[name])
+                show(name, worker, rounds[name], found[name])
+            if name != BASE:
+                worker.end()
+    base.end()
     return found
 
 
-def _count(method: str, words: Sequence[str]) -> float:
+def batched(items: Iterable[str], size: int) -> Iterator[tuple[str, ...]]:
+    """Groups of so many items, in order; itertools has it from Python 3.12 on."""
+    rest = iter(items)
+    while group := tuple(islice(rest, size)):
+        yield group
+
+
+def _count(method: str, threads: int, *, is_base: bool) -> float:
     """The arithmetic of an iteration with direct convolutions. [GFLOP]"""
-    worker = _start_worker(method, [*words, "trainer.winograd=false", "trainer.subpixel=false"], 2)
-    gflop = _ask(worker, "gflop")
-    worker.communicate("end\n")
+    order = f"trainer.reference_order={str(is_base).lower()}"
+    worker = _Worker(method, ["fp32", order, "trainer.winograd=false", "trainer.subpixel=false"], threads)
+    gflop = worker.ask("gflop")
+    worker.end()
     return gflop
 
 
-def _start_worker(method: str, words: Sequence[str], threads: int) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, method, "--threads", str(threads), "--worker", *words]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+class _Worker:
+    """A process that computes one variant when it is asked to."""
 
+    def __init__(self, method: str, words: Sequence[str], threads: int) -> None:
+        command = [sys.executable, __file__, method, "--threads", str(threads), "--worker", *words]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-def _ask(worker: subprocess.Popen[str], question: str) -> float:
-    assert worker.stdin is not None and worker.stdout is not None
-    worker.stdin.write(question + "\n")
-    worker.stdin.flush()
-    answer = worker.stdout.readline()
-    if not answer:
-        raise SystemExit(f"a process has ended with status {worker.wait()}: is there memory for all variants at once?")
-    return float(answer)
+    def ask(self, question: str) -> float:
+        """The answer of `serve`. SystemExit if the process has ended."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(question + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"a process has ended with status {self.process.wait()}: was there enough memory?")
+        return float(answer)
+
+    def end(self) -> None:
+        """Ends the process."""
+        self.process.communicate("end\n")
 
 
 def serve(method: str, precision: Any, *overrides: str, threads: int) -> None:

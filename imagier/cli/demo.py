@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import tempfile
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 def _serve(folder: Path, host: str, port: int) -> None:
     from imagier.tools.page.server import open_server
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the temporary folder goes
     with open_server(folder, host, port) as server:
         print(f"serving http://{host}:{server.server_port}/ (Ctrl-C ends it)", flush=True)
         try:

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", type=Path, metavar="LOGDIR_OR_CHECKPOINT", help=source)
     add("--out", type=parse_writable_folder, required=True, metavar="DIR", help="the folder to make")
     formats = "files to write (default: all): ONNX, torch.export, and weights with the constructor's arguments"
-    add("--format", nargs="+", choices=FORMATS, default=FORMATS, help=formats)
+    add("--format", nargs="+", default=FORMATS, metavar="|".join(FORMATS), help=formats)
     add("--fp16", action="store_true", help="also write an ONNX file that computes in float16")
     add(
         "--int8", action="store_true", help="also write an ONNX file that computes in int8, calibrated on held-out data"
@@ -38,17 +38,19 @@ def run(args: argparse.Namespace) -> int:
     with import_quickly():
         from imagier.run.bundle.export import export
 
+    formats = [word for word in args.format if "=" not in word]  # argparse gives it the overrides that follow
+    overrides = [*(word for word in args.format if "=" in word), *args.overrides]
     made = export(
         args.source,
         args.out,
-        formats=args.format,
+        formats=formats,
         fp16=args.fp16,
         int8=args.int8,
         style=args.style,
         license=args.license,
         config=args.config,
         push=args.push,
-        overrides=args.overrides,
+        overrides=overrides,
     )
     rows = [["file", "MB", "largest difference", "seconds an image"]]
     for of in made["files"].values():

@@ -12,8 +12,8 @@ import numpy as np
 
 from imagier.data.codec import Codec
 from imagier.data.sample import Sample, random_source
+from imagier.data.sources.compute_lock import ComputeLock
 from imagier.data.sources.source import Source
-from imagier.data.sources.turns import Turns
 
 Key = tuple[int, int]
 """(epoch, index) of a sample: all that it depends on, besides the seed."""
@@ -38,7 +38,7 @@ class DatasetSpec:
     """In training: how often files of each source are drawn. None: all files alike."""
     reduced_jpeg: bool = False
     """Decode a JPEG at 1/2, 1/4 or 1/8 of its size where augmentation leaves no more of it."""
-    turns: Turns | None = None
+    compute_lock: ComputeLock | None = None
     """Handed on by sources that are waited for, so that threads can wait together. None: the sources answer at once."""
     samples_per_step: int = 1
     """Samples that all ranks together take in a training step."""

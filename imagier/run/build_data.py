@@ -15,11 +15,11 @@ from imagier.data.dataset import Dataset, DatasetSpec
 from imagier.data.loading.faults import OnError
 from imagier.data.loading.loader import Loader
 from imagier.data.loading.on_device import Expander
+from imagier.data.sources.compute_lock import ComputeLock
 from imagier.data.sources.disk_cache import open_cache
 from imagier.data.sources.object_store import is_remote, open_remote
 from imagier.data.sources.opening import open_local
 from imagier.data.sources.source import Source
-from imagier.data.sources.turns import Turns
 from imagier.errors import UserError
 from imagier.run.workers import choose_workers, warn_of_many
 from imagier.train.runtime import Runtime
@@ -81,10 +81,10 @@ def build_dataset(
     """
     cls = find(schema.DATASET, data.type)
     is_waited_for = stores is None and any(is_remote(root, _find_store(split)) for root in split.roots)
-    turns = Turns() if is_waited_for else None
+    compute_lock = ComputeLock() if is_waited_for else None
     spec = DatasetSpec(
-        sources=open_sources(data, split, turns) if stores is None else stores,
-        turns=turns,
+        sources=open_sources(data, split, compute_lock) if stores is None else stores,
+        compute_lock=compute_lock,
         codecs=build_codecs(data),
         augmentations=split.augmentations,
         interpolator=data.interpolator,
@@ -97,8 +97,8 @@ def build_dataset(
     return cls(spec, **split.own)
 
 
-def open_sources(data: schema.Data, split: schema.Split, turns: Turns | None = None) -> list[Source]:
-    """The stores of a split's files, one a root. UserError if one is not there. turns: as of `DatasetSpec`."""
+def open_sources(data: schema.Data, split: schema.Split, compute_lock: ComputeLock | None = None) -> list[Source]:
+    """The stores of a split's files, one a root. UserError if one is not there. compute_lock: as of `DatasetSpec`."""
     extensions = {name: options.ext or "" for entry in data.input_types for name, options in entry.items()}
     store = _find_store(split)
     cache = open_cache(data.cache.root, int(data.cache.size_GB * 1e9)) if data.cache else None
@@ -110,7 +110,7 @@ def open_sources(data: schema.Data, split: schema.Split, turns: Turns | None = N
             credentials_file=data.aws_credentials_file,
             storage_options=data.storage_options,
             cache=cache,
-            turns=turns,
+            compute_lock=compute_lock,
         )
         if is_remote(root, store)
         else open_local(root, extensions, store)
@@ -123,7 +123,7 @@ def _find_store(split: schema.Split) -> str | None:
 
 
 def build_expander(data: schema.Data, channels_last: bool) -> Expander:
-    """What turns stored samples into the tensors that networks see."""
+    """What compute_lock stored samples into the tensors that networks see."""
     return Expander(build_codecs(data), data.input_labels, channels_last=channels_last)
 
 

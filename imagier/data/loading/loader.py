@@ -261,11 +261,11 @@ class Loader:
         return shuffle_indices(len(self.dataset), self.seed, epoch)
 
     def _torch_loader(self, keys: Iterable[list[Key]], persistent_workers: bool = False) -> DataLoader:
-        guarded, turns = Guarded(self.dataset, self.on_error), self.dataset.spec.turns
+        guarded, compute_lock = Guarded(self.dataset, self.on_error), self.dataset.spec.compute_lock
         with mute_advice():
             return DataLoader(
-                guarded if turns is None else ReadAhead(guarded, turns),
-                batch_sampler=keys if turns is None else PrefetchSampler(keys, self.num_workers),  # type: ignore[arg-type]
+                guarded if compute_lock is None else ReadAhead(guarded, compute_lock),
+                batch_sampler=keys if compute_lock is None else PrefetchSampler(keys, self.num_workers),  # type: ignore[arg-type]
                 num_workers=self.num_workers,
                 collate_fn=self.collate,
                 worker_init_fn=partial(_start_worker, os.getpid()),

@@ -15,8 +15,8 @@ import torch.utils.data
 
 from imagier.data.dataset import Key
 from imagier.data.loading.faults import Guarded, Read
+from imagier.data.sources.compute_lock import ComputeLock
 from imagier.data.sources.remote import MOST_CONNECTIONS
-from imagier.data.sources.turns import Turns
 
 THREADS = MOST_CONNECTIONS
 """Samples that a process makes at once. It gets as many files a second, divided by the seconds that one takes (Little's
@@ -67,9 +67,9 @@ class ReadAhead(torch.utils.data.Dataset):
     is asked for.
     """
 
-    def __init__(self, guarded: Guarded, turns: Turns) -> None:
+    def __init__(self, guarded: Guarded, compute_lock: ComputeLock) -> None:
         self.guarded = guarded
-        self.turns = turns
+        self.compute_lock = compute_lock
         self._lock = threading.Lock()
         self._made: dict[Key, Future[Read]] = {}
         self._waiting: deque[Key] = deque()
@@ -78,7 +78,7 @@ class ReadAhead(torch.utils.data.Dataset):
         """So many samples; none before it is known how large they are."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ReadAhead, (self.guarded, self.turns)
+        return ReadAhead, (self.guarded, self.compute_lock)
 
     def __getitems__(self, request: BatchRequest) -> list[Read]:
         """The samples of a batch, in order; those ahead are begun. torch calls it."""
@@ -113,7 +113,7 @@ class ReadAhead(torch.utils.data.Dataset):
             if made is None:  # nobody asks for it any more
                 continue
             with _Delivery(made):
-                with self.turns.take():
+                with self.compute_lock.hold():
                     read = self.guarded[key]
                 made.set_result(read)
 

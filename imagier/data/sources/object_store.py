@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
+from imagier.data.sources.compute_lock import ComputeLock
 from imagier.data.sources.disk_cache import DiskCache
 from imagier.data.sources.fsspec_store import FsspecStore
 from imagier.data.sources.index import FILENAMES, METADATA, read_index
@@ -14,7 +15,6 @@ from imagier.data.sources.remote import ObjectStore, RemoteFolder
 from imagier.data.sources.s3 import SCHEME, S3Store, check_client_arguments, read_credentials
 from imagier.data.sources.shards import ShardsSource
 from imagier.data.sources.source import Source, whole_sequence
-from imagier.data.sources.turns import Turns
 
 _ADVICE = "make it with `imagier data index`"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -33,15 +33,15 @@ def open_remote(
     credentials_file: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     cache: DiskCache | None = None,
-    turns: Turns | None = None,
+    compute_lock: ComputeLock | None = None,
 ) -> Source:
     """The source at a root of an object store: tar shards if `store` is "shards", else an object per file.
 
     root: s3://bucket/folder, bucket/folder, or any other URL that fsspec reads. extensions: by input type.
     credentials_file: for S3, see `read_credentials`. storage_options: arguments of boto3's client (S3) or of fsspec's
-    file system. turns: handed on while objects are fetched. UserError if it cannot be read.
+    file system. compute_lock: released while objects are fetched. UserError if it cannot be read.
     """
-    folder = RemoteFolder(_open_store(root, credentials_file, storage_options or {}), cache, turns)
+    folder = RemoteFolder(_open_store(root, credentials_file, storage_options or {}), cache, compute_lock)
     return ShardsSource(folder, extensions) if store == "shards" else ObjectStoreSource(folder, extensions)
 
 

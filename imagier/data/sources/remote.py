@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+from imagier.data.sources.compute_lock import ComputeLock
 from imagier.data.sources.disk_cache import DiskCache
 from imagier.data.sources.retry import TRANSIENT_STATUS, Failure
-from imagier.data.sources.turns import Turns
 from imagier.errors import UserError
 
 CONNECT_S, READ_S = 10, 30
@@ -72,11 +72,13 @@ class ObjectStore(Protocol):
 class RemoteFolder:
     """The objects directly below a root. Deeper ones ("images/a/1.png") can be fetched, but not read in parts."""
 
-    def __init__(self, store: ObjectStore, cache: DiskCache | None = None, turns: Turns | None = None) -> None:
-        """turns: handed on while objects are fetched."""
+    def __init__(
+        self, store: ObjectStore, cache: DiskCache | None = None, compute_lock: ComputeLock | None = None
+    ) -> None:
+        """compute_lock: released while objects are fetched."""
         self.store = store
         self.cache = cache
-        self.turns = turns or Turns()
+        self.compute_lock = compute_lock or ComputeLock()
         self._address = store.address if cache is not None else ""
 
     def names(self) -> list[str]:
@@ -128,7 +130,7 @@ class RemoteFolder:
 
     def _wait(self) -> AbstractContextManager[None]:
         """In this, other threads may go on. It is open around locks, too: who holds one may not wait for a turn."""
-        return self.turns.release() if self.store.connect() else nullcontext()
+        return self.compute_lock.release() if self.store.connect() else nullcontext()
 
     def _fetch_chunks(self, name: str, stat: ObjectStat) -> Iterator[bytes]:
         for start in range(0, stat.size, _CHUNK_BYTES):

@@ -257,7 +257,9 @@ class _Exporter:
             "size_multiple": graph.multiple,
             "has_dynamic_size": True,
             "has_dynamic_batch": True,
-            "inputs": facts.describe_inputs(graph.inputs, self.reader.data, self.recipe, self.needs, graph.network),
+            "inputs": facts.describe_inputs(
+                graph.inputs, self.samples.stored, self.reader.data, self.recipe, self.needs, graph.network
+            ),
             "outputs": [facts.describe_output(images)],
             "files": self.files,
             "torch_seconds": parity.measure_seconds(graph.run, graph),

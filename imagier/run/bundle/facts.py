@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from imagier.config import schema
@@ -16,7 +17,7 @@ from imagier.data.codec import Codec
 from imagier.errors import UserError
 from imagier.nn.colorize import palette
 from imagier.nn.instances import Clusters
-from imagier.recipe import InferenceInputs, Recipe
+from imagier.recipe import Batch, InferenceInputs, Recipe
 from imagier.run import build_data
 from imagier.run.bundle.graphs import OUTPUT, STYLE_IMAGES, name_shape
 from imagier.train.card import Card, read_card
@@ -42,9 +43,14 @@ _BSD_TEXT = "Redistribution and use in source and binary forms"
 
 
 def describe_inputs(
-    inputs: Mapping[str, Tensor], data: schema.Data, recipe: Recipe, needs: InferenceInputs, network: nn.Module
+    inputs: Mapping[str, Tensor],
+    stored: Batch,
+    data: schema.Data,
+    recipe: Recipe,
+    needs: InferenceInputs,
+    network: nn.Module,
 ) -> list[dict[str, Any]]:
-    """The inputs of a graph, in order. needs: what the method reads of a batch."""
+    """The inputs of a graph, in order. stored: samples before they are expanded. needs: what the method reads."""
     codecs = build_data.build_codecs(data)
     found = []
     for name, x in inputs.items():
@@ -52,11 +58,11 @@ def describe_inputs(
         if name == LABEL:
             label = [codec for each in data.input_labels for codec in codecs if codec.batch_name == each]
             names = find_class_names(data)
-            entry["parts"] = [describe_part(codec, recipe.instance_inputs, names) for codec in label]
+            entry["parts"] = [describe_part(codec, stored, recipe.instance_inputs, names) for codec in label]
         elif name in (IMAGES, STYLE_IMAGES):
             batch_name = needs.style if name == STYLE_IMAGES else needs.content[0]
             for codec in (codec for codec in codecs if codec.batch_name == batch_name):
-                entry |= {"type": codec.name, "range": _find_range(codec)}
+                entry |= {"type": codec.name, **_describe_values(codec, stored)}
         elif name == NOISE:
             entry["distribution"] = "normal"
         elif name == FEATURES:
@@ -70,13 +76,15 @@ def describe_output(image: Tensor) -> dict[str, Any]:
     return {"name": OUTPUT, "shape": name_shape(OUTPUT, image.shape), "range": [-1, 1]}
 
 
-def describe_part(codec: Codec, instances: Sequence[str], names: Mapping[int, Sequence[str]]) -> dict[str, Any]:
+def describe_part(
+    codec: Codec, stored: Batch, instances: Sequence[str], names: Mapping[int, Sequence[str]]
+) -> dict[str, Any]:
     """A part of a label. instances: the input types that hold numbers of instances. names: those of so many classes."""
     part: dict[str, Any] = {"type": codec.name, "channels": codec.channels}
     if codec.name in instances:
         return {**part, "kind": "instance_edges"}
     if not codec.holds_classes or codec.num_classes is None:
-        return {**part, "kind": "image" if codec.has_pixels else "other", "range": _find_range(codec)}
+        return {**part, "kind": "image" if codec.has_pixels else "other", **_describe_values(codec, stored)}
     count = codec.num_classes
     called = names.get(count, [f"class {i}" for i in range(count)])
     classes = [{"id": i, "name": called[i], "color": color} for i, color in enumerate(palette(count).tolist())]
@@ -85,9 +93,10 @@ def describe_part(codec: Codec, instances: Sequence[str], names: Mapping[int, Se
     return {**part, "kind": "classes", "classes": classes, "ignored": ignored, **limit}
 
 
-def _find_range(codec: Codec) -> list[int]:
-    """What 0 and 255 of a file of 8 bits become."""
-    return [-1, 1] if codec.input_type.normalize else [0, 1]
+def _describe_values(codec: Codec, stored: Batch) -> dict[str, Any]:
+    """What 0 and `divisor` of a file become: range. Without one, it is 255; files of more bits hold numbers."""
+    divisor = {} if codec.name not in stored or stored[codec.name].dtype == torch.uint8 else {"divisor": 1}
+    return {"range": [-1, 1] if codec.input_type.normalize else [0, 1], **divisor}
 
 
 def _list_choices(network: nn.Module) -> list[list[list[float]]]:

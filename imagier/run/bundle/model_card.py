@@ -97,20 +97,20 @@ def _tell_label(entry: Mapping[str, Any]) -> str:
                 f"{part['type']}: {channels}, 1 where a pixel belongs to another object than a neighbor, else 0"
             )
         elif part["kind"] == "image":
-            parts.append(f"{part['type']}: {channels}, {_tell_range(part['range'])}")
+            parts.append(f"{part['type']}: {channels}, {_tell_values(part)}")
         else:
             parts.append(f"{part['type']}: {channels}, as Imagier makes them")
     return "; then ".join(parts) + "."
 
 
-def _tell_range(limits: list[int]) -> str:
-    return "pixels / 255" if limits == [0, 1] else "pixels / 127.5 - 1"
+def _tell_values(of: Mapping[str, Any]) -> str:
+    return f"pixels{_scale(of) or ' as they are'}"
 
 
 _INPUTS = {
     "label": _tell_label,
-    "image": lambda entry: f"{entry['type']}, {_tell_range(entry['range'])}.",
-    "style_image": lambda entry: f"an image whose style is wanted ({entry['type']}), {_tell_range(entry['range'])}.",
+    "image": lambda entry: f"{entry['type']}, {_tell_values(entry)}.",
+    "style_image": lambda entry: f"an image whose style is wanted ({entry['type']}), {_tell_values(entry)}.",
     "noise": lambda entry: "a style code: random numbers from a standard normal distribution.",
     "features": lambda entry: (
         "a vector for each object, the same at all of its pixels; `choices` in `bundle.json` has some for each class."
@@ -165,7 +165,7 @@ def load_inputs(facts: Mapping[str, Any]) -> list[str]:
         elif entry["role"] in ("image", "style_image"):
             path = sample["style"] if entry["role"] == "style_image" else sample["input"]
             mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(entry["shape"][1], "RGB")
-            scale = _scale(entry["range"])
+            scale = _scale(entry)
             lines.append(f'{name} = np.float32(Image.open("{path}").convert("{mode}")){scale}')
             lines.append(f"{name} = {name}.reshape({name}.shape[0], {name}.shape[1], -1).transpose(2, 0, 1)[None]")
         elif entry["role"] == "noise":
@@ -198,13 +198,16 @@ def _load_label(entry: Mapping[str, Any], sample: Mapping[str, Any], height: int
             ids = f"ids.clip(max={min(largest)})" if largest else "ids"
             lines.append(f"{name} = np.float32({ids} == np.arange({channels})[:, None, None])")
         else:
-            lines.append(f'{name} = np.float32(Image.open("{path}")){_scale(part["range"])}')
+            lines.append(f'{name} = np.float32(Image.open("{path}")){_scale(part)}')
             lines.append(f"{name} = {name}.reshape(*{name}.shape[:2], -1).transpose(2, 0, 1)")
     return [*lines, f"label = np.concatenate([{', '.join(names)}])[None]"]
 
 
-def _scale(limits: list[int]) -> str:
-    return " / 255" if limits == [0, 1] else " / 127.5 - 1"
+def _scale(of: Mapping[str, Any]) -> str:
+    """How stored values become those of a tensor."""
+    if "divisor" in of:  # it is 1
+        return "" if of["range"] == [0, 1] else " * 2 - 1"
+    return " / 255" if of["range"] == [0, 1] else " / 127.5 - 1"
 
 
 def _show_files(facts: Mapping[str, Any]) -> list[str]:

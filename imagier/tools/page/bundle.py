@@ -93,7 +93,11 @@ def _not_a_bundle(folder: Path) -> UserError:
 def _check_inputs(inputs: list[dict[str, Any]], where: Path) -> None:
     roles = [each["role"] for each in inputs]
     parts = [part for each in inputs if each["role"] == "label" for part in each["parts"]]
-    unknown = [f"input {each['name']} ({each['role']})" for each in inputs if each["role"] not in ROLES]
+    unknown = [
+        f"input {each['name']} ({each['role']}{', 16 bits' if 'divisor' in each else ''})"
+        for each in inputs
+        if each["role"] not in ROLES or "divisor" in each
+    ]
     unknown += [
         f"{part['type']} ({part['kind']}, {part['channels']} channels)" for part in parts if not _is_shown(part)
     ]
@@ -109,7 +113,8 @@ def _check_inputs(inputs: list[dict[str, Any]], where: Path) -> None:
 
 
 def _is_shown(part: Mapping[str, Any]) -> bool:
-    return part["kind"] == "classes" or (part["kind"] == "image" and part["channels"] in (1, 3))
+    is_image = part["kind"] == "image" and part["channels"] in (1, 3) and "divisor" not in part
+    return part["kind"] == "classes" or is_image
 
 
 def _check_files(bundle: Bundle) -> None:

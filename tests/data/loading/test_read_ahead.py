@@ -21,10 +21,10 @@ from imagier.data.loading import read_ahead
 from imagier.data.loading.faults import Guarded, OnError
 from imagier.data.loading.read_ahead import BatchRequest, PrefetchSampler, ReadAhead
 from imagier.data.sample import Sample
+from imagier.data.sources.compute_lock import ComputeLock
 from imagier.data.sources.disk_cache import DiskCache
 from imagier.data.sources.object_store import ObjectStoreSource
 from imagier.data.sources.remote import ObjectStat, RemoteFolder
-from imagier.data.sources.turns import Turns
 from imagier.errors import UserError
 from imagier.recipe import Position
 
@@ -78,9 +78,9 @@ class Fetched(Dataset):
     """Samples of one object each, all of whose making but the fetching must happen alone."""
 
     def __init__(self, store: Store, length: int = 64) -> None:
-        self.turns = Turns()
-        super().__init__(DatasetSpec(sources=[], codecs=[], augmentations={}, turns=self.turns))
-        self.folder = RemoteFolder(store, turns=self.turns)  # type: ignore[arg-type]
+        self.compute_lock = ComputeLock()
+        super().__init__(DatasetSpec(sources=[], codecs=[], augmentations={}, compute_lock=self.compute_lock))
+        self.folder = RemoteFolder(store, compute_lock=self.compute_lock)  # type: ignore[arg-type]
         self.length = length
         self.busy = 0
         self.was_alone = True
@@ -116,7 +116,7 @@ def objects(count: int) -> dict[str, bytes]:
 
 
 def ahead_of(dataset: Fetched, on_error: OnError = OnError.RAISE) -> ReadAhead:
-    ahead = ReadAhead(Guarded(dataset, on_error), dataset.turns)
+    ahead = ReadAhead(Guarded(dataset, on_error), dataset.compute_lock)
     ahead._most_ahead = read_ahead.THREADS  # as after a batch of small samples
     return ahead
 
@@ -189,7 +189,7 @@ def test_no_more_threads_wait_than_are_allowed(monkeypatch: pytest.MonkeyPatch) 
 
 def test_samples_ahead_are_as_many_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = Fetched(Store(objects(64)))
-    ahead = ReadAhead(Guarded(dataset, OnError.RAISE), dataset.turns)
+    ahead = ReadAhead(Guarded(dataset, OnError.RAISE), dataset.compute_lock)
     ahead.__getitems__(BatchRequest(keys(0, 2), keys(2, 4)))
     assert list(ahead._made) == [] and ahead._most_ahead == read_ahead.THREADS, "the size was not known"
     monkeypatch.setattr(read_ahead, "MOST_BYTES", 5)  # of two bytes each
@@ -246,15 +246,15 @@ def stored(count: int, missing: tuple[str, ...] = ()) -> dict[str, bytes]:
 
 
 def images(is_ahead: bool, missing: tuple[str, ...] = ()) -> paired_images.Dataset:
-    turns = Turns() if is_ahead else None
-    folder = RemoteFolder(Store(stored(20, missing)), turns=turns)  # type: ignore[arg-type]
+    compute_lock = ComputeLock() if is_ahead else None
+    folder = RemoteFolder(Store(stored(20, missing)), compute_lock=compute_lock)  # type: ignore[arg-type]
     codecs = [codec_for(name="images", ext="png"), codec_for(name="maps", ext="png", is_mask=True)]
     return build(
         paired_images.Dataset,
         [ObjectStoreSource(folder, {"images": "png", "maps": "png"})],
         codecs=codecs,
         augmentations={"resize_h_w": "6, 6", "rotate": 30, "horizontal_flip": True, "random_crop_h_w": "4, 4"},
-        turns=turns,
+        compute_lock=compute_lock,
     )
 
 
@@ -302,10 +302,10 @@ def test_errors_are_the_same(num_workers: int) -> None:
 
 
 def test_it_can_be_sent_to_a_process_that_is_spawned() -> None:
-    ahead = pickle.loads(pickle.dumps(ReadAhead(Guarded(images(True), OnError.RAISE), Turns())))
+    ahead = pickle.loads(pickle.dumps(ReadAhead(Guarded(images(True), OnError.RAISE), ComputeLock())))
     source = ahead.guarded.dataset.spec.sources[0]
-    assert source.folder.turns is ahead.guarded.dataset.spec.turns
-    ahead = ReadAhead(ahead.guarded, ahead.guarded.dataset.spec.turns)
+    assert source.folder.compute_lock is ahead.guarded.dataset.spec.compute_lock
+    ahead = ReadAhead(ahead.guarded, ahead.guarded.dataset.spec.compute_lock)
     reads = ahead.__getitems__(BatchRequest(keys(0, 3), keys(3, 6)))
     assert [read.sample.keys["images"] for read in reads] == ["./0", "./1", "./2"]
 
@@ -330,7 +330,7 @@ def test_parts_of_one_object_come_with_and_without_a_cache(tmp_path: Path, is_ca
     store = Store({"shard": bytes(range(66))}, let_others_run if is_cached else lambda name: everyone.wait())
     dataset = Parts(store)
     cache = DiskCache(tmp_path, 10**6) if is_cached else None
-    dataset.folder = RemoteFolder(store, cache, dataset.turns)  # type: ignore[arg-type]
+    dataset.folder = RemoteFolder(store, cache, dataset.compute_lock)  # type: ignore[arg-type]
     reads = ahead_of(dataset).__getitems__(BatchRequest(keys(0, 16), keys(16, 64)))
     assert [read.sample.arrays["images"].ravel().tolist() for read in reads] == [[i, i + 1] for i in range(16)]
     assert dataset.was_alone

@@ -16,6 +16,7 @@ from small_data import codec_for
 
 from imagier.config import schema
 from imagier.nn.instances import instance_edges
+from imagier.recipe import Batch
 from imagier.run.bundle import facts, model_card
 from imagier.run.bundle.model_card import write_card
 
@@ -24,7 +25,7 @@ NAMES = {2: ["land", "sea"]}
 
 def test_a_part_of_a_label_says_what_its_channels_are() -> None:
     classes = codec_for(name="seg", ext="png", num_channels=1, num_classes=2, use_dont_care=True)
-    assert facts.describe_part(classes, (), NAMES) == {
+    assert facts.describe_part(classes, Batch({}), (), NAMES) == {
         "type": "seg",
         "channels": 3,
         "kind": "classes",
@@ -36,11 +37,11 @@ def test_a_part_of_a_label_says_what_its_channels_are() -> None:
     }
     edges = codec_for(name="edges", ext="png", num_channels=1, normalize=True)
     described = {"type": "edges", "channels": 1, "kind": "image", "range": [-1, 1]}
-    assert facts.describe_part(edges, (), NAMES) == described
+    assert facts.describe_part(edges, Batch({}), (), NAMES) == described
     ids = codec_for(name="ids", ext="png", num_channels=1, is_mask=True)
-    assert facts.describe_part(ids, ("ids",), NAMES)["kind"] == "instance_edges"
+    assert facts.describe_part(ids, Batch({}), ("ids",), NAMES)["kind"] == "instance_edges"
     points = codec_for(name="points", ext="json", is_points=True)
-    assert facts.describe_part(points, (), NAMES)["kind"] == "other"
+    assert facts.describe_part(points, Batch({}), (), NAMES)["kind"] == "other"
 
 
 @pytest.fixture
@@ -129,15 +130,21 @@ def test_the_code_of_the_card_makes_the_label_that_the_network_was_trained_on(
         codec_for(name="seg", ext="png", num_channels=1, num_classes=3, use_dont_care=True),
         codec_for(name="few", ext="png", num_channels=1, num_classes=3, dont_care=2),
         codec_for(name="photo", ext="png", num_channels=3, normalize=True),
+        codec_for(name="depth", ext="png", num_channels=1),
+        codec_for(name="height", ext="png", num_channels=1, normalize=True),
         codec_for(name="ids", ext="png", num_channels=1, is_mask=True),
     ]
     stored = {}
     for codec in codecs:
-        most = {"seg": 6, "few": 6, "ids": 3}.get(codec.name, 256)
-        stored[codec.name] = rng.integers(0, most, (4, 6, codec.input_type.num_channels), np.uint8)
+        most = {"seg": 6, "few": 6, "ids": 3, "depth": 65536, "height": 65536}.get(codec.name, 256)
+        kind = np.uint16 if most == 65536 else np.uint8
+        stored[codec.name] = rng.integers(0, most, (4, 6, codec.input_type.num_channels), kind)
         Image.fromarray(stored[codec.name].squeeze()).save(tmp_path / f"{codec.name}.png")
     monkeypatch.chdir(tmp_path)
-    parts = [facts.describe_part(codec, ("ids",), {}) for codec in codecs]
+    tensors = {
+        name: torch.from_numpy(x.astype(np.int32) if x.dtype == np.uint16 else x)[None] for name, x in stored.items()
+    }
+    parts = [facts.describe_part(codec, Batch(tensors), ("ids",), {}) for codec in codecs]
     content = {
         "image_size": [4, 6],
         "inputs": [{"name": "label", "role": "label", "parts": parts}],
@@ -145,7 +152,7 @@ def test_the_code_of_the_card_makes_the_label_that_the_network_was_trained_on(
     }
     names: dict[str, Any] = {"np": np, "Image": Image}
     exec("\n".join(model_card.load_inputs(content)), names)
-    expanded = [codec.expand(torch.from_numpy(stored[codec.name])[None]) for codec in codecs]
+    expanded = [codec.expand(tensors[codec.name]) for codec in codecs]
     expanded[-1] = instance_edges(expanded[-1])
     torch.testing.assert_close(torch.from_numpy(names["label"]), torch.cat(expanded, dim=1))
 
@@ -156,7 +163,12 @@ def test_choices_of_features_are_those_that_the_checkpoint_keeps() -> None:
     clusters = Clusters(num_classes=2, num_clusters=3, width=2)
     clusters.fit(torch.tensor([0, 0, 1]), torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
     (entry,) = facts.describe_inputs(
-        {"features": torch.zeros(1, 2, 4, 4)}, _no_data(), _no_data(), _no_data(), torch.nn.Sequential(clusters)
+        {"features": torch.zeros(1, 2, 4, 4)},
+        Batch({}),
+        _no_data(),
+        _no_data(),
+        _no_data(),
+        torch.nn.Sequential(clusters),
     )
     assert [sorted(of) for of in entry["choices"]] == [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]]
 

@@ -1,4 +1,4 @@
-"""Threads that take turns: one computes, while others wait for files."""
+"""A lock for threads of which one computes, while others wait for files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Turns:
-    """Held by one thread at a time, which hands it on while it waits for a file.
+class ComputeLock:
+    """Held by the one thread that computes, which releases it while it waits for a file.
 
     So any number of files can be waited for at once, and yet nothing that threads do with them happens at once: data
     sets, codecs and augmentations need know nothing of threads. Pickled, it is a new one.
@@ -18,12 +18,12 @@ class Turns:
         self._lock = threading.Lock()
         self._holder: int | None = None
 
-    def __reduce__(self) -> tuple[type[Turns], tuple[()]]:
-        return Turns, ()
+    def __reduce__(self) -> tuple[type[ComputeLock], tuple[()]]:
+        return ComputeLock, ()
 
     @contextmanager
-    def take(self) -> Iterator[None]:
-        """While this is open, it is this thread's turn."""
+    def hold(self) -> Iterator[None]:
+        """While this is open, this thread computes."""
         with self._lock:
             self._holder = threading.get_ident()
             try:
@@ -33,7 +33,7 @@ class Turns:
 
     @contextmanager
     def release(self) -> Iterator[None]:
-        """While this is open, it is the turn of others; nothing happens in a thread whose turn it was not."""
+        """While this is open, other threads may compute. In a thread that does not hold the lock, nothing happens."""
         if self._holder != threading.get_ident():
             yield
             return
