@@ -123,7 +123,7 @@ def _find_store(split: schema.Split) -> str | None:
 
 
 def build_expander(data: schema.Data, channels_last: bool) -> Expander:
-    """What compute_lock stored samples into the tensors that networks see."""
+    """What turns stored samples into the tensors that networks see."""
     return Expander(build_codecs(data), data.input_labels, channels_last=channels_last)
 
 
