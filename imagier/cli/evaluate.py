@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
     with import_quickly():
         from imagier.run.build_scorer import name_metrics
+        from imagier.run.progress import show_progress
         from imagier.run.scorecards import EvaluationRequest, measure_checkpoints
-        from imagier.tools.progress import show_progress
 
     take_config(args)
     folder = args.logdir if args.all else args.checkpoint_logdir

@@ -65,8 +65,8 @@ def _measure(args: argparse.Namespace) -> int:
     from imagier.run.known_frames import INPUT_TYPES, KnownFrames
     from imagier.run.options import RunOptions
     from imagier.run.process import open_runtime
+    from imagier.run.progress import show_progress
     from imagier.tools import metrics as tool
-    from imagier.tools.progress import show_progress
 
     if args.real is None or args.fake is None:
         raise UserError("two sets are needed", advice="imagier metrics REAL FAKE", code="missing-sets")

@@ -31,7 +31,7 @@ from imagier.run.input_files import InputLister, InputSample
 from imagier.run.made import MadeImages
 from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.process import open_runtime
-from imagier.run.progress import Advance, show_progress
+from imagier.run.progress import Advance, count_progress
 from imagier.run.sizes import SizeReport
 from imagier.run.tiles import Tiling
 from imagier.run.trained_generator import TrainedGenerator
@@ -201,7 +201,7 @@ class _FilePainter:
         options = [repr(each) for each in (folder.how, self.seed, self.full_size, self.tiling)]
         made = MadeImages(folder.folder, self.runtime, self.weights_path, [self.config.dump(), *options])
         report = SizeReport()
-        with show_progress("images", len(own), self.options, self.runtime) as advance:
+        with count_progress("painting", len(own), self.options, self.runtime) as advance:
             for path, image in zip(paths, own):
                 made_of = self._describe(image)
                 if made.find(path, made_of):

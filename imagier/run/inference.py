@@ -33,7 +33,7 @@ from imagier.run.image_files import ImageFolder, ImageFormat
 from imagier.run.made import MadeImages
 from imagier.run.options import STYLE_SEED, RunOptions
 from imagier.run.paths import check_logdir, no_such_path
-from imagier.run.progress import Advance, show_progress
+from imagier.run.progress import Advance, count_progress
 from imagier.run.sequences import SequenceWriter
 from imagier.run.sizes import SizeReport, get_stored_size, keep_deterministic, replace_augmentations, resize
 from imagier.run.weights import load_recipe, load_weights
@@ -131,7 +131,7 @@ def write_images(
         return _write_sequences(experiment, painter, folder, loader, weights, request)
     made = MadeImages(output_dir, runtime, weights.path, [config.dump(), repr(request), str(seed)])
     count = sum(map(len, loader.list_runs())) * painter.count
-    with show_progress("images", count, options, runtime) as advance:
+    with count_progress("painting", count, options, runtime) as advance:
         return _write_each(painter, folder, loader, made, advance)
 
 

@@ -26,8 +26,8 @@ from imagier.run.feature_sets import MeasuredSet, check_finite, extract_features
 from imagier.run.image_pairs import make_pair_card, measure_pairs, pair_images
 from imagier.run.image_sets import StoredImage, hash_image_set, label_by_folder, open_image_set
 from imagier.run.known_frames import INPUT_TYPES, KnownFrames
+from imagier.run.progress import ProgressBar
 from imagier.run.workers import count_cores
-from imagier.tools.progress import ProgressBar
 from imagier.train.card import Card, compare_protocols, join_cards, read_card
 from imagier.train.feature_cache import open_feature_cache
 

@@ -18,7 +18,7 @@ import numpy as np
 from imagier.data.codecs.unprojections import LARGEST, encode_points
 from imagier.data.sources.opening import detect_store, open_local
 from imagier.errors import UserError
-from imagier.tools.progress import ProgressBar
+from imagier.run.progress import ProgressBar
 from imagier.train.disk import describe_error, remove_temporaries, write_atomic
 
 POINTS = "unprojections"

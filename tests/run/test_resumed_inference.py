@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from imagier.run.experiment import Experiment
 from imagier.run.image_files import ImageFolder
 from imagier.run.inference import write_images
 from imagier.run.made import MadeImages
-from imagier.run.progress import show_progress
+from imagier.run.progress import count_progress
 from imagier.train.runtime import Runtime
 
 from .untrained import replace_weights
@@ -200,13 +201,23 @@ class Terminal(io.StringIO):
     [(Terminal, 0, True, True), (Terminal, 1, True, False), (Terminal, 0, False, False), (io.StringIO, 0, True, False)],
 )
 def test_a_bar_is_shown_on_the_terminal_of_the_first_rank_alone(
-    stream: Callable[[], io.StringIO], rank: int, owns: bool, is_shown: bool, monkeypatch: pytest.MonkeyPatch
+    stream: Callable[[], io.StringIO],
+    rank: int,
+    owns: bool,
+    is_shown: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(sys, "stderr", stderr := stream())
+    monkeypatch.setattr(sys, "stdout", stdout := io.StringIO())
     monkeypatch.setenv("TERM", "xterm")
     runtime = Runtime(torch.device("cpu"), rank=rank, world=2)
-    with show_progress("images", 4, RunOptions(owns_process=owns), runtime) as advance:
-        for _ in range(3):
+    with count_progress("painting", 4, RunOptions(owns_process=owns), runtime) as advance:
+        for _ in range(4):
             advance(1)
-    assert ("3 of 4 images" in stderr.getvalue()) == is_shown
+        print("kept")
+    assert stdout.getvalue() == "kept\n"  # it may go to a file
+    assert ("4 of 4" in stderr.getvalue()) == is_shown
     assert is_shown or stderr.getvalue() == ""
+    assert caplog.messages == (["painting: 4 of them"] if stream is io.StringIO else [])

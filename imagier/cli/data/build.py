@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from imagier.cli.arguments import add_device, parse_positive, parse_writable_folder
 from imagier.cli.data.files import add_files, list_unused_flags, read_extensions, read_keys, read_roots
-from imagier.tools.progress import show_progress
+from imagier.run.progress import show_progress
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from imagier.cli.arguments import parse_positive, parse_seed, parse_writable_folder
-from imagier.tools.progress import show_progress
+from imagier.run.progress import show_progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from imagier.cli.arguments import add_drawing
-from imagier.tools.progress import show_progress
+from imagier.run.progress import show_progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

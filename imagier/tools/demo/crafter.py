@@ -17,10 +17,10 @@ import numpy as np
 
 from imagier.data.codecs.flow import encode_flow
 from imagier.errors import UserError
+from imagier.run.progress import ProgressBar
 from imagier.tools.demo.recorded import Summary, reuse
 from imagier.tools.demo.set_folder import encode_png, is_taken, make_folder, write_manifest
 from imagier.tools.flow.estimator import Flow
-from imagier.tools.progress import ProgressBar
 
 TILES = 8
 """In a row and in a column of the view."""

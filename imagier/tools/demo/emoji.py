@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from imagier.errors import UserError
+from imagier.run.progress import Update
 from imagier.run.workers import count_cores
 from imagier.tools.demo.set_folder import make_folder, write_manifest
-from imagier.tools.progress import Update
 
 Pixels = npt.NDArray[np.uint8]
 _Item = TypeVar("_Item")

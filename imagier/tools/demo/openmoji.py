@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from imagier.run.progress import Update
 from imagier.tools.demo import emoji, set_folder
 from imagier.tools.demo.emoji import Pixels, find_alike, find_svgs, group_families, hash_to_fraction, strip_tones
-from imagier.tools.progress import Update
 
 MANIFEST = "openmoji.json"
 # Emoji per line art. The bare frame of the flags has 331, the next (a clock face) 12; anything between separates them.

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from imagier.errors import UserError
+from imagier.run.progress import Update
 from imagier.tools.demo import emoji, set_folder
 from imagier.tools.demo.emoji import SKIN_TONES, Pixels, find_svgs, group_families, hash_to_fraction
-from imagier.tools.progress import Update
 
 _Choice = TypeVar("_Choice")
 

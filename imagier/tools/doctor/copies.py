@@ -10,10 +10,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from imagier.errors import UserError
+from imagier.run.progress import Update
 from imagier.tools.doctor.file_stats import LUMA_PX, compute_luma, load_image
 from imagier.tools.doctor.file_table import FileTable
 from imagier.tools.doctor.reading import FILES_AT_ONCE, map_in_parallel
-from imagier.tools.progress import Update
 
 CANDIDATES = 8
 """How many nearest images of the other set an image is compared with."""

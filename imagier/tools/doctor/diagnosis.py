@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from imagier.errors import UserError
+from imagier.run.progress import ProgressBar
 from imagier.tools.doctor.copies import find_identical, find_repeated, find_similar
 from imagier.tools.doctor.file_faults import find_file_faults
 from imagier.tools.doctor.file_table import FileTable, Split, list_files
 from imagier.tools.doctor.finding import Finding, Severity
 from imagier.tools.doctor.reading import read_all
 from imagier.tools.doctor.split_faults import find_class_faults, find_partner_faults, find_size_faults, report_copies
-from imagier.tools.progress import ProgressBar
 
 TRAIN = "train"
 

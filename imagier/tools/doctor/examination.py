@@ -15,6 +15,7 @@ from imagier.config.check import Config
 from imagier.data.sources.source import Source
 from imagier.errors import UserError
 from imagier.run import build_data
+from imagier.run.progress import show_progress
 from imagier.run.workers import count_cores
 from imagier.tools.doctor.check_page import format_json, render_page
 from imagier.tools.doctor.diagnosis import Diagnosis, diagnose
@@ -22,7 +23,6 @@ from imagier.tools.doctor.finding import Finding, Severity
 from imagier.tools.doctor.limits import QUICK_FILES, QUICK_SECONDS
 from imagier.tools.doctor.splits import describe_split, list_splits, read_config, write_text
 from imagier.tools.doctor.summary import TypeSummary, summarize
-from imagier.tools.progress import show_progress
 from imagier.train import runtime as runtimes
 
 FILES_SHOWN = 3

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from imagier.data.loading.faults import translate_worker_errors
 from imagier.data.loading.start_methods import start_processes
+from imagier.run.progress import Update
 from imagier.tools.doctor.file_stats import FileStats, read_stats
 from imagier.tools.doctor.file_table import FileTable
-from imagier.tools.progress import Update
 
 FILES_AT_ONCE = 16
 

@@ -19,11 +19,11 @@ from imagier.data.listing.frame_index import FrameIndex, SequenceRef
 from imagier.data.sources.folder import FolderSource
 from imagier.data.sources.opening import detect_store
 from imagier.errors import UserError, suggest_sibling
+from imagier.run.progress import ProgressBar, Update
 from imagier.tools.flow.estimator import Estimator, Flow, Frame
 from imagier.tools.flow.exact import Exact
 from imagier.tools.flow.from_images import FromImages
 from imagier.tools.flow.raft import RaftFlow
-from imagier.tools.progress import ProgressBar, Update
 from imagier.train.disk import describe_error, remove_temporaries, write_atomic
 
 FLOW = "flow"

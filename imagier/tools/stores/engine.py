@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from imagier.data.sources.source import Source, one_line
 from imagier.errors import UserError
-from imagier.tools.progress import ProgressBar, Update
+from imagier.run.progress import ProgressBar, Update
 from imagier.tools.stores.plan import Plan
 
 RECORD = np.dtype([("digest", "<u8"), ("length", "<i8"), ("modified", "<i8"), ("shard", "<i8")])

@@ -13,9 +13,9 @@ pytest.importorskip("crafter")
 
 from imagier.cli import main
 from imagier.data.codecs.flow import unpack
+from imagier.run.progress import show_progress
 from imagier.tools.demo import crafter as demo
 from imagier.tools.demo.crafter import CLASSES, MATERIALS, View, find_flow, record, walk
-from imagier.tools.progress import show_progress
 
 SIZE = 64
 UNIT = SIZE // demo.TILES

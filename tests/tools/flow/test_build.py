@@ -30,8 +30,8 @@ from imagier.data.loading.on_device import Expander
 from imagier.data.sources.folder import FolderSource
 from imagier.errors import UserError
 from imagier.recipe import Batch
+from imagier.run.progress import Update
 from imagier.tools.flow.build import build_flow
-from imagier.tools.progress import Update
 
 FRAMES, SHIFT = 5, 3
 

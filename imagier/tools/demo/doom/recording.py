@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from imagier.errors import UserError
+from imagier.run.progress import ProgressBar
 from imagier.tools.demo.doom.doom_map import DoomMap, list_maps, read_map
 from imagier.tools.demo.doom.game import BRIGHTER, SCREEN_PX, View, find_wad, follow, make_lens, open_game
 from imagier.tools.demo.doom.licenses import CREDITS
@@ -24,7 +25,6 @@ from imagier.tools.demo.recorded import Summary, reuse
 from imagier.tools.demo.set_folder import encode_png, is_taken, make_folder, write_manifest
 from imagier.tools.flow.build import FLOW, build_flow
 from imagier.tools.flow.exact import CAMERAS, DEPTH, FAR_DEPTH, UNKNOWN_DEPTH, Cameras
-from imagier.tools.progress import ProgressBar
 
 CLASSES = ("sky", "floor", "ceiling", "wall", "liquid", "monster", "item", "decoration", "other")
 """Of seg_maps. The first five are those of ray_casting.py; "other" is what hangs in the way, such as a grating."""
