@@ -1,4 +1,4 @@
-"""One run at a time in a log folder."""
+"""One run at a time in a log folder, and one command at a time in a folder of images."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 NAME = "run.lock"
 """The locked file. It holds the process and the machine of the run, and is removed at its end."""
 
+IMAGES_NAME = ".made.lock"
+"""The same in a folder of images."""
+
 FILES = (CONFIG, LATEST, BEST, manifest.NAME, files.NAME, page.NAME, page.COMMANDS, report_file.NAME)
 FOLDERS = (config_changes.FOLDER, images.FOLDER, profile.FOLDER, tensorboard.FOLDER)
 
@@ -50,7 +53,21 @@ def lock_folder(logdir: Path, runtime: Runtime) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with raise_on_all_ranks(runtime):
             if runtime.is_main:
-                stack.enter_context(_hold(logdir))
+                stack.enter_context(_hold_run(logdir))
+        yield
+
+
+@contextmanager
+def lock_images(folder: Path, runtime: Runtime) -> Iterator[None]:
+    """The same for a folder of images: two commands would take each other's half-written files for a killed one's."""
+    with contextlib.ExitStack() as stack:
+        with raise_on_all_ranks(runtime):
+            if runtime.is_main:
+                try:
+                    stack.enter_context(_hold(folder, IMAGES_NAME))
+                except OSError as error:
+                    what, advice = f"cannot be written to: {describe_error(error)}", "make room, or write elsewhere"
+                    raise UserError(what, where=folder, advice=advice, code="unwritable-folder") from error
         yield
 
 
@@ -71,27 +88,35 @@ def unwritable(logdir: Path, reason: str) -> UserError:
 
 
 @contextmanager
-def _hold(logdir: Path) -> Iterator[None]:
+def _hold_run(logdir: Path) -> Iterator[None]:
     """UserError if the folder cannot be made or used, or if another run holds it."""
     with contextlib.ExitStack() as stack:
         try:
-            made = [folder for folder in (logdir, *logdir.parents) if not folder.exists()]
-            logdir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_keep_threads_out(logdir))
-            file = stack.enter_context(_open_and_lock(logdir / NAME))
-            stack.callback(_clean_up, logdir, made)
+            stack.enter_context(_hold(logdir, NAME))
             _check_content(logdir)
         except OSError as error:
             raise unwritable(logdir, describe_error(error)) from error
+        yield
+
+
+@contextmanager
+def _hold(folder: Path, name: str) -> Iterator[None]:
+    """Makes a folder, and locks a file in it. UserError if another process has it; OSError if it cannot be made."""
+    with contextlib.ExitStack() as stack:
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(_keep_threads_out(folder))
+        file = stack.enter_context(_open_and_lock(folder / name))
+        stack.callback(_clean_up, folder / name, made)
         with contextlib.suppress(OSError):  # of a full disk: others are kept out all the same
             file.truncate(0)
             file.write(f"{os.getpid()} {socket.gethostname()}".encode())
         yield
 
 
-def _clean_up(logdir: Path, made: Sequence[Path]) -> None:
+def _clean_up(lock: Path, made: Sequence[Path]) -> None:
     with contextlib.suppress(OSError):
-        (logdir / NAME).unlink()
+        lock.unlink()
         for folder in made:  # of a run that did not begin
             folder.rmdir()
 
@@ -145,8 +170,8 @@ def _open_and_lock(path: Path) -> FileIO:
 
 def _locked(logdir: Path, pid: str, host: str) -> UserError:
     return UserError(
-        f"another run is writing there (process {pid or 'unknown'} on {host or 'an unknown machine'})",
+        f"another command is writing there (process {pid or 'unknown'} on {host or 'an unknown machine'})",
         where=logdir,
-        advice="wait for its end, stop it, or name another `logdir`",
-        code="logdir-locked",
+        advice="wait for its end, stop it, or name another folder",
+        code="folder-locked",
     )

@@ -17,6 +17,7 @@ from imagier.nn.backbones.weights import hash_file
 from imagier.recipe import name_in_style
 from imagier.run.alpha import read_alpha
 from imagier.run.experiment import ConfigSource, Experiment
+from imagier.run.folder_lock import lock_images
 from imagier.run.image_files import ImageFolder, ImageFormat
 from imagier.run.inference import (
     ImageRequest,
@@ -119,7 +120,8 @@ def generate(
             return write_images(experiment, output_dir, options, runtime, request)
         folder = ImageFolder(output_dir, how, [_path(each) for each in [*inputs, *styles]])
         painter = _FilePainter(experiment, options, runtime, full_size=full_size, tiling=tiling)
-        return painter.write(folder, inputs, styles, num_styles)
+        with lock_images(output_dir, runtime):
+            return painter.write(folder, inputs, styles, num_styles)
 
 
 def _as_list(files: Files | None) -> list[str | Path]:

@@ -75,7 +75,7 @@ class ImageFolder:
         """inputs: the files or folders that are read, which must stay as they are. UserError if they would not."""
         self.how = ImageFormat(name=image_format) if isinstance(image_format, str) else image_format
         self.folder = folder
-        self._inputs = [path.resolve() for path in inputs]
+        self._inputs = {path.resolve() for path in inputs}
         self._refuse(folder.resolve(), folder)
 
     @property
@@ -146,8 +146,8 @@ class ImageFolder:
             )
 
     def _refuse(self, resolved: Path, path: Path) -> None:
-        for taken in self._inputs:
-            if resolved == taken or (resolved.is_relative_to(taken)):
+        for taken in (resolved, *resolved.parents):
+            if taken in self._inputs:
                 raise UserError(
                     "is an input" if resolved == taken else f"lies within the inputs, {taken}",
                     where=path,

@@ -29,6 +29,7 @@ from imagier.recipe import Batch, Recipe, name_in_style
 from imagier.run import build_data
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment, read_experiment
 from imagier.run.fine_tuning import fine_tune
+from imagier.run.folder_lock import lock_images
 from imagier.run.image_files import ImageFolder, ImageFormat
 from imagier.run.made import MadeImages
 from imagier.run.options import STYLE_SEED, RunOptions
@@ -127,12 +128,13 @@ def write_images(
     painter = _Painter(recipe, config, data, request, seed, runtime)
     samples = build_data.build_dataset(data, split, seed=0).for_inference(request.num_styles)
     loader = build_data.build_held_out_loader(config, runtime, data, split, seed=0, samples=samples)
-    if recipe.is_video:
-        return _write_sequences(experiment, painter, folder, loader, weights, request)
-    made = MadeImages(output_dir, runtime, weights.path, [config.dump(), repr(request), str(seed)])
-    count = sum(map(len, loader.list_runs())) * painter.count
-    with count_progress("painting", count, options, runtime) as advance:
-        return _write_each(painter, folder, loader, made, advance)
+    with lock_images(output_dir, runtime):
+        if recipe.is_video:
+            return _write_sequences(experiment, painter, folder, loader, weights, request)
+        made = MadeImages(output_dir, runtime, weights.path, [config.dump(), repr(request), str(seed)])
+        count = sum(map(len, loader.list_runs())) * painter.count
+        with count_progress("painting", count, options, runtime) as advance:
+            return _write_each(painter, folder, loader, made, advance)
 
 
 def _write_each(

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagier.data.codec import Codec
+from imagier.data.sources.source import one_line
 from imagier.errors import UserError
 
 Input = str | Path | bytes | np.ndarray | Tensor | Image.Image
@@ -30,6 +31,7 @@ class MemorySource:
     def __init__(self, codecs: Sequence[Codec], inputs: Mapping[str, Input]) -> None:
         """inputs: by the names of the codecs. UserError if one cannot be read, or is no image."""
         self._files = {codec.name: _read(codec, inputs[codec.name]) for codec in codecs}
+        self._paths = {name: str(value) for name, value in inputs.items() if isinstance(value, str | Path)}
 
     def keys(self, input_type: str) -> list[str]:
         return [KEY]
@@ -47,7 +49,7 @@ class MemorySource:
         return 0
 
     def where(self, input_type: str, key: str) -> str:
-        return input_type
+        return one_line(self._paths.get(input_type, input_type))
 
     def read_beside(self, name: str) -> bytes | None:
         return None

@@ -14,7 +14,11 @@ from imagier.errors import UserError
 CODECS = ("libx264", "mpeg4")
 """The first that the build has is taken."""
 
-OPTIONS = {"libx264": {"crf": "15", "preset": "medium"}, "mpeg4": {"qmin": "2", "qmax": "3"}}
+OPTIONS = {
+    "libx264": {"crf": "15", "preset": "medium", "threads": "1"},
+    "mpeg4": {"qmin": "2", "qmax": "3", "threads": "1"},
+}
+"""With several threads x264 gives, once in a while on a busy machine, other bytes for the same frames."""
 
 
 def check_can_encode() -> None:

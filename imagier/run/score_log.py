@@ -37,7 +37,7 @@ def record_scores(cards: Sequence[Card], logdir: Path, config: Config, options: 
                         sink.scalars(record)
                     sink.close()
     except UserError as error:
-        if error.code == "logdir-locked":
+        if error.code == "folder-locked":
             logger.info(f"{logdir}: a run is writing there, so its log gets no scores; their cards are there")
         else:
             logger.warning(f"the log gets no scores: {error}")

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,6 @@ MOST_RESTARTS = 2
 
 COMMAND: Sequence[str] = (sys.executable, "-u", "-m", "imagier", "train")
 
-_LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 """Of Linux's prctl: the signal that a process gets when its parent has ended."""
 
@@ -138,7 +137,7 @@ class Training:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the sweep, which then asks its trainings to stop
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_make_end_with_parent(),
             )
 
     def read_last_line(self) -> str:
@@ -147,6 +146,9 @@ class Training:
         return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
 
 
-def _end_with_parent() -> None:
-    """Lets the system ask this process to save and end when the sweep is killed."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _make_end_with_parent() -> Callable[[], None] | None:
+    """Called in a new process, it lets Linux ask this one to save and end when the sweep is killed. Elsewhere None."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # loaded here: a library must not be loaded between fork and exec
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -85,6 +85,7 @@ def press_twice(self: Console, trainer: Trainer, progress: Progress) -> None:
 def test_the_signal_of_one_ctrl_c_may_come_twice(
     experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(stopping, "ONE_PRESS_S", 3600)  # a step may take more than a second
     monkeypatch.setattr(Console, "after_step", press_twice)
     assert train(experiment, tmp_path / "run", "max_iter=6") == status.INTERRUPTED
     assert steps_saved(tmp_path / "run") == [2]

@@ -51,7 +51,7 @@ def test_a_second_run_is_told_who_is_there_until_that_one_is_killed(
     for _ in range(2):  # the failure itself frees nothing
         with pytest.raises(UserError) as caught, lock_folder(tmp_path / "run", CPU):
             pass
-        assert caught.value.code == "logdir-locked"
+        assert caught.value.code == "folder-locked"
         assert f"process {other.pid} on {socket.gethostname()}" in caught.value.what
     other.kill()
     other.wait()
@@ -102,7 +102,7 @@ def test_a_second_thread_is_kept_out_too_and_the_first_keeps_its_lock(tmp_path: 
     with lock_folder(tmp_path / "run", CPU):
         with pytest.raises(UserError) as caught, lock_folder(tmp_path / "x" / ".." / "run", CPU):
             pass
-        assert caught.value.code == "logdir-locked" and f"process {os.getpid()} " in caught.value.what
+        assert caught.value.code == "folder-locked" and f"process {os.getpid()} " in caught.value.what
         assert b"BlockingIOError" in subprocess.run([sys.executable, "-c", attempt], capture_output=True).stderr
     with lock_folder(tmp_path / "run", CPU):
         pass

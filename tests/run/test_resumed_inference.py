@@ -19,8 +19,10 @@ from contract.experiment import config_of, write_data
 from images import png, write
 
 from imagier.config.check import Config
+from imagier.errors import UserError
 from imagier.run import RunOptions, generate, train
 from imagier.run.experiment import Experiment
+from imagier.run.folder_lock import lock_images
 from imagier.run.image_files import ImageFolder
 from imagier.run.inference import write_images
 from imagier.run.made import MadeImages
@@ -134,7 +136,8 @@ def test_the_test_set_goes_on_too_on_any_number_of_ranks(written: list[str], tmp
     val = f"data.val={{roots: [{tmp_path}/val], augmentations: {{resize_h_w: '32, 32'}}}}"
     experiment, out = Experiment(config_of("unit", tmp_path, val)), tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Runtime, "all_reduce_sum", lambda runtime, value: value)
+        for name in ("all_reduce_sum", "broadcast"):
+            patch.setattr(Runtime, name, lambda runtime, value: value)
         for rank in range(2):
             with pytest.MonkeyPatch.context() as stopped, pytest.raises(KeyboardInterrupt):
                 interrupt_after(stopped, 1)
@@ -163,6 +166,18 @@ def test_the_list_of_a_folder_does_not_grow_with_every_call(tmp_path: Path) -> N
     assert made.find(image, ["input"]) and not made.find(image, ["another"])
     image.write_bytes(b"other")  # of the same length
     assert not made.find(image, ["input"])
+
+
+def test_a_second_command_is_kept_out_of_a_folder_while_the_first_one_writes(
+    inputs: Path, written: list[str], tmp_path: Path
+) -> None:
+    """It would remove what the first one is writing, as if that had been killed."""
+    config, out = config_of("unit", tmp_path), tmp_path / "out"
+    with lock_images(out, Runtime(torch.device("cpu"))), pytest.raises(UserError) as error:
+        generate(config, out, CPU, inputs=inputs)
+    assert (error.value.where, error.value.code, written) == (str(out), "folder-locked", [])
+    paths = generate(config, out, CPU, inputs=inputs)
+    assert {path for path in out.rglob("*") if path.is_file()} == {*paths, out / ".made-0.jsonl"}
 
 
 @pytest.mark.slow
