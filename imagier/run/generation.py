@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from imagier.config.check import KEEP_SIZE
 from imagier.data.augmentation.warp import Size
+from imagier.data.sources.source import unique_names
 from imagier.errors import UserError
 from imagier.nn.backbones.weights import hash_file
 from imagier.recipe import name_in_style
@@ -280,7 +281,9 @@ class _FilePainter:
             logger.info(f"{counts}: {len(samples) * len(style_files)} images")
         elif self.needs.at_random is not None and num_styles is None and not any(self._own(each) for each in samples):
             logger.info(f"a random style for each image, from the seed {self.seed} and the name of its input")
-        return [image for sample in samples for image in self._list_images(sample, style_files, num_styles)]
+        images = [image for sample in samples for image in self._list_images(sample, style_files, num_styles)]
+        names = unique_names(image.name for image in images)  # a_style_b in the style c, and a in b_style_c
+        return [replace(image, name=name) for name, image in zip(names, images)]
 
     def _own(self, sample: InputSample) -> bool:
         """Whether a sample has a style of its own."""

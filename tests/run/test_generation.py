@@ -169,6 +169,10 @@ def test_styles_come_in_numbers_or_from_images(tmp_path: Path) -> None:
     assert pixels(tmp_path / "one/0.png").tobytes() == pixels(tmp_path / "three/0_style_0.png").tobytes()
     generate(config, tmp_path / "styled", CPU, inputs=label, styles=style)
     assert not np.array_equal(pixels(tmp_path / "styled/0.png"), pixels(tmp_path / "one/0.png"))
+    draw(tmp_path / "pairs", ["0.png", "0_style_a.png"], ids=True)
+    draw(tmp_path / "styles", ["b.png", "a_style_b.png"])  # two of the four have one name
+    paths = generate(config, tmp_path / "four", CPU, inputs=tmp_path / "pairs", styles=tmp_path / "styles")
+    assert len(set(paths)) == len(listed(tmp_path / "four")) == 4
     unit = config_of("unit", tmp_path)
     for options, where in (({"num_styles": 2}, "num_styles"), ({"styles": style}, "styles")):
         with pytest.raises(UserError) as error:

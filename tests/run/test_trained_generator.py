@@ -176,6 +176,13 @@ def test_a_wrong_input_is_named(generator: TrainedGenerator, inputs: dict[str, o
     assert (error.value.where, error.value.code) == (where, code)
 
 
+def test_a_file_that_is_no_image_is_named(generator: TrainedGenerator, tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"no image")
+    with pytest.raises(UserError) as error:
+        generator({"seg_maps": tmp_path / "0.png"})
+    assert (error.value.where, error.value.code) == (str(tmp_path / "0.png"), "damaged")
+
+
 def test_a_class_that_the_config_does_not_know_is_refused(generator: TrainedGenerator) -> None:
     with pytest.raises(UserError, match="holds class 9"):
         generator({"seg_maps": np.full((32, 32), 9, np.uint8)})
