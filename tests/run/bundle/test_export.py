@@ -139,6 +139,7 @@ def test_the_command_writes_what_the_function_does(
     assert (tmp_path / "2" / "generator.safetensors").read_bytes() == (out / "generator.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_bundle_is_exported_again_from_its_weights(logdir: Path, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     first, again = (
