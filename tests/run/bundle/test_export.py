@@ -193,6 +193,12 @@ def test_a_mistake_is_named_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_overrides_may_follow_the_formats(logdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["export", str(logdir), "--out", str(tmp_path / "bundle"), "--format", "pt2", "data.val.roots=[/nowhere]"]
+    assert main(command) == 2 and "/nowhere" in capsys.readouterr().err
+    assert main([*command[:-1], "tflite"]) == 2 and "choose some of onnx" in capsys.readouterr().err
+
+
 def test_a_folder_of_something_else_stays(logdir: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError) as caught:
