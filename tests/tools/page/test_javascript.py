@@ -149,6 +149,12 @@ def test_an_image_keeps_its_shape_where_the_network_takes_any(size: tuple[int, i
     assert run("tensors.js: fitSize", code, size=size, has_dynamic_size=False) == [64, 48]
 
 
+def test_a_long_image_of_the_bundle_keeps_its_length() -> None:
+    code = """const bundle = {image_size: [64, 208], size_multiple: 16, has_dynamic_size: true};
+    const {width, height} = fitSize(208, 64, bundle); return [width, height];"""
+    assert run("tensors.js: fitSize", code) == [208, 64]
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "1", "I;16", "P, 16 colors"])
 def test_a_png_of_numbers_is_read_as_it_is_stored(mode: str) -> None:
     classes = {"1": 2, "I;16": 60000, "P, 16 colors": 16}.get(mode, 200)
