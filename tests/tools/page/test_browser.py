@@ -289,7 +289,8 @@ def test_images_are_dropped_and_pasted(browser: Browser, tmp_path: Path) -> None
 
 
 def test_no_control_lacks_a_name_and_nothing_is_wider_than_a_phone(browser: Browser, tmp_path: Path) -> None:
-    make_bundle(tmp_path / "bundle", label_input(LINES, MAP), NOISE)
+    parts = [LINES, MAP, IMAGE_PART, {**IMAGE_PART, "type": "normals_of_surfaces"}]
+    make_bundle(tmp_path / "bundle", label_input(*parts), NOISE)
     with opened(browser, tmp_path / "bundle"):
         browser.resize(390, 844, is_touch=True)
         assert browser.evaluate("document.documentElement.scrollWidth") <= 390

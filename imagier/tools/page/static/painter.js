@@ -139,7 +139,7 @@ export class Painter {
 
   /** The slider of gray values, for layers that have them. */
   showShade() {
-    byId("shade-label").hidden = !this.layer.isPainted || Boolean(this.layer.classes);
+    byId("shade-label").hidden = Boolean(this.layer.classes);
     byId("shade").value = this.layer.value ?? 0;
   }
 
