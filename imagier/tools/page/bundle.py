@@ -127,6 +127,13 @@ def _describe(part: Mapping[str, Any]) -> str:
 
 
 def _check_files(bundle: Bundle) -> None:
+    if "onnx" not in bundle.facts["files"]:
+        raise UserError(
+            "has no ONNX file, which a browser runs",
+            where=bundle.folder,
+            advice="export again, with onnx among the formats",
+            code="no-onnx",
+        )
     for name in bundle.files():
         path = bundle.folder / name
         is_inside = ".." not in name.parts and path.resolve().is_relative_to(bundle.folder.resolve())

@@ -139,6 +139,10 @@ def test_a_bundle_that_lacks_a_file_or_names_one_outside_is_refused(
     out = ["--out", tmp_path / "site", "--no-serve"]
     (bundle / "samples/1.output.png").rename(tmp_path / "secret.png")
     assert "samples/1.output.png is missing" in refused(capsys, bundle, *out)
+    files = json.loads((bundle / "bundle.json").read_text())["files"]
+    change(bundle, files={"safetensors": {"path": "generator.safetensors"}})
+    assert "has no ONNX file" in refused(capsys, bundle, *out)
+    change(bundle, files=files)
     change(bundle, samples=[{"input": "../secret.png", "style": None, "output": "../secret.png"}])
     assert "outside the bundle" in refused(capsys, bundle, *out)
     (bundle / "samples/deep").mkdir()
