@@ -56,6 +56,6 @@ def open_server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
         raise UserError(
             f"cannot listen at {host}:{port}: {getattr(error, 'strerror', error)}",
             where="port" if is_port else "host",
-            advice="name another one; 0 takes a free one" if is_port else "name an address of this machine",
+            advice="name another one; 0 takes a free one" if is_port else "name an IPv4 address of this machine",
             code="cannot-listen",
         ) from error
