@@ -44,7 +44,7 @@ def main() -> int:
     path = args.out / f"{found['date']}.json"
     for script in args.scripts:
         ratios = run(script)
-        found["ratios"] |= {f"{script}: {name}": ratio for name, ratio in ratios.items()}
+        found["ratios"] |= {f"{script}: {name}": round(ratio, 4) for name, ratio in ratios.items()}
         path.write_text(json.dumps(found, indent=1) + "\n")  # after each: the next may fail
     print(f"written: {path}")
     if before is None:

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from imagier.run import export
-from imagier.tools.page.bundle import CREDITS, FACTS, ZOO
+from imagier.tools.page.bundle import FACTS, ZOO, Bundle
 
 SAMPLES = 6
 
@@ -28,19 +28,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder, args.name)
         export(args.logdir, bundle, formats=["onnx"], fp16=True, license=args.license)
+        facts = json.loads((bundle / FACTS).read_text())
+        onnx, half = facts["files"]["onnx"]["path"], facts["files"]["onnx_fp16"]
+        (bundle / half["path"]).replace(bundle / onnx)
+        facts |= {"name": args.name, "files": {"onnx": half | {"path": onnx}}, "samples": facts["samples"][:SAMPLES]}
         target = ZOO / args.name
         shutil.rmtree(target, ignore_errors=True)
-        (target / "samples").mkdir(parents=True)
-        facts = json.loads((bundle / FACTS).read_text())
-        facts["name"] = args.name
-        half = facts["files"]["onnx_fp16"]
-        shutil.copyfile(bundle / half["path"], target / "generator.onnx")
-        facts["files"] = {"onnx": half | {"path": "generator.onnx"}}
-        facts["samples"] = facts["samples"][:SAMPLES]
-        for sample in facts["samples"]:
-            for path in {sample["input"], sample["output"], *sample.get("inputs", {}).values()}:
-                shutil.copyfile(bundle / path, target / path)
-        shutil.copyfile(bundle / CREDITS, target / CREDITS)
+        Bundle(bundle, facts).copy_files(target)
         (target / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
     print(f"{target}: {sum(path.stat().st_size for path in target.rglob('*')) / 1e6:.1f} MB")
 

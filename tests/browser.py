@@ -15,8 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_CHROMIUM = "needs Chromium (Debian's package chromium)"
+needs_chromium = pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason=NO_CHROMIUM)
+"""Where CI is set, tests without it fail: nobody would see that they were skipped."""
 
 _FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--mute-audio"]
 _BUTTONS = {"mousePressed": 1, "mouseMoved": 1, "mouseReleased": 0}
@@ -26,7 +30,7 @@ class Browser:
     """One page. `problems` are the errors that it logged or did not catch; files it saves are in `downloads`."""
 
     def __init__(self, folder: Path) -> None:
-        assert CHROMIUM is not None
+        assert CHROMIUM is not None, NO_CHROMIUM
         self.downloads = folder / "downloads"
         self.problems: list[str] = []
         to_child, self._out = os.pipe()

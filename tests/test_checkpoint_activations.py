@@ -54,7 +54,11 @@ def losses_of(trainer: Trainer, config: experiment.Config, steps: int) -> list[d
 
 
 CASES = [
-    *((name, CPU, ()) for name in EXPERIMENTS if name != "one_player"),
+    *(
+        pytest.param(name, CPU, (), marks=[pytest.mark.slow] if name != "pix2pixHD" else [])
+        for name in EXPERIMENTS
+        if name != "one_player"
+    ),
     ("spade", BF16, ("trainer.channels_last=true",)),
     ("unit", CPU, ("trainer.accumulate=2",)),
 ]

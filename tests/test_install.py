@@ -62,7 +62,7 @@ def test_files_and_commands_of_a_workflow_exist(path: Path) -> None:
     for step in steps(path):
         for word in shlex.split(step.get("run", "").replace("\\\n", " ")):
             if re.fullmatch(r"(scripts|tests|docs)/[\w/.-]+", word):
-                assert (ROOT / word).is_file(), word
+                assert (ROOT / word).exists(), word
 
 
 def test_one_version_of_uv_installs_everywhere() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from contract.experiment import EXPERIMENTS, batch_of, config_of, trainer_of, write_data
+from marks import mark_slow
 from no_values import DEVICE, NoValues, let_kernels_run, note_copies_from_host, without_values
 from torch import nn
 
@@ -76,7 +77,7 @@ def train(data: Path, name: str, *overrides: str, steps: int = 1, since: int = 1
     return list(dict.fromkeys(copies)), phases
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", mark_slow(EXPERIMENTS, but=("spade", "unit")))
 def test_a_step_of_every_method_waits_for_nothing(name: str, data: Path) -> None:
     copies, phases = train(data, name)
     assert copies == []

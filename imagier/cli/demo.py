@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         write_site(bundle, args.out)
         print(f"written: {args.out}")
         return status.DONE
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the temporary folder goes
     with tempfile.TemporaryDirectory(prefix="imagier_demo_") as temporary:
         folder = args.out or Path(temporary, "site")
         write_site(bundle, folder)
@@ -52,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
 def _serve(folder: Path, host: str, port: int) -> None:
     from imagier.tools.page.server import open_server
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the temporary folder goes
     with open_server(folder, host, port) as server:
         print(f"serving http://{host}:{server.server_port}/ (Ctrl-C ends it)", flush=True)
         try:

@@ -21,6 +21,7 @@ FLAGS = {
     "fp16": "--fp16",
     "format": "--format",
     "full_size": "--full_size",
+    "host": "--host",
     "inputs": "--input",
     "int8": "--int8",
     "k": "--k",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import signal
+import sys
 import time
 from collections.abc import Generator, Mapping
 from contextlib import closing
@@ -124,8 +125,9 @@ class Attempt:
         other.close()
         try:
             self.first_step: FirstStep = self._receive(deadline)
-        except BaseException:
-            self._process.kill()
+        except BaseException as error:
+            is_urgent = isinstance(error, Failed) and error.is_memory
+            (self._process.kill if is_urgent else self._process.terminate)()
             self.close()
             raise
 
@@ -167,6 +169,7 @@ class Attempt:
 def _train(connection: Connection, setup: Setup) -> None:
     """Sends a FirstStep, and a Turn for each number of iterations that is received; or why that cannot be."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; it is for the first
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # and not at once: what a compiler holds is to be released
     logging.disable()
     options = RunOptions(device=setup.device, single_process=True, owns_process=True)
     try:

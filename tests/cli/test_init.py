@@ -14,6 +14,7 @@ import yaml
 from contract.experiment import METHODS
 from doc_blocks import Block
 from doc_blocks import blocks as blocks_of
+from marks import mark_slow
 from starting_data import write_files
 
 from imagier.cli import main
@@ -58,7 +59,7 @@ def test_every_example_of_the_repository_can_be_had() -> None:
     assert {name for name, template in TEMPLATES.items() if template.is_example} == examples
 
 
-@pytest.mark.parametrize("name", STARTING)
+@pytest.mark.parametrize("name", mark_slow(STARTING, but=("spade", "unit")))
 def test_a_starting_config_trains_on_files_where_it_says_that_they_go(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imagier.nn.conv import conv2d
+from imagier.nn.conv import PaddingMode, conv2d
 from imagier.nn.padding import pad
 
 
@@ -28,3 +28,16 @@ def test_a_convolution_with_reflected_borders_keeps_its_numbers_under_autocast()
         found = layer(x)
         expected = F.conv2d(F.pad(x, (2, 2, 2, 2), "reflect"), layer.weight, layer.bias)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.slow  # the compiler takes 10 s
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_compiled_borders_in_channels_last_have_the_gradients_of_plain_ones(mode: PaddingMode) -> None:
+    """torch 2.13's compiler refuses those of F.pad: it expects other strides than CPUs make."""
+    rng = torch.Generator().manual_seed(0)
+    layer = conv2d(8, 4, 5, padding=2, padding_mode=mode).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 8, 16, 12, generator=rng).to(memory_format=torch.channels_last).requires_grad_()
+    (expected,) = torch.autograd.grad(layer(x).sin().sum(), x)
+    layer.compile()
+    (found,) = torch.autograd.grad(layer(x).sin().sum(), x)
+    torch.testing.assert_close(found, expected)

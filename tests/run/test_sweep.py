@@ -101,6 +101,7 @@ def test_later_trials_are_drawn_where_earlier_ones_were_good(tmp_path: Path) -> 
     assert sum(distances[20:]) / 20 < uniform / 1.7
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_twice_is_the_one_that_was_never_stopped(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_training_that_is_killed_is_started_again(config: Path, monkeypatch: p
     assert count_starts(config.with_name("sweep")) == 4
 
 
+@pytest.mark.slow
 def test_trials_may_fail_but_not_the_first_ones_all(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE", "diverges")
     result = run(config, "some", trials=8, pruner="none")
@@ -202,6 +204,7 @@ def test_a_trial_that_is_done_before_max_iter_is_complete(config: Path, monkeypa
     assert [row.state for row in run(config, trials=2).rows] == ["complete"] * 2
 
 
+@pytest.mark.slow
 def test_a_database_holds_the_same_trials_as_a_journal(config: Path, tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path}/trials.db"
     assert outcome(run(config, "database", storage=address, trials=3)) == outcome(run(config, "journal", trials=3))
@@ -252,6 +255,7 @@ def test_a_folder_holds_one_sweep(config: Path) -> None:
     assert caught.value.code == "logdir-in-use"
 
 
+@pytest.mark.slow
 def test_more_trials_continue_a_sweep(config: Path) -> None:
     few = run(config, trials=3)
     assert outcome(run(config, trials=5))[:3] == outcome(few)

@@ -331,6 +331,7 @@ def test_a_mistake_is_told_before_anything_is_tried(
 # With processes -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_small_config_is_measured(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +25,7 @@ from imagier.run.bundle.weights import load_network, write_network
 from imagier.run.experiment import CONFIG, ConfigSource, Experiment
 from imagier.run.inference import collect_arguments, find_types, read_experiment_of_run
 from imagier.run.options import STYLE_SEED, RunOptions
+from imagier.run.output_folder import replace_folder
 from imagier.run.process import open_runtime
 from imagier.run.weights import Weights, load_weighted_recipe, load_weights
 from imagier.train.checkpoint import FoundCheckpoint
@@ -115,7 +112,8 @@ def export(
     options = RunOptions(
         logdir=path if is_folder else None, checkpoint=None if is_folder else path, device="cpu", single_process=True
     )
-    with _make_folder(out) as folder:
+    _check_target(out)
+    with replace_folder(out, [pattern.removesuffix("/*") for pattern in hub.PUSHED]) as folder:
         experiment, options = read_experiment_of_run(config, options, overrides)
         _refuse_clips(experiment)
         with open_runtime(options) as runtime:
@@ -127,6 +125,12 @@ def export(
     if push is not None:
         logger.info(hub.push(out, push))
     return content
+
+
+def _check_target(out: Path) -> None:
+    if out.exists() and not (out / BUNDLE).is_file() and (not out.is_dir() or any(out.iterdir())):
+        what = "exists, and is no bundle"
+        raise UserError(what, where=f"out {out}", advice="name another folder", code="folder-in-the-way")
 
 
 def _refuse_clips(experiment: Experiment) -> None:
@@ -294,40 +298,3 @@ def _choose_style(
 
 def _as_float32(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: x.detach().float().contiguous() for name, x in inputs.items()}
-
-
-@contextmanager
-def _make_folder(out: Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `out` at the end, in place of a bundle; if that fails, it is gone."""
-    if out.exists() and not (out / BUNDLE).is_file() and (not out.is_dir() or any(out.iterdir())):
-        what = "exists, and is no bundle"
-        raise UserError(what, where=f"out {out}", advice="name another folder", code="folder-in-the-way")
-    out = out.resolve()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-", suffix=".partial"))
-    except OSError as error:
-        what = f"cannot be written: {error.strerror}"
-        raise UserError(what, where=f"out {out}", advice="name another folder", code="unwritable-folder") from error
-    try:
-        made = scratch / out.name  # a subfolder, since other users cannot read the temporary folder itself
-        made.mkdir()
-        yield made
-        _replace(out, made)
-    finally:
-        shutil.rmtree(scratch)
-
-
-def _replace(out: Path, made: Path) -> None:
-    """Moves a bundle to `out`, in place of one that is there, and keeps what else is there."""
-    old = made.with_name("old")
-    try:
-        if out.exists():
-            out.rename(old)
-            for path in old.iterdir():
-                if not any(fnmatch(path.name, pattern.removesuffix("/*")) for pattern in hub.PUSHED):
-                    path.rename(made / path.name)
-        made.rename(out)
-    except OSError as error:  # another disk is mounted there
-        what = f"cannot be replaced: {error.strerror}"
-        raise UserError(what, where=f"out {out}", advice="name another folder", code="unwritable-folder") from error

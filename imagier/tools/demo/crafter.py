@@ -17,9 +17,10 @@ import numpy as np
 
 from imagier.data.codecs.flow import encode_flow
 from imagier.errors import UserError
+from imagier.run.output_folder import replace_folder
 from imagier.run.progress import ProgressBar
 from imagier.tools.demo.recorded import Summary, reuse
-from imagier.tools.demo.set_folder import encode_png, is_taken, make_folder, write_manifest
+from imagier.tools.demo.set_folder import encode_png, is_taken, write_manifest
 from imagier.tools.flow.estimator import Flow
 
 TILES = 8
@@ -84,7 +85,7 @@ def record(out: Path, *, frames: int, size_px: int, seed: int, progress: Progres
     if is_taken(out):
         return reuse(out, MANIFEST, settings, INPUT_TYPES)
     counts = {split: max(1, round(share * frames / FRAMES)) for split, share in _SHARES}
-    with make_folder(out) as made:
+    with replace_folder(out) as made:
         numbers = [(split, number) for split, count in counts.items() for number in range(count)]
         with progress("walking through the worlds") as update:
             for done, (split, number) in enumerate(numbers, start=1):

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from imagier.errors import UserError
+from imagier.run.output_folder import replace_folder
 from imagier.run.progress import Update
 from imagier.run.workers import count_cores
-from imagier.tools.demo.set_folder import make_folder, write_manifest
+from imagier.tools.demo.set_folder import write_manifest
 
 Pixels = npt.NDArray[np.uint8]
 _Item = TypeVar("_Item")
@@ -214,7 +215,7 @@ def write_set(
 
     Everything is written to a temporary folder next to `out`, which is renamed at the end.
     """
-    with make_folder(out) as made:
+    with replace_folder(out) as made:
         for name, content in files:
             (made / name).parent.mkdir(parents=True, exist_ok=True)
             (made / name).write_bytes(content)

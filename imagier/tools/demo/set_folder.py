@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +16,6 @@ from imagier.errors import UserError
 def is_taken(out: Path) -> bool:
     """Whether writing a set to `out` would overwrite anything."""
     return out.exists() and (not out.is_dir() or any(out.iterdir()))
-
-
-@contextmanager
-def make_folder(out: Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `out` at the end; if that fails, nothing is left of it."""
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-", suffix=".partial") as scratch:
-        made = Path(scratch, out.name)  # a subfolder, since other users cannot read the temporary folder itself
-        made.mkdir()
-        yield made
-        if out.exists():
-            out.rmdir()
-        made.rename(out)
 
 
 def write_manifest(made: Path, name: str, manifest: Mapping[str, Any], credit: str) -> None:

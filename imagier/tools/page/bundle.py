@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,8 @@ CREDITS = "CREDITS.txt"
 VERSION = 1
 ZOO = Path(__file__).with_name("zoo")
 """Bundles that come with Imagier; scripts/make_zoo.py makes them."""
-ROLES = {"label", "image", "noise", "style_image"}
+CHANNELS = {"image": (1, 3), "style_image": (3,)}
+"""How many channels images may have on the page."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,6 @@ class Bundle:
     facts: Mapping[str, Any]
     """The content of bundle.json."""
 
-    @property
-    def name(self) -> str:
-        """What the network is called."""
-        return str(self.facts["name"])
-
     def files(self) -> Iterator[PurePosixPath]:
         """The files of the page, relative to the folder: bundle.json, the network, examples, credits."""
         found = [FACTS, self.facts["files"]["onnx"]["path"]]
@@ -40,6 +37,12 @@ class Bundle:
             found += [path for path in (sample["input"], *inputs, sample.get("style"), sample["output"]) if path]
         found += [CREDITS] if (self.folder / CREDITS).is_file() else []
         yield from map(PurePosixPath, dict.fromkeys(found))
+
+    def copy_files(self, target: Path) -> None:
+        """Copies them into a folder."""
+        for name in self.files():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.folder / name, target / name)
 
 
 def list_zoo() -> list[str]:
@@ -73,7 +76,7 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         _check_inputs(facts["inputs"], path)
         _check_files(bundle)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, LookupError, TypeError) as error:
         raise UserError(
             f"lacks a part of what a bundle says: {error}", where=path, advice="export again", code="broken-bundle"
         ) from error
@@ -91,17 +94,8 @@ def _not_a_bundle(folder: Path) -> UserError:
 
 
 def _check_inputs(inputs: list[dict[str, Any]], where: Path) -> None:
-    roles = [each["role"] for each in inputs]
-    parts = [part for each in inputs if each["role"] == "label" for part in each["parts"]]
-    unknown = [
-        f"input {each['name']} ({each['role']}{', 16 bits' if 'divisor' in each else ''})"
-        for each in inputs
-        if each["role"] not in ROLES or "divisor" in each
-    ]
-    unknown += [
-        f"{part['type']} ({part['kind']}, {part['channels']} channels)" for part in parts if not _is_shown(part)
-    ]
-    if sum(role in ("label", "image") for role in roles) != 1:
+    unknown = [text for each in inputs for text in _list_unknown(each)]
+    if sum(each["role"] in ("label", "image") for each in inputs) != 1:
         unknown = unknown or ["not exactly one label or image"]
     if unknown:
         raise UserError(
@@ -112,15 +106,38 @@ def _check_inputs(inputs: list[dict[str, Any]], where: Path) -> None:
         )
 
 
+def _list_unknown(given: Mapping[str, Any]) -> list[str]:
+    """What the page cannot offer of an input, in words."""
+    role = given["role"]
+    if role == "label":
+        return [f"{part['type']} ({_describe(part)})" for part in given["parts"] if not _is_shown(part)]
+    if role == "noise" or role not in CHANNELS:
+        return [] if role == "noise" else [f"input {given['name']} ({role})"]
+    part = {"kind": role, "channels": given["shape"][1], **given}
+    return [] if _is_shown(part) else [f"input {given['name']} ({_describe(part)})"]
+
+
 def _is_shown(part: Mapping[str, Any]) -> bool:
-    is_image = part["kind"] == "image" and part["channels"] in (1, 3) and "divisor" not in part
-    return part["kind"] == "classes" or is_image
+    return part["kind"] == "classes" or (part["channels"] in CHANNELS.get(part["kind"], ()) and "divisor" not in part)
+
+
+def _describe(part: Mapping[str, Any]) -> str:
+    count = part["channels"]
+    return f"{part['kind']}, {count} channel{'s'[: count != 1]}{', 16 bits' if 'divisor' in part else ''}"
 
 
 def _check_files(bundle: Bundle) -> None:
+    if "onnx" not in bundle.facts["files"]:
+        raise UserError(
+            "has no ONNX file, which a browser runs",
+            where=bundle.folder,
+            advice="export again, with onnx among the formats",
+            code="no-onnx",
+        )
     for name in bundle.files():
         path = bundle.folder / name
-        if not path.resolve().is_relative_to(bundle.folder.resolve()):  # a bundle may come from anybody
+        is_inside = ".." not in name.parts and path.resolve().is_relative_to(bundle.folder.resolve())
+        if not is_inside:  # a bundle may come from anybody
             raise UserError(
                 f"names {name}, which is outside the bundle", where=bundle.folder / FACTS, code="broken-bundle"
             )

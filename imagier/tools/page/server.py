@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,14 +47,15 @@ def open_server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
     """
     try:
         return ThreadingHTTPServer((host, port), partial(_Handler, directory=str(folder)))
-    except OSError as error:
-        raise UserError(
-            f"cannot listen at {host}:{port}: {error.strerror}",
-            where="port",
-            advice="name another one; 0 takes a free one",
-            code="cannot-listen",
-        ) from error
     except OverflowError:
         raise UserError(
             f"{port} is no port", where="port", advice="name one from 0 to 65535", code="cannot-listen"
         ) from None
+    except (OSError, UnicodeError) as error:  # a UnicodeError of a host that no name can be
+        is_port = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES)
+        raise UserError(
+            f"cannot listen at {host}:{port}: {getattr(error, 'strerror', error)}",
+            where="port" if is_port else "host",
+            advice="name another one; 0 takes a free one" if is_port else "name an IPv4 address of this machine",
+            code="cannot-listen",
+        ) from error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import lzma
-import os
 import shutil
 from pathlib import Path
 
 from imagier.errors import UserError
-from imagier.tools.page.bundle import Bundle
+from imagier.run.output_folder import replace_folder
+from imagier.tools.page.bundle import CREDITS, FACTS, Bundle
 
 STATIC = Path(__file__).with_name("static")
 """The page, as it is."""
@@ -17,29 +17,21 @@ RUNTIME = Path(__file__).with_name("runtime")
 
 
 def write_site(bundle: Bundle, out: Path) -> None:
-    """Makes the folder `out`, complete or not at all; a page of an earlier call is replaced.
+    """Makes the folder `out`, complete or not at all. The page of an earlier call is replaced; files beside it stay.
 
-    UserError if `out` holds anything else.
+    UserError if `out` holds something that is no page, or cannot be written.
     """
-    check_target(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        shutil.copytree(STATIC, temporary)
-        _unpack_runtime(temporary / "runtime")
-        for name in bundle.files():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle.folder / name, temporary / name)
-        if out.exists():
-            shutil.rmtree(out)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    _check_target(out)
+    owned = [path.name for path in STATIC.iterdir()]
+    owned += [RUNTIME.name, FACTS, CREDITS, "generator.*", "samples"]
+    with replace_folder(out, owned) as folder:
+        bundle.copy_files(folder)
+        shutil.copytree(STATIC, folder, dirs_exist_ok=True)  # after the files of the bundle, which may be anybody's
+        _unpack_runtime(folder / RUNTIME.name)
 
 
-def check_target(out: Path) -> None:
-    """UserError if a folder holds something that is no page."""
-    if out.is_dir() and any(out.iterdir()) and not all((out / name).is_file() for name in ("app.js", "bundle.json")):
+def _check_target(out: Path) -> None:
+    if out.is_dir() and any(out.iterdir()) and not all((out / name).is_file() for name in ("app.js", FACTS)):
         raise UserError(
             "holds other files, which are not replaced",
             where="out",
@@ -49,7 +41,7 @@ def check_target(out: Path) -> None:
 
 
 def _unpack_runtime(folder: Path) -> None:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for path in RUNTIME.iterdir():
         if path.suffix == ".xz":
             (folder / path.stem).write_bytes(lzma.decompress(path.read_bytes()))

@@ -139,6 +139,7 @@ def test_the_command_writes_what_the_function_does(
     assert (tmp_path / "2" / "generator.safetensors").read_bytes() == (out / "generator.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_bundle_is_exported_again_from_its_weights(logdir: Path, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     first, again = (
@@ -190,6 +191,12 @@ def test_a_mistake_is_named_and_nothing_is_written(
         export(logdir, tmp_path / "bundle", **options)
     assert (caught.value.code == code or not code) and where in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_overrides_may_follow_the_formats(logdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["export", str(logdir), "--out", str(tmp_path / "bundle"), "--format", "pt2", "data.val.roots=[/nowhere]"]
+    assert main(command) == 2 and "/nowhere" in capsys.readouterr().err
+    assert main([*command[:-1], "tflite"]) == 2 and "choose some of onnx" in capsys.readouterr().err
 
 
 def test_a_folder_of_something_else_stays(logdir: Path, tmp_path: Path) -> None:

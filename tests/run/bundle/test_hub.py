@@ -76,6 +76,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_what_was_pushed_is_used_by_its_name(logdir: Path, fake: Hub, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     words = ["export", str(logdir), "--out", str(out), "--format", "safetensors", "--push", "me/tiny"]

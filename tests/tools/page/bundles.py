@@ -22,6 +22,7 @@ CLASSES = [
 ]
 
 LINES = {"type": "edge_maps", "kind": "image", "channels": 1, "range": [0, 1]}
+IMAGE_PART = {"type": "colors", "kind": "image", "channels": 3, "range": [-1, 1]}
 MAP = {"type": "seg_maps", "kind": "classes", "channels": 5, "classes": CLASSES, "ignored": "last channel"}
 IMAGE = {"name": "images", "role": "image", "shape": ["batch", 3, "height", "width"], "range": [-1, 1]}
 STYLE = {
@@ -126,7 +127,7 @@ def make_bundle(folder: Path, *inputs: dict[str, Any], has_network: bool = True,
 
 def _write_sample(folder: Path, index: int, inputs: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     first = inputs[0]
-    parts = first.get("parts", [first])
+    parts = first.get("parts", [{"channels": first["shape"][1], **first}])
     files = {}
     for part in parts:
         name = f"samples/{index}.{part.get('type', 'images')}.input.png"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
 from pathlib import Path
 
@@ -10,16 +11,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM, NO_CHROMIUM, Browser
+from browser import Browser, needs_chromium
 from images import png, smooth, write
 from torch import Tensor
 
 from . import visit
-from .bundles import CODE, HEIGHT, IMAGE, LINES, MAP, NOISE, STYLE, WIDTH, label_input, make_bundle
+from .bundles import CODE, HEIGHT, IMAGE, IMAGE_PART, LINES, MAP, NOISE, STYLE, WIDTH, label_input, make_bundle
 from .visit import difference, opened, read, served, shown
 
 pytest.importorskip("onnx", reason="needs onnx, to make small networks")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 def saved_drawing(browser: Browser, name: str) -> np.ndarray:
@@ -179,6 +180,78 @@ def test_a_label_of_two_parts_has_two_layers(browser: Browser, tmp_path: Path) -
         assert_shows(browser, network({"label": torch.cat([to_tensor(lines, 0, 1), one_hot(ids)], 1)}))
 
 
+def test_lines_of_a_gray_image_are_drawn(browser: Browser, tmp_path: Path) -> None:
+    gray = {**IMAGE, "type": "drawings", "shape": ["batch", 1, "height", "width"]}
+    network = make_bundle(tmp_path / "bundle", gray)
+    with opened(browser, tmp_path / "bundle"):
+        before = saved_drawing(browser, "drawings")
+        assert difference(before, read(tmp_path / "bundle/samples/0.drawings.input.png")) == 0
+        browser.drag("#board", (0.1, 0.2), (0.9, 0.7))
+        drawn = saved_drawing(browser, "drawings")
+        assert (drawn < before).any()
+        assert_shows(browser, network({"images": to_tensor(drawn, -1, 1)}))
+
+
+def test_a_bundle_without_examples_begins_with_an_empty_board(browser: Browser, tmp_path: Path) -> None:
+    network = make_bundle(tmp_path / "bundle", label_input(LINES), samples=0)
+    with opened(browser, tmp_path / "bundle"):
+        size = browser.evaluate("(({width, height}) => [width, height])(document.getElementById('board'))")
+        assert size == [WIDTH, HEIGHT]
+        browser.drag("#board", (0.1, 0.2), (0.9, 0.7))
+        drawn = saved_drawing(browser, "edge_maps")
+        assert drawn[int(0.2 * HEIGHT), int(0.1 * WIDTH)] < 128 and drawn[-1, 0] == 255
+        assert_shows(browser, network({"label": to_tensor(drawn, 0, 1)}))
+
+
+def test_a_second_finger_draws_nothing_and_ends_nothing(browser: Browser, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle", label_input(LINES), samples=0)
+    with opened(browser, tmp_path / "bundle"):
+        second = [("down", 2, 0.1), ("move", 2, 0.9), ("up", 2, 0.9)]
+        events = [("down", 1, 0.1), *second, ("move", 1, 0.9), ("up", 1, 0.9)]
+        browser.evaluate(
+            "(() => { const board = document.getElementById('board'); board.setPointerCapture = () => {};"
+            " const {left, top, width, height} = board.getBoundingClientRect();"
+            f" for (const [type, pointerId, x] of {json.dumps(events)})"
+            " board.dispatchEvent(new PointerEvent(`pointer${type}`, {pointerId, clientX: left + x * width,"
+            " clientY: top + (pointerId === 1 ? 0.1 : 0.9) * height})); })()"
+        )
+        drawn = saved_drawing(browser, "edge_maps")
+        assert drawn[int(0.1 * HEIGHT), WIDTH // 2] < 128 and (drawn[HEIGHT // 4 :] == 255).all()
+
+
+def test_what_is_only_chosen_is_no_board(browser: Browser, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle", label_input(IMAGE_PART, LINES))
+    state = "(({tabIndex, role, ariaLabel}) => [tabIndex, role, ariaLabel])(document.getElementById('board'))"
+    with opened(browser, tmp_path / "bundle"):
+        assert browser.evaluate(state) == [-1, "img", "Input image"]
+        browser.click("#layers label:nth-child(2)")
+        assert browser.evaluate(state) == [0, "application", "Drawing board"]
+
+
+def test_a_style_that_is_no_image_is_refused_and_the_one_before_stays(browser: Browser, tmp_path: Path) -> None:
+    network = make_bundle(tmp_path / "bundle", IMAGE, STYLE)
+    content, style = (
+        to_tensor(read(tmp_path / f"bundle/samples/0.{name}.png"), -1, 1) for name in ("images.input", "style")
+    )
+    with opened(browser, tmp_path / "bundle"):
+        browser.choose_file("#upload-style + input", write(tmp_path / "broken.png", b"no image"))
+        browser.wait("!document.getElementById('error').hidden")
+        assert "broken.png is no image" in browser.evaluate("document.getElementById('error').textContent")
+        assert browser.evaluate("document.getElementById('style-thumbs').children.length") == 2
+        browser.click("#example-list button:nth-child(1)")
+        assert_shows(browser, network({"images": content, "style_images": style}))
+        browser.wait("document.getElementById('error').hidden")
+        browser.evaluate("document.getElementById('error').textContent = ''")
+
+
+def test_an_image_that_is_dropped_beside_the_board_does_not_replace_the_page(browser: Browser, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle", IMAGE)
+    with opened(browser, tmp_path / "bundle"):
+        for name in ("dragover", "drop"):
+            event = f"new DragEvent('{name}', {{bubbles: true, cancelable: true}})"
+            assert browser.evaluate(f"document.getElementById('output-panel').dispatchEvent({event})") is False
+
+
 def test_a_network_that_is_none_is_an_error_on_the_page(browser: Browser, tmp_path: Path) -> None:
     make_bundle(tmp_path / "bundle", label_input(LINES), has_network=False)
     with served(tmp_path / "bundle") as url:
@@ -216,7 +289,8 @@ def test_images_are_dropped_and_pasted(browser: Browser, tmp_path: Path) -> None
 
 
 def test_no_control_lacks_a_name_and_nothing_is_wider_than_a_phone(browser: Browser, tmp_path: Path) -> None:
-    make_bundle(tmp_path / "bundle", label_input(LINES, MAP), NOISE)
+    parts = [LINES, MAP, IMAGE_PART, {**IMAGE_PART, "type": "normals_of_surfaces"}]
+    make_bundle(tmp_path / "bundle", label_input(*parts), NOISE)
     with opened(browser, tmp_path / "bundle"):
         browser.resize(390, 844, is_touch=True)
         assert browser.evaluate("document.documentElement.scrollWidth") <= 390

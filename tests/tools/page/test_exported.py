@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, NO_CHROMIUM, Browser
+from browser import Browser, needs_chromium
 from contract.experiment import config_of, write_data
 
 from imagier.run import RunOptions, train
@@ -15,7 +15,7 @@ from . import visit
 
 run = pytest.importorskip("imagier.run.bundle", reason="needs `imagier export`")
 pytest.importorskip("onnxscript", reason="needs imagier[export]")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 METHODS = ["spade", "munit", "unit", "funit", "coco_funit"]
 """With a style code, a style image, or neither."""

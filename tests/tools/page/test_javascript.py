@@ -120,6 +120,16 @@ def test_classes_become_channels_and_others_the_last_or_none() -> None:
     assert run("bundle.js: idsToChannels", code) == [0, 2, 1, 1]
 
 
+def test_a_map_is_shown_in_the_colors_of_its_classes() -> None:
+    colors = np.array([[1, 2, 3], [250, 140, 60], [48, 48, 52]])  # the last one where there is no class
+    channels = draw_map(7, 9, 3)
+    code = """const classes = colors.slice(0, 2).map((color, id) => ({id, name: null, color}));
+    const layer = new ClassLayer({kind: "classes", channels: 2, classes, ignored: "none"}, {width: 9, height: 7});
+    layer.raster = make(map); return [...layer.toRgba()];"""
+    shown = run("raster.js: Raster; layer.js: ClassLayer", code, map=raster(channels), colors=colors.tolist())
+    assert (np.array(shown).reshape(7, 9, 4) == np.dstack([colors[channels], np.full((7, 9), 255)])).all()
+
+
 def test_images_become_tensors_and_come_back() -> None:
     rgba = np.random.default_rng(1).integers(0, 256, (4, 5, 4))
     code = """const out = new Float32Array(60); writeRgb(new Uint8ClampedArray(rgba), [-1, 1], out);
@@ -147,6 +157,12 @@ def test_an_image_keeps_its_shape_where_the_network_takes_any(size: tuple[int, i
     const {width, height} = fitSize(...size, bundle); return [width, height];"""
     assert run("tensors.js: fitSize", code, size=size, has_dynamic_size=True) == fitted
     assert run("tensors.js: fitSize", code, size=size, has_dynamic_size=False) == [64, 48]
+
+
+def test_a_long_image_of_the_bundle_keeps_its_length() -> None:
+    code = """const bundle = {image_size: [64, 208], size_multiple: 16, has_dynamic_size: true};
+    const {width, height} = fitSize(208, 64, bundle); return [width, height];"""
+    assert run("tensors.js: fitSize", code) == [208, 64]
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "I;16", "P, 16 colors"])

@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from images import write
 
 from imagier.cli import main
 from imagier.tools.page.server import open_server
 from imagier.tools.page.site import RUNTIME, STATIC
 
-from .bundles import IMAGE, LINES, label_input, make_bundle
+from .bundles import IMAGE, LINES, STYLE, label_input, make_bundle
 
 
 @pytest.fixture
@@ -64,10 +65,12 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 
 def test_the_folder_is_whole_and_replaces_only_a_page(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "a/site"
-    for _ in range(2):
-        assert main(["demo", str(bundle), "--out", str(out), "--no-serve"]) == 0
-        (out / "left over").touch()
-    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} - {"left over"}
+    assert main(["demo", str(bundle), "--out", str(out), "--no-serve"]) == 0
+    (out / "CNAME").write_text("mine")
+    (out / "samples/9.output.png").touch()  # of another bundle
+    assert main(["demo", str(bundle), "--out", str(out), "--no-serve"]) == 0
+    assert (out / "CNAME").read_text() == "mine"
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} - {"CNAME"}
     runtime = {
         "ort.wasm.bundle.min.mjs",
         "ort-wasm-simd-threaded.wasm",
@@ -99,6 +102,22 @@ def test_files_of_others_are_not_replaced(bundle: Path, tmp_path: Path, capsys: 
     assert "--out: is needed" in refused(capsys, bundle, "--no-serve")
 
 
+def test_a_bundle_cannot_replace_the_programs_of_the_page(bundle: Path, tmp_path: Path) -> None:
+    for name in ("app.js", "runtime/ort.wasm.bundle.min.mjs"):
+        write(bundle / name, b"alert(1)")
+    change(bundle, samples=[{"input": "app.js", "output": "runtime/ort.wasm.bundle.min.mjs"}])
+    assert main(["demo", str(bundle), "--out", str(tmp_path / "site"), "--no-serve"]) == 0
+    assert (tmp_path / "site/app.js").read_bytes() == (STATIC / "app.js").read_bytes()
+    assert (tmp_path / "site/runtime/ort.wasm.bundle.min.mjs").stat().st_size > 20_000
+
+
+def test_a_link_to_a_folder_stays_one(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk/site").mkdir(parents=True)
+    (tmp_path / "site").symlink_to(tmp_path / "disk/site")
+    assert main(["demo", str(bundle), "--out", str(tmp_path / "site"), "--no-serve"]) == 0
+    assert (tmp_path / "site").is_symlink() and (tmp_path / "disk/site/index.html").is_file()
+
+
 def test_what_is_no_bundle_is_refused_with_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", tmp_path / "site", "--no-serve"]
     (tmp_path / "run").mkdir()
@@ -120,12 +139,35 @@ def test_a_bundle_that_lacks_a_file_or_names_one_outside_is_refused(
     out = ["--out", tmp_path / "site", "--no-serve"]
     (bundle / "samples/1.output.png").rename(tmp_path / "secret.png")
     assert "samples/1.output.png is missing" in refused(capsys, bundle, *out)
+    files = json.loads((bundle / "bundle.json").read_text())["files"]
+    change(bundle, files={"safetensors": {"path": "generator.safetensors"}})
+    assert "has no ONNX file" in refused(capsys, bundle, *out)
+    change(bundle, files=files)
     change(bundle, samples=[{"input": "../secret.png", "style": None, "output": "../secret.png"}])
     assert "outside the bundle" in refused(capsys, bundle, *out)
+    (bundle / "samples/deep").mkdir()
+    (bundle / "samples/a").symlink_to("deep", target_is_directory=True)
+    change(bundle, samples=[{"input": None, "output": "samples/a/../../bundle.json"}])
+    assert "outside the bundle" in refused(capsys, bundle, *out)
+    change(bundle, samples=["samples/1.output.png"])
+    assert "lacks a part" in refused(capsys, bundle, *out)
+    assert not (tmp_path / "site").exists()
+
+
+def test_inputs_that_the_page_cannot_offer_are_named(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", tmp_path / "site", "--no-serve"]
     change(bundle, samples=[], inputs=[IMAGE, {**IMAGE, "role": "depth"}])
     assert "cannot offer input images (depth)" in refused(capsys, bundle, *out)
     change(bundle, inputs=[label_input({**LINES, "channels": 7})])
     assert "edge_maps (image, 7 channels)" in refused(capsys, bundle, *out)
+    change(bundle, inputs=[label_input({**LINES, "divisor": 1})])
+    assert "edge_maps (image, 1 channel, 16 bits)" in refused(capsys, bundle, *out)
+    change(bundle, inputs=[{**IMAGE, "shape": ["batch", 4, "height", "width"]}])
+    assert "input images (image, 4 channels)" in refused(capsys, bundle, *out)
+    change(bundle, inputs=[IMAGE, {**STYLE, "shape": ["batch", 1, "height", "width"]}])
+    assert "input style_images (style_image, 1 channel)" in refused(capsys, bundle, *out)
     change(bundle, inputs=[IMAGE, IMAGE])
     assert "exactly one" in refused(capsys, bundle, *out)
 
@@ -164,7 +206,15 @@ def test_a_port_that_is_taken_is_a_mistake(served: int, bundle: Path, capsys: py
     assert "is no port" in refused(capsys, bundle, "--port", 70000)
 
 
-def test_ctrl_c_ends_it_quietly(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host", "."])
+def test_a_host_that_is_none_of_this_machine_is_a_mistake(
+    host: str, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"--host: cannot listen at {host}:0" in refused(capsys, bundle, "--host", host, "--port", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_quietly(number: signal.Signals, bundle: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "imagier", "demo", str(bundle), "--port", "0"]
     env = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
@@ -180,7 +230,7 @@ def test_ctrl_c_ends_it_quietly(bundle: Path, tmp_path: Path) -> None:
         assert url is not None
         with urllib.request.urlopen(url[1]) as answer:
             assert b"<title>Imagier" in answer.read()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(20) == 0
         assert process.stderr.read() == "" and process.stdout.read() == "\n"
     assert names_in(tmp_path) == {"bundle"}  # nothing is left behind

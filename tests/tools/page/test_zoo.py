@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from browser import CHROMIUM, NO_CHROMIUM, Browser
+from browser import Browser, needs_chromium
 
 from imagier.cli import main
 from imagier.tools.page.bundle import CREDITS, ZOO, list_zoo, read_bundle
@@ -46,7 +46,7 @@ def test_its_network_makes_its_samples(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
+@needs_chromium
 @each_bundle
 def test_the_page_makes_its_samples(name: str, browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "bundle").symlink_to(ZOO / name)

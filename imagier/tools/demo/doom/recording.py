@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from imagier.errors import UserError
+from imagier.run.output_folder import replace_folder
 from imagier.run.progress import ProgressBar
 from imagier.tools.demo.doom.doom_map import DoomMap, list_maps, read_map
 from imagier.tools.demo.doom.game import BRIGHTER, SCREEN_PX, View, find_wad, follow, make_lens, open_game
@@ -22,7 +23,7 @@ from imagier.tools.demo.doom.ray_casting import SKY, Lens, Pose, cast_rays
 from imagier.tools.demo.doom.textures import measure_colors
 from imagier.tools.demo.doom.walks import Ground, find_ground, plan_walk
 from imagier.tools.demo.recorded import Summary, reuse
-from imagier.tools.demo.set_folder import encode_png, is_taken, make_folder, write_manifest
+from imagier.tools.demo.set_folder import encode_png, is_taken, write_manifest
 from imagier.tools.flow.build import FLOW, build_flow
 from imagier.tools.flow.exact import CAMERAS, DEPTH, FAR_DEPTH, UNKNOWN_DEPTH, Cameras
 
@@ -80,7 +81,7 @@ def record(
     if is_taken(out):
         return reuse(out, MANIFEST, settings, (*INPUT_TYPES, FLOW))
     counts = {split: max(1, round(share * minutes * 60 * FRAMES_PER_SECOND / FRAMES)) for split, share in _SHARES}
-    with make_folder(out) as made:
+    with replace_folder(out) as made:
         with progress("walking through the maps") as update:
             for done, _ in enumerate(_record_all(made, counts, maps, size_px, seed, workers), start=1):
                 update(done, sum(counts.values()))

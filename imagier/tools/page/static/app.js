@@ -1,6 +1,6 @@
 // The page: reads bundle.json, shows its inputs, and generates an image after every change.
 
-import { findInput, loadBundle, sampleFile } from "./bundle.js";
+import { findInput, loadBundle } from "./bundle.js";
 import { addIcons, byId, make, showPixels } from "./dom.js";
 import { saveAs } from "./images.js";
 import { latestOnly } from "./latest.js";
@@ -16,6 +16,8 @@ if (!window.imagierCannotRun) start().catch(showError);
 
 async function start() {
   addIcons();
+  // An image that misses its place must not take the place of the page.
+  for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
   const bundle = await loadBundle();
   describeBundle(bundle);
   const page = new Page(bundle);
@@ -116,7 +118,7 @@ class Page {
       const onclick = () => this.open(sample);
       const button = make("button", { type: "button", onclick, "aria-label": `example ${index + 1}` });
       byId("example-list").append(button);
-      showSample(button, sample, sampleFile(sample, part), part).catch(showError);
+      showSample(button, sample, part).catch(showError);
     });
   }
 }

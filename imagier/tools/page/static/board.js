@@ -14,11 +14,12 @@ export class Board {
     this.ring = ring;
     this.handlers = handlers;
     this.pointer = null; // where the stroke in progress is
+    this.pointerId = null; // and whose it is: of several fingers, the first one draws
     this.cursor = null; // where the keyboard paints
     canvas.addEventListener("pointerdown", (event) => this.start(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
-    canvas.addEventListener("pointerup", () => this.end());
-    canvas.addEventListener("pointercancel", () => this.end());
+    canvas.addEventListener("pointerup", (event) => this.end(event));
+    canvas.addEventListener("pointercancel", (event) => this.end(event));
     canvas.addEventListener("pointerleave", () => (this.ring.hidden = true));
     canvas.addEventListener("keydown", (event) => this.press(event));
     canvas.addEventListener("blur", () => (this.ring.hidden = true));
@@ -30,24 +31,36 @@ export class Board {
     showPixels(this.canvas, rgba, width, height);
   }
 
+  /** isPainted: whether it is painted on; otherwise it only shows an image. */
+  setPainted(isPainted) {
+    this.isPainted = isPainted;
+    this.ring.hidden = true;
+    this.canvas.classList.toggle("fixed", !isPainted);
+    this.canvas.tabIndex = isPainted ? 0 : -1;
+    this.canvas.setAttribute("role", isPainted ? "application" : "img");
+    this.canvas.setAttribute("aria-label", isPainted ? "Drawing board" : "Input image");
+    this.canvas.setAttribute("aria-describedby", isPainted ? "board-help" : "drop-hint");
+  }
+
   /** Whether a stroke is being drawn. */
   get isDrawing() {
     return this.pointer !== null;
   }
 
   start(event) {
-    if (event.button !== 0 || this.isDrawing) return;
+    if (event.button !== 0 || this.isDrawing || !this.isPainted) return;
     event.preventDefault();
     this.canvas.focus({ preventScroll: true });
     this.canvas.setPointerCapture(event.pointerId);
+    this.pointerId = event.pointerId;
     this.pointer = this.locate(event);
     this.handlers.onStart(this.pointer);
     this.showRing(this.pointer);
   }
 
   move(event) {
-    const to = this.locate(event);
-    this.showRing(to);
+    if (!this.isPainted || (this.isDrawing && event.pointerId !== this.pointerId)) return;
+    this.showRing(this.locate(event));
     if (!this.isDrawing) return;
     const between = event.getCoalescedEvents?.() ?? [];
     for (const each of between.length > 0 ? between : [event]) {
@@ -57,14 +70,15 @@ export class Board {
     }
   }
 
-  end() {
-    if (!this.isDrawing) return;
+  end({ pointerId }) {
+    if (!this.isDrawing || pointerId !== this.pointerId) return;
     this.pointer = null;
     this.handlers.onEnd();
   }
 
   /** Arrows move a cursor, and draw with Shift; Space and Enter paint where it is. */
   press(event) {
+    if (!this.isPainted || event.altKey || event.ctrlKey || event.metaKey) return;
     const { width, height } = this.canvas;
     const here = this.cursor ?? { x: width / 2, y: height / 2 };
     if (event.key === " " || event.key === "Enter") {

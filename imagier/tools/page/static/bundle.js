@@ -18,6 +18,11 @@ export function findInput(bundle, ...roles) {
   return bundle.inputs.find(({ role }) => roles.includes(role));
 }
 
+/** The parts of an input: those of a label, or the image that it is. */
+export function partsOf(input) {
+  return input.parts ?? [{ kind: "image", channels: input.shape[1], ...input }];
+}
+
 /** Where a sample's file for a part of a label, or for an image, is. */
 export function sampleFile(sample, part) {
   return sample.inputs?.[part.type] ?? sample.input;

@@ -68,8 +68,15 @@ class NumberLayer {
   }
 
   toRgba() {
-    const rgba = new Uint8ClampedArray(4 * this.raster.data.length);
-    this.raster.data.forEach((value, pixel) => rgba.set([...this.colorOf(value), 255], 4 * pixel));
+    const { data } = this.raster;
+    const rgba = new Uint8ClampedArray(4 * data.length);
+    const pixels = new Uint32Array(rgba.buffer); // a whole pixel at once, since a stroke asks for all of them
+    const known = new Map();
+    for (let pixel = 0; pixel < data.length; pixel++) {
+      const value = data[pixel];
+      if (!known.has(value)) known.set(value, new Uint32Array(Uint8Array.of(...this.colorOf(value), 255).buffer)[0]);
+      pixels[pixel] = known.get(value);
+    }
     return rgba;
   }
 }

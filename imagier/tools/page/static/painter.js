@@ -3,8 +3,8 @@
 import { Board } from "./board.js";
 import { acceptFiles, acceptPaste, byId, isTyping, make } from "./dom.js";
 import { decodeImage, fetchBlob, saveAs } from "./images.js";
-import { sampleFile } from "./bundle.js";
-import { ImageLayer, makeLayer } from "./layer.js";
+import { partsOf, sampleFile } from "./bundle.js";
+import { makeLayer } from "./layer.js";
 import { Palette } from "./palette.js";
 import { fitSize, resolveShape } from "./tensors.js";
 
@@ -16,10 +16,7 @@ export class Painter {
     this.onChange = onChange;
     this.onError = onError;
     const [height, width] = bundle.image_size;
-    this.layers =
-      input.role === "image"
-        ? [new ImageLayer(input, { height, width })]
-        : input.parts.map((part) => makeLayer(part, { height, width }));
+    this.layers = partsOf(input).map((part) => makeLayer(part, { height, width }));
     this.layer = this.layers[0];
     this.tool = "brush";
     this.palette = new Palette(byId("palette"), (value) => this.chooseClass(value));
@@ -27,7 +24,7 @@ export class Painter {
       onStart: (point) => this.start(point),
       onStroke: (from, to) => this.stroke(from, to),
       onEnd: () => this.finish(),
-      getDiameter: () => (this.layer.isPainted && this.tool !== "fill" ? this.diameter : 0),
+      getDiameter: () => (this.tool === "fill" ? 0 : this.diameter),
     });
     this.addControls();
     this.addLayerTabs();
@@ -49,7 +46,7 @@ export class Painter {
     let offset = 0;
     for (const layer of this.layers) {
       layer.write(data, offset);
-      offset += layer.part.channels ? layer.part.channels * dims[2] * dims[3] : 0;
+      offset += layer.part.channels * dims[2] * dims[3];
     }
     return { name: this.input.name, data, dims };
   }
@@ -75,20 +72,18 @@ export class Painter {
   }
 
   start(point) {
-    if (!this.layer.isPainted) return;
     if (this.tool === "fill") this.layer.fill(point);
     else this.layer.stroke(point, point, this.diameter, this.tool === "eraser");
     this.refresh(false);
   }
 
   stroke(from, to) {
-    if (!this.layer.isPainted || this.tool === "fill") return;
+    if (this.tool === "fill") return;
     this.layer.stroke(from, to, this.diameter, this.tool === "eraser");
     this.refresh(false);
   }
 
   finish() {
-    if (!this.layer.isPainted) return;
     this.layer.commit();
     this.refresh();
   }
@@ -116,6 +111,7 @@ export class Painter {
     }
     if (!tools.includes(this.tool)) this.chooseTool("brush");
     for (const element of document.querySelectorAll(".for-painting")) element.hidden = !layer.isPainted;
+    this.board.setPainted(layer.isPainted);
     this.palette.show(layer.classes ?? [], layer.value);
     const { width, height } = this.size;
     const slider = byId("brush-size");
@@ -123,7 +119,7 @@ export class Painter {
     slider.value = Math.max(1, Math.round(Math.min(width, height) / (layer.classes ? 12 : 32)));
     this.showBrushSize();
     this.showShade();
-    byId("board").classList.toggle("fixed", !layer.isPainted);
+    this.refresh();
   }
 
   chooseTool(name) {
@@ -143,7 +139,7 @@ export class Painter {
 
   /** The slider of gray values, for layers that have them. */
   showShade() {
-    byId("shade-label").hidden = !this.layer.isPainted || Boolean(this.layer.classes);
+    byId("shade-label").hidden = Boolean(this.layer.classes);
     byId("shade").value = this.layer.value ?? 0;
   }
 
@@ -189,10 +185,7 @@ export class Painter {
     const group = byId("layers");
     group.hidden = false;
     for (const layer of this.layers) {
-      const onchange = () => {
-        this.choose(layer);
-        this.refresh();
-      };
+      const onchange = () => this.choose(layer);
       const radio = make("input", { type: "radio", name: "layer", checked: layer === this.layer, onchange });
       group.append(make("label", {}, radio, make("span", { textContent: layer.part.type.replaceAll("_", " ") })));
     }

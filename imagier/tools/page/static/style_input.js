@@ -58,7 +58,7 @@ export class ImageStyle {
     acceptFiles({
       button: byId("upload-style"),
       dropZone: byId("style-images"),
-      onFile: (file) => this.take(file, file.name, URL.createObjectURL(file)),
+      onFile: (file) => this.take(file).catch(onError),
     });
   }
 
@@ -103,13 +103,14 @@ export class ImageStyle {
     });
   }
 
-  take(file, name, url) {
+  async take(file) {
+    await decodeImage(file); // which fails for what is no image
     const choose = async () => {
       this.blob = file;
       this.onChange(true);
     };
-    this.addThumb(url, name, choose).checked = true;
-    choose();
+    this.addThumb(URL.createObjectURL(file), file.name, choose).checked = true;
+    await choose();
   }
 
   addThumb(url, name, choose) {

@@ -51,16 +51,17 @@ export function toRgba(data, [, channels, height, width], [low, high]) {
 
 /**
  * The size at which an image of width x height goes through the network: that of the bundle, or one of the image's
- * shape (at most 2 : 1) with the bundle's shorter side, if the network takes any size.
+ * shape (at most 2 : 1, or as long as the bundle's) with the bundle's shorter side, if the network takes any size.
  */
 export function fitSize(width, height, bundle) {
   const [defaultHeight, defaultWidth] = bundle.image_size;
   if (!bundle.has_dynamic_size) return { height: defaultHeight, width: defaultWidth };
   const step = bundle.size_multiple || 1;
-  const scale = Math.min(defaultHeight, defaultWidth) / Math.min(width, height);
+  const shorter = Math.min(defaultHeight, defaultWidth);
+  const limit = Math.max(2 * shorter, defaultHeight, defaultWidth);
+  const scale = shorter / Math.min(width, height);
   const fit = (length) => {
-    const limited = Math.min(length * scale, 2 * Math.min(defaultHeight, defaultWidth));
-    return Math.max(step, Math.round(limited / step) * step);
+    return Math.max(step, Math.round(Math.min(length * scale, limit) / step) * step);
   };
   return { height: fit(height), width: fit(width) };
 }

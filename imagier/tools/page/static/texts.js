@@ -1,5 +1,6 @@
 // What the page says about a bundle, and its examples as small images.
 
+import { findInput, partsOf, sampleFile } from "./bundle.js";
 import { byId, make, showPixels } from "./dom.js";
 import { coverPixels, decodeClassMap, decodeImage, fetchBlob } from "./images.js";
 import { ClassLayer } from "./layer.js";
@@ -8,8 +9,7 @@ import { ClassLayer } from "./layer.js";
 export function describeBundle(bundle) {
   document.title = `${bundle.name} · Imagier`;
   byId("title").textContent = bundle.name;
-  const input = bundle.inputs.find(({ role }) => role === "label" || role === "image");
-  const parts = input.parts ?? [];
+  const parts = partsOf(findInput(bundle, "label", "image"));
   const hasClasses = parts.some(({ kind }) => kind === "classes");
   const canPaint = hasClasses || parts.some(({ channels }) => channels === 1);
   byId("input-title").textContent = canPaint ? (hasClasses ? "Paint" : "Draw") : "Image";
@@ -38,10 +38,10 @@ function listFacts(bundle) {
 }
 
 /** Puts input and output of an example into a button. */
-export async function showSample(button, sample, inputFile, part) {
+export async function showSample(button, sample, part) {
   const input = make("canvas", { className: "pixels" });
   button.append(input, make("img", { src: sample.output, alt: "", className: "pixels" }));
-  const blob = await fetchBlob(inputFile);
+  const blob = await fetchBlob(sampleFile(sample, part));
   let rgba, width, height;
   if (part.kind === "classes") {
     const layer = new ClassLayer(part, { width: 1, height: 1 });
