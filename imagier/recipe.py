@@ -99,6 +99,8 @@ class InferenceInputs:
     """Arguments of `infer` that take the style from `style`."""
     at_random: Mapping[str, Any] | None = None
     """Arguments of `infer` that draw a style; None: there is nothing random about one."""
+    references: Sequence[str] = ()
+    """A clip needs some frames of these that show who or what is to move; a batch holds them under FEW_SHOT names."""
 
     @property
     def aligned(self) -> list[str]:
