@@ -152,9 +152,9 @@ class ClassEditor(_Painted):
     def __init__(self, field: Field, label: str, size: Size, names: Sequence[str]) -> None:
         num_classes = field.codec.num_classes
         assert num_classes is not None
-        self.classes_colors = ClassColors(num_classes)
-        shown = [*names, "nothing"][: len(self.classes_colors.ids)]
-        super().__init__(field, label, Board(size), self.classes_colors.colors[0], self.classes_colors.colors)
+        self.class_colors = ClassColors(num_classes)
+        shown = [*names, "nothing"][: len(self.class_colors.ids)]
+        super().__init__(field, label, Board(size), self.class_colors.colors[0], list(self.class_colors.colors))
         choices = [(name, number) for number, name in enumerate(shown)]
         self.classes = gr.Radio(
             choices, value=0, label="Brush", elem_id=f"classes-{field.name}", elem_classes="classes"
@@ -172,10 +172,10 @@ class ClassEditor(_Painted):
         return gr.ImageEditor(brush=self.make_brush(self.hexes[number]))
 
     def _store(self, painted: np.ndarray, before: np.ndarray | None, board: Board) -> np.ndarray:
-        return board.reduce_ids(self.classes_colors.to_ids(painted, before))
+        return board.reduce_ids(self.class_colors.to_ids(painted, before))
 
     def _show(self, array: np.ndarray) -> np.ndarray:
-        return self.classes_colors.to_colors(array[..., 0])
+        return self.class_colors.to_colors(array[..., 0])
 
 
 class GrayEditor(_Painted):

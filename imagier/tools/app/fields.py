@@ -82,8 +82,11 @@ class Needs:
         """What the input of a type is called on the page."""
         if name in self.content:
             return name
-        what = "the same scene, whose looks are taken" if self.is_style_aligned else "an image to take the style of"
-        return f"{name}: {what}{'; without one, they are random' if self.has_random_style else ''}"
+        if self.is_style_aligned:
+            what, random = "an image of the same scene, to take its looks", "without one, they are random"
+        else:
+            what, random = "an image to take the style of", "without one, it is random"
+        return f"{name}: {what}{f'; {random}' if self.has_random_style else ''}"
 
 
 class Form:
@@ -99,12 +102,14 @@ class Form:
         self.settings = [each for each in _list_settings(recipe.infer, self._given) if each.name not in hidden]
         codecs = build_data.build_codecs(generator.reader.data)
         labels = generator.reader.find_types(["label"])
-        self.fields = [
+        first = self.find_needs({}).content
+        fields = [
             Field(codec, _choose_way(codec, is_label=codec.name in labels, is_video=self.is_video))
             for codec in codecs
             if codec.name in self._list_types()
         ]
-        """All that the method reads with any of the settings, in the order of the config."""
+        self.fields = sorted(fields, key=lambda field: field.name not in first)
+        """All that the method reads with any of the settings, what becomes an image first."""
 
     def find_needs(self, settings: Mapping[str, Any]) -> Needs:
         """What the method reads with some values of its settings."""

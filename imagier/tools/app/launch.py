@@ -31,7 +31,7 @@ def serve_app(source: Path, host: str, port: int, device: str) -> None:
 
         maker = Maker(form)
         name = name_bundle(generator.config, source if source.is_dir() else source.parent)
-        blocks, css = build_page(maker, f"{name} ({generator.config.trainer.type})", Path(folder))
+        blocks, css = build_page(maker, f"{name}, by {generator.config.trainer.type}", Path(folder))
         server = Server(blocks, css, host, port)
         print(f"serving http://{host}:{server.port}/ (Ctrl-C ends it)", flush=True)
         try:

@@ -64,7 +64,7 @@ class Maker:
         """Writes the video of a clip, an mp4. files: of each input type its frames, or one video.
 
         references: those of the frames for reference, of a method that wants some. UserError as of
-        `TrainedGenerator.rollout`, and if types have different numbers of frames. Files that are wrong leave nothing.
+        `TrainedGenerator.rollout`, and if types have different numbers of frames; then nothing is written.
         """
         needs = self.form.find_needs(settings)
         files = {name: of_type for name, of_type in files.items() if name in needs.content and of_type}
@@ -73,8 +73,13 @@ class Maker:
             frames = self._join(files, stack)
             shown = self._join({name: of for name, of in references.items() if of}, stack) if needs.references else []
             images = self.form.generator.rollout(iter(frames), references=list(shown), **settings)
-            with path.open("wb") as file:
-                encode_mp4(file, self._count(images, len(frames), advance), DEFAULT_FPS, "")
+            temporary = path.with_name(f".{path.name}")
+            try:
+                with temporary.open("wb") as file:
+                    encode_mp4(file, self._count(images, len(frames), advance), DEFAULT_FPS, "")
+                temporary.rename(path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def _count(self, images: Iterator[Image.Image], total: int, advance: Advance) -> Iterator[np.ndarray]:
         for number, image in enumerate(images, 1):

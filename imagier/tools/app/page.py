@@ -16,7 +16,7 @@ footer {display: none !important}
 #result img, #result video {image-rendering: pixelated; width: 100%; height: 100%; object-fit: contain}
 #result .image-frame {width: 100%; height: 100%}
 .classes label::before {content: ""; width: 1em; height: 1em; border: 1px solid #8888; border-radius: 3px}
-#examples .grid-wrap {height: auto; max-height: 30em; padding-top: 2em}
+#examples .grid-wrap {height: auto; min-height: 0; max-height: 30em; padding-top: 2em}
 #examples img {image-rendering: pixelated}
 .classes .wrap {max-height: 14em; overflow: auto}
 """

@@ -20,7 +20,7 @@ def show_mistakes() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise gr.Error(str(error), duration=None, print_exception=False) from error
+        raise gr.Error(str(error), print_exception=False) from error
 
 
 def make_settings(form: Form) -> list[Component]:
@@ -40,7 +40,7 @@ def make_gallery(samples: Sequence[Sample]) -> gr.Gallery | None:
     return gr.Gallery(
         [(sample.image, sample.name) for sample in samples],
         label="Examples: click on one",
-        columns=3,
+        columns=4,
         height="auto",
         buttons=[],
         object_fit="contain",

@@ -50,10 +50,10 @@ def test_an_image_comes_over_http_and_mistakes_are_one_line(
     ids = cv2.imread(str(data / "seg_maps/b/3.png"), cv2.IMREAD_UNCHANGED)
     with served(maker, tmp_path, monkeypatch) as url:
         client = gradio_client.Client(url, verbose=False, download_files=str(tmp_path / "got"))
-        result = client.predict(5, None, painted(ids, tmp_path / "painted.png"), api_name="/make")
+        result = client.predict(5, painted(ids, tmp_path / "painted.png"), None, api_name="/make")
         assert np.array_equal(np.asarray(Image.open(result)), np.asarray(maker.make_image({"seg_maps": ids}, {}, 5)))
         with pytest.raises(gradio_client.exceptions.AppError) as error:
-            client.predict(5, None, {"background": None, "layers": [], "composite": None}, api_name="/make")
+            client.predict(5, {"background": None, "layers": [], "composite": None}, None, api_name="/make")
         assert str(error.value).startswith("seg_maps: missing input")
         with urllib.request.urlopen(url) as page:
             policy, text = page.headers["content-security-policy"], page.read().decode()
@@ -72,7 +72,7 @@ def test_a_clip_comes_over_http(data: Path, tmp_path: Path, monkeypatch: pytest.
     with served(maker, tmp_path / "app", monkeypatch) as url:
         client = gradio_client.Client(url, verbose=False, download_files=str(tmp_path / "got"))
         references = dict(zip(("seg_maps", "images"), files[1:]))
-        names = [field.name for field in maker.form.fields if field.name in references]
+        names = maker.form.find_needs({}).references
         result = client.predict(False, 100, files[0], *(references[name] for name in names), api_name="/make")
     path = result["video"] if isinstance(result, dict) else result
     assert Path(path).read_bytes() == expected.read_bytes()

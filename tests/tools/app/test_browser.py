@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,12 @@ class Recorder(Maker):
     def __init__(self, form: Form) -> None:
         super().__init__(form)
         self.made: list[tuple[Any, np.ndarray]] = []
+        self.is_done = threading.Event()
 
     def make_image(self, inputs: Any, settings: Any, seed: int = 0) -> Any:
         image = super().make_image(inputs, settings, seed)
         self.made.append((inputs["seg_maps"], np.asarray(image)))
+        self.is_done.set()
         return image
 
 
@@ -56,7 +59,10 @@ def test_a_person_clicks_on_an_example_and_paints_on_it(tmp_path: Path, monkeypa
         browser.resize(1280, 1200)
         browser.open(url)
         browser.wait("document.querySelectorAll('#examples .thumbnail-item').length === 6")
-        browser.click("#examples .thumbnail-item:nth-of-type(2)")
+        browser.wait("document.querySelector('#input-seg_maps canvas')")
+        while not maker.made:  # the page does not say when its buttons are ready
+            browser.click("#examples .gallery-item:nth-of-type(2) button")
+            maker.is_done.wait(10)
         browser.wait("document.querySelector('#result img')")
         first = browser.evaluate("document.querySelector('#result img').src")
         browser.click("#classes-seg_maps label:nth-of-type(3)")
@@ -66,7 +72,7 @@ def test_a_person_clicks_on_an_example_and_paints_on_it(tmp_path: Path, monkeypa
         browser.wait(f"document.querySelector('#result img')?.src !== {json.dumps(first)}")
         height, width, values = browser.evaluate(PIXELS)
         assert browser.evaluate(ELSEWHERE) == [] and browser.problems == []
-    (example, _), (painted, image) = maker.made
+    (example, _), (painted, image) = maker.made[0], maker.made[-1]
     assert np.array_equal(example, stored)
     assert np.array_equal(np.array(values, np.uint8).reshape(height, width, 4)[..., :3], image)
     rows, columns = np.nonzero(painted != stored)

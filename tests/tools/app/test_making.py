@@ -137,11 +137,12 @@ def test_what_is_wrong_with_a_clip_is_named(data: Path, clips: Maker, tmp_path: 
         ({"seg_maps": labels}, {}, "no-references"),
         ({"seg_maps": labels}, {"seg_maps": labels[:2], "images": images[:1]}, "frames-differ"),
         ({"seg_maps": [*labels, video]}, {}, "mixed-inputs"),
+        ({"seg_maps": [labels[0], frames_of(data, "images")[0]]}, {}, "same-names"),
     ]
     for files, references, code in mistakes:
         with pytest.raises(UserError) as error:
             clips.make_clip(files, references, {}, tmp_path / "clip.mp4", lambda *done: None)
-        assert error.value.code == code
+        assert error.value.code == code and [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
 def test_a_clip_ends_when_the_app_does(data: Path, tmp_path: Path) -> None:
