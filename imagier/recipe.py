@@ -99,6 +99,8 @@ class InferenceInputs:
     """Arguments of `infer` that take the style from `style`."""
     at_random: Mapping[str, Any] | None = None
     """Arguments of `infer` that draw a style; None: there is nothing random about one."""
+    references: Sequence[str] = ()
+    """A clip needs some frames of these that show who or what is to move; a batch holds them under FEW_SHOT names."""
 
     @property
     def aligned(self) -> list[str]:
@@ -175,8 +177,7 @@ class Recipe(ABC):
     required_inputs: ClassVar[Sequence[str]] = ()
     """What a step reads of a batch: input types of the config, and `label`, which its input_labels make up."""
     normalized_inputs: ClassVar[Sequence[str]] = ()
-    """Input types that it compares with images of its own, which are in [-1, 1]: `normalize: true` brings them there. A
-    config without it is refused."""
+    """Input types that it compares with its own images, in [-1, 1]: a config without `normalize: true` is refused."""
 
     instance_inputs: ClassVar[Sequence[str]] = ()
     """Input types of the label whose values it reads as numbers of instances: they are no classes."""
@@ -192,8 +193,7 @@ class Recipe(ABC):
     """`prepare` brings the sides of images to multiples of this."""
 
     loss_weight: Mapping[str, float] = {}
-    """Weight of every loss in its player's total. A part ("gan/a") may have one of its own ("gan_a"), which is added to
-    that of the whole."""
+    """Weight of every loss in its player's total; that of a part ("gan/a"), named "gan_a", is added to the whole's."""
 
     log_names: ClassVar[Mapping[str, str]] = {}
     """Name under which a loss or a part of one is logged, where that differs from its own."""

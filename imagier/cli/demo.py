@@ -1,4 +1,4 @@
-"""`imagier demo`: a page in which people paint, and see what the network makes of it."""
+"""`imagier demo`: a page in which people give inputs, and see what the network makes of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import signal
 import tempfile
 from pathlib import Path
 
-from imagier.cli.arguments import parse_writable_folder
+from imagier.cli.arguments import add_device, parse_writable_folder
+from imagier.cli.imports import import_quickly
 from imagier.errors import UserError
 from imagier.run import status
 
@@ -15,7 +16,12 @@ from imagier.run import status
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add = parser.add_argument
-    add("bundle", type=Path, metavar="BUNDLE", help="the folder that `imagier export` wrote, or `openmoji`: an example")
+    source = (
+        "the folder that `imagier export` wrote, or `openmoji`: an example; with --gradio also the folder of a run, "
+    )
+    add("source", type=Path, metavar="BUNDLE", help=source + "or one of its checkpoints")
+    add("--gradio", action="store_true", help="a Gradio app, which computes here in Python: for all methods, clips too")
+    add_device(parser)
     add(
         "--out",
         type=parse_writable_folder,
@@ -31,11 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the page and serves it until Ctrl-C; returns the exit status."""
+    """Serves the page until Ctrl-C, or only writes it; returns the exit status."""
+    if args.gradio:
+        return _run_app(args)
     from imagier.tools.page.bundle import read_bundle
     from imagier.tools.page.site import write_site
 
-    bundle = read_bundle(args.bundle)
+    bundle = read_bundle(args.source)
     if args.no_serve:
         if args.out is None:
             raise UserError("is needed with --no-serve", where="out", advice="name a folder", code="missing-flag")
@@ -47,6 +55,20 @@ def run(args: argparse.Namespace) -> int:
         folder = args.out or Path(temporary, "site")
         write_site(bundle, folder)
         _serve(folder, args.host, args.port)
+    return status.DONE
+
+
+def _run_app(args: argparse.Namespace) -> int:
+    for flag, is_given in (("out", args.out is not None), ("no_serve", args.no_serve)):
+        if is_given:
+            what, advice = "has no effect with --gradio: the app needs Python", "leave it out"
+            raise UserError(what, where=flag, advice=advice, code="no-effect")
+    with import_quickly():
+        from imagier.run.bundle.hub import find_local
+        from imagier.tools.app.launch import serve_app
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the temporary folder goes
+    serve_app(find_local(args.source), args.host, args.port, args.device)
     return status.DONE
 
 

@@ -28,6 +28,7 @@ FLAGS = {
     "logdir": "--logdir",
     "metric": "--metric",
     "metrics": "--metrics",
+    "no_serve": "--no-serve",
     "out": "--out",
     "port": "--port",
     "num_projections": "--num_projections",

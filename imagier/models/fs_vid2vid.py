@@ -540,7 +540,7 @@ class Recipe(BaseRecipe):
         return to_rgb(self.generate(batch, rng)["fake_images"])
 
     def inference_inputs(self, **inference_args: Any) -> InferenceInputs:
-        return InferenceInputs(content=("label",))
+        return InferenceInputs(content=("label",), references=("label", "images"))
 
     def target(self, batch: Batch) -> Tensor:
         return to_rgb(batch["images"][:, -1])

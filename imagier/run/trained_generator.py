@@ -104,6 +104,11 @@ class TrainedGenerator:
         return self._recipe.networks[self._recipe.generator_name]
 
     @property
+    def recipe(self) -> Recipe:
+        """The method, with its networks in eval mode."""
+        return self._recipe
+
+    @property
     def input_names(self) -> list[str]:
         """Names of the inputs of the config. A method may need only some of them to make an image."""
         return self.reader.input_names

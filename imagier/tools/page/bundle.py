@@ -50,13 +50,17 @@ def list_zoo() -> list[str]:
     return sorted(path.parent.name for path in ZOO.glob(f"*/{FACTS}"))
 
 
+def find_bundle(folder: Path) -> Path:
+    """A folder as it is, or if there is none of that name, the one of the zoo that is called so."""
+    return ZOO / folder if str(folder) in list_zoo() and not folder.exists() else folder
+
+
 def read_bundle(folder: Path) -> Bundle:
     """Reads and checks a bundle, or one of the zoo by its name, if there is no such folder.
 
     UserError if it is none, is incomplete, or has inputs that the page cannot offer.
     """
-    if str(folder) in list_zoo() and not folder.exists():
-        folder = ZOO / folder
+    folder = find_bundle(folder)
     path = folder / FACTS
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -85,8 +89,9 @@ def read_bundle(folder: Path) -> Bundle:
 
 def _not_a_bundle(folder: Path) -> UserError:
     advice = f"make one of a run: imagier export LOGDIR --out {folder}"
-    if folder.is_dir() and any((folder / name).exists() for name in ("checkpoints.json", "metrics.jsonl")):
-        advice = f"this is a run; make a bundle of it: imagier export {folder} --out bundle"
+    is_run = folder.is_dir() and any((folder / name).exists() for name in ("checkpoints.json", "metrics.jsonl"))
+    if is_run or folder.is_file():
+        advice = f"make one: imagier export {folder} --out bundle; or use it as it is: imagier demo {folder} --gradio"
     elif not folder.exists():
         advice = suggest_sibling(folder) or f"{advice}; or try one that is here: {', '.join(list_zoo())}"
     what = f"has no {FACTS}, so it is no bundle" if folder.is_dir() else "is no folder, so it is no bundle"
@@ -101,7 +106,7 @@ def _check_inputs(inputs: list[dict[str, Any]], where: Path) -> None:
         raise UserError(
             f"the page cannot offer {', '.join(unknown)}",
             where=where,
-            advice="use the bundle from Python; its README.md says how",
+            advice=f"imagier demo {where.parent} --gradio can",
             code="no-such-input",
         )
 

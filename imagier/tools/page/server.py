@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,8 +47,15 @@ def open_server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
 
     UserError if the port is taken, or the host is none of this machine's.
     """
-    try:
+    with explain_address(host, port):
         return ThreadingHTTPServer((host, port), partial(_Handler, directory=str(folder)))
+
+
+@contextmanager
+def explain_address(host: str, port: int) -> Iterator[None]:
+    """Turns what is raised where nothing can listen at an address into a UserError."""
+    try:
+        yield
     except OverflowError:
         raise UserError(
             f"{port} is no port", where="port", advice="name one from 0 to 65535", code="cannot-listen"

@@ -1,0 +1,1 @@
+"""`imagier demo --gradio`: a Gradio app of a trained generator, for all methods."""
