@@ -53,7 +53,7 @@ class ClipPage:
                 self.settings = make_settings(self.form)
                 gallery = make_gallery(samples)
         inputs = [*self.files.values(), *self.references.values()]
-        to_make = {"fn": self.make, "inputs": [*self.settings, *inputs], "outputs": self.result}
+        to_make: dict[str, Any] = {"fn": self.make, "inputs": [*self.settings, *inputs], "outputs": self.result}
         make.click(**to_make, api_name="make")
         if gallery is not None:
             gallery.select(self.load_sample, None, inputs, api_visibility="private").success(

@@ -76,13 +76,12 @@ class ImageEditor(FileEditor):
 
     def __init__(self, field: Field, label: str) -> None:
         Editor.__init__(self, field)
-        sources = ["upload", "clipboard"]
         self.components = [
             gr.Image(
                 label=label,
                 type="filepath",
                 image_mode=None,  # files stay as they are
-                sources=sources,
+                sources=["upload", "clipboard"],
                 elem_id=f"input-{field.name}",
                 height=300,
             )
@@ -192,7 +191,7 @@ class GrayEditor(_Painted):
         return self.field.codec.to_rgb(array)
 
 
-def _as_value(background: np.ndarray) -> dict[str, Any]:
+def _as_value(background: np.ndarray) -> Any:
     """What a board shows."""
     return {"background": background, "layers": [], "composite": background}
 

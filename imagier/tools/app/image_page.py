@@ -49,7 +49,11 @@ class ImagePage:
 
     def _connect(self, make: gr.Button, another: gr.Button, gallery: gr.Gallery | None) -> None:
         """Says what happens when."""
-        to_make = {"fn": self.make, "inputs": [*self.settings, self.seed, *self.inputs], "outputs": self.result}
+        to_make: dict[str, Any] = {
+            "fn": self.make,
+            "inputs": [*self.settings, self.seed, *self.inputs],
+            "outputs": self.result,
+        }
         make.click(**to_make, api_name="make")
         another.click(_add_one, self.seed, self.seed, api_visibility="private").then(
             **to_make, api_visibility="private"

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from imagier.errors import UserError
 from imagier.tools.app.fields import Form, Setting
@@ -23,7 +22,7 @@ def show_mistakes() -> Iterator[None]:
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def make_settings(form: Form) -> list[Component]:
+def make_settings(form: Form) -> list[gr.Checkbox | gr.Number]:
     """A part for each setting."""
     return [_make_setting(each) for each in form.settings]
 
@@ -51,7 +50,7 @@ def make_gallery(samples: Sequence[Sample]) -> gr.Gallery | None:
     )
 
 
-def _make_setting(setting: Setting) -> Component:
+def _make_setting(setting: Setting) -> gr.Checkbox | gr.Number:
     if setting.kind is bool:
         return gr.Checkbox(setting.value, label=setting.name, info=setting.text, elem_id=f"setting-{setting.name}")
     precision = 0 if setting.kind is int else None
