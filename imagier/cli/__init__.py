@@ -26,7 +26,7 @@ COMMANDS = {
     "export": "write a trained generator for other programs",
     "evaluate": "score checkpoints of a run on its held-out set",
     "metrics": "measure how far generated images are from real ones",
-    "demo": "try a generator in a browser: a page that paints, or a Gradio app",
+    "demo": "try a generator in a browser: a page or a Gradio app",
     "convert": "convert a checkpoint of the reference",
     "data": "build, check and preview data sets",
     "explain": "say what a key of a config is for, and its value",
