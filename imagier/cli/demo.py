@@ -19,9 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = (
         "the folder that `imagier export` wrote, or `openmoji`: an example; with --gradio also the folder of a run, "
     )
-    add("source", type=Path, metavar="BUNDLE", help=source + "or one of its checkpoints")
+    add("source", type=Path, metavar="SOURCE", help=source + "one of its checkpoints, or hub:USER/NAME")
     add("--gradio", action="store_true", help="a Gradio app, which computes here in Python: for all methods, clips too")
     add_device(parser)
+    parser.set_defaults(device=None)
     add(
         "--out",
         type=parse_writable_folder,
@@ -40,6 +41,9 @@ def run(args: argparse.Namespace) -> int:
     """Serves the page until Ctrl-C, or only writes it; returns the exit status."""
     if args.gradio:
         return _run_app(args)
+    if args.device is not None:
+        what, advice = "has no effect without --gradio: the browser computes", "leave it out"
+        raise UserError(what, where="device", advice=advice, code="no-effect")
     from imagier.tools.page.bundle import read_bundle
     from imagier.tools.page.site import write_site
 
@@ -68,7 +72,7 @@ def _run_app(args: argparse.Namespace) -> int:
         from imagier.tools.app.launch import serve_app
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the temporary folder goes
-    serve_app(find_local(args.source), args.host, args.port, args.device)
+    serve_app(find_local(args.source), args.host, args.port, args.device or "auto")
     return status.DONE
 
 

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         from imagier.run.bundle.export import export
 
     formats = [word for word in args.format if "=" not in word]  # argparse gives it the overrides that follow
-    overrides = [*(word for word in args.format if "=" in word), *args.overrides]
+    overrides = [*args.overrides, *(word for word in args.format if "=" in word)]
     made = export(
         args.source,
         args.out,

@@ -16,7 +16,7 @@ def pad(x: Tensor, widths: Sequence[int], mode: str) -> Tensor:
 
     On CPUs autocast pads by reflection and by replication in float32, which takes two copies more in each direction.
     """
-    if torch.compiler.is_compiling() and mode in ("reflect", "replicate"):
+    if torch.compiler.is_dynamo_compiling() and mode in ("reflect", "replicate"):  # not for an export
         return _pad_by_slices(x, widths, mode)
     device = x.device.type
     if x.is_meta or not torch.is_autocast_enabled(device):  # no context, which torch.export would keep

@@ -17,8 +17,8 @@ from imagier.train.disk import describe_error
 def replace_folder(out: Path, owned: Collection[str] = ()) -> Iterator[Path]:
     """An empty folder to fill, which becomes `out` at the end; if that fails, nothing is left of it.
 
-    owned: patterns of names in `out` that are replaced; whatever else is there stays. UserError (unwritable-folder) if
-    there can be no such folder.
+    owned: patterns of names in `out` that are replaced, as is what has a name that is made; whatever else is there
+    stays. UserError (unwritable-folder) if there can be no such folder.
     """
     out = out.resolve()
     try:
@@ -39,13 +39,23 @@ def replace_folder(out: Path, owned: Collection[str] = ()) -> Iterator[Path]:
 
 
 def _replace(out: Path, made: Path, owned: Collection[str]) -> None:
+    if not out.exists():
+        made.rename(out)
+        return
+    kept = [each.name for each in out.iterdir() if not any(fnmatch(each.name, pattern) for pattern in owned)]
+    kept = [name for name in kept if not (made / name).exists()]
     old = made.with_name("old")
-    if out.exists():
-        out.rename(old)
-        for path in old.iterdir():
-            if not any(fnmatch(path.name, pattern) for pattern in owned):
-                path.rename(made / path.name)
-    made.rename(out)
+    out.rename(old)
+    try:
+        for name in kept:
+            (old / name).rename(made / name)
+        made.rename(out)
+    except BaseException:  # Ctrl-C, too: what was there comes back
+        for name in kept:
+            if not (old / name).exists():
+                (made / name).rename(old / name)
+        old.rename(out)
+        raise
 
 
 def _not_writable(out: Path, what: str, error: OSError) -> UserError:

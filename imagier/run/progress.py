@@ -40,7 +40,7 @@ def show_progress(what: str) -> Iterator[Update]:
         def note(done: float, total: int) -> None:
             if not totals:
                 logger.info(f"{what}: {total:,} of them")
-            totals.append(total)
+                totals.append(total)
 
         yield note
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 import numpy as np
@@ -14,6 +14,7 @@ from gradio.components import Component
 from imagier.data.augmentation.augment import get_output_size
 from imagier.data.augmentation.warp import Size
 from imagier.data.decoding.decode import EncodedFile
+from imagier.errors import UserError
 from imagier.run.bundle.facts import find_class_names
 from imagier.run.memory_source import Input
 from imagier.tools.app.fields import Field, Form, Way
@@ -49,8 +50,8 @@ class Editor(ABC):
         """The values of the components that show a file. UserError if it is wrong."""
 
     @abstractmethod
-    def rename(self, label: str, is_visible: bool) -> list[Any]:
-        """Updates of the components that change what they are called, and whether they are there."""
+    def rename(self, label: str) -> list[Any]:
+        """Updates of the components that change what they are called."""
 
 
 class FileEditor(Editor):
@@ -67,8 +68,8 @@ class FileEditor(Editor):
     def load(self, path: Path) -> list[Any]:
         return [str(path)]
 
-    def rename(self, label: str, is_visible: bool) -> list[Any]:
-        return [gr.update(label=label, visible=is_visible)]
+    def rename(self, label: str) -> list[Any]:
+        return [gr.update(label=label)]
 
 
 class ImageEditor(FileEditor):
@@ -91,6 +92,9 @@ class ImageEditor(FileEditor):
 class _Painted(Editor):
     """What is painted on a board. Its components: the board, and the size of the image on it."""
 
+    sources: Sequence[Literal["upload", "clipboard"]] = ("upload", "clipboard")
+    """Where the board itself takes images from."""
+
     def __init__(self, field: Field, label: str, board: Board, blank: np.ndarray, colors: Sequence[np.ndarray]) -> None:
         """blank: the color of an empty board. colors: those of the brush, the first one to begin with."""
         super().__init__(field)
@@ -102,7 +106,7 @@ class _Painted(Editor):
             type="numpy",
             image_mode="RGBA",
             format="png",
-            sources=["upload", "clipboard"],
+            sources=list(self.sources),
             transforms=[],
             layers=False,
             brush=self.make_brush(self.hexes[0]),
@@ -130,8 +134,8 @@ class _Painted(Editor):
         board = Board((array.shape[0], array.shape[1]))
         return [_as_value(board.enlarge(self._show(array))), board.size]
 
-    def rename(self, label: str, is_visible: bool) -> list[Any]:
-        return [gr.update(label=label, visible=is_visible), gr.skip()]
+    def rename(self, label: str) -> list[Any]:
+        return [gr.update(label=label), gr.skip()]
 
     def _lay(self, painted: np.ndarray) -> np.ndarray:
         return lay_on(self.blank, painted)
@@ -147,6 +151,8 @@ class _Painted(Editor):
 
 class ClassEditor(_Painted):
     """A map of classes, in their colors. `classes` chooses the brush, `file` opens a map of ids."""
+
+    sources = ()  # a map of ids would be taken for one of colors
 
     def __init__(self, field: Field, label: str, size: Size, names: Sequence[str]) -> None:
         num_classes = field.codec.num_classes
@@ -188,6 +194,12 @@ class GrayEditor(_Painted):
         return board.reduce_grays(to_grays(painted))
 
     def _show(self, array: np.ndarray) -> np.ndarray:
+        if array.dtype != np.uint8:
+            what, advice = (
+                "holds numbers of more than 8 bits, which are not drawn",
+                "make the image with `imagier infer`",
+            )
+            raise UserError(what, where=self.field.name, advice=advice, code="not-drawn")
         return self.field.codec.to_rgb(array)
 
 
@@ -203,6 +215,8 @@ def make_editor(form: Form, field: Field, label: str, samples: Sequence[Sample])
     codec, size, blank = field.codec, get_output_size(form.generator.reader.split.augmentations) or _SIZE, 255
     if paths := [path for sample in samples for path in sample.files.get(field.name, [])]:
         array = _read(field, paths[0])
+        if codec.num_classes is None and array.dtype != np.uint8:  # numbers, such as depths
+            return FileEditor(field, label)
         size, blank = (array.shape[0], array.shape[1]), find_blank(to_grays(codec.to_rgb(array)))
     if codec.num_classes is None:
         return GrayEditor(field, label, size, blank)

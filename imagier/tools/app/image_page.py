@@ -26,9 +26,11 @@ class ImagePage:
         needs = self.form.find_needs({setting.name: setting.value for setting in self.form.settings})
         with gr.Row():
             with gr.Column(scale=3):
-                self.editors = [
-                    make_editor(self.form, field, needs.describe(field.name), samples[:1]) for field in self.form.fields
-                ]
+                self.editors, self.groups = [], []
+                for field in self.form.fields:
+                    with gr.Group(visible=field.name in needs.types) as group:
+                        self.editors.append(make_editor(self.form, field, needs.describe(field.name), samples[:1]))
+                    self.groups.append(group)
             with gr.Column(scale=2):
                 make = gr.Button("Make the image", variant="primary", elem_id="make")
                 self.result = gr.Image(
@@ -63,7 +65,7 @@ class ImagePage:
                 **to_make, api_visibility="private"
             )
         for setting in self.settings:
-            setting.change(self.change_setting, self.settings, self.inputs, api_visibility="private")
+            setting.change(self.change_setting, self.settings, [*self.inputs, *self.groups], api_visibility="private")
         for editor in self.editors:
             if isinstance(editor, ClassEditor):
                 editor.classes.change(editor.choose, editor.classes, editor.canvas, api_visibility="private")
@@ -87,11 +89,9 @@ class ImagePage:
     def change_setting(self, *values: Any) -> list[Any]:
         """Which inputs are asked for with these settings, and what they are called."""
         needs = self.form.find_needs(read_settings(self.form, values))
-        return [
-            update
-            for editor in self.editors
-            for update in editor.rename(needs.describe(editor.field.name), editor.field.name in needs.types)
-        ]
+        names = [editor.field.name for editor in self.editors]
+        updates = [each for editor, name in zip(self.editors, names) for each in editor.rename(needs.describe(name))]
+        return [*updates, *(gr.update(visible=name in needs.types) for name in names)]
 
 
 def _add_one(seed: int | None) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from browser import CHROMIUM, NO_CHROMIUM, open_browser
+from browser import needs_chromium, open_browser
 from contract.experiment import write_data
 
 from imagier.tools.app.fields import Form
@@ -20,7 +20,7 @@ from .generators import make_generator
 from .serving import served
 
 pytest.importorskip("gradio", reason="needs imagier[gradio]")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 PIXELS = """(async () => {
   const image = document.querySelector("#result img");
