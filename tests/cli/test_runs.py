@@ -100,7 +100,8 @@ def test_inference_writes_every_sample_the_last_batch_too(finished: Path, tmp_pa
 def test_each_rank_writes_its_share_even_of_a_set_that_each_validates_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Runtime, "all_reduce_sum", lambda runtime, value: value)
+    for name in ("all_reduce_sum", "broadcast"):
+        monkeypatch.setattr(Runtime, name, lambda runtime, value: value)
     config = tmp_path / "alone.yaml"
     tree = yaml.safe_load(finished.read_text())
     tree["data"]["val_data_loader_not_distributed"] = True

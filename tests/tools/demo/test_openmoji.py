@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import logging
 import random
 import subprocess
 import sys
@@ -290,13 +291,14 @@ def parse(*words: str) -> argparse.Namespace:
 
 
 def test_command_prints_one_line_of_progress_and_one_of_summary(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "imagier")
     out = tmp_path / "emoji"
     assert command.run(parse("openmoji", "--size", "32", "--out", str(out), "--workers", "1")) == 0
-    progress, summary = capsys.readouterr().out.splitlines()
+    (summary,) = capsys.readouterr().out.splitlines()
     manifest = json.loads((out / "openmoji.json").read_text(encoding="utf-8"))
-    assert progress == f"drawing emoji at 32 px: {len(EMOJI) - 1} of them"
+    assert caplog.messages == [f"drawing emoji at 32 px: {len(EMOJI) - 1} of them"]
     assert summary.startswith(f"{out}: {manifest['train']} train + {manifest['val']} val pairs, in ")
     assert summary.endswith("left out: 1 skin tone variant, 1 no line art")
 

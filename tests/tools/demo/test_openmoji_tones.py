@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,16 +252,17 @@ def test_the_credit_names_project_license_version_and_changes(made: Summary) -> 
 
 
 def test_the_command_prints_one_line_of_progress_and_one_of_summary(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "imagier")
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     out = tmp_path / "tones"
     assert command.run(parser.parse_args(["openmoji-tones", "--size", "32", "--out", str(out), "--workers", "1"])) == 0
-    progress, summary = capsys.readouterr().out.splitlines()
+    (summary,) = capsys.readouterr().out.splitlines()
     manifest = json.loads((out / "openmoji_tones.json").read_text(encoding="utf-8"))
     count = sum(manifest["counts"].values())
-    assert progress == "drawing emoji in all colors at 32 px: 49 of them"
+    assert caplog.messages == ["drawing emoji in all colors at 32 px: 49 of them"]
     bases = f"{manifest['train']} train + {manifest['val']} val emoji"
     assert summary.startswith(f"{out}: {count} images of {bases}, in ")
 
