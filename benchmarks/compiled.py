@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from pathlib import Path
 
 import torch
@@ -27,7 +26,6 @@ from common import (
 
 from imagier.run.training import allow_recompiling, compile_networks
 from imagier.train.runtime import choose_precision
-from imagier.train.trainer import Trainer
 
 CONFIGS = HERE.parent / "configs"
 SMALL = ("spade/openmoji64.yaml", "pix2pixHD/openmoji64.yaml", "unit/openmoji_tones64.yaml")
@@ -54,16 +52,10 @@ def measure(path: Path, rounds: int) -> float:
     config = config_of(path)
     precision = choose_precision(config.trainer.precision or "auto", True, torch.device("cpu"))[0]
     batch = batch_of(config)
-
-    def step_first(trainer: Trainer) -> float:
-        begin = time.perf_counter()
-        trainer.train_step(batch)
-        return time.perf_counter() - begin
-
     plain, compiled = (trainer_of(config, precision) for _ in range(2))
     compile_networks(compiled.recipe)
-    first = {name: step_first(trainer) for name, trainer in (("plain", plain), ("compiled", compiled))}
     runs = {"plain": lambda: plain.train_step(batch), "compiled": lambda: compiled.train_step(batch)}
+    first = {name: seconds for name, (seconds,) in interleaved(runs, 1, warmup=0).items()}
     seconds = interleaved(runs, rounds)
     faster = describe_ratio(seconds["plain"], seconds["compiled"])
     later, later_compiled = (statistics.median(each) for each in seconds.values())

@@ -117,14 +117,12 @@ def measure(method: str, args: argparse.Namespace, peak: float) -> dict[str, flo
             for name, worker in workers.items():
                 seconds[name].append(worker.ask("step"))
         rounds = {name: each[1:] for name, each in seconds.items()}  # the first warms up
-        for name, worker in workers.items():
-            if name == BASE:
-                if not found:
-                    show(name, worker, rounds[name], 1.0)
-                continue
+        if not found:
+            show(BASE, base, rounds[BASE], 1.0)
+        for name in names:
             found[name] = ratio(rounds[BASE], rounds[name])
-            show(name, worker, rounds[name], found[name])
-            worker.end()
+            show(name, workers[name], rounds[name], found[name])
+            workers[name].end()
     base.end()
     return found
 

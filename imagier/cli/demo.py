@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         write_site(bundle, args.out)
         print(f"written: {args.out}")
         return status.DONE
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the temporary folder goes
+    _end_by_sigterm()
     with tempfile.TemporaryDirectory(prefix="imagier_demo_") as temporary:
         folder = args.out or Path(temporary, "site")
         write_site(bundle, folder)
@@ -71,9 +71,14 @@ def _run_app(args: argparse.Namespace) -> int:
         from imagier.run.bundle.hub import find_local
         from imagier.tools.app.launch import serve_app
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the temporary folder goes
+    _end_by_sigterm()
     serve_app(find_local(args.source), args.host, args.port, args.device or "auto")
     return status.DONE
+
+
+def _end_by_sigterm() -> None:
+    """Lets it do what Ctrl-C does, so that temporary folders go."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _serve(folder: Path, host: str, port: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -42,8 +43,8 @@ def _replace(out: Path, made: Path, owned: Collection[str]) -> None:
     if not out.exists():
         made.rename(out)
         return
-    kept = [each.name for each in out.iterdir() if not any(fnmatch(each.name, pattern) for pattern in owned)]
-    kept = [name for name in kept if not (made / name).exists()]
+    replaced = [*owned, *(glob.escape(each.name) for each in made.iterdir())]
+    kept = [each.name for each in out.iterdir() if not any(fnmatch(each.name, pattern) for pattern in replaced)]
     old = made.with_name("old")
     out.rename(old)
     try:

@@ -121,7 +121,7 @@ def limit_values(stored: Tensor, input_type: InputType) -> Tensor:
     return stored.clamp(max=min(limit, 255) if stored.dtype == uint8 else limit)
 
 
-def lay_on(background: Sequence[int], array: np.ndarray) -> np.ndarray:
+def lay_on(background: Sequence[int] | np.ndarray, array: np.ndarray) -> np.ndarray:
     """Gray or red, green, blue, and alpha, H x W x 2 or 4 -> the image on a color (0 to 255), H x W x 1 or 3."""
     most = 1.0 if array.dtype == np.float32 else float(np.iinfo(array.dtype).max)
     color = np.array(background, np.float64) * (most / 255)

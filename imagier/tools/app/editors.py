@@ -13,12 +13,13 @@ from gradio.components import Component
 
 from imagier.data.augmentation.augment import get_output_size
 from imagier.data.augmentation.warp import Size
+from imagier.data.codecs.image import lay_on
 from imagier.data.decoding.decode import EncodedFile
 from imagier.errors import UserError
 from imagier.run.bundle.facts import find_class_names
 from imagier.run.memory_source import Input
 from imagier.tools.app.fields import Field, Form, Way
-from imagier.tools.app.painting import Board, ClassColors, find_blank, lay_on, to_grays, to_hex
+from imagier.tools.app.painting import Board, ClassColors, find_blank, to_grays, to_hex
 from imagier.tools.app.samples import Sample
 
 _SIZE = (256, 256)

@@ -107,12 +107,6 @@ def to_grays(painted: np.ndarray) -> np.ndarray:
     return (painted @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)
 
 
-def lay_on(color: np.ndarray, painted: np.ndarray) -> np.ndarray:
-    """H x W x 4, uint8 -> H x W x 3: what lies behind is of one color."""
-    alpha = painted[..., 3:] / 255
-    return (painted[..., :3] * alpha + color * (1 - alpha)).round().astype(np.uint8)
-
-
 def find_blank(grays: np.ndarray) -> int:
     """The most common value of a gray image, uint8: that of its paper."""
     return int(np.bincount(grays.ravel(), minlength=256).argmax())

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from imagier.data.codecs.image import lay_on
 from imagier.nn.colorize import palette
-from imagier.tools.app.painting import SIDE, Board, ClassColors, find_blank, lay_on, to_grays
+from imagier.tools.app.painting import SIDE, Board, ClassColors, find_blank, to_grays
 
 NOTHING = 255
 
